@@ -1,0 +1,1 @@
+"""Hardware: configuration, encodings and Amaranth components."""

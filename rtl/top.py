@@ -1,0 +1,92 @@
+"""The accelerator: packets of commands in, packets of answers out. A link only carries them."""
+
+from amaranth.hdl import Module, Signal
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from tritloom.rtl.config import AcceleratorConfig
+from tritloom.rtl.core import Core
+from tritloom.rtl.framing import PacketReceiver, PacketSender
+from tritloom.rtl.memory import create_memory
+from tritloom.rtl.processor import CommandProcessor
+from tritloom.rtl.streams import PACKET
+from tritloom.rtl.uart import UartLink
+
+
+class Accelerator(wiring.Component):
+    """Everything but clock and pins.
+
+    Members
+    -------
+    i, o : streams of PACKET (link ``stream``); the commands are in ``tritloom.rtl.commands``
+    rx, tx : the lines of the UART (link ``uart``)
+    running : RUN is executing
+    """
+
+    i: stream.Interface
+    o: stream.Interface
+    rx: Signal
+    tx: Signal
+    running: Signal
+
+    def __init__(self, config: AcceleratorConfig) -> None:
+        self.config = config
+        packets = stream.Signature(PACKET)
+        members = {
+            "stream": {"i": In(packets), "o": Out(packets)},
+            "uart": {"rx": In(1, init=1), "tx": Out(1, init=1)},
+        }
+        super().__init__({**members[config.link], "running": Out(1)})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.receiver = receiver = PacketReceiver(self.config)
+        m.submodules.processor = processor = CommandProcessor(self.config)
+        m.submodules.sender = sender = PacketSender(self.config)
+        m.submodules.memory = memory = create_memory(self.config)
+        m.submodules.core = core = Core(self.config)
+
+        if self.config.link == "uart":
+            m.submodules.link = link = UartLink(self.config)
+            connect(m, link.o, receiver.i)
+            connect(m, sender.o, link.i)
+            m.d.comb += [
+                link.rx.eq(self.rx),
+                self.tx.eq(link.tx),
+                receiver.abort.eq(link.abort),
+            ]
+        else:
+            connect(m, flipped(self.i), receiver.i)
+            connect(m, sender.o, flipped(self.o))
+        connect(m, receiver.o, processor.i)
+        connect(m, processor.o_send, sender.i)
+        connect(m, processor.o_write, memory.i_write)
+        connect(m, processor.o_read, memory.i_read)
+        connect(m, memory.o, processor.i_word)
+        connect(m, processor.o_load, core.i_load)
+        connect(m, processor.o_run, core.i_run)
+        connect(m, processor.o_word, core.i_word)
+        connect(m, processor.o_fetch, core.i_fetch)
+        connect(m, core.o, processor.i_result)
+        m.d.comb += [
+            sender.address.eq(processor.address),
+            sender.byte.eq(processor.byte),
+            sender.write.eq(processor.write),
+            processor.done.eq(core.done),
+            self.running.eq(processor.running),
+        ]
+
+        # In the order of COUNTERS; each stays far from its end at any clock for years.
+        events = [
+            1,
+            processor.running,
+            processor.running & core.stall,
+            receiver.good,
+            receiver.bad,
+            receiver.dropped,
+        ]
+        for index, event in enumerate(events):
+            counter = Signal(48, name=f"counter_{index}")
+            m.d.sync += counter.eq(counter + event)
+            m.d.comb += processor.counters[index].eq(counter)
+        return m
