@@ -1,0 +1,476 @@
+"""Offload: a device computes the BitLinear layers of a Hugging Face transformers model.
+
+Each layer's activation codes come from the library's own quantizer, in the model's dtype; the
+device multiplies them exactly; the library's own arithmetic makes the output. The modules stay
+where they are, with their names, weights, hooks and classes: only their ``forward`` is replaced.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, fields, replace
+from fnmatch import fnmatchcase
+from types import MethodType, TracebackType
+from typing import Any, Literal, NoReturn, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from tritloom.host.checkpoint import unpack_trits
+from tritloom.host.device import Device, Handle
+from tritloom.host.layer import TernaryLayer
+from tritloom.rtl.errors import CapacityError, DeviceError, InputError, ToolError, TritloomError
+from tritloom.sim import golden
+
+try:
+    import torch
+    from transformers.integrations.bitnet import ActQuant, AutoBitLinear, BitLinear, WeightQuant
+except ImportError as _error:
+    raise ToolError(
+        f"tritloom.host.torch needs torch and transformers 5 ({_error}); "
+        "pip install 'tritloom[torch]'"
+    ) from _error
+
+__all__ = ["LayerReport", "Match", "Offload", "Report", "Verify", "offload"]
+
+Match = str | re.Pattern[str] | Callable[[str], bool]
+Verify = Literal["first", "always", "off"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerReport:
+    """What one layer did on the device.
+
+    ``calls`` of the module, of which ``checks`` were compared with the golden model; ``tokens`` in
+    them, padding included; ``cycles`` of the device; ``bytes_tx`` and ``bytes_rx`` to and from it;
+    ``seconds`` that the host waited for products. The writing of weights is in none of them.
+    """
+
+    name: str
+    out_features: int
+    in_features: int
+    where: str
+    calls: int = 0
+    tokens: int = 0
+    cycles: int = 0
+    bytes_tx: int = 0
+    bytes_rx: int = 0
+    seconds: float = 0.0
+    checks: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What an offload did; ``str()`` is a table.
+
+    ``not_offloaded`` names the BitLinear layers that ``match`` left to torch.
+    """
+
+    layers: tuple[LayerReport, ...]
+    not_offloaded: tuple[str, ...]
+
+    @property
+    def total(self) -> dict[str, int | float]:
+        """Sums over the layers, by name."""
+        counted = [field.name for field in fields(LayerReport)[4:]]
+        return {name: sum(getattr(layer, name) for layer in self.layers) for name in counted}
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it, of what JSON can hold."""
+        return {
+            "layers": [asdict(layer) for layer in self.layers],
+            "total": self.total,
+            "not_offloaded": list(self.not_offloaded),
+        }
+
+    def to_json(self) -> str:
+        """All of it as JSON."""
+        return json.dumps(self.to_dict(), indent=2)
+
+    def __str__(self) -> str:
+        counted = list(self.total)
+        rows = [["layer", "shape", "where", *counted]]
+        for layer in self.layers:
+            shape = f"{layer.out_features}×{layer.in_features}"
+            rows.append([layer.name, shape, layer.where, *_cells(asdict(layer), counted)])
+        rows.append(["total", "", "", *_cells(self.total, counted)])
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = [
+            "  ".join(
+                cell.ljust(width) if i in (0, 2) else cell.rjust(width)
+                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ).rstrip()
+            for row in rows
+        ]
+        if self.not_offloaded:
+            lines.append(f"left to torch: {', '.join(self.not_offloaded)}")
+        return "\n".join(lines)
+
+
+def _cells(values: dict[str, Any], names: list[str]) -> list[str]:
+    return [f"{values[name]:.3f}" if name == "seconds" else f"{values[name]:,}" for name in names]
+
+
+def offload(model: Any, device: Device, match: Match = "*", verify: Verify = "first") -> Offload:
+    """Let ``device`` compute the BitLinear and AutoBitLinear layers of ``model``, from now on.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+    device : of ``connect``; it holds the weights until ``restore``
+    match : which of the layers, by full name: a glob (``"*.mlp.*"``), a compiled regular
+        expression (``search``), or a function of the name
+    verify : which calls of each layer are compared with the golden model: its first, all or none
+
+    All layers are replaced, or none: ``InputError`` for what the device cannot compute exactly as
+    the library does, ``CheckpointError`` for a weight code 3, ``CapacityError`` for lack of room,
+    ``DeviceError`` from the device, each with the layer's name. Use the result in a ``with``
+    statement, or call its ``restore``.
+    """
+    if not isinstance(model, torch.nn.Module):
+        raise InputError(f"model must be a torch.nn.Module, not {type(model).__name__}")
+    if verify not in get_args(Verify):
+        raise InputError(f'verify must be "first", "always" or "off", not {verify!r}')
+    chosen, rest = _choose(model, _predicate(match))
+    layers: list[_Layer] = []
+    for name, module in chosen:
+        with _named(name):
+            layers.append(_Layer(name, module, device, verify))
+    plan = Offload(device, layers, rest)
+    try:
+        for layer in layers:
+            layer.load()
+        for layer in layers:
+            layer.replace()
+    except BaseException:
+        plan.restore()
+        raise
+    return plan
+
+
+class Offload:
+    """Layers of a model that a device computes, until ``restore`` or the end of ``with``."""
+
+    def __init__(self, device: Device, layers: list[_Layer], not_offloaded: list[str]) -> None:
+        self._where = device.info.url
+        self._layers = layers
+        self._not_offloaded = tuple(not_offloaded)
+
+    def __enter__(self) -> Offload:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.restore()
+
+    def restore(self) -> None:
+        """Give the layers back to torch and free the device; calling it again does nothing.
+
+        `InputError` if something else has replaced a layer's ``forward`` since, with its name; the
+        other layers are restored, and this one by another call once that is undone.
+        """
+        for layer in self._layers:
+            layer.restore()
+        for layer in self._layers:
+            layer.unload()
+        stuck = [layer.name for layer in self._layers if layer.replaced]
+        if stuck:
+            raise InputError(
+                f"{', '.join(stuck)}: forward was replaced again since offload; undo that, then "
+                "restore() again"
+            )
+
+    def report(self) -> Report:
+        """What was done up to now; also after ``restore``."""
+        return Report(
+            layers=tuple(layer.report(self._where) for layer in self._layers),
+            not_offloaded=self._not_offloaded,
+        )
+
+
+class _Layer:
+    """A module, and its weights as the device has them.
+
+    Its ``forward`` takes the place of the module's. ``weights.scale`` is the module's weight scale
+    in its own convention; of an online AutoBitLinear, what its ternary weights are multiplied by.
+    """
+
+    def __init__(self, name: str, module: Any, device: Device, verify: Verify) -> None:
+        self.name = name
+        self.weights = _ternary(module)
+        self.replaced = False
+        self._module = module
+        self._device = device
+        self._verify = verify
+        self._stamp = _stamp(module.weight)
+        self._handle: Handle | None = None
+        self._calls = 0
+        self._checks = 0
+        self._seconds = 0.0
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise InputError(f"{self.name}: a device computes this layer; restore() before a copy")
+
+    def load(self) -> None:
+        with _named(self.name):
+            self._handle = self._device.load(self.weights)
+
+    def unload(self) -> None:
+        if self._handle is not None and self._handle.words:
+            with suppress(DeviceError):  # the session is over, and its layers with it
+                self._device.unload(self._handle)
+
+    def replace(self) -> None:
+        self._module.forward = self.forward
+        self.replaced = True
+
+    def restore(self) -> None:
+        if _replaced(self._module) is self:
+            del self._module.forward
+            self.replaced = False
+
+    def report(self, where: str) -> LayerReport:
+        layer = LayerReport(
+            name=self.name,
+            out_features=self.weights.out_features,
+            in_features=self.weights.in_features,
+            where=where,
+        )
+        if self._handle is None:
+            return layer
+        stats = self._handle.stats
+        return replace(
+            layer,
+            calls=self._calls,
+            tokens=stats.tokens,
+            cycles=stats.cycles,
+            bytes_tx=stats.bytes_tx,
+            bytes_rx=stats.bytes_rx,
+            seconds=self._seconds,
+            checks=self._checks,
+        )
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002
+        """The module's output; the parameter has the name that the library gives it."""
+        module = self._module
+        with torch.no_grad(), _named(self.name):
+            self._check(input)
+            x = input if module.rms_norm is None else module.rms_norm(input)
+            _require_finite(x, "activations")
+            bitlinear = isinstance(module, BitLinear)
+            output = self._bitlinear(x) if bitlinear else self._autobitlinear(x)
+        if torch.is_grad_enabled():
+            output = _NoGradient.apply(output, self.name, input, module.weight)
+        return output
+
+    def _check(self, x: torch.Tensor) -> None:
+        """`InputError` where the library would not compute what this class computes."""
+        module = self._module
+        if _stamp(module.weight) != self._stamp:
+            raise InputError(
+                "the weight was moved, cast or written since offload; restore() and offload again"
+            )
+        if not x.is_floating_point():
+            raise InputError(f"activations must be floating point, not {x.dtype}")
+        if x.shape[-1:] != (module.in_features,):
+            raise InputError(
+                f"activations must have {module.in_features} features, not {tuple(x.shape)}"
+            )
+        if isinstance(module, AutoBitLinear) and x.dtype != module.weight.dtype:
+            raise InputError(
+                f"activations are {x.dtype} and weights {module.weight.dtype}, which "
+                "AutoBitLinear cannot multiply; cast the whole model, model.to(dtype)"
+            )
+        if torch.is_autocast_enabled(x.device.type):
+            raise InputError("autocast changes the layer's arithmetic; cast the model instead")
+
+    def _bitlinear(self, x: torch.Tensor) -> torch.Tensor:
+        module = self._module
+        codes, scale = module.activation_quant(x)
+        _require_finite(scale, f"scales of activations in {x.dtype}")
+        y = self._product(codes).to(module.dtype)
+        y = module.post_quant_process(y, module.weight_scale, scale)
+        if module.bias is not None:
+            y += module.bias
+        return y
+
+    def _autobitlinear(self, x: torch.Tensor) -> torch.Tensor:
+        """ActQuant returns codes / scale: in float32 its product with the scale rounds to them."""
+        module = self._module
+        x32 = x.float()
+        scale = 127 / x32.abs().max(dim=-1, keepdim=True).values.clamp_(min=1e-5)
+        codes = (ActQuant.apply(x32) * scale).round().to(torch.int8)
+        y = self._product(codes) / scale
+        if module.online_quant:
+            y *= float(self.weights.scale)
+        if module.bias is not None:
+            y += module.bias
+        y = y.to(x.dtype)
+        return y if module.online_quant else y * module.weight_scale
+
+    @torch.compiler.disable
+    def _product(self, codes: torch.Tensor) -> torch.Tensor:
+        """Exact sums, int32, of int8 codes; the last dimension is the features."""
+        *shape, features = codes.shape
+        array = codes.reshape(-1, features).cpu().numpy()
+        if not len(array):
+            return torch.zeros((*shape, self.weights.out_features), dtype=torch.int32)
+        assert self._handle is not None
+        start = time.perf_counter()
+        sums = self._device.matmul(self._handle, array)
+        self._seconds += time.perf_counter() - start
+        self._calls += 1
+        if self._verify == "always" or (self._verify == "first" and not self._checks):
+            self._compare(sums, golden.matmul(self.weights.trits, array))
+            self._checks += 1
+        return torch.from_numpy(sums).to(codes.device).reshape(*shape, -1)
+
+    def _compare(self, sums: npt.NDArray[np.int32], expected: npt.NDArray[np.int32]) -> None:
+        if sums.shape != expected.shape or sums.dtype != expected.dtype:
+            raise DeviceError(
+                f"the device gave {sums.dtype} {sums.shape}, not {expected.dtype} {expected.shape}"
+            )
+        wrong = np.argwhere(sums != expected)
+        if len(wrong):
+            token, row = wrong[0]
+            raise DeviceError(
+                f"the device gave {sums[token, row]}, not {expected[token, row]}, for token "
+                f"{token}, row {row} ({len(wrong)} of {sums.size} sums are wrong); "
+                "run the device's self-test"
+            )
+
+
+class _NoGradient(torch.autograd.Function):
+    """Output that is not differentiable, and says so when a gradient is wanted."""
+
+    @staticmethod
+    def forward(ctx: Any, output: torch.Tensor, name: str, *inputs: torch.Tensor) -> torch.Tensor:
+        ctx.name = name
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> NoReturn:
+        raise InputError(f"{ctx.name}: a device computes this layer, without gradient; restore()")
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Errors get the layer's name."""
+    try:
+        yield
+    except CapacityError as error:
+        raise CapacityError(f"{name}: {error}; or offload fewer with match=") from error
+    except TritloomError as error:
+        raise type(error)(f"{name}: {error}") from error
+
+
+def _predicate(match: Match) -> Callable[[str], bool]:
+    if isinstance(match, str):
+        return lambda name: fnmatchcase(name, match)
+    if isinstance(match, re.Pattern):
+        return lambda name: match.search(name) is not None
+    if callable(match):
+        return match
+    raise InputError(
+        f"match must be a glob, a compiled pattern or a function, not {type(match).__name__}"
+    )
+
+
+def _choose(model: Any, matches: Callable[[str], bool]) -> tuple[list[tuple[str, Any]], list[str]]:
+    """The layers to offload, and the names of the others; `InputError` for one that cannot be."""
+    chosen, rest = [], []
+    for path, module in model.named_modules():
+        kind = type(module)
+        if not (
+            isinstance(module, BitLinear | AutoBitLinear) or kind.__name__.endswith("BitLinear")
+        ):
+            continue
+        name = path or kind.__name__
+        if not matches(path):
+            rest.append(name)
+        elif kind not in (BitLinear, AutoBitLinear):
+            raise InputError(
+                f"{name}: class {kind.__module__}.{kind.__qualname__} is not one of transformers' "
+                "BitLinear and AutoBitLinear; leave it out with match="
+            )
+        elif _replaced(module) is not None:
+            raise InputError(f"{name}: a device computes this layer already; restore() first")
+        elif "forward" in vars(module):
+            raise InputError(
+                f"{name}: its forward was replaced, by accelerate's device_map perhaps; load the "
+                "model without, or leave it out with match="
+            )
+        else:
+            chosen.append((name, module))
+    if not chosen:
+        known = f"has {len(rest)}, such as {rest[0]}" if rest else "has none"
+        raise InputError(f"no BitLinear layer matches; the model {known}")
+    return chosen, rest
+
+
+def _replaced(module: Any) -> _Layer | None:
+    """The layer whose ``forward`` a module has."""
+    forward = vars(module).get("forward")
+    owner = forward.__self__ if isinstance(forward, MethodType) else None
+    return owner if isinstance(owner, _Layer) else None
+
+
+def _ternary(module: Any) -> TernaryLayer:
+    """A module's weights; `InputError` if they are not ternary."""
+    weight = module.weight.detach()
+    if weight.is_meta:
+        raise InputError("its weight is on the meta device; load the model into memory")
+    if isinstance(module, BitLinear):
+        shape = module.out_features // 4, module.in_features
+        if weight.dtype != torch.uint8 or weight.shape != shape or module.out_features % 4:
+            raise InputError(
+                f"weight must be packed, uint8 [out_features / 4, in_features], not "
+                f"{weight.dtype} {tuple(weight.shape)} for {module.out_features} × "
+                f"{module.in_features}"
+            )
+        if not (isinstance(module.dtype, torch.dtype) and module.dtype.is_floating_point):
+            raise InputError(f"dtype must be floating point, not {module.dtype}")
+        trits, scale = unpack_trits(weight.cpu().numpy(), "weight"), module.weight_scale
+        return _make(trits, scale, divides=True)
+    if not weight.is_floating_point():
+        raise InputError(f"weight must be floating point, not {weight.dtype}")
+    _require_finite(weight, "weights")
+    if module.online_quant:
+        weight = WeightQuant.apply(weight)
+        return _make(weight.sign().to(torch.int8).cpu().numpy(), weight.abs().max(), divides=False)
+    bad = (weight.abs() > 1) | (weight != weight.round())
+    if bad.any():
+        row, column = bad.nonzero()[0].tolist()
+        raise InputError(
+            f"weights must be -1, 0 or 1, not {weight[row, column].item()} at [{row}, {column}]; "
+            "full weights need quantization_mode online"
+        )
+    return _make(weight.to(torch.int8).cpu().numpy(), module.weight_scale, divides=False)
+
+
+def _make(trits: npt.NDArray[np.int8], scale: torch.Tensor, *, divides: bool) -> TernaryLayer:
+    """`InputError` for a scale that is neither one nor one a row, not finite, or a zero divisor."""
+    return TernaryLayer.from_trits(
+        trits, scale.detach().float().cpu().numpy(), scale_divides=divides
+    )
+
+
+def _stamp(weight: torch.Tensor) -> tuple[object, ...]:
+    """Differs once a tensor is another, elsewhere, of another dtype, or written by torch."""
+    version = 0 if weight.is_inference() else weight._version
+    return weight.data_ptr(), weight.dtype, weight.device, version
+
+
+def _require_finite(x: torch.Tensor, what: str) -> None:
+    finite = torch.isfinite(x)
+    if not finite.all():
+        place = (~finite).nonzero()[0].tolist()
+        raise InputError(f"{what} must be finite, not {x[tuple(place)].item()} at {place}")

@@ -1,0 +1,1 @@
+"""The golden model, the simulated device, and what checks the hardware."""

