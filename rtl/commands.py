@@ -7,7 +7,9 @@ The device executes only the command with the next ``seq``. One of the last ``wi
 again is answered with its first answer and not executed again; any other is answered ``NAK`` with
 the ``expected`` number. ``session`` is a number that RESET sets: packets of another session are
 answered ``NO_SESSION``, so nothing that was sent before can be executed after. RESET with the
-session's own number changes nothing. A packet with a wrong checksum or length is dropped.
+session's own number changes nothing; RESET ignores its payload, and forgets layers and results but
+not what is in memory. A packet with a wrong checksum or length, or longer than the device takes, is
+dropped. Every answer repeats the request's session, seq and opcode.
 
 A command is checked in this order, and the first that fails is its status: opcode; payload where
 none is taken, or not 8 bytes for DEFINE (BAD_LENGTH); ``index`` (OUT_OF_RANGE); ``count``
@@ -75,7 +77,7 @@ class Status(IntEnum):
     OUT_OF_RANGE = 5
     """An index or address beyond the device's or the layer's end."""
     BAD_STATE = 6
-    """The layer is not defined, not committed (RUN), or not open (WRITE)."""
+    """The layer is not defined, not committed (RUN), or not open (WRITE, COMMIT)."""
     BAD_CHECKSUM = 7
     """COMMIT found another checksum (``value``); the layer stays open."""
 

@@ -184,14 +184,16 @@ class AcceleratorConfig:
     def run_cycles(self, shape: LayerShape) -> int | None:
         """Cycles that RUN takes and reports; ``None`` where the weight memory may stall.
 
-        The first tile is filled, then each takes the longest of its words, a partial sum's round
-        and the filling of the next, and the last word's sums are added.
+        The first tile is filled while its words come, then each takes the longest of its words, a
+        partial sum's round and the filling of the next, and the last word's sums are added.
         """
-        if memories[self.memory].latency is None:
+        memory_latency = memories[self.memory].latency
+        if memory_latency is None:
             return None
         engine = engines[self.engine]
         tile = max(shape.groups, PARTIAL_SUM_CYCLES, engine.tile_cycles(self))
-        first = 1 + engine.fill_cycles(self)
+        # The words were asked for two cycles before RUN counts.
+        first = max(1 + engine.fill_cycles(self), memory_latency(self) - 2)
         last = first + (shape.tiles - 1) * tile + shape.groups - 1
         return last + self.engine_latency + PARTIAL_SUM_CYCLES
 

@@ -21,6 +21,7 @@ class Accelerator(wiring.Component):
     i, o : streams of PACKET (link ``stream``); the commands are in ``tritloom.rtl.commands``
     rx, tx : the lines of the UART (link ``uart``)
     running : RUN is executing
+    good, bad : strobes, a packet came, a wrong one came
     """
 
     i: stream.Interface
@@ -28,6 +29,8 @@ class Accelerator(wiring.Component):
     rx: Signal
     tx: Signal
     running: Signal
+    good: Signal
+    bad: Signal
 
     def __init__(self, config: AcceleratorConfig) -> None:
         self.config = config
@@ -36,7 +39,7 @@ class Accelerator(wiring.Component):
             "stream": {"i": In(packets), "o": Out(packets)},
             "uart": {"rx": In(1, init=1), "tx": Out(1, init=1)},
         }
-        super().__init__({**members[config.link], "running": Out(1)})
+        super().__init__({**members[config.link], "running": Out(1), "good": Out(1), "bad": Out(1)})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -74,6 +77,8 @@ class Accelerator(wiring.Component):
             sender.write.eq(processor.write),
             processor.done.eq(core.done),
             self.running.eq(processor.running),
+            self.good.eq(receiver.good),
+            self.bad.eq(receiver.bad),
         ]
 
         # In the order of COUNTERS; each stays far from its end at any clock for years.
