@@ -495,7 +495,7 @@ class Device:
 
     def _write_commands(self, index: int, image: bytes) -> Iterator[Command]:
         word_bytes = self._config.word_bytes
-        step = self._config.max_payload // word_bytes * word_bytes
+        step = max(1, self._payload_limit() // word_bytes) * word_bytes
         for start in range(0, len(image), step):
             yield Command(
                 opcode=Opcode.WRITE,
@@ -511,7 +511,7 @@ class Device:
 
     def _read_commands(self, index: int, words: int) -> Iterator[Command]:
         word_bytes = self._config.word_bytes
-        step = self._config.max_payload // word_bytes
+        step = max(1, self._payload_limit() // word_bytes)
         for start in range(0, words, step):
             count = min(step, words - start)
             yield Command(
@@ -525,7 +525,7 @@ class Device:
     def _load_commands(self, token: int, codes: NDArray[np.int8]) -> Iterator[Command]:
         fill = self._config.fill
         image = pack_activations(self._config, codes)
-        step = self._config.max_payload // fill * fill
+        step = max(1, self._payload_limit() // fill) * fill
         for start in range(0, len(image), step):
             yield Command(
                 opcode=Opcode.LOAD,
@@ -544,7 +544,7 @@ class Device:
 
     def _results_commands(self, token: int, rows: int) -> Iterator[Command]:
         config = self._config
-        step = config.max_payload // config.acc_bytes // config.rows * config.rows
+        step = max(1, self._payload_limit() // config.acc_bytes // config.rows) * config.rows
         for start in range(0, rows, step):
             count = min(step, rows - start)
             yield Command(
@@ -570,7 +570,7 @@ class Device:
         return Check(name, ok, detail)
 
     def _test_identity(self) -> tuple[bool, str]:
-        if self._read_identity(self._config.max_payload) != self._identity:
+        if self._read_identity(self._payload_limit()) != self._identity:
             return False, "differs from what it was when the session began"
         return True, f"build {self._config.build_digest.hex()}, protocol {PROTOCOL_VERSION}"
 
@@ -648,6 +648,9 @@ class Device:
         risen = {name: after[name] - before[name] for name in names}
         detail = ", ".join(f"{risen[name]} {name} ({after[name]} in all)" for name in names)
         return not any(risen.values()), detail
+
+    def _payload_limit(self) -> int:
+        return self._session.payload_limit(self._config.max_payload)
 
     def _free_index(self) -> int | None:
         """A layer slot that no loaded layer uses."""

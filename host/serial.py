@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import select
 import time
 from collections import deque
 from typing import Any
@@ -13,19 +15,32 @@ from tritloom.rtl.frames import decode_frame, encode_frame
 
 __all__ = ["SerialTransport", "open_device", "serial_ports"]
 
+MIN_BAUD = 1200
 LINE_BITS = 10
 """Bits on the line for a byte."""
-BUFFERED_BYTES = 1 << 15
-"""Most bytes that may be on their way in both directions before an answer comes."""
-PATIENCE_S = 0.2
-"""What the host's drivers and the USB bridge may add."""
-POLL_S = 0.02
+EXCHANGE_BYTES = 256
+"""A short command and its answer in frames, and what the port may hold back."""
+PATIENCE_S = 0.3
+"""What the host's drivers, the USB bridge and the scheduler may add."""
+HASTE_S = 0.002
+"""Least timeout on a link that loses frames."""
+SLOWER = 1.1
+MOST_COPIES = 8
+"""Most copies of a packet that are sent at once."""
+GOOD_PACKETS = 256
+"""So many in a row, and the link is no longer one that loses frames."""
 FRAME_LIMIT_BYTES = 1 << 14
 """Longer than any frame: more bytes without an end are garbage."""
+READ_BYTES = 1 << 12
+TICK_S = 0.001
+"""Between two looks at a port that cannot be waited for."""
 
 
 class SerialTransport:
     """Frames on one serial port.
+
+    Nothing blocks: what the port does not take is kept and written while ``receive`` waits, a
+    frame that is sent again while it is still kept whole is kept once.
 
     A port that goes away is a ``DeviceError``; ``connect`` works again when it is back.
     """
@@ -34,64 +49,154 @@ class SerialTransport:
         serial = _pyserial()
         self._path = path
         try:
-            # write_timeout 0: what the port does not take now is kept here, so nothing blocks.
-            self._port: Any = serial.Serial(path, baud, timeout=POLL_S, write_timeout=0)
+            self._port: Any = serial.Serial(path, baud, timeout=0, write_timeout=0, exclusive=True)
         except (serial.SerialException, ValueError, OSError) as error:
             raise DeviceError(
                 f"cannot open {path}: {_reason(error)}; `tritloom devices` lists the ports"
             ) from error
-        self.timeout_s = PATIENCE_S + LINE_BITS * BUFFERED_BYTES / baud
-        self._unsent = bytearray()
+        self._unsent: deque[bytes] = deque()
+        self._written = 0  # bytes of the first unsent frame
         self._received = bytearray()
         self._packets: deque[bytes] = deque()
+        self._vain = 0  # waits in a row
+        self._copies = 1
+        self._patience = _Patience(PATIENCE_S + LINE_BITS * EXCHANGE_BYTES / baud)
+
+    @property
+    def timeout_s(self) -> float:
+        """Seconds in which an idle device has answered a short command, as far as is known."""
+        return self._patience.timeout_s
 
     def send(self, packet: bytes) -> None:
-        """Queue a packet and write what the port takes."""
-        self._unsent += encode_frame(packet)
+        """Queue a packet and write what the port takes.
+
+        After waits in vain, the next goes out several times: the session then sends its oldest
+        again, all behind it need that one, and the wait costs more than the bytes.
+        """
+        frame = encode_frame(packet)
+        if frame not in list(self._unsent)[1:]:
+            self._unsent.extend([frame] * (1 if self._unsent else self._copies))
+            self._copies = 1
         self._write()
 
     def receive(self, timeout_s: float) -> bytes | None:
         """The next whole packet; ``None`` when none came in ``timeout_s`` seconds."""
-        deadline = time.monotonic() + timeout_s
+        if self._packets:
+            return self._packets.popleft()
+        started = now = time.monotonic()
+        deadline = started + timeout_s
         while not self._packets:
+            self._wait(deadline - now)
             self._write()
-            self._read()
-            if not self._packets and time.monotonic() >= deadline:
+            damaged = self._read()
+            now = time.monotonic()
+            if damaged:  # that was an answer, maybe the last
+                deadline = min(deadline, now + HASTE_S)
+            if not self._packets and now >= deadline:
+                self._patience.silent()
+                self._vain = min(self._vain + 1, MOST_COPIES)
+                self._copies = self._vain
                 return None
+        self._patience.heard(now - started)
+        self._vain = 0
+        self._copies = 1
         return self._packets.popleft()
 
     def close(self) -> None:
         """Close the port; calling it again does nothing."""
         self._port.close()
 
-    def _write(self) -> None:
-        if not self._unsent:
+    def _wait(self, timeout_s: float) -> None:
+        """Until the port has something, or takes something that waits; not longer."""
+        if os.name != "posix":
+            if not self._port.in_waiting:
+                time.sleep(min(max(timeout_s, 0), TICK_S))
             return
-        try:
-            taken = self._port.write(bytes(self._unsent))
-        except Exception as error:
-            if type(error).__name__ == "SerialTimeoutException":  # the port is full
-                return
-            raise self._broken(error) from error
-        del self._unsent[: taken or 0]
+        port = [self._port.fileno()]
+        select.select(port, port if self._unsent else [], [], max(timeout_s, 0))
 
-    def _read(self) -> None:
+    def _write(self) -> None:
         try:
-            chunk = self._port.read(max(1, self._port.in_waiting))
-        except Exception as error:  # pyserial raises five kinds for a port that is gone
+            while self._unsent and self._takes():
+                self._written += self._port.write(self._unsent[0][self._written :]) or 0
+                if self._written < len(self._unsent[0]):
+                    return
+                self._unsent.popleft()
+                self._written = 0
+        except Exception as error:  # noqa: BLE001 - as in _read
+            if type(error).__name__ != "SerialTimeoutException":  # which is: the port is full
+                raise self._broken(error) from error
+
+    def _takes(self) -> bool:
+        """Whether the port takes a byte now: pyserial's write spins while a port takes none."""
+        return os.name != "posix" or bool(select.select([], [self._port.fileno()], [], 0)[1])
+
+    def _read(self) -> bool:
+        """Read what has come; whether a damaged frame was in it."""
+        try:
+            if os.name == "posix" and not select.select([self._port.fileno()], [], [], 0)[0]:
+                return False
+            chunk = self._port.read(READ_BYTES)
+        except Exception as error:  # noqa: BLE001 - pyserial raises five kinds for a lost port
             raise self._broken(error) from error
         self._received += chunk
         *frames, rest = bytes(self._received).split(b"\0")
         self._received = bytearray(rest if len(rest) <= FRAME_LIMIT_BYTES else b"")
-        for inside in frames:
-            packet = decode_frame(inside)
-            if packet is not None:
-                self._packets.append(packet)
+        found = [decode_frame(inside) for inside in frames if inside]
+        self._packets.extend(packet for packet in found if packet is not None)
+        damaged = None in found
+        if damaged:
+            self._patience.damaged()
+        return damaged
 
     def _broken(self, error: Exception) -> DeviceError:
         return DeviceError(
             f"the link at {self._path} broke ({_reason(error)}); plug it in and connect again"
         )
+
+
+class _Patience:
+    """How long to wait for an answer: long on a good link, as measured on one that loses frames.
+
+    Waiting too short costs a packet sent in vain, waiting too long costs the time; so it gets
+    shorter only where frames were lost of late. Each wait in a row in which nothing at all was
+    heard makes the next one longer, up to a quarter of the first.
+    """
+
+    def __init__(self, longest_s: float) -> None:
+        self._longest_s = longest_s
+        self._mean_s, self._deviation_s = longest_s / 20, longest_s / 80
+        self._good = GOOD_PACKETS
+        self._factor = 1.0
+
+    @property
+    def timeout_s(self) -> float:
+        if self._good >= GOOD_PACKETS:
+            return self._longest_s
+        measured_s = max(HASTE_S, self._mean_s + 2 * self._deviation_s)
+        return min(self._longest_s / 4, self._factor * measured_s)
+
+    def heard(self, waited_s: float) -> None:
+        """A packet came after a wait; mean and deviation are kept as TCP does (RFC 6298).
+
+        One wait that is far too long, such as of a computer that was busy, is not believed.
+        """
+        waited_s = min(waited_s, 3 * max(self._mean_s, HASTE_S))
+        self._good += 1
+        self._factor = 1.0
+        self._deviation_s += (abs(waited_s - self._mean_s) - self._deviation_s) / 4
+        self._mean_s += (waited_s - self._mean_s) / 8
+
+    def damaged(self) -> None:
+        """A frame came that is not whole: the device answers, the link is bad."""
+        self._good = 0
+        self._factor = 1.0
+
+    def silent(self) -> None:
+        """A wait was in vain."""
+        if self._good < GOOD_PACKETS:
+            self._factor *= SLOWER
+        self._good = 0
 
 
 def open_device(url: DeviceUrl, config: AcceleratorConfig | None) -> SerialTransport:
@@ -102,8 +207,9 @@ def open_device(url: DeviceUrl, config: AcceleratorConfig | None) -> SerialTrans
         if key != "baud":
             raise InputError(f"unknown key {key!r} for device 'serial'; known are baud")
     text = url.query.get("baud", str(MAX_BAUD))
-    if not text.isdecimal() or not 1200 <= int(text) <= MAX_BAUD:
-        raise InputError(f"baud must be 1200 to {MAX_BAUD}, not {text!r}")
+    # isdecimal alone takes digits of other scripts.
+    if not (text.isascii() and text.isdecimal() and MIN_BAUD <= int(text) <= MAX_BAUD):
+        raise InputError(f"baud must be {MIN_BAUD} to {MAX_BAUD}, not {text!r}")
     return SerialTransport(url.path, int(text))
 
 
@@ -125,5 +231,6 @@ def _pyserial() -> Any:
 
 def _reason(error: Exception) -> str:
     """An error's own words in one line."""
-    strerror = getattr(error, "strerror", None)
-    return str(strerror or error).strip().splitlines()[0] if str(error).strip() else "no reason"
+    number = getattr(error, "errno", None)
+    text = os.strerror(number) if number else str(error)
+    return text.strip().splitlines()[0] if text.strip() else "no reason"

@@ -25,7 +25,14 @@ from tritloom.rtl.errors import DeviceError, DeviceTimeout, ProtocolError
 __all__ = ["MAX_RETRIES", "SMALLEST_PAYLOAD", "Command", "Session"]
 
 MAX_RETRIES = 8
-"""How often in a row all is sent again without any answer before the device is given up."""
+"""How often in a row all is sent again without any answer before the device is given up, at least;
+oftener where the transport's timeout has become shorter than it was: the time is the same."""
+BAD_SHARE = 1 / 8
+"""Share of packets sent again from which pieces are small: long packets hardly come through."""
+BAD_WINDOW = 3
+"""Most commands under way while it is so."""
+SHARE_PACKETS = 32
+"""Packets over which that share is taken."""
 LINK_CYCLES_PER_BYTE = 16
 """Device cycles that a byte may take on a link that is not slower by itself."""
 UART_BITS_PER_BYTE = 12
@@ -77,6 +84,9 @@ class Session:
         self._flight: deque[Command] = deque()  # from the oldest unanswered; the newest stays
         self._sent: deque[Command] = deque()  # packets that may yet be answered, oldest first
         self._retries = 0
+        self._waited_s = 0.0  # in these retries
+        self._first_timeout_s = transport.timeout_s
+        self._share_again = 0.0
         self._useless = 0
         self._stranger = False  # the last thing heard was NO_SESSION
         self._over: str | None = None
@@ -84,10 +94,11 @@ class Session:
     def open(self) -> int:
         """Start the session on the device; returns the device's protocol version."""
         reset = Command(opcode=Opcode.RESET)
-        for _ in range(1 + MAX_RETRIES):
+        while not self._is_hopeless():
+            timeout_s = self._transport.timeout_s
             self._send(reset)
             for _ in range(self._useless_limit):
-                packet = self._receive(self._transport.timeout_s)
+                packet = self._receive(timeout_s)
                 if packet is None:
                     break
                 answer = Response.parse(packet)
@@ -99,8 +110,11 @@ class Session:
                     reset.answer = answer
                     self._sent.clear()
                     self._flight.append(reset)
+                    self._progress()
                     return answer.value
                 self.discarded += 1
+            self._retries += 1
+            self._waited_s += timeout_s
         raise self._fail(self._timeout(reset))
 
     def configure(self, config: AcceleratorConfig) -> None:
@@ -109,6 +123,18 @@ class Session:
         self._clock_hz = config.clock_hz
         if config.link == "uart":
             self._byte_cycles = max(self._byte_cycles, UART_BITS_PER_BYTE * config.uart_divisor)
+
+    def payload_limit(self, most: int) -> int:
+        """Bytes of payload to put in a packet of at most ``most``: few while the link is bad.
+
+        With a byte in thirty damaged, as much gets through a second at 20 to 50 bytes of payload,
+        and next to nothing at some hundred.
+        """
+        return min(most, SMALLEST_PAYLOAD) if self._is_bad else most
+
+    @property
+    def _is_bad(self) -> bool:
+        return self._share_again > BAD_SHARE
 
     def enqueue(self, *commands: Command) -> None:
         """Append commands; they are executed in this order, after all that came before."""
@@ -121,9 +147,10 @@ class Session:
         while command.answer is None:
             self.check()
             self._advance()
-            packet = self._receive(self._patience_s())
+            patience_s = self._patience_s()
+            packet = self._receive(patience_s)
             if packet is None:
-                self._give_up_waiting()
+                self._give_up_waiting(patience_s)
             else:
                 self._accept(packet)
         return command.answer
@@ -190,7 +217,9 @@ class Session:
         """Whether the oldest unanswered command stays within what the device replays."""
         while len(self._flight) > 1 and self._flight[0].answer is not None:
             self._flight.popleft()
-        return self._flight[0].answer is not None or len(self._flight) < self._window
+        # While the link is bad, what is behind a lost packet is mostly sent in vain.
+        window = min(self._window, BAD_WINDOW) if self._is_bad else self._window
+        return self._flight[0].answer is not None or len(self._flight) < window
 
     def _unanswered(self) -> list[Command]:
         return [command for command in self._flight if command.answer is None]
@@ -209,7 +238,7 @@ class Session:
             self._stranger = answer.status == Status.NO_SESSION
             self._discard()
             if self._stranger and command is self._unanswered()[0]:
-                self._give_up_waiting()
+                self._give_up_waiting(self._patience_s())
             return
         size = command.answer_bytes if answer.status == Status.OK else 0
         if answer.opcode != command.opcode or len(answer.payload) != size:
@@ -221,8 +250,7 @@ class Session:
                 )
             )
         command.answer = answer
-        self._retries = 0
-        self._useless = 0
+        self._progress()
         self._stranger = False
 
     def _addressee(self, answer: Response) -> Command | None:
@@ -239,15 +267,27 @@ class Session:
         self.discarded += 1
         self._useless += 1
         if self._useless >= self._useless_limit:
-            self._give_up_waiting()
+            self._give_up_waiting(self._patience_s())
 
-    def _give_up_waiting(self) -> None:
+    def _give_up_waiting(self, patience_s: float) -> None:
         """Take all that is unanswered for lost; the session ends when that happens too often."""
         self._retries += 1
-        if self._retries > MAX_RETRIES:
+        self._waited_s += patience_s
+        if self._is_hopeless():
             raise self._fail(self._timeout(self._unanswered()[0]))
         self._useless = 0
         self._sent.clear()
+
+    def _is_hopeless(self) -> bool:
+        """Whether the device is given up: tried often enough, and for long enough."""
+        # Half a timeout less, so that rounding does not ask for one more.
+        enough_s = (MAX_RETRIES + 0.5) * self._first_timeout_s
+        return self._retries > MAX_RETRIES and self._waited_s >= enough_s
+
+    def _progress(self) -> None:
+        self._retries = 0
+        self._waited_s = 0.0
+        self._useless = 0
 
     def _send(self, command: Command) -> None:
         packet = Request(
@@ -259,6 +299,7 @@ class Session:
             command.address,
             command.payload,
         ).pack()
+        self._share_again += (bool(command.sends) - self._share_again) / SHARE_PACKETS
         if command.sends:
             self.retransmissions += 1
         self._sent.append(command)
@@ -282,8 +323,8 @@ class Session:
         if self._stranger:
             return DeviceError(f"{self.name} was reset; connect again")
         return DeviceTimeout(
-            f"{self.name} does not answer {command.opcode.name}, tried {1 + MAX_RETRIES} times; "
-            "check its power, bitstream and cable, then connect again"
+            f"{self.name} does not answer {command.opcode.name}, tried {self._retries} times; "
+            "check its power, bitstream, cable and baud, then connect again"
         )
 
     def _fail(self, error: DeviceError) -> DeviceError:

@@ -29,9 +29,12 @@ class FrameEncoder(wiring.Component):
         m = Module()
         m.submodules.crc = crc = CRC32.create()
         m.submodules.block = block = Memory(shape=8, depth=BLOCK_BYTES, init=[])
-        write, read = block.write_port(), block.read_port()
-        size, sent = Signal(8), Signal(8)
-        final, zero_last = Signal(), Signal()
+        write = block.write_port()
+        read = block.read_port()
+        size = Signal(8)
+        sent = Signal(8)
+        final = Signal()
+        zero_last = Signal()
         check = Signal(7 * CHECK_BYTES)
         digit = Signal(range(CHECK_BYTES))
         byte = self.i.payload.data
@@ -131,8 +134,10 @@ class FrameDecoder(wiring.Component):
         held = Signal(8 * CHECK_BYTES)
         held_count = Signal(range(CHECK_BYTES + 1))
         byte = held[:8]
-        left, implied = Signal(8), Signal()  # of the COBS block; a 0 follows it
-        out, has_out = Signal(8), Signal()  # one decoded byte held back for `last`
+        left = Signal(8)  # of the COBS block; a 0 follows it
+        implied = Signal()
+        out = Signal(8)  # one decoded byte held back for `last`
+        has_out = Signal()
         wrong = Signal()
         taken = Signal(8)
         end = Signal()
@@ -151,7 +156,8 @@ class FrameDecoder(wiring.Component):
                 & (check == crc.crc)
             ),
         ]
-        decoded, has_decoded = Signal(8), Signal()
+        decoded = Signal(8)
+        has_decoded = Signal()
         with m.FSM():
             with m.State("TAKE"):
                 m.d.comb += self.i.ready.eq(1)

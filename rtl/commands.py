@@ -83,8 +83,9 @@ class Status(IntEnum):
 
 
 COUNTERS = ("cycles", "run_cycles", "stall_cycles", "packets", "bad_packets", "dropped_packets")
-"""Since power-up: clock cycles; cycles in RUN; of those, waiting for weights; packets taken;
-packets with a wrong checksum or length; packets that found the receive buffer full."""
+"""Since power-up: clock cycles; cycles in RUN; of those, waiting for weights; packets that came
+and were sound, executed or not; packets with a wrong checksum or length; packets that found the
+receive buffer full."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,7 +84,8 @@ class AcceleratorConfig:
             f"encoding of the {self.engine} engine must be one of "
             f"{', '.join(engine.encodings)}, not {self.encoding!r}",
         )
-        _require(self.act_bits == 8, f"act_bits must be 8, not {self.act_bits!r}")
+        width = self.act_bits
+        _require(type(width) is int and width == 8, f"act_bits must be 8, not {width!r}")
         _require(self.alphabet == "ternary", f"alphabet must be ternary, not {self.alphabet!r}")
         _require(self.link in LINKS, f"link must be one of {', '.join(LINKS)}, not {self.link!r}")
         if self.link == "uart":

@@ -159,7 +159,8 @@ class Core(wiring.Component):
         tiles_left = Signal(bits_for(self.config.max_tiles))
         group = Signal(range(self.config.max_groups))
         gap = Signal(range(PARTIAL_SUM_CYCLES))
-        may, last = Signal(), Signal()
+        may = Signal()
+        last = Signal()
         m.d.comb += [
             last.eq(group + 1 == shape.groups),
             may.eq((tiles_left != 0) & ((group != 0) | (engine.ready & (gap == 0)))),

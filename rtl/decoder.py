@@ -43,7 +43,7 @@ class Base3x5Decoder(wiring.Component):
                 m.d.sync += [digit.eq(1), remainder.eq(rest - weight)]
             with m.Else():
                 m.d.sync += [digit.eq(0), remainder.eq(rest)]
-            delayed = [Signal(2, reset_less=True) for _ in peeled]
+            delayed = [Signal(2, name="delayed", reset_less=True) for _ in peeled]
             m.d.sync += [late.eq(early) for late, early in zip(delayed, peeled, strict=True)]
             peeled, rest = [digit, *delayed], remainder
 

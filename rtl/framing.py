@@ -52,14 +52,17 @@ class PacketReceiver(wiring.Component):
         depth = self.config.slots * packet_bytes
         m.submodules.crc = crc = CRC32.create()
         m.submodules.buffer = buffer = Memory(shape=8, depth=depth, init=[])
-        write, read = buffer.write_port(), buffer.read_port()
+        write = buffer.write_port()
+        read = buffer.read_port()
 
         head = Signal(range(depth))  # next byte to write
         limit = Signal(range(depth))  # end of the packets found right
         tail = Signal(range(depth))  # next byte to read
         count = Signal(bits_for(packet_bytes))
         length = Signal(16)
-        wrong, full, check = Signal(), Signal(), Signal()
+        wrong = Signal()
+        full = Signal()
+        check = Signal()
         sound = Signal()
 
         m.d.comb += [
@@ -135,7 +138,8 @@ class PacketSender(wiring.Component):
         packet_bytes = self.config.packet_bytes
         m.submodules.crc = crc = CRC32.create()
         m.submodules.kept = kept = Memory(shape=8, depth=self.config.slots * packet_bytes, init=[])
-        write, read = kept.write_port(), kept.read_port()
+        write = kept.write_port()
+        read = kept.read_port()
         m.d.comb += [
             write.addr.eq(self.address),
             write.data.eq(self.byte),
@@ -143,7 +147,8 @@ class PacketSender(wiring.Component):
         ]
 
         slot = Signal(range(self.config.slots))
-        fetched, sent = Signal(bits_for(packet_bytes)), Signal(bits_for(packet_bytes))
+        fetched = Signal(bits_for(packet_bytes))
+        sent = Signal(bits_for(packet_bytes))
         length = Signal(16)
         tail = Signal(range(CRC_BYTES))
         body = stream.Signature(8).create()

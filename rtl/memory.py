@@ -66,14 +66,16 @@ class BlockRamMemory(wiring.Component):
         )
         # The array's output is slow; a register keeps it out of the engine's first stage.
         m.submodules.register = register = StreamRegister(config.word_bits)
-        write, read = words.write_port(), words.read_port()
+        write = words.write_port()
+        read = words.read_port()
         m.d.comb += [
             self.i_write.ready.eq(1),
             write.en.eq(self.i_write.valid),
             write.addr.eq(self.i_write.payload.address),
             write.data.eq(self.i_write.payload.word),
         ]
-        address, left = Signal.like(read.addr), Signal(bits_for(config.memory_words))
+        address = Signal.like(read.addr)
+        left = Signal(bits_for(config.memory_words))
         fetch = stream_from_memory(m, read, register.i, left != 0)
         m.d.comb += [
             read.addr.eq(address),

@@ -52,7 +52,8 @@ class PartialSums(wiring.Component):
         m = Module()
         layout = self.o.payload.shape()
         m.submodules.totals = totals = Memory(shape=layout, depth=self.config.max_groups, init=[])
-        write, read = totals.write_port(), totals.read_port()
+        write = totals.write_port()
+        read = totals.read_port()
 
         group = Signal(range(self.config.max_groups))
         tile = Signal(bits_for(self.config.max_tiles))
@@ -84,8 +85,9 @@ class PartialSums(wiring.Component):
                 final[n].eq(final[n - 1]),
             ]
         first = Signal()
-        sums = [Signal(self.i_sums.shape(), reset_less=True) for _ in range(2)]
-        old, new = Signal(layout, reset_less=True), Signal(layout, reset_less=True)
+        sums = [Signal(self.i_sums.shape(), name=f"sums_{n}", reset_less=True) for n in (1, 2)]
+        old = Signal(layout, reset_less=True)
+        new = Signal(layout, reset_less=True)
         m.d.sync += [first.eq(tile == 0), sums[0].eq(self.i_sums), sums[1].eq(sums[0])]
         m.d.sync += old.eq(Mux(first, 0, Cat(*read.data)))
         for n in range(self.config.tokens * self.config.rows):

@@ -38,7 +38,7 @@ class Registry(Generic[T]):
         return item
 
     def __getitem__(self, name: str) -> T:
-        if name not in self._items:
+        if not isinstance(name, str) or name not in self._items:
             raise ConfigError(f"{self.kind} must be one of {', '.join(self)}, not {name!r}")
         return self._items[name]
 

@@ -110,7 +110,8 @@ class CommandProcessor(wiring.Component):
         about = identity(config)
 
         # What outlives a command.
-        session, expected = Signal(32), Signal(16, init=1)
+        session = Signal(32)
+        expected = Signal(16, init=1)
         replayable = Signal(bits_for(config.window))
         has_results = Signal()
         result_groups = Signal(bits_for(config.max_groups))
@@ -125,7 +126,8 @@ class CommandProcessor(wiring.Component):
             }
         )
         m.submodules.table = table = Memory(shape=entry_layout, depth=config.max_layers, init=[])
-        table_write, table_read = table.write_port(), table.read_port()
+        table_write = table.write_port()
+        table_read = table.read_port()
         m.submodules.about = rom = Memory(shape=8, depth=len(about), init=about)
         rom_read = rom.read_port()
         m.submodules.crc = crc = CRC32.create()
@@ -141,13 +143,18 @@ class CommandProcessor(wiring.Component):
         written = Signal(bits_for(config.packet_bytes))  # bytes of the answer, header included
         slot = Signal(range(config.slots))
         keep = Signal()  # the answer stays for replay
-        status, value = Signal(8), Signal(32)
+        status = Signal(8)
+        value = Signal(32)
         # One bit more than any limit: an address that does not fit becomes all ones, out of range.
         limit_bits = max(
             config.memory_words, config.activation_words, config.max_groups, len(about)
         ).bit_length()
         position = Signal(limit_bits + 1)
         items = Signal(max(16, limit_bits))  # words, results, bytes or counters still to come
+        reach = Signal(max(len(position), len(items)) + 1)
+        is_open = Signal()
+        beyond_layer = Signal()
+        beyond_about = Signal()
         unit = Signal(range(max(word_bytes, fill, LAYER.size) + 1))  # bytes of a word coming in
         collected = Signal.like(unit)
         # A word on its way in (bytes enter at the top) or out (they leave at the bottom).
@@ -210,7 +217,12 @@ class CommandProcessor(wiring.Component):
             m.d.comb += [self.byte.eq(byte), self.write.eq(1)]
             m.d.sync += written.eq(written + 1)
 
-        with m.FSM():
+        with m.FSM(init="BEGIN"):
+            # A memory outlives the reset of the clock domain, so the table is cleared after it.
+            with m.State("BEGIN"):
+                m.d.sync += [request.opcode.eq(0), request.index.eq(0)]
+                m.next = "FORGET"
+
             with m.State("HEADER"):
                 m.d.comb += self.i.ready.eq(1)
                 with m.If(self.i.valid):
@@ -254,7 +266,7 @@ class CommandProcessor(wiring.Component):
                     m.d.sync += [expected.eq(expected + 1), keep.eq(1)]
                     with m.If(replayable != config.window):
                         m.d.sync += replayable.eq(replayable + 1)
-                    m.next = "EXECUTE"
+                    m.next = "REACH"
                 with m.Elif(behind <= replayable):
                     m.d.sync += [slot.eq(slot_of(request.seq)), keep.eq(1)]
                     m.next = "REPLAY"
@@ -265,13 +277,27 @@ class CommandProcessor(wiring.Component):
                 m.d.comb += [table_write.en.eq(1), table_write.data.eq(0)]
                 m.d.sync += request.index.eq(request.index + 1)
                 with m.If(request.index == config.max_layers - 1):
-                    m.next = "DRAIN"
+                    m.next = "HEADER"
+                    with m.If(request.opcode == Opcode.RESET):
+                        m.next = "DRAIN"
+
+            # The table's memory is slow, and so is adding and comparing: a cycle for each.
+            with m.State("REACH"):
+                m.d.sync += reach.eq(position + items)
+                m.next = "COMPARE"
+
+            with m.State("COMPARE"):
+                m.d.sync += [
+                    is_open.eq(entry.defined & ~entry.committed),
+                    beyond_layer.eq(reach > entry.words),
+                    beyond_about.eq(reach > len(about)),
+                ]
+                m.next = "EXECUTE"
 
             with m.State("EXECUTE"):
                 has_payload = left != 0
                 no_layer = request.index >= config.max_layers
                 no_token = request.index >= config.tokens
-                is_open = entry.defined & ~entry.committed
                 m.d.comb += crc.start.eq(1)
                 with m.Switch(request.opcode):
                     with m.Case(Opcode.IDENTIFY):
@@ -279,7 +305,7 @@ class CommandProcessor(wiring.Component):
                             "FETCH",
                             (has_payload, Status.BAD_LENGTH),
                             (not_in(items, config.max_payload), Status.BAD_LENGTH),
-                            (position + items > len(about), Status.OUT_OF_RANGE),
+                            (beyond_about, Status.OUT_OF_RANGE),
                         )
                     with m.Case(Opcode.DEFINE):
                         m.d.sync += unit.eq(LAYER.size)
@@ -302,7 +328,7 @@ class CommandProcessor(wiring.Component):
                             (no_layer, Status.OUT_OF_RANGE),
                             (not_in(items, config.max_payload // word_bytes), Status.BAD_LENGTH),
                             (~entry.defined, Status.BAD_STATE),
-                            (position + items > entry.words, Status.OUT_OF_RANGE),
+                            (beyond_layer, Status.OUT_OF_RANGE),
                         )
                     with m.Case(Opcode.COMMIT):
                         m.d.sync += [position.eq(0), items.eq(entry.words)]

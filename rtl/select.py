@@ -12,7 +12,7 @@ from tritloom.rtl.plugins import load_component
 def delay(m: Module, signal: Value, cycles: int, *, reset_less: bool = False) -> Value:
     """``signal`` as it was ``cycles`` ago; 0 at reset unless ``reset_less``."""
     for _ in range(cycles):
-        late = Signal(signal.shape(), reset_less=reset_less)
+        late = Signal(signal.shape(), name="late", reset_less=reset_less)
         m.d.sync += late.eq(signal)
         signal = late
     return signal
@@ -47,7 +47,8 @@ class SelectEngine(wiring.Component):
         loaded = Signal(data.ArrayLayout(data.ArrayLayout(act, lanes), tokens), reset_less=True)
         current = Signal(data.ArrayLayout(data.ArrayLayout(act, lanes), tokens), reset_less=True)
         transfers = Signal(range(lanes // fill + 1))
-        full, pending = Signal(), Signal()
+        full = Signal()
+        pending = Signal()
         # Words of the tile before are still in the decoder when the first of the next one comes.
         swap = delay(m, self.i_swap, encoding.decoder_cycles - 1)
         m.d.comb += [
@@ -85,14 +86,16 @@ class SelectEngine(wiring.Component):
                 for lane in range(lanes):
                     x, k = current[token][lane], row * lanes + lane
                     # One bit more than an activation: −(−128) must fit.
-                    term = Signal(signed(config.act_bits + 1), reset_less=True)
+                    term = Signal(signed(config.act_bits + 1), name="term", reset_less=True)
                     m.d.sync += term.eq(Mux(nonzero[k], Mux(negative[k], -x, x), 0))
                     terms.append(term)
                 while len(terms) > 1:
                     # A sum of two is one bit wider than either, so nothing overflows.
                     level: list[Value] = []
                     for left, right in zip(terms[::2], terms[1::2], strict=False):
-                        total = Signal(signed(max(len(left), len(right)) + 1), reset_less=True)
+                        total = Signal(
+                            signed(max(len(left), len(right)) + 1), name="total", reset_less=True
+                        )
                         m.d.sync += total.eq(left + right)
                         level.append(total)
                     if len(terms) % 2:

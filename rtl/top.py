@@ -1,6 +1,6 @@
 """The accelerator: packets of commands in, packets of answers out. A link only carries them."""
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Const, Module, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
@@ -81,17 +81,17 @@ class Accelerator(wiring.Component):
             self.bad.eq(receiver.bad),
         ]
 
-        # In the order of COUNTERS; each stays far from its end at any clock for years.
+        # In the order of COUNTERS; at 100 MHz cycles are counted for a month, packets for longer.
         events = [
-            1,
-            processor.running,
-            processor.running & core.stall,
-            receiver.good,
-            receiver.bad,
-            receiver.dropped,
+            (48, Const(1)),
+            (48, processor.running),
+            (48, processor.running & core.stall),
+            (32, receiver.good),
+            (32, receiver.bad),
+            (32, receiver.dropped),
         ]
-        for index, event in enumerate(events):
-            counter = Signal(48, name=f"counter_{index}")
+        for index, (bits, event) in enumerate(events):
+            counter = Signal(bits, name=f"counter_{index}")
             m.d.sync += counter.eq(counter + event)
             m.d.comb += processor.counters[index].eq(counter)
         return m

@@ -30,7 +30,8 @@ class UartTransmitter(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        timer, bits_left = Signal(range(self.divisor)), Signal(range(BITS + 1))
+        timer = Signal(range(self.divisor))
+        bits_left = Signal(range(BITS + 1))
         shift = Signal(BITS, init=(1 << BITS) - 1)
         line = Signal(init=1)  # a flip-flop at the pin: no glitches
         m.d.sync += line.eq(shift[0])
@@ -73,7 +74,8 @@ class UartReceiver(wiring.Component):
         m = Module()
         line = Signal(init=1)
         m.submodules += FFSynchronizer(self.rx, line, init=1)
-        timer, bits_left = Signal(range(self.divisor)), Signal(range(BITS + 1))
+        timer = Signal(range(self.divisor))
+        bits_left = Signal(range(BITS + 1))
         shift = Signal(8)
         with m.If(self.o.ready):
             m.d.sync += self.o.valid.eq(0)

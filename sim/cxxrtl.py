@@ -2,7 +2,8 @@
 
 The design is a module `top` with `clk`, `rst` and two packet streams `i` and `o` whose payload is
 a byte in bits 7:0 and `last` in bit 8: any Amaranth component with such members. It runs in C++
-until a whole packet has come out, so Python is called for packets and not for cycles.
+until a whole packet has come out, so Python is called for packets and not for cycles. A design with
+a UART's lines `rx` and `tx` instead is driven bit by bit, also in C++.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from pathlib import Path
 from tritloom.rtl.errors import DeviceError, ToolError
 from tritloom.sim.tools import cache_dir, find_cxx, run_yosys
 
-__all__ = ["Simulation", "build"]
+__all__ = ["Simulation", "UartSimulation", "build"]
 
 DRIVER = Path(__file__).with_name("driver.cc")
 # Without opt, write_cxxrtl gave wrong results for netlists of gates. A wire with several drivers
@@ -40,14 +41,20 @@ CHUNK_CYCLES = 1 << 18
 """Cycles between two looks at Python's signals: about a second."""
 
 
-def build(make_rtlil: Callable[[], str], recipe: str | None = None) -> Path:
+def build(
+    make_rtlil: Callable[[], str], recipe: str | None = None, uart_divisor: int | None = None
+) -> Path:
     """The shared object of a design, from the cache if it is there and whole.
+
+    With `uart_divisor`, the design has a UART of that many cycles a bit, for `UartSimulation`.
 
     `recipe` is a digest of all that the RTLIL is made from; with it, the cache also remembers what
     RTLIL that gave and `make_rtlil` is not called again. Raises `ToolError` if yosys or a C++
     compiler is missing or fails.
     """
     compiler = find_cxx()
+    if uart_divisor is not None:
+        compiler = [*compiler, f"-DUART_DIVISOR={uart_divisor}u"]
     tools = _tools_digest(compiler)
     folder = cache_dir() / "sim"
     try:
@@ -236,6 +243,23 @@ class Simulation:
         return self._device
 
 
+class UartSimulation(Simulation):
+    """A design with a UART: bytes in, bytes out. The line into the design takes them one by one."""
+
+    @property
+    def pending(self) -> int:
+        """Bytes that have not yet gone in."""
+        return int(self._calls.tritloom_pending(self._handle()))
+
+    def run(self, cycles: int) -> bytes:
+        """Run the clock; the bytes that have come out."""
+        device = self._handle()
+        size = self._calls.tritloom_run(device, cycles)
+        received = ctypes.create_string_buffer(size)
+        self._calls.tritloom_take(device, received)
+        return received.raw
+
+
 def _load(library: Path) -> ctypes.CDLL:
     calls = ctypes.CDLL(str(library))
     handle, size, number = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_uint64
@@ -244,6 +268,7 @@ def _load(library: Path) -> ctypes.CDLL:
         ("close", None, [handle]),
         ("stall", None, [handle, number]),
         ("send", None, [handle, ctypes.c_char_p, size]),
+        ("pending", size, [handle]),
         ("run", size, [handle, number]),
         ("take", None, [handle, ctypes.c_char_p]),
         ("cycles", number, [handle]),

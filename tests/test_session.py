@@ -268,7 +268,7 @@ def test_a_device_that_stops_answering():
         session.wait(commands[0])
     assert str(caught.value) == (
         "test does not answer IDENTIFY, tried 9 times; "
-        "check its power, bitstream and cable, then connect again"
+        "check its power, bitstream, cable and baud, then connect again"
     )
     assert commands[0].sends == 1 + MAX_RETRIES
     for call in (lambda: session.wait(commands[1]), lambda: session.enqueue(*reads(1))):

@@ -1,0 +1,1 @@
+"""Boards: pins, clocks, memory and link, one file each."""

@@ -1,0 +1,67 @@
+"""What a board is: its FPGA, its link, and the accelerator that fits it; and how a name finds it.
+
+A package adds a board with one entry point in the group ``tritloom.boards``:
+``name = "module:BOARD"``, where ``BOARD`` is a ``Board``.
+"""
+
+from dataclasses import dataclass, replace
+from importlib.metadata import entry_points
+from typing import Any
+
+from tritloom.rtl.config import AcceleratorConfig
+from tritloom.rtl.errors import ConfigError
+from tritloom.rtl.plugins import load_component
+
+__all__ = ["Board", "board_names", "load_board"]
+
+GROUP = "tritloom.boards"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Board:
+    """A board by its facts; nothing here needs Amaranth, so that a driver can read it.
+
+    Members
+    -------
+    name : as in ``--board`` and in a device's URL; also its entry point
+    title : what people call it
+    family : FPGA family, in the words of the synthesis tool: ``ecp5``, ``ice40``
+    part : the vendor's part number
+    platform : its class in amaranth-boards, as ``module:Class``
+    config : the accelerator that fits it, with packet streams for a link
+    baud : rate of its serial link in bits a second
+    leds : lights that show the accelerator's state
+    run_on_hardware : whether somebody has run it on the board itself
+    """
+
+    name: str
+    title: str
+    family: str
+    part: str
+    platform: str
+    leds: int
+    config: AcceleratorConfig
+    baud: int
+    run_on_hardware: bool = False
+
+    @property
+    def build_config(self) -> AcceleratorConfig:
+        """What its bitstream holds: ``config`` behind the serial link."""
+        return replace(self.config, link="uart", baud=self.baud)
+
+    def create_platform(self) -> Any:
+        """A new platform of amaranth-boards; each can be prepared once."""
+        return load_component(self.platform)()
+
+
+def board_names() -> list[str]:
+    """The names of all boards that are installed."""
+    return sorted({entry.name for entry in entry_points(group=GROUP)})
+
+
+def load_board(name: str) -> Board:
+    """The board of that name; ``ConfigError`` lists the known ones."""
+    for entry in entry_points(group=GROUP, name=name):
+        board: Board = entry.load()
+        return board
+    raise ConfigError(f"unknown board {name!r}; known are {', '.join(board_names())}")

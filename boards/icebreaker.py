@@ -1,0 +1,28 @@
+"""1BitSquared iCEBreaker: Lattice iCE40 UltraPlus, 5 thousand LUTs."""
+
+from tritloom.boards.board import Board
+from tritloom.rtl.config import AcceleratorConfig
+
+__all__ = ["ICEBREAKER"]
+
+ICEBREAKER = Board(
+    name="icebreaker",
+    title="1BitSquared iCEBreaker",
+    family="ice40",
+    part="iCE40UP5K-SG48",
+    platform="amaranth_boards.icebreaker:ICEBreakerPlatform",
+    leds=2,
+    config=AcceleratorConfig(
+        lanes=20,
+        rows=1,
+        fill=1,
+        memory_words=1536,
+        max_in_features=140,
+        max_out_features=128,
+        max_layers=8,
+        packet_bytes=256,
+        slots=2,
+        clock_hz=24_000_000,
+    ),
+    baud=3_000_000,
+)

@@ -1,0 +1,37 @@
+"""Radiona ULX3S: Lattice ECP5, 12 to 84 thousand LUTs. The 12F has the die of the 25F."""
+
+from tritloom.boards.board import Board
+from tritloom.rtl.config import AcceleratorConfig
+
+__all__ = ["ULX3S_12F", "ULX3S_25F", "ULX3S_45F", "ULX3S_85F"]
+
+
+def _ulx3s(size: str, rows: int, memory_words: int) -> Board:
+    """Block RAM bounds the weights: 56 in the 12F and 25F, 108 in the 45F, 208 in the 85F."""
+    return Board(
+        name=f"ulx3s-{size.lower()}",
+        title=f"Radiona ULX3S {size}",
+        family="ecp5",
+        part=f"LFE5U-{size}-6BG381C",
+        platform=f"amaranth_boards.ulx3s:ULX3S_{size}_Platform",
+        leds=8,
+        config=AcceleratorConfig(
+            lanes=65,
+            rows=rows,
+            fill=5,
+            memory_words=memory_words,
+            max_in_features=2080,
+            max_out_features=2048,
+            max_layers=64,
+            packet_bytes=1024,
+            slots=8,
+            clock_hz=80_000_000,
+        ),
+        baud=3_000_000,
+    )
+
+
+ULX3S_12F = _ulx3s("12F", 2, 3072)
+ULX3S_25F = _ulx3s("25F", 2, 3072)
+ULX3S_45F = _ulx3s("45F", 4, 3072)
+ULX3S_85F = _ulx3s("85F", 4, 5120)

@@ -1,0 +1,1 @@
+"""The tool: from a configuration to Verilog, bitstreams and reports."""

