@@ -8,7 +8,9 @@ unloaded while jobs with it are in the queue. An error in one job leaves the oth
 
 from __future__ import annotations
 
+import os
 import struct
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -50,6 +52,12 @@ COMMIT_TRIES = 3
 MEMORY_TEST_BYTES = 1 << 18
 """Most bytes that the self-test writes; a larger free memory is sampled evenly."""
 COUNTER_BYTES = 8
+CLOCK_TOLERANCE = 0.05
+CLOCK_S = 0.5
+"""Between the two moments at which the self-test reads a device's clock."""
+CLOCK_READINGS = 4
+"""Of each moment: the quickest answer counts."""
+PSEUDO_TERMINALS = "/dev/pts/"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -377,13 +385,14 @@ class Device:
         return golden.rescale(sums, s, layer.scale, layer.scale_divides, layer.bias)
 
     def selftest(self) -> SelfTest:
-        """Check identity, free weight memory, a known layer and the link; resident layers stay."""
+        """Check identity, free weight memory, a known layer, link and clock; layers stay."""
         before = self.counters()
         checks = [
             self._check("identity", self._test_identity),
             self._check("weight memory", self._test_memory),
             self._check("known layer", self._test_layer),
             self._check("link", lambda: self._test_link(before)),
+            self._check("clock", self._test_clock),
         ]
         return SelfTest(tuple(checks))
 
@@ -649,6 +658,33 @@ class Device:
         detail = ", ".join(f"{risen[name]} {name} ({after[name]} in all)" for name in names)
         return not any(risen.values()), detail
 
+    def _test_clock(self) -> tuple[bool, str]:
+        """The device's cycles against this computer's clock; one within what answers allow."""
+        self.counters()
+        if not _real_time(self._url):
+            return True, "simulated, so at its own pace"
+        early, asked, answered = self._moment()
+        time.sleep(CLOCK_S)
+        late, asked_again, answered_again = self._moment()
+        cycles, wanted_hz = late - early, self._config.clock_hz
+        least_hz = cycles / (answered_again - asked)
+        most_hz = cycles / (asked_again - answered)
+        ok = least_hz <= (1 + CLOCK_TOLERANCE) * wanted_hz
+        ok = ok and most_hz >= (1 - CLOCK_TOLERANCE) * wanted_hz
+        return ok, (
+            f"{least_hz / 1e6:.2f} to {most_hz / 1e6:.2f} MHz by this computer's clock, "
+            f"{wanted_hz / 1e6:g} MHz by the device's configuration"
+        )
+
+    def _moment(self) -> tuple[int, float, float]:
+        """The device's cycles, and between which times it read them."""
+        readings = []
+        for _ in range(CLOCK_READINGS):
+            asked = time.perf_counter()
+            cycles = self.counters()["cycles"]
+            readings.append((cycles, asked, time.perf_counter()))
+        return min(readings, key=lambda reading: reading[2] - reading[1])
+
     def _payload_limit(self) -> int:
         return self._session.payload_limit(self._config.max_payload)
 
@@ -656,6 +692,14 @@ class Device:
         """A layer slot that no loaded layer uses."""
         free = (i for i in range(self._config.max_layers) if i not in self._indices)
         return next(free, None)
+
+
+def _real_time(url: str) -> bool:
+    """Whether a device keeps the time that we do: behind a pseudo-terminal is a simulation."""
+    parsed = DeviceUrl.parse(url)
+    return parsed.scheme == "serial" and not os.path.realpath(parsed.path).startswith(
+        PSEUDO_TERMINALS
+    )
 
 
 def _define_command(index: int, base: int, shape: LayerShape) -> Command:

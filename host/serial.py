@@ -26,7 +26,8 @@ HASTE_S = 0.002
 """Least timeout on a link that loses frames."""
 SLOWER = 1.1
 MOST_COPIES = 8
-"""Most copies of a packet that are sent at once."""
+COPIES_BYTES = 512
+"""Most copies of a packet that are sent at once, and what they may have together."""
 GOOD_PACKETS = 256
 """So many in a row, and the link is no longer one that loses frames."""
 FRAME_LIMIT_BYTES = 1 << 14
@@ -75,7 +76,8 @@ class SerialTransport:
         """
         frame = encode_frame(packet)
         if frame not in list(self._unsent)[1:]:
-            self._unsent.extend([frame] * (1 if self._unsent else self._copies))
+            copies = 1 if self._unsent else min(self._copies, COPIES_BYTES // len(frame))
+            self._unsent.extend([frame] * max(1, copies))
             self._copies = 1
         self._write()
 
@@ -94,8 +96,8 @@ class SerialTransport:
                 deadline = min(deadline, now + HASTE_S)
             if not self._packets and now >= deadline:
                 self._patience.silent()
-                self._vain = min(self._vain + 1, MOST_COPIES)
-                self._copies = self._vain
+                self._vain += 1
+                self._copies = min(1 + 2 * self._vain, MOST_COPIES)
                 return None
         self._patience.heard(now - started)
         self._vain = 0
@@ -123,7 +125,7 @@ class SerialTransport:
                     return
                 self._unsent.popleft()
                 self._written = 0
-        except Exception as error:  # noqa: BLE001 - as in _read
+        except Exception as error:
             if type(error).__name__ != "SerialTimeoutException":  # which is: the port is full
                 raise self._broken(error) from error
 
@@ -137,7 +139,7 @@ class SerialTransport:
             if os.name == "posix" and not select.select([self._port.fileno()], [], [], 0)[0]:
                 return False
             chunk = self._port.read(READ_BYTES)
-        except Exception as error:  # noqa: BLE001 - pyserial raises five kinds for a lost port
+        except Exception as error:  # pyserial raises five kinds for a lost port
             raise self._broken(error) from error
         self._received += chunk
         *frames, rest = bytes(self._received).split(b"\0")

@@ -8,14 +8,14 @@
 
 from typing import Any
 
-from amaranth.hdl import Module, Shape, Signal
+from amaranth.hdl import Array, Module, Shape, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Member, Out, connect, flipped
 
 from tritloom.rtl.config import AcceleratorConfig
 from tritloom.rtl.plugins import load_component, memories
-from tritloom.rtl.streams import StreamRegister, bits_for, stream_from_memory
+from tritloom.rtl.streams import StreamRegister, bits_for
 
 
 def range_layout(config: AcceleratorConfig) -> data.StructLayout:
@@ -45,10 +45,14 @@ def create_memory(config: AcceleratorConfig) -> Any:
 class BlockRamMemory(wiring.Component):
     """Weights in block RAM; the words of a range come without a pause.
 
+    The array is cut into banks no deeper than a block, each with a register behind it: what chooses
+    among them would else follow the blocks' slow outputs in the same cycle.
+
     Members: as in this module's contract. ``LATENCY``: cycles from a range to its first word.
     """
 
-    LATENCY = 3
+    LATENCY = 4
+    BANK_WORDS = 1024
 
     i_write: stream.Interface
     i_read: stream.Interface
@@ -61,26 +65,50 @@ class BlockRamMemory(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         config = self.config
-        m.submodules.words = words = Memory(
-            shape=config.word_bits, depth=config.memory_words, init=[]
+        count = -(-config.memory_words // self.BANK_WORDS)
+        low = (self.BANK_WORDS - 1).bit_length()
+        write = self.i_write.payload
+        address = Signal(bits_for(config.memory_words))
+        left = Signal(bits_for(config.memory_words))
+
+        # Three steps behind the address, filled as soon as they are free: block, register, output.
+        m.submodules.output = output = StreamRegister(config.word_bits)
+        fetch = Signal()
+        valid = Signal(2)
+        free = Signal(2)
+        banks = [Signal(range(count), name=f"bank_{n}") for n in range(2)]
+        registers = Array(
+            Signal(config.word_bits, name=f"register_{n}", reset_less=True) for n in range(count)
         )
-        # The array's output is slow; a register keeps it out of the engine's first stage.
-        m.submodules.register = register = StreamRegister(config.word_bits)
-        write = words.write_port()
-        read = words.read_port()
         m.d.comb += [
             self.i_write.ready.eq(1),
-            write.en.eq(self.i_write.valid),
-            write.addr.eq(self.i_write.payload.address),
-            write.data.eq(self.i_write.payload.word),
-        ]
-        address = Signal.like(read.addr)
-        left = Signal(bits_for(config.memory_words))
-        fetch = stream_from_memory(m, read, register.i, left != 0)
-        m.d.comb += [
-            read.addr.eq(address),
             self.i_read.ready.eq((left == 0) | ((left == 1) & fetch)),
+            free[1].eq(~valid[1] | output.i.ready),
+            free[0].eq(~valid[0] | free[1]),
+            fetch.eq(free[0] & (left != 0)),
+            output.i.valid.eq(valid[1]),
+            output.i.payload.eq(registers[banks[1]]),
         ]
+        with m.If(free[0]):
+            m.d.sync += [valid[0].eq(left != 0), banks[0].eq(address[low:])]
+        with m.If(free[1]):
+            m.d.sync += [valid[1].eq(valid[0]), banks[1].eq(banks[0])]
+        for number, register in enumerate(registers):
+            depth = min(self.BANK_WORDS, config.memory_words - number * self.BANK_WORDS)
+            words = Memory(shape=config.word_bits, depth=depth, init=[])
+            m.submodules[f"words_{number}"] = words
+            write_port = words.write_port()
+            read_port = words.read_port()
+            m.d.comb += [
+                write_port.en.eq(self.i_write.valid & (write.address[low:] == number)),
+                write_port.addr.eq(write.address[:low]),
+                write_port.data.eq(write.word),
+                read_port.en.eq(fetch),
+                read_port.addr.eq(address[:low]),
+            ]
+            with m.If(free[1]):
+                m.d.sync += register.eq(read_port.data)
+
         with m.If(fetch):
             m.d.sync += [address.eq(address + 1), left.eq(left - 1)]
         with m.If(self.i_read.valid & self.i_read.ready):
@@ -88,5 +116,5 @@ class BlockRamMemory(wiring.Component):
                 address.eq(self.i_read.payload.address),
                 left.eq(self.i_read.payload.count),
             ]
-        connect(m, register.o, flipped(self.o))
+        connect(m, output.o, flipped(self.o))
         return m

@@ -498,7 +498,8 @@ class CommandProcessor(wiring.Component):
                     m.d.sync += items.eq(items - config.rows)
                     with m.If(items <= config.rows):
                         rest = items[: config.rows.bit_length()]
-                        m.d.sync += [items.eq(0), bytes_left.eq(rest * acc_bytes)]
+                        sizes = Array(acc_bytes * count for count in range(config.rows + 1))
+                        m.d.sync += [items.eq(0), bytes_left.eq(sizes[rest])]
 
             with m.State("SHIFT"):
                 with m.If(request.opcode == Opcode.COMMIT):

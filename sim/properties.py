@@ -122,11 +122,12 @@ def memory_contract(component: Any) -> Bench:
     They come ``LATENCY`` cycles after the range and without a pause. Assumed: ranges are not empty
     and lie in the memory; nothing reads and writes at the same time.
     """
-    config, inside = component.config, Inside(component, words=1)
+    config, inside = component.config, Inside(component, words_0=1)
+    assert config.memory_words <= component.BANK_WORDS, "the invariants know one bank"
     bench = Bench(component, inside)
     m, o, ask, write = bench.m, component.o, component.i_read, component.i_write
     words = config.memory_words
-    bits = (2 * words + 2).bit_length()  # a range, the next one, and what both registers hold
+    bits = (2 * words + 3).bit_length()  # a range, the next one, and what the registers hold
     index, place = bench.constant("index", bits), bench.constant("place", range(words))
     demanded, delivered = bench.state("demanded", bits), bench.state("delivered", bits)
     source, stored = bench.state("source", range(words)), bench.state("stored", config.word_bits)
@@ -157,16 +158,20 @@ def memory_contract(component: Any) -> Bench:
     bench.check("order", implies(tracked & o.valid & (distance == 0), o.payload == stored))
 
     left, address = inside["left"], inside["address"]
-    read, data = inside["register"].i.valid, inside["register"].i.payload
+    read, kept = inside["valid"][0], inside["valid"][1]
     behind = Signal(bits)
-    m.d.comb += behind.eq(distance - o.valid - read)
-    bench.check("none_lost", waiting == left + read + o.valid)
+    m.d.comb += behind.eq(distance - o.valid - kept - read)
+    bench.check("none_lost", waiting == left + read + kept + o.valid)
     bench.check("in_range", implies(left != 0, address + left <= words))
-    bench.check("memory", inside.word(bench, "words", place) == stored)
-    bench.check("read", implies(tracked & read & (distance == o.valid), data == stored))
+    bench.check("memory", inside.word(bench, "words_0", place) == stored)
+    data, register = inside["read_port"].data, inside["register"]
+    bench.check("kept", implies(tracked & kept & (distance == o.valid), register == stored))
+    bench.check("read", implies(tracked & read & (distance == kept + o.valid), data == stored))
     bench.check(
         "source",
-        implies((distance < waiting) & (distance >= read + o.valid), source == address + behind),
+        implies(
+            (distance < waiting) & (distance >= read + kept + o.valid), source == address + behind
+        ),
     )
     bench.cover("second_range", tracked & o.valid & o.ready & (delivered == 3) & (stored == 7))
     bench.cover("overlap", asked & (waiting > 2))

