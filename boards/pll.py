@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from amaranth.hdl import ClockDomain, ClockSignal, Const, Instance, Module, Signal
+from amaranth.lib import io
 from amaranth.lib.cdc import ResetSynchronizer
 
 from tritloom.rtl.errors import ConfigError
@@ -26,6 +27,8 @@ class Ecp5Pll:
 
     @classmethod
     def solve(cls, input_hz: int, output_hz: int) -> "Ecp5Pll":
+        if not 3_125_000 <= output_hz <= 400_000_000:
+            raise _unreachable(input_hz, output_hz)
         best = None
         for i in range(1, 129):
             phase_hz = input_hz / i
@@ -96,6 +99,8 @@ class Ice40Pll:
 
     @classmethod
     def solve(cls, input_hz: int, output_hz: int) -> "Ice40Pll":
+        if not 16_000_000 <= output_hz <= 275_000_000:
+            raise _unreachable(input_hz, output_hz)
         best = None
         for divr in range(16):
             phase_hz = input_hz / (divr + 1)
@@ -141,18 +146,22 @@ def _unreachable(input_hz: int, output_hz: int) -> ConfigError:
 
 
 def clock_domain(m: Module, platform: Any, family: str, clock_hz: int) -> None:
-    """Domain ``sync`` of ``m`` at ``clock_hz``, in reset until its PLL has locked."""
+    """Domain ``sync`` of ``m`` at ``clock_hz``, in reset until its PLL has locked.
+
+    nextpnr derives the clock's constraint from the PLL's settings.
+    """
     name = platform.default_clk
     input_hz = round(platform.lookup(name).clock.frequency)
     pll = PLLS[family].solve(input_hz, clock_hz)
     m.domains.sync = ClockDomain()
     output = Signal()
     locked = Signal()
+    pin = platform.request(name, dir="-")
     if family == "ice40":  # the PLL sits at the pad
-        clock = platform.request(name, dir="-").io
+        clock = pin.io
     else:
-        clock = platform.request(name).i
+        m.submodules.clock = buffer = io.Buffer("i", pin)
+        clock = buffer.i
     m.submodules.pll = pll.instance(clock, output, locked)
     m.submodules.reset = ResetSynchronizer(~locked)
     m.d.comb += ClockSignal().eq(output)
-    platform.add_clock_constraint(output, clock_hz)

@@ -3,6 +3,7 @@
 from typing import Any
 
 from amaranth.hdl import Elaboratable, Module, Signal, Value
+from amaranth.lib import io
 
 from tritloom.boards.board import Board
 from tritloom.boards.pll import clock_domain
@@ -30,8 +31,10 @@ class BoardTop(Elaboratable):
         clock_hz = self.config.clock_hz
         clock_domain(m, platform, self.board.family, clock_hz)
         m.submodules.accelerator = accelerator = Accelerator(self.config)
-        uart = platform.request("uart")
-        m.d.comb += [accelerator.rx.eq(uart.rx.i), uart.tx.o.eq(accelerator.tx)]
+        uart = platform.request("uart", dir="-")
+        m.submodules.rx = rx = io.Buffer("i", uart.rx)
+        m.submodules.tx = tx = io.Buffer("o", uart.tx)
+        m.d.comb += [accelerator.rx.eq(rx.i), tx.o.eq(accelerator.tx)]
 
         # One counter for all: its top bit blinks, a bit below paces the flashes.
         beat = Signal((clock_hz // BLINK_HZ - 1).bit_length())
@@ -47,5 +50,7 @@ class BoardTop(Elaboratable):
                 m.d.sync += left.eq(left - 1)
             lights.append(left.any())
         for number, light in enumerate(lights[: self.board.leds]):
-            m.d.comb += platform.request("led", number).o.eq(light)
+            led = io.Buffer("o", platform.request("led", number, dir="-"))
+            m.submodules[f"led_{number}"] = led
+            m.d.comb += led.o.eq(light)
         return m

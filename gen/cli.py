@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tritloom.rtl.config import AcceleratorConfig
-from tritloom.rtl.errors import ConfigError, ToolError, TritloomError
+from tritloom.rtl.errors import ConfigError, InputError, ToolError, TritloomError
 
 __all__ = ["main"]
 
@@ -24,9 +24,11 @@ EXTRAS = {
     "ziglang": "sim",
     "safetensors": "models",
     "tokenizers": "models",
-    "cocotb": "test",
-    "cocotb_tools": "test",
+    "cocotb": "sim",
+    "cocotb_tools": "sim",
     "cocotbext": "test",
+    "torch": "torch",
+    "transformers": "torch",
 }
 """Packages that the base installation lacks, and the extra that brings each."""
 PACKAGES = (
@@ -46,9 +48,40 @@ examples:
   tritloom generate --board ulx3s-85f -o build/ulx3s Verilog, manifest, C header, diagram
   tritloom verify build/ulx3s --junit results.xml    run the benches on that Verilog
   tritloom run models/tinylm --prompt "Emma was"     a language model on a simulated FPGA
-  tritloom info --device sim                         what is installed, what the device is
+  tritloom build --board icebreaker -o build/ice     a bitstream, and a report on it
+  tritloom flash build/ice                           write it to the board
+  tritloom devices                                   what there is to run on
+  tritloom info --device sim --selftest              what the device is, and whether it works
 
 tritloom COMMAND --help tells more of each.
+"""
+BUILD = """\
+Build a board's bitstream with the open tools, and tell what came of it: BOARD.bit (or .bin),
+report.json, report.html (one page: resources, critical path, floorplan) and floorplan.svg. The
+same design, tools and seed give the same bytes, and are built once. Status 1 if timing is missed;
+the files are there all the same.
+"""
+BUILD_EXAMPLES = """\
+examples:
+  tritloom build --board ulx3s-85f -o build/ulx3s
+  tritloom build --board ulx3s-85f -o build/ulx3s --seeds 8   until one meets timing, else the best
+  tritloom build --board ulx3s-25f -o build/fit --fit         the most rows that meet timing
+  tritloom build --board icebreaker --config mine.json -o build
+
+mine.json is as in tritloom generate --help; link and baud become those of the board.
+"""
+FLASH = """\
+Write a bitstream to the board that is plugged in. Needs openFPGALoader or, for a ULX3S in its DFU
+boot loader, dfu-util.
+"""
+FLASH_EXAMPLES = """\
+examples:
+  tritloom flash build/ulx3s
+  tritloom flash build/ulx3s/ulx3s-85f.bit
+  tritloom flash other.bin --board icebreaker
+"""
+DEVICES = """\
+List what --device can name: simulated devices, and the serial ports of this computer.
 """
 GENERATE = """\
 Write an accelerator to a folder: tritloom.v (Verilog for any vendor's tools), manifest.json
@@ -72,6 +105,7 @@ VERIFY_EXAMPLES = """\
 examples:
   tritloom verify build
   tritloom verify build --junit results.xml    for a CI that reads JUnit files
+  tritloom verify build --plugin my_engine     with the module that registers a plug-in
 """
 RUN = """\
 Write text with a language model whose ternary layers run on a device. The text goes to standard
@@ -83,6 +117,7 @@ examples:
   tritloom run tinylm --device "sim?board=icebreaker" --prompt "It was a"
   tritloom run tinylm --prompt "Mr. Darcy" --temperature 0.8 --seed 7
   tritloom run tinylm --prompt "Mr. Darcy" --json
+  tritloom run tinylm --prompt "Mr. Darcy" --runtime transformers
 
 MODEL is a folder as transformers writes it; a bare name is looked for in models/ as well.
 --json prints one object: ids, text, layers (name, shape, cycles, runs, mac_per_cycle, bytes),
@@ -93,6 +128,9 @@ examples:
   tritloom info
   tritloom info --device sim
   tritloom info --device "golden?board=icebreaker" --json
+  tritloom info --device serial:///dev/ttyUSB0 --selftest
+
+--selftest checks identity, memory, a known layer, the link and the clock; status 1 if one fails.
 """
 
 
@@ -137,11 +175,47 @@ def _parser() -> argparse.ArgumentParser:
         *("-o", "--output"), metavar="DIR", type=Path, required=True, help="folder to write to"
     )
 
+    build = _command(commands, "build", BUILD, BUILD_EXAMPLES, run=_build)
+    build.add_argument(
+        *("--board",), metavar="NAME", required=True, help="a board, as `tritloom boards` lists"
+    )
+    build.add_argument(
+        *("--config",), metavar="FILE", type=Path, help="another accelerator than the board's"
+    )
+    build.add_argument(
+        *("-o", "--output"), metavar="DIR", type=Path, required=True, help="folder to write to"
+    )
+    build.add_argument(*("--fit",), action="store_true", help="as many rows as fit and meet timing")
+    build.add_argument(
+        *("--seed",), metavar="N", type=_whole(0), default=1, help="of the placement (1)"
+    )
+    build.add_argument(
+        *("--seeds",),
+        metavar="N",
+        type=_whole(1),
+        default=1,
+        help="how many to try, until one meets timing (1)",
+    )
+
+    flash = _command(commands, "flash", FLASH, FLASH_EXAMPLES, run=_flash)
+    flash.add_argument("path", metavar="DIR|FILE", type=Path, help="what build wrote")
+    flash.add_argument("--board", metavar="NAME", help="the board, if the file's name is not its")
+
     verify = _command(commands, "verify", VERIFY, VERIFY_EXAMPLES, run=_verify)
     verify.add_argument("directory", metavar="DIR", type=Path, help="what generate wrote")
     verify.add_argument("--junit", metavar="FILE", type=Path, help="write the results as JUnit XML")
     verify.add_argument(
         *("--seed",), metavar="N", type=_whole(0), default=0, help="of the random traffic (0)"
+    )
+    verify.add_argument(
+        *("--plugin",),
+        metavar="MODULE",
+        action="append",
+        default=[],
+        help="import it: it registers what the design uses; may be repeated",
+    )
+    verify.add_argument(
+        *("--fail-fast",), action="store_true", help="end with the first bench that fails"
     )
 
     run = _command(commands, "run", RUN, RUN_EXAMPLES, run=_run)
@@ -159,11 +233,20 @@ def _parser() -> argparse.ArgumentParser:
         help="0 takes the likeliest token, more draws at random (0)",
     )
     run.add_argument("--seed", metavar="S", type=_whole(0), default=0, help="of the drawing (0)")
+    run.add_argument(
+        *("--runtime",),
+        choices=("numpy", "transformers"),
+        default="numpy",
+        help="what computes the rest of the model (numpy)",
+    )
+
+    _command(commands, "devices", DEVICES, run=_devices)
 
     info = _command(
         commands, "info", "Tell what is installed, and what a device is.", INFO_EXAMPLES, run=_info
     )
     info.add_argument("--device", metavar="URL", help="a device to ask, such as sim or golden")
+    info.add_argument("--selftest", action="store_true", help="test the device as well")
 
     _command(commands, "boards", "List the boards and the accelerator of each.", run=_boards)
     return parser
@@ -224,15 +307,82 @@ def _generate(options: argparse.Namespace) -> int:
     return 0
 
 
+def _build(options: argparse.Namespace) -> int:
+    from tritloom.boards.board import load_board
+
+    board = load_board(options.board)
+    config = None if options.config is None else _read_config(options.config)
+    from tritloom.gen.build import build, fit
+
+    made = (fit if options.fit else build)(
+        board,
+        options.output,
+        config=config,
+        seed=options.seed,
+        seeds=options.seeds,
+        progress=lambda line: _tell(f"{line}\n"),
+    )
+    report = made.report
+    if options.json:
+        _print_json({"bitstream": str(made.bitstream), **report})
+    else:
+        from tritloom.gen.report import LABELS
+
+        uses = (
+            f"{report[key]['used']:,} of {report[key]['available']:,} {LABELS[key]}"
+            for key in LABELS
+        )
+        clock = report["clock_mhz"]
+        print(made.bitstream)
+        print(", ".join(uses))
+        print(
+            f"{clock['reached']:.1f} of {clock['wanted']:g} MHz, "
+            f"{report['mac_per_cycle']} MAC/cycle, {report['lut_per_mac']:.1f} LUT/MAC, "
+            f"room for {report['weight_capacity']['trits']:,} weights"
+        )
+    return 0 if made.timing_met else _fail(f"{made.advice}; {options.output} has the files")
+
+
+def _flash(options: argparse.Namespace) -> int:
+    from tritloom.gen.flash import flash
+
+    command = flash(options.path, options.board, tell=lambda line: _tell(f"{line}\n"))
+    if options.json:
+        _print_json({"command": command})
+    return 0
+
+
+def _devices(options: argparse.Namespace) -> int:
+    from tritloom.host.serial import serial_ports
+    from tritloom.host.transport import DEFAULT_BOARD
+
+    devices = [
+        ("sim", f"simulated hardware of {DEFAULT_BOARD}; ?board=NAME for another"),
+        ("golden", f"reference model of {DEFAULT_BOARD}; ?board=NAME for another"),
+        *sorted(serial_ports()),
+    ]
+    if options.json:
+        _print_json([{"url": url, "description": text} for url, text in devices])
+    else:
+        width = max(len(url) for url, _ in devices)
+        for url, text in devices:
+            print(f"{url:{width}}  {text}")
+    return 0
+
+
 def _config(options: argparse.Namespace) -> AcceleratorConfig:
     if options.board is not None:
         from tritloom.boards.board import load_board
 
         return load_board(options.board).config
+    return _read_config(options.config)
+
+
+def _read_config(file: Path) -> AcceleratorConfig:
     try:
-        return AcceleratorConfig.from_json(options.config.read_bytes())
+        return AcceleratorConfig.from_json(file.read_bytes())
     except ConfigError as error:
-        raise ConfigError(f"{options.config}: {error}") from None
+        raise ConfigError(f"{file}: {error}") from None
 
 
 def _verify(options: argparse.Namespace) -> int:
@@ -242,6 +392,8 @@ def _verify(options: argparse.Namespace) -> int:
         options.directory,
         junit=options.junit,
         seed=options.seed,
+        plugins=options.plugin,
+        fail_fast=options.fail_fast,
         progress=lambda line: _tell(f"{line}\n"),
     )
     if options.json:
@@ -273,16 +425,18 @@ def _run(options: argparse.Namespace) -> int:
             end = "\r\x1b[K" if done == total else ""
             _tell(f"\rloading layer {done} of {total} …{end}")
 
-    outcome = run_model(
-        find_model(options.model),
-        options.device,
-        options.prompt,
-        options.max_tokens,
-        temperature=options.temperature,
-        seed=options.seed,
-        write=write,
-        loading=loading,
-    )
+    settings: dict[str, Any] = {
+        "temperature": options.temperature,
+        "seed": options.seed,
+        "write": write,
+    }
+    asked = find_model(options.model), options.device, options.prompt, options.max_tokens
+    if options.runtime == "transformers":
+        from tritloom.gen.offload import run_offloaded
+
+        outcome = run_offloaded(*asked, **settings)
+    else:
+        outcome = run_model(*asked, **settings, loading=loading)
     write("\n")
     if options.json:
         _print_json(outcome)
@@ -319,14 +473,21 @@ def _info(options: argparse.Namespace) -> int:
         "packages": {name: _version(name) for name in PACKAGES},
         "tools": _tools(),
     }
+    passed = True
+    if options.selftest and options.device is None:
+        raise InputError("--selftest needs a device; name it with --device")
     if options.device is not None:
         from tritloom.host.device import connect
 
         with connect(options.device) as device:
             facts["device"] = dataclasses.asdict(device.info)
+            if options.selftest:
+                result = device.selftest()
+                passed = result.ok
+                facts["selftest"] = {"ok": passed, **dataclasses.asdict(result)}
     if options.json:
         _print_json(facts)
-        return 0
+        return 0 if passed else 1
     print(f"tritloom {facts['tritloom']}, Python {facts['python']}")
     for name, version in facts["packages"].items():
         print(f"  {name:22}{version or 'not installed'}")
@@ -338,7 +499,9 @@ def _info(options: argparse.Namespace) -> int:
         print(f"device {told.pop('url')}")
         for name, value in [*told.items(), *config.items()]:
             print(f"  {name:22}{value}")
-    return 0
+        if options.selftest:
+            print(f"self-test\n{result}")
+    return 0 if passed else 1
 
 
 def _version(package: str) -> str | None:

@@ -12,9 +12,10 @@ from tritloom.host.checkpoint import load_checkpoint
 from tritloom.host.decoder import Decoder, load_tokenizer, stream_text
 from tritloom.host.device import Handle, Stats, connect
 from tritloom.host.layer import TernaryLayer
+from tritloom.rtl.config import AcceleratorConfig
 from tritloom.rtl.errors import CheckpointError, InputError
 
-__all__ = ["find_model", "run_model"]
+__all__ = ["encode_prompt", "find_model", "outcome", "run_model"]
 
 MODELS = Path("models")
 """Where a model's bare name is looked for."""
@@ -51,16 +52,21 @@ def run_model(
     device) and `timing`.
     """
     handles: dict[str, Handle] = {}
+    linear_s = 0.0
 
     def linear(
         name: str, layer: TernaryLayer, x: npt.NDArray[np.float32]
     ) -> npt.NDArray[np.float32]:
-        return device.linear(handles[name], x)
+        nonlocal linear_s
+        begin = time.perf_counter()
+        y = device.linear(handles[name], x)
+        linear_s += time.perf_counter() - begin
+        return y
 
     # What can be wrong with the model or the prompt shows before the device is opened.
     decoder = Decoder(load_checkpoint(path), linear)
     tokenizer = load_tokenizer(path)
-    prompt_ids = _encode(tokenizer, prompt)
+    prompt_ids = encode_prompt(tokenizer, prompt)
     tokens = decoder.generate(prompt_ids, max_tokens, temperature=temperature, seed=seed)
     ids: list[int] = []
     first_token: list[float] = []
@@ -83,35 +89,51 @@ def run_model(
             pieces.append(piece)
             write(piece)
         ended = time.perf_counter()
-        clock_hz = device.info.config.clock_hz
-        possible = device.info.config.macs_per_cycle
+        config = device.info.config
     layers = [_layer(name, handle.stats) for name, handle in handles.items()]
+    times = {
+        "connect_s": connected - started,
+        "load_s": loaded - connected,
+        "first_token_s": first_token[0] - loaded,
+        "generate_s": ended - loaded,
+        "linear_s": linear_s,
+    }
+    told = {"model": path.name, "device": url, "prompt": prompt, "prompt_ids": prompt_ids}
+    return outcome(told | {"ids": ids, "text": "".join(pieces)}, layers, times, config)
+
+
+def outcome(
+    told: dict[str, Any],
+    layers: list[dict[str, Any]],
+    times: dict[str, float],
+    config: AcceleratorConfig,
+) -> dict[str, Any]:
+    """All that a run tells: the rates of each layer, whose `macs` go into them, and of all."""
     cycles = sum(layer["cycles"] for layer in layers)
+    macs = sum(layer["macs"] for layer in layers)
+    rated = [
+        {name: value for name, value in layer.items() if name != "macs"}
+        | {"mac_per_cycle": _rate(layer["macs"], layer["cycles"])}
+        for layer in layers
+    ]
     return {
-        "model": path.name,
-        "device": url,
-        "prompt": prompt,
-        "prompt_ids": prompt_ids,
-        "ids": ids,
-        "text": "".join(pieces),
-        "layers": layers,
+        **told,
+        "layers": rated,
         "timing": {
-            "connect_s": connected - started,
-            "load_s": loaded - connected,
-            "first_token_s": first_token[0] - loaded,
-            "generate_s": ended - loaded,
-            "tokens_per_s": len(ids) / (ended - loaded),
+            **times,
+            "tokens_per_s": len(told["ids"]) / times["generate_s"],
             "device_cycles": cycles,
-            "device_s": cycles / clock_hz,
-            "clock_hz": clock_hz,
-            "mac_per_cycle": _rate(sum(handle.stats.macs for handle in handles.values()), cycles),
-            "mac_per_cycle_possible": possible,
+            "device_s": cycles / config.clock_hz,
+            "clock_hz": config.clock_hz,
+            "mac_per_cycle": _rate(macs, cycles),
+            "mac_per_cycle_possible": config.macs_per_cycle,
             "bytes": sum(layer["bytes"] for layer in layers),
         },
     }
 
 
-def _encode(tokenizer: Any, prompt: str) -> list[int]:
+def encode_prompt(tokenizer: Any, prompt: str) -> list[int]:
+    """Ids of `prompt`; `InputError` if it is not text."""
     try:
         prompt.encode()
     except UnicodeEncodeError as error:
@@ -128,13 +150,13 @@ def _rate(macs: int, cycles: int) -> float:
 
 
 def _layer(name: str, stats: Stats) -> dict[str, Any]:
-    """`shape` is out × in features; `mac_per_cycle` counts no padding; `bytes` went both ways."""
+    """`shape` is out × in features; `macs` counts no padding; `bytes` went both ways."""
     return {
         "name": name,
         "shape": [stats.out_features, stats.in_features],
         "tokens": stats.tokens,
         "runs": stats.runs,
         "cycles": stats.cycles,
-        "mac_per_cycle": _rate(stats.macs, stats.cycles),
+        "macs": stats.macs,
         "bytes": stats.bytes_tx + stats.bytes_rx,
     }

@@ -1,120 +1,271 @@
 """The one-page report of a build: resources, clock, critical path, and where everything lies."""
 
 import html
+import itertools
 import re
 from collections import Counter, defaultdict
 from typing import Any
 
-__all__ = ["floorplan_svg", "html_report"]
+from tritloom.boards.board import Board
 
+__all__ = ["FORMAT", "LABELS", "advice", "critical_path", "floorplan_svg", "html_report"]
+
+FORMAT = 1
+"""Raised when any file of a build changes for the same design: part of the cache's key."""
+LABELS = {
+    "luts": "LUTs",
+    "ffs": "flip-flops",
+    "block_rams": "block RAMs",
+    "dsps": "DSPs",
+}
 PARTS = {
     "core.engine": ("dot engine", "#d1495b"),
     "core.sums": ("partial sums", "#edae49"),
-    "core.activations": ("activations", "#f2d492"),
+    "core": ("activations", "#c97b3d"),
     "memory": ("weight memory", "#00798c"),
     "processor": ("command processor", "#30638e"),
     "receiver": ("receive buffer", "#7a9e9f"),
     "sender": ("answers", "#8f7db3"),
-    "link": ("link", "#5c946e"),
+    "link": ("serial link", "#5c946e"),
 }
-OTHER = ("other", "#b8b8b8")
-CELL = 8
-"""Pixels of a tile."""
+"""Parts of the accelerator by the start of their names, the longer ones first."""
+OTHER = ("clock, pins, unnamed", "#b8b8b8")
+MAP_WIDTH, LARGEST_TILE = 600, 14
+"""Pixels."""
+LEGEND_WIDTH, LEGEND_COLUMNS = 200, 3
+FULL, CROWDED = 100, 90
+"""Percent of a resource from which its bar warns."""
+TOOL_SUFFIX = re.compile(
+    r"_(?:[A-Z0-9]+_)*(?:SB_[A-Z]|TRELLIS_|LUT4|CCU2C|PFUMX|L6MUX21|DP16KD|ICESTORM_|LC$|\$).*"
+)
+"""What yosys and nextpnr append to the name of the signal that a cell is next to."""
+
+
+def critical_path(timing: dict[str, Any], clock: str) -> dict[str, Any]:
+    """The longest path between flip-flops or memories of ``clock``, in nanoseconds.
+
+    Each of its ``steps`` is a cell: the signal it is next to, as most cells have no name of their
+    own; its kind; its delay; and that of the wire from it to the next one.
+    """
+    paths = [
+        path["path"]
+        for path in timing["critical_paths"]
+        if path["from"].split()[-1] == path["to"].split()[-1] == clock
+    ]
+    path: list[dict[str, Any]] = max(paths, key=_delay_ns, default=[])
+    steps: list[dict[str, Any]] = []
+    for piece in path:
+        if piece["type"] == "routing":
+            steps[-1]["wire_ns"] += piece["delay"]
+            continue
+        steps.append(
+            {
+                "near": readable(piece["from"]["cell"]),
+                "kind": _kind(piece),
+                "cell_ns": piece["delay"],
+                "wire_ns": 0.0,
+            }
+        )
+    for step in steps:
+        step["cell_ns"], step["wire_ns"] = round(step["cell_ns"], 2), round(step["wire_ns"], 2)
+    return {
+        "from": steps[0]["near"] if steps else "",
+        "to": steps[-1]["near"] if steps else "",
+        "logic_ns": round(sum(p["delay"] for p in path if p["type"] != "routing"), 2),
+        "routing_ns": round(sum(p["delay"] for p in path if p["type"] == "routing"), 2),
+        "levels": sum(piece["type"] == "logic" for piece in path),
+        "steps": steps,
+    }
+
+
+def _delay_ns(path: list[dict[str, Any]]) -> float:
+    return sum(float(piece["delay"]) for piece in path)
+
+
+def _kind(piece: dict[str, Any]) -> str:
+    source, sink = piece["from"]["port"], piece["to"]["port"]
+    if piece["type"] == "clk-to-q":
+        memory = re.fullmatch(r"DO[AB]\d+|RDATA_\d+", sink)
+        return "block RAM" if memory else "flip-flop"
+    if piece["type"] == "setup":
+        return "set up"
+    if re.search(r"COUT|FCO|CIN|FCI", f"{source} {sink}"):
+        return "carry"
+    return "LUT"
+
+
+def readable(cell: str) -> str:
+    """The name of the signal that a cell is next to, without what the tools have added."""
+    name = TOOL_SUFFIX.sub("", cell).removeprefix("accelerator.")
+    name = re.sub(r"\$\d+|(?:^|(?<=\.))U\$\d+\.?|\.\d+\.\d+(_\w+)?$", "", name)
+    return name.strip("._") or "accelerator"
+
+
+def advice(report: dict[str, Any]) -> str:
+    """One line: by how much timing was missed, and what to change; empty if it was met."""
+    if report["timing_met"]:
+        return ""
+    clock, path = report["clock_mhz"], report["critical_path"]
+    short = clock["wanted"] - clock["reached"]
+    return (
+        f"timing missed by {short:.2f} MHz: {clock['reached']:.2f} of {clock['wanted']:g} MHz, "
+        f"from {path['from']} to {path['to']}; try --seeds 8 or --fit, or set clock_hz to at most "
+        f"{int(clock['reached'] * 10) * 100_000}"
+    )
 
 
 def _part(name: str) -> tuple[str, str]:
     for prefix, part in PARTS.items():
-        if f"accelerator.{prefix}." in name:
+        if name.startswith(f"accelerator.{prefix}."):
             return part
     return OTHER
 
 
-def floorplan_svg(placed: dict[str, Any]) -> str:
-    """A picture of nextpnr's placed design: each tile in the colour of most of its cells."""
+def floorplan_svg(placed: dict[str, Any], grid: tuple[int, int] = (1, 1)) -> str:
+    """A picture of nextpnr's placed design: each tile in the colour of most of its cells.
+
+    ``grid``: least columns and rows to draw, those of the part.
+    """
     tiles: dict[tuple[int, int], Counter[tuple[str, str]]] = defaultdict(Counter)
+    totals = Counter[tuple[str, str]]()
     for module in placed["modules"].values():
         for name, cell in module.get("cells", {}).items():
             place = re.match(r"X(\d+)/Y(\d+)/", str(cell["attributes"].get("NEXTPNR_BEL", "")))
             if place:
-                tiles[int(place[1]), int(place[2])][_part(name)] += 1
-    width = 1 + max((x for x, _ in tiles), default=0)
-    height = 1 + max((y for _, y in tiles), default=0)
+                part = _part(name)
+                tiles[int(place[1]), int(place[2])][part] += 1
+                totals[part] += 1
+    width = max(grid[0], *(x + 1 for x, _ in tiles), 1)
+    height = max(grid[1], *(y + 1 for _, y in tiles), 1)
+    cell = min(LARGEST_TILE, MAP_WIDTH / width)
     busiest = max((sum(counts.values()) for counts in tiles.values()), default=1)
-    squares, totals = [], Counter[tuple[str, str]]()
+    squares = []
     for (x, y), counts in sorted(tiles.items()):
-        # Most LUTs lose their names in synthesis; a tile belongs to what kept its name there.
-        named = Counter({part: n for part, n in counts.items() if part != OTHER}) or counts
-        (label, colour), _ = named.most_common(1)[0]
-        totals[label, colour] += 1
-        opacity = 0.35 + 0.65 * sum(counts.values()) / busiest
+        # Where it is even, the part that was named first in PARTS.
+        order = [*PARTS.values(), OTHER]
+        part = max(counts, key=lambda part: (counts[part], -order.index(part)))
+        opacity = 0.4 + 0.6 * sum(counts.values()) / busiest
         squares.append(
-            f'<rect x="{x * CELL}" y="{(height - 1 - y) * CELL}" width="{CELL - 1}" '
-            f'height="{CELL - 1}" fill="{colour}" fill-opacity="{opacity:.2f}"/>'
+            f'<rect x="{x}" y="{height - 1 - y}" width=".9" height=".9" '
+            f'fill="{part[1]}" fill-opacity="{opacity:.2f}"/>'
         )
-    legend = "".join(
-        f'<rect x="{110 * (n % 5)}" y="{height * CELL + 10 + 18 * (n // 5)}" width="10" '
-        f'height="10" fill="{colour}"/><text x="{110 * (n % 5) + 14}" '
-        f'y="{height * CELL + 19 + 18 * (n // 5)}">{label}</text>'
-        for n, ((label, colour), _) in enumerate(totals.most_common())
-    )
-    total_height = height * CELL + 14 + 18 * (1 + (len(totals) - 1) // 5)
+    map_width, map_height = round(width * cell), round(height * cell)
+    legend = []
+    shown = [(part, n) for part, n in totals.most_common() if part != OTHER]
+    shown += [(OTHER, totals[OTHER])] if totals[OTHER] else []
+    for number, ((label, colour), count) in enumerate(shown):
+        x = LEGEND_WIDTH * (number % LEGEND_COLUMNS)
+        y = map_height + 12 + 18 * (number // LEGEND_COLUMNS)
+        share = 100 * count / totals.total()
+        legend.append(
+            f'<rect x="{x}" y="{y}" width="10" height="10" fill="{colour}"/>'
+            f'<text x="{x + 15}" y="{y + 9}">{label} {share:.0f} %</text>'
+        )
+    lines = -(-len(shown) // LEGEND_COLUMNS)
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {max(width * CELL, 560)} '
-        f'{total_height}" font-family="sans-serif" font-size="11">'
-        f'<rect width="{width * CELL}" height="{height * CELL}" fill="#f4f4f0"/>'
-        f"{''.join(squares)}{legend}</svg>\n"
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {MAP_WIDTH} '
+        f'{map_height + 12 + 18 * lines}" font-family="system-ui, sans-serif" font-size="11" '
+        f'fill="#222"><rect width="{map_width}" height="{map_height}" fill="#f2f2ee"/>'
+        f'<g transform="scale({cell:.4f})">{"".join(squares)}</g>{"".join(legend)}</svg>\n'
     )
 
 
-def html_report(report: dict[str, Any], floorplan: str) -> str:
-    """The page: nothing outside it is needed to show it."""
-    clock = report["clock_mhz"]
-    met = report["timing_met"]
-    bars = "".join(
-        f"<tr><th>{label}</th><td>{report[key]['used']:,} of {report[key]['available']:,}</td>"
-        f'<td class="bar"><div style="width:{_share(report[key]):.1f}%"></div></td>'
-        f"<td>{_share(report[key]):.0f} %</td></tr>"
-        for key, label in (
-            ("luts", "LUTs"),
-            ("ffs", "flip-flops"),
-            ("block_rams", "block RAMs"),
-            ("dsps", "DSPs"),
-        )
-    )
-    path = report["critical_path"]
-    delay = path["logic_ns"] + path["routing_ns"]
-    facts = {
-        "Clock": f"{clock['wanted']:g} MHz wanted, {clock['reached']:g} MHz reached",
-        "MAC/cycle": f"{report['mac_per_cycle']:,}",
-        "LUT/MAC, whole design": f"{report['lut_per_mac']:g}",
-        "Weights": f"{report['weight_capacity']['trits']:,} trits in the chip",
-        "Critical path": (
-            f"{path['from']} → {path['to']}: {delay:.1f} ns, {path['logic_ns']:g} in logic, "
-            f"{path['routing_ns']:g} in wires"
-        ),
-        "Made by": ", ".join(report["tools"]) + f", seed {report['seed']}",
-    }
-    rows = "".join(
-        f'<tr><th>{name}</th><td colspan="3">{html.escape(text)}</td></tr>'
-        for name, text in facts.items()
-    )
-    advice = f"<p class=no>{html.escape(report['advice'])}</p>" if "advice" in report else ""
-    return f"""<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>Tritloom on {report["board"]}</title>
-<style>
-body {{ font: 15px/1.4 sans-serif; max-width: 60em; margin: 2em auto; color: #222 }}
-table {{ border-collapse: collapse; width: 100% }}
-th {{ text-align: left; font-weight: normal; color: #666; padding: .25em 1em .25em 0 }}
-.bar {{ width: 50%; background: #eee }} .bar div {{ height: 1em; background: #30638e }}
-.yes {{ color: #2b7a3d }} .no {{ color: #b3261e }}
-</style>
-<h1>Tritloom on {report["board"]}</h1>
-<p class={"yes" if met else "no"}>{"Timing met" if met else "Timing missed"}: {report["part"]}</p>
-{advice}<table>{bars}{rows}</table>
-<h2>Floorplan</h2>
-{floorplan}</html>
+STYLE = """
+body { font: 15px/1.45 system-ui, sans-serif; max-width: 54rem; margin: 2rem auto; padding: 0 1rem;
+  color: #222; background: #fff }
+h1 { font-size: 1.5rem; margin: 0 } h2 { font-size: 1.05rem; margin: 2rem 0 .5rem }
+p { margin: .3rem 0 } .quiet { color: #666 }
+.verdict { display: inline-block; margin: 1rem 0 .3rem; padding: .25rem .75rem; border-radius: 1rem;
+  color: #fff; font-weight: 600 }
+.yes { background: #2b7a3d } .no { background: #b3261e }
+.facts { display: grid; grid-template-columns: repeat(4, 1fr); gap: 1rem; margin-top: 1rem }
+.facts div { border-top: 2px solid #30638e; padding-top: .3rem }
+.facts b { display: block; font-size: 1.35rem; font-weight: 600 }
+table { border-collapse: collapse; width: 100% }
+th { text-align: left; font-weight: normal; color: #666 }
+td, th { padding: .2rem .8rem .2rem 0; vertical-align: middle }
+.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
+.kind { white-space: nowrap } .bar { width: 45% }
+.bar div { background: #e8e8e4; border-radius: 2px }
+.bar i { display: block; height: .8rem; background: #30638e; border-radius: 2px; min-width: 1px }
+.bar i.crowded { background: #c97b3d }
+.split i { display: inline-block; height: .8rem; vertical-align: middle }
+svg { width: 100%; height: auto } code { font-size: .9em }
 """
 
 
-def _share(count: dict[str, int]) -> float:
-    return 100 * count["used"] / count["available"] if count["available"] else 0.0
+def html_report(report: dict[str, Any], board: Board, floorplan: str) -> str:
+    """The page: nothing outside it is needed to show it."""
+    clock, met = report["clock_mhz"], report["timing_met"]
+    margin = clock["reached"] - clock["wanted"]
+    verdict = (
+        f"Timing {'met' if met else 'missed'}: {clock['reached']:.1f} MHz reached, "
+        f"{clock['wanted']:g} wanted ({margin:+.1f} MHz, {100 * margin / clock['wanted']:+.0f} %)"
+    )
+    capacity = report["weight_capacity"]
+    facts = {
+        "MAC/cycle": f"{report['mac_per_cycle']:,}",
+        "GMAC/s at most": f"{report['mac_per_cycle'] * clock['wanted'] / 1000:.2f}",
+        "LUT/MAC, whole design": f"{report['lut_per_mac']:.1f}",
+        "weights in the chip": f"{capacity['trits']:,}",
+    }
+    cards = "".join(f"<div><b>{value}</b>{label}</div>" for label, value in facts.items())
+    bars = "".join(_bar(label, report[key]) for key, label in LABELS.items())
+    note = "" if met else f"<p>{html.escape(advice(report))}</p>"
+    config = ", ".join(f"{key} {value}" for key, value in report["config"].items())
+    title = html.escape(f"Tritloom on {board.title}")
+    return f"""<!doctype html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>{title}</title>
+<style>{STYLE}</style>
+<h1>{title}</h1>
+<p class="quiet">{html.escape(board.part)}, <code>--board {html.escape(board.name)}</code></p>
+<p class="verdict {"yes" if met else "no"}">{verdict}</p>
+{note}
+<div class="facts">{cards}</div>
+<h2>Resources</h2>
+<table>{bars}</table>
+<h2>Critical path</h2>
+{_path_table(report["critical_path"], 1000 / clock["wanted"])}
+<h2>Floorplan</h2>
+{floorplan}<h2>Made from</h2>
+<p class="quiet">{html.escape(config)}</p>
+<p class="quiet">{html.escape(", ".join(report["tools"]))}, seed {report["seed"]}</p>
+</html>
+"""
+
+
+def _bar(label: str, count: dict[str, int]) -> str:
+    share = 100 * count["used"] / count["available"] if count["available"] else 0.0
+    crowded = ' class="crowded"' if share >= CROWDED else ""
+    return (
+        f'<tr><th>{label}</th><td class="number">{count["used"]:,} of {count["available"]:,}</td>'
+        f'<td class="bar"><div><i{crowded} style="width:{min(share, FULL):.1f}%"></i></div></td>'
+        f'<td class="number">{share:.0f} %</td></tr>'
+    )
+
+
+def _path_table(path: dict[str, Any], period_ns: float) -> str:
+    """A line for each run of neighbours with one name and kind."""
+    total = path["logic_ns"] + path["routing_ns"]
+    if not total:
+        return "<p>none: the clock has no path between two cells</p>"
+    rows, at = [], 0.0
+    groups = itertools.groupby(path["steps"], key=lambda step: (step["near"], step["kind"]))
+    for (near, kind), group in groups:
+        steps = list(group)
+        cell, wire = (sum(step[key] for step in steps) for key in ("cell_ns", "wire_ns"))
+        at += cell + wire
+        times = f" × {len(steps)}" if len(steps) > 1 else ""
+        rows.append(
+            f"<tr><td><code>{html.escape(near)}</code></td>"
+            f'<td class="kind">{kind}{times}</td>'
+            f'<td class="number">{cell:.2f}</td><td class="number">{wire:.2f}</td>'
+            f'<td class="number">{at:.2f}</td>'
+            f'<td class="bar split"><div><i style="width:{100 * cell / total:.1f}%"></i>'
+            f'<i style="width:{100 * wire / total:.1f}%;background:#9fb8cc"></i></div></td></tr>'
+        )
+    return f"""<p>{total:.1f} ns of {period_ns:.1f} ns in a cycle: {path["logic_ns"]:.1f} in
+{path["levels"]} levels of logic, {path["routing_ns"]:.1f} in wires.</p>
+<table><tr><th>next to the signal</th><th>kind</th><th class="number">cell ns</th>
+<th class="number">wire ns</th><th class="number">at ns</th><th></th></tr>{"".join(rows)}</table>"""

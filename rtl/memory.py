@@ -73,6 +73,7 @@ class BlockRamMemory(wiring.Component):
 
         # Three steps behind the address, filled as soon as they are free: block, register, output.
         m.submodules.output = output = StreamRegister(config.word_bits)
+        more = Signal()  # left is not 0
         fetch = Signal()
         valid = Signal(2)
         free = Signal(2)
@@ -82,15 +83,15 @@ class BlockRamMemory(wiring.Component):
         )
         m.d.comb += [
             self.i_write.ready.eq(1),
-            self.i_read.ready.eq((left == 0) | ((left == 1) & fetch)),
+            self.i_read.ready.eq(~more | ((left == 1) & fetch)),
             free[1].eq(~valid[1] | output.i.ready),
             free[0].eq(~valid[0] | free[1]),
-            fetch.eq(free[0] & (left != 0)),
+            fetch.eq(free[0] & more),
             output.i.valid.eq(valid[1]),
             output.i.payload.eq(registers[banks[1]]),
         ]
         with m.If(free[0]):
-            m.d.sync += [valid[0].eq(left != 0), banks[0].eq(address[low:])]
+            m.d.sync += [valid[0].eq(more), banks[0].eq(address[low:])]
         with m.If(free[1]):
             m.d.sync += [valid[1].eq(valid[0]), banks[1].eq(banks[0])]
         for number, register in enumerate(registers):
@@ -110,11 +111,12 @@ class BlockRamMemory(wiring.Component):
                 m.d.sync += register.eq(read_port.data)
 
         with m.If(fetch):
-            m.d.sync += [address.eq(address + 1), left.eq(left - 1)]
+            m.d.sync += [address.eq(address + 1), left.eq(left - 1), more.eq(left != 1)]
         with m.If(self.i_read.valid & self.i_read.ready):
             m.d.sync += [
                 address.eq(self.i_read.payload.address),
                 left.eq(self.i_read.payload.count),
+                more.eq(1),
             ]
         connect(m, output.o, flipped(self.o))
         return m

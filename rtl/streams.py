@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from amaranth.hdl import Module, Shape, Signal, ValueLike
+from amaranth.hdl import Module, Mux, Shape, Signal, Value, ValueLike
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import ReadPort
 from amaranth.lib.wiring import In, Out
@@ -30,7 +30,9 @@ def stream_from_memory(m: Module, port: ReadPort, o: Any, more: ValueLike) -> Si
 
 
 class StreamRegister(wiring.Component):
-    """A register in a stream: one cycle later, full rate; ``ready`` passes through.
+    """Registers in a stream, ``ready`` too: one cycle later, full rate, no path from end to end.
+
+    A second place takes what comes in the cycle in which the sink first stops.
 
     Members: ``i``, ``o``: streams of ``shape``.
     """
@@ -43,9 +45,17 @@ class StreamRegister(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.d.comb += self.i.ready.eq(~self.o.valid | self.o.ready)
-        with m.If(self.i.ready):
-            m.d.sync += [self.o.valid.eq(self.i.valid), self.o.payload.eq(self.i.payload)]
+        spare = Signal.like(self.i.payload, name="spare", reset_less=True)
+        full = Signal()
+        m.d.comb += self.i.ready.eq(~full)
+        with m.If(~self.o.valid | self.o.ready):
+            m.d.sync += [
+                self.o.valid.eq(full | self.i.valid),
+                self.o.payload.eq(Mux(full, Value.cast(spare), Value.cast(self.i.payload))),
+                full.eq(0),
+            ]
+        with m.Elif(self.i.valid & ~full):
+            m.d.sync += [spare.eq(self.i.payload), full.eq(1)]
         return m
 
 

@@ -9,7 +9,7 @@ from tritloom.rtl.core import Core
 from tritloom.rtl.framing import PacketReceiver, PacketSender
 from tritloom.rtl.memory import create_memory
 from tritloom.rtl.processor import CommandProcessor
-from tritloom.rtl.streams import PACKET
+from tritloom.rtl.streams import PACKET, StreamRegister
 from tritloom.rtl.uart import UartLink
 
 
@@ -52,7 +52,9 @@ class Accelerator(wiring.Component):
         if self.config.link == "uart":
             m.submodules.link = link = UartLink(self.config)
             connect(m, link.o, receiver.i)
-            connect(m, sender.o, link.i)
+            m.submodules.answer = answer = StreamRegister(PACKET)
+            connect(m, sender.o, answer.i)
+            connect(m, answer.o, link.i)
             m.d.comb += [
                 link.rx.eq(self.rx),
                 self.tx.eq(link.tx),
@@ -61,7 +63,10 @@ class Accelerator(wiring.Component):
         else:
             connect(m, flipped(self.i), receiver.i)
             connect(m, sender.o, flipped(self.o))
-        connect(m, receiver.o, processor.i)
+        # The buffers' block RAM answers late in a cycle; what reads it begins a new one.
+        m.submodules.command = command = StreamRegister(8)
+        connect(m, receiver.o, command.i)
+        connect(m, command.o, processor.i)
         connect(m, processor.o_send, sender.i)
         connect(m, processor.o_write, memory.i_write)
         connect(m, processor.o_read, memory.i_read)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -72,17 +73,22 @@ class Inside:
     def __init__(self, component: Any, **reads: int) -> None:
         """``reads``: for each memory that properties read, how many words they read at once."""
         Fragment.get(component, None)  # or Amaranth warns that the component is not used
-        module, self._locals = _locals_of(component)
+        module, locals_of = _watched(lambda: component.elaborate(None))
+        self._locals = locals_of[id(component)]
         self._ports = {
             name: [module.submodules[name].read_port(domain="comb") for _ in range(count)]
             for name, count in reads.items()
         }
-        self.fragment = Fragment.get(module, None)
+        self.fragment, self._within = _watched(lambda: Fragment.get(module, None))
 
     def __getitem__(self, name: str) -> Any:
         if name not in self._locals:
             raise LookupError(f"elaborate has no variable {name!r}, which the proof needs")
         return self._locals[name]
+
+    def within(self, part: Any) -> dict[str, Any]:
+        """The local variables of a component that is part of this one."""
+        return self._within[id(part)]
 
     def word(self, bench: Bench, memory: str, address: Any) -> Any:
         """What ``memory`` holds at ``address``."""
@@ -91,22 +97,22 @@ class Inside:
         return port.data
 
 
-def _locals_of(component: Any) -> tuple[Any, dict[str, Any]]:
-    """Elaborates; the module, and the local variables at the end. Signals have no other key."""
-    found: dict[str, Any] = {}
-    code = type(component).elaborate.__code__
+def _watched(call: Callable[[], Any]) -> tuple[Any, dict[int, dict[str, Any]]]:
+    """What ``call`` returns; and for each component elaborated by it, by ``id``, the local
+    variables at its end. Signals have no other key."""
+    found: dict[int, dict[str, Any]] = {}
 
     def look(frame: FrameType, event: str, _: Any) -> None:
-        if event == "return" and frame.f_code is code:
-            found.update(frame.f_locals)
+        if event == "return" and frame.f_code.co_name == "elaborate":
+            found[id(frame.f_locals.get("self"))] = dict(frame.f_locals)
 
     before = sys.getprofile()
     sys.setprofile(look)
     try:
-        module = component.elaborate(None)
+        result = call()
     finally:
         sys.setprofile(before)
-    return module, found
+    return result, found
 
 
 class Bench:

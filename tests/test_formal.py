@@ -127,15 +127,15 @@ def broken(module, old, new):
 BUGS = {
     "register drops a word": (
         streams,
-        ("eq(~self.o.valid | self.o.ready)", "eq(1)"),
-        lambda m: properties.stream_rules(m.StreamRegister(8)),
-        "check_o_",
+        ("self.i.ready.eq(~full)", "self.i.ready.eq(1)"),
+        lambda m: properties.register_contract(m.StreamRegister(8)),
+        "check_",
     ),
     "register repeats a word": (
         streams,
-        ("self.o.valid.eq(self.i.valid), ", "self.o.valid.eq(self.o.valid | self.i.valid), "),
+        ("                full.eq(0),\n", ""),
         lambda m: properties.register_contract(m.StreamRegister(8)),
-        "check_count",
+        "check_",
     ),
     "sender goes on without ready": (
         framing,
@@ -160,7 +160,7 @@ BUGS = {
     ),
     "the next range cuts the last one": (
         memory,
-        ("(left == 0) | ((left == 1) & fetch)", "(left <= 1)"),
+        ("~more | ((left == 1) & fetch)", "(left <= 1)"),
         lambda m: properties.memory_contract(m.BlockRamMemory(SMALL)),
         "check_none_lost",
     ),

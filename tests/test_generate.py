@@ -429,7 +429,7 @@ class TestDiagram:
         for text in (
             "65 lanes × 4 rows × 1 token: 260 MAC/cycle, 20.80 GMAC/s at 80 MHz",
             "5,120 × 416 bits",
-            "base3x5, latency 3 cycles",
+            "base3x5, latency 4 cycles",
             f"latency {config.engine_latency} cycles",
             "416 × 40 bits",
             "512 × 80 bits",

@@ -80,4 +80,4 @@ def test_cycles_of_what_ships(lanes, fill):
     assert SELECT.latency(config) == 3 + 1 + {5: 3, 10: 4, 65: 7}[lanes]
     assert SELECT.fill_cycles(config) == lanes // fill
     assert SELECT.tile_cycles(config) == 3 + lanes // fill
-    assert BRAM.latency(config) == 3
+    assert BRAM.latency(config) == 4

