@@ -2,9 +2,9 @@
 
 from amaranth.hdl import Cat, Const, Module, Signal
 from amaranth.lib import stream, wiring
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
+from tritloom.rtl.block_ram import ReadPort, block_ram
 from tritloom.rtl.frames import BLOCK_BYTES, CHECK_BYTES
 from tritloom.rtl.framing import CRC32
 from tritloom.rtl.streams import PACKET
@@ -28,9 +28,9 @@ class FrameEncoder(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         m.submodules.crc = crc = CRC32.create()
-        m.submodules.block = block = Memory(shape=8, depth=BLOCK_BYTES, init=[])
+        m.submodules.block = block = block_ram(8, BLOCK_BYTES)
         write = block.write_port()
-        read = block.read_port()
+        read = ReadPort(m, block)
         size = Signal(8)
         sent = Signal(8)
         final = Signal()

@@ -2,9 +2,9 @@
 
 from amaranth.hdl import Module, Mux, Shape, Signal
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out, connect, flipped
 
+from tritloom.rtl.block_ram import ReadPort, block_ram
 from tritloom.rtl.config import PARTIAL_SUM_CYCLES, AcceleratorConfig
 from tritloom.rtl.engine import act_layout, create_engine, sums_layout
 from tritloom.rtl.partial_sums import PartialSums
@@ -59,13 +59,11 @@ class ActivationBuffer(wiring.Component):
         m = Module()
         config = self.config
         # One write enable for each token's part of a word.
-        m.submodules.words = words = Memory(
-            shape=config.tokens * config.fill * config.act_bits,
-            depth=config.activation_words,
-            init=[],
+        m.submodules.words = words = block_ram(
+            config.tokens * config.fill * config.act_bits, config.activation_words
         )
         write = words.write_port(granularity=config.fill * config.act_bits)
-        read = words.read_port()
+        read = ReadPort(m, words)
         load = self.i_load.payload
         m.d.comb += [
             self.i_load.ready.eq(1),

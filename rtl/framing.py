@@ -3,9 +3,9 @@
 from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.crc.catalog import CRC32_ISO_HDLC
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
+from tritloom.rtl.block_ram import ReadPort, block_ram
 from tritloom.rtl.commands import CRC_BYTES, OVERHEAD_BYTES
 from tritloom.rtl.config import AcceleratorConfig
 from tritloom.rtl.streams import PACKET, bits_for, stream_from_memory
@@ -51,9 +51,9 @@ class PacketReceiver(wiring.Component):
         packet_bytes = self.config.packet_bytes
         depth = self.config.slots * packet_bytes
         m.submodules.crc = crc = CRC32.create()
-        m.submodules.buffer = buffer = Memory(shape=8, depth=depth, init=[])
+        m.submodules.buffer = buffer = block_ram(8, depth)
         write = buffer.write_port()
-        read = buffer.read_port()
+        read = ReadPort(m, buffer)
 
         head = Signal(range(depth))  # next byte to write
         limit = Signal(range(depth))  # end of the packets found right
@@ -137,9 +137,9 @@ class PacketSender(wiring.Component):
         m = Module()
         packet_bytes = self.config.packet_bytes
         m.submodules.crc = crc = CRC32.create()
-        m.submodules.kept = kept = Memory(shape=8, depth=self.config.slots * packet_bytes, init=[])
+        m.submodules.kept = kept = block_ram(8, self.config.slots * packet_bytes)
         write = kept.write_port()
-        read = kept.read_port()
+        read = ReadPort(m, kept)
         m.d.comb += [
             write.addr.eq(self.address),
             write.data.eq(self.byte),

@@ -10,9 +10,9 @@ from typing import Any
 
 from amaranth.hdl import Array, Module, Shape, Signal
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Member, Out, connect, flipped
 
+from tritloom.rtl.block_ram import ReadPort, block_ram
 from tritloom.rtl.config import AcceleratorConfig
 from tritloom.rtl.plugins import load_component, memories
 from tritloom.rtl.streams import StreamRegister, bits_for
@@ -96,10 +96,10 @@ class BlockRamMemory(wiring.Component):
             m.d.sync += [valid[1].eq(valid[0]), banks[1].eq(banks[0])]
         for number, register in enumerate(registers):
             depth = min(self.BANK_WORDS, config.memory_words - number * self.BANK_WORDS)
-            words = Memory(shape=config.word_bits, depth=depth, init=[])
+            words = block_ram(config.word_bits, depth)
             m.submodules[f"words_{number}"] = words
             write_port = words.write_port()
-            read_port = words.read_port()
+            read_port = ReadPort(m, words)
             m.d.comb += [
                 write_port.en.eq(self.i_write.valid & (write.address[low:] == number)),
                 write_port.addr.eq(write.address[:low]),

@@ -2,9 +2,9 @@
 
 from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
+from tritloom.rtl.block_ram import ReadPort, block_ram
 from tritloom.rtl.config import PARTIAL_SUM_CYCLES, AcceleratorConfig
 from tritloom.rtl.engine import sums_layout
 from tritloom.rtl.streams import bits_for, stream_from_memory
@@ -51,9 +51,9 @@ class PartialSums(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         layout = self.o.payload.shape()
-        m.submodules.totals = totals = Memory(shape=layout, depth=self.config.max_groups, init=[])
+        m.submodules.totals = totals = block_ram(layout, self.config.max_groups)
         write = totals.write_port()
-        read = totals.read_port()
+        read = ReadPort(m, totals)
 
         group = Signal(range(self.config.max_groups))
         tile = Signal(bits_for(self.config.max_tiles))

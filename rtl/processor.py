@@ -2,9 +2,9 @@
 
 from amaranth.hdl import Array, Cat, Module, Mux, Shape, Signal, Value
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
+from tritloom.rtl.block_ram import ReadPort, block_ram
 from tritloom.rtl.commands import (
     COUNTERS,
     CRC_BYTES,
@@ -125,11 +125,11 @@ class CommandProcessor(wiring.Component):
                 "committed": 1,
             }
         )
-        m.submodules.table = table = Memory(shape=entry_layout, depth=config.max_layers, init=[])
+        m.submodules.table = table = block_ram(entry_layout, config.max_layers)
         table_write = table.write_port()
-        table_read = table.read_port()
-        m.submodules.about = rom = Memory(shape=8, depth=len(about), init=about)
-        rom_read = rom.read_port()
+        table_read = ReadPort(m, table)
+        m.submodules.about = rom = block_ram(8, len(about), about)
+        rom_read = ReadPort(m, rom)
         m.submodules.crc = crc = CRC32.create()
 
         # What belongs to one command.

@@ -4,8 +4,9 @@ from typing import Any
 
 from amaranth.hdl import Module, Mux, Shape, Signal, Value, ValueLike
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.memory import ReadPort
 from amaranth.lib.wiring import In, Out
+
+from tritloom.rtl.block_ram import ReadPort
 
 PACKET = data.StructLayout({"data": 8, "last": 1})
 """Payload of a packet stream: one byte; ``last`` ends the packet."""

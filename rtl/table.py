@@ -15,9 +15,9 @@ from operator import or_
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
+from tritloom.rtl.block_ram import ReadPort, block_ram
 from tritloom.rtl.config import AcceleratorConfig
 from tritloom.rtl.engine import engine_members
 from tritloom.rtl.packing import encodings
@@ -184,12 +184,11 @@ class TableEngine(wiring.Component):
         for row in range(config.rows):
             outputs: list[Value] = []
             for n in range(groups):
-                # A read and a write never meet: they are in different banks. With the register of
-                # the read port outside of it yosys finds that, and makes no logic to order them.
-                table = Memory(shape=shape, depth=2 << code_bits, init=[])
+                # A read and a write never meet: they are in different banks.
+                table = block_ram(shape, 2 << code_bits)
                 m.submodules[f"table_{row}_{n}"] = table
-                fill, look = table.write_port(), table.read_port(domain="comb")
-                read = Signal(shape, name="read", reset_less=True)
+                fill = table.write_port()
+                look = ReadPort(m, table)
                 output = Signal(shape, name="output", reset_less=True)
                 m.d.comb += [
                     fill.en.eq(turn[n // at_once]),
@@ -197,7 +196,7 @@ class TableEngine(wiring.Component):
                     fill.data.eq(entries[n % at_once]),
                     look.addr.eq(Cat(word.word_select(row * groups + n, code_bits), bank)),
                 ]
-                m.d.sync += [read.eq(look.data), output.eq(read)]
+                m.d.sync += output.eq(look.data)
                 outputs.append(output)
             found.append(outputs)
         for token in range(tokens):
