@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out
 from tritloom.rtl.block_ram import ReadPort, block_ram
 from tritloom.rtl.commands import CRC_BYTES, OVERHEAD_BYTES
 from tritloom.rtl.config import AcceleratorConfig
-from tritloom.rtl.streams import PACKET, bits_for, stream_from_memory
+from tritloom.rtl.streams import PACKET, StreamRegister, bits_for, stream_from_memory
 
 CRC32 = CRC32_ISO_HDLC(data_width=8)
 
@@ -151,7 +151,8 @@ class PacketSender(wiring.Component):
         sent = Signal(bits_for(packet_bytes))
         length = Signal(16)
         tail = Signal(range(CRC_BYTES))
-        body = stream.Signature(8).create()
+        # The block RAM answers late in a cycle; the checksum begins a new one.
+        m.submodules.body = body = StreamRegister(8)
         with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += [self.i.ready.eq(1), crc.start.eq(1)]
@@ -168,18 +169,18 @@ class PacketSender(wiring.Component):
                 # The first two bytes are the length, long read when it is needed.
                 m.d.comb += [
                     read.addr.eq(Cat(fetched[: (packet_bytes - 1).bit_length()], slot)),
-                    self.o.payload.data.eq(body.payload),
-                    self.o.valid.eq(body.valid),
-                    body.ready.eq(self.o.ready),
-                    crc.data.eq(body.payload),
-                    crc.valid.eq(body.valid & body.ready),
+                    self.o.payload.data.eq(body.o.payload),
+                    self.o.valid.eq(body.o.valid),
+                    body.o.ready.eq(self.o.ready),
+                    crc.data.eq(body.o.payload),
+                    crc.valid.eq(body.o.valid & self.o.ready),
                 ]
-                with m.If(stream_from_memory(m, read, body, fetched + CRC_BYTES != length)):
+                with m.If(stream_from_memory(m, read, body.i, fetched + CRC_BYTES != length)):
                     m.d.sync += fetched.eq(fetched + 1)
-                with m.If(body.valid & body.ready):
+                with m.If(body.o.valid & self.o.ready):
                     m.d.sync += sent.eq(sent + 1)
                     with m.If(sent < 2):
-                        m.d.sync += length.eq(Cat(length[8:], body.payload))
+                        m.d.sync += length.eq(Cat(length[8:], body.o.payload))
                     with m.If(sent + CRC_BYTES + 1 == length):
                         m.next = "CRC"
             with m.State("CRC"):

@@ -52,9 +52,7 @@ class Accelerator(wiring.Component):
         if self.config.link == "uart":
             m.submodules.link = link = UartLink(self.config)
             connect(m, link.o, receiver.i)
-            m.submodules.answer = answer = StreamRegister(PACKET)
-            connect(m, sender.o, answer.i)
-            connect(m, answer.o, link.i)
+            connect(m, sender.o, link.i)
             m.d.comb += [
                 link.rx.eq(self.rx),
                 self.tx.eq(link.tx),
@@ -63,7 +61,7 @@ class Accelerator(wiring.Component):
         else:
             connect(m, flipped(self.i), receiver.i)
             connect(m, sender.o, flipped(self.o))
-        # The buffers' block RAM answers late in a cycle; what reads it begins a new one.
+        # The buffer's block RAM answers late in a cycle; what reads it begins a new one.
         m.submodules.command = command = StreamRegister(8)
         connect(m, receiver.o, command.i)
         connect(m, command.o, processor.i)
