@@ -14,6 +14,7 @@ import pytest
 from amaranth.hdl import Elaboratable, Module
 from amaranth.lib import io
 
+from tests.processes import interruptible
 from tritloom.boards.board import Board, board_names, load_board
 from tritloom.boards.icebreaker import ICEBREAKER
 from tritloom.boards.pll import TOLERANCE, Ecp5Pll, Ice40Pll
@@ -432,6 +433,7 @@ sys.exit(cli.main(["build", "--board", "icebreaker", "--config", "small.json", "
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            preexec_fn=interruptible,
         )
         deadline = time.monotonic() + 60
         while not (tools.pid.exists() and tools.pid.read_text()) and time.monotonic() < deadline:

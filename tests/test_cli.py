@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.processes import interruptible
 from tritloom.boards.board import board_names
 from tritloom.boards.icebreaker import ICEBREAKER
 from tritloom.gen import build as build_module
@@ -689,6 +690,7 @@ sys.exit(main(["generate", "--config", "tiny.json", "-o", "out"]))
             cwd=tmp_path,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            preexec_fn=interruptible,
         )
         deadline = time.monotonic() + 60
         while not marker.exists() and time.monotonic() < deadline:

@@ -19,6 +19,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from tests.processes import interruptible
 from tritloom.host import Device, DeviceError, DeviceTimeout, InputError, TernaryLayer, connect
 from tritloom.host.serial import (
     COPIES_BYTES,
@@ -469,7 +470,9 @@ class TestBridge:
     @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
     def test_a_person_can_try_it(self, sign: signal.Signals) -> None:
         command = [sys.executable, "-m", "tritloom.sim.pty", "--board", "icebreaker"]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as served:
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, text=True, preexec_fn=interruptible
+        ) as served:
             assert served.stdout is not None
             url = served.stdout.readline().strip()
             with connect(url) as device:
