@@ -4,5 +4,5 @@ import signal
 
 
 def interruptible() -> None:
-    """For ``preexec_fn``: what a shell starts in the background ignores SIGINT, and passes that on."""
+    """For ``preexec_fn``: a process that a shell starts in the background ignores SIGINT."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
