@@ -91,6 +91,7 @@ def run_offloaded(
             )
             ended = time.perf_counter()
         config = device.info.config
+    report = plan.report()
     layers = [
         {
             "name": layer.name,
@@ -101,13 +102,14 @@ def run_offloaded(
             "macs": layer.tokens * layer.out_features * layer.in_features,
             "bytes": layer.bytes_tx + layer.bytes_rx,
         }
-        for layer in plan.report().layers
+        for layer in report.layers
     ]
     times = {
         "connect_s": connected - started,
         "load_s": loaded - connected,
         "first_token_s": first_token[0] - loaded,
         "generate_s": ended - loaded,
+        "linear_s": report.total.seconds,
     }
     told = {"model": path.name, "device": url, "prompt": prompt, "prompt_ids": prompt_ids}
     return outcome(told | {"ids": ids, "text": "".join(pieces)}, layers, times, config)
