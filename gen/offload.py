@@ -109,7 +109,7 @@ def run_offloaded(
         "load_s": loaded - connected,
         "first_token_s": first_token[0] - loaded,
         "generate_s": ended - loaded,
-        "linear_s": report.total.seconds,
+        "linear_s": report.total["seconds"],
     }
     told = {"model": path.name, "device": url, "prompt": prompt, "prompt_ids": prompt_ids}
     return outcome(told | {"ids": ids, "text": "".join(pieces)}, layers, times, config)
