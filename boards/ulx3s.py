@@ -6,7 +6,9 @@ from tritloom.rtl.config import AcceleratorConfig
 __all__ = ["ULX3S_12F", "ULX3S_25F", "ULX3S_45F", "ULX3S_85F"]
 
 
-def _ulx3s(size: str, rows: int, memory_words: int, slots: int = 8) -> Board:
+def _ulx3s(
+    size: str, rows: int, memory_words: int, slots: int = 8, clock_hz: int = 80_000_000
+) -> Board:
     """Block RAM bounds the weights: 56 in the 12F and 25F, 108 in the 45F, 208 in the 85F."""
     return Board(
         name=f"ulx3s-{size.lower()}",
@@ -25,7 +27,7 @@ def _ulx3s(size: str, rows: int, memory_words: int, slots: int = 8) -> Board:
             max_layers=64,
             packet_bytes=1024,
             slots=slots,
-            clock_hz=80_000_000,
+            clock_hz=clock_hz,
         ),
         baud=3_000_000,
     )
@@ -34,5 +36,5 @@ def _ulx3s(size: str, rows: int, memory_words: int, slots: int = 8) -> Board:
 ULX3S_12F = _ulx3s("12F", 2, 3072)
 ULX3S_25F = _ulx3s("25F", 2, 3072)
 ULX3S_45F = _ulx3s("45F", 4, 3072)
-# Wires across the largest die are long; fewer buffers leave the placer room.
-ULX3S_85F = _ulx3s("85F", 4, 4608, slots=4)
+# Wires across the largest die are long: nextpnr reaches some 70 MHz.
+ULX3S_85F = _ulx3s("85F", 4, 4608, slots=4, clock_hz=65_000_000)
