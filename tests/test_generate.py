@@ -427,8 +427,7 @@ class TestDiagram:
         config = ULX3S_85F.config
         shown = [text for text, *_ in texts(ET.fromstring(block_diagram(config)))]
         for text in (
-            "65 lanes × 4 rows × 1 token: 260 MAC/cycle, "
-            f"{260 * config.clock_hz / 1e9:.2f} GMAC/s at {config.clock_hz // 10**6} MHz",
+            "65 lanes × 4 rows × 1 token: 260 MAC/cycle, 16.90 GMAC/s at 65 MHz",
             "4,608 × 416 bits",
             "base3x5, latency 4 cycles",
             f"latency {config.engine_latency} cycles",
