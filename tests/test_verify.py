@@ -179,26 +179,26 @@ MUTATIONS = {
     # What breaks, in which module, the line's pattern, its replacement.
     "identity": ("tritloom.processor", r"(about\[\d+\] = 8'h)7b;", r"\g<1>7a;"),
     "checksum": ("tritloom.receiver", r"= match_detected & ", r"= 1'h1 & "),
-    "receive address": ("tritloom.receiver", r"<= buffer\[tail\]", r"<= buffer[tail ^ 64]"),
-    "tree": ("tritloom.core.engine", r"= (\$signed\(total\)) \+ ", r"= \1 - "),
+    "receive address": ("tritloom.receiver", r"= buffer\[(\w+)\]", r"= buffer[\1 ^ 64]"),
+    "tree": ("tritloom.core.engine", r"= (\$signed\(\{ total\[.*?\)) \+ ", r"= \1 - "),
     "last addition": ("tritloom.core.sums", r"(\$signed\(.*?\)) \+ (\$signed)", r"\1 | \2"),
-    "sum address": ("tritloom.core.sums", r"<= totals\[read__addr\]", "<= totals[0]"),
+    "sum address": ("tritloom.core.sums", r"= totals\[\w+\]", "= totals[0]"),
     "weight address": (
         "tritloom.memory",
-        r"words\[i_write__payload\[5:0\]\]",
-        r"words[i_write__payload[4:0]]",
+        r"words_0\[i_write__payload\[5:0\]\]",
+        r"words_0[i_write__payload[4:0]]",
     ),
-    "answer address": ("tritloom.sender", r"<= kept\[read__addr\]", "<= kept[read__addr | 16]"),
-    "order": ("tritloom.processor", r"expected \+ 1'h1", r"expected + 2'h2"),
+    "answer address": ("tritloom.sender", r"= kept\[port__addr\]", "= kept[port__addr | 16]"),
+    "order": ("tritloom.processor", r"(expected \} \+ 17'h0000)1", r"\g<1>2"),
     "hold": (
         "tritloom.sender",
-        r"= o__ready \? (_\d+_\[1:0\]) : tail;",
+        r"= \\o__ready\$\d+ +\? (_\d+_\[1:0\]) : tail;",
         r"= 1'h1 ? \1 : tail;",
     ),
     "wait for ready": (
         "tritloom.sender",
         r"assign o__valid = (.*);",
-        r"assign o__valid = o__ready & \1;",
+        r"assign o__valid = \\o__ready$18  & \1;",
     ),
 }
 
