@@ -128,7 +128,7 @@ class TestBoards:
         assert line.split()[-6:] == [
             "LFE5U-85F-6BG381C",
             "260",
-            "80",
+            "65",
             "1,198,080",
             "not",
             "yet",
