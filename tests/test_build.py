@@ -814,7 +814,7 @@ class TestReal:
     @pytest.mark.parametrize("name", board_names())
     def test_boards(self, tmp_path, name):
         """Each board's own bitstream meets its clock, and the floors of its size."""
-        floors = {"ulx3s-85f": (160, 65), "icebreaker": (20, 24)}
+        floors = {"ulx3s-85f": (160, 80), "icebreaker": (20, 24)}
         board = load_board(name)
         made = build(board, tmp_path, seeds=8)
         self.check(made, tmp_path, board.config.clock_hz)
