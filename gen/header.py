@@ -60,6 +60,8 @@ def _configuration(manifest: dict[str, Any]) -> Iterator[str]:
         yield _define(name, value)
     yield _define("code_trits", manifest["weights"]["group"])
     yield _define("code_bits", manifest["weights"]["code_bits"])
+    yield _define("code_stride", manifest["weights"]["code_stride"])
+    yield _define("code_signed", int(manifest["weights"]["signed"]))
     for name, digest in manifest["digests"].items():
         values = ", ".join(f"0x{byte:02x}" for byte in bytes.fromhex(digest))
         yield _define(f"{name}_digest", f"{{{values}}}")

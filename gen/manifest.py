@@ -199,12 +199,15 @@ def _identity_layout() -> list[dict[str, Any]]:
 
 def _weights(config: AcceleratorConfig) -> dict[str, Any]:
     encoding = packing.encodings[config.encoding]
-    trits = (np.arange(encoding.group) % 3 - 1).astype(np.int8)
+    trits = np.resize(np.array(packing.ALPHABETS[encoding.alphabet], np.int8), encoding.group)
     return {
         "rules": _paragraphs(packing.__doc__),
+        "encoding_rules": _paragraphs(packing.Encoding.__doc__),
         "encoding": encoding.name,
         "group": encoding.group,
         "code_bits": encoding.code_bits,
+        "code_stride": engines[config.engine].code_stride(config),
+        "signed": encoding.signed,
         "codes_per_word": config.word_bits // encoding.code_bits,
         "example": {"trits": trits.tolist(), "code": int(encoding.encode(trits))},
     }

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from tritloom.host.checkpoint import load_checkpoint
 from tritloom.host.decoder import Decoder, load_tokenizer, stream_text
-from tritloom.host.device import Handle, Stats, connect
+from tritloom.host.device import Handle, Stats, connect, require_linear
 from tritloom.host.layer import TernaryLayer
 from tritloom.rtl.config import AcceleratorConfig
 from tritloom.rtl.errors import CheckpointError, InputError
@@ -80,6 +80,7 @@ def run_model(
     started = time.perf_counter()
     with connect(url) as device:
         connected = time.perf_counter()
+        require_linear(device.info.config)
         for name, layer in decoder.layers.items():
             handles[name] = device.load(layer)
             loading(len(handles), len(decoder.layers))

@@ -39,11 +39,29 @@ from tritloom.rtl.errors import (
     InputError,
     ProtocolError,
 )
-from tritloom.rtl.packing import LayerShape, pack_activations, pack_weights, unpack_results
+from tritloom.rtl.packing import (
+    ALPHABETS,
+    LayerShape,
+    act_limits,
+    check_trits,
+    pack_activations,
+    pack_weights,
+    unpack_results,
+)
 from tritloom.rtl.plugins import engines
 from tritloom.sim import golden
 
-__all__ = ["Check", "Device", "DeviceInfo", "Handle", "Job", "SelfTest", "Stats", "connect"]
+__all__ = [
+    "Check",
+    "Device",
+    "DeviceInfo",
+    "Handle",
+    "Job",
+    "SelfTest",
+    "Stats",
+    "connect",
+    "require_linear",
+]
 
 MAX_IN_FEATURES = (2**31 - 1) // 128
 """Inputs whose sum fits in int32 for every input: each term lies in ±128."""
@@ -306,7 +324,8 @@ class Device:
     def load(self, layer: TernaryLayer) -> Handle:
         """Write a layer to the device's weight memory.
 
-        ``CapacityError`` if there is no room, which leaves the device as it was. A layer larger
+        ``CapacityError`` if there is no room, which leaves the device as it was; ``InputError`` for
+        a weight 0 where the device's alphabet is binary. A layer larger
         than the device's feature limits is held, and computed, in pieces.
         """
         self._session.check()
@@ -315,6 +334,7 @@ class Device:
                 f"in_features must be at most {MAX_IN_FEATURES} for sums that fit in int32, "
                 f"not {layer.in_features}"
             )
+        check_trits(self._config, layer.trits)
         before = self._free, self._indices
         parts, self._free, self._indices = self._placed(layer)
         try:
@@ -340,11 +360,12 @@ class Device:
     def submit(self, handle: Handle, codes: NDArray[np.int8]) -> Job:
         """Start a product: int8 [tokens, in_features]; ``Job.result`` gives the sums.
 
-        The codes are copied. Any number of jobs may be under way.
+        ``InputError`` for a code that ``act_bits`` of the device do not hold. The codes are copied. Any number of jobs may be under way.
         """
         self._session.check()
         parts = self._parts_of(handle)
         codes = _checked_codes(codes, handle.in_features)
+        _check_range(codes, self._config)
         commands: list[Command] = []
         slices: list[_Slice] = []
         for start in range(0, len(codes), self._config.tokens):
@@ -375,8 +396,10 @@ class Device:
         """The layer as BitLinear computes it: float [tokens, in_features] → float32.
 
         Quantizes each token, multiplies on the device, then applies the layer's scale and bias, as
-        ``tritloom.sim.golden`` does, bit for bit. NaN and inf are an ``InputError``.
+        ``tritloom.sim.golden`` does, bit for bit. NaN and inf are an ``InputError``, and so is a
+        device of 4-bit activations.
         """
+        require_linear(self._config)
         codes, s = golden.absmax_quantize(x)
         layer = handle.layer
         if codes.shape[1] != layer.in_features:
@@ -639,10 +662,11 @@ class Device:
             min(tiles * config.lanes, config.max_in_features),
         )
         random = np.random.default_rng(0)
-        trits = random.integers(-1, 2, shape, np.int8)
+        trits = random.choice(np.array(ALPHABETS[config.alphabet], np.int8), shape)
         trits[0], trits[-1] = -1, 1
-        codes = random.integers(-128, 128, (4, shape[1])).astype(np.int8)
-        codes[0], codes[1] = -128, 127
+        least, most = act_limits(config)
+        codes = random.integers(least, most + 1, (4, shape[1])).astype(np.int8)
+        codes[0], codes[1] = least, most
         handle = self.load(TernaryLayer.from_trits(trits, 1.0))
         try:
             exact = np.array_equal(self.matmul(handle, codes), golden.matmul(trits, codes))
@@ -738,3 +762,23 @@ def _checked_codes(codes: NDArray[np.int8], in_features: int) -> NDArray[np.int8
     if array.shape[1] != in_features:
         raise InputError(f"codes must have {in_features} features, not {array.shape[1]}")
     return array
+
+
+def _check_range(codes: NDArray[np.int8], config: AcceleratorConfig) -> None:
+    least, most = act_limits(config)
+    if codes.min() < least or codes.max() > most:
+        token, place = np.argwhere((codes < least) | (codes > most))[0]
+        raise InputError(
+            f"codes must be {least} to {most} on a device of {config.act_bits}-bit activations, "
+            f"not {codes[token, place]} at [{token}, {place}]; "
+            f"quantize to {config.act_bits} bits"
+        )
+
+
+def require_linear(config: AcceleratorConfig) -> None:
+    """``InputError`` for a device that does not take the codes of BitNet's 8-bit quantizer."""
+    if config.act_bits != 8:
+        raise InputError(
+            f"a layer of floats needs 8-bit activations, the device has {config.act_bits}-bit "
+            "ones; use matmul with codes of your own quantizer or a device with act_bits 8"
+        )

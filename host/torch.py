@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tritloom.host.checkpoint import unpack_trits
-from tritloom.host.device import Device, Handle
+from tritloom.host.device import Device, Handle, require_linear
 from tritloom.host.layer import TernaryLayer
 from tritloom.rtl.errors import CapacityError, DeviceError, InputError, ToolError, TritloomError
 from tritloom.sim import golden
@@ -135,6 +135,7 @@ def offload(model: Any, device: Device, match: Match = "*", verify: Verify = "fi
         raise InputError(f"model must be a torch.nn.Module, not {type(model).__name__}")
     if verify not in get_args(Verify):
         raise InputError(f'verify must be "first", "always" or "off", not {verify!r}')
+    require_linear(device.info.config)
     chosen, rest = _choose(model, _predicate(match))
     layers: list[_Layer] = []
     for name, module in chosen:

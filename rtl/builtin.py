@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING
 from tritloom.rtl.errors import ConfigError
 from tritloom.rtl.packing import encodings
 from tritloom.rtl.plugins import Engine, Memory, engines, memories
+from tritloom.rtl.walk import walk_steps
 
 if TYPE_CHECKING:
     from tritloom.rtl.config import AcceleratorConfig
+
+LUT_RAM_ADDRESS_BITS = 4
 
 
 def _decoder_cycles(config: AcceleratorConfig) -> int:
@@ -20,12 +23,13 @@ SELECT = engines.add(
     Engine(
         name="select",
         component="tritloom.rtl.select:SelectEngine",
-        encodings=("base3x5",),
-        # Decoder, selection, one level of the tree for each halving.
+        encodings=("base3x5", "diff2", "sign2"),
+        # Decoder, even lanes, one level of the tree for each halving.
         latency=lambda config: _decoder_cycles(config) + 1 + (config.lanes - 1).bit_length(),
-        fill_cycles=lambda config: config.lanes // config.fill,
+        # An address in each cycle, then the last word's way.
+        fill_cycles=lambda config: config.lanes // config.fill + 4,
         # The loaded tile is copied when its first word leaves the decoder, then the next is loaded.
-        tile_cycles=lambda config: _decoder_cycles(config) + config.lanes // config.fill,
+        tile_cycles=lambda config: _decoder_cycles(config) + config.lanes // config.fill + 3,
     )
 )
 
@@ -35,15 +39,23 @@ def _group(config: AcceleratorConfig) -> int:
 
 
 def _walk_cycles(config: AcceleratorConfig) -> int:
-    """Cycles in which the entries of a tile's tables are written: one code of each at a time."""
-    entries: int = 3 ** _group(config)
-    return config.lanes // config.fill * entries
+    """Cycles in which the entries of a tile's tables are written, one of each at a time."""
+    encoding = encodings[config.encoding]
+    steps = walk_steps(encoding.group, encoding.signed, encoding.alphabet)
+    return config.lanes // (config.fill * encoding.group) * steps
+
+
+def in_lut_ram(config: AcceleratorConfig) -> bool:
+    """Whether a table is small enough for the RAM that LUTs are; it has no second bank there."""
+    return encodings[config.encoding].index_bits <= LUT_RAM_ADDRESS_BITS
 
 
 def _check_table(config: AcceleratorConfig) -> None:
-    if config.fill % _group(config):
+    codes = config.lanes // _group(config)
+    if codes % config.fill:
         raise ConfigError(
-            f"fill of the table engine must be a multiple of {_group(config)}, not {config.fill}"
+            f"fill of the table engine must divide lanes / {_group(config)} = {codes}, "
+            f"not {config.fill}"
         )
 
 
@@ -51,13 +63,16 @@ TABLE = engines.add(
     Engine(
         name="table",
         component="tritloom.rtl.table:TableEngine",
-        encodings=("base3x5",),
-        # Address, memory, output, one level of the tree for each halving of the groups.
-        latency=lambda config: 3 + (config.lanes // _group(config) - 1).bit_length(),
-        # Selection, step, entry, then a tile may begin in the cycle of the last write.
-        fill_cycles=lambda config: _walk_cycles(config) + 3,
-        # The next tile is loaded from the cycle after the first word on.
-        tile_cycles=lambda config: _walk_cycles(config) + 4,
+        encodings=("base3x5", "sym6x10", "sym3x5", "sign9"),
+        # To the address, memory, from it, one level of the tree for each halving of the codes.
+        latency=lambda config: (
+            (2 if in_lut_ram(config) else 6) + (config.lanes // _group(config) - 1).bit_length()
+        ),
+        # It begins a cycle late, and the last entry is written 9 cycles after its number.
+        fill_cycles=lambda config: _walk_cycles(config) + 10,
+        tile_cycles=lambda config: _walk_cycles(config) + 11,
+        reload_cycles=lambda config: _walk_cycles(config) + 11 if in_lut_ram(config) else 0,
+        code_stride=lambda config: config.fill,
         check=_check_table,
     )
 )

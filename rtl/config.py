@@ -17,8 +17,12 @@ LINKS = ("stream", "uart")
 MAX_BAUD = 3_000_000
 MAX_BAUD_ERROR = 0.02
 """Half of what 8N1 bears: the last bit is sampled within half a bit, ten bits after the start."""
-PARTIAL_SUM_CYCLES = 4
+ACT_LATENCY = 3
+"""Cycles from the address of activations to them: memory, its register, one on the way."""
+PARTIAL_SUM_CYCLES = 5
 """Cycles from reading a partial sum to the cycle in which its new value can be read."""
+PARTIAL_SUM_READ_CYCLES = 5
+"""Cycles from a group's turn to its partial sum: number, address, memory, register, on the way."""
 
 
 def _require(condition: bool, message: str) -> None:
@@ -35,7 +39,8 @@ class AcceleratorConfig:
     """Geometry and limits of one accelerator; immutable, with a JSON form and digests.
 
     ``lanes`` activations meet ``rows`` output rows in each cycle, for ``tokens`` tokens at once.
-    ``fill`` activations are loaded into the engine a cycle. ``memory_words`` weight words are
+    ``fill`` activations of ``act_bits`` signed bits are loaded into the engine a cycle. Weights are
+    of the ``alphabet`` ternary (−1, 0, 1) or binary (±1). ``memory_words`` weight words are
     resident, in at most ``max_layers`` layers. A packet, header and checksum included, has at most
     ``packet_bytes``; ``slots`` of them are buffered in each direction.
     """
@@ -85,8 +90,12 @@ class AcceleratorConfig:
             f"{', '.join(engine.encodings)}, not {self.encoding!r}",
         )
         width = self.act_bits
-        _require(type(width) is int and width == 8, f"act_bits must be 8, not {width!r}")
-        _require(self.alphabet == "ternary", f"alphabet must be ternary, not {self.alphabet!r}")
+        _require(type(width) is int and width in (4, 8), f"act_bits must be 4 or 8, not {width!r}")
+        _require(
+            self.alphabet == encoding.alphabet,
+            f"alphabet of the {self.encoding} encoding must be {encoding.alphabet}, "
+            f"not {self.alphabet!r}",
+        )
         _require(self.link in LINKS, f"link must be one of {', '.join(LINKS)}, not {self.link!r}")
         if self.link == "uart":
             self._check_baud()
@@ -185,18 +194,23 @@ class AcceleratorConfig:
     def run_cycles(self, shape: LayerShape) -> int | None:
         """Cycles that RUN takes and reports; ``None`` where the weight memory may stall.
 
-        The first tile is filled while its words come, then each takes the longest of its words, a
-        partial sum's round and the filling of the next, and the last word's sums are added.
+        The first tile is filled while its words come, then each takes the longer of its words (and
+        with few of them a partial sum's round) and the filling of the next; the last word's sums
+        are added.
         """
         memory_latency = memories[self.memory].latency
         if memory_latency is None:
             return None
         engine = engines[self.engine]
-        tile = max(shape.groups, PARTIAL_SUM_CYCLES, engine.tile_cycles(self))
-        # The words were asked for two cycles before RUN counts.
-        first = max(1 + engine.fill_cycles(self), memory_latency(self) - 2)
+        few = PARTIAL_SUM_CYCLES - 1 if shape.groups < PARTIAL_SUM_CYCLES else 0
+        # The core begins a tile in the third cycle of ready.
+        tile = max(shape.groups + few, 2 + engine.tile_cycles(self))
+        if reload := engine.reload_cycles(self):
+            tile = max(tile, shape.groups - 1 + reload + 2)
+        # The words were asked for in the cycle before RUN.
+        first = max(3 + engine.fill_cycles(self), memory_latency(self) - 1)
         last = first + (shape.tiles - 1) * tile + shape.groups - 1
-        return last + self.engine_latency + PARTIAL_SUM_CYCLES
+        return last + max(self.engine_latency, PARTIAL_SUM_READ_CYCLES) + 1
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -4,10 +4,15 @@ from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from tritloom.rtl.adder_tree import add_under, delay
 from tritloom.rtl.block_ram import ReadPort, block_ram
-from tritloom.rtl.config import PARTIAL_SUM_CYCLES, AcceleratorConfig
+from tritloom.rtl.config import PARTIAL_SUM_READ_CYCLES, AcceleratorConfig
 from tritloom.rtl.engine import sums_layout
-from tritloom.rtl.streams import bits_for, stream_from_memory
+
+
+def order_layout() -> data.StructLayout:
+    """What a group of sums is: the first of its tile, of the first tile, the last of all."""
+    return data.StructLayout({"valid": 1, "first_group": 1, "first_tile": 1, "last": 1})
 
 
 class PartialSums(wiring.Component):
@@ -17,18 +22,16 @@ class PartialSums(wiring.Component):
 
     Members
     -------
-    start, groups, tiles : a layer begins; the counts hold until ``done``
-    i_valid, i_sums : an engine's sums of one group
+    i_order : a group comes, ``PARTIAL_SUM_READ_CYCLES`` before its sums
+    i_sums, i_negative : an engine's sums of one group, and whether to subtract them
     done : strobe, the last sum is written
     i_fetch : stream of groups to read, while no layer runs
     o : stream of that group's totals, one for each token and row, ``acc_bits`` signed
     """
 
-    start: Signal
-    groups: Signal
-    tiles: Signal
-    i_valid: Signal
+    i_order: data.View
     i_sums: data.View
+    i_negative: Signal
     done: Signal
     i_fetch: stream.Interface
     o: stream.Interface
@@ -37,11 +40,9 @@ class PartialSums(wiring.Component):
         self.config = config
         super().__init__(
             {
-                "start": In(1),
-                "groups": In(bits_for(config.max_groups)),
-                "tiles": In(bits_for(config.max_tiles)),
-                "i_valid": In(1),
+                "i_order": In(order_layout()),
                 "i_sums": In(sums_layout(config, config.sum_bits)),
+                "i_negative": In(config.rows),
                 "done": Out(1),
                 "i_fetch": In(stream.Signature(range(config.max_groups))),
                 "o": Out(stream.Signature(sums_layout(config, config.acc_bits))),
@@ -50,53 +51,51 @@ class PartialSums(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
+        config, order = self.config, self.i_order
         layout = self.o.payload.shape()
-        m.submodules.totals = totals = block_ram(layout, self.config.max_groups)
+        m.submodules.totals = totals = block_ram(layout, config.max_groups)
         write = totals.write_port()
         read = ReadPort(m, totals)
 
-        group = Signal(range(self.config.max_groups))
-        tile = Signal(bits_for(self.config.max_tiles))
-        last_group = Signal()
-        m.d.comb += last_group.eq(group + 1 == self.groups)
-        with m.If(self.start):
-            m.d.sync += [group.eq(0), tile.eq(0)]
-        with m.Elif(self.i_valid):
-            m.d.sync += group.eq(Mux(last_group, 0, group + 1))
-            with m.If(last_group):
-                m.d.sync += tile.eq(tile + 1)
-
-        with m.If(self.i_valid):
-            m.d.comb += [read.addr.eq(group), read.en.eq(1)]
-        with m.Else():
-            fetch = stream_from_memory(m, read, self.o, self.i_fetch.valid)
-            m.d.comb += [read.addr.eq(self.i_fetch.payload), self.i_fetch.ready.eq(fetch)]
-
-        # Stage 0 is the cycle of i_valid, in which the old total's address is given.
-        stages = PARTIAL_SUM_CYCLES
-        valid = [self.i_valid, *(Signal(name=f"valid_{n}") for n in range(1, stages))]
-        address = [group, *(Signal.like(group, name=f"address_{n}") for n in range(1, stages))]
-        final = [Signal(name=f"final_{n}") for n in range(stages)]
-        m.d.comb += final[0].eq(self.i_valid & last_group & (tile + 1 == self.tiles))
-        for n in range(1, stages):
-            m.d.sync += [
-                valid[n].eq(valid[n - 1]),
-                address[n].eq(address[n - 1]),
-                final[n].eq(final[n - 1]),
-            ]
-        first = Signal()
-        sums = [Signal(self.i_sums.shape(), name=f"sums_{n}", reset_less=True) for n in (1, 2)]
+        # The group's number, its address, then two steps: the memory, and a register of its own.
+        group = Signal(range(config.max_groups))
+        with m.If(order.valid & order.first_group):
+            m.d.sync += group.eq(0)
+        with m.Elif(order.valid):
+            m.d.sync += group.eq(group + 1)
+        valid = delay(m, order.valid, 1)
+        # A group that is fetched stays addressed until it is taken.
         old = Signal(layout, reset_less=True)
-        new = Signal(layout, reset_less=True)
-        m.d.sync += [first.eq(tile == 0), sums[0].eq(self.i_sums), sums[1].eq(sums[0])]
-        m.d.sync += old.eq(Mux(first, 0, Cat(*read.data)))
-        for n in range(self.config.tokens * self.config.rows):
-            # Fits: acc_bits holds every lane of every tile at its extreme.
-            m.d.sync += new[n].eq(old[n] + sums[1][n])
+        fetches = Signal()
+        busy = Signal()
         m.d.comb += [
-            write.en.eq(valid[-1]),
-            write.addr.eq(address[-1]),
+            self.i_fetch.ready.eq(~busy),
+            fetches.eq(self.i_fetch.valid & self.i_fetch.ready),
+            self.o.payload.eq(old),
+        ]
+        with m.If(valid):
+            m.d.sync += read.addr.eq(group)
+        with m.Elif(fetches):
+            m.d.sync += [read.addr.eq(self.i_fetch.payload), busy.eq(1)]
+        m.d.sync += old.eq(read.data)
+        arrives = delay(m, fetches, 2)
+        with m.If(arrives):
+            m.d.sync += self.o.valid.eq(1)
+        with m.Elif(self.o.ready & self.o.valid):
+            m.d.sync += [self.o.valid.eq(0), busy.eq(0)]
+        before = delay(m, old.as_value(), 1, reset_less=True)
+        first = delay(m, order.first_tile, PARTIAL_SUM_READ_CYCLES, reset_less=True)
+        new = Signal(layout, reset_less=True)
+        for n in range(config.tokens * config.rows):
+            # Fits: acc_bits holds every lane of every tile at its extreme.
+            addend = self.i_sums[n]
+            wide = Cat(addend, addend[-1].replicate(config.acc_bits - len(addend)))
+            kept = before.word_select(n, config.acc_bits) & ~first.replicate(config.acc_bits)
+            m.d.sync += new[n].eq(add_under(kept, wide, self.i_negative[n % config.rows]))
+        m.d.comb += [
+            write.en.eq(delay(m, valid, PARTIAL_SUM_READ_CYCLES)),
+            write.addr.eq(delay(m, group, PARTIAL_SUM_READ_CYCLES, reset_less=True)),
             write.data.eq(new),
-            self.done.eq(final[-1]),
+            self.done.eq(delay(m, order.valid & order.last, PARTIAL_SUM_READ_CYCLES + 1)),
         ]
         return m

@@ -57,9 +57,12 @@ class Engine:
     """Facts of a dot engine; the contract of its component is in ``tritloom.rtl.engine``.
 
     ``latency(config)``: cycles from an accepted weight word to its sums.
-    ``fill_cycles(config)``: cycles from a tile's first activation to the tile being ready.
+    ``fill_cycles(config)``: cycles from a layer's start to its first tile being ready.
     ``tile_cycles(config)``: least cycles from one tile's first word to the next one's, as far as
     loading the tiles bounds it.
+    ``reload_cycles(config)``: cycles from a tile's last word to the next tile being ready, where
+    that is not loaded meanwhile; else 0.
+    ``code_stride(config)``: how far apart the inputs of a code lie.
     ``encodings``: the weight encodings that it takes.
     ``check(config)`` raises ``ConfigError`` for a geometry that it cannot have.
     """
@@ -70,6 +73,8 @@ class Engine:
     latency: Callable[["AcceleratorConfig"], int]
     fill_cycles: Callable[["AcceleratorConfig"], int]
     tile_cycles: Callable[["AcceleratorConfig"], int]
+    reload_cycles: Callable[["AcceleratorConfig"], int] = lambda config: 0
+    code_stride: Callable[["AcceleratorConfig"], int] = lambda config: 1
     check: Callable[["AcceleratorConfig"], None] = lambda config: None
 
 

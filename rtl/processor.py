@@ -163,6 +163,7 @@ class CommandProcessor(wiring.Component):
         )
         bytes_left = Signal(range(max(word_bytes, config.rows * acc_bytes, 8) + 1))
         definition = data.View(DEFINITION, shift[-8 * LAYER.size :])
+        loaded = [shift[-8 * (fill - n) :][:8] for n in range(fill)]
         entry = table_read.data
         end = Signal(range(config.memory_words + config.max_groups + 1))
 
@@ -182,7 +183,8 @@ class CommandProcessor(wiring.Component):
             self.o_write.payload.address.eq(entry.base + position),
             self.o_read.payload.address.eq(entry.base + position),
             self.o_read.payload.count.eq(items),
-            self.o_load.payload.word.eq(shift[-8 * fill :]),
+            # Of each byte as many low bits as an activation has.
+            self.o_load.payload.word.eq(Cat(byte[: config.act_bits] for byte in loaded)),
             self.o_load.payload.address.eq(position),
             self.o_load.payload.token.eq(request.index),
             self.o_run.payload.tiles.eq(entry.tiles),

@@ -1,36 +1,35 @@
 """The ``select`` engine: each lane adds x, −x or 0, in a pipelined tree; no memories."""
 
-from amaranth.hdl import Module, Mux, Signal, Value, signed
-from amaranth.lib import data, stream, wiring
+from amaranth.hdl import Cat, Const, Module, Signal, Value, signed
+from amaranth.lib import data, wiring
 
+from tritloom.rtl.adder_tree import add_under, adder_tree, delay, offset_binary
 from tritloom.rtl.config import AcceleratorConfig
-from tritloom.rtl.engine import engine_members
+from tritloom.rtl.engine import ACT_LATENCY, engine_members
 from tritloom.rtl.packing import encodings
 from tritloom.rtl.plugins import load_component
-
-
-def delay(m: Module, signal: Value, cycles: int, *, reset_less: bool = False) -> Value:
-    """``signal`` as it was ``cycles`` ago; 0 at reset unless ``reset_less``."""
-    for _ in range(cycles):
-        late = Signal(signal.shape(), name="late", reset_less=reset_less)
-        m.d.sync += late.eq(signal)
-        signal = late
-    return signal
 
 
 class SelectEngine(wiring.Component):
     """Portable dot engine of adders alone; the contract is in ``tritloom.rtl.engine``.
 
-    Latency: the decoder's cycles, one for the selection, one for each level of the tree.
+    A lane's zero is made where it costs nothing: in the reset of an even lane's register, in the
+    spare inputs of the adder that an odd lane goes to. Signs are deferred (``adder_tree``).
+
+    Latency: the decoder's cycles, one for the even lanes, one for each level of the tree.
     """
 
-    i_act: stream.Interface
+    i_start: Signal
+    i_more: Signal
+    act_address: Signal
+    i_act: data.View
     ready: Signal
     i_word: Signal
     i_valid: Signal
     i_swap: Signal
+    i_last: Signal
     o_sums: data.View
-    o_valid: Signal
+    o_negative: Signal
 
     def __init__(self, config: AcceleratorConfig) -> None:
         self.config = config
@@ -43,64 +42,97 @@ class SelectEngine(wiring.Component):
         lanes, fill, tokens = config.lanes, config.fill, config.tokens
         act = signed(config.act_bits)
 
-        # Loaded low inputs first, each transfer pushing the earlier ones down.
+        # Loaded low inputs first, each word pushing the earlier ones down.
         loaded = Signal(data.ArrayLayout(data.ArrayLayout(act, lanes), tokens), reset_less=True)
         current = Signal(data.ArrayLayout(data.ArrayLayout(act, lanes), tokens), reset_less=True)
-        transfers = Signal(range(lanes // fill + 1))
-        full = Signal()
-        pending = Signal()
-        # Words of the tile before are still in the decoder when the first of the next one comes.
+        words = Signal(range(lanes // fill + 1))
+        full, pending, run = Signal(), Signal(), Signal()
+        # Codes of the tile before are still in the decoder when the first of the next one comes.
         swap = delay(m, self.i_swap, encoding.decoder_cycles - 1)
+        arriving = Cat(delay(m, run, n + 1) for n in range(ACT_LATENCY))
         m.d.comb += [
-            full.eq(transfers == lanes // fill),
-            self.ready.eq(full & ~pending),
-            self.i_act.ready.eq(~full),
+            full.eq(words == lanes // fill),
+            run.eq(self.i_more & ~full & ~pending),
+            self.ready.eq(full & ~pending & ~arriving.any()),
         ]
-        with m.If(self.i_act.valid & self.i_act.ready):
-            m.d.sync += transfers.eq(transfers + 1)
+        with m.If(self.i_start):
+            m.d.sync += self.act_address.eq(0)
+        with m.Elif(run):
+            m.d.sync += [self.act_address.eq(self.act_address + 1), words.eq(words + 1)]
+        with m.If(arriving[-1]):
             for token in range(tokens):
                 for lane in range(lanes):
                     source = (
                         loaded[token][lane + fill]
                         if lane + fill < lanes
-                        else self.i_act.payload[token * fill + lane + fill - lanes]
+                        else self.i_act[token * fill + lane + fill - lanes]
                     )
                     m.d.sync += loaded[token][lane].eq(source)
         with m.If(swap):
-            m.d.sync += [current.eq(loaded), transfers.eq(0), pending.eq(0)]
+            m.d.sync += [current.eq(loaded), words.eq(0), pending.eq(0)]
         with m.Elif(self.i_swap):
             m.d.sync += pending.eq(1)
 
+        for row in range(config.rows):
+            zeros, nonzeros, relatives = self._trits(m, row)
+            # Binary weights have no zeros: constants, which take no registers.
+            keeps = [
+                bit if isinstance(bit, Const) else delay(m, bit, 1, reset_less=True)
+                for bit in nonzeros
+            ]
+            late = [delay(m, relative, 1, reset_less=True) for relative in relatives]
+            sums: list[tuple[Value, Value | None]] = []
+            for token in range(tokens):
+                pairs: list[Value] = []
+                for lane in range(0, lanes, 2):
+                    even = Signal(act, name="even", reset_less=True)
+                    with m.If(zeros[lane // 2]):
+                        m.d.sync += even.eq(0)
+                    with m.Else():
+                        m.d.sync += even.eq(current[token][lane])
+                    pair = Signal(config.act_bits + 1, name="pair", reset_less=True)
+                    left = Cat(even, even[-1])
+                    if lane + 1 < lanes:
+                        x = Signal(act, name="odd", reset_less=True)
+                        m.d.sync += x.eq(current[token][lane + 1])
+                        odd = x.as_unsigned() & keeps[lane // 2].replicate(len(x))
+                        total = add_under(left, Cat(odd, odd[-1]), late[lane + 1])
+                        m.d.sync += pair.eq(offset_binary(total))
+                    else:
+                        m.d.sync += pair.eq(offset_binary(left))
+                    pairs.append(pair)
+                negatives = [delay(m, bit, 1, reset_less=True) for bit in late[::2]]
+                sums.append(adder_tree(m, pairs, negatives))
+            for token, (total, _) in enumerate(sums):
+                m.d.comb += self.o_sums[token * config.rows + row].eq(
+                    offset_binary(total).as_signed()
+                )
+            m.d.comb += self.o_negative[row].eq(sums[0][1])
+        return m
+
+    def _trits(self, m: Module, row: int) -> tuple[list[Value], list[Value], list[Value]]:
+        """Of a row: even lanes that are 0, odd lanes that are not, and each lane's relative sign."""
+        config = self.config
+        encoding = encodings[config.encoding]
+        codes = config.lanes // encoding.group
+        if not encoding.decoder:
+            word = Signal(codes * encoding.code_bits, name=f"word_{row}", reset_less=True)
+            m.d.sync += word.eq(self.i_word.word_select(row, len(word)))
+            if encoding.alphabet == "binary":
+                zeros, nonzeros = [Const(0, 1)] * codes, [Const(1, 1)] * codes
+            else:
+                zeros, nonzeros = list(word[0::4]), list(word[1::4])
+            bits = encoding.code_bits
+            differ, signs = word[bits - 2 :: bits], word[bits - 1 :: bits]
+            pairs = zip(signs, differ, strict=True)
+            return zeros, nonzeros, [bit for pair in pairs for bit in pair]
         nonzero: list[Value] = []
         negative: list[Value] = []
-        for code in range(config.rows * lanes // encoding.group):
+        for n in range(row * codes, (row + 1) * codes):
             decoder = load_component(encoding.decoder)()
-            m.submodules[f"decoder_{code}"] = decoder
-            m.d.comb += decoder.i.eq(self.i_word.word_select(code, encoding.code_bits))
+            m.submodules[f"decoder_{n}"] = decoder
+            m.d.comb += decoder.i.eq(self.i_word.word_select(n, encoding.code_bits))
             nonzero += list(decoder.nonzero)
             negative += list(decoder.negative)
-
-        for token in range(tokens):
-            for row in range(config.rows):
-                terms: list[Value] = []
-                for lane in range(lanes):
-                    x, k = current[token][lane], row * lanes + lane
-                    # One bit more than an activation: −(−128) must fit.
-                    term = Signal(signed(config.act_bits + 1), name="term", reset_less=True)
-                    m.d.sync += term.eq(Mux(nonzero[k], Mux(negative[k], -x, x), 0))
-                    terms.append(term)
-                while len(terms) > 1:
-                    # A sum of two is one bit wider than either, so nothing overflows.
-                    level: list[Value] = []
-                    for left, right in zip(terms[::2], terms[1::2], strict=False):
-                        total = Signal(
-                            signed(max(len(left), len(right)) + 1), name="total", reset_less=True
-                        )
-                        m.d.sync += total.eq(left + right)
-                        level.append(total)
-                    if len(terms) % 2:
-                        level.append(delay(m, terms[-1], 1, reset_less=True))
-                    terms = level
-                m.d.comb += self.o_sums[token * config.rows + row].eq(terms[0])
-        m.d.comb += self.o_valid.eq(delay(m, self.i_valid, config.engine_latency))
-        return m
+        signs = [negative[n] ^ negative[n & (n - 1)] for n in range(1, config.lanes)]
+        return [~bit for bit in nonzero[::2]], nonzero[1::2], [negative[0], *signs]

@@ -1,113 +1,73 @@
 """The ``table`` engine: block RAM holds every sum that a code can select; the code is the address.
 
-For each group of activations (``Encoding.group`` of them) a table has one entry a code. The tables
-of the next tile are written while words look up in those of the current one: two banks.
-
-Entries are written along a Gray code that counts each digit up modulo 3, from the zero trits on:
-the trit of an activation x goes 0 → + → − → 0, so each entry is the last one plus x or minus 2x,
-and its address the last one plus 3^k or minus 2·3^k. It takes no more cycles than entries.
+For each group of activations (``Encoding.group`` of them) a table has one entry a code, or one for
+each code and its negative where the code ends in a sign. The tables of the next tile are written
+while words look up in those of the current one: two banks. Entries are written along a path on
+which each follows from the one before by adding or subtracting one activation.
 """
 
-from collections.abc import Iterable
-from functools import reduce
 from itertools import pairwise
-from operator import or_
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
-from amaranth.lib import data, stream, wiring
-from amaranth.lib.wiring import In, Out
+import numpy as np
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed, unsigned
+from amaranth.lib import data, wiring
 
+from tritloom.rtl.adder_tree import add_under, adder_tree, delay, offset_binary
 from tritloom.rtl.block_ram import ReadPort, block_ram
-from tritloom.rtl.config import AcceleratorConfig
+from tritloom.rtl.builtin import in_lut_ram
+from tritloom.rtl.config import ACT_LATENCY, AcceleratorConfig
 from tritloom.rtl.engine import engine_members
-from tritloom.rtl.packing import encodings
-from tritloom.rtl.select import delay
+from tritloom.rtl.packing import ALPHABETS, Encoding, encodings
+from tritloom.rtl.walk import walk
 
 
-def one_of(chosen: Value, values: Iterable[Value]) -> Value:
-    """The value whose bit in ``chosen`` is set: fewer LUTs than a selection by number."""
-    masked = [Mux(bit, value, 0) for bit, value in zip(chosen, values, strict=True)]
-    return reduce(or_, masked)
+def _steps(encoding: Encoding) -> list[dict[str, int]]:
+    """For each entry of the path: its place in the table, and how it follows from the last.
 
-
-class GrayWalk(wiring.Component):
-    """Counts through the 3^``group`` entries of a table, and says how each follows from the last.
-
-    Members
-    -------
-    start : strobe; the first entry comes in the next cycle
-    active : an entry comes, one in each cycle
-    first, last : of the entries; the first has the zero trits
-    changed : a bit a trit; that which is not as in the last entry
-    double : it went down by 2, where not up by 1
+    The activation of trit k is word k of a part, so where the trit that changes is another one the
+    address of activations moves; from the last step to the next part's first, which has none.
+    A step between entries writes the place of the next one, which is then written again.
     """
-
-    start: Signal
-    active: Signal
-    first: Signal
-    last: Signal
-    changed: Signal
-    double: Signal
-
-    def __init__(self, group: int) -> None:
-        self.group = group
-        super().__init__(
-            {
-                "start": In(1),
-                "active": Out(1),
-                "first": Out(1),
-                "last": Out(1),
-                "changed": Out(group),
-                "double": Out(1),
-            }
-        )
-
-    def elaborate(self, platform: object) -> Module:
-        m = Module()
-        # A plain ternary count n; trit k of the Gray code is (n[k] − n[k+1] + 1) modulo 3 − 1.
-        count = [Signal(2, name=f"count_{k}") for k in range(self.group)]
-        m.d.comb += [
-            self.first.eq(Cat(count) == 0),
-            self.last.eq(Cat(n == 2 for n in count).all()),
-        ]
-        with m.If(self.active):
-            carry: Value = Const(1)
-            for n in count:
-                with m.If(carry):
-                    m.d.sync += n.eq(Mux(n == 2, 0, n + 1))
-                carry = carry & (n == 2)
-            # The lowest n that is not 2 goes up, and with it that trit alone.
-            for k, (n, above) in reversed([*enumerate(pairwise([*count, Const(0, 2)]))]):
-                with m.If(n != 2):
-                    m.d.sync += [
-                        self.changed.eq(1 << k),
-                        self.double.eq(Mux(n == 0, above == 2, above == 0)),
-                    ]
-        with m.If(self.start):
-            m.d.sync += self.active.eq(1)
-        with m.Elif(self.last):
-            m.d.sync += self.active.eq(0)
-        return m
+    path = walk(encoding.group, encoding.signed, encoding.alphabet)
+    entries = path[-1:]
+    for step in reversed(path[:-1]):
+        entries.append(step if set(step) <= set(ALPHABETS[encoding.alphabet]) else entries[-1])
+    codes = encoding.encode(np.array(entries[::-1], np.int8)).tolist()
+    changes = [
+        next((k, b[k] < a[k]) for k in range(len(a)) if a[k] != b[k]) for a, b in pairwise(path)
+    ]
+    trits = [0, *(k for k, _ in changes)]
+    moves = [encoding.group - trits[-1], *(b - a for a, b in pairwise(trits))]
+    negatives = [0, *(int(falls) for _, falls in changes)]
+    mask = (1 << encoding.index_bits) - 1
+    return [
+        {"index": code & mask, "move": move, "negative": negative}
+        for code, move, negative in zip(codes, moves, negatives, strict=True)
+    ]
 
 
 class TableEngine(wiring.Component):
     """Dot engine of block RAM and one adder a code; the contract is in ``tritloom.rtl.engine``.
 
     A look-up port needs a memory of its own, so each row has copies of the tables; an entry holds
-    the sums of all tokens. ``fill`` activations, whole groups, are made into tables at a time, in
-    as many cycles as a table has entries; a tile needs that ``lanes / fill`` times.
+    the sums of all tokens. ``fill`` tables of each row are written at a time, by one adder each;
+    a tile is ``lanes / (fill · group)`` such parts.
 
-    Latency: one cycle for the address, one for the memory, one for its slow output, one for each
-    level of the tree.
+    Latency: two cycles to the address, two for the memory, two from it, one for each level of the
+    tree.
     """
 
-    i_act: stream.Interface
+    i_start: Signal
+    i_more: Signal
+    act_address: Signal
+    i_act: data.View
     ready: Signal
     i_word: Signal
     i_valid: Signal
     i_swap: Signal
+    i_last: Signal
     o_sums: data.View
-    o_valid: Signal
+    o_negative: Signal
 
     def __init__(self, config: AcceleratorConfig) -> None:
         self.config = config
@@ -117,103 +77,126 @@ class TableEngine(wiring.Component):
         m = Module()
         config = self.config
         encoding = encodings[config.encoding]
-        group, tokens, code_bits = encoding.group, config.tokens, encoding.code_bits
-        groups, walks = config.lanes // group, config.lanes // config.fill
-        at_once = config.fill // group
+        group, tokens, fill = encoding.group, config.tokens, config.fill
+        code_bits, index_bits = encoding.code_bits, encoding.index_bits
+        groups = config.lanes // group
+        parts = groups // fill
+        single = in_lut_ram(config)
         # An entry lies in ±group·2^(act_bits-1).
-        entry = signed((group << (config.act_bits - 1)).bit_length() + 1)
+        entry_bits = (group << (config.act_bits - 1)).bit_length() + 1
 
-        # The bank of the word that came one cycle ago, which looks up now; the other is written.
-        bank = Signal()
-        m.d.sync += bank.eq(bank ^ self.i_swap)
-
-        m.submodules.walk = walk = GrayWalk(group)
-        acts = Signal(self.i_act.payload.shape(), reset_less=True)
-        turn = Signal(walks, init=1 << (walks - 1))  # one bit for each part of a tile
+        steps = _steps(encoding)
+        layout = data.StructLayout(
+            {"index": index_bits, "move": signed(group.bit_length() + 1), "negative": 1}
+        )
+        # Numbers end at the highest, which takes the least logic to tell.
+        number_bits = (len(steps) - 1).bit_length()
+        lowest = (1 << number_bits) - len(steps)
+        unused = [steps[0]] * lowest
+        m.submodules.steps = rom = block_ram(layout, 1 << number_bits, [*unused, *steps])
+        read = ReadPort(m, rom)
+        step = Signal(layout, reset_less=True)
+        number = Signal(number_bits, init=lowest)
+        part = Signal(parts, init=1)  # one bit for each
+        first = Signal(init=1)
         full = Signal()
-        m.d.comb += [
-            self.i_act.ready.eq(~full & (~walk.active | walk.last)),
-            walk.start.eq(self.i_act.valid & self.i_act.ready),
-        ]
-        with m.If(walk.start):
-            m.d.sync += [acts.eq(self.i_act.payload), full.eq(turn.rotate_left(1)[-1])]
-        with m.If(self.i_swap):
+        run, last, free = Signal(), Signal(), Signal(init=1)
+        m.d.comb += read.addr.eq(number)
+        fetched = Signal(layout, reset_less=True)
+        m.d.sync += [fetched.eq(read.data), step.eq(fetched)]
+        with m.If(run):
+            m.d.sync += [
+                number.eq(number + 1),
+                last.eq(number == (1 << number_bits) - 2),
+                first.eq(last),
+            ]
+        with m.Else():
+            m.d.sync += run.eq(self.i_more & ~full & free)
+        with m.If(run & last):
+            m.d.sync += [
+                number.eq(lowest),
+                part.eq(part.rotate_left(1)),
+                full.eq(part[-1]),
+                run.eq(~part[-1]),
+            ]
+        swap = delay(m, self.i_swap, 1)
+        with m.If(swap):
             m.d.sync += full.eq(0)
-        # The last entry is written in the first cycle of ready, and the first word looks up in the
-        # next one. After a swap no word of the tile before is left when the first entry comes.
-        walked = delay(m, full & ~walk.active, 1) & full
-        m.d.comb += self.ready.eq(delay(m, walked, 1) & full)
+        if single:
+            # There is no other bank: the last word must have looked up.
+            with m.If(delay(m, self.i_last, 1)):
+                m.d.sync += free.eq(1)
+            with m.Elif(swap):
+                m.d.sync += free.eq(0)
 
-        # Selection, step, entry, write: in one cycle each. While there is no walk the first entry
-        # is written again and again: 0 at the zero trits, which is right for every tile.
-        first = delay(m, walk.first, 2, reset_less=True)
-        changed = delay(m, walk.changed, 1, reset_less=True)
-        double = delay(m, walk.double, 1, reset_less=True)
-        minus = delay(m, double, 1, reset_less=True)
-        step = Signal(code_bits, reset_less=True)
-        address = Signal(code_bits, reset_less=True)
-        steps = (Mux(double, -2 * 3**k, 3**k) for k in range(group))
-        m.d.sync += [
-            step.eq(one_of(changed, steps)),
-            address.eq(Mux(first, 3**group // 2, address + step)),
-        ]
-        with m.If(delay(m, walk.start, 3)):
-            m.d.sync += turn.eq(turn.rotate_left(1))
+        # The step comes 3 cycles after its number, its activation ACT_LATENCY + 1 later; then it is
+        # added, passed on, and written. The last entry is written in the first cycle of ready, and
+        # no word looks up before the next. After a swap no word of the tile before is left when the
+        # first entry of the next one comes.
+        added = 4 + ACT_LATENCY
+        m.d.comb += self.ready.eq(delay(m, full, added + 1) & full & ~swap)
+        moves = delay(m, run, 3)
+        bits = len(self.act_address)
+        address = Signal(bits, init=-steps[0]["move"] % (1 << bits))
+        m.d.comb += self.act_address.eq(address)
+        with m.If(self.i_start):
+            m.d.sync += address.eq(address.init)
+        with m.Elif(moves):
+            m.d.sync += address.eq(address + step.move)
+        zero = delay(m, first, added, reset_less=True)
+        negative = delay(m, step.negative, ACT_LATENCY + 1, reset_less=True)
+        index = delay(m, step.index, ACT_LATENCY + 3, reset_less=True)
+        # One for each part; a flip-flop on the way to so many blocks.
+        writing, writes = Signal(parts), Signal(parts)
+        m.d.sync += [writing.eq(delay(m, part, added)), writes.eq(writing)]
+        with m.If(delay(m, ~run, added)):
+            m.d.sync += writing.eq(0)
         entries: list[Value] = []
-        for part in range(at_once):
+        for place in range(fill):
             totals: list[Value] = []
             for token in range(tokens):
-                own = (acts[token * config.fill + part * group + k] for k in range(group))
-                x = Signal(signed(config.act_bits), name="x", reset_less=True)
-                addend = Signal(signed(config.act_bits + 1), name="addend", reset_less=True)
-                total = Signal(entry, name="total", reset_less=True)
-                # −2x is ~2x + 1; the bit below the sum carries the 1 into the same adder.
-                plus = Cat(Const(1, 1), total).as_signed() + Cat(minus, addend).as_signed()
-                m.d.sync += [
-                    x.eq(one_of(walk.changed, own)),
-                    addend.eq(Mux(double, ~Cat(Const(0, 1), x), x)),
-                    total.eq(Mux(first, 0, plus >> 1)),
-                ]
+                x = self.i_act[token * fill + place]
+                total = Signal(entry_bits, name="total", init=1 << (entry_bits - 1))
+                wide = Cat(x, x[-1].replicate(entry_bits - len(x)))
+                m.d.sync += total.eq(add_under(total, wide, negative))
+                with m.If(zero):
+                    m.d.sync += total.eq(total.init)
                 totals.append(total)
-            entries.append(Cat(totals))
+            entries.append(delay(m, Cat(totals), 1, reset_less=True))
 
-        word = Signal(config.word_bits, reset_less=True)
-        m.d.sync += word.eq(self.i_word)
-        shape = data.ArrayLayout(entry, tokens)
-        found: list[list[Value]] = []
+        # The bank in which the word now looks up; the other is written.
+        bank, other = Signal(), Signal(init=1)
+        m.d.sync += [bank.eq(bank ^ swap), other.eq(other ^ swap)]
+        # Block RAM lies far from all else, and has a register of its own.
+        on_the_way, after = (1, 0) if single else (2, 3)
+        word = delay(m, self.i_word, on_the_way, reset_less=True)
+        shape = data.ArrayLayout(unsigned(entry_bits), tokens)
         for row in range(config.rows):
-            outputs: list[Value] = []
+            found: list[data.View] = []
+            negatives: list[Value] = []
             for n in range(groups):
-                # A read and a write never meet: they are in different banks.
-                table = block_ram(shape, 2 << code_bits)
+                # A read and a write never meet: they are in different banks, or at other times.
+                table = block_ram(shape, (1 if single else 2) << index_bits)
                 m.submodules[f"table_{row}_{n}"] = table
-                fill = table.write_port()
+                write = table.write_port()
                 look = ReadPort(m, table)
-                output = Signal(shape, name="output", reset_less=True)
+                code = word.word_select(row * groups + n, code_bits)
                 m.d.comb += [
-                    fill.en.eq(turn[n // at_once]),
-                    fill.addr.eq(Cat(address, ~bank)),
-                    fill.data.eq(entries[n % at_once]),
-                    look.addr.eq(Cat(word.word_select(row * groups + n, code_bits), bank)),
+                    write.en.eq(writes[n % parts]),
+                    write.addr.eq(Cat(index, other)[: len(write.addr)]),
+                    write.data.eq(entries[n // parts]),
+                    look.addr.eq(Cat(code[:index_bits], bank)),
                 ]
-                m.d.sync += output.eq(look.data)
-                outputs.append(output)
-            found.append(outputs)
-        for token in range(tokens):
-            for row, outputs in enumerate(found):
-                terms: list[Value] = [output[token] for output in outputs]
-                while len(terms) > 1:
-                    # A sum of two is one bit wider than either, so nothing overflows.
-                    level: list[Value] = []
-                    for left, right in zip(terms[::2], terms[1::2], strict=False):
-                        total = Signal(
-                            signed(max(len(left), len(right)) + 1), name="total", reset_less=True
-                        )
-                        m.d.sync += total.eq(left + right)
-                        level.append(total)
-                    if len(terms) % 2:
-                        level.append(delay(m, terms[-1], 1, reset_less=True))
-                    terms = level
-                m.d.comb += self.o_sums[token * config.rows + row].eq(terms[0])
-        m.d.comb += self.o_valid.eq(delay(m, self.i_valid, config.engine_latency))
+                output = delay(m, look.data.as_value(), after, reset_less=True)
+                found.append(data.View(shape, output))
+                negatives.append(delay(m, code[-1], 1 + after, reset_less=True))
+            for token in range(tokens):
+                total, sign = adder_tree(
+                    m, [output[token] for output in found], negatives if encoding.signed else None
+                )
+                m.d.comb += self.o_sums[token * config.rows + row].eq(
+                    offset_binary(total).as_signed()
+                )
+            if sign is not None:
+                m.d.comb += self.o_negative[row].eq(sign)
         return m

@@ -44,7 +44,13 @@ from tritloom.rtl.commands import (
     seal,
 )
 from tritloom.rtl.config import PARTIAL_SUM_CYCLES, AcceleratorConfig
-from tritloom.rtl.packing import LayerShape, pack_activations, pack_weights
+from tritloom.rtl.packing import (
+    ALPHABETS,
+    LayerShape,
+    act_limits,
+    pack_activations,
+    pack_weights,
+)
 from tritloom.sim.reference import ReferenceDevice
 
 MANIFEST = "TRITLOOM_MANIFEST"
@@ -426,14 +432,18 @@ class Bench:
         return packets
 
     def trits(self, shape: tuple[int, int], kind: str) -> Trits:
-        return values(self.random, shape, kind, -1, 1)
+        return values(self.random, shape, kind, ALPHABETS[self.config.alphabet])
 
     def codes(self, in_features: int, kind: str) -> Trits:
-        return values(self.random, (self.config.tokens, in_features), kind, -128, 127)
+        least, most = act_limits(self.config)
+        return values(self.random, (self.config.tokens, in_features), kind, range(least, most + 1))
 
 
-def values(rng: random.Random, shape: tuple[int, int], kind: str, least: int, most: int) -> Trits:
+def values(
+    rng: random.Random, shape: tuple[int, int], kind: str, choices: Sequence[int]
+) -> Trits:
     """int8 values: random ones, the extremes at random, or one extreme everywhere."""
+    least, most = choices[0], choices[-1]
     numpy = np.random.default_rng(rng.getrandbits(64))
     match kind:
         case "least":
@@ -443,7 +453,7 @@ def values(rng: random.Random, shape: tuple[int, int], kind: str, least: int, mo
         case "extreme":
             return numpy.choice(np.array([least, most], np.int8), shape)
         case _:
-            return numpy.integers(least, most, shape, np.int8, endpoint=True)
+            return numpy.choice(np.array(choices, np.int8), shape)
 
 
 def name_of(opcode: int) -> str:

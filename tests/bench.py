@@ -3,7 +3,7 @@ every engine and weight memory has, and random traffic with the answers that it 
 
 import random
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -27,9 +27,16 @@ from tritloom.rtl.commands import (
     seal,
 )
 from tritloom.rtl.config import AcceleratorConfig
-from tritloom.rtl.engine import create_engine
+from tritloom.rtl.core import Core
+from tritloom.rtl.engine import ACT_LATENCY, create_engine
 from tritloom.rtl.memory import create_memory
-from tritloom.rtl.packing import pack_activations, pack_weights
+from tritloom.rtl.packing import (
+    ALPHABETS,
+    LayerShape,
+    act_limits,
+    pack_activations,
+    pack_weights,
+)
 from tritloom.rtl.plugins import engines, memories
 from tritloom.sim.reference import ReferenceDevice
 
@@ -125,52 +132,143 @@ def sink(stream: Any, count: int, received: list, pause: float = 0.0, seed: int 
     return bench
 
 
+def random_trits(
+    config: AcceleratorConfig, rng: np.random.Generator, shape: tuple[int, ...]
+) -> np.ndarray:
+    """int8 weights of the alphabet."""
+    return rng.choice(np.array(ALPHABETS[config.alphabet], np.int8), shape)
+
+
+def random_codes(
+    config: AcceleratorConfig, rng: np.random.Generator, shape: tuple[int, ...]
+) -> np.ndarray:
+    """int8 activations that the device can hold."""
+    least, most = act_limits(config)
+    return rng.integers(least, most + 1, shape).astype(np.int8)
+
+
+def activations(
+    dut: Any,
+    config: AcceleratorConfig,
+    codes: np.ndarray,
+    running: Callable[[], bool],
+    seed: int = 0,
+) -> Callable:
+    """Bench that is an engine's activation memory, of int8 [tokens, in]; noise beyond it."""
+    memory = codes.reshape(config.tokens, -1, config.fill).transpose(1, 0, 2)
+    words = memory.reshape(codes.shape[1] // config.fill, -1).tolist()
+    least, most = act_limits(config)
+
+    async def bench(ctx):
+        rng = random.Random(seed)
+        addresses = [0] * (ACT_LATENCY - 1)
+        while running():
+            *_, address = await ctx.tick().sample(dut.act_address)
+            addresses.append(address)
+            address = addresses.pop(0)
+            noise = [rng.randint(least, most) for _ in words[0]]
+            ctx.set(dut.i_act, words[address] if address < len(words) else noise)
+
+    return bench
+
+
+def signed_sums(sums: Any, negative: int, rows: int) -> list[int]:
+    """An engine's sums, those of the rows in ``negative`` negated."""
+    return [-x if negative >> n % rows & 1 else x for n, x in enumerate(plain(sums))]
+
+
+def weight_words(config: AcceleratorConfig, trits: np.ndarray) -> list[int]:
+    """The weight words of int8 [out, in]."""
+    image, size = pack_weights(config, trits), config.word_bytes
+    return [int.from_bytes(image[at : at + size], "little") for at in range(0, len(image), size)]
+
+
+def run_words(
+    config: AcceleratorConfig, tiles: list[list[int]], acts: np.ndarray
+) -> list[list[int]]:
+    """The sums of an engine's words, tile by tile, each of them as early as may be."""
+    dut = create_engine(config)
+    total = sum(map(len, tiles))
+    taken: list[int] = []
+    sums: list[list[int]] = []
+    cycle = [0]
+
+    async def watch(ctx):
+        while len(sums) < total:
+            *_, payload, negative = await ctx.tick().sample(dut.o_sums, dut.o_negative)
+            if cycle[0] - config.engine_latency in taken[len(sums) : len(sums) + 1]:
+                sums.append(signed_sums(payload, negative, config.rows))
+            cycle[0] += 1
+
+    async def bench(ctx):
+        ctx.set(dut.i_start, 1)
+        await ctx.tick()
+        ctx.set(dut.i_start, 0)
+        ctx.set(dut.i_more, 1)
+        for left, words in zip(reversed(range(len(tiles))), tiles, strict=True):
+            while not ctx.get(dut.ready):
+                await ctx.tick()
+            for number, word in enumerate(words):
+                ctx.set(dut.i_word, word)
+                ctx.set(dut.i_valid, 1)
+                ctx.set(dut.i_swap, number == 0)
+                ctx.set(dut.i_last, number == len(words) - 1)
+                taken.append(cycle[0])
+                await ctx.tick()
+                ctx.set(dut.i_more, left > 0)
+            ctx.set(dut.i_valid, 0)
+            ctx.set(dut.i_swap, 0)
+            ctx.set(dut.i_last, 0)
+
+    serving = activations(dut, config, acts, lambda: len(sums) < total)
+    simulate(dut, watch, serving, bench, deadline_cycles=40_000)
+    return sums
+
+
 def check_engine(config: AcceleratorConfig, *, groups: int, idle: float, seed: int) -> None:
     """The contract of ``tritloom.rtl.engine``: exact sums in order, at the promised cycles."""
     rng = np.random.default_rng(seed)
     chance = random.Random(seed)
     tiles = 4
-    trits = rng.integers(-1, 2, (groups * config.rows, tiles * config.lanes)).astype(np.int8)
-    codes = rng.integers(-128, 128, (config.tokens, tiles * config.lanes)).astype(np.int8)
+    trits = random_trits(config, rng, (groups * config.rows, tiles * config.lanes))
+    codes = random_codes(config, rng, (config.tokens, tiles * config.lanes))
     # The first tiles have the extreme sums of both signs.
     trits[: config.rows, : config.lanes] = -1
     trits[config.rows : 2 * config.rows, : config.lanes] = 1
     trits[: config.rows, config.lanes : 2 * config.lanes] = 1
-    codes[:, : 2 * config.lanes] = -128
-    image = pack_weights(config, trits)
-    size = config.word_bytes
-    words = [int.from_bytes(image[k : k + size], "little") for k in range(0, len(image), size)]
+    codes[:, : 2 * config.lanes] = act_limits(config)[0]
+    words = weight_words(config, trits)
     products = np.einsum(
         "grtl,ktl->tgkr",
         trits.reshape(groups, config.rows, tiles, config.lanes).astype(np.int64),
         codes.reshape(config.tokens, tiles, config.lanes).astype(np.int64),
     ).reshape(tiles * groups, config.tokens * config.rows)
-    transfers = codes.reshape(config.tokens, -1, config.fill).transpose(1, 0, 2)
 
     dut = create_engine(config)
-    loads: list[int] = []
     readies: list[int] = []
     firsts: list[int] = []
     taken: list[int] = []
-    sums: list[tuple[int, list[int]]] = []
+    sums: list[list[int]] = []
     cycle = [0]
 
     async def watch(ctx):
         ready_before = 0
         while len(sums) < len(words):
-            *_, valid, payload, load, ready = await ctx.tick().sample(
-                dut.o_valid, dut.o_sums, dut.i_act.valid & dut.i_act.ready, dut.ready
+            *_, payload, negative, ready = await ctx.tick().sample(
+                dut.o_sums, dut.o_negative, dut.ready
             )
-            if valid:
-                sums.append((cycle[0], plain(payload)))
-            if load:
-                loads.append(cycle[0])
+            if cycle[0] - config.engine_latency in taken[len(sums) : len(sums) + 1]:
+                sums.append(signed_sums(payload, negative, config.rows))
             if ready and not ready_before:
                 readies.append(cycle[0])
             ready_before = ready
             cycle[0] += 1
 
     async def weights(ctx):
+        ctx.set(dut.i_start, 1)
+        await ctx.tick()
+        ctx.set(dut.i_start, 0)
+        ctx.set(dut.i_more, 1)
         for tile in range(tiles):
             if idle and tile:
                 for _ in range(chance.randrange(4)):
@@ -184,24 +282,112 @@ def check_engine(config: AcceleratorConfig, *, groups: int, idle: float, seed: i
                 ctx.set(dut.i_word, words[tile * groups + group])
                 ctx.set(dut.i_valid, 1)
                 ctx.set(dut.i_swap, group == 0)
+                ctx.set(dut.i_last, group == groups - 1)
                 taken.append(cycle[0])
                 if group == 0:
                     firsts.append(cycle[0])
                 await ctx.tick()
                 ctx.set(dut.i_valid, 0)
                 ctx.set(dut.i_swap, 0)
+                ctx.set(dut.i_last, 0)
+                ctx.set(dut.i_more, tile + 1 < tiles)
 
     # The watch is first, so that in all of them a cycle has the same number.
-    activations = source(dut.i_act, transfers.reshape(len(transfers), -1).tolist())
-    simulate(dut, watch, activations, weights)
-    assert [total for _, total in sums] == products.tolist()
-    latencies = {after - before for before, (after, _) in zip(taken, sums, strict=True)}
-    assert latencies == {config.engine_latency}
+    serving = activations(dut, config, codes, lambda: len(sums) < len(words), seed)
+    simulate(dut, watch, serving, weights)
+    assert sums == products.tolist()
     facts = engines[config.engine]
-    assert readies[0] - loads[0] == facts.fill_cycles(config)
+    assert readies[0] == facts.fill_cycles(config)
     if not idle:
         gaps = {after - before for before, after in pairwise(firsts)}
-        assert gaps == {max(groups, facts.tile_cycles(config))}
+        reload = facts.reload_cycles(config)
+        least = groups - 1 + reload if reload else groups
+        assert gaps == {max(least, facts.tile_cycles(config))}
+
+
+def loads_of(config: AcceleratorConfig, codes: np.ndarray) -> list[dict[str, int]]:
+    """Activations int8 [tokens, in] as the activation buffer's words."""
+    mask, bits = (1 << config.act_bits) - 1, config.act_bits
+    return [
+        {
+            "token": token,
+            "address": address,
+            "word": sum((code & mask) << bits * n for n, code in enumerate(word)),
+        }
+        for token, words in enumerate(codes.reshape(config.tokens, -1, config.fill).tolist())
+        for address, word in enumerate(words)
+    ]
+
+
+async def run_layer(
+    ctx: Any, dut: Any, words: list[int], idle: float, seed: int
+) -> tuple[int, int]:
+    """Feed a ``Core`` the words of a run: its cycles until ``done``, and those that stalled."""
+    chance = random.Random(seed)
+    cycles = stalled = sent = 0
+    offered = False
+    while True:
+        offered = sent < len(words) and (offered or chance.random() >= idle)
+        ctx.set(dut.i_word.valid, offered)
+        if offered:
+            ctx.set(dut.i_word.payload, words[sent])
+        *_, ready, done, stall, free = await ctx.tick().sample(
+            dut.i_word.ready, dut.done, dut.stall, dut.i_run.ready
+        )
+        assert not free
+        assert stall == (ready and not offered)
+        stalled += stall
+        cycles += 1
+        if offered and ready:
+            sent += 1
+            offered = False
+        if done:
+            assert sent == len(words)
+            return cycles, stalled
+
+
+def run_core(
+    config: AcceleratorConfig,
+    shapes: Sequence[LayerShape],
+    *,
+    idle: float = 0.0,
+    pause: float = 0.0,
+    seed: int = 0,
+) -> tuple[list[int], list[int]]:
+    """Random layers on a ``Core``, every third extreme: exact; each one's cycles and stalls."""
+    rng = np.random.default_rng(seed)
+    dut = Core(config)
+    took: list[int] = []
+    stalls: list[int] = []
+
+    async def bench(ctx):
+        for number, shape in enumerate(shapes):
+            size = (shape.groups * config.rows, shape.tiles * config.lanes)
+            trits = random_trits(config, rng, size)
+            codes = random_codes(config, rng, (config.tokens, size[1]))
+            if number % 3 == 0:
+                trits[:], codes[:] = -1, act_limits(config)[0]
+            loads = loads_of(config, codes)
+            random.Random(number).shuffle(loads)
+            await source(dut.i_load, loads, idle, number)(ctx)
+            ctx.set(dut.i_run.payload, {"tiles": shape.tiles, "groups": shape.groups})
+            ctx.set(dut.i_run.valid, 1)
+            await ctx.tick().until(dut.i_run.ready)
+            ctx.set(dut.i_run.valid, 0)
+            words = weight_words(config, trits)
+            cycles, stalled = await run_layer(ctx, dut, words, idle, number)
+            took.append(cycles)
+            stalls.append(stalled)
+            totals: list[list[int]] = []
+            for group in range(shape.groups):
+                await source(dut.i_fetch, [group], idle, group)(ctx)
+                await sink(dut.o, group + 1, totals, pause, group)(ctx)
+            found = np.array(totals).reshape(shape.groups, config.tokens, config.rows)
+            expected = codes.astype(np.int64) @ trits.T
+            assert (found.transpose(1, 0, 2).reshape(config.tokens, -1) == expected).all()
+
+    simulate(dut, bench)
+    return took, stalls
 
 
 def check_memory(
@@ -295,7 +481,7 @@ class Traffic:
         """Words of random trits, extreme ones among them."""
         config = self.config
         generator = np.random.default_rng(self._rng.getrandbits(32))
-        trits = generator.integers(-1, 2, (words * config.rows, config.lanes)).astype(np.int8)
+        trits = random_trits(config, generator, (words * config.rows, config.lanes))
         for row in trits:
             if self._rng.random() < 0.3:
                 row[:] = self._rng.choice((-1, 1))

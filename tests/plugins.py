@@ -6,12 +6,12 @@ Nothing outside this file knows them. Importing it registers them; ``register`` 
 from itertools import pairwise
 
 import numpy as np
-from amaranth.hdl import Array, Cat, Const, Module, Mux, Shape, Signal, signed
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Shape, Signal, Value, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import connect, flipped
 
 from tritloom.rtl.config import AcceleratorConfig
-from tritloom.rtl.engine import engine_members
+from tritloom.rtl.engine import ACT_LATENCY, engine_members
 from tritloom.rtl.errors import InputError
 from tritloom.rtl.memory import BlockRamMemory, memory_members
 from tritloom.rtl.packing import Codes, Encoding, Trits, encodings
@@ -40,18 +40,22 @@ def decode(codes: Codes) -> Trits:
 
 
 class SignedEngine(wiring.Component):
-    """Looks up each code's trits and adds all terms at once; one activation transfer in two cycles.
+    """Looks up each code's trits and adds all terms at once; reads a word in every other cycle.
 
-    The contract is in ``tritloom.rtl.engine``.
+    A row's signs are used as they differ from its first code's, which is the row's. The codes of a
+    row all take turns. The contract is in ``tritloom.rtl.engine``.
     """
 
-    i_act: stream.Interface
+    i_start: Signal
+    i_more: Signal
+    act_address: Signal
+    i_act: data.View
     ready: Signal
     i_word: Signal
     i_valid: Signal
     i_swap: Signal
     o_sums: data.View
-    o_valid: Signal
+    o_negative: Signal
 
     def __init__(self, config: AcceleratorConfig) -> None:
         self.config = config
@@ -60,55 +64,64 @@ class SignedEngine(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         config = self.config
-        transfers = config.lanes // config.fill
+        reads = config.lanes // config.fill
         act = signed(config.act_bits)
         tile = data.ArrayLayout(act, config.tokens * config.lanes)
         loaded, current = Signal(tile), Signal(tile)
-        position, pause = Signal(range(transfers + 1)), Signal()
+        asked, came = Signal(range(reads + 1)), Signal(range(reads + 1))
+        asks = [Signal(name=f"asks_{n}") for n in range(ACT_LATENCY + 1)]
         m.d.comb += [
-            self.ready.eq(position == transfers),
-            self.i_act.ready.eq(~self.ready & ~pause),
+            asks[0].eq(self.i_more & (asked != reads) & ~asks[1]),
+            self.ready.eq(came == reads),
         ]
-        m.d.sync += pause.eq(0)
-        with m.If(self.i_act.valid & self.i_act.ready):
-            m.d.sync += [position.eq(position + 1), pause.eq(1)]
-            for step in range(transfers):
-                with m.If(position == step):
+        m.d.sync += [late.eq(early) for early, late in pairwise(asks)]
+        with m.If(asks[0]):
+            m.d.sync += [self.act_address.eq(self.act_address + 1), asked.eq(asked + 1)]
+        with m.If(self.i_start):
+            m.d.sync += self.act_address.eq(0)
+        with m.If(asks[ACT_LATENCY]):
+            m.d.sync += came.eq(came + 1)
+            for step in range(reads):
+                with m.If(came == step):
                     for token in range(config.tokens):
                         for k in range(config.fill):
                             lane = token * config.lanes + step * config.fill + k
-                            source = self.i_act.payload[token * config.fill + k]
-                            m.d.sync += loaded[lane].eq(source)
+                            m.d.sync += loaded[lane].eq(self.i_act[token * config.fill + k])
         with m.If(self.i_swap):
-            m.d.sync += [current.eq(loaded), position.eq(0)]
+            m.d.sync += [current.eq(loaded), asked.eq(0), came.eq(0)]
 
         word = Signal(config.word_bits)
-        valid = [self.i_valid, *(Signal(name=f"valid_{n}") for n in range(3))]
-        m.d.sync += [late.eq(early) for early, late in pairwise(valid)]
         m.d.sync += word.eq(self.i_word)
         digits = decode(np.arange(LARGEST + 1, dtype=np.uint32))
         table = Array(
             Const(sum((int(d) + 1) << 2 * k for k, d in enumerate(row))) for row in digits
         )
-        trits: list[tuple] = []
-        for n in range(config.rows * config.lanes // GROUP):
-            code = word.word_select(n, ENCODING.code_bits)
-            entry = Signal(2 * GROUP, name=f"entry_{n}")
-            m.d.comb += entry.eq(table[code[:INDEX_BITS]])
-            for k in range(GROUP):
-                digit = entry.word_select(k, 2)
-                trits.append((digit != 1, (digit == 0) ^ code[INDEX_BITS]))
-        for token in range(config.tokens):
-            for row in range(config.rows):
+        codes = config.lanes // GROUP
+        for row in range(config.rows):
+            # For each lane, whether its trit is not 0, and whether it is negative in a row that
+            # is not.
+            nonzero: list[Value] = []
+            negative: list[Value] = []
+            differs: list[Value] = [Const(0)]
+            for n in range(codes):
+                code = word.word_select(row * codes + n, ENCODING.code_bits)
+                if n:
+                    differs.append(code[INDEX_BITS] ^ differs[n & (n - 1)])
+                entry = Signal(2 * GROUP, name=f"entry_{row}_{n}")
+                m.d.comb += entry.eq(table[code[:INDEX_BITS]])
+                nonzero += [entry.word_select(k, 2) != 1 for k in range(GROUP)]
+                negative += [(entry.word_select(k, 2) == 0) ^ differs[n] for k in range(GROUP)]
+            first = word[row * codes * ENCODING.code_bits + INDEX_BITS]
+            late = Signal(name=f"negative_{row}")
+            m.d.sync += [late.eq(first), self.o_negative[row].eq(late)]
+            for token in range(config.tokens):
                 terms = []
-                for lane in range(config.lanes):
-                    nonzero, negative = trits[row * config.lanes + lane]
-                    x = current[token * config.lanes + lane]
-                    term = Signal(signed(config.act_bits + 1), name=f"term_{token}_{row}_{lane}")
-                    m.d.sync += term.eq(Mux(nonzero, Mux(negative, -x, x), 0))
+                for n in range(config.lanes):
+                    x = current[token * config.lanes + n % GROUP * codes + n // GROUP]
+                    term = Signal(signed(config.act_bits + 1), name=f"term_{token}_{row}_{n}")
+                    m.d.sync += term.eq(Mux(nonzero[n], Mux(negative[n], -x, x), 0))
                     terms.append(term)
                 m.d.sync += self.o_sums[token * config.rows + row].eq(sum(terms))
-        m.d.comb += self.o_valid.eq(valid[-1])
         return m
 
 
@@ -174,15 +187,21 @@ class LateMemory(wiring.Component):
 
 
 ENCODING = Encoding(
-    name="test-signed", group=GROUP, code_bits=INDEX_BITS + 1, encode=encode, decode=decode
+    name="test-signed",
+    group=GROUP,
+    code_bits=INDEX_BITS + 1,
+    encode=encode,
+    decode=decode,
+    signed=True,
 )
 ENGINE = Engine(
     name="test-signed",
     component=f"{__name__}:SignedEngine",
     encodings=(ENCODING.name,),
     latency=lambda config: 3,
-    fill_cycles=lambda config: 2 * (config.lanes // config.fill) - 1,
-    tile_cycles=lambda config: 2 * (config.lanes // config.fill),
+    fill_cycles=lambda config: 2 * (config.lanes // config.fill) + ACT_LATENCY,
+    tile_cycles=lambda config: 2 * (config.lanes // config.fill) + ACT_LATENCY,
+    code_stride=lambda config: config.lanes // GROUP,
 )
 STALLING = Memory(name="test-stalling", component=f"{__name__}:StallingMemory", latency=None)
 LATE = Memory(

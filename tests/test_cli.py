@@ -50,14 +50,17 @@ class TestHelp:
         assert (status, err) == (0, "")
         assert "tritloom generate --board ulx3s-85f -o" in out
         for command in (
-            *("build", "flash", "devices"),
+            *("bench", "build", "flash", "devices"),
             *("generate", "verify", "run", "info", "boards"),
         ):
             assert f"\n    {command} " in out
 
-    @pytest.mark.parametrize("command", ["build", "flash", "generate", "verify", "run", "info"])
+    @pytest.mark.parametrize(
+        "command",
+        ["build", "flash", "generate", "verify", "run", "info", "bench engine", "bench report"],
+    )
     def test_command(self, run, command):
-        status, out, err = run(command, "--help")
+        status, out, err = run(*command.split(), "--help")
         assert (status, err) == (0, "")
         assert f"examples:\n  tritloom {command}" in out
 

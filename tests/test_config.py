@@ -7,7 +7,13 @@ import pytest
 
 from tests import plugins
 from tests.bench import Traffic, assert_answers, run_packets
-from tritloom.rtl.config import PARTIAL_SUM_CYCLES, TINY, AcceleratorConfig
+from tritloom.rtl.config import (
+    ACT_LATENCY,
+    PARTIAL_SUM_CYCLES,
+    PARTIAL_SUM_READ_CYCLES,
+    TINY,
+    AcceleratorConfig,
+)
 from tritloom.rtl.errors import ConfigError, TritloomError
 from tritloom.rtl.packing import LayerShape
 from tritloom.rtl.plugins import engines, memories
@@ -30,6 +36,7 @@ OTHER: dict = {
     "max_out_features": 24,
     "tokens": 2,
     "fill": 5,
+    "act_bits": 4,
     "memory": "test-stalling",
     "max_layers": 7,
     "packet_bytes": 512,
@@ -82,11 +89,13 @@ REFUSED = [
     ({"fill": 20}, "fill must divide lanes = 10, not 20"),
     ({"packet_bytes": 1000}, "packet_bytes must be a power of two, not 1000"),
     ({"slots": 3}, "slots must be a power of two, not 3"),
-    ({"act_bits": 4}, "act_bits must be 8, not 4"),
-    ({"alphabet": "binary"}, "alphabet must be ternary, not 'binary'"),
+    ({"act_bits": 5}, "act_bits must be 4 or 8, not 5"),
+    ({"act_bits": 8.0}, "act_bits must be 4 or 8, not 8.0"),
+    ({"alphabet": "binary"}, "alphabet of the base3x5 encoding must be ternary, not 'binary'"),
+    ({"encoding": "sign2"}, "alphabet of the sign2 encoding must be binary, not 'ternary'"),
     (
         {"encoding": "test-signed"},
-        "encoding of the select engine must be one of base3x5, not 'test-signed'",
+        "encoding of the select engine must be one of base3x5, diff2, sign2, not 'test-signed'",
     ),
     ({"baud": 9600}, "baud is of the uart link; leave it out, not 9600"),
     ({"link": "uart", "baud": "9600"}, "baud must be an integer, not '9600'"),
@@ -122,7 +131,9 @@ def test_unknown_plugin(kind, registry):
 
 
 def test_unknown_encoding():
-    with pytest.raises(ConfigError, match=r"^encoding must be one of base3x5, .*, not 'none'$"):
+    with pytest.raises(
+        ConfigError, match=r"^encoding must be one of base3x5, diff2, .*, not 'none'$"
+    ):
         AcceleratorConfig(**LEAST, encoding="none")
 
 
@@ -193,12 +204,12 @@ def test_frozen():
 @pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(AcceleratorConfig)])
 def test_digests(name):
     """Each field changes the build digest; all but those of the link, the layout's too."""
-    if name in ("act_bits", "alphabet"):
-        return  # they have one value
     config = AcceleratorConfig(**LEAST)
     change = {name: OTHER.get(name)}
     if name == "lanes":
         change = {name: 20}
+    if name == "alphabet":
+        change = {"alphabet": "binary", "encoding": "sign2"}
     if name in ("link", "baud"):
         change = {"link": "uart", "baud": 115_200}
     if name in ("engine", "encoding"):
@@ -241,8 +252,8 @@ def test_widths(values, expected):
         assert 128 * features > (1 << bits - 2) - 1, "with no bit to spare"
 
 
-def test_partial_sum_cycles():
-    assert PARTIAL_SUM_CYCLES == 4
+def test_cycles_of_the_core():
+    assert (ACT_LATENCY, PARTIAL_SUM_READ_CYCLES, PARTIAL_SUM_CYCLES) == (3, 5, 5)
 
 
 def test_run_cycles_of_a_memory_that_stalls():
@@ -293,6 +304,25 @@ CYCLES = {
         memory_words=64,
         max_in_features=36,
         max_out_features=18,
+        packet_bytes=128,
+    ),
+    "two lanes": AcceleratorConfig(
+        lanes=2,
+        rows=2,
+        encoding="diff2",
+        memory_words=64,
+        max_in_features=8,
+        max_out_features=40,
+        packet_bytes=128,
+    ),
+    "tables": AcceleratorConfig(
+        lanes=12,
+        rows=2,
+        engine="table",
+        encoding="sym6x10",
+        memory_words=64,
+        max_in_features=24,
+        max_out_features=40,
         packet_bytes=128,
     ),
     "other engine, fill 6": AcceleratorConfig(

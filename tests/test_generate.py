@@ -311,6 +311,26 @@ class TestManifest:
         assert pack_weights(TINY, trits)[0] == told["example"]["code"]
         assert set(trits[0].tolist()) == {-1, 0, 1}
         assert encodings["base3x5"].name == told["encoding"]
+        assert (told["code_stride"], told["signed"]) == (1, False)
+
+    def test_weights_that_take_turns(self):
+        """With the manifest alone: inputs of a code are apart, signs relative to another's."""
+        config = replace(TINY, lanes=24, engine="table", encoding="sym6x10", fill=2)
+        told = describe(config)["weights"]
+        assert (told["code_stride"], told["signed"], told["codes_per_word"]) == (2, True, 8)
+        assert any("relative" in rule for rule in told["encoding_rules"])
+        word = np.zeros(
+            (2, 2, 6, 2), np.int8
+        )  # rows, parts, trits of a code, codes that take turns
+        word[0, 1, :, 0] = np.array(told["example"]["trits"])
+        word[0, 1, :, 1] = -word[0, 1, :, 0]
+        number = int.from_bytes(pack_weights(config, word.reshape(2, 24)), "little")
+        codes = [number >> told["code_bits"] * n & 1023 for n in range(8)]
+        example = told["example"]["code"]
+        # Code 3 is relative to code 2, which is 0.
+        assert codes == [0, example, 0, example ^ 512, 0, 0, 0, 0]
+        assert "#define TRITLOOM_CODE_STRIDE 2\n" in c_header(describe(config))
+        assert "#define TRITLOOM_CODE_SIGNED 1\n" in c_header(describe(config))
 
     def test_attribute_docs(self):
         assert attribute_docs(Status)["NO_SESSION"] == (

@@ -8,6 +8,8 @@ from tritloom.rtl.config import AcceleratorConfig
 from tritloom.rtl.errors import InputError
 from tritloom.rtl.packing import (
     BASE3X5,
+    DIFF2,
+    SYM6X10,
     LayerShape,
     encodings,
     pack_activations,
@@ -16,6 +18,7 @@ from tritloom.rtl.packing import (
     unpack_results,
     unpack_weights,
 )
+from tritloom.rtl.plugins import engines
 
 plugins.register()
 
@@ -31,6 +34,11 @@ CONFIGS = {
     "40x8": config_of(40, 8),
     "signed 6x1": config_of(6, 1, engine="test-signed", encoding="test-signed"),
     "signed 12x3": config_of(12, 3, engine="test-signed", encoding="test-signed"),
+    "pairs 2x1": config_of(2, 1, encoding="diff2"),
+    "pairs 14x3": config_of(14, 3, encoding="diff2"),
+    "tables 20x3": config_of(20, 3, engine="table", fill=2),
+    "tables 42x2": config_of(42, 2, engine="table", encoding="sym6x10", fill=7),
+    "tables 36x3": config_of(36, 3, engine="table", encoding="sym6x10", fill=2),
 }
 
 
@@ -41,14 +49,28 @@ def all_groups(group: int) -> np.ndarray:
 
 def trits_by_hand(config: AcceleratorConfig, image: bytes, row: int, column: int) -> int:
     """One trit of an image, found as the text of the module says where it is."""
-    encoding = encodings[config.encoding]
+    encoding, stride = encodings[config.encoding], engines[config.engine].code_stride(config)
     out_groups = len(image) // config.word_bytes // -(-COLUMNS[config] // config.lanes)
     word = column // config.lanes * out_groups + row // config.rows
     number = int.from_bytes(image[word * config.word_bytes :][: config.word_bytes], "little")
-    lane = column % config.lanes
-    code = row % config.rows * (config.lanes // encoding.group) + lane // encoding.group
-    bits = number >> code * encoding.code_bits & (1 << encoding.code_bits) - 1
-    return int(encoding.decode(np.array([bits], np.uint32))[0, lane % encoding.group])
+    # Of a block of group · stride inputs, stride codes take turns: they are as many blocks apart.
+    block, inside = divmod(column % config.lanes, encoding.group * stride)
+    place, turn = divmod(inside, stride)
+    codes = config.lanes // encoding.group
+    code = turn * (codes // stride) + block
+    first = row % config.rows * codes
+
+    def bits_of(code: int) -> int:
+        return number >> (first + code) * encoding.code_bits & (1 << encoding.code_bits) - 1
+
+    bits = bits_of(code)
+    if encoding.signed:
+        # Its sign is the parity of those on the way to code 0, each time without the lowest one.
+        top = 1 << encoding.code_bits - 1
+        while code:
+            code &= code - 1
+            bits ^= bits_of(code) & top
+    return int(encoding.decode(np.array([bits], np.uint32))[0, place])
 
 
 COLUMNS: dict[AcceleratorConfig, int] = {}
@@ -69,8 +91,120 @@ def test_base3x5_refuses(code):
     assert str(raised.value) == message
 
 
-def test_nothing_decodes_to_nothing():
-    assert BASE3X5.decode(np.zeros(0, np.uint32)).shape == (0, 5)
+def test_sym6x10_codes():
+    """The size of Σ tᵢ·3^i, and above it whether it is negative."""
+    trits = all_groups(6)
+    numbers = (trits * 3 ** np.arange(6)).sum(-1)
+    assert numbers.tolist() == list(range(-364, 365))
+    codes = np.abs(numbers) + 512 * (numbers < 0)
+    assert SYM6X10.encode(trits).tolist() == codes.tolist()
+    assert (SYM6X10.decode(codes.astype(np.uint32)) == trits).all()
+    assert SYM6X10.encode(np.array([[1, 0, -1, 0, 0, 0]], np.int8)).tolist() == [512 + 9 - 1]
+
+
+def test_sym6x10_refuses():
+    wrong = [*range(365, 512), 512, *range(512 + 365, 1024)]
+    assert 1024 - len(wrong) == 3**6
+    for code in wrong:
+        with pytest.raises(InputError) as raised:
+            SYM6X10.decode(np.array([0, code, 1], np.uint32))
+        assert str(raised.value) == (
+            f"sym6x10 code must be a sign and a number up to 364, not {code}; repack the weights"
+        )
+
+
+def test_diff2_codes():
+    """Bits: first is 0, second is not, their signs differ, sign."""
+    codes = {
+        (0, 0): 0b0001,
+        (1, 0): 0b0000,
+        (-1, 0): 0b1000,
+        (0, 1): 0b0011,
+        (0, -1): 0b1011,
+        (1, 1): 0b0010,
+        (-1, -1): 0b1010,
+        (1, -1): 0b0110,
+        (-1, 1): 0b1110,
+    }
+    trits = np.array(list(codes), np.int8)
+    assert DIFF2.encode(trits).tolist() == list(codes.values())
+    found = DIFF2.decode(np.array(list(codes.values()), np.uint32))
+    assert found.dtype == np.int8 and (found == trits).all()
+    for code in set(range(16)) - set(codes.values()):
+        with pytest.raises(InputError) as raised:
+            DIFF2.decode(np.array([1, code], np.uint32))
+        assert str(raised.value) == f"diff2 code must not be {code}; repack the weights"
+
+
+@pytest.mark.parametrize("name", ["base3x5", "sym6x10", "diff2"])
+def test_facts_of_an_encoding(name):
+    encoding = encodings[name]
+    trits = all_groups(encoding.group)
+    codes = encoding.encode(trits)
+    assert codes.dtype == np.uint32 and codes.max() < 1 << encoding.code_bits
+    assert len(set(codes.tolist())) == 3**encoding.group
+    assert encoding.index_bits == encoding.code_bits - encoding.signed
+    if encoding.signed:  # the rest of a code and of its negative is the same
+        nonzero = trits.any(-1)
+        assert (encoding.encode(-trits)[nonzero] ^ codes[nonzero] == 1 << encoding.index_bits).all()
+        assert codes[~nonzero] < 1 << encoding.index_bits
+    # Any shape of codes.
+    shaped = trits.reshape(3, -1, encoding.group)
+    assert (encoding.decode(encoding.encode(shaped)) == shaped).all()
+    assert encoding.decode(np.zeros(0, np.uint32)).shape == (0, encoding.group)
+
+
+@pytest.mark.parametrize("codes", range(1, 18))
+def test_signs_of_a_word(codes):
+    """That of code i as it differs from code i & (i − 1)'s; the other bits stay."""
+    config = config_of(2 * codes, 2, encoding="diff2")
+    rng = np.random.default_rng(codes)
+    for _ in range(20):
+        trits = rng.integers(-1, 2, (2, 2 * codes)).astype(np.int8)
+        image = pack_weights(config, trits)
+        number = int.from_bytes(image, "little")
+        plain = DIFF2.encode(trits.reshape(2 * codes, 2)).reshape(2, codes).tolist()
+        found = [[number >> 4 * (row * codes + n) & 15 for n in range(codes)] for row in (0, 1)]
+        for had, has in zip(plain, found, strict=True):
+            assert [code & 7 for code in has] == [code & 7 for code in had]
+            assert has[0] == had[0]
+            for n in range(1, codes):
+                assert has[n] >> 3 == had[n] >> 3 ^ had[n & (n - 1)] >> 3
+        assert (unpack_weights(config, image, 2, 2 * codes) == trits).all()
+
+
+def test_codes_take_turns():
+    """Inputs of a code are `code_stride` apart: with fill 2, every other one of twelve."""
+    config = config_of(24, 1, engine="table", encoding="sym6x10", fill=2)
+    for lane in range(24):
+        trits = np.zeros((1, 24), np.int8)
+        trits[0, lane] = 1
+        number = int.from_bytes(pack_weights(config, trits), "little")
+        code = lane % 2 * 2 + lane // 12
+        assert number == 3 ** (lane % 12 // 2) << 10 * code
+
+
+@pytest.mark.parametrize(
+    ("values", "image", "message"),
+    [
+        (
+            {"lanes": 12, "engine": "table", "encoding": "sym6x10"},
+            # Code 1 is 0 and has the sign of code 0: relative to it, none; so it needs one.
+            (1 << 9 | 1).to_bytes(3, "little"),
+            "sym6x10 code must be a sign and a number up to 364, not 512; repack the weights",
+        ),
+        (
+            {"lanes": 4, "encoding": "diff2"},
+            b"\x18",
+            "diff2 code must not be 9; repack the weights",
+        ),
+    ],
+)
+def test_wrong_code_in_an_image(values, image, message):
+    config = config_of(**{"rows": 1} | values)
+    with pytest.raises(InputError) as raised:
+        unpack_weights(config, image, 1, config.lanes)
+    assert str(raised.value) == message
 
 
 @pytest.mark.parametrize("name", CONFIGS)

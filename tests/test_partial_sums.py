@@ -1,12 +1,13 @@
 """Partial sums: added up exactly at full width, groups as close as ``PARTIAL_SUM_CYCLES`` allow."""
 
 import random
+from collections import deque
 
 import numpy as np
 import pytest
 
 from tests.bench import plain, simulate
-from tritloom.rtl.config import PARTIAL_SUM_CYCLES, AcceleratorConfig
+from tritloom.rtl.config import PARTIAL_SUM_CYCLES, PARTIAL_SUM_READ_CYCLES, AcceleratorConfig
 from tritloom.rtl.partial_sums import PartialSums
 
 
@@ -21,6 +22,7 @@ def config_of(rows: int, tokens: int) -> AcceleratorConfig:
     )
 
 
+ORDER = ("valid", "first_group", "first_tile", "last")
 SHAPES = [(1, 1), (1, 2), (8, 1), (8, 2), (7, 3), (5, 4), (4, 5), (3, 12)]
 
 
@@ -47,7 +49,7 @@ async def fetch(ctx, dut, order, pause, chance):
 
 
 @pytest.mark.parametrize("pause", [0.0, 0.5, 1.0])
-@pytest.mark.parametrize("geometry", [(1, 1), (2, 3)])
+@pytest.mark.parametrize("geometry", [(1, 1), (2, 3), (3, 2)])
 def test_sums(geometry, pause):
     """One layer after the other, with and without pauses, extreme sums in all of them."""
     config = config_of(*geometry)
@@ -55,49 +57,64 @@ def test_sums(geometry, pause):
     chance = random.Random(13)
     extreme = config.lanes << config.act_bits - 1
     dut = PartialSums(config)
+    results = config.tokens * config.rows
     layers = []
     for tiles, groups in SHAPES:
-        sums = rng.integers(-extreme, extreme + 1, (tiles, groups, config.tokens * config.rows))
+        sums = rng.integers(-extreme, extreme + 1, (tiles, groups, results))
         sums[:, 0] = chance.choice((extreme, -extreme))
         layers.append(sums)
     done_after: list[int] = []
 
     async def bench(ctx):
+        coming = deque([None] * PARTIAL_SUM_READ_CYCLES)
+
+        async def step(order=None, sums=None):
+            """A cycle: what comes, and the sums of what came; noise where there is none."""
+            coming.append(sums)
+            now = coming.popleft()
+            if order is None:
+                order = {name: chance.getrandbits(1) for name in ORDER} | {"valid": 0}
+            ctx.set(dut.i_order, order)
+            negative = chance.getrandbits(config.rows)
+            signs = [1 - 2 * (negative >> row & 1) for row in range(config.rows)] * config.tokens
+            if now is None:
+                now = [chance.choice((extreme, -extreme)) for _ in signs]
+            ctx.set(dut.i_sums, (np.array(now) * signs).tolist())
+            ctx.set(dut.i_negative, negative)
+            await ctx.tick()
+
         for number, sums in enumerate(layers):
             tiles, groups, _ = sums.shape
-            ctx.set(dut.start, 1)
-            ctx.set(dut.tiles, tiles)
-            ctx.set(dut.groups, groups)
-            await ctx.tick()
-            ctx.set(dut.start, 0)
             for tile in range(tiles):
                 for group in range(groups):
                     while number % 2 and chance.random() < 0.3:
                         assert not ctx.get(dut.done)
-                        await ctx.tick()
-                    ctx.set(dut.i_sums, sums[tile, group].tolist())
-                    ctx.set(dut.i_valid, 1)
+                        await step()
+                    order = {
+                        "valid": 1,
+                        "first_group": group == 0,
+                        "first_tile": tile == 0,
+                        "last": (tile, group) == (tiles - 1, groups - 1),
+                    }
                     assert not ctx.get(dut.done)
-                    await ctx.tick()
-                    ctx.set(dut.i_valid, 0)
-                    ctx.set(dut.i_sums, [chance.choice((extreme, -extreme))] * len(sums[0, 0]))
+                    await step(order, sums[tile, group].tolist())
                 if tile < tiles - 1:
                     for _ in range(PARTIAL_SUM_CYCLES - groups):
                         assert not ctx.get(dut.done)
-                        await ctx.tick()
+                        await step()
             cycles = 1
             while not ctx.get(dut.done):
                 cycles += 1
-                await ctx.tick()
+                await step()
             done_after.append(cycles)
-            await ctx.tick()
+            await step()
             assert not ctx.get(dut.done)
             order = chance.sample(range(groups), groups)
             totals = await fetch(ctx, dut, order, pause, chance)
             assert totals == sums.sum(0)[order].tolist()
 
     simulate(dut, bench)
-    assert done_after == [PARTIAL_SUM_CYCLES - 1] * len(layers)
+    assert done_after == [PARTIAL_SUM_READ_CYCLES + 1] * len(layers)
 
 
 def test_first_read_after_done_sees_the_last_sum():
@@ -106,24 +123,21 @@ def test_first_read_after_done_sees_the_last_sum():
     received: list[list[int]] = []
 
     async def bench(ctx):
+        ctx.set(dut.i_fetch.payload, 0)
         for total in (77, -5):
-            ctx.set(dut.start, 1)
-            ctx.set(dut.tiles, 1)
-            ctx.set(dut.groups, 1)
+            ctx.set(dut.i_order, {"valid": 1, "first_group": 1, "first_tile": 1, "last": 1})
             await ctx.tick()
-            ctx.set(dut.start, 0)
+            ctx.set(dut.i_order, dict.fromkeys(ORDER, 0))
+            await ctx.tick().repeat(PARTIAL_SUM_READ_CYCLES - 1)
             ctx.set(dut.i_sums, [total])
-            ctx.set(dut.i_valid, 1)
             await ctx.tick()
-            ctx.set(dut.i_valid, 0)
+            ctx.set(dut.i_sums, [99])
             await ctx.tick().until(dut.done)
             ctx.set(dut.i_fetch.valid, 1)
             await ctx.tick().until(dut.i_fetch.ready)
             ctx.set(dut.i_fetch.valid, 0)
             ctx.set(dut.o.ready, 1)
-            *_, valid, value = await ctx.tick().sample(dut.o.valid, dut.o.payload[0])
-            assert valid
-            received.append(value)
+            received.append((await ctx.tick().sample(dut.o.payload[0]).until(dut.o.valid))[0])
             ctx.set(dut.o.ready, 0)
 
     simulate(dut, bench)

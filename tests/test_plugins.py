@@ -4,10 +4,10 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from tritloom.rtl.builtin import BRAM, SELECT
-from tritloom.rtl.config import TINY, AcceleratorConfig
+from tritloom.rtl.builtin import BRAM, SELECT, TABLE
+from tritloom.rtl.config import ACT_LATENCY, TINY, AcceleratorConfig
 from tritloom.rtl.errors import ConfigError
-from tritloom.rtl.packing import BASE3X5, encodings
+from tritloom.rtl.packing import BASE3X5, DIFF2, SIGN2, SIGN9, SYM6X10, encodings
 from tritloom.rtl.plugins import Registry, engines, load_component, memories
 
 
@@ -51,10 +51,13 @@ def test_unknown(name):
 
 
 def test_what_ships():
-    assert engines["select"] is SELECT and memories["bram"] is BRAM
-    assert encodings["base3x5"] is BASE3X5
-    assert SELECT.encodings == (BASE3X5.name,)
-    for path in (SELECT.component, BRAM.component, BASE3X5.decoder):
+    assert engines["select"] is SELECT and engines["table"] is TABLE
+    assert memories["bram"] is BRAM
+    for encoding in (BASE3X5, DIFF2, SYM6X10, SIGN2, SIGN9):
+        assert encodings[encoding.name] is encoding
+    assert SELECT.encodings == (BASE3X5.name, DIFF2.name, SIGN2.name)
+    assert TABLE.encodings == (BASE3X5.name, SYM6X10.name, SIGN9.name)
+    for path in (SELECT.component, TABLE.component, BRAM.component, BASE3X5.decoder):
         assert load_component(path).__name__ == path.partition(":")[2]
 
 
@@ -78,6 +81,6 @@ def test_component_that_is_missing(path):
 def test_cycles_of_what_ships(lanes, fill):
     config = replace(TINY, lanes=lanes, fill=fill, max_in_features=130)
     assert SELECT.latency(config) == 3 + 1 + {5: 3, 10: 4, 65: 7}[lanes]
-    assert SELECT.fill_cycles(config) == lanes // fill
-    assert SELECT.tile_cycles(config) == 3 + lanes // fill
+    assert SELECT.fill_cycles(config) == lanes // fill + ACT_LATENCY + 1
+    assert SELECT.tile_cycles(config) == 3 + lanes // fill + ACT_LATENCY
     assert BRAM.latency(config) == 4

@@ -2,46 +2,68 @@
 
 import dataclasses
 import json
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from amaranth.back import rtlil
 
-from tests.bench import Traffic, assert_answers, check_engine, run_packets, simulate
+from tests.bench import (
+    Traffic,
+    assert_answers,
+    check_engine,
+    run_packets,
+    run_words,
+    weight_words,
+)
 from tritloom.host import TernaryLayer, connect
 from tritloom.rtl.builtin import TABLE
 from tritloom.rtl.config import TINY, AcceleratorConfig
 from tritloom.rtl.engine import create_engine
 from tritloom.rtl.errors import ConfigError
-from tritloom.rtl.packing import BASE3X5, LayerShape
+from tritloom.rtl.packing import LayerShape, encodings
 from tritloom.rtl.plugins import engines, load_component
-from tritloom.rtl.table import GrayWalk, TableEngine
+from tritloom.rtl.table import TableEngine, walk
 from tritloom.rtl.top import Accelerator
 from tritloom.sim.tools import run_yosys
 
 GEOMETRIES = [
-    (5, 1, 1, 5),
-    (5, 2, 2, 5),
-    (10, 1, 1, 5),
-    (10, 2, 3, 10),
-    (15, 3, 1, 15),
-    (20, 1, 2, 10),
-    (35, 2, 1, 35),
+    ("base3x5", 5, 1, 1, 1),
+    ("base3x5", 10, 2, 2, 2),
+    ("base3x5", 15, 3, 1, 3),
+    ("base3x5", 20, 1, 3, 2),
+    ("base3x5", 35, 2, 1, 7),
+    ("sym6x10", 6, 2, 2, 1),
+    ("sym6x10", 12, 1, 3, 1),
+    ("sym6x10", 18, 3, 1, 3),
+    ("sym6x10", 42, 1, 1, 7),
 ]
-LATENCIES = {5: 3, 10: 4, 15: 5, 20: 5, 35: 6, 80: 7}
+ENCODINGS = ("base3x5", "sym6x10")
+ENTRIES = {"base3x5": 248, "sym6x10": 365}
+"""Steps in which a table is written: sym6x10 writes each entry once, base3x5 five again."""
+WAY = 10
+"""Cycles of the last entry's way into its table, and of the beginning."""
+LATENCIES = {1: 6, 2: 7, 3: 8, 4: 8, 16: 10}
+"""By codes of a row."""
 
 
-def config_of(lanes: int, rows: int, tokens: int, fill: int) -> AcceleratorConfig:
+def config_of(encoding: str, lanes: int, rows: int, tokens: int, fill: int) -> AcceleratorConfig:
     return AcceleratorConfig(
         lanes=lanes,
         rows=rows,
         tokens=tokens,
         fill=fill,
         engine="table",
+        encoding=encoding,
         memory_words=16,
         max_in_features=4 * lanes,
         max_out_features=8,
     )
+
+
+def all_groups(group: int) -> np.ndarray:
+    digits = np.arange(3**group)[:, None] // 3 ** np.arange(group) % 3
+    return (digits - 1).astype(np.int8)
 
 
 def test_what_ships():
@@ -49,57 +71,49 @@ def test_what_ships():
     assert load_component(TABLE.component) is TableEngine
 
 
-@pytest.mark.parametrize("fill", [1, 2, 4])
-def test_fill_of_parts_of_a_code(fill):
+@pytest.mark.parametrize(
+    ("encoding", "lanes", "group", "fill"),
+    [("base3x5", 20, 5, 5), ("base3x5", 40, 5, 5), ("sym6x10", 24, 6, 3), ("sym6x10", 60, 6, 4)],
+)
+def test_fill_that_does_not_divide(encoding, lanes, group, fill):
     with pytest.raises(ConfigError) as raised:
-        config_of(20, 1, 1, fill)
-    message = f"fill of the table engine must be a multiple of 5, not {fill}"
+        config_of(encoding, lanes, 1, 1, fill)
+    codes = lanes // group
+    message = f"fill of the table engine must divide lanes / {group} = {codes}, not {fill}"
     assert str(raised.value) == message
 
 
-@pytest.mark.parametrize(("lanes", "fill"), [(5, 5), (10, 5), (15, 15), (20, 10), (80, 5)])
-def test_cycles(lanes, fill):
-    config = config_of(lanes, 1, 1, fill)
-    assert config.engine_latency == LATENCIES[lanes]
-    assert TABLE.fill_cycles(config) == 243 * (lanes // fill) + 3
-    assert TABLE.tile_cycles(config) == 243 * (lanes // fill) + 4
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize(("codes", "fill"), [(1, 1), (2, 1), (3, 3), (4, 2), (16, 4)])
+def test_cycles(encoding, codes, fill):
+    group = encodings[encoding].group
+    config = config_of(encoding, codes * group, 1, 1, fill)
+    assert config.engine_latency == LATENCIES[codes]
+    assert TABLE.fill_cycles(config) == ENTRIES[encoding] * (codes // fill) + WAY
+    assert TABLE.tile_cycles(config) == ENTRIES[encoding] * (codes // fill) + WAY + 1
+    assert TABLE.code_stride(config) == fill
 
 
-@pytest.mark.parametrize("group", [1, 2, 5, 6])
-def test_walk(group):
-    """Each code comes once; trits and number follow the digit and its step."""
-    dut = GrayWalk(group)
-    codes: list[int] = []
-    lasts: list[int] = []
-
-    async def bench(ctx):
-        for again in (0, 1, 1, 0):
-            if not again:
-                await ctx.tick().repeat(3)
-                ctx.set(dut.start, 1)
-                *_, active = await ctx.tick().sample(dut.active)
-                assert not active
-            trits = [0] * group
-            for entry in range(3**group):
-                ctx.set(dut.start, entry == 3**group - 1 and len(codes) // 3**group in (0, 1))
-                *_, active, first, last, changed, double = await ctx.tick().sample(
-                    dut.active, dut.first, dut.last, dut.changed, dut.double
-                )
-                assert active and first == (entry == 0)
-                if not first:
-                    assert changed.bit_count() == 1
-                    trits[changed.bit_length() - 1] += -2 if double else 1
-                assert set(trits) <= {-1, 0, 1}
-                codes.append(sum((trit + 1) * 3**k for k, trit in enumerate(trits)))
-                lasts.append(last)
-        *_, active = await ctx.tick().sample(dut.active)
-        assert not active
-
-    simulate(dut, bench)
-    for walk in range(4):
-        found = slice(walk * 3**group, (walk + 1) * 3**group)
-        assert sorted(codes[found]) == list(range(3**group))
-        assert lasts[found] == [0] * (3**group - 1) + [1]
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("group", [1, 2, 3, 5, 6])
+def test_walk(group, half):
+    path = walk(group, half)
+    assert path[0] == (0,) * group
+    for before, after in pairwise(path):
+        assert sorted(abs(b - a) for a, b in zip(before, after, strict=True)) == [
+            *[0] * (group - 1),
+            1,
+        ]
+    every = {tuple(trits) for trits in all_groups(group).tolist()}
+    if half:
+        # Each once, and of each and its negative just the one that sym6x10 calls positive.
+        assert len(path) == len(set(path)) == 3**group // 2 + 1
+        numbers = [sum(trit * 3**k for k, trit in enumerate(trits)) for trits in path]
+        assert sorted(numbers) == list(range(3**group // 2 + 1))
+    else:
+        # All, the last 3^group each once: those before are written again.
+        assert len(path) == 3**group + group
+        assert set(path) == set(path[group:]) == every
 
 
 @pytest.mark.parametrize("groups", [1, 2, 5])
@@ -109,118 +123,90 @@ def test_engine(geometry, idle, groups):
     check_engine(config_of(*geometry), groups=groups, idle=idle, seed=GEOMETRIES.index(geometry))
 
 
-@pytest.mark.parametrize("groups", [246, 247, 248, 300])
-def test_words_hide_the_filling(groups):
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("more", [-1, 0, 1, 40])
+def test_words_hide_the_filling(encoding, more):
     """Around the cycles of a fill: the next tile may begin at once, or waits the rest."""
-    check_engine(
-        dataclasses.replace(config_of(5, 1, 1, 5), max_out_features=groups),
-        groups=groups,
-        idle=0.0,
-        seed=groups,
-    )
+    config = config_of(encoding, encodings[encoding].group, 1, 1, 1)
+    groups = TABLE.tile_cycles(config) + more
+    config = dataclasses.replace(config, max_out_features=groups)
+    check_engine(config, groups=groups, idle=0.0, seed=groups)
 
 
-@pytest.mark.parametrize("fill", [5, 10])
-def test_every_entry(fill):
+@pytest.mark.parametrize(
+    ("encoding", "fill"), [("base3x5", 1), ("base3x5", 2), ("sym6x10", 1), ("sym6x10", 2)]
+)
+def test_every_entry(encoding, fill):
     """All codes of a tile while the next is filled: extremes, single activations, random ones."""
-    config = config_of(10, 2, 2, fill)
-    dut = create_engine(config)
+    group = encodings[encoding].group
+    lanes, count = 2 * group, 3**group
+    config = dataclasses.replace(config_of(encoding, lanes, 2, 2, fill), max_in_features=20 * lanes)
     rng = np.random.default_rng(24)
-    tiles = [np.full((2, 10), value) for value in (-128, 127, 0)]
-    tiles += [np.eye(10, dtype=int)[[k, 9 - k]] * -128 for k in range(10)]
-    tiles += [rng.integers(-128, 128, (2, 10)) for _ in range(6)]
-    trits = BASE3X5.decode(np.arange(243, dtype=np.uint32)).astype(int)
+    tiles = [np.full((2, lanes), value) for value in (-128, 127, 0)]
+    tiles += [np.eye(lanes, dtype=int)[[k, lanes - 1 - k]] * -128 for k in range(lanes)]
+    tiles += [rng.integers(-128, 128, (2, lanes)) for _ in range(3)]
     # Each port sees every code: those of row 0 rise in one group and fall in the other.
-    codes = [(n, 242 - n, (7 * n + 3) % 243, (5 * n) % 243) for n in range(243)]
-    found: list[list[int]] = []
-
-    async def load(ctx):
-        ctx.set(dut.i_act.valid, 1)
-        for tile in tiles:
-            for part in np.split(tile, 10 // fill, axis=1):
-                ctx.set(dut.i_act.payload, part.reshape(-1).tolist())
-                await ctx.tick().until(dut.i_act.ready)
-        ctx.set(dut.i_act.valid, 0)
-
-    async def words(ctx):
-        for _ in tiles:
-            while not ctx.get(dut.ready):
-                await ctx.tick()
-            for n, word in enumerate(codes):
-                ctx.set(dut.i_word, int.from_bytes(bytes(word), "little"))
-                ctx.set(dut.i_valid, 1)
-                ctx.set(dut.i_swap, n == 0)
-                await ctx.tick()
-            ctx.set(dut.i_valid, 0)
-            ctx.set(dut.i_swap, 0)
-
-    async def watch(ctx):
-        while len(found) < len(tiles) * len(codes):
-            *_, valid, sums = await ctx.tick().sample(dut.o_valid, dut.o_sums)
-            if valid:
-                found.append([sums[k] for k in range(4)])
-
-    simulate(dut, load, words, watch)
-    rows = trits[np.array(codes)].reshape(-1, 2, 10)
-    expected = np.einsum("ktl,nrl->knrt", np.array(tiles), rows).transpose(0, 1, 3, 2)
+    n = np.arange(count)
+    codes = np.stack([n, count - 1 - n, (7 * n + 3) % count, 5 * n % count], axis=-1)
+    rows = all_groups(group)[codes].reshape(count, 2, 2, group)
+    # Inputs of codes that are written at once take turns.
+    rows = rows.transpose(0, 1, 3, 2) if fill == 2 else rows
+    rows = rows.reshape(count, 2, lanes)
+    words = weight_words(config, rows.reshape(count * 2, lanes))
+    acts = np.concatenate(tiles, axis=1).astype(np.int8)
+    found = run_words(config, [words] * len(tiles), acts)
+    expected = np.einsum("ktl,nrl->kntr", np.array(tiles), rows.astype(int))
     assert found == expected.reshape(-1, 4).tolist()
 
 
-def test_words_before_a_swap_keep_their_tile():
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_words_before_a_swap_keep_their_tile(encoding):
     """The last word of a tile, just before the first of the next one, and that filled at once."""
-    config = config_of(5, 1, 1, 5)
-    dut = create_engine(config)
-    ones = sum(2 * 3**k for k in range(5))
-    sums: list[int] = []
-
-    async def load(ctx):
-        for tile in range(1, 6):
-            ctx.set(dut.i_act.payload, [tile] * 5)
-            ctx.set(dut.i_act.valid, 1)
-            await ctx.tick().until(dut.i_act.ready)
-        ctx.set(dut.i_act.valid, 0)
-
-    async def bench(ctx):
-        ctx.set(dut.i_word, ones)
-        for _ in range(5):
-            # Words of the tile before come until the very cycle before the next.
-            while not ctx.get(dut.ready):
-                await ctx.tick()
-            ctx.set(dut.i_valid, 1)
-            ctx.set(dut.i_swap, 1)
-            await ctx.tick()
-            ctx.set(dut.i_swap, 0)
-        await ctx.tick()
-        ctx.set(dut.i_valid, 0)
-
-    async def watch(ctx):
-        while not sums or sums[-1] < 25 or len(sums) < 4 * 247 + 2:
-            *_, valid, total = await ctx.tick().sample(dut.o_valid, dut.o_sums[0])
-            sums.extend([total] * valid)
-
-    simulate(dut, load, bench, watch)
-    assert sums == [5] * 247 + [10] * 247 + [15] * 247 + [20] * 247 + [25] * 2
+    group = encodings[encoding].group
+    config = config_of(encoding, group, 1, 1, 1)
+    words = weight_words(config, np.ones((TABLE.tile_cycles(config), group), np.int8))
+    acts = np.repeat(np.arange(1, 6, dtype=np.int8), group)[None]
+    found = run_words(config, [words] * 5, acts)
+    assert found == [[tile * group] for tile in range(1, 6) for _ in words]
 
 
 CONFIGS = {
-    "tiny": dataclasses.replace(TINY, engine="table", fill=5),
+    "tiny": dataclasses.replace(TINY, engine="table"),
+    "six": dataclasses.replace(TINY, lanes=6, engine="table", encoding="sym6x10"),
     "20 x 3, two tokens": AcceleratorConfig(
         lanes=20,
         rows=3,
         tokens=2,
-        fill=10,
+        fill=4,
         engine="table",
-        memory_words=600,
+        memory_words=1320,
         max_in_features=90,
-        max_out_features=300,
+        max_out_features=780,
+        max_layers=5,
+        packet_bytes=256,
+        slots=4,
+    ),
+    "24 x 2, three tokens": AcceleratorConfig(
+        lanes=24,
+        rows=2,
+        tokens=3,
+        fill=4,
+        engine="table",
+        encoding="sym6x10",
+        memory_words=1600,
+        max_in_features=90,
+        max_out_features=760,
         max_layers=5,
         packet_bytes=256,
         slots=4,
     ),
 }
-"""The second has layers with more words a tile than a fill takes."""
+"""The last two have layers with more words a tile than a fill takes."""
 
-COMPILED = ["tiny", pytest.param("20 x 3, two tokens", marks=pytest.mark.slow)]
+COMPILED = [
+    *("tiny", "six"),
+    *(pytest.param(name, marks=pytest.mark.slow) for name in list(CONFIGS)[2:]),
+]
 
 
 @pytest.mark.parametrize(("idle", "pause"), [(0.0, 0.0), (0.4, 0.4)])
@@ -280,14 +266,22 @@ def test_verilog(name, tmp_path):
 
 @pytest.mark.sim
 @pytest.mark.parametrize(
-    ("family", "cell", "tokens", "cells"),
-    [("ecp5", "DP16KD", 1, 1), ("ecp5", "DP16KD", 3, 1), ("ice40", "SB_RAM40_4K", 1, 2)],
+    ("encoding", "family", "cell", "tokens", "cells", "steps"),
+    [
+        ("base3x5", "ecp5", "DP16KD", 1, 1, 1),
+        ("base3x5", "ecp5", "DP16KD", 3, 1, 1),
+        ("sym6x10", "ecp5", "DP16KD", 1, 1, 1),
+        ("sym6x10", "ecp5", "DP16KD", 2, 2, 1),
+        ("base3x5", "ice40", "SB_RAM40_4K", 1, 2, 1),
+        ("sym6x10", "ice40", "SB_RAM40_4K", 1, 3, 2),
+    ],
 )
-def test_tables_are_block_ram(family, cell, tokens, cells, tmp_path):
+def test_tables_are_block_ram(encoding, family, cell, tokens, cells, steps, tmp_path):
     """Nothing but what it is made of: no distributed RAM, no logic for reads of what is written."""
+    codes = 4
 
     def mapped(rows):
-        config = config_of(20, rows, tokens, 10)
+        config = config_of(encoding, codes * encodings[encoding].group, rows, tokens, 2)
         (tmp_path / "in.il").write_text(rtlil.convert(create_engine(config), emit_src=False))
         steps = f"synth_{family} -top top -run begin:map_gates; tee -q -o out.json stat -json"
         run_yosys(["-q", "-p", f"read_rtlil in.il; {steps}"], tmp_path)
@@ -295,9 +289,10 @@ def test_tables_are_block_ram(family, cell, tokens, cells, tmp_path):
         return stat["num_cells_by_type"]
 
     one, three = mapped(1), mapped(3)
-    groups = 20 // 5
-    assert (one[cell], three[cell]) == (groups * cells, 3 * groups * cells)
+    assert (one[cell], three[cell]) == (codes * cells + steps, 3 * codes * cells + steps)
     for counts in (one, three):
         assert not [name for name in counts if name.startswith(("TRELLIS_", "$mem", "SB_DFF"))]
-    # A comparison of addresses or a choice of outputs would come with each memory.
-    assert one["$eq"] == three["$eq"] and one["$mux"] == three["$mux"]
+    # With each memory come its output's register and an adder; a comparison of addresses or a
+    # choice of outputs would be more.
+    adding = {"$alu", "$dff", "$sdff", "$not", "$xor", cell}
+    assert {name for name in {*one, *three} if one.get(name) != three.get(name)} <= adding

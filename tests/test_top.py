@@ -10,7 +10,7 @@ from tritloom.boards.icebreaker import ICEBREAKER
 from tritloom.boards.ulx3s import ULX3S_85F
 from tritloom.rtl.commands import COUNTERS, Opcode, Request, Response
 from tritloom.rtl.config import TINY, AcceleratorConfig
-from tritloom.rtl.core import ActivationBuffer, Core
+from tritloom.rtl.core import Core
 from tritloom.rtl.decoder import Base3x5Decoder
 from tritloom.rtl.framing import PacketReceiver, PacketSender
 from tritloom.rtl.memory import BlockRamMemory
@@ -113,7 +113,6 @@ COMPONENTS = [
     SelectEngine,
     BlockRamMemory,
     PartialSums,
-    ActivationBuffer,
     Core,
     CommandProcessor,
     Accelerator,

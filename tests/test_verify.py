@@ -180,8 +180,8 @@ MUTATIONS = {
     "identity": ("tritloom.processor", r"(about\[\d+\] = 8'h)7b;", r"\g<1>7a;"),
     "checksum": ("tritloom.receiver", r"= match_detected & ", r"= 1'h1 & "),
     "receive address": ("tritloom.receiver", r"= buffer\[(\w+)\]", r"= buffer[\1 ^ 64]"),
-    "tree": ("tritloom.core.engine", r"= (\$signed\(\{ total\[.*?\)) \+ ", r"= \1 - "),
-    "last addition": ("tritloom.core.sums", r"(\$signed\(.*?\)) \+ (\$signed)", r"\1 | \2"),
+    "tree": ("tritloom.core.engine", r"= (\{ 1'h0, total, .*?\}) \+ ", r"= \1 - "),
+    "last addition": ("tritloom.core.sums", r"(i_negative\[0\] \}) \+ (\{)", r"\1 | \2"),
     "sum address": ("tritloom.core.sums", r"= totals\[\w+\]", "= totals[0]"),
     "weight address": (
         "tritloom.memory",

