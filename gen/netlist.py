@@ -2,15 +2,39 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import tempfile
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["PASSES", "Netlist", "Pin", "improve"]
+from tritloom.rtl.errors import ToolError
+from tritloom.sim.tools import run_yosys
 
+__all__ = [
+    "PASSES",
+    "SYNTHESIS",
+    "TOP",
+    "Netlist",
+    "Pin",
+    "absorb_output_registers",
+    "recipe_digest",
+    "synthesise",
+]
+
+TOP = "top"
+SYNTHESIS: dict[str, tuple[str, ...]] = {
+    # On some small designs yosys 0.70 fails to put back what ABC9 has mapped.
+    "ecp5": ("synth_ecp5", "synth_ecp5 -noabc9"),
+    "ice40": ("synth_ice40",),
+}
+"""By family: yosys's command; the next one only where yosys itself broke."""
+
+WIDE_BITS = 36
+"""Width at which an ECP5 block uses both ports to read."""
 Bit = int | str
 """A net by number, or a constant: ``"0"``, ``"1"``, ``"x"``, ``"z"``."""
 
@@ -63,15 +87,105 @@ class Netlist:
         }
 
 
-PASSES: dict[str, tuple[Callable[[Netlist], None], ...]] = {}
+def absorb_output_registers(netlist: Netlist) -> None:
+    """Move the registers behind ECP5 block RAMs into the blocks, which have their own.
+
+    Without them data leaves a block 5.8 ns after the clock, with them after 1. All outputs of a
+    port share one enable and have no reset, so their flip-flops must be of one such kind, and
+    nobody else may see what they take in.
+    """
+    users, kept = netlist.pins("input"), netlist.outputs()
+    for cell in list(netlist.cells.values()):
+        if cell["type"] != "DP16KD":
+            continue
+        # A block of 36 bits reads through both ports' outputs, by the clock of port B.
+        wide = int(cell["parameters"]["DATA_WIDTH_B"], 2) == WIDE_BITS
+        for ports, clock_port in (("AB", "B"),) if wide else (("A", "A"), ("B", "B")):
+            outputs = [
+                (name, bits[0])
+                for name, bits in cell["connections"].items()
+                if name[:2] == "DO" and name[2] in ports and (users[bits[0]] or bits[0] in kept)
+            ]
+            taken = [pin for _, bit in outputs for pin in users[bit]]
+            if (
+                not outputs
+                or len(taken) != len(outputs)
+                or any(bit in kept for _, bit in outputs)
+                or any(len(users[bit]) != 1 for _, bit in outputs)
+            ):
+                continue
+            kinds = {_register_kind(netlist.cells[pin.cell], pin.port) for pin in taken}
+            clock = (
+                cell["parameters"][f"CLK{clock_port}MUX"] == "INV",
+                cell["connections"][f"CLK{clock_port}"][0],
+            )
+            kind = kinds.pop()
+            if kinds or kind is None or kind[:2] != clock:
+                continue
+            for (name, _), pin in zip(outputs, taken, strict=True):
+                cell["connections"][name] = netlist.cells.pop(pin.cell)["connections"]["Q"]
+            for port in ports:
+                cell["parameters"][f"REGMODE_{port}"] = "OUTREG"
+                cell["connections"][f"OCE{port}"] = [kind[2]]
+
+
+def _register_kind(cell: dict[str, Any], port: str) -> tuple[bool, Bit, Bit] | None:
+    """Inverted clock?, clock and enable of a flip-flop with no reset that takes in by ``port``."""
+    if cell["type"] != "TRELLIS_FF" or port != "DI":
+        return None
+    wires, modes = cell["connections"], cell["parameters"]
+    if wires["LSR"] != ["0"] or modes["LSRMUX"] != "LSR" or modes["REGSET"] != "RESET":
+        return None
+    enable = modes["CEMUX"].strip()  # yosys writes "1 ", so that it is not taken for a number
+    if enable not in ("CE", "1"):
+        return None
+    return (
+        modes["CLKMUX"] == "INV",
+        wires["CLK"][0],
+        wires["CE"][0] if enable == "CE" else "1",
+    )
+
+
+PASSES: dict[str, tuple[Callable[[Netlist], None], ...]] = {"ecp5": (absorb_output_registers,)}
 """By family: what to do with a netlist between synthesis and placement, in order."""
 
 
-def improve(file: Path, top: str, family: str) -> None:
-    """Run the family's passes over a JSON netlist, in place."""
+def synthesise(
+    rtlil: str, family: str, run: Callable[[list[str], Path], object] = run_yosys
+) -> str:
+    """The netlist that a bitstream is made from, as JSON, of a design with module ``top``.
+
+    ``run`` runs yosys with arguments in a folder.
+    """
+    if family not in SYNTHESIS:
+        raise ToolError(f"family must be one of {', '.join(SYNTHESIS)}, not {family!r}")
+    *others, last = SYNTHESIS[family]
+    with tempfile.TemporaryDirectory(prefix="tritloom-") as name:
+        folder = Path(name)
+        (folder / f"{TOP}.il").write_text(rtlil, encoding="utf-8")
+
+        def attempt(command: str) -> None:
+            script = f"read_rtlil {TOP}.il; {command} -top {TOP} -json {TOP}.json"
+            run(["-q", "-p", script], folder)
+
+        for command in others:
+            try:
+                attempt(command)
+                break
+            except ToolError as error:
+                if "Assert" not in str(error):
+                    raise
+        else:
+            attempt(last)
+        text = (folder / f"{TOP}.json").read_text(encoding="utf-8")
     if family not in PASSES:
-        return
-    netlist = Netlist(json.loads(file.read_text(encoding="utf-8")), top)
+        return text
+    netlist = Netlist(json.loads(text), TOP)
     for each in PASSES[family]:
         each(netlist)
-    file.write_text(json.dumps(netlist.document), encoding="utf-8")
+    return json.dumps(netlist.document)
+
+
+def recipe_digest() -> str:
+    """Changes with what makes a netlist of a design, but for yosys."""
+    return hashlib.sha256(Path(__file__).read_bytes()).hexdigest()

@@ -34,7 +34,7 @@ class ActivationBuffer(wiring.Component):
 
     Members
     -------
-    i_load : stream of words to write
+    i_load : stream of words to write; none while a layer starts or is sent
     start, tiles : send the first ``tiles`` tiles
     o : stream of activations for an engine
     """
@@ -64,12 +64,18 @@ class ActivationBuffer(wiring.Component):
         )
         write = words.write_port(granularity=config.fill * config.act_bits)
         read = ReadPort(m, words)
-        load = self.i_load.payload
+        # From where commands are executed it may be far: a cycle for the way.
+        load = Signal(self.i_load.payload.shape(), reset_less=True)
+        loading = Signal(config.tokens)
+        m.d.sync += [
+            loading.eq(self.i_load.valid << self.i_load.payload.token),
+            load.eq(self.i_load.payload),
+        ]
         m.d.comb += [
             self.i_load.ready.eq(1),
             write.addr.eq(load.address),
             write.data.eq(load.word.replicate(config.tokens)),
-            write.en.eq(self.i_load.valid << load.token),
+            write.en.eq(loading),
         ]
 
         address = Signal.like(read.addr)
