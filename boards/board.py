@@ -31,6 +31,8 @@ class Board:
     config : the accelerator that fits it, with packet streams for a link
     baud : rate of its serial link in bits a second
     leds : lights that show the accelerator's state
+    loader : what openFPGALoader calls it; empty if it does not know it
+    dfu : options of dfu-util, before the file, for its DFU boot loader; empty if it has none
     run_on_hardware : whether somebody has run it on the board itself
     """
 
@@ -42,6 +44,8 @@ class Board:
     leds: int
     config: AcceleratorConfig
     baud: int
+    loader: str = ""
+    dfu: tuple[str, ...] = ()
     run_on_hardware: bool = False
 
     @property

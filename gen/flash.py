@@ -4,24 +4,19 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tritloom.boards.board import board_names
+from tritloom.boards.board import board_names, load_board
 from tritloom.rtl.errors import ConfigError, InputError, ToolError
 
 __all__ = ["flash", "flash_command"]
 
-LOADERS = {
-    "ulx3s-12f": "ulx3s",
-    "ulx3s-25f": "ulx3s",
-    "ulx3s-45f": "ulx3s",
-    "ulx3s-85f": "ulx3s",
-    "icebreaker": "ice40_generic",
+REMEDIES = {
+    "openFPGALoader": "apt-get install openfpgaloader, brew install openfpgaloader, or "
+    "https://trabucayre.github.io/openFPGALoader",
+    "dfu-util": "apt-get install dfu-util, or brew install dfu-util",
 }
-"""What openFPGALoader calls each board."""
-DFU = {"ulx3s": ("--device", "1d50:614b", "--alt", "0", "--reset", "--download")}
-"""Options of dfu-util for boards, as openFPGALoader calls them, with a DFU boot loader."""
 SUFFIXES = (".bit", ".bin")
 
 
@@ -46,18 +41,19 @@ def flash_command(path: Path, board: str | None = None) -> list[str]:
     if name not in board_names():
         known = ", ".join(board_names())
         raise ConfigError(f"unknown board {name!r}; give --board, known are {known}")
-    loader = LOADERS.get(name)
-    if loader is None:
+    facts = load_board(name)
+    tools: dict[str, Sequence[str]] = {}
+    if facts.loader:
+        tools["openFPGALoader"] = ("--board", facts.loader, "--write-flash")
+    if facts.dfu:
+        tools["dfu-util"] = facts.dfu
+    if not tools:
         raise ToolError(f"no loader is known for {name}; write {file} with its vendor's tool")
-    if found := shutil.which("openFPGALoader"):
-        return [found, "--board", loader, "--write-flash", str(file)]
-    if loader in DFU and (found := shutil.which("dfu-util")):
-        return [found, *DFU[loader], str(file)]
-    wanted = "openFPGALoader or dfu-util" if loader in DFU else "openFPGALoader"
-    raise ToolError(
-        f"{wanted} not found; install one (apt-get install openfpgaloader, brew install "
-        "openfpgaloader, or https://trabucayre.github.io/openFPGALoader)"
-    )
+    for tool, options in tools.items():
+        if found := shutil.which(tool):
+            return [found, *options, str(file)]
+    how = REMEDIES[next(iter(tools))]
+    raise ToolError(f"{' or '.join(tools)} not found; install one ({how})")
 
 
 def _bitstream(path: Path, board: str | None) -> Path:

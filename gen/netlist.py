@@ -31,7 +31,8 @@ __all__ = [
 TOP = "top"
 SYNTHESIS: dict[str, tuple[str, ...]] = {
     # On some small designs yosys 0.70 fails to put back what ABC9 has mapped.
-    "ecp5": ("synth_ecp5", "synth_ecp5 -noabc9"),
+    # LUTs wider than 4 inputs take 2, 4 or 8.
+    "ecp5": ("synth_ecp5 -nowidelut", "synth_ecp5 -nowidelut -noabc9"),
     "ice40": ("synth_ice40",),
 }
 """By family: yosys's command; the next one only where yosys itself broke."""
@@ -183,6 +184,11 @@ def synthesise(
         else:
             attempt(last)
         text = (folder / f"{TOP}.json").read_text(encoding="utf-8")
+    return improve(text, family)
+
+
+def improve(text: str, family: str) -> str:
+    """A JSON netlist with module ``top``, after the family's passes."""
     if family not in PASSES:
         return text
     netlist = Netlist(json.loads(text), TOP)
@@ -193,14 +199,5 @@ def synthesise(
 
 def recipe_digest() -> str:
     """Changes with what makes a netlist of a design, but for yosys."""
-    return hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
-
-
-def improve(file: Path, top: str, family: str) -> None:
-    """Run the family's passes over a JSON netlist, in place."""
-    if family not in PASSES:
-        return
-    netlist = Netlist(json.loads(file.read_text(encoding="utf-8")), top)
-    for each in PASSES[family]:
-        each(netlist)
-    file.write_text(json.dumps(netlist.document), encoding="utf-8")
+    files = [Path(__file__).with_name(name) for name in ("netlist.py", "carry.py", "fanout.py")]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()

@@ -9,7 +9,7 @@ is s(i) ^ s(i & (i − 1)), where s are the terms' signs; bit 0 is s(0). Packed 
 
 from collections.abc import Sequence
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
+from amaranth.hdl import Cat, Module, Signal, Value
 
 
 def delay(m: Module, signal: Value, cycles: int, *, reset_less: bool = False) -> Value:

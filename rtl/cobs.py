@@ -31,6 +31,7 @@ class FrameEncoder(wiring.Component):
         m.submodules.block = block = block_ram(8, BLOCK_BYTES)
         write = block.write_port()
         read = ReadPort(m, block)
+        fetched = Signal(8, reset_less=True)  # the block RAM answers late in a cycle
         size = Signal(8)
         sent = Signal(8)
         final = Signal()
@@ -44,6 +45,7 @@ class FrameEncoder(wiring.Component):
             read.addr.eq(sent),
             crc.data.eq(self.o.payload),
         ]
+        m.d.sync += fetched.eq(read.data)
         with m.FSM():
             with m.State("BEGIN"):
                 m.d.comb += [self.o.valid.eq(self.i.valid), crc.start.eq(1)]
@@ -85,7 +87,7 @@ class FrameEncoder(wiring.Component):
                     m.next = "COLLECT"
             with m.State("BLOCK"):
                 m.d.comb += [
-                    self.o.payload.eq(read.data),
+                    self.o.payload.eq(fetched),
                     self.o.valid.eq(1),
                     crc.valid.eq(self.o.ready),
                 ]

@@ -37,7 +37,7 @@ class Core(wiring.Component):
 
     Members
     -------
-    i_load : stream of activations to write
+    i_load : stream of activations to write; none while a layer starts or runs
     i_run : stream of shapes; ready while no layer runs
     i_word : stream of weight words, tiles × groups for each run
     done : strobe, the results are complete
@@ -173,12 +173,13 @@ class Core(wiring.Component):
         m.submodules.activations = words = block_ram(config.tokens * bits, config.activation_words)
         write = words.write_port(granularity=bits)
         read = ReadPort(m, words)
-        load = self.i_load.payload
+        # From where commands are executed it may be far: a cycle for the way.
+        load = delay(m, self.i_load.payload, 1, reset_less=True)
         m.d.comb += [
             self.i_load.ready.eq(1),
             write.addr.eq(load.address),
             write.data.eq(load.word.replicate(config.tokens)),
-            write.en.eq(self.i_load.valid << load.token),
+            write.en.eq(delay(m, self.i_load.valid << self.i_load.payload.token, 1)),
             read.addr.eq(engine.act_address),
             engine.i_act.eq(delay(m, read.data, ACT_LATENCY - 1, reset_less=True)),
         ]

@@ -67,9 +67,16 @@ class BlockRamMemory(wiring.Component):
         config = self.config
         count = -(-config.memory_words // self.BANK_WORDS)
         low = (self.BANK_WORDS - 1).bit_length()
-        write = self.i_write.payload
         address = Signal(bits_for(config.memory_words))
         left = Signal(bits_for(config.memory_words))
+
+        # The blocks lie all over the die: what is written to them has a cycle to get there.
+        writing = Signal(count)
+        write = Signal(self.i_write.payload.shape(), reset_less=True)
+        m.d.sync += [
+            writing.eq(self.i_write.valid << self.i_write.payload.address[low:]),
+            write.eq(self.i_write.payload),
+        ]
 
         # Three steps behind the address, filled as soon as they are free: block, register, output.
         m.submodules.output = output = StreamRegister(config.word_bits)
@@ -101,7 +108,7 @@ class BlockRamMemory(wiring.Component):
             write_port = words.write_port()
             read_port = ReadPort(m, words)
             m.d.comb += [
-                write_port.en.eq(self.i_write.valid & (write.address[low:] == number)),
+                write_port.en.eq(writing[number]),
                 write_port.addr.eq(write.address[:low]),
                 write_port.data.eq(write.word),
                 read_port.en.eq(fetch),

@@ -88,6 +88,7 @@ BASE3X5 = encodings.add(
     )
 )
 
+
 def _balanced(name: str, group: int, index_bits: int) -> Encoding:
     """Balanced ternary: the size of a number of ``group`` digits, then its sign."""
     powers = 3 ** np.arange(group, dtype=np.int32)
@@ -130,7 +131,8 @@ def _diff2_encode(trits: Trits) -> Codes:
     negative = (first < 0) | ((first == 0) & (second < 0))
     differ = first * second < 0
     bits = ((first == 0), (second != 0), differ, negative)
-    return sum(bit.astype(np.uint32) << n for n, bit in enumerate(bits))  # type: ignore[return-value]
+    codes: Codes = sum(bit.astype(np.uint32) << n for n, bit in enumerate(bits))
+    return codes
 
 
 def _diff2_decode(codes: Codes) -> Trits:

@@ -1,6 +1,6 @@
 """Partial sums: each row group's sums, added up over the tiles at full width."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 

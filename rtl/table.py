@@ -9,7 +9,7 @@ which each follows from the one before by adding or subtracting one activation.
 from itertools import pairwise
 
 import numpy as np
-from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed, unsigned
+from amaranth.hdl import Cat, Module, Signal, Value, signed, unsigned
 from amaranth.lib import data, wiring
 
 from tritloom.rtl.adder_tree import add_under, adder_tree, delay, offset_binary

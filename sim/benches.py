@@ -439,9 +439,7 @@ class Bench:
         return values(self.random, (self.config.tokens, in_features), kind, range(least, most + 1))
 
 
-def values(
-    rng: random.Random, shape: tuple[int, int], kind: str, choices: Sequence[int]
-) -> Trits:
+def values(rng: random.Random, shape: tuple[int, int], kind: str, choices: Sequence[int]) -> Trits:
     """int8 values: random ones, the extremes at random, or one extreme everywhere."""
     least, most = choices[0], choices[-1]
     numpy = np.random.default_rng(rng.getrandbits(64))

@@ -19,13 +19,12 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 from tritloom.rtl.errors import DeviceError, ToolError
-from tritloom.sim.tools import cache_dir, find_cxx, run_yosys
+from tritloom.sim.tools import cache_dir, find_cxx, locked, run_yosys
 
 __all__ = ["Simulation", "UartSimulation", "build"]
 
@@ -73,7 +72,8 @@ def build(
         design = _digest(rtlil.encode())
         library = _library(folder, tools, design)
         if not _is_whole(library):
-            with _lock(library.with_suffix(".lock")):
+            waiting = "waiting for another process that builds the simulated FPGA …\n"
+            with locked(library.with_suffix(".lock"), lambda: _tell(waiting)):
                 if not _is_whole(library):
                     _build(rtlil, compiler, library, driver)
         if recipe is not None:
@@ -135,20 +135,6 @@ def _is_whole(library: Path) -> bool:
         return _digest(library.read_bytes()) == _digest_file(library).read_text()
     except (OSError, UnicodeDecodeError):
         return False
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Keeps other processes from building the same design at once."""
-    import fcntl
-
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            _tell("waiting for another process that builds the simulated FPGA …\n")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _tell(text: str) -> None:

