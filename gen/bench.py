@@ -18,8 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from amaranth.back import rtlil
 
-from tritloom.gen.build import SYNTHESIS as YOSYS
-from tritloom.gen.build import BuildError, Progress, _run, _timed, _version, _Watch
+from tritloom.gen.build import YOSYS, BuildError, Progress, _run, _timed, _version, _Watch
 from tritloom.gen.families import FAMILIES, FEATURES, GEOMETRIES, MIXES, Family, Part
 from tritloom.gen.harness import KEPT, Harness, harness_cost
 from tritloom.gen.netlist import TOP, Netlist, improve, recipe_digest

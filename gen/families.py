@@ -115,7 +115,7 @@ FAMILIES = {
         },
     ),
     "xc7": Family(
-        synthesis=("synth_xilinx -family xc7 -flatten -noiopad -noclkbuf",),
+        synthesis=("synth_xilinx -family xc7 -flatten -noiopad -noclkbuf -nosrl",),
         cells=(
             {
                 **dict.fromkeys(("LUT1", "LUT2", "LUT3", "LUT4", "LUT5", "LUT6", "INV"), 1),
@@ -136,14 +136,19 @@ FAMILIES = {
 }
 
 GEOMETRIES: dict[tuple[str, str, str], dict[str, int]] = {
-    ("ecp5", "table", "base3x5"): {"lanes": 80, "rows": 1, "fill": 4},
+    ("ecp5", "table", "sym6x10"): {"lanes": 264, "rows": 1, "fill": 4},
+    ("ecp5", "table", "base3x5"): {"lanes": 220, "rows": 1, "fill": 4},
+    ("ecp5", "table", "sym3x5"): {"lanes": 24, "rows": 8, "tokens": 2, "fill": 8},
+    ("ecp5", "select", "diff2"): {"lanes": 32, "rows": 8, "fill": 4},
     ("ecp5", "select", "base3x5"): {"lanes": 40, "rows": 2, "fill": 1},
-    ("ice40", "table", "base3x5"): {"lanes": 20, "rows": 1, "fill": 2},
-    ("ice40", "select", "base3x5"): {"lanes": 20, "rows": 1, "fill": 1},
+    ("ice40", "table", "base3x5"): {"lanes": 40, "rows": 1, "fill": 4},
+    ("ice40", "select", "diff2"): {"lanes": 20, "rows": 2, "fill": 2},
     ("gowin", "table", "base3x5"): {"lanes": 80, "rows": 1, "fill": 4},
-    ("gowin", "select", "base3x5"): {"lanes": 40, "rows": 2, "fill": 1},
-    ("xc7", "table", "base3x5"): {"lanes": 80, "rows": 1, "fill": 4},
-    ("xc7", "select", "base3x5"): {"lanes": 40, "rows": 2, "fill": 1},
+    ("gowin", "select", "diff2"): {"lanes": 32, "rows": 4, "fill": 4},
+    ("xc7", "table", "sym6x10"): {"lanes": 264, "rows": 1, "fill": 4},
+    ("xc7", "table", "base3x5"): {"lanes": 220, "rows": 1, "fill": 4},
+    ("xc7", "table", "sym3x5"): {"lanes": 24, "rows": 8, "tokens": 2, "fill": 8},
+    ("xc7", "select", "diff2"): {"lanes": 32, "rows": 8, "fill": 4},
 }
 """The best known geometry of (family, engine, encoding); the first encoding is the default."""
 

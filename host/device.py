@@ -360,7 +360,8 @@ class Device:
     def submit(self, handle: Handle, codes: NDArray[np.int8]) -> Job:
         """Start a product: int8 [tokens, in_features]; ``Job.result`` gives the sums.
 
-        ``InputError`` for a code that ``act_bits`` of the device do not hold. The codes are copied. Any number of jobs may be under way.
+        ``InputError`` for a code that ``act_bits`` of the device do not hold. The codes are copied.
+        Any number of jobs may be under way.
         """
         self._session.check()
         parts = self._parts_of(handle)

@@ -1,10 +1,10 @@
-"""Sums of many terms: a pipelined tree that takes one LUT a bit where a carry chain has spare inputs.
+"""Sums of many terms: a pipelined tree of one LUT a bit, where a carry chain has spare inputs.
 
 Numbers inside are in offset binary, n + 2^(bits-1): a sum of two is then an unsigned one, its carry
 the top bit; and the bitwise complement is −n − 1, so a difference is a sum of complements with a
 carry in. Signs are deferred: a node adds or subtracts its right operand under one bit, and what is
 left at the end is one sign for the whole. The bit of the node whose right operand begins at term i
-is s(i) ^ s(i & (i − 1)), where s are the terms' signs; bit 0 is s(0). Packed weights hold that form.
+is s(i) ^ s(i & (i − 1)), where s are the terms' signs; bit 0 is s(0). Packed weights hold these.
 """
 
 from collections.abc import Sequence

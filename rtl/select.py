@@ -111,7 +111,7 @@ class SelectEngine(wiring.Component):
         return m
 
     def _trits(self, m: Module, row: int) -> tuple[list[Value], list[Value], list[Value]]:
-        """Of a row: even lanes that are 0, odd lanes that are not, and each lane's relative sign."""
+        """Of a row: even lanes that are 0, odd ones that are not, and the relative signs."""
         config = self.config
         encoding = encodings[config.encoding]
         codes = config.lanes // encoding.group

@@ -386,7 +386,8 @@ def run_core(
             expected = codes.astype(np.int64) @ trits.T
             assert (found.transpose(1, 0, 2).reshape(config.tokens, -1) == expected).all()
 
-    simulate(dut, bench)
+    deadline = 20_000 + 8 * sum(config.run_cycles(shape) or 0 for shape in shapes)
+    simulate(dut, bench, deadline_cycles=deadline)
     return took, stalls
 
 

@@ -22,11 +22,14 @@ from tests.bench import (
     weight_words,
 )
 from tritloom.gen import model
+from tritloom.gen.bench import bench_config
 from tritloom.gen.generate import generate
 from tritloom.gen.header import c_header
 from tritloom.gen.manifest import describe
 from tritloom.host import TernaryLayer, connect
 from tritloom.host.device import require_linear
+from tritloom.rtl import select
+from tritloom.rtl.adder_tree import delay
 from tritloom.rtl.builtin import SELECT, TABLE
 from tritloom.rtl.commands import LAYER, Opcode, Request, Response
 from tritloom.rtl.config import TINY, AcceleratorConfig
@@ -41,7 +44,6 @@ from tritloom.rtl.packing import (
     pack_weights,
     unpack_weights,
 )
-from tritloom.rtl.select import SelectEngine
 from tritloom.rtl.table import _steps
 from tritloom.rtl.top import Accelerator
 from tritloom.rtl.walk import walk, walk_steps
@@ -170,6 +172,19 @@ def test_packed_signs(name):
         assert (padded[rows:] == 1).all() and (padded[:, columns:] == 1).all()
 
 
+def test_padding_is_in_the_alphabet(monkeypatch):
+    """An encoding sees nothing but what it has codes for."""
+
+    def encode(trits):
+        assert trits.all()
+        return SIGN2.encode(trits)
+
+    strict = dataclasses.replace(SIGN2, encode=encode)
+    monkeypatch.setitem(encodings._items, "sign2", strict)
+    config = config_of("sign2", 8)
+    pack_weights(config, np.ones((3, 5), np.int8))
+
+
 def test_bits_of_a_word():
     """Row by row nine bits; the second code's sign as it differs from the first one's."""
     config = config_of("sign9", 8)
@@ -185,10 +200,10 @@ def test_bits_of_a_word():
 @pytest.mark.parametrize("name", SIGNS)
 def test_zero_is_no_sign(name):
     config = config_of(name, 8)
-    trits = np.ones((3, 5), np.int8)
-    trits[2, 4] = trits[1, 3] = 0
+    trits = np.ones((23, 5), np.int8)  # which a device holds in two pieces
+    trits[22, 4] = trits[21, 3] = 0
     message = (
-        "trits of a binary layer must be -1 or 1, not 0 at [1, 3]; "
+        "trits of a binary layer must be -1 or 1, not 0 at [21, 3]; "
         "use a device of the ternary alphabet"
     )
     with pytest.raises(InputError) as raised:
@@ -205,7 +220,7 @@ def test_zero_is_no_sign(name):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"act_bits": 1}, "act_bits must be 4 or 8, not 1"),
+        *(({"act_bits": n}, f"act_bits must be 4 or 8, not {n}") for n in (1, 2, 3, 7, 9, 16)),
         ({"act_bits": True}, "act_bits must be 4 or 8, not True"),
         (
             {"alphabet": "quinary"},
@@ -273,10 +288,16 @@ def test_every_entry_of_signs(act_bits, fill):
     assert found == expected.reshape(-1, 4).tolist()
 
 
-def test_signs_have_no_zeros():
-    """The masks of the ``select`` engine are constants: they and their registers cost nothing."""
+def test_signs_have_no_zeros(monkeypatch):
+    """The masks of the ``select`` engine are constants, and have no registers."""
 
-    class Watched(SelectEngine):
+    def watched(m, signal, cycles, *, reset_less=False):
+        assert not isinstance(signal, Const)
+        return delay(m, signal, cycles, reset_less=reset_less)
+
+    monkeypatch.setattr(select, "delay", watched)
+
+    class Watched(select.SelectEngine):
         def _trits(self, m, row):
             found = super()._trits(m, row)
             masks.append(found[:2])
@@ -468,3 +489,10 @@ def test_a_model_needs_8_bits(monkeypatch):
         model.run_model(path, "golden", "a", 1, loading=lambda *_: loaded.append(True))
     assert str(raised.value) == NOT_8_BITS
     assert not loaded
+
+
+@pytest.mark.parametrize(("engine", "encoding"), [("select", "sign2"), ("table", "sign9")])
+def test_encoding_to_measure(engine, encoding):
+    config = bench_config("ecp5", engine, alphabet="binary", lanes=18, rows=1, act_bits=4)
+    assert (config.encoding, config.act_bits) == (encoding, 4)
+    assert encodings[bench_config("ecp5", engine).encoding].alphabet == "ternary"

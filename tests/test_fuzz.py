@@ -93,7 +93,7 @@ def test_small_cores(engine, encoding, seed):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize(("engine", "encoding"), KINDS)
 def test_row_groups(engine, encoding, seed):
     """From 1 to twice the engine's latency, in a random geometry."""
