@@ -140,7 +140,9 @@ class PacketSender(wiring.Component):
         m.submodules.kept = kept = block_ram(8, self.config.slots * packet_bytes)
         write = kept.write_port()
         read = ReadPort(m, kept)
+        offset = Signal(range(packet_bytes))  # in its slot; a port of this name in the Verilog
         m.d.comb += [
+            offset.eq(self.address[: len(offset)]),
             write.addr.eq(self.address),
             write.data.eq(self.byte),
             write.en.eq(self.write),
@@ -168,7 +170,7 @@ class PacketSender(wiring.Component):
             with m.State("BODY"):
                 # The first two bytes are the length, long read when it is needed.
                 m.d.comb += [
-                    read.addr.eq(Cat(fetched[: (packet_bytes - 1).bit_length()], slot)),
+                    read.addr.eq(Cat(fetched[: len(offset)], slot)),
                     self.o.payload.data.eq(body.o.payload),
                     self.o.valid.eq(body.o.valid),
                     body.o.ready.eq(self.o.ready),

@@ -141,6 +141,7 @@ class CommandProcessor(wiring.Component):
         taken = Signal(range(HEADER_BYTES))
         left = Signal(bits_for(config.packet_bytes))  # payload bytes not yet taken
         written = Signal(bits_for(config.packet_bytes))  # bytes of the answer, header included
+        offset = Signal(range(config.packet_bytes))  # of the next byte of the answer in its slot
         slot = Signal(range(config.slots))
         keep = Signal()  # the answer stays for replay
         status = Signal(8)
@@ -170,9 +171,9 @@ class CommandProcessor(wiring.Component):
         def slot_of(seq: Value) -> Value:
             return seq[: len(slot)]
 
-        offset_bits = (config.packet_bytes - 1).bit_length()
         m.d.comb += [
-            self.address.eq(Cat(written[:offset_bits], slot)),
+            offset.eq(written),
+            self.address.eq(Cat(offset, slot)),
             table_read.addr.eq(request.index),
             table_write.addr.eq(request.index),
             table_write.data.eq(entry),

@@ -22,6 +22,7 @@ from tritloom.rtl import commands
 from tritloom.rtl.commands import COUNTERS, IDENTITY, LAYER, Opcode, Request, Response, Status
 from tritloom.rtl.config import TINY, AcceleratorConfig
 from tritloom.rtl.errors import InputError
+from tritloom.rtl.memory import BlockRamMemory
 from tritloom.rtl.packing import encodings, pack_weights
 from tritloom.sim.tools import run_yosys
 
@@ -72,13 +73,15 @@ def wanted_arrays(config):
         + config.max_groups.bit_length()
         + 2
     )
+    full, rest = divmod(config.memory_words, BlockRamMemory.BANK_WORDS)
+    banks = [BlockRamMemory.BANK_WORDS] * full + [rest] * bool(rest)
     return sorted(
         [
             (8, packets),
             (8, packets),
             (8, len(commands.identity(config))),
             (entry, config.max_layers),
-            (config.word_bits, config.memory_words),
+            *((config.word_bits, words) for words in banks),
             (config.tokens * config.fill * config.act_bits, config.activation_words),
             (config.tokens * config.rows * config.acc_bits, config.max_groups),
         ]

@@ -185,8 +185,8 @@ MUTATIONS = {
     "sum address": ("tritloom.core.sums", r"= totals\[\w+\]", "= totals[0]"),
     "weight address": (
         "tritloom.memory",
-        r"words_0\[i_write__payload\[5:0\]\]",
-        r"words_0[i_write__payload[4:0]]",
+        r"words_0\[(\w+)\[5:0\]\] <=",
+        r"words_0[\1[4:0]] <=",
     ),
     "answer address": ("tritloom.sender", r"= kept\[port__addr\]", "= kept[port__addr | 16]"),
     "order": ("tritloom.processor", r"(expected \} \+ 17'h0000)1", r"\g<1>2"),
@@ -197,8 +197,8 @@ MUTATIONS = {
     ),
     "wait for ready": (
         "tritloom.sender",
-        r"assign o__valid = (.*);",
-        r"assign o__valid = \\o__ready$18  & \1;",
+        r"assign o__valid = (.*);(?=(?s:.*?)(\\o__ready\$\d+) )",
+        r"assign o__valid = \2  & \1;",
     ),
 }
 
