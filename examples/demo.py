@@ -1,6 +1,7 @@
 """Two ternary models on the simulated FPGA: every integer exact, every cycle counted."""
 
 import argparse
+import json
 import sys
 import time
 from pathlib import Path
@@ -18,6 +19,9 @@ MODELS = Path(__file__).resolve().parent.parent / "models"
 BOARD = load_board("ulx3s-85f")
 PROMPT = "p4"
 """Which of the reference's prompts is gone on with."""
+RESULTS = Path(__file__).resolve().parent.parent / "docs" / "engines"
+ENGINES = ("ecp5-table-sym6x10.json", "ecp5-select-diff2-small.json")
+"""With about as many LUTs."""
 BATCH = 25
 UART_BITS = 10
 """Bits on the line for a byte: start, eight, stop."""
@@ -113,6 +117,20 @@ def novel(url: str, tokens: int) -> bool:
     return equal
 
 
+def engines() -> None:
+    """The two engines in about as many LUTs, as ``tritloom bench engine`` measured them."""
+    print("\nEngines on a Lattice ECP5, placed and routed (docs/engines.md):\n")
+    for file in ENGINES:
+        found = json.loads((RESULTS / file).read_text(encoding="utf-8"))
+        rate = found["mac_per_cycle"] * found["fmax_mhz_median"] / 1e3
+        bar = "█" * max(1, round(rate / 2))
+        print(
+            f"  {found['engine']:7}{found['encoding']:9}{found['luts']:>6} LUT"
+            f"{found['block_rams']:>4} block RAM{found['mac_per_cycle']:>5} MAC/cycle"
+            f"{found['fmax_mhz_median']:>7.1f} MHz{rate:>6.1f} GMAC/s  {bar}"
+        )
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="sim", help="device URL (default: %(default)s)")
@@ -130,6 +148,7 @@ def main() -> int:
             f"{config.memory_words * config.word_bytes // 1024} KiB of weights in the chip"
         )
         exact = digits(options.device) & novel(options.device, options.tokens)
+        engines()
     except TritloomError as error:
         print(f"demo: error: {error}", file=sys.stderr)
         return 1

@@ -41,9 +41,8 @@ class Family:
 ECP5_OPTIONS = ("--placer", "static", "--tmg-ripup")
 """10 to 15 % faster than nextpnr's defaults on engines with much block RAM."""
 
-# The clock limits are of the primary clock network and the block RAM, whichever is lower, from
-# these data sheets: Lattice FPGA-DS-02012 (ECP5, fMAX_PRI at speed grade 6) and FPGA-DS-02008
-# (UltraPlus, its block RAM; fMAX_GBUF is 185 MHz), Gowin DS102 (GW2A, BSRAM).
+# The clock limits are those of the primary clock network (ECP5, fMAX_PRI at speed grade 6, Lattice
+# FPGA-DS-02012) and of block RAM (UltraPlus, FPGA-DS-02008). Where none is known, none is applied.
 FAMILIES = {
     "ecp5": Family(
         synthesis=SYNTHESIS["ecp5"],
@@ -110,7 +109,6 @@ FAMILIES = {
                     *("--vopt", "family=GW2A-18", "--vopt", f"cst={TOP}.cst"),
                 ),
                 available=(20736, 15552, 46, 48),
-                limit_mhz=380,
             )
         },
     ),

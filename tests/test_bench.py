@@ -1,5 +1,4 @@
 import json
-import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -20,6 +19,7 @@ from tritloom.gen.netlist import Netlist
 from tritloom.rtl.config import AcceleratorConfig
 from tritloom.rtl.errors import ConfigError, InputError, ToolError
 from tritloom.rtl.packing import LayerShape
+from tritloom.rtl.plugins import engines
 from tritloom.sim import golden
 from tritloom.sim.core import CoreSimulation
 
@@ -119,7 +119,7 @@ class TestConfig:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (["ecp5", "tabel"], "engine must be one of .*select, table.*, not 'tabel'"),
+            (["ecp5", "tabel"], "engine must be one of {engines}, not 'tabel'"),
             (["ecp5", "table", 8, 8, 13], "lanes must be a multiple of 6, not 13"),
         ],
     )
@@ -127,7 +127,7 @@ class TestConfig:
         *arguments, lanes = arguments if len(arguments) == 5 else (*arguments, None)
         with pytest.raises(ConfigError) as caught:
             bench_config(*arguments, lanes=lanes)
-        assert re.fullmatch(message, str(caught.value))
+        assert str(caught.value) == message.format(engines=", ".join(engines))
 
     def test_nothing_known(self, monkeypatch):
         monkeypatch.setattr(bench_module, "GEOMETRIES", {})
@@ -310,7 +310,7 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (["--engine", "tabel"], "engine must be one of .*select, table.*, not 'tabel'"),
+            (["--engine", "tabel"], "engine must be one of {engines}, not 'tabel'"),
             (
                 ["--engine", "table", "--part", "LFE5U-12F"],
                 "part of ecp5 must be one of LFE5U-25F-6, LFE5U-85F-6, not 'LFE5U-12F'",
@@ -327,7 +327,8 @@ class TestCommand:
     )
     def test_errors(self, command, arguments, message):
         found = command("engine", "--family", "ecp5", *arguments)
-        assert found == (1, "", f"tritloom: error: {message}\n")
+        known = message.format(engines=", ".join(engines))  # those of other tests among them
+        assert found == (1, "", f"tritloom: error: {known}\n")
 
     def test_command_gives_the_same(self):
         config = bench_config(
