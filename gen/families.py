@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from tritloom.gen.build import ECP5_PLACER
 from tritloom.gen.netlist import SYNTHESIS, TOP
 
 __all__ = ["FAMILIES", "FEATURES", "GEOMETRIES", "MIXES", "Family", "Part"]
@@ -38,9 +39,6 @@ class Family:
     parts: Mapping[str, Part]
 
 
-ECP5_OPTIONS = ("--placer", "static", "--tmg-ripup")
-"""10 to 15 % faster than nextpnr's defaults on engines with much block RAM."""
-
 # The clock limits are those of the primary clock network (ECP5, fMAX_PRI at speed grade 6, Lattice
 # FPGA-DS-02012) and of block RAM (UltraPlus, FPGA-DS-02008). Where none is known, none is applied.
 FAMILIES = {
@@ -57,12 +55,12 @@ FAMILIES = {
         ),
         parts={
             "LFE5U-25F-6": Part(
-                options=("--25k", "--speed", "6", "--package", "CABGA381", *ECP5_OPTIONS),
+                options=("--25k", "--speed", "6", "--package", "CABGA381", *ECP5_PLACER),
                 available=(24288, 24288, 56, 28),
                 limit_mhz=257,
             ),
             "LFE5U-85F-6": Part(
-                options=("--85k", "--speed", "6", "--package", "CABGA756", *ECP5_OPTIONS),
+                options=("--85k", "--speed", "6", "--package", "CABGA756", *ECP5_PLACER),
                 available=(83640, 83640, 208, 156),
                 limit_mhz=257,
             ),
