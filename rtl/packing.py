@@ -1,8 +1,9 @@
 """Weight encodings, and the order in which weights and activations lie in a device's memory.
 
 A *code* holds ``group`` trits. A weight *word* holds ``rows × lanes`` trits: the codes of row 0
-first, in a row the lowest input first, each code in the next higher bits. A code's inputs are
-``Engine.code_stride`` apart; as many codes take turns, input by input. Words are tile-major:
+first, each code in the next higher bits. A code's inputs are ``stride = Engine.code_stride`` apart:
+of a tile's ``parts = lanes / (group · stride)``, code ``turn · parts + part`` has the inputs
+``part · group · stride + k · stride + turn``. Words are tile-major:
 for each tile of ``lanes`` inputs, one word for each group of ``rows`` outputs, so a layer is read
 strictly forward. Inputs and outputs beyond the layer's are trit 0, or +1 in the binary alphabet;
 activations beyond the layer's are 0. In a byte image every word takes ``word_bytes`` bytes, little

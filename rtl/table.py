@@ -1,9 +1,10 @@
-"""The ``table`` engine: block RAM holds every sum that a code can select; the code is the address.
+"""The ``table`` engine: memory holds every sum that a code can select; the code is the address.
 
 For each group of activations (``Encoding.group`` of them) a table has one entry a code, or one for
 each code and its negative where the code ends in a sign. The tables of the next tile are written
-while words look up in those of the current one: two banks. Entries are written along a path on
-which each follows from the one before by adding or subtracting one activation.
+while words look up in those of the current one: two banks of block RAM. Small tables lie in LUT
+RAM, which has one bank, and are written after the tile's last word. Entries are written along a
+path on which each follows from the one before by adding or subtracting one activation.
 """
 
 from itertools import pairwise
@@ -53,8 +54,8 @@ class TableEngine(wiring.Component):
     the sums of all tokens. ``fill`` tables of each row are written at a time, by one adder each;
     a tile is ``lanes / (fill · group)`` such parts.
 
-    Latency: two cycles to the address, two for the memory, two from it, one for each level of the
-    tree.
+    Latency: in block RAM two cycles to the address, two for the memory, two from it; in LUT RAM one
+    and one; and one for each level of the tree.
     """
 
     i_start: Signal
