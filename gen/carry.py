@@ -52,10 +52,14 @@ class _Slot:
 
 @dataclass(slots=True, eq=False)
 class _Adder:
-    """Begins with a slot that kills and whose S is not used. ``name``: of its first cell."""
+    """Begins with a slot that kills and whose S is not used. ``name``: of its first cell.
+
+    ``loops``: it adds to its own sum, a counter for instance.
+    """
 
     name: str
     slots: list[_Slot] = field(default_factory=list)
+    loops: bool = False
 
 
 def rebuild_chains(netlist: Netlist, merged_adders: int = MERGED_ADDERS) -> None:
@@ -324,7 +328,9 @@ def _order(netlist: Netlist, adders: list[_Adder]) -> list[list[_Adder]]:
     fed = set()
     for adder in adders:
         nets = dict.fromkeys(net for slot in adder.slots for net in slot.nets if net in source)
-        feeds[adder] = [each for each in dict.fromkeys(source[n] for n in nets) if each != adder]
+        sources = dict.fromkeys(source[net] for net in nets)
+        adder.loops = adder in sources
+        feeds[adder] = [each for each in sources if each != adder]
         fed.update(feeds[adder])
     seen: set[_Adder] = set()
 
@@ -352,9 +358,14 @@ def _order(netlist: Netlist, adders: list[_Adder]) -> list[list[_Adder]]:
 
 
 def _merge(places: Iterable[list[_Adder]], merged_adders: int) -> Iterator[list[_Adder]]:
-    """Groups of adders of a place, each to become a chain, that take less than each alone."""
+    """Groups of adders of a place, each to become a chain, that take less than each alone.
+
+    One that loops stays alone: it has a cycle for all its way, and what it would be merged with
+    often lies elsewhere.
+    """
     for place in places:
-        left = list(place)
+        yield from ([adder] for adder in place if adder.loops)
+        left = [adder for adder in place if not adder.loops]
         while left:
             group = best = [left.pop(0)]
             saved = WORTH

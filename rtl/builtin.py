@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tritloom.rtl.config import AcceleratorConfig
 
 LUT_RAM_ADDRESS_BITS = 4
+MANY_TABLES = 16
 
 
 def _decoder_cycles(config: AcceleratorConfig) -> int:
@@ -50,6 +51,22 @@ def in_lut_ram(config: AcceleratorConfig) -> bool:
     return encodings[config.encoding].index_bits <= LUT_RAM_ADDRESS_BITS
 
 
+def table_registers(config: AcceleratorConfig) -> tuple[int, int]:
+    """Registers before a table's memory and after it.
+
+    Block RAM lies far from all else, and has a register of its own; many blocks lie farther apart.
+    """
+    if in_lut_ram(config):
+        return 0, 0
+    many = config.rows * config.lanes // _group(config) > MANY_TABLES
+    return (2, 4) if many else (1, 1)
+
+
+def _table_latency(config: AcceleratorConfig) -> int:
+    """Registers, the memory itself, one level of the tree for each halving of the codes."""
+    return sum(table_registers(config)) + 1 + (config.lanes // _group(config) - 1).bit_length()
+
+
 def _check_table(config: AcceleratorConfig) -> None:
     codes = config.lanes // _group(config)
     if codes % config.fill:
@@ -64,10 +81,7 @@ TABLE = engines.add(
         name="table",
         component="tritloom.rtl.table:TableEngine",
         encodings=("base3x5", "sym6x10", "sym3x5", "sign9"),
-        # To the address, memory, from it, one level of the tree for each halving of the codes.
-        latency=lambda config: (
-            (2 if in_lut_ram(config) else 6) + (config.lanes // _group(config) - 1).bit_length()
-        ),
+        latency=_table_latency,
         # It begins a cycle late, and the last entry is written 9 cycles after its number.
         fill_cycles=lambda config: _walk_cycles(config) + 10,
         tile_cycles=lambda config: _walk_cycles(config) + 11,

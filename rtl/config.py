@@ -203,14 +203,14 @@ class AcceleratorConfig:
             return None
         engine = engines[self.engine]
         few = PARTIAL_SUM_CYCLES - 1 if shape.groups < PARTIAL_SUM_CYCLES else 0
-        # The core begins a tile in the third cycle of ready.
-        tile = max(shape.groups + few, 2 + engine.tile_cycles(self))
+        # The core begins a tile in the fourth cycle of ready.
+        tile = max(shape.groups + few, 4 + engine.tile_cycles(self))
         if reload := engine.reload_cycles(self):
-            tile = max(tile, shape.groups - 1 + reload + 2)
+            tile = max(tile, shape.groups - 1 + reload + 4)
         # The words were asked for in the cycle before RUN.
-        first = max(3 + engine.fill_cycles(self), memory_latency(self) - 1)
+        first = max(4 + engine.fill_cycles(self), memory_latency(self) - 1)
         last = first + (shape.tiles - 1) * tile + shape.groups - 1
-        return last + max(self.engine_latency, PARTIAL_SUM_READ_CYCLES) + 1
+        return last + max(self.engine_latency, PARTIAL_SUM_READ_CYCLES) + 2
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

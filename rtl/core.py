@@ -4,14 +4,13 @@ from typing import Any
 
 from amaranth.hdl import Cat, Module, Mux, Shape, Signal
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.wiring import In, Out, connect, flipped
+from amaranth.lib.wiring import In, Out
 
 from tritloom.rtl.adder_tree import delay
 from tritloom.rtl.block_ram import ReadPort, block_ram
 from tritloom.rtl.config import PARTIAL_SUM_CYCLES, PARTIAL_SUM_READ_CYCLES, AcceleratorConfig
 from tritloom.rtl.engine import ACT_LATENCY, create_engine, sums_layout
-from tritloom.rtl.partial_sums import PartialSums, order_layout
-from tritloom.rtl.streams import bits_for
+from tritloom.rtl.partial_sums import FETCH_CYCLES, PartialSums
 
 
 def load_layout(config: AcceleratorConfig) -> data.StructLayout:
@@ -26,9 +25,9 @@ def load_layout(config: AcceleratorConfig) -> data.StructLayout:
 
 
 def shape_layout(config: AcceleratorConfig) -> data.StructLayout:
-    """A layer's shape: tiles of inputs × groups of rows, each at least 1."""
+    """A layer's shape: the numbers, from 0, of its last tile of inputs and last group of rows."""
     return data.StructLayout(
-        {"tiles": bits_for(config.max_tiles), "groups": bits_for(config.max_groups)}
+        {"last_tile": range(config.max_tiles), "last_group": range(config.max_groups)}
     )
 
 
@@ -42,7 +41,8 @@ class Core(wiring.Component):
     i_word : stream of weight words, tiles × groups for each run
     done : strobe, the results are complete
     stall : the engine waits for a weight word
-    i_fetch, o : results by group, as in ``PartialSums``
+    i_fetch : stream of groups to read, while no layer runs
+    o : stream of that group's totals, one for each token and row, ``acc_bits`` signed
     """
 
     i_load: stream.Interface
@@ -74,11 +74,10 @@ class Core(wiring.Component):
         m.submodules.sums = sums = PartialSums(config)
         self._connect_activations(m, engine)
 
-        shape = Signal(shape_layout(config))
+        shape = Signal(shape_layout(config), reset_less=True)
         busy = Signal()
-        start, starts = Signal(), Signal()  # in the next cycle too, from a register
-        connect(m, flipped(self.i_fetch), sums.i_fetch)
-        connect(m, sums.o, flipped(self.o))
+        start = Signal()
+        starts = Signal()  # in the next cycle too, from a register
         m.d.comb += [
             self.i_run.ready.eq(~busy),
             start.eq(self.i_run.valid & self.i_run.ready),
@@ -93,76 +92,95 @@ class Core(wiring.Component):
 
         # Weight words: one tile's groups after the other. A tile waits for its activations, and
         # with few groups for the partial sums of the tile before.
-        # What the next word depends on is known in registers.
-        tiles_left = Signal(bits_for(config.max_tiles))  # that have not begun
-        more, one_left = Signal(), Signal()
-        following = Signal(bits_for(max(4, config.max_groups)), init=4)  # groups, the next 3 too
-        # In parts, is the next word its tile's last but two; is it the last but one, last, first.
-        equal = Signal(-(-len(following) // 4))
-        penultimate, last, begins = Signal(), Signal(), Signal(init=1)
-        open_, may_begin = Signal(), Signal()
-        first_tile = Signal()
-        single, pair, three, few = Signal(), Signal(), Signal(), Signal()
+        open_ = Signal()
         word = Signal()
-        order = Signal(order_layout())
-        ended = [word & last]
-        for _ in range(PARTIAL_SUM_CYCLES - 3):
-            ended.append(delay(m, ended[-1], 1))
-        blocked = Signal()
-        # Of an engine's sums, how much sooner than the partial ones they come.
-        early = PARTIAL_SUM_READ_CYCLES - config.engine_latency
         m.d.comb += [
             self.i_word.ready.eq(open_),
             self.stall.eq(open_ & ~self.i_word.valid),
             word.eq(open_ & self.i_word.valid),
+        ]
+        # Counts up to 0 at a tile's last group; the carry of the step says that the next word is
+        # the last, in its load as well. It is loaded after the last word, and when a layer starts.
+        groups_left = Signal(range(config.max_groups), reset_less=True)
+        last = Signal()
+        begins = Signal()
+        with m.If(word | starts):
+            before = Mux(last, ~shape.last_group, groups_left)
+            m.d.sync += [Cat(groups_left, last).eq(before + 1), begins.eq(last)]
+        with m.If(~busy):
+            m.d.sync += last.eq(1)
+
+        # All else learns of a word in the next cycle, from registers.
+        taken = Signal()
+        first = Signal()
+        final = Signal()
+        m.d.sync += [taken.eq(word), first.eq(word & begins), final.eq(word & last)]
+        # The group of that word, or between layers the one that is fetched.
+        group = Signal(range(config.max_groups), reset_less=True)
+        fetching = Signal()
+        free = Signal()
+        m.d.comb += [self.i_fetch.ready.eq(free), free.eq(~busy & ~fetching)]
+        with m.If(taken | free):
+            m.d.sync += group.eq(Mux(busy, group, self.i_fetch.payload) + busy)
+        with m.If(final | starts):
+            m.d.sync += group.eq(0)
+        # The same count for tiles, of those that have not begun.
+        tiles_left = Signal(range(config.max_tiles), reset_less=True)
+        more = Signal()
+        one_left = Signal()
+        first_tile = Signal()
+        with m.If(first | starts):
+            before = Mux(starts, ~shape.last_tile, tiles_left)
+            m.d.sync += [
+                Cat(tiles_left, one_left).eq(before + 1),
+                more.eq(starts | ~one_left),
+            ]
+        with m.If(final):
+            m.d.sync += first_tile.eq(0)
+        with m.If(starts):
+            m.d.sync += first_tile.eq(1)
+        # Of an engine's sums, how much sooner than the partial ones they come.
+        early = PARTIAL_SUM_READ_CYCLES - config.engine_latency
+        late = max(0, -early)
+        m.d.comb += [
             engine.i_more.eq(more),
-            engine.i_word.eq(self.i_word.payload),
-            engine.i_valid.eq(word),
-            engine.i_swap.eq(word & begins),
-            engine.i_last.eq(word & last),
-            order.valid.eq(word),
-            order.first_group.eq(begins),
-            order.first_tile.eq(first_tile),
-            order.last.eq(last & Mux(begins, one_left, ~more)),
-            sums.i_order.eq(delay(m, order, max(0, -early))),
+            engine.i_word.eq(delay(m, self.i_word.payload, 1, reset_less=True)),
+            engine.i_valid.eq(taken),
+            engine.i_swap.eq(first),
+            engine.i_last.eq(final),
+            sums.i_valid.eq(delay(m, taken, late)),
+            sums.i_last.eq(delay(m, final & Mux(first, one_left, ~more), late)),
+            sums.i_first.eq(delay(m, first_tile, late, reset_less=True)),
+            sums.i_group.eq(delay(m, group, late, reset_less=True)),
             sums.i_sums.eq(delay(m, engine.o_sums, max(0, early), reset_less=True)),
             sums.i_negative.eq(delay(m, engine.o_negative, max(0, early), reset_less=True)),
         ]
+
+        # A tile may begin when it is loaded; one of few groups not before all of the one before
+        # has ended, and its first sum is written. With more, what is known of the next tile is
+        # true again by the last word.
+        loaded = Signal()
+        may_begin = Signal()
+        few = Signal()
+        ended = [word & last, final]
+        for _ in range(PARTIAL_SUM_CYCLES - 4):
+            ended.append(delay(m, ended[-1], 1))
         m.d.sync += [
-            one_left.eq(tiles_left == 1),
-            single.eq(shape.groups == 1),
-            pair.eq(shape.groups == 2),
-            three.eq(shape.groups == 3),
-            few.eq(shape.groups < PARTIAL_SUM_CYCLES),
-            may_begin.eq(more & engine.ready & ~engine.i_swap),
-            blocked.eq(few & Cat(ended).any()),
+            few.eq(~shape.last_group[(PARTIAL_SUM_CYCLES - 2).bit_length() :].any()),
+            loaded.eq(more & engine.ready),
+            may_begin.eq(loaded & ~(few & Cat(may_begin, open_, ended).any())),
+            open_.eq(may_begin | (open_ & ~(self.i_word.valid & last))),
         ]
-        with m.If(word & last):
-            m.d.sync += open_.eq(may_begin & ~few)
-        with m.Elif(~open_):
-            m.d.sync += open_.eq(may_begin & ~blocked)
-        with m.If(word):
-            for n in range(len(equal)):
-                m.d.sync += equal[n].eq(following[4 * n :][:4] == shape.groups[4 * n :][:4])
-            m.d.sync += [
-                begins.eq(last),
-                following.eq(following + 1),
-                penultimate.eq(equal.all()),
-                last.eq(penultimate),
-            ]
-        with m.If(engine.i_swap):
-            m.d.sync += [tiles_left.eq(tiles_left - 1), more.eq(~one_left)]
-        with m.If((word & last) | (begins & ~open_)):
-            m.d.sync += [
-                following.eq(following.init),
-                equal.eq(three.replicate(len(equal))),
-                penultimate.eq(pair),
-                last.eq(single),
-            ]
-        with m.If(word & last):
-            m.d.sync += first_tile.eq(0)
-        with m.If(starts):
-            m.d.sync += [tiles_left.eq(shape.tiles), more.eq(1), first_tile.eq(1)]
+
+        # A group that is fetched stays addressed until it is taken.
+        fetches = self.i_fetch.valid & self.i_fetch.ready
+        m.d.comb += self.o.payload.eq(sums.o)
+        with m.If(fetches):
+            m.d.sync += fetching.eq(1)
+        with m.If(delay(m, fetches, late + FETCH_CYCLES)):
+            m.d.sync += self.o.valid.eq(1)
+        with m.Elif(self.o.valid & self.o.ready):
+            m.d.sync += [self.o.valid.eq(0), fetching.eq(0)]
         return m
 
     def _connect_activations(self, m: Module, engine: Any) -> None:

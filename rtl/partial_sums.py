@@ -1,7 +1,7 @@
 """Partial sums: each row group's sums, added up over the tiles at full width."""
 
 from amaranth.hdl import Cat, Module, Signal
-from amaranth.lib import data, stream, wiring
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from tritloom.rtl.adder_tree import add_under, delay
@@ -10,81 +10,66 @@ from tritloom.rtl.config import PARTIAL_SUM_READ_CYCLES, AcceleratorConfig
 from tritloom.rtl.engine import sums_layout
 
 
-def order_layout() -> data.StructLayout:
-    """What a group of sums is: the first of its tile, of the first tile, the last of all."""
-    return data.StructLayout({"valid": 1, "first_group": 1, "first_tile": 1, "last": 1})
+FETCH_CYCLES = 4
+"""Cycles from a group's number to its total: a step on the way, address, memory, register."""
 
 
 class PartialSums(wiring.Component):
     """Read, add, write, ``PARTIAL_SUM_CYCLES`` in all; a group must not come again any sooner.
 
-    Sums come tile by tile, in a tile group by group. The first tile's are stored as they are.
+    The first tile's sums are stored as they are.
 
     Members
     -------
-    i_order : a group comes, ``PARTIAL_SUM_READ_CYCLES`` before its sums
+    i_valid : the sums of a group come ``PARTIAL_SUM_READ_CYCLES`` later
+    i_group : its number
+    i_first, i_last : it is of the first tile; it is the last of all, only if ``i_valid``
     i_sums, i_negative : an engine's sums of one group, and whether to subtract them
     done : strobe, the last sum is written
-    i_fetch : stream of groups to read, while no layer runs
-    o : stream of that group's totals, one for each token and row, ``acc_bits`` signed
+    o : the total for each token and row, ``acc_bits`` signed, of the group that ``i_group`` was
+        ``FETCH_CYCLES`` ago
     """
 
-    i_order: data.View
+    i_valid: Signal
+    i_group: Signal
+    i_first: Signal
+    i_last: Signal
     i_sums: data.View
     i_negative: Signal
     done: Signal
-    i_fetch: stream.Interface
-    o: stream.Interface
+    o: data.View
 
     def __init__(self, config: AcceleratorConfig) -> None:
         self.config = config
         super().__init__(
             {
-                "i_order": In(order_layout()),
+                "i_valid": In(1),
+                "i_group": In(range(config.max_groups)),
+                "i_first": In(1),
+                "i_last": In(1),
                 "i_sums": In(sums_layout(config, config.sum_bits)),
                 "i_negative": In(config.rows),
                 "done": Out(1),
-                "i_fetch": In(stream.Signature(range(config.max_groups))),
-                "o": Out(stream.Signature(sums_layout(config, config.acc_bits))),
+                "o": Out(sums_layout(config, config.acc_bits)),
             }
         )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        config, order = self.config, self.i_order
-        layout = self.o.payload.shape()
+        config = self.config
+        layout = self.o.shape()
         m.submodules.totals = totals = block_ram(layout, config.max_groups)
         write = totals.write_port()
         read = ReadPort(m, totals)
 
         # The group's number, its address, then two steps: the memory, and a register of its own.
-        group = Signal(range(config.max_groups))
-        with m.If(order.valid & order.first_group):
-            m.d.sync += group.eq(0)
-        with m.Elif(order.valid):
-            m.d.sync += group.eq(group + 1)
-        valid = delay(m, order.valid, 1)
-        # A group that is fetched stays addressed until it is taken.
+        valid = delay(m, self.i_valid, 1)
+        group = delay(m, self.i_group, 1, reset_less=True)
         old = Signal(layout, reset_less=True)
-        fetches = Signal()
-        busy = Signal()
-        m.d.comb += [
-            self.i_fetch.ready.eq(~busy),
-            fetches.eq(self.i_fetch.valid & self.i_fetch.ready),
-            self.o.payload.eq(old),
-        ]
-        with m.If(valid):
-            m.d.sync += read.addr.eq(group)
-        with m.Elif(fetches):
-            m.d.sync += [read.addr.eq(self.i_fetch.payload), busy.eq(1)]
-        m.d.sync += old.eq(read.data)
-        arrives = delay(m, fetches, 2)
-        with m.If(arrives):
-            m.d.sync += self.o.valid.eq(1)
-        with m.Elif(self.o.ready & self.o.valid):
-            m.d.sync += [self.o.valid.eq(0), busy.eq(0)]
+        m.d.sync += [read.addr.eq(group), old.eq(read.data)]
+        m.d.comb += self.o.eq(old)
         before = delay(m, old.as_value(), 1, reset_less=True)
-        first = delay(m, order.first_tile, PARTIAL_SUM_READ_CYCLES, reset_less=True)
+        first = delay(m, self.i_first, PARTIAL_SUM_READ_CYCLES, reset_less=True)
         new = Signal(layout, reset_less=True)
         for n in range(config.tokens * config.rows):
             # Fits: acc_bits holds every lane of every tile at its extreme.
@@ -96,6 +81,6 @@ class PartialSums(wiring.Component):
             write.en.eq(delay(m, valid, PARTIAL_SUM_READ_CYCLES)),
             write.addr.eq(delay(m, group, PARTIAL_SUM_READ_CYCLES, reset_less=True)),
             write.data.eq(new),
-            self.done.eq(delay(m, order.valid & order.last, PARTIAL_SUM_READ_CYCLES + 1)),
+            self.done.eq(delay(m, self.i_last, PARTIAL_SUM_READ_CYCLES + 1)),
         ]
         return m

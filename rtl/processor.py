@@ -114,13 +114,12 @@ class CommandProcessor(wiring.Component):
         expected = Signal(16, init=1)
         replayable = Signal(bits_for(config.window))
         has_results = Signal()
-        result_groups = Signal(bits_for(config.max_groups))
+        last_result = Signal(range(config.max_groups))
         entry_layout = data.StructLayout(
             {
                 "base": bits_for(config.memory_words),
                 "words": bits_for(config.memory_words),
-                "tiles": bits_for(config.max_tiles),
-                "groups": bits_for(config.max_groups),
+                **shape_layout(config).members,
                 "defined": 1,
                 "committed": 1,
             }
@@ -166,6 +165,7 @@ class CommandProcessor(wiring.Component):
         definition = data.View(DEFINITION, shift[-8 * LAYER.size :])
         loaded = [shift[-8 * (fill - n) :][:8] for n in range(fill)]
         entry = table_read.data
+        last_tile, last_group = Signal(16), Signal(16)
         end = Signal(range(config.memory_words + config.max_groups + 1))
 
         def slot_of(seq: Value) -> Value:
@@ -177,6 +177,8 @@ class CommandProcessor(wiring.Component):
             table_read.addr.eq(request.index),
             table_write.addr.eq(request.index),
             table_write.data.eq(entry),
+            last_tile.eq(definition.tiles - 1),
+            last_group.eq(definition.groups - 1),
             rom_read.addr.eq(position),
             crc.data.eq(shift[:8]),
             self.o_send.payload.eq(slot),
@@ -188,8 +190,8 @@ class CommandProcessor(wiring.Component):
             self.o_load.payload.word.eq(Cat(byte[: config.act_bits] for byte in loaded)),
             self.o_load.payload.address.eq(position),
             self.o_load.payload.token.eq(request.index),
-            self.o_run.payload.tiles.eq(entry.tiles),
-            self.o_run.payload.groups.eq(entry.groups),
+            self.o_run.payload.last_tile.eq(entry.last_tile),
+            self.o_run.payload.last_group.eq(entry.last_group),
             self.o_word.payload.eq(self.i_word.payload),
             self.o_fetch.payload.eq(position),
         ]
@@ -390,8 +392,8 @@ class CommandProcessor(wiring.Component):
                     with m.Case(Opcode.DEFINE):
                         m.d.sync += [end.eq(definition.base), items.eq(definition.tiles)]
                         with m.If(
-                            not_in(definition.tiles, config.max_tiles)
-                            | not_in(definition.groups, config.max_groups)
+                            (last_tile >= config.max_tiles)  # 0 − 1 is too
+                            | (last_group >= config.max_groups)
                             | (definition.base > config.memory_words)
                         ):
                             fail(Status.OUT_OF_RANGE)
@@ -424,8 +426,8 @@ class CommandProcessor(wiring.Component):
                         table_write.en.eq(1),
                         table_write.data.base.eq(definition.base),
                         table_write.data.words.eq(end - definition.base),
-                        table_write.data.tiles.eq(definition.tiles),
-                        table_write.data.groups.eq(definition.groups),
+                        table_write.data.last_tile.eq(last_tile),
+                        table_write.data.last_group.eq(last_group),
                         table_write.data.defined.eq(1),
                         table_write.data.committed.eq(0),
                     ]
@@ -452,7 +454,7 @@ class CommandProcessor(wiring.Component):
                 ]
                 m.d.sync += value.eq(value + 1)
                 with m.If(self.done):
-                    m.d.sync += [has_results.eq(1), result_groups.eq(entry.groups)]
+                    m.d.sync += [has_results.eq(1), last_result.eq(entry.last_group)]
                     m.next = "ANSWER"
 
             # Words out: IDENTIFY, READ, COMMIT (into the checksum), RESULTS, COUNTERS.
@@ -473,7 +475,7 @@ class CommandProcessor(wiring.Component):
                 with m.Elif(request.opcode == Opcode.COUNTERS):
                     send_word(self.counters[position], COUNTER_BITS // 8)
                 with m.Elif(request.opcode == Opcode.RESULTS):
-                    with m.If(position >= result_groups):
+                    with m.If(position > last_result):
                         fail(Status.OUT_OF_RANGE)
                     with m.Else():
                         m.d.comb += self.o_fetch.valid.eq(1)

@@ -46,7 +46,9 @@ class SelectEngine(wiring.Component):
         loaded = Signal(data.ArrayLayout(data.ArrayLayout(act, lanes), tokens), reset_less=True)
         current = Signal(data.ArrayLayout(data.ArrayLayout(act, lanes), tokens), reset_less=True)
         words = Signal(range(lanes // fill + 1))
-        full, pending, run = Signal(), Signal(), Signal()
+        full = Signal()
+        pending = Signal()
+        run = Signal()
         # Codes of the tile before are still in the decoder when the first of the next one comes.
         swap = delay(m, self.i_swap, encoding.decoder_cycles - 1)
         arriving = Cat(delay(m, run, n + 1) for n in range(ACT_LATENCY))

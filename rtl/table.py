@@ -10,12 +10,12 @@ path on which each follows from the one before by adding or subtracting one acti
 from itertools import pairwise
 
 import numpy as np
-from amaranth.hdl import Cat, Module, Signal, Value, signed, unsigned
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, wiring
 
 from tritloom.rtl.adder_tree import add_under, adder_tree, delay, offset_binary
 from tritloom.rtl.block_ram import ReadPort, block_ram
-from tritloom.rtl.builtin import in_lut_ram
+from tritloom.rtl.builtin import in_lut_ram, table_registers
 from tritloom.rtl.config import ACT_LATENCY, AcceleratorConfig
 from tritloom.rtl.engine import engine_members
 from tritloom.rtl.packing import ALPHABETS, Encoding, encodings
@@ -54,8 +54,7 @@ class TableEngine(wiring.Component):
     the sums of all tokens. ``fill`` tables of each row are written at a time, by one adder each;
     a tile is ``lanes / (fill · group)`` such parts.
 
-    Latency: in block RAM two cycles to the address, two for the memory, two from it; in LUT RAM one
-    and one; and one for each level of the tree.
+    Latency: ``table_registers``, a cycle for the memory, and one for each level of the tree.
     """
 
     i_start: Signal
@@ -90,36 +89,29 @@ class TableEngine(wiring.Component):
         layout = data.StructLayout(
             {"index": index_bits, "move": signed(group.bit_length() + 1), "negative": 1}
         )
-        # Numbers end at the highest, which takes the least logic to tell.
+        # Numbers end at 0, after the highest: the carry of the step says that the next is the last.
         number_bits = (len(steps) - 1).bit_length()
-        lowest = (1 << number_bits) - len(steps)
-        unused = [steps[0]] * lowest
-        m.submodules.steps = rom = block_ram(layout, 1 << number_bits, [*unused, *steps])
+        lowest = (1 << number_bits) - len(steps) + 1
+        contents = [steps[-1], *[steps[0]] * (lowest - 1), *steps[:-1]]
+        m.submodules.steps = rom = block_ram(layout, 1 << number_bits, contents)
         read = ReadPort(m, rom)
         step = Signal(layout, reset_less=True)
         number = Signal(number_bits, init=lowest)
         part = Signal(parts, init=1)  # one bit for each
         first = Signal(init=1)
         full = Signal()
-        run, last, free = Signal(), Signal(), Signal(init=1)
+        run = Signal()
+        last = Signal()
+        free = Signal(init=1)
         m.d.comb += read.addr.eq(number)
         fetched = Signal(layout, reset_less=True)
         m.d.sync += [fetched.eq(read.data), step.eq(fetched)]
         with m.If(run):
-            m.d.sync += [
-                number.eq(number + 1),
-                last.eq(number == (1 << number_bits) - 2),
-                first.eq(last),
-            ]
+            m.d.sync += [Cat(number, last).eq(Mux(last, lowest - 1, number) + 1), first.eq(last)]
         with m.Else():
             m.d.sync += run.eq(self.i_more & ~full & free)
         with m.If(run & last):
-            m.d.sync += [
-                number.eq(lowest),
-                part.eq(part.rotate_left(1)),
-                full.eq(part[-1]),
-                run.eq(~part[-1]),
-            ]
+            m.d.sync += [part.eq(part.rotate_left(1)), full.eq(part[-1]), run.eq(~part[-1])]
         swap = delay(m, self.i_swap, 1)
         with m.If(swap):
             m.d.sync += full.eq(0)
@@ -138,7 +130,7 @@ class TableEngine(wiring.Component):
         m.d.comb += self.ready.eq(delay(m, full, added + 1) & full & ~swap)
         moves = delay(m, run, 3)
         bits = len(self.act_address)
-        address = Signal(bits, init=-steps[0]["move"] % (1 << bits))
+        address = Signal(bits, init=-steps[0]["move"] % (1 << bits), reset_less=True)
         m.d.comb += self.act_address.eq(address)
         with m.If(self.i_start):
             m.d.sync += address.eq(address.init)
@@ -148,8 +140,9 @@ class TableEngine(wiring.Component):
         negative = delay(m, step.negative, ACT_LATENCY + 1, reset_less=True)
         index = delay(m, step.index, ACT_LATENCY + 3, reset_less=True)
         # One for each part; a flip-flop on the way to so many blocks.
-        writing, writes = Signal(parts), Signal(parts)
-        m.d.sync += [writing.eq(delay(m, part, added)), writes.eq(writing)]
+        writing = Signal(parts)
+        writes = Signal(parts)
+        m.d.sync += [writing.eq(delay(m, part, added, reset_less=True)), writes.eq(writing)]
         with m.If(delay(m, ~run, added)):
             m.d.sync += writing.eq(0)
         entries: list[Value] = []
@@ -157,7 +150,9 @@ class TableEngine(wiring.Component):
             totals: list[Value] = []
             for token in range(tokens):
                 x = self.i_act[token * fill + place]
-                total = Signal(entry_bits, name="total", init=1 << (entry_bits - 1))
+                total = Signal(
+                    entry_bits, name="total", init=1 << (entry_bits - 1), reset_less=True
+                )
                 wide = Cat(x, x[-1].replicate(entry_bits - len(x)))
                 m.d.sync += total.eq(add_under(total, wide, negative))
                 with m.If(zero):
@@ -165,12 +160,13 @@ class TableEngine(wiring.Component):
                 totals.append(total)
             entries.append(delay(m, Cat(totals), 1, reset_less=True))
 
-        # The bank in which the word now looks up; the other is written.
-        bank, other = Signal(), Signal(init=1)
-        m.d.sync += [bank.eq(bank ^ swap), other.eq(other ^ swap)]
-        # Block RAM lies far from all else, and has a register of its own.
-        on_the_way, after = (1, 0) if single else (2, 3)
-        word = delay(m, self.i_word, on_the_way, reset_less=True)
+        before, after = table_registers(config)
+        word = delay(m, self.i_word, before, reset_less=True)
+        # The bank in which that word looks up; the other is written.
+        bank = Signal()
+        other = Signal(init=1)
+        turn = delay(m, self.i_swap, before - 1)
+        m.d.sync += [bank.eq(bank ^ turn), other.eq(other ^ turn)]
         shape = data.ArrayLayout(unsigned(entry_bits), tokens)
         for row in range(config.rows):
             found: list[data.View] = []

@@ -52,7 +52,9 @@ class CoreSimulation:
         shape = LayerShape.of(config, *trits.shape)
         image = pack_weights(config, trits)
         words = len(image) // config.word_bytes
-        request = _pack(shape_layout(config), tiles=shape.tiles, groups=shape.groups)
+        request = _pack(
+            shape_layout(config), last_tile=shape.tiles - 1, last_group=shape.groups - 1
+        )
         bits = config.tokens * config.rows * config.acc_bits
         record = -(-bits // 8)
         limit = 4 * (config.run_cycles(shape) or words) + 1000

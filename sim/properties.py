@@ -18,6 +18,7 @@ from tritloom.rtl.commands import CRC_BYTES, OVERHEAD_BYTES
 from tritloom.rtl.config import PARTIAL_SUM_CYCLES, PARTIAL_SUM_READ_CYCLES
 from tritloom.rtl.engine import ACT_LATENCY
 from tritloom.rtl.packing import encodings
+from tritloom.rtl.partial_sums import FETCH_CYCLES
 from tritloom.sim.formal import Bench, Inside
 
 __all__ = [
@@ -93,8 +94,7 @@ def core_rules(component: Any) -> Bench:
         bench.m.d.sync += running.eq(1)
     with bench.m.Elif(component.done):
         bench.m.d.sync += running.eq(0)
-    bench.assume((shape.tiles >= 1) & (shape.tiles <= config.max_tiles))
-    bench.assume((shape.groups >= 1) & (shape.groups <= config.max_groups))
+    bench.assume((shape.last_tile < config.max_tiles) & (shape.last_group < config.max_groups))
     bench.assume(~(component.i_fetch.valid & (running | component.i_run.valid)))
     bench.assume(~(component.i_run.valid & waits))
     bench.cover("result", component.o.valid & (Value.cast(component.o.payload) != 0))
@@ -342,12 +342,11 @@ def partial_sums_total(component: Any) -> Bench:
     """`PartialSums`: a group's total is the exact sum of what it was given since its layer began.
 
     Assumed: the order of a layer, whose shape is in range; a group not again within
-    ``PARTIAL_SUM_CYCLES`` (of the tracked group alone), sums of at most ``lanes`` extreme terms, no
-    read while a layer runs, or under way as one begins.
+    ``PARTIAL_SUM_CYCLES`` (of the tracked group alone), sums of at most ``lanes`` extreme terms.
     """
     config, inside = component.config, Inside(component, totals=1)
-    bench = Bench(component, inside, driven=("i_order",))
-    m, fetch, o = bench.m, component.i_fetch, component.o
+    bench = Bench(component, inside, driven=("i_valid", "i_group", "i_first", "i_last"))
+    m = bench.m
     given, start = bench.free("given"), bench.free("start")
     groups = bench.free("groups", range(config.max_groups + 1))
     tiles = bench.free("tiles", range(config.max_tiles + 1))
@@ -356,7 +355,7 @@ def partial_sums_total(component: Any) -> Bench:
     tracked = bench.constant("tracked", range(config.max_groups))
     total = bench.state("total", signed(config.acc_bits + 4))
     terms, added = bench.state("terms", len(tiles)), bench.state("added", len(tiles))
-    asked, waits = bench.state("asked", len(group)), bench.state("waits")
+    wanted = bench.free("wanted", len(group))  # while no group comes
     written = PARTIAL_SUM_READ_CYCLES + 1
     extreme = config.lanes << (config.act_bits - 1)
 
@@ -364,10 +363,10 @@ def partial_sums_total(component: Any) -> Bench:
     m.d.comb += [
         hit.eq(given & (group == tracked)),
         last.eq(given & (group + 1 == groups) & (tile + 1 == tiles)),
-        component.i_order.valid.eq(given),
-        component.i_order.first_group.eq(group == 0),
-        component.i_order.first_tile.eq(tile == 0),
-        component.i_order.last.eq(last),
+        component.i_valid.eq(given),
+        component.i_group.eq(Mux(given, group, wanted)),
+        component.i_first.eq(tile == 0),
+        component.i_last.eq(last),
     ]
     with m.If(start):
         m.d.sync += [running.eq(1), complete.eq(0), group.eq(0), tile.eq(0)]
@@ -384,25 +383,22 @@ def partial_sums_total(component: Any) -> Bench:
     with m.If(bench.was(hit, PARTIAL_SUM_READ_CYCLES)):
         m.d.sync += total.eq(Mux(first, 0, total) + addend)
         m.d.sync += added.eq(Mux(first, 0, added) + 1)
-    with m.If(fetch.valid & fetch.ready):
-        m.d.sync += [asked.eq(fetch.payload), waits.eq(1)]
-    with m.Elif(o.valid & o.ready):
-        m.d.sync += waits.eq(0)
-
     hits = [bench.was(hit, n) for n in range(1, written + 1)]
     lasts = [bench.was(last, n) for n in range(1, written + 1)]
     holding = bench.was(running) & running
     bench.assume(implies(holding, (groups == bench.was(groups)) & (tiles == bench.was(tiles))))
     bench.assume(implies(running, (groups >= 1) & (groups <= config.max_groups)))
     bench.assume(implies(running, (tiles >= 1) & (tiles <= config.max_tiles)))
-    bench.assume(~start | ~(running | fetch.valid | waits))
+    bench.assume(~start | ~running)
     bench.assume(~given | (running & ~complete))
-    bench.assume(~fetch.valid | (~running & (fetch.payload < config.max_groups)))
+    bench.assume(wanted < config.max_groups)
     bench.assume((component.i_sums[0] <= extreme) & (component.i_sums[0] >= -extreme))
     bench.assume(~hit | ~Cat(hits[: PARTIAL_SUM_CYCLES - 1]).any())
     bench.assume(tracked < config.max_groups)
 
-    bench.check("total", implies(o.valid & (asked == tracked), o.payload[0] == total))
+    asked = bench.was(component.i_group == tracked, FETCH_CYCLES)
+    ran = Cat(bench.was(running, n) for n in range(FETCH_CYCLES + 1))
+    bench.check("total", implies(asked & ~ran.any(), component.o[0] == total))
     bench.check("done", component.done == lasts[-1])
     bench.check("no_overflow", (total <= added * extreme) & (total >= -1 * added * extreme))
 
@@ -414,23 +410,13 @@ def partial_sums_total(component: Any) -> Bench:
         implies(running & begun & (tracked < groups), terms == tile + (tracked < group)),
     )
     bench.check("memory", hits[-1] | (inside.word(bench, "totals", tracked)[0] == total))
-    at = bench.state("at", len(group))
-    with m.If(given):
-        m.d.sync += at.eq(group)
-    bench.check("group", inside["group"] == at)
-    bench.check("follows", implies(running & (group != 0), at == group - 1))
     bench.check("in_group", implies(running, group < groups))
     bench.check(
         "in_tile", implies(running, Mux(complete, (tile == tiles) & (group == 0), tile < tiles))
     )
     bench.check("quiet", implies(Cat(hits).any() | Cat(lasts).any(), running))
     bench.check("ends", implies(running & complete, Cat(lasts).any()))
-    bench.check("reads_apart", ~(running & waits))
-    read, recent = inside["read"], [bench.was(fetch.valid & fetch.ready, n) for n in (1, 2)]
-    bench.check("waits", (inside["busy"] == waits) & (waits == sum(recent) + o.valid))
-    bench.check("addressed", implies(waits, read.addr == asked))
-    bench.check("read", implies(waits & ~recent[0] & (asked == tracked), read.data[0] == total))
-    bench.cover("lowest", o.valid & (asked == tracked) & (total == -3 * extreme))
+    bench.cover("lowest", asked & ~ran.any() & (total == -3 * extreme))
     bench.cover(
         "full_rate", bench.was(given, 4) & bench.was(given, 3) & bench.was(given, 1) & given
     )

@@ -346,6 +346,11 @@ async def run_layer(
             return cycles, stalled
 
 
+def last_numbers(shape: LayerShape) -> dict[str, int]:
+    """A payload of ``Core``'s ``i_run``."""
+    return {"last_tile": shape.tiles - 1, "last_group": shape.groups - 1}
+
+
 def run_core(
     config: AcceleratorConfig,
     shapes: Sequence[LayerShape],
@@ -370,7 +375,7 @@ def run_core(
             loads = loads_of(config, codes)
             random.Random(number).shuffle(loads)
             await source(dut.i_load, loads, idle, number)(ctx)
-            ctx.set(dut.i_run.payload, {"tiles": shape.tiles, "groups": shape.groups})
+            ctx.set(dut.i_run.payload, last_numbers(shape))
             ctx.set(dut.i_run.valid, 1)
             await ctx.tick().until(dut.i_run.ready)
             ctx.set(dut.i_run.valid, 0)

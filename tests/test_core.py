@@ -7,7 +7,7 @@ import pytest
 from amaranth.hdl import Module
 from amaranth.lib import wiring
 
-from tests.bench import run_core, run_layer, simulate, sink, source
+from tests.bench import last_numbers, run_core, run_layer, simulate, sink, source
 from tritloom.rtl.adder_tree import delay
 from tritloom.rtl.config import PARTIAL_SUM_READ_CYCLES, TINY, AcceleratorConfig
 from tritloom.rtl.core import Core
@@ -111,7 +111,7 @@ def test_tiles_wait_for_partial_sums(idle):
 
     async def bench(ctx):
         for number, shape in enumerate(shapes):
-            ctx.set(dut.i_run.payload, {"tiles": shape.tiles, "groups": shape.groups})
+            ctx.set(dut.i_run.payload, last_numbers(shape))
             ctx.set(dut.i_run.valid, 1)
             await ctx.tick().until(dut.i_run.ready)
             ctx.set(dut.i_run.valid, 0)

@@ -185,7 +185,7 @@ class World:
     def _finish(self) -> None:
         """What the core would have computed."""
         config = self.config
-        tiles, groups = self._shape["tiles"], self._shape["groups"]
+        tiles, groups = self._shape["last_tile"] + 1, self._shape["last_group"] + 1
         assert len(self._run) == tiles * groups
         image = b"".join(word.to_bytes(config.word_bytes, "little") for word in self._run)
         rows, columns = groups * config.rows, tiles * config.lanes

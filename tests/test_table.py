@@ -43,7 +43,7 @@ ENTRIES = {"base3x5": 248, "sym6x10": 365}
 """Steps in which a table is written: sym6x10 writes each entry once, base3x5 five again."""
 WAY = 10
 """Cycles of the last entry's way into its table, and of the beginning."""
-LATENCIES = {1: 6, 2: 7, 3: 8, 4: 8, 16: 10}
+LATENCIES = {1: 3, 2: 4, 3: 5, 4: 5, 16: 7, 17: 12, 32: 12, 33: 13}
 """By codes of a row."""
 
 
@@ -84,7 +84,9 @@ def test_fill_that_does_not_divide(encoding, lanes, group, fill):
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-@pytest.mark.parametrize(("codes", "fill"), [(1, 1), (2, 1), (3, 3), (4, 2), (16, 4)])
+@pytest.mark.parametrize(
+    ("codes", "fill"), [(1, 1), (2, 1), (3, 3), (4, 2), (16, 4), (17, 1), (32, 8), (33, 3)]
+)
 def test_cycles(encoding, codes, fill):
     group = encodings[encoding].group
     config = config_of(encoding, codes * group, 1, 1, fill)
