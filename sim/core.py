@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,12 +26,19 @@ I64 = npt.NDArray[np.int64]
 
 
 class CoreSimulation:
-    """Runs layers on the core of a configuration, a weight word in every cycle that takes one."""
+    """Runs layers on the core of a configuration, a weight word in every cycle that takes one.
 
-    def __init__(self, config: AcceleratorConfig) -> None:
+    ``design`` gives RTLIL to run in place of the core's own: a module ``top`` with its ports, such
+    as a netlist's (``tritloom.sim.gates``).
+    """
+
+    def __init__(
+        self, config: AcceleratorConfig, *, design: Callable[[], str] | None = None
+    ) -> None:
         self.config = config
         library = build(
-            lambda: rtlil.convert(Core(config), name="top", emit_src=False), driver=DRIVER
+            design or (lambda: rtlil.convert(Core(config), name="top", emit_src=False)),
+            driver=DRIVER,
         )
         self._calls = ctypes.CDLL(str(library))
         handle, size, number = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_uint64

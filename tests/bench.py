@@ -4,7 +4,7 @@ every engine and weight memory has, and random traffic with the answers that it 
 import random
 import zlib
 from collections.abc import Callable, Iterable, Sequence
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from amaranth.hdl import Value
 from amaranth.lib import data
 from amaranth.sim import Simulator
 
+from tritloom.rtl.builtin import SELECT, TABLE
 from tritloom.rtl.commands import (
     COUNTERS,
     CRC_BYTES,
@@ -34,15 +35,21 @@ from tritloom.rtl.packing import (
     ALPHABETS,
     LayerShape,
     act_limits,
+    encodings,
     pack_activations,
     pack_weights,
 )
 from tritloom.rtl.plugins import engines, memories
+from tritloom.sim import golden
+from tritloom.sim.core import CoreSimulation
 from tritloom.sim.reference import ReferenceDevice
 
 OPCODE_AT = 8
 FLOWS = [(0.0, 0.0), (0.4, 0.0), (0.0, 0.4), (0.5, 0.5), (0.2, 1.0)]
 """Idle of a source × pause of a sink, as probabilities; pause 1 takes only what it has seen."""
+KINDS = [(engine.name, name) for engine in (SELECT, TABLE) for name in engine.encodings]
+"""Every engine with each encoding that it takes."""
+VECTORS = 10_000
 
 
 def simulate(dut: Any, *benches: Callable, deadline_cycles: int = 20_000) -> None:
@@ -394,6 +401,80 @@ def run_core(
     deadline = 20_000 + 8 * sum(config.run_cycles(shape) or 0 for shape in shapes)
     simulate(dut, bench, deadline_cycles=deadline)
     return took, stalls
+
+
+def geometry(
+    engine: str,
+    encoding: str,
+    lanes: int,
+    rows: int,
+    tokens: int,
+    fill: int,
+    act_bits: int,
+    groups: int,
+    inputs: int | None = None,
+) -> AcceleratorConfig:
+    inputs = inputs or lanes
+    return AcceleratorConfig(
+        engine=engine,
+        encoding=encoding,
+        alphabet=encodings[encoding].alphabet,
+        lanes=lanes,
+        rows=rows,
+        tokens=tokens,
+        fill=fill,
+        act_bits=act_bits,
+        memory_words=groups * (inputs // lanes),
+        max_in_features=inputs,
+        max_out_features=groups * rows,
+    )
+
+
+def two_codes(
+    engine: str, encoding: str, act_bits: int, *, tokens: int = 4, fill: int = 2, tiles: int = 2
+) -> AcceleratorConfig:
+    """Two codes in a row, a few tiles, and outputs for every weight of one code, twice."""
+    group = encodings[encoding].group
+    groups = len(ALPHABETS[encodings[encoding].alphabet]) ** group
+    lanes = 2 * group
+    return geometry(
+        engine, encoding, lanes, 2, tokens, fill, act_bits, max(groups, 16), tiles * lanes
+    )
+
+
+def random_vectors(config: AcceleratorConfig, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Four rows of weights, and ten thousand vectors of activations."""
+    rng = np.random.default_rng(seed)
+    codes = random_codes(config, rng, (VECTORS, config.max_in_features))
+    return random_trits(config, rng, (4, config.max_in_features)), codes
+
+
+def extreme_vectors(config: AcceleratorConfig) -> list[tuple[np.ndarray, np.ndarray]]:
+    """For ``two_codes``: every weight of one code, and all extreme activations for it, the other
+    code at its extremes; for either code."""
+    group = encodings[config.encoding].group
+
+    def every(values: tuple[int, ...], first: int, second: int) -> np.ndarray:
+        of_one = np.array(list(product(values, repeat=group)))
+        other = np.tile([[first], [second]], (len(of_one), group))
+        return np.concatenate([np.repeat(of_one, 2, axis=0), other], axis=1).astype(np.int8)
+
+    trits = every(ALPHABETS[config.alphabet], -1, 1)
+    codes = every(act_limits(config), *act_limits(config))
+    return [(trits, codes), (trits[:, ::-1].copy(), codes[:, ::-1].copy())]
+
+
+def check_core(core: CoreSimulation, trits: np.ndarray, codes: np.ndarray) -> None:
+    """A layer on a compiled core: each sum exact, each run of the formula's cycles."""
+    config = core.config
+    cycles = config.run_cycles(LayerShape.of(config, *trits.shape))
+    expected = golden.matmul(trits, codes)
+    done = 0
+    for found, took in core.layer(trits, codes):
+        assert took == cycles, config
+        assert np.array_equal(found, expected[done : done + len(found)]), (config, done)
+        done += len(found)
+    assert done == len(codes)
 
 
 def check_memory(

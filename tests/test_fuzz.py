@@ -1,21 +1,26 @@
 """Fuzzing: random geometries of every engine and encoding, every result exact, every cycle told."""
 
 import random
-from itertools import product
 
 import numpy as np
 import pytest
 
-from tests.bench import random_codes, random_trits, run_core
+from tests.bench import (
+    KINDS,
+    check_core,
+    extreme_vectors,
+    geometry,
+    random_codes,
+    random_trits,
+    random_vectors,
+    run_core,
+    two_codes,
+)
 from tritloom.host import TernaryLayer, connect
-from tritloom.rtl.builtin import SELECT, TABLE
 from tritloom.rtl.config import AcceleratorConfig
-from tritloom.rtl.packing import ALPHABETS, LayerShape, act_limits, encodings
+from tritloom.rtl.packing import LayerShape, act_limits, encodings
 from tritloom.sim import golden
 from tritloom.sim.core import CoreSimulation
-
-KINDS = [(engine.name, name) for engine in (SELECT, TABLE) for name in engine.encodings]
-VECTORS = 10_000
 
 
 def divisors(number: int) -> list[int]:
@@ -36,45 +41,6 @@ def drawn(rng: random.Random, engine: str, encoding: str, macs: int) -> Accelera
     return geometry(
         engine, encoding, lanes, rows, tokens, fill, draft.act_bits, groups, tiles * lanes
     )
-
-
-def geometry(
-    engine: str,
-    encoding: str,
-    lanes: int,
-    rows: int,
-    tokens: int,
-    fill: int,
-    act_bits: int,
-    groups: int,
-    inputs: int | None = None,
-) -> AcceleratorConfig:
-    inputs = inputs or lanes
-    return AcceleratorConfig(
-        engine=engine,
-        encoding=encoding,
-        alphabet=encodings[encoding].alphabet,
-        lanes=lanes,
-        rows=rows,
-        tokens=tokens,
-        fill=fill,
-        act_bits=act_bits,
-        memory_words=groups * (inputs // lanes),
-        max_in_features=inputs,
-        max_out_features=groups * rows,
-    )
-
-
-def check_cycles(config: AcceleratorConfig, trits: np.ndarray, codes: np.ndarray) -> None:
-    """A layer on the compiled core: each sum exact, each run of the formula's cycles."""
-    cycles = config.run_cycles(LayerShape.of(config, *trits.shape))
-    expected = golden.matmul(trits, codes)
-    done = 0
-    for found, took in CoreSimulation(config).layer(trits, codes):
-        assert took == cycles, config
-        assert np.array_equal(found, expected[done : done + len(found)]), (config, done)
-        done += len(found)
-    assert done == len(codes)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -113,18 +79,12 @@ def test_compiled_cores(engine, encoding, seed):
     """Larger ones: layers of every size, more tokens than the core takes at once."""
     rng = random.Random(f"compiled {engine} {encoding} {seed}")
     config = drawn(rng, engine, encoding, 200)
+    core = CoreSimulation(config)
     numpy = np.random.default_rng(seed)
     for _ in range(4):
         shape = rng.randint(1, config.max_out_features), rng.randint(1, config.max_in_features)
         codes = random_codes(config, numpy, (rng.randint(1, 9), shape[1]))
-        check_cycles(config, random_trits(config, numpy, shape), codes)
-
-
-def two_codes(engine: str, encoding: str, act_bits: int) -> AcceleratorConfig:
-    """Two codes in a row, two tiles, and outputs for every weight of one code, twice."""
-    group = encodings[encoding].group
-    groups = len(ALPHABETS[encodings[encoding].alphabet]) ** group
-    return geometry(engine, encoding, 2 * group, 2, 4, 2, act_bits, groups, 4 * group)
+        check_core(core, random_trits(config, numpy, shape), codes)
 
 
 WIDTHS = [8, pytest.param(4, marks=pytest.mark.slow)]
@@ -134,29 +94,17 @@ WIDTHS = [8, pytest.param(4, marks=pytest.mark.slow)]
 @pytest.mark.parametrize("act_bits", WIDTHS)
 @pytest.mark.parametrize(("engine", "encoding"), KINDS)
 def test_random_vectors(engine, encoding, act_bits):
-    """Ten thousand vectors of activations, each with four rows of weights."""
-    config = two_codes(engine, encoding, act_bits)
-    rng = np.random.default_rng(act_bits)
-    codes = random_codes(config, rng, (VECTORS, config.max_in_features))
-    check_cycles(config, random_trits(config, rng, (4, config.max_in_features)), codes)
+    core = CoreSimulation(two_codes(engine, encoding, act_bits))
+    check_core(core, *random_vectors(core.config, seed=act_bits))
 
 
 @pytest.mark.sim
 @pytest.mark.parametrize("act_bits", WIDTHS)
 @pytest.mark.parametrize(("engine", "encoding"), KINDS)
 def test_all_extreme_vectors(engine, encoding, act_bits):
-    """Every weight of one code by all extreme activations, the other code at its extremes."""
-    config, group = two_codes(engine, encoding, act_bits), encodings[encoding].group
-
-    def every(values: tuple[int, ...], first: int, second: int) -> np.ndarray:
-        of_one = np.array(list(product(values, repeat=group)))
-        other = np.tile([[first], [second]], (len(of_one), group))
-        return np.concatenate([np.repeat(of_one, 2, axis=0), other], axis=1).astype(np.int8)
-
-    trits = every(ALPHABETS[config.alphabet], -1, 1)
-    codes = every(act_limits(config), *act_limits(config))
-    check_cycles(config, trits, codes)
-    check_cycles(config, trits[:, ::-1].copy(), codes[:, ::-1].copy())
+    core = CoreSimulation(two_codes(engine, encoding, act_bits))
+    for trits, codes in extreme_vectors(core.config):
+        check_core(core, trits, codes)
 
 
 @pytest.mark.sim
