@@ -298,6 +298,31 @@ def test_registers(adders: int, tmp_path: Path) -> None:
     prove(after, tmp_path, before)
 
 
+class Sums(wiring.Component):
+    """Four registered sums under a sign, or accumulators of the same width."""
+
+    def __init__(self, accumulate: bool) -> None:
+        self.accumulate = accumulate
+        super().__init__({"a": In(48), "b": In(48), "neg": In(4), "o": Out(48)})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        for n in range(4):
+            o, b = self.o.word_select(n, 12), self.b.word_select(n, 12)
+            left = o if self.accumulate else self.a.word_select(n, 12)
+            m.d.sync += o.eq(left + (b ^ spread(self.neg[n], 12)))
+        return m
+
+
+@pytest.mark.sim
+@pytest.mark.parametrize(("accumulate", "chains"), [(False, 2), (True, 4)])
+def test_accumulators_are_not_merged(accumulate: bool, chains: int, tmp_path: Path) -> None:
+    netlist = netlist_of(Sums(accumulate), tmp_path)
+    rebuild_chains(netlist, 2)
+    of_chains = (cell for cell in netlist.cells.values() if cell["type"] == "CCU2C")
+    assert sum(cell["connections"]["CIN"] == ["x"] for cell in of_chains) == chains
+
+
 @pytest.mark.sim
 @pytest.mark.parametrize("through", ["output", "lut"])
 def test_a_carry_within_a_chain_is_used(through: str, tmp_path: Path) -> None:
