@@ -21,7 +21,7 @@ from amaranth.back import rtlil
 from tritloom.gen.build import YOSYS, BuildError, Progress, _run, _timed, _version, _Watch
 from tritloom.gen.families import FAMILIES, FEATURES, GEOMETRIES, MIXES, Family, Part
 from tritloom.gen.harness import KEPT, Harness, harness_cost
-from tritloom.gen.netlist import TOP, Netlist, improve, recipe_digest
+from tritloom.gen.netlist import TOP, Netlist, improve, recipe_digest, run_synthesis
 from tritloom.gen.report import critical_path
 from tritloom.rtl.config import AcceleratorConfig
 from tritloom.rtl.core import Core
@@ -305,23 +305,19 @@ def write_whole(file: Path, text: str) -> None:
 
 def _synthesize(design: str, family: str, folder: Path, say: Progress) -> None:
     flow = FAMILIES[family]
-    (folder / f"{TOP}.il").write_text(design)
     (folder / f"{TOP}.cst").write_text(flow.constraints)
-    for number, command in enumerate(flow.synthesis, 1):
-        script = (
-            f"read_rtlil {TOP}.il; setattr -mod -set keep_hierarchy 1 {KEPT}; "
-            f"{command} -top {TOP}; setattr -mod -unset keep_hierarchy {KEPT}; "
-            f"flatten; opt_clean; {flow.finish}; write_json {TOP}.json"
-        )
-        watch = _Watch("synthesis" if number == 1 else f"synthesis again, {command}", say)
-        try:
-            _run(YOSYS, YOSYS, ["-q", "-p", script], folder, watch)
-            break
-        except BuildError as error:
-            if "Assert" not in str(error) or number == len(flow.synthesis):
-                raise
-    netlist = folder / f"{TOP}.json"
-    netlist.write_text(improve(netlist.read_text(encoding="utf-8"), family), encoding="utf-8")
+    stages = iter(("synthesis", "synthesis again, by other commands"))
+
+    def run(arguments: list[str], place: Path) -> None:
+        _run(YOSYS, YOSYS, arguments, place, _Watch(next(stages), say))
+
+    scripts = [
+        f"setattr -mod -set keep_hierarchy 1 {KEPT}; {commands}; "
+        f"setattr -mod -unset keep_hierarchy {KEPT}; flatten; opt_clean; {flow.finish}"
+        for commands in flow.synthesis
+    ]
+    netlist = run_synthesis(design, scripts, folder, run)
+    (folder / f"{TOP}.json").write_text(improve(netlist, family), encoding="utf-8")
 
 
 def _route(family: str, part: str, seed: int, folder: Path, say: Progress) -> dict[str, Any]:

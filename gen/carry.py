@@ -52,10 +52,14 @@ class _Slot:
 
 @dataclass(slots=True, eq=False)
 class _Adder:
-    """Begins with a slot that kills and whose S is not used. ``name``: of its first cell."""
+    """Begins with a slot that kills and whose S is not used.
+
+    ``name``: of its first cell; ``tree``: that of the adder which it feeds in the end.
+    """
 
     name: str
     slots: list[_Slot] = field(default_factory=list)
+    tree: str = ""
 
 
 def rebuild_chains(netlist: Netlist, merged_adders: int = MERGED_ADDERS) -> None:
@@ -347,7 +351,9 @@ def _order(netlist: Netlist, adders: list[_Adder]) -> list[list[_Adder]]:
     places: dict[str, list[_Adder]] = defaultdict(list)
     for root in roots:
         if root not in seen:
-            places[root.name.rpartition(".")[0]] += walk(root)
+            for adder in walk(root):
+                adder.tree = root.name
+                places[root.name.rpartition(".")[0]].append(adder)
     return list(places.values())
 
 
@@ -362,7 +368,9 @@ def _merge(places: Iterable[list[_Adder]], merged_adders: int) -> Iterator[list[
                 near = [
                     adder
                     for adder in left[:WINDOW]
-                    if adder not in group and _length([*group, adder]) <= MERGED_SLOTS
+                    if adder not in group
+                    and _length([*group, adder]) <= MERGED_SLOTS
+                    and all(_related(adder, other) for other in group)
                 ]
                 if not near:
                     break
@@ -372,6 +380,11 @@ def _merge(places: Iterable[list[_Adder]], merged_adders: int) -> Iterator[list[
                     best, saved = group, _saved(group)
             left = [adder for adder in left if adder not in best]
             yield best
+
+
+def _related(one: _Adder, other: _Adder) -> bool:
+    """Whether the placer draws them together: a chain of others pulls each out of its place."""
+    return one.tree == other.tree or len(one.slots) == len(other.slots)
 
 
 def _length(group: Sequence[_Adder]) -> int:

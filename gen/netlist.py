@@ -6,7 +6,7 @@ import hashlib
 import json
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,17 +25,19 @@ __all__ = [
     "absorb_output_registers",
     "improve",
     "recipe_digest",
+    "run_synthesis",
     "synthesise",
 ]
 
 TOP = "top"
+LOG = "yosys.log"
+_ECP5 = f"synth_ecp5 -nowidelut -top {TOP}"  # LUTs wider than 4 inputs take 2, 4 or 8
 SYNTHESIS: dict[str, tuple[str, ...]] = {
-    # On some small designs yosys 0.70 fails to put back what ABC9 has mapped.
-    # LUTs wider than 4 inputs take 2, 4 or 8.
-    "ecp5": ("synth_ecp5 -nowidelut", "synth_ecp5 -nowidelut -noabc9"),
-    "ice40": ("synth_ice40",),
+    # On some designs yosys 0.70 fails to put back what ABC9 has mapped; ABC takes no more LUTs.
+    "ecp5": (_ECP5, f"{_ECP5} -run :map_luts; abc -lut 4; clean; {_ECP5} -run map_cells:"),
+    "ice40": (f"synth_ice40 -top {TOP}",),
 }
-"""By family: yosys's command; the next one only where yosys itself broke."""
+"""By family: yosys's commands; the next ones only where yosys itself broke."""
 
 WIDE_BITS = 36
 """Width at which an ECP5 block uses both ports to read."""
@@ -165,26 +167,32 @@ def synthesise(
     """
     if family not in SYNTHESIS:
         raise ToolError(f"family must be one of {', '.join(SYNTHESIS)}, not {family!r}")
-    *others, last = SYNTHESIS[family]
     with tempfile.TemporaryDirectory(prefix="tritloom-") as name:
-        folder = Path(name)
-        (folder / f"{TOP}.il").write_text(rtlil, encoding="utf-8")
+        return improve(run_synthesis(rtlil, SYNTHESIS[family], Path(name), run), family)
 
-        def attempt(command: str) -> None:
-            script = f"read_rtlil {TOP}.il; {command} -top {TOP} -json {TOP}.json"
-            run(["-q", "-p", script], folder)
 
-        for command in others:
-            try:
-                attempt(command)
-                break
-            except ToolError as error:
-                if "Assert" not in str(error):
-                    raise
-        else:
-            attempt(last)
-        text = (folder / f"{TOP}.json").read_text(encoding="utf-8")
-    return improve(text, family)
+def run_synthesis(
+    rtlil: str, scripts: Sequence[str], folder: Path, run: Callable[[list[str], Path], object]
+) -> str:
+    """The JSON netlist of the first script with which yosys does not break."""
+    (folder / f"{TOP}.il").write_text(rtlil, encoding="utf-8")
+    log = folder / LOG
+    for number, script in enumerate(scripts, 1):
+        log.unlink(missing_ok=True)
+        commands = f"read_rtlil {TOP}.il; {script}; write_json {TOP}.json"
+        try:
+            run(["-q", "-l", LOG, "-p", commands], folder)
+            break
+        except ToolError as error:
+            # The ABC in YoWASP's yosys closes standard output: only the log has a later error.
+            lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
+            told = next((line for line in lines if line.startswith("ERROR")), "")
+            if "Assert" in (told or str(error)) and number < len(scripts):
+                continue
+            if not told:
+                raise
+            raise type(error)(f"{str(error).partition(':')[0]}: {told}") from None
+    return (folder / f"{TOP}.json").read_text(encoding="utf-8")
 
 
 def improve(text: str, family: str) -> str:

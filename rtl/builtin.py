@@ -66,7 +66,7 @@ TABLE = engines.add(
         encodings=("base3x5", "sym6x10", "sym3x5", "sign9"),
         # To the address, memory, from it, one level of the tree for each halving of the codes.
         latency=lambda config: (
-            (2 if in_lut_ram(config) else 6) + (config.lanes // _group(config) - 1).bit_length()
+            (1 if in_lut_ram(config) else 6) + (config.lanes // _group(config) - 1).bit_length()
         ),
         # It begins a cycle late, and the last entry is written 9 cycles after its number.
         fill_cycles=lambda config: _walk_cycles(config) + 10,

@@ -55,7 +55,7 @@ class TableEngine(wiring.Component):
     a tile is ``lanes / (fill · group)`` such parts.
 
     Latency: in block RAM two cycles to the address, two for the memory, two from it; in LUT RAM one
-    and one; and one for each level of the tree.
+    in all; and one for each level of the tree.
     """
 
     i_start: Signal
@@ -136,14 +136,15 @@ class TableEngine(wiring.Component):
         # first entry of the next one comes.
         added = 4 + ACT_LATENCY
         m.d.comb += self.ready.eq(delay(m, full, added + 1) & full & ~swap)
-        moves = delay(m, run, 3)
+        moves = delay(m, run, 2)
         bits = len(self.act_address)
-        address = Signal(bits, init=-steps[0]["move"] % (1 << bits))
-        m.d.comb += self.act_address.eq(address)
+        address = Signal(bits, init=-steps[0]["move"] % (1 << bits), reset_less=True)
+        # A register for the way to the activations; their start is still before the first step.
+        m.d.comb += self.act_address.eq(delay(m, address, 1, reset_less=True))
         with m.If(self.i_start):
             m.d.sync += address.eq(address.init)
         with m.Elif(moves):
-            m.d.sync += address.eq(address + step.move)
+            m.d.sync += address.eq(address + fetched.move)
         zero = delay(m, first, added, reset_less=True)
         negative = delay(m, step.negative, ACT_LATENCY + 1, reset_less=True)
         index = delay(m, step.index, ACT_LATENCY + 3, reset_less=True)
@@ -157,7 +158,9 @@ class TableEngine(wiring.Component):
             totals: list[Value] = []
             for token in range(tokens):
                 x = self.i_act[token * fill + place]
-                total = Signal(entry_bits, name="total", init=1 << (entry_bits - 1))
+                total = Signal(
+                    entry_bits, name="total", init=1 << (entry_bits - 1), reset_less=True
+                )
                 wide = Cat(x, x[-1].replicate(entry_bits - len(x)))
                 m.d.sync += total.eq(add_under(total, wide, negative))
                 with m.If(zero):
@@ -168,8 +171,9 @@ class TableEngine(wiring.Component):
         # The bank in which the word now looks up; the other is written.
         bank, other = Signal(), Signal(init=1)
         m.d.sync += [bank.eq(bank ^ swap), other.eq(other ^ swap)]
-        # Block RAM lies far from all else, and has a register of its own.
-        on_the_way, after = (1, 0) if single else (2, 3)
+        # Block RAM lies far from all else, and has a register of its own. LUT RAM is as near as any
+        # logic, and a word's codes go to that of all tokens.
+        on_the_way, after = (0, 0) if single else (2, 3)
         word = delay(m, self.i_word, on_the_way, reset_less=True)
         shape = data.ArrayLayout(unsigned(entry_bits), tokens)
         for row in range(config.rows):

@@ -19,12 +19,13 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from tritloom.gen.carry import _pins, rebuild_chains
-from tritloom.gen.netlist import Netlist, improve
+from tritloom.gen.carry import _Adder, _merge, _pins, _Slot, rebuild_chains
+from tritloom.gen.netlist import SYNTHESIS, Netlist, improve
 from tritloom.rtl.errors import ToolError
 from tritloom.sim.tools import find_script, run_yosys
 
 OPERAND_BITS = 11
+SYNTHESISE = "synth_ecp5 -top top"
 LOGIC = ("LUT4", "CCU2C", "PFUMX", "L6MUX21")
 
 
@@ -44,9 +45,9 @@ class Design(wiring.Component):
         return m
 
 
-def netlist_of(design: wiring.Component, folder: Path, options: str = "") -> Netlist:
+def netlist_of(design: wiring.Component, folder: Path, commands: str = SYNTHESISE) -> Netlist:
     (folder / "in.il").write_text(rtlil.convert(design, emit_src=False))
-    script = f"read_rtlil in.il; synth_ecp5 {options} -top top -json out.json"
+    script = f"read_rtlil in.il; {commands}; write_json out.json"
     run_yosys(["-q", "-p", script], cwd=folder)
     return Netlist(json.loads((folder / "out.json").read_text()), "top")
 
@@ -107,10 +108,10 @@ def prove(netlist: Netlist, folder: Path, before: Netlist | None = None) -> None
 
 
 def rebuilt(
-    design: wiring.Component, folder: Path, adders: int = 2, options: str = ""
+    design: wiring.Component, folder: Path, adders: int = 2, commands: str = SYNTHESISE
 ) -> tuple[tuple[int, int], tuple[int, int]]:
     """The cells before and after, which are proved to compute the same."""
-    netlist = netlist_of(design, folder, options)
+    netlist = netlist_of(design, folder, commands)
     before = cells(netlist)
     rebuild_chains(netlist, adders)
     prove(netlist, folder)
@@ -258,9 +259,20 @@ def random_design(seed: int) -> Design:
 @pytest.mark.sim
 @pytest.mark.parametrize("seed", range(16))
 def test_random_logic(seed: int, tmp_path: Path) -> None:
-    options = "-noabc9" if seed % 4 == 3 else ""
-    before, after = rebuilt(random_design(seed), tmp_path, 1 + seed % 4, options)
+    commands = SYNTHESIS["ecp5"][1] if seed % 4 == 3 else SYNTHESISE
+    before, after = rebuilt(random_design(seed), tmp_path, 1 + seed % 4, commands)
     assert after[0] <= before[0] + 5  # one a sum, for the odd slot
+
+
+def test_only_related_adders_share_a_chain() -> None:
+    def adder(name: str, tree: str, bits: int) -> _Adder:
+        killing = _Slot((), (False,), (False,))
+        adding = [_Slot((2, 3), (False, True, True, False), (False, False, False, True))] * bits
+        return _Adder(name, [killing, *adding, killing], tree)
+
+    for tree, bits, shared in (("b", 9, True), ("b", 7, False), ("a", 7, True)):
+        one, other = adder("a", "a", 9), adder("b", tree, bits)
+        assert [len(group) for group in _merge([[one, other]], 2)] == ([2] if shared else [1, 1])
 
 
 class Counters(wiring.Component):

@@ -129,6 +129,15 @@ class TestOutputRegisters:
         ],
     )
     def test_runs_as_before(self, kind: str, width: int, depth: int) -> None:
+        self.compare(kind, width, depth)
+
+    @pytest.mark.sim
+    @pytest.mark.slow
+    def test_second_script(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(SYNTHESIS, "ecp5", SYNTHESIS["ecp5"][1:])
+        self.compare("several enables", 36, 512)
+
+    def compare(self, kind: str, width: int, depth: int) -> None:
         design = convert(kind, width, depth)
         netlist = synthesise(design, "ecp5")
         gates = Simulation(build(lambda: simulatable(netlist, "ecp5")))
@@ -146,12 +155,15 @@ class TestOutputRegisters:
 class TestSynthesise:
     """With a stand-in for yosys."""
 
-    def run(self, errors: list[str]) -> tuple[list[str], str]:
+    def run(self, errors: list[str], logged: list[str]) -> tuple[list[str], str]:
         scripts = []
 
         def yosys(arguments: list[str], folder: Path) -> None:
             assert (folder / "top.il").read_text() == "a design"
-            scripts.append(arguments[-1].split("; ")[1])
+            script = arguments[-1].removeprefix("read_rtlil top.il; ")
+            scripts.append(script.removesuffix("; write_json top.json"))
+            if logged:
+                (folder / arguments[arguments.index("-l") + 1]).write_text(logged.pop(0))
             if errors:
                 raise ToolError(errors.pop(0))
             (folder / "top.json").write_text('{"modules": {"top": {"ports": {}, "cells": {}}}}')
@@ -159,12 +171,20 @@ class TestSynthesise:
         return scripts, synthesise("a design", "ecp5", yosys)
 
     def test_again_only_where_yosys_broke(self) -> None:
-        first, second = (f"{x} -top top -json top.json" for x in SYNTHESIS["ecp5"])
-        assert self.run([])[0] == [first]
-        assert self.run(["yosys failed: Assert `x' failed"])[0] == [first, second]
+        assert self.run([], [])[0] == [SYNTHESIS["ecp5"][0]]
+        assert self.run(["yosys failed: Assert `x' failed"], [])[0] == list(SYNTHESIS["ecp5"])
         for errors in (["no module"], ["Assert `x' failed", "Assert `x' failed"]):
-            with pytest.raises(ToolError, match=errors[-1]):
-                self.run(errors)
+            with pytest.raises(ToolError, match=f"^{errors[-1]}$"):
+                self.run(errors, [])
+
+    def test_error_in_the_log_only(self) -> None:
+        said, broke = "yosys failed: no reason given", "a\nERROR: Assert `x' failed in y\n"
+        assert self.run([said], [broke])[0] == list(SYNTHESIS["ecp5"])
+        with pytest.raises(ToolError, match=r"^yosys failed: ERROR: no module$"):
+            self.run([said], ["ERROR: no module\n"])
+        # The log of the first is no reason of the second's.
+        with pytest.raises(ToolError, match=f"^{said}$"):
+            self.run([said, said], [broke])
 
 
 def test_new_bit() -> None:
