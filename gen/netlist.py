@@ -34,11 +34,7 @@ LOG = "yosys.log"
 _ECP5 = f"synth_ecp5 -nowidelut -top {TOP}"  # LUTs wider than 4 inputs take 2, 4 or 8
 SYNTHESIS: dict[str, tuple[str, ...]] = {
     # On some designs yosys 0.70 fails to put back what ABC9 has mapped; ABC takes no more LUTs.
-    "ecp5": (
-        _ECP5,
-        f"{_ECP5} -run :map_luts; techmap -map +/lattice/latches_map.v; abc -lut 4; clean; "
-        f"{_ECP5} -run map_cells:",
-    ),
+    "ecp5": (_ECP5, f"{_ECP5} -run :map_luts; abc -lut 4; clean; {_ECP5} -run map_cells:"),
     "ice40": (f"synth_ice40 -top {TOP}",),
 }
 """By family: yosys's commands; the next ones only where yosys itself broke."""

@@ -19,7 +19,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from tritloom.gen.carry import _pins, rebuild_chains
+from tritloom.gen.carry import _Adder, _merge, _pins, _Slot, rebuild_chains
 from tritloom.gen.netlist import SYNTHESIS, Netlist, improve
 from tritloom.rtl.errors import ToolError
 from tritloom.sim.tools import find_script, run_yosys
@@ -262,6 +262,17 @@ def test_random_logic(seed: int, tmp_path: Path) -> None:
     commands = SYNTHESIS["ecp5"][1] if seed % 4 == 3 else SYNTHESISE
     before, after = rebuilt(random_design(seed), tmp_path, 1 + seed % 4, commands)
     assert after[0] <= before[0] + 5  # one a sum, for the odd slot
+
+
+def test_only_related_adders_share_a_chain() -> None:
+    def adder(name: str, tree: str, bits: int) -> _Adder:
+        killing = _Slot((), (False,), (False,))
+        adding = [_Slot((2, 3), (False, True, True, False), (False, False, False, True))] * bits
+        return _Adder(name, [killing, *adding, killing], tree)
+
+    for tree, bits, shared in (("b", 9, True), ("b", 7, False), ("a", 7, True)):
+        one, other = adder("a", "a", 9), adder("b", tree, bits)
+        assert [len(group) for group in _merge([[one, other]], 2)] == ([2] if shared else [1, 1])
 
 
 class Counters(wiring.Component):

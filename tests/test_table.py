@@ -25,6 +25,8 @@ from tritloom.rtl.packing import LayerShape, encodings
 from tritloom.rtl.plugins import engines, load_component
 from tritloom.rtl.table import TableEngine, walk
 from tritloom.rtl.top import Accelerator
+from tritloom.sim import golden
+from tritloom.sim.core import CoreSimulation
 from tritloom.sim.tools import run_yosys
 
 GEOMETRIES = [
@@ -43,7 +45,7 @@ ENTRIES = {"base3x5": 248, "sym6x10": 365}
 """Steps in which a table is written: sym6x10 writes each entry once, base3x5 five again."""
 WAY = 10
 """Cycles of the last entry's way into its table, and of the beginning."""
-LATENCIES = {1: 3, 2: 4, 3: 5, 4: 5, 16: 7, 17: 12, 32: 12, 33: 13}
+LATENCIES = {1: 3, 2: 4, 3: 5, 4: 5, 6: 6, 8: 6, 16: 7, 17: 12, 32: 12, 33: 13}
 """By codes of a row."""
 
 
@@ -94,6 +96,24 @@ def test_cycles(encoding, codes, fill):
     assert TABLE.fill_cycles(config) == ENTRIES[encoding] * (codes // fill) + WAY
     assert TABLE.tile_cycles(config) == ENTRIES[encoding] * (codes // fill) + WAY + 1
     assert TABLE.code_stride(config) == fill
+
+
+@pytest.mark.sim
+@pytest.mark.parametrize(("codes", "rows", "fill"), [(1, 2, 1), (8, 4, 4), (6, 1, 2)])
+def test_lut_ram(codes: int, rows: int, fill: int) -> None:
+    """Whole layers, of few groups and of more than a fill takes: exact, as long as it is said."""
+    config = dataclasses.replace(
+        config_of("sym3x5", 3 * codes, rows, 2, fill), max_in_features=60, max_out_features=160
+    )
+    assert config.engine_latency == LATENCIES[codes] - 5
+    rng = np.random.default_rng(codes)
+    for outputs, inputs in ((rows, 60), (3 * rows, 31), (160, 60)):
+        trits = rng.integers(-1, 2, (outputs, inputs)).astype(np.int8)
+        tokens = rng.integers(-128, 128, (4, inputs)).astype(np.int8)
+        tokens[0] = -128
+        results, cycles = zip(*CoreSimulation(config).layer(trits, tokens), strict=True)
+        assert (np.concatenate(results) == golden.matmul(trits, tokens)).all()
+        assert set(cycles) == {config.run_cycles(LayerShape.of(config, outputs, inputs))}
 
 
 @pytest.mark.parametrize("half", [False, True])
