@@ -31,6 +31,8 @@ WORTH = 0.5
 """LUTs an adder that a merged chain must save more than, for the clock that it costs."""
 WINDOW = 16
 """How far to look for an adder's partner, in adders."""
+CLOCKED = ("TRELLIS_FF", "DP16KD")
+"""Cells that nothing passes within a cycle."""
 
 Table = tuple[bool, ...]
 """A function of a list of nets: the first net is bit 0 of the index."""
@@ -54,14 +56,14 @@ class _Slot:
 class _Adder:
     """Begins with a slot that kills and whose S is not used.
 
-    ``name``: of its first cell; ``tree``: that of the adder which it feeds in the end; ``loops``:
-    it adds to its own sum, a counter for instance.
+    ``name``: of its first cell; ``tree``: that of the adder which it feeds in the end; ``alone``:
+    it shares no chain.
     """
 
     name: str
     slots: list[_Slot] = field(default_factory=list)
     tree: str = ""
-    loops: bool = False
+    alone: bool = False
 
 
 def rebuild_chains(netlist: Netlist, merged_adders: int = MERGED_ADDERS) -> None:
@@ -328,10 +330,15 @@ def _order(netlist: Netlist, adders: list[_Adder]) -> list[list[_Adder]]:
                 source.update(dict.fromkeys([slot.s, *registers[slot.s]], adder))
     feeds: dict[_Adder, list[_Adder]] = {}
     fed = set()
+    late = _behind(netlist, adders)
     for adder in adders:
         nets = dict.fromkeys(net for slot in adder.slots for net in slot.nets if net in source)
         sources = dict.fromkeys(source[net] for net in nets)
-        adder.loops = adder in sources
+        # One that adds to its own sum, a counter for instance, has a cycle for all its way, and
+        # what it would be merged with often lies elsewhere.
+        adder.alone = adder in sources or any(
+            net in late for slot in adder.slots for net in slot.nets
+        )
         feeds[adder] = [each for each in sources if each != adder]
         fed.update(feeds[adder])
     seen: set[_Adder] = set()
@@ -361,15 +368,33 @@ def _order(netlist: Netlist, adders: list[_Adder]) -> list[list[_Adder]]:
     return list(places.values())
 
 
-def _merge(places: Iterable[list[_Adder]], merged_adders: int) -> Iterator[list[_Adder]]:
-    """Groups of adders of a place, each to become a chain, that take less than each alone.
+def _behind(netlist: Netlist, adders: Iterable[_Adder]) -> set[Bit]:
+    """Nets that sums reach within a cycle.
 
-    One that loops stays alone: it has a cycle for all its way, and what it would be merged with
-    often lies elsewhere.
+    An adder that one of these goes to could be part of a loop, of carries that slots stop; and
+    timing analysis refuses loops.
     """
+    users = netlist.pins("input")
+    left: list[Bit] = [slot.s for adder in adders for slot in adder.slots if slot.s is not None]
+    reached = set(left)
+    while left:
+        for pin in users.get(left.pop(), ()):
+            cell = netlist.cells[pin.cell]
+            if cell["type"] in CLOCKED:
+                continue
+            directions = cell["port_directions"]
+            for port, bits in cell["connections"].items():
+                if directions[port] == "output":
+                    left += set(bits) - reached
+                    reached.update(bits)
+    return reached
+
+
+def _merge(places: Iterable[list[_Adder]], merged_adders: int) -> Iterator[list[_Adder]]:
+    """Groups of adders of a place, each to become a chain, that take less than each alone."""
     for place in places:
-        yield from ([adder] for adder in place if adder.loops)
-        left = [adder for adder in place if not adder.loops]
+        yield from ([adder] for adder in place if adder.alone)
+        left = [adder for adder in place if not adder.alone]
         while left:
             group = best = [left.pop(0)]
             saved = WORTH
