@@ -76,7 +76,9 @@ class CoreSimulation:
                     device, request, len(request), image, config.word_bytes, words, limit
                 )
                 raw = ctypes.create_string_buffer(record * shape.groups)
-                fetched = self._calls.tritloom_fetch(device, shape.groups, raw, record, limit)
+                fetched = self._calls.tritloom_fetch(
+                    device, shape.groups, raw, record, 100 * shape.groups
+                )
                 if not (loaded and cycles and fetched):
                     raise DeviceError("the simulated core does not end a layer in time")
                 yield self._results(raw.raw, shape)[: len(batch), : len(trits)], cycles

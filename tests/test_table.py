@@ -105,7 +105,7 @@ def test_lut_ram(codes: int, rows: int, fill: int) -> None:
     config = dataclasses.replace(
         config_of("sym3x5", 3 * codes, rows, 2, fill), max_in_features=60, max_out_features=160
     )
-    assert config.engine_latency == LATENCIES[codes] - 5
+    assert config.engine_latency == LATENCIES[codes] - 2
     rng = np.random.default_rng(codes)
     for outputs, inputs in ((rows, 60), (3 * rows, 31), (160, 60)):
         trits = rng.integers(-1, 2, (outputs, inputs)).astype(np.int8)
