@@ -32,7 +32,7 @@ from tritloom.sim import golden
 from tritloom.sim.core import CoreSimulation
 from tritloom.sim.tools import cache_dir, locked
 
-__all__ = ["bench", "bench_config", "figures", "vectors", "write_whole"]
+__all__ = ["bench", "bench_config", "figures", "layer_cycles", "vectors", "write_whole"]
 
 FORMAT = 1
 """Of what is kept of a placement; a change of what is counted, and how, needs a new number."""
@@ -189,16 +189,11 @@ def _shape(config: AcceleratorConfig) -> LayerShape:
 
 
 def _mix(name: str, config: AcceleratorConfig, fmax_mhz: float | None) -> dict[str, Any]:
-    """A model's ternary layers by the cycle formula.
-
-    A layer of more outputs than the core has partial sums runs in parts of at most as many.
-    """
+    """A model's ternary layers by the cycle formula."""
     model, mixed = MIXES[name]
     layers: list[dict[str, Any]] = []
     for names, in_features, out_features, count in mixed:
-        starts = range(0, out_features, config.max_out_features)
-        parts = [min(config.max_out_features, out_features - start) for start in starts]
-        cycles = sum(_run_cycles(config, LayerShape.of(config, n, in_features)) for n in parts)
+        cycles = layer_cycles(config, in_features, out_features)
         macs = in_features * out_features * config.tokens
         layers.append(
             {
@@ -225,6 +220,25 @@ def _mix(name: str, config: AcceleratorConfig, fmax_mhz: float | None) -> dict[s
     }
 
 
+def layer_cycles(
+    config: AcceleratorConfig, in_features: int, out_features: int, most: int | None = None
+) -> int:
+    """Cycles of a layer by the formula.
+
+    A layer of more outputs than the core has partial sums, or than ``most``, runs in parts of at
+    most as many. ``ConfigError`` for a layer of more inputs than the core takes.
+    """
+    if in_features > config.max_in_features:
+        raise ConfigError(
+            f"the layer {in_features} × {out_features} is wider than "
+            f"max_in_features = {config.max_in_features}"
+        )
+    limit = min(config.max_out_features, most or out_features, out_features)
+    whole, rest = divmod(out_features, limit)
+    cycles = whole * _run_cycles(config, LayerShape.of(config, limit, in_features))
+    return cycles + (_run_cycles(config, LayerShape.of(config, rest, in_features)) if rest else 0)
+
+
 def _run_cycles(config: AcceleratorConfig, shape: LayerShape) -> int:
     cycles = config.run_cycles(shape)
     if cycles is None:
@@ -245,9 +259,17 @@ def _command(family: str, config: AcceleratorConfig, part: str, seeds: int, mix:
 
 
 def _place(
-    design: str, family: str, part: str, seeds: Sequence[int], tools: Sequence[str], say: Progress
+    design: str,
+    family: str,
+    part: str,
+    seeds: Sequence[int | None],
+    tools: Sequence[str],
+    say: Progress,
 ) -> list[dict[str, Any]]:
-    """Resources, the harness's share of them and the clock reached, for each seed."""
+    """Resources, the harness's share of them and the clock reached, for each seed.
+
+    With ``None`` for a seed the cells are packed and counted, not placed, and may be too many.
+    """
     flow = FAMILIES[family]
     of_family = (
         flow.synthesis,
@@ -263,14 +285,14 @@ def _place(
     try:
         for seed in seeds:
 
-            def make(seed: int = seed) -> dict[str, Any]:
+            def make(seed: int | None = seed) -> dict[str, Any]:
                 nonlocal scratch
                 if scratch is None:
                     scratch = tempfile.TemporaryDirectory(dir=_cache())
                     _synthesize(design, family, Path(scratch.name), say)
                 return _route(family, part, seed, Path(scratch.name), say)
 
-            runs.append(_cached(("place", facts, seed), make, say, f"seed {seed}"))
+            runs.append(_cached(("place", facts, seed), make, say, _name(seed)))
     finally:
         if scratch is not None:
             scratch.cleanup()
@@ -320,7 +342,11 @@ def _synthesize(design: str, family: str, folder: Path, say: Progress) -> None:
     (folder / f"{TOP}.json").write_text(improve(netlist, family), encoding="utf-8")
 
 
-def _route(family: str, part: str, seed: int, folder: Path, say: Progress) -> dict[str, Any]:
+def _name(seed: int | None) -> str:
+    return "synthesis" if seed is None else f"seed {seed}"
+
+
+def _route(family: str, part: str, seed: int | None, folder: Path, say: Progress) -> dict[str, Any]:
     flow = FAMILIES[family]
     netlist = Netlist(json.loads((folder / f"{TOP}.json").read_text()), TOP)
     cells = Counter(_kind(cell["type"]) for cell in netlist.cells.values())
@@ -329,11 +355,12 @@ def _route(family: str, part: str, seed: int, folder: Path, say: Progress) -> di
         timing = _nextpnr(flow, part, seed, folder, say)
         for name, count in timing["utilization"].items():
             cells[name] = count["used"]
-        if len(timing["fmax"]) != 1:
-            raise BuildError(f"nextpnr reports {len(timing['fmax'])} clocks, not one")
-        ((clock, reached),) = timing["fmax"].items()
-        fmax, path = round(reached["achieved"], 2), critical_path(timing, clock)
-        say(f"seed {seed}: {fmax:g} MHz, from {path['from']} to {path['to']}")
+        if seed is not None:
+            if len(timing["fmax"]) != 1:
+                raise BuildError(f"nextpnr reports {len(timing['fmax'])} clocks, not one")
+            ((clock, reached),) = timing["fmax"].items()
+            fmax, path = round(reached["achieved"], 2), critical_path(timing, clock)
+            say(f"seed {seed}: {fmax:g} MHz, from {path['from']} to {path['to']}")
     else:
         cells["ROUTE_THROUGH"] = _xc7_route_throughs(netlist)
     used = {
@@ -341,8 +368,8 @@ def _route(family: str, part: str, seed: int, folder: Path, say: Progress) -> di
         for name, kinds in zip(RESOURCES, flow.cells, strict=True)
     }
     available = dict(zip(RESOURCES, flow.parts[part].available, strict=True))
-    if over := [_over(name, used[name], available[name]) for name in RESOURCES]:
-        _refuse(part, filter(None, over))
+    if seed is not None:
+        _refuse(part, filter(None, (_over(n, used[n], available[n]) for n in RESOURCES)))
     cost = harness_cost(netlist)
     return {
         **used,
@@ -369,13 +396,14 @@ def _refuse(part: str, over: Iterable[str]) -> None:
         )
 
 
-def _nextpnr(flow: Family, part: str, seed: int, folder: Path, say: Progress) -> Any:
+def _nextpnr(flow: Family, part: str, seed: int | None, folder: Path, say: Progress) -> Any:
     options = [
         *flow.parts[part].options,
         *("--json", f"{TOP}.json", "--report", "timing.json", "--timing-allow-fail"),
-        *("--freq", str(flow.target_mhz), "--seed", str(seed)),
+        *("--freq", str(flow.target_mhz)),
+        *(("--pack-only",) if seed is None else ("--seed", str(seed))),
     ]
-    watch = _Watch(f"seed {seed}: packing cells", say)
+    watch = _Watch(f"{_name(seed)}: packing cells", say)
     try:
         _run(flow.place, flow.place, options, folder, watch)
     except BuildError:

@@ -55,6 +55,7 @@ examples:
   tritloom build --board icebreaker -o build/ice     a bitstream, and a report on it
   tritloom flash build/ice                           write it to the board
   tritloom bench engine --family ecp5 --engine table the size and speed of a dot engine
+  tritloom auto --board ulx3s-85f --model tinylm     the best engine and geometry for a model
   tritloom devices                                   what there is to run on
   tritloom info --device sim --selftest              what the device is, and whether it works
 
@@ -73,7 +74,8 @@ examples:
   tritloom build --board ulx3s-25f -o build/fit --fit         the most rows that meet timing
   tritloom build --board icebreaker --config mine.json -o build
 
-mine.json is as in tritloom generate --help; link and baud become those of the board.
+mine.json is as in tritloom generate --help, or what tritloom auto wrote; link and baud become those
+of the board.
 """
 FLASH = """\
 Write a bitstream to the board that is plugged in. Needs openFPGALoader or, for a ULX3S in its DFU
@@ -100,6 +102,25 @@ examples:
 
 mine.json needs five keys; the others, and what all of them mean, are in a manifest.json:
   {"lanes": 20, "rows": 2, "memory_words": 1024, "max_in_features": 256, "max_out_features": 256}
+tritloom auto writes one that suits a model.
+"""
+AUTO = """\
+Choose engine, encoding and geometry for a part and a model: of all that fit, what does the most
+useful MAC/s on the model's layers. Cycles are exact, by the formula; what each takes is predicted
+from the measured table (tritloom bench table), the clock is that of the nearest point which was
+routed, or the board's. Nothing is built.
+"""
+AUTO_EXAMPLES = """\
+examples:
+  tritloom auto --board ulx3s-85f --model tinylm
+  tritloom auto --board ulx3s-85f --model tinylm -o mine.json
+  tritloom build --board ulx3s-85f --config mine.json -o build
+  tritloom auto --family xc7 --part XC7A100T --model bitnet-2b-4t --weight-bits 128
+  tritloom auto --family ecp5 --model path/to/model --tokens 8 --json
+
+The table has the best of each engine and encoding, the choice first; "bound by" says what keeps it
+from more. Weights lie in the chip's block RAM, all of them if they fit; with --weight-bits they
+come from outside, so many bits a cycle. docs/engines.md says how it decides.
 """
 VERIFY = """\
 Run the packaged benches on a generated Verilog file, as it is, with the configuration in its
@@ -142,9 +163,26 @@ examples:
   tritloom bench engine --family ecp5 --engine table --lanes 40 --rows 2 --seeds 5
   tritloom bench engine --family ecp5 --engine table --mix bitnet-2b-4t --json
   tritloom bench engine --family xc7 --engine select --output docs/engines/xc7-select.json
+  tritloom bench engine --family ecp5 --engine auto --in-features 2560 --out-features 640
+
+--engine auto measures what tritloom auto would choose for the layer, or for the layers of --mix,
+with the whole part for the core.
 
 There is no router for xc7: clocks, and what follows from them, are null. docs/engines.md says what
 each figure means.
+"""
+BENCH_TABLE = """\
+Bring the measured table up to date, by which auto chooses: a fixed grid of geometries of each
+engine and encoding, synthesised by the flow of bench engine, a few of them routed. Points whose
+design and tools are those of the table stay as they are: it can be stopped and goes on, and after
+a change of an engine measures that engine again.
+"""
+BENCH_TABLE_EXAMPLES = """\
+examples:
+  tritloom bench table --family ecp5
+  tritloom bench table --family ice40 --engine select
+
+A family takes from ten minutes to an hour. The file is measured.json in the folder of tritloom.gen.
 """
 BENCH_REPORT = """\
 Write the page of the measurements: DIR.md's table, between its markers, and DIR's plots, from the
@@ -229,6 +267,36 @@ def _parser() -> argparse.ArgumentParser:
         *("-o", "--output"), metavar="DIR", type=Path, required=True, help="folder to write to"
     )
 
+    auto = _command(commands, "auto", AUTO, AUTO_EXAMPLES, run=_auto)
+    chip = auto.add_mutually_exclusive_group(required=True)
+    chip.add_argument("--board", metavar="NAME", help="its part, clock and packets")
+    chip.add_argument("--family", metavar="NAME", help="ecp5, ice40, gowin or xc7")
+    auto.add_argument("--part", metavar="NAME", help="another part than the family's first")
+    auto.add_argument(
+        *("--model",),
+        metavar="MODEL",
+        required=True,
+        help="folder of a model, such as models/tinylm, or bitnet-2b-4t",
+    )
+    auto.add_argument(
+        *("--weight-bits",), metavar="N", type=_whole(1), help="a cycle, from outside the chip"
+    )
+    auto.add_argument(
+        *("--memory-words",), metavar="N", type=_whole(1), help="of the weight memory in the chip"
+    )
+    auto.add_argument(
+        *("--tokens",), metavar="N", type=_whole(1), default=1, help="computed together (1)"
+    )
+    auto.add_argument(
+        *("--share",),
+        metavar="PERCENT",
+        type=_whole(1),
+        help="of the part's LUTs and flip-flops to fill (80; 95 on ice40)",
+    )
+    auto.add_argument(
+        *("-o", "--output"), metavar="FILE", type=Path, help="write the configuration there"
+    )
+
     build = _command(commands, "build", BUILD, BUILD_EXAMPLES, run=_build)
     build.add_argument(
         *("--board",), metavar="NAME", required=True, help="a board, as `tritloom boards` lists"
@@ -299,7 +367,7 @@ def _parser() -> argparse.ArgumentParser:
     engine.add_argument(
         *("--family",), choices=("ecp5", "ice40", "gowin", "xc7"), required=True, help="of FPGAs"
     )
-    engine.add_argument("--engine", metavar="NAME", required=True, help="select, table, …")
+    engine.add_argument("--engine", metavar="NAME", required=True, help="select, table, … or auto")
     engine.add_argument("--part", metavar="NAME", help="another part than the family's first")
     engine.add_argument("--encoding", metavar="NAME", help="of the weights")
     engine.add_argument("--alphabet", metavar="NAME", help="ternary or binary (ternary)")
@@ -318,6 +386,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     engine.add_argument("--mix", choices=("bitnet-2b-4t",), help="a model's layers as well")
     engine.add_argument("--output", metavar="FILE", type=Path, help="write the JSON object there")
+
+    table = _command(benches, "table", BENCH_TABLE, BENCH_TABLE_EXAMPLES, run=_bench_table)
+    table.add_argument(
+        *("--family",), choices=("ecp5", "ice40", "gowin", "xc7"), required=True, help="of FPGAs"
+    )
+    table.add_argument("--engine", metavar="NAME", help="only this one")
 
     report = _command(benches, "report", BENCH_REPORT, BENCH_REPORT_EXAMPLES, run=_bench_report)
     report.add_argument("directory", metavar="DIR", type=Path, help="folder of the JSON files")
@@ -432,19 +506,86 @@ def _build(options: argparse.Namespace) -> int:
     return 0 if made.timing_met else _fail(f"{made.advice}; {options.output} has the files")
 
 
+def _auto(options: argparse.Namespace) -> int:
+    from tritloom.boards.board import load_board
+    from tritloom.gen.auto import choose, model_layers, plan_text
+    from tritloom.gen.bench import write_whole
+
+    if options.board is not None and options.part is not None:
+        raise InputError("--part is of a family; the board has its own")
+    plan = choose(
+        options.family or "",
+        model_layers(options.model),
+        part=options.part,
+        board=None if options.board is None else load_board(options.board),
+        weight_bits=options.weight_bits,
+        memory_words=options.memory_words,
+        tokens=options.tokens,
+        share=options.share,
+    )
+    if options.output is not None:
+        _check_folder(options.output)
+        write_whole(options.output, json.dumps(plan.config.to_dict(), indent=2) + "\n")
+    if options.json:
+        _print_json(plan.to_dict())
+    else:
+        print(plan_text(plan))
+    return 0
+
+
+def _check_folder(file: Path) -> None:
+    if not file.parent.is_dir():
+        raise InputError(f"--output: there is no folder {file.parent}")
+
+
+def _auto_bench_config(options: argparse.Namespace) -> AcceleratorConfig:
+    """What ``auto`` chooses for the layer, or the mix, that is to be measured."""
+    from tritloom.gen.auto import Layer, choose, model_layers
+    from tritloom.gen.families import FEATURES
+
+    for name in ("encoding", "lanes", "rows", "fill"):
+        if getattr(options, name) is not None:
+            raise InputError(f"--{name} is what --engine auto chooses; leave it out")
+    given = options.in_features, options.out_features
+    default = FEATURES.get(options.family, (6912, 4096))
+    layers = [Layer("the layer", given[0] or default[0], given[1] or default[1])]
+    if options.mix is not None:
+        if given != (None, None):
+            raise InputError("--mix says the layers of --engine auto; leave the features out")
+        layers = model_layers(options.mix)
+    plan = choose(
+        options.family,
+        layers,
+        part=options.part,
+        tokens=options.tokens or 1,
+        act_bits=options.act_bits or 8,
+        alphabet=options.alphabet or "ternary",
+        core_only=True,
+    )
+    best = plan.best
+    _tell(
+        f"auto: {best.config.engine} {best.config.encoding} {best.config.lanes} × "
+        f"{best.config.rows}, {best.utilization:.1%} of the peak\n"
+    )
+    return plan.config
+
+
 def _bench_engine(options: argparse.Namespace) -> int:
     from tritloom.gen.bench import bench, bench_config, write_whole
 
     names = ("encoding", "alphabet", "lanes", "rows", "tokens", "fill", "act_bits")
-    config = bench_config(
-        options.family,
-        options.engine,
-        options.in_features,
-        options.out_features,
-        **{name: getattr(options, name) for name in names},
-    )
-    if options.output is not None and not options.output.parent.is_dir():
-        raise InputError(f"--output: there is no folder {options.output.parent}")
+    if options.engine == "auto":
+        config = _auto_bench_config(options)
+    else:
+        config = bench_config(
+            options.family,
+            options.engine,
+            options.in_features,
+            options.out_features,
+            **{name: getattr(options, name) for name in names},
+        )
+    if options.output is not None:
+        _check_folder(options.output)
     result = bench(
         options.family,
         config,
@@ -461,6 +602,17 @@ def _bench_engine(options: argparse.Namespace) -> int:
         from tritloom.gen.bench_report import summary
 
         print(summary(result))
+    return 0
+
+
+def _bench_table(options: argparse.Namespace) -> int:
+    from tritloom.gen.measured import TABLE, measure
+
+    made, points = measure(options.family, options.engine, progress=lambda line: _tell(f"{line}\n"))
+    if options.json:
+        _print_json({"file": str(TABLE), "measured": made, "points": points})
+    else:
+        print(f"{made} of {points} points measured, the others were there: {TABLE}")
     return 0
 
 

@@ -59,6 +59,16 @@ FAMILIES = {
                 available=(24288, 24288, 56, 28),
                 limit_mhz=257,
             ),
+            "LFE5U-12F-6": Part(  # the die of the 25F
+                options=("--12k", "--speed", "6", "--package", "CABGA381", *ECP5_PLACER),
+                available=(24288, 24288, 56, 28),
+                limit_mhz=257,
+            ),
+            "LFE5U-45F-6": Part(
+                options=("--45k", "--speed", "6", "--package", "CABGA381", *ECP5_PLACER),
+                available=(43848, 43848, 108, 72),
+                limit_mhz=257,
+            ),
             "LFE5U-85F-6": Part(
                 options=("--85k", "--speed", "6", "--package", "CABGA756", *ECP5_PLACER),
                 available=(83640, 83640, 208, 156),

@@ -9,7 +9,6 @@ from tritloom.rtl.block_ram import ReadPort, block_ram
 from tritloom.rtl.config import PARTIAL_SUM_READ_CYCLES, AcceleratorConfig
 from tritloom.rtl.engine import sums_layout
 
-
 FETCH_CYCLES = 4
 """Cycles from a group's number to its total: a step on the way, address, memory, register."""
 

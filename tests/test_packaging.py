@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 FOLDERS = ["rtl", "gen", "sim", "boards", "host"]
-SHIPPED = {".py", ".cc", ".v", ".h", ".typed"}
+SHIPPED = {".py", ".cc", ".v", ".h", ".json", ".typed"}
 MODULES = sorted(path for folder in FOLDERS for path in (ROOT / folder).glob("*.py"))
 NAMES = [path.relative_to(ROOT).as_posix() for path in MODULES]
 
