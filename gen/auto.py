@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from tritloom.boards.board import Board, board_names, load_board
-from tritloom.gen.bench import layer_cycles
 from tritloom.gen.cost import BLOCK_BITS, Cost, CostModel, weight_blocks
-from tritloom.gen.families import FAMILIES, MIXES, Part
+from tritloom.gen.families import FAMILIES, Part
 from tritloom.gen.measured import read_table
+from tritloom.gen.mixes import MIXES, layer_cycles
 from tritloom.gen.model import find_model
 from tritloom.rtl.config import FEATURES_LIMIT, AcceleratorConfig
 from tritloom.rtl.errors import ConfigError

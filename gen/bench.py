@@ -19,8 +19,9 @@ import numpy.typing as npt
 from amaranth.back import rtlil
 
 from tritloom.gen.build import YOSYS, BuildError, Progress, _run, _timed, _version, _Watch
-from tritloom.gen.families import FAMILIES, FEATURES, GEOMETRIES, MIXES, Family, Part
+from tritloom.gen.families import FAMILIES, FEATURES, GEOMETRIES, Family, Part
 from tritloom.gen.harness import KEPT, Harness, harness_cost
+from tritloom.gen.mixes import MIXES, layer_cycles, mix_figures
 from tritloom.gen.netlist import TOP, Netlist, improve, recipe_digest, run_synthesis
 from tritloom.gen.report import critical_path
 from tritloom.rtl.config import AcceleratorConfig
@@ -32,7 +33,7 @@ from tritloom.sim import golden
 from tritloom.sim.core import CoreSimulation
 from tritloom.sim.tools import cache_dir, locked
 
-__all__ = ["bench", "bench_config", "figures", "layer_cycles", "vectors", "write_whole"]
+__all__ = ["bench", "bench_config", "figures", "vectors", "write_whole"]
 
 FORMAT = 1
 """Of what is kept of a placement; a change of what is counted, and how, needs a new number."""
@@ -116,7 +117,7 @@ def bench(
         "part": part,
         **figures(config, runs[-1], flow.parts[part], routed, cycles),
         "exact_vectors": exact,
-        **({} if mix is None else {"mix": _mix(mix, config, _median(routed, limit))}),
+        **({} if mix is None else {"mix": mix_figures(mix, config, _median(routed, limit))}),
         "fmax_mhz": routed,
         "fmax_limit_mhz": limit,
         "critical_path": min(runs, key=lambda run: run["fmax_mhz"] or 0.0)["critical_path"],
@@ -186,64 +187,6 @@ def _median(fmax_mhz: Sequence[float], limit_mhz: float | None) -> float | None:
 
 def _shape(config: AcceleratorConfig) -> LayerShape:
     return LayerShape.of(config, config.max_out_features, config.max_in_features)
-
-
-def _mix(name: str, config: AcceleratorConfig, fmax_mhz: float | None) -> dict[str, Any]:
-    """A model's ternary layers by the cycle formula."""
-    model, mixed = MIXES[name]
-    layers: list[dict[str, Any]] = []
-    for names, in_features, out_features, count in mixed:
-        cycles = layer_cycles(config, in_features, out_features)
-        macs = in_features * out_features * config.tokens
-        layers.append(
-            {
-                "names": names,
-                "in_features": in_features,
-                "out_features": out_features,
-                "count": count,
-                "macs": macs,
-                "cycles": cycles,
-                "utilization": round(macs / (cycles * config.macs_per_cycle), 4),
-            }
-        )
-    macs, cycles = (sum(each["count"] * each[key] for each in layers) for key in ("macs", "cycles"))
-    return {
-        "name": name,
-        "model": model,
-        "layers": layers,
-        "macs": macs,
-        "cycles": cycles,
-        "utilization": round(macs / (cycles * config.macs_per_cycle), 4),
-        "gmac_per_s_sustained": (
-            None if fmax_mhz is None else round(macs / cycles * fmax_mhz / 1e3, 2)
-        ),
-    }
-
-
-def layer_cycles(
-    config: AcceleratorConfig, in_features: int, out_features: int, most: int | None = None
-) -> int:
-    """Cycles of a layer by the formula.
-
-    A layer of more outputs than the core has partial sums, or than ``most``, runs in parts of at
-    most as many. ``ConfigError`` for a layer of more inputs than the core takes.
-    """
-    if in_features > config.max_in_features:
-        raise ConfigError(
-            f"the layer {in_features} × {out_features} is wider than "
-            f"max_in_features = {config.max_in_features}"
-        )
-    limit = min(config.max_out_features, most or out_features, out_features)
-    whole, rest = divmod(out_features, limit)
-    cycles = whole * _run_cycles(config, LayerShape.of(config, limit, in_features))
-    return cycles + (_run_cycles(config, LayerShape.of(config, rest, in_features)) if rest else 0)
-
-
-def _run_cycles(config: AcceleratorConfig, shape: LayerShape) -> int:
-    cycles = config.run_cycles(shape)
-    if cycles is None:
-        raise ConfigError(f"no formula gives the cycles with {config.memory} memory")
-    return cycles
 
 
 def _command(family: str, config: AcceleratorConfig, part: str, seeds: int, mix: str | None) -> str:
@@ -448,7 +391,7 @@ def _simulate(config: AcceleratorConfig, tools: Sequence[str], say: Progress) ->
 def _compare(config: AcceleratorConfig, say: Progress) -> tuple[int, int]:
     trits, tokens = vectors(config)
     expected = golden.matmul(trits, tokens)
-    formula = _run_cycles(config, _shape(config))
+    formula = layer_cycles(config, config.max_in_features, config.max_out_features)
     done = 0
     for found, cycles in CoreSimulation(config).layer(trits, tokens):
         if cycles != formula:

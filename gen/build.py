@@ -13,7 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import IO, Any
 from tritloom.boards.board import Board
 from tritloom.boards.pll import PLLS
 from tritloom.boards.top import BoardTop
+from tritloom.gen.mixes import MIXES, mix_figures
 from tritloom.gen.netlist import TOP, Netlist, recipe_digest, synthesise
 from tritloom.gen.report import (
     FORMAT,
@@ -377,11 +378,22 @@ class _Design:
                 "trits": config.memory_words * config.rows * config.lanes,
                 "bits": config.memory_words * config.word_bits,
             },
+            "mixes": _mixes(config),
             "critical_path": critical_path(timing, clock),
             "tools": self._tools,
             "seed": seed,
             "config": config.to_dict(),
         }
+
+
+def _mixes(config: AcceleratorConfig) -> dict[str, Any]:
+    """Of each model whose layers fit the configuration: what it reaches, weights in the chip."""
+    found = {}
+    for name in MIXES:
+        with suppress(ConfigError):
+            mix = mix_figures(name, config, config.clock_hz / 1e6, resident=True)
+            found[name] = {key: mix[key] for key in ("utilization", "gmac_per_s_sustained")}
+    return found
 
 
 def _our_clock(placed: Any, timing: Any) -> str:

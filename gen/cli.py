@@ -503,6 +503,9 @@ def _build(options: argparse.Namespace) -> int:
             f"{report['mac_per_cycle']} MAC/cycle, {report['lut_per_mac']:.1f} LUT/MAC, "
             f"room for {report['weight_capacity']['trits']:,} weights"
         )
+        for name, mix in report["mixes"].items():
+            rate = mix["gmac_per_s_sustained"]
+            print(f"{name}: {mix['utilization']:.1%} of the peak, {rate:.2f} GMAC/s sustained")
     return 0 if made.timing_met else _fail(f"{made.advice}; {options.output} has the files")
 
 

@@ -1,4 +1,4 @@
-"""What the bench measures on: families, their tools and parts, best geometries, models' layers."""
+"""What the bench measures on: families, their tools and parts, best geometries."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from tritloom.gen.build import ECP5_PLACER
 from tritloom.gen.netlist import SYNTHESIS, TOP
 
-__all__ = ["FAMILIES", "FEATURES", "GEOMETRIES", "MIXES", "Family", "Part"]
+__all__ = ["FAMILIES", "FEATURES", "GEOMETRIES", "Family", "Part"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -162,16 +162,3 @@ GEOMETRIES: dict[tuple[str, str, str], dict[str, int]] = {
 FEATURES = {"ice40": (2560, 640)}
 """Inputs and outputs of the layer where none are given; else 6912 × 4096. The UP5K's block RAM
 does not hold the activations and partial sums of that."""
-
-MIXES: dict[str, tuple[str, tuple[tuple[str, int, int, int], ...]]] = {
-    "bitnet-2b-4t": (
-        "microsoft/BitNet-b1.58-2B-4T",  # 30 layers, hidden 2560, 5 of 20 heads × 128 for k and v
-        (
-            ("q_proj, o_proj", 2560, 2560, 60),
-            ("k_proj, v_proj", 2560, 640, 60),
-            ("gate_proj, up_proj", 2560, 6912, 60),
-            ("down_proj", 6912, 2560, 30),
-        ),
-    )
-}
-"""By name: the model, and its layers as (names, in_features, out_features, count)."""

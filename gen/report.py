@@ -10,7 +10,7 @@ from tritloom.boards.board import Board
 
 __all__ = ["FORMAT", "LABELS", "advice", "critical_path", "floorplan_svg", "html_report"]
 
-FORMAT = 1
+FORMAT = 2
 """Raised when any file of a build changes for the same design: part of the cache's key."""
 LABELS = {
     "luts": "LUTs",

@@ -13,8 +13,9 @@ from tritloom.gen import auto, cli
 from tritloom.gen import bench as bench_module
 from tritloom.gen.auto import Layer, choose, model_layers, plan_text, utilization
 from tritloom.gen.cost import Cost, CostModel, weight_memories
-from tritloom.gen.families import FAMILIES, MIXES
+from tritloom.gen.families import FAMILIES
 from tritloom.gen.measured import read_table
+from tritloom.gen.mixes import MIXES
 from tritloom.rtl.config import AcceleratorConfig
 from tritloom.rtl.errors import CheckpointError, ConfigError
 from tritloom.rtl.packing import LayerShape, encodings

@@ -1,5 +1,6 @@
 import json
 from collections import Counter
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,8 +15,9 @@ from tritloom.gen import cli
 from tritloom.gen.bench import bench, bench_config, figures, vectors
 from tritloom.gen.bench_report import BEGIN, END, PUBLIC, summary, write_report
 from tritloom.gen.build import BuildError
-from tritloom.gen.families import FAMILIES, GEOMETRIES, MIXES
+from tritloom.gen.families import FAMILIES, GEOMETRIES
 from tritloom.gen.harness import Harness, harness_cost
+from tritloom.gen.mixes import MIXES, mix_figures
 from tritloom.gen.netlist import Netlist
 from tritloom.rtl.config import AcceleratorConfig
 from tritloom.rtl.core import Core
@@ -142,7 +144,7 @@ class TestConfig:
 class TestMix:
     def test_figures(self):
         config = bench_config("ecp5", "table", **BYTES)
-        mix = bench_module._mix("bitnet-2b-4t", config, 200.0)
+        mix = mix_figures("bitnet-2b-4t", config, 200.0)
         assert sum(layer["count"] for layer in mix["layers"]) == 7 * 30
         # All ternary weights of the model: 30 × (2 · 2560² + 2 · 2560 · 640 + 3 · 2560 · 6912).
         assert mix["macs"] == 2_084_044_800
@@ -154,7 +156,22 @@ class TestMix:
         assert mix["cycles"] == sum(layer["count"] * layer["cycles"] for layer in mix["layers"])
         expected = round(mix["macs"] / mix["cycles"] * 0.2, 2)
         assert mix["gmac_per_s_sustained"] == expected
-        assert bench_module._mix("bitnet-2b-4t", config, None)["gmac_per_s_sustained"] is None
+        assert mix_figures("bitnet-2b-4t", config, None)["gmac_per_s_sustained"] is None
+
+    def test_resident(self):
+        """In parts that the weight memory holds, but for the last one."""
+        config = bench_config("ecp5", "table", lanes=60, rows=4, fill=1, encoding="sym6x10")
+        config = replace(config, memory_words=43 * 100 + 42)
+        mix = mix_figures("bitnet-2b-4t", config, 100.0, resident=True)
+        for layer in mix["layers"][:3]:
+            whole, rest = divmod(layer["out_features"], 400)
+            of = [LayerShape.of(config, outputs, 2560) for outputs in (400, rest)]
+            most, last = (config.run_cycles(shape) for shape in of)
+            assert layer["cycles"] == whole * most + (last if rest else 0)
+        small = replace(config, memory_words=115)  # one less than the tiles of 6912 inputs
+        message = r"^memory_words = 115 hold no row group of the layer 6912 × 2560$"
+        with pytest.raises(ConfigError, match=message):
+            mix_figures("bitnet-2b-4t", small, 100.0, resident=True)
 
     def test_model(self):
         assert MIXES["bitnet-2b-4t"][0] == "microsoft/BitNet-b1.58-2B-4T"

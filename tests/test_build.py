@@ -43,7 +43,7 @@ SMALL = AcceleratorConfig(
 FILES = ["floorplan.svg", "icebreaker.bin", "report.html", "report.json"]
 KEYS = [
     *("luts", "ffs", "block_rams", "dsps", "clock_mhz", "timing_met", "mac_per_cycle"),
-    *("lut_per_mac", "weight_capacity", "critical_path", "tools", "seed", "config"),
+    *("lut_per_mac", "weight_capacity", "mixes", "critical_path", "tools", "seed", "config"),
 ]
 TOOL = """#!{python}
 import json, os, pathlib, sys, time
@@ -177,6 +177,7 @@ class TestBuild:
         assert (report["timing_met"], made.timing_met, made.advice) == (True, True, "")
         assert (report["mac_per_cycle"], report["lut_per_mac"]) == (5, 10.0)
         assert report["weight_capacity"] == {"trits": 320, "bits": 512}
+        assert report["mixes"] == {}
         assert report["config"] == SMALL.to_dict()
         assert report["seed"] == 1
         assert [tool.split()[0] for tool in report["tools"]] == [

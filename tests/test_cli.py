@@ -246,6 +246,7 @@ class TestBuild:
             "mac_per_cycle": 20,
             "lut_per_mac": 50.0,
             "weight_capacity": {"trits": 30720, "bits": 49152},
+            "mixes": {"a-model": {"utilization": 0.75, "gmac_per_s_sustained": 12.3}},
             "critical_path": {"from": "a", "to": "b"},
         }
 
@@ -268,6 +269,7 @@ class TestBuild:
                 "out/icebreaker.bin\n"
                 "1,000 of 5,280 LUTs, 1,000 of 5,280 flip-flops, 7 of 30 block RAMs, 7 of 30 DSPs\n"
                 "30.2 of 24 MHz, 20 MAC/cycle, 50.0 LUT/MAC, room for 30,720 weights\n"
+                "a-model: 75.0% of the peak, 12.30 GMAC/s sustained\n"
             ),
             "     0 s  synthesis …\n",
         )
