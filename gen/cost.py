@@ -210,8 +210,8 @@ def weight_memories(config: AcceleratorConfig) -> list[Memory]:
 
 def around_memories(config: AcceleratorConfig) -> list[Memory]:
     """Packets in both directions, the link's block, layers, the configuration's text."""
-    entry = 2 * config.memory_words.bit_length() + config.max_tiles.bit_length()
-    entry += config.max_groups.bit_length() + 2
+    entry = 2 * config.memory_words.bit_length() + (config.max_tiles - 1).bit_length()
+    entry += (config.max_groups - 1).bit_length() + 2
     return [
         Memory(8, config.slots * config.packet_bytes, number=2),
         Memory(8, BLOCK_BYTES),

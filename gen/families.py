@@ -154,7 +154,7 @@ GEOMETRIES: dict[tuple[str, str, str], dict[str, int]] = {
     ("gowin", "select", "diff2"): {"lanes": 32, "rows": 4, "fill": 4},
     ("xc7", "table", "sym6x10"): {"lanes": 264, "rows": 1, "fill": 4},
     ("xc7", "table", "base3x5"): {"lanes": 220, "rows": 1, "fill": 4},
-    ("xc7", "table", "sym3x5"): {"lanes": 24, "rows": 8, "tokens": 2, "fill": 8},
+    ("xc7", "table", "sym3x5"): {"lanes": 120, "rows": 4, "tokens": 2, "fill": 8},
     ("xc7", "select", "diff2"): {"lanes": 32, "rows": 8, "fill": 4},
 }
 """The best known geometry of (family, engine, encoding); the first encoding is the default."""

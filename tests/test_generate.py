@@ -69,8 +69,8 @@ def wanted_arrays(config):
     packets = config.slots * config.packet_bytes
     entry = (
         2 * config.memory_words.bit_length()
-        + config.max_tiles.bit_length()
-        + config.max_groups.bit_length()
+        + (config.max_tiles - 1).bit_length()
+        + (config.max_groups - 1).bit_length()
         + 2
     )
     full, rest = divmod(config.memory_words, BlockRamMemory.BANK_WORDS)
