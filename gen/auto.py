@@ -381,10 +381,7 @@ class _Search:
         filling = 0
         for layer in self.layers:
             shape = LayerShape.of(config, layer.out_features, layer.in_features)
-            tile = engine.tile_cycles(config) + 2
-            if reload := engine.reload_cycles(config):
-                tile = max(tile, shape.groups + 1 + reload)
-            later = (shape.tiles - 1) * max(0, tile - shape.groups)
+            later = (shape.tiles - 1) * (config.tile_cycles(shape.groups) - shape.groups)
             filling += layer.count * (engine.fill_cycles(config) + later)
         filling *= ceil(self.tokens / config.tokens)
         if filling > FILLING * candidate.cycles:

@@ -571,7 +571,7 @@ class Device:
         cycles = self._config.run_cycles(part.shape)
         if cycles is None:  # a memory that stalls: far above what any should take
             engine = engines[self._config.engine]
-            tile = max(part.shape.groups, engine.tile_cycles(self._config), 8)
+            tile = max(self._config.tile_cycles(part.shape.groups), 8)
             cycles = 4 * part.shape.tiles * tile + engine.fill_cycles(self._config) + 1000
         return Command(opcode=Opcode.RUN, index=part.index, count=tokens, cycles=cycles)
 

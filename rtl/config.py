@@ -191,6 +191,16 @@ class AcceleratorConfig:
     def engine_latency(self) -> int:
         return engines[self.engine].latency(self)
 
+    def tile_cycles(self, groups: int) -> int:
+        """Cycles from a tile's first word to the next one's, if no word is waited for."""
+        engine = engines[self.engine]
+        few = PARTIAL_SUM_CYCLES - 1 if groups < PARTIAL_SUM_CYCLES else 0
+        # The core begins a tile in the fourth cycle of ready.
+        cycles = max(groups + few, 4 + engine.tile_cycles(self))
+        if reload := engine.reload_cycles(self):
+            cycles = max(cycles, groups - 1 + reload + 4)
+        return cycles
+
     def run_cycles(self, shape: LayerShape) -> int | None:
         """Cycles that RUN takes and reports; ``None`` where the weight memory may stall.
 
@@ -201,15 +211,9 @@ class AcceleratorConfig:
         memory_latency = memories[self.memory].latency
         if memory_latency is None:
             return None
-        engine = engines[self.engine]
-        few = PARTIAL_SUM_CYCLES - 1 if shape.groups < PARTIAL_SUM_CYCLES else 0
-        # The core begins a tile in the fourth cycle of ready.
-        tile = max(shape.groups + few, 4 + engine.tile_cycles(self))
-        if reload := engine.reload_cycles(self):
-            tile = max(tile, shape.groups - 1 + reload + 4)
         # The words were asked for in the cycle before RUN.
-        first = max(4 + engine.fill_cycles(self), memory_latency(self) - 1)
-        last = first + (shape.tiles - 1) * tile + shape.groups - 1
+        first = max(4 + engines[self.engine].fill_cycles(self), memory_latency(self) - 1)
+        last = first + (shape.tiles - 1) * self.tile_cycles(shape.groups) + shape.groups - 1
         return last + max(self.engine_latency, PARTIAL_SUM_READ_CYCLES) + 2
 
     def to_dict(self) -> dict[str, Any]:
