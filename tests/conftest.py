@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+from pathlib import Path
 
 import pytest
 
@@ -31,3 +32,20 @@ def pytest_make_collect_report():
     report = yield
     _fail_if_skipped(report)
     return report
+
+
+@pytest.fixture
+def run(capsys, monkeypatch):
+    """Runs the command in the project's folder; gives its status, standard output and error."""
+    from tritloom.gen import cli
+
+    monkeypatch.chdir(Path(__file__).parents[1])
+
+    def run(*arguments):
+        try:
+            status = cli.main([str(argument) for argument in arguments])
+        except SystemExit as end:
+            status = end.code
+        return status, *capsys.readouterr()
+
+    return run

@@ -35,20 +35,6 @@ SMALL = [Layer("small", 60, 40)]
 BIG = model_layers("bitnet-2b-4t")
 
 
-@pytest.fixture
-def run(capsys, monkeypatch):
-    monkeypatch.chdir(ROOT)
-
-    def run(*arguments):
-        try:
-            status = cli.main([str(argument) for argument in arguments])
-        except SystemExit as end:
-            status = end.code
-        return status, *capsys.readouterr()
-
-    return run
-
-
 def core(engine, encoding, lanes, rows, fill, layers, **more):
     """A core for the layers, as the bench has it."""
     return AcceleratorConfig(

@@ -27,21 +27,6 @@ BOARDS = board_names()
 ULX3S = load_board("ulx3s-85f").config
 
 
-@pytest.fixture
-def run(capsys, monkeypatch):
-    """Runs the command; gives its status, standard output and standard error."""
-    monkeypatch.chdir(ROOT)
-
-    def run(*arguments):
-        try:
-            status = cli.main([str(argument) for argument in arguments])
-        except SystemExit as end:
-            status = end.code
-        return status, *capsys.readouterr()
-
-    return run
-
-
 def failed(text):
     return 1, "", f"tritloom: error: {text}\n"
 
