@@ -23,6 +23,7 @@ from tritloom.gen.families import FAMILIES, FEATURES, GEOMETRIES, Family, Part
 from tritloom.gen.harness import KEPT, Harness, harness_cost
 from tritloom.gen.mixes import MIXES, layer_cycles, mix_figures
 from tritloom.gen.netlist import TOP, Netlist, improve, recipe_digest, run_synthesis
+from tritloom.gen.place import PLACED, TIMING, route_again
 from tritloom.gen.report import critical_path
 from tritloom.rtl.config import AcceleratorConfig
 from tritloom.rtl.core import Core
@@ -219,6 +220,7 @@ def _place(
         flow.finish,
         flow.constraints,
         flow.target_mhz,
+        flow.again,
         [dict(c) for c in flow.cells],
     )
     recipe = recipe_digest()
@@ -299,10 +301,10 @@ def _route(family: str, part: str, seed: int | None, folder: Path, say: Progress
         for name, count in timing["utilization"].items():
             cells[name] = count["used"]
         if seed is not None:
-            if len(timing["fmax"]) != 1:
-                raise BuildError(f"nextpnr reports {len(timing['fmax'])} clocks, not one")
-            ((clock, reached),) = timing["fmax"].items()
-            fmax, path = round(reached["achieved"], 2), critical_path(timing, clock)
+            fmax, path = (
+                round(_reached(timing), 2),
+                critical_path(timing, next(iter(timing["fmax"]))),
+            )
             say(f"seed {seed}: {fmax:g} MHz, from {path['from']} to {path['to']}")
     else:
         cells["ROUTE_THROUGH"] = _xc7_route_throughs(netlist)
@@ -342,9 +344,9 @@ def _refuse(part: str, over: Iterable[str]) -> None:
 def _nextpnr(flow: Family, part: str, seed: int | None, folder: Path, say: Progress) -> Any:
     options = [
         *flow.parts[part].options,
-        *("--json", f"{TOP}.json", "--report", "timing.json", "--timing-allow-fail"),
+        *("--json", f"{TOP}.json", "--report", TIMING, "--timing-allow-fail"),
         *("--freq", str(flow.target_mhz)),
-        *(("--pack-only",) if seed is None else ("--seed", str(seed))),
+        *(("--pack-only",) if seed is None else ("--seed", str(seed), "--write", PLACED)),
     ]
     watch = _Watch(f"{_name(seed)}: packing cells", say)
     try:
@@ -354,7 +356,23 @@ def _nextpnr(flow: Family, part: str, seed: int | None, folder: Path, say: Progr
             part, filter(None, (_over(name, *used) for name, used in watch.utilization.items()))
         )
         raise
-    return json.loads((folder / "timing.json").read_text())
+    if flow.again and seed is not None:
+        told = route_again(
+            folder,
+            flow.target_mhz,
+            lambda where: _reached(json.loads((where / TIMING).read_text())),
+            lambda where: _run(flow.place, flow.place, [*options, "--no-pack"], where, watch),
+        )
+        if told:
+            say(f"seed {seed}: {told}")
+    return json.loads((folder / TIMING).read_text())
+
+
+def _reached(timing: Any) -> float:
+    if len(timing["fmax"]) != 1:
+        raise BuildError(f"nextpnr reports {len(timing['fmax'])} clocks, not one")
+    ((_, clock),) = timing["fmax"].items()
+    return float(clock["achieved"])
 
 
 def _xc7_route_throughs(netlist: Netlist) -> int:

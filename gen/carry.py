@@ -25,7 +25,7 @@ __all__ = ["rebuild_chains"]
 
 MERGED_ADDERS = 2
 """At most so many share a chain: more save less, and pull more logic into one place."""
-MERGED_SLOTS = 26
+MERGED_SLOTS = 20
 """Timing analysis sees paths through slots that kill, so a chain stays short all the same."""
 WORTH = 0.5
 """LUTs an adder that a merged chain must save more than, for the clock that it costs."""

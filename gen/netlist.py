@@ -207,5 +207,8 @@ def improve(text: str, family: str) -> str:
 
 def recipe_digest() -> str:
     """Changes with what makes a netlist of a design, but for yosys."""
-    files = [Path(__file__).with_name(name) for name in ("netlist.py", "carry.py", "fanout.py")]
+    files = [
+        Path(__file__).with_name(name)
+        for name in ("netlist.py", "carry.py", "fanout.py", "place.py")
+    ]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()

@@ -84,11 +84,9 @@ class Core(wiring.Component):
             engine.i_start.eq(starts),
             self.done.eq(sums.done),
         ]
-        m.d.sync += starts.eq(start)
-        with m.If(start):
-            m.d.sync += [shape.eq(self.i_run.payload), busy.eq(1)]
-        with m.Elif(self.done):
-            m.d.sync += busy.eq(0)
+        m.d.sync += [starts.eq(start), busy.eq(start | (busy & ~self.done))]
+        with m.If(~busy):
+            m.d.sync += shape.eq(self.i_run.payload)
 
         # Weight words: one tile's groups after the other. A tile waits for its activations, and
         # with few groups for the partial sums of the tile before.
@@ -102,8 +100,8 @@ class Core(wiring.Component):
         # Counts up to 0 at a tile's last group; the carry of the step says that the next word is
         # the last, in its load as well. It is loaded after the last word, and when a layer starts.
         groups_left = Signal(range(config.max_groups), reset_less=True)
-        last = Signal()
-        begins = Signal()
+        last = Signal(init=1)
+        begins = Signal(reset_less=True)
         with m.If(word | starts):
             before = Mux(last, ~shape.last_group, groups_left)
             m.d.sync += [Cat(groups_left, last).eq(before + 1), begins.eq(last)]
@@ -117,11 +115,10 @@ class Core(wiring.Component):
         m.d.sync += [taken.eq(word), first.eq(word & begins), final.eq(word & last)]
         # The group of that word, or between layers the one that is fetched.
         group = Signal(range(config.max_groups), reset_less=True)
-        fetching = Signal()
-        free = Signal()
-        m.d.comb += [self.i_fetch.ready.eq(free), free.eq(~busy & ~fetching)]
+        free = Signal(init=1)
+        m.d.comb += self.i_fetch.ready.eq(free)
         with m.If(taken | free):
-            m.d.sync += group.eq(Mux(busy, group, self.i_fetch.payload) + busy)
+            m.d.sync += group.eq(Mux(free, self.i_fetch.payload, group) + ~free)
         with m.If(final | starts):
             m.d.sync += group.eq(0)
         # The same count for tiles, of those that have not begun.
@@ -173,14 +170,15 @@ class Core(wiring.Component):
         ]
 
         # A group that is fetched stays addressed until it is taken.
-        fetches = self.i_fetch.valid & self.i_fetch.ready
+        fetches = self.i_fetch.valid & free
+        fetched = self.o.valid & self.o.ready
         m.d.comb += self.o.payload.eq(sums.o)
-        with m.If(fetches):
-            m.d.sync += fetching.eq(1)
-        with m.If(delay(m, fetches, late + FETCH_CYCLES)):
-            m.d.sync += self.o.valid.eq(1)
-        with m.Elif(self.o.valid & self.o.ready):
-            m.d.sync += [self.o.valid.eq(0), fetching.eq(0)]
+        m.d.sync += [
+            self.o.valid.eq(
+                delay(m, fetches, late + FETCH_CYCLES) | (self.o.valid & ~self.o.ready)
+            ),
+            free.eq((free & ~self.i_fetch.valid & ~self.i_run.valid) | fetched | self.done),
+        ]
         return m
 
     def _connect_activations(self, m: Module, engine: Any) -> None:

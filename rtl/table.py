@@ -102,16 +102,21 @@ class TableEngine(wiring.Component):
         full = Signal()
         run = Signal()
         last = Signal()
+        ends = Signal()
         free = Signal(init=1)
         m.d.comb += read.addr.eq(number)
         fetched = Signal(layout, reset_less=True)
         m.d.sync += [fetched.eq(read.data), step.eq(fetched)]
         with m.If(run):
             m.d.sync += [Cat(number, last).eq(Mux(last, lowest - 1, number) + 1), first.eq(last)]
+            with m.If(last & part[-1]):
+                m.d.sync += run.eq(0)
         with m.Else():
-            m.d.sync += run.eq(self.i_more & ~full & free)
-        with m.If(run & last):
-            m.d.sync += [part.eq(part.rotate_left(1)), full.eq(part[-1]), run.eq(~part[-1])]
+            m.d.sync += run.eq(self.i_more & ~full & ~ends & free)
+        # From a register to so many; the next part's last step is far.
+        m.d.sync += ends.eq(run & last)
+        with m.If(ends):
+            m.d.sync += [part.eq(part.rotate_left(1)), full.eq(part[-1])]
         swap = delay(m, self.i_swap, 1)
         with m.If(swap):
             m.d.sync += full.eq(0)
@@ -127,7 +132,7 @@ class TableEngine(wiring.Component):
         # no word looks up before the next. After a swap no word of the tile before is left when the
         # first entry of the next one comes.
         added = 4 + ACT_LATENCY
-        m.d.comb += self.ready.eq(delay(m, full, added + 1) & full & ~swap)
+        m.d.comb += self.ready.eq(delay(m, full, added) & full & ~swap)
         moves = delay(m, run, 2)
         bits = len(self.act_address)
         address = Signal(bits, init=-steps[0]["move"] % (1 << bits), reset_less=True)
@@ -141,10 +146,15 @@ class TableEngine(wiring.Component):
         negative = delay(m, step.negative, ACT_LATENCY + 1, reset_less=True)
         index = delay(m, step.index, ACT_LATENCY + 3, reset_less=True)
         # One for each part; a flip-flop on the way to so many blocks.
-        writing = Signal(parts)
+        writing = Signal(parts, reset_less=True)
         writes = Signal(parts)
-        m.d.sync += [writing.eq(delay(m, part, added, reset_less=True)), writes.eq(writing)]
-        with m.If(delay(m, ~run, added)):
+        idle = Signal(init=1)
+        m.d.sync += [
+            idle.eq(~delay(m, run, added - 1)),
+            writing.eq(delay(m, part, added - 1, reset_less=True)),
+            writes.eq(writing),
+        ]
+        with m.If(idle):
             m.d.sync += writing.eq(0)
         entries: list[Value] = []
         for place in range(fill):
@@ -163,11 +173,12 @@ class TableEngine(wiring.Component):
 
         before, after = table_registers(config)
         word = delay(m, self.i_word, before, reset_less=True)
-        # The bank in which that word looks up; the other is written.
+        # The bank in which that word looks up; the other is written. What turns comes first: copies
+        # of the registers that feed the memories are then behind a register, not behind logic.
         bank = Signal()
         other = Signal(init=1)
-        turn = delay(m, self.i_swap, before - 1)
-        m.d.sync += [bank.eq(bank ^ turn), other.eq(other ^ turn)]
+        m.d.sync += [bank.eq(bank ^ self.i_swap), other.eq(other ^ self.i_swap)]
+        bank, other = (delay(m, signal, before - 1) for signal in (bank, other))
         shape = data.ArrayLayout(unsigned(entry_bits), tokens)
         for row in range(config.rows):
             found: list[data.View] = []

@@ -409,7 +409,7 @@ class TestTooLarge:
     @pytest.mark.parametrize("over", [True, False])
     def test_routed(self, tmp_path, monkeypatch, over):
         def run(tool, package, options, folder, watch):
-            assert options[-4:] == ["--freq", "250", "--seed", "3"]
+            assert options[-6:] == ["--freq", "250", "--seed", "3", "--write", "placed.json"]
             watch.line(f"Info:    DP16KD:    {70 if over else 7}/   56   125%")
             watch.line("Info:    TRELLIS_COMB:    700/   24288   2%")
             watch.line("ERROR: no place")
