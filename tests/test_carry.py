@@ -157,7 +157,7 @@ COUNTS: dict[str, tuple[Design, tuple[int, int]]] = {
             {**SIGN, "c": OPERAND_BITS},
             lambda a, b, c, neg: Cat(a + (b ^ spread(neg)), c + (b ^ spread(neg))),
         ),
-        (0, 13),
+        (0, 14),
     ),
     "shared with logic": (
         Design(SIGN, lambda a, b, neg: Cat(a + (b ^ spread(neg)), b ^ spread(neg))),
