@@ -23,7 +23,7 @@ from tritloom.gen.families import FAMILIES, FEATURES, GEOMETRIES, Family, Part
 from tritloom.gen.harness import KEPT, Harness, harness_cost
 from tritloom.gen.mixes import MIXES, layer_cycles, mix_figures
 from tritloom.gen.netlist import TOP, Netlist, improve, recipe_digest, run_synthesis
-from tritloom.gen.place import PLACED, TIMING, route_again
+from tritloom.gen.place import AGAIN, PLACED, TIMING, route_again
 from tritloom.gen.report import critical_path
 from tritloom.rtl.config import AcceleratorConfig
 from tritloom.rtl.core import Core
@@ -361,7 +361,7 @@ def _nextpnr(flow: Family, part: str, seed: int | None, folder: Path, say: Progr
             folder,
             flow.target_mhz,
             lambda where: _reached(json.loads((where / TIMING).read_text())),
-            lambda where: _run(flow.place, flow.place, [*options, "--no-pack"], where, watch),
+            lambda where: _run(flow.place, flow.place, [*options, *AGAIN], where, watch),
         )
         if told:
             say(f"seed {seed}: {told}")

@@ -24,7 +24,7 @@ from tritloom.boards.pll import PLLS
 from tritloom.boards.top import BoardTop
 from tritloom.gen.mixes import MIXES, mix_figures
 from tritloom.gen.netlist import TOP, Netlist, recipe_digest, synthesise
-from tritloom.gen.place import PLACED, TIMING, route_again
+from tritloom.gen.place import AGAIN, PLACED, TIMING, route_again
 from tritloom.gen.report import (
     FORMAT,
     LABELS,
@@ -67,7 +67,7 @@ class Flow:
     resources: Mapping[str, str]
 
 
-ECP5_PLACER = ("--placer", "static", "--tmg-ripup")
+ECP5_PLACER = ("--placer", "static")
 """Faster designs, sooner, than by nextpnr's defaults, above all with much block RAM."""
 
 FLOWS = {
@@ -362,7 +362,7 @@ class _Design:
                 scratch,
                 wanted,
                 self._reached,
-                lambda folder: _run(tool, tool, [*options, "--no-pack"], folder, again),
+                lambda folder: _run(tool, tool, [*options, *AGAIN], folder, again),
             )
             if told:
                 say(f"seed {seed}: {told}")

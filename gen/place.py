@@ -26,10 +26,12 @@ from typing import Any, NamedTuple
 from tritloom.gen.netlist import TOP
 from tritloom.rtl.errors import ToolError
 
-__all__ = ["PLACED", "TIMING", "improve_placement", "route_again"]
+__all__ = ["AGAIN", "PLACED", "TIMING", "improve_placement", "route_again"]
 
 PLACED, TIMING = "placed.json", "timing.json"
 """What nextpnr writes: the design, and its report."""
+AGAIN = ("--no-pack", "--tmg-ripup")
+"""Options for a design of constraints; routing tries harder, which takes long on large ones."""
 
 CLOCK_TO_OUT = defaultdict(lambda: 0.525, {"DP16KD": 1.06})
 LUT, INTO_CARRY, CARRY, OUT_OF_CARRY = 0.236, 0.45, 0.071, 0.44
@@ -91,8 +93,6 @@ def route_again(
     if before >= wanted_mhz:
         return ""
     text = improve_placement((folder / PLACED).read_text(encoding="utf-8"), 1000 / wanted_mhz)
-    if text is None:
-        return ""
     with tempfile.TemporaryDirectory(dir=folder) as name:
         again = Path(name)
         (again / f"{TOP}.json").write_text(text, encoding="utf-8")
@@ -110,16 +110,12 @@ def route_again(
     return f"shorter paths: {before:.4g} MHz, then {after:.4g}"
 
 
-def improve_placement(text: str, period_ns: float) -> str | None:
-    """A placed design as nextpnr wrote it: the same with each cell's place as a constraint.
-
-    None if no path is so long that it would be worth while, or the longest could not be shortened.
-    """
+def improve_placement(text: str, period_ns: float) -> str:
+    """A placed design as nextpnr wrote it: the same with each cell's place as a constraint."""
     document = json.loads(text)
     module = document["modules"][TOP]
     design = _Design(list(module["cells"].values()), LONG * period_ns)
-    if not design.improve():
-        return None
+    design.improve()
     for cell, (x, y), place in zip(design.cells, design.xy, design.places, strict=True):
         attributes = cell["attributes"]
         bel = attributes.pop("NEXTPNR_BEL")
@@ -262,21 +258,15 @@ class _Design:
         takes = [] if register is None else self.cells[register]["connections"].get("DI")
         return [register] if register is not None and takes else []
 
-    def improve(self) -> bool:
-        """Whether the longest path is shorter now."""
-        start = self._analyse()
-        if start <= self._long:
-            return False
-        end = start
+    def improve(self) -> None:
+        """Move what is on long paths until nothing moves any more, or it takes too long."""
         for _ in range(SWEEPS):
-            moved = self._descend()
-            end = self._analyse()
-            if not moved:
+            self._analyse()
+            if not self._descend():
                 break
-        return end < start
 
-    def _analyse(self) -> float:
-        """Static timing analysis; the longest path."""
+    def _analyse(self) -> None:
+        """Static timing analysis."""
         lengths = []
         for arc, inside in enumerate(self._inside):
             if inside is not None:
@@ -315,7 +305,6 @@ class _Design:
             before[arc] + after[arc] - self._long + (self._wire[arc] if inside is None else inside)
             for arc, inside in enumerate(self._inside)
         ]
-        return max(self._path, default=0.0)
 
     def _through(self, number: int, way_in: int, way_out: int) -> float:
         carry_in, carry_out = self._in[way_in] == "FCI", self._out[way_out] == "FCO"
