@@ -407,7 +407,7 @@ class _Design:
             places = self._shifted(unit, x, y, shift)
             pairs = zip(self._units[unit], places, strict=True)
             if all(
-                self._allowed(place) and not any(self._conflicts(unit, each, place))
+                self._allowed(place) and next(self._conflicts(unit, each, place), None) is None
                 for each, place in pairs
             ):
                 return places
