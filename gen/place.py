@@ -123,6 +123,10 @@ def improve_placement(text: str, period_ns: float) -> str:
         if place is not None:
             bel = f"X{x}/Y{y}/SLICE{'ABCD'[place.lc // 2]}.{place.kind}{place.lc % 2}"
         attributes["BEL"] = bel
+        # Read again, a pin without a net is none, and would not be tied to what it is tied to now.
+        for pin, bits in cell["connections"].items():
+            if not bits and cell["port_directions"][pin] == "input":
+                cell["connections"][pin] = ["x"]
     for net in module["netnames"].values():
         net["attributes"].pop("ROUTING", None)
     # Of a design that is packed already, nextpnr derives no constraints.
