@@ -1,4 +1,4 @@
-"""Shorter paths in a placed ECP5 design, before it is routed.
+"""Shorter paths in an ECP5 design that misses its clock.
 
 nextpnr's placers draw together what is connected. To them it is all one where on its way a row of
 registers stands, so of its wires one is long and the rest are short; and a LUT may lie far from the
@@ -6,8 +6,8 @@ one register that decides the clock. Here flip-flops, LUTs and carry chains on l
 better places, by estimated delays, and what is in their way moves aside. nextpnr then refuses what
 is not legal.
 
-Delays are in nanoseconds, of speed grade 6: cells as in nextpnr's database, wires fitted to 5,200
-routed ones (standard deviation 0.15).
+Delays are in nanoseconds, of speed grade 6: cells as in nextpnr's database, wires fitted to those
+of routed designs (standard deviation 0.24).
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ INSIDE = {"FCI": 0.0, "FXA": 0.0, "FXB": 0.0, "DI": 0.13}
 UNTIMED = {"DCCA", "TRELLIS_IO", "EHXPLLL"}
 CLOCKS = {"CLK", "CLKA", "CLKB", "WCK"}
 
-LONG = 0.8
+LONG = 0.87
 """Of the clock's period: estimated paths beyond it are too long, as routing adds to them."""
 TILE_COST = 0.0008
 """What a tile of wire costs, in ns²."""
@@ -361,7 +361,7 @@ class _Design:
         if len(movable) < len(in_way) or not all(self._allowed(place) for place in places):
             return False
         undo = [(each, self._places_of(each)) for each in (unit, *sorted(movable))]
-        costs = sum(self._cost(each, *self.xy[each]) for each in movable)
+        loss = -sum(self._cost(each, *self.xy[each]) for each in movable)
         for each, _ in undo:
             self._remove(each)
         self._put(unit, places)
@@ -380,8 +380,8 @@ class _Design:
                 break
             self._put(each, found[1])
             gone.append(each)
-            costs -= found[0]
-        if len(gone) == len(movable) and -costs < gain:
+            loss += found[0]
+        if len(gone) == len(movable) and loss < gain:
             return True
         for each in (unit, *gone):
             self._remove(each)
