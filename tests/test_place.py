@@ -208,7 +208,7 @@ def test_a_chain_moves_as_a_whole() -> None:
     assert [name for name, _ in moves["way"]] == [f"way{40 + across}", f"way{41 + across}"]
 
 
-@pytest.mark.parametrize(("wires", "moves"), [(1, True), (60, False)])
+@pytest.mark.parametrize(("wires", "moves"), [(1, True), (200, False)])
 def test_nothing_moves_aside_at_a_loss(wires: int, moves: bool) -> None:
     design = Design()
     corners(design, 24)
@@ -218,10 +218,7 @@ def test_nothing_moves_aside_at_a_loss(wires: int, moves: bool) -> None:
     for x in range(2, 24):
         design.memory(f"by{x}", f"X{x}/Y11", *wires * [f"way{x}"])
         design.register(f"way{x}", name_of(x, 10, 5, "FF"), f"by{x}", LSR="reset")
-    if moves:
-        assert place(design.improved(1)["slow"])[0] < 12
-    else:
-        assert design.stays(1)
+    assert (place(design.improved(1)["slow"])[0] < 12) == moves
 
 
 def test_the_first_cell_stands_in_the_way_too() -> None:
