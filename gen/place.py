@@ -129,8 +129,9 @@ def improve_placement(text: str, period_ns: float) -> str:
                 cell["connections"][pin] = ["x"]
     for net in module["netnames"].values():
         net["attributes"].pop("ROUTING", None)
-    # Of a design that is packed already, nextpnr derives no constraints.
-    module["settings"]["target_freq"] = f"{1e9 / period_ns:.6f}"
+    # Settings go before options. Of a design that is packed, nextpnr derives no clock constraints.
+    kept = {name: value for name, value in module["settings"].items() if "router" not in name}
+    module["settings"] = kept | {"target_freq": f"{1e9 / period_ns:.6f}"}
     return json.dumps(document)
 
 

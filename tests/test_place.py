@@ -69,13 +69,14 @@ class Design:
             name: {"bits": [bit], "attributes": {"ROUTING": " ", "src": name}}
             for name, bit in self.nets.items()
         }
-        module = {"settings": {"target_freq": "1.000000"}, "cells": self.cells, "netnames": nets}
+        settings = {"target_freq": "1.000000", "router/tmg_ripup": "0 ", "seed": "1"}
+        module = {"settings": settings, "cells": self.cells, "netnames": nets}
         return json.dumps({"modules": {TOP: module}})
 
     def improved(self, period_ns: float) -> Cells:
         """The cells afterwards, legal and but for the places the same."""
         module = json.loads(improve_placement(self.text(), period_ns))["modules"][TOP]
-        assert module["settings"] == {"target_freq": f"{1e9 / period_ns:.6f}"}
+        assert module["settings"] == {"target_freq": f"{1e9 / period_ns:.6f}", "seed": "1"}
         assert [net["attributes"] for net in module["netnames"].values()] == [
             {"src": name} for name in self.nets
         ]
