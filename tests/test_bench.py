@@ -426,6 +426,27 @@ class TestTooLarge:
         )
 
 
+@pytest.mark.parametrize(("before", "kept"), [(200, 240), (250, 250)])
+def test_routed_again(tmp_path, monkeypatch, before, kept):
+    """Where the clock that is tried for is missed, and there alone."""
+    calls = []
+
+    def run(tool, package, options, folder, watch):
+        calls.append([option for option in options if option in ("--no-pack", "--tmg-ripup")])
+        fmax = {"clk": {"achieved": 240 if calls[1:] else before, "constraint": 250}}
+        (folder / "timing.json").write_text(json.dumps({"fmax": fmax}))
+        cells = {"settings": {}, "cells": {}, "netnames": {}}
+        (folder / "placed.json").write_text(json.dumps({"modules": {"top": cells}}))
+
+    monkeypatch.setattr(bench_module, "_run", run)
+    told: list[str] = []
+    timing = bench_module._nextpnr(FAMILIES["ecp5"], "LFE5U-25F-6", 3, tmp_path, told.append)
+    assert timing["fmax"]["clk"]["achieved"] == kept
+    again = kept > before
+    assert calls == [[], ["--no-pack", "--tmg-ripup"]][: 1 + again]
+    assert ("seed 3: shorter paths: 200 MHz, then 240" in told) == again
+
+
 def test_cached(cache):
     told: list[str] = []
     made: list[int] = []

