@@ -99,10 +99,11 @@ class SelectEngine(wiring.Component):
                         m.d.sync += x.eq(current[token][lane + 1])
                         odd = x.as_unsigned() & keeps[lane // 2].replicate(len(x))
                         total = add_under(left, Cat(odd, odd[-1]), late[lane + 1])
-                        m.d.sync += pair.eq(offset_binary(total))
+                        m.d.sync += pair.eq(total)
                     else:
-                        m.d.sync += pair.eq(offset_binary(left))
-                    pairs.append(pair)
+                        m.d.sync += pair.eq(left)
+                    # Only now: an adder takes an inverted input for nothing, not an inverted sum.
+                    pairs.append(offset_binary(pair))
                 negatives = [delay(m, bit, 1, reset_less=True) for bit in late[::2]]
                 sums.append(adder_tree(m, pairs, negatives))
             for token, (total, _) in enumerate(sums):
