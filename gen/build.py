@@ -359,12 +359,12 @@ class _Design:
         if abs(taken - wanted) > CLOCK_TOLERANCE * wanted:
             raise BuildError(f"the PLL makes {taken:.2f} MHz by nextpnr, not {wanted:g}")
         if self._flow.again:
-            again = _Watch(f"seed {seed}: shortening paths", say)
+            stage = f"seed {seed}: shortening paths"
             told = route_again(
                 scratch,
                 wanted,
                 self._reached,
-                lambda folder: _run(tool, tool, [*options, *AGAIN], folder, again),
+                lambda to: _run(tool, tool, [*options, *AGAIN], to, _Watch(stage, say)),
             )
             if told:
                 say(f"seed {seed}: {told}")
