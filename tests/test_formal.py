@@ -261,7 +261,7 @@ def test_memory_stream_bug_found(monkeypatch):
 
 @pytest.mark.formal
 def test_results_bug_found_in_core():
-    copy = broken(core, "(self.o.valid & ~self.o.ready)", "0")
+    copy = broken(core, "with m.If(taken | free):", "with m.If(1):")
     with pytest.raises(PropertyError, match=r"^check_o_\w+.*: fails\n"):
         verify(properties.core_rules(copy.Core(WIDE)), depth=20, cover=1, induction=False)
 
