@@ -37,7 +37,7 @@ class Core(wiring.Component):
     Members
     -------
     i_load : stream of activations to write; none while a layer starts or runs
-    i_run : stream of shapes; ready while no layer runs
+    i_run : stream of shapes; ready while no layer runs, none while a fetched group is not taken
     i_word : stream of weight words, tiles × groups for each run
     done : strobe, the results are complete
     stall : the engine waits for a weight word
