@@ -45,14 +45,15 @@ def create_memory(config: AcceleratorConfig) -> Any:
 class BlockRamMemory(wiring.Component):
     """Weights in block RAM; the words of a range come without a pause.
 
-    The array is cut into banks no deeper than a block, each with a register behind it: what chooses
-    among them would else follow the blocks' slow outputs in the same cycle.
+    The array is cut into banks, each with a register behind it: what chooses among them would else
+    follow the blocks' slow outputs in the same cycle. A bank is as deep as a block can be that is
+    still nine bits wide; deeper ones leave the parity bits unused.
 
     Members: as in this module's contract. ``LATENCY``: cycles from a range to its first word.
     """
 
     LATENCY = 4
-    BANK_WORDS = 1024
+    BANK_WORDS = 2048
 
     i_write: stream.Interface
     i_read: stream.Interface

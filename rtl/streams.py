@@ -33,7 +33,8 @@ def stream_from_memory(m: Module, port: ReadPort, o: Any, more: ValueLike) -> Si
 class StreamRegister(wiring.Component):
     """Registers in a stream, ``ready`` too: one cycle later, full rate, no path from end to end.
 
-    A second place takes what comes in the cycle in which the sink first stops.
+    Two places in turn. A place takes what is there whenever it is free, whether or not it counts:
+    only its own register chooses, not the sink, for which a wide payload would be far.
 
     Members: ``i``, ``o``: streams of ``shape``.
     """
@@ -46,17 +47,26 @@ class StreamRegister(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        spare = Signal.like(self.i.payload, name="spare", reset_less=True)
-        full = Signal()
-        m.d.comb += self.i.ready.eq(~full)
-        with m.If(~self.o.valid | self.o.ready):
-            m.d.sync += [
-                self.o.valid.eq(full | self.i.valid),
-                self.o.payload.eq(Mux(full, Value.cast(spare), Value.cast(self.i.payload))),
-                full.eq(0),
-            ]
-        with m.Elif(self.i.valid & ~full):
-            m.d.sync += [spare.eq(self.i.payload), full.eq(1)]
+        places = [
+            Signal.like(self.i.payload, name=f"place_{number}", reset_less=True)
+            for number in range(2)
+        ]
+        full = Signal(2)
+        filling = Signal()  # the place that is filled next
+        sending = Signal()  # the one that is sent next
+        first, second = (Value.cast(place) for place in places)
+        m.d.comb += [
+            self.i.ready.eq(~full.all()),
+            self.o.valid.eq(full.bit_select(sending, 1)),
+            self.o.payload.eq(Mux(sending, second, first)),
+        ]
+        for place, taken in zip(places, full, strict=True):
+            with m.If(~taken):
+                m.d.sync += place.eq(self.i.payload)
+        with m.If(self.i.valid & self.i.ready):
+            m.d.sync += [full.bit_select(filling, 1).eq(1), filling.eq(~filling)]
+        with m.If(self.o.valid & self.o.ready):
+            m.d.sync += [full.bit_select(sending, 1).eq(0), sending.eq(~sending)]
         return m
 
 

@@ -128,13 +128,13 @@ def broken(module, old, new):
 BUGS = {
     "register drops a word": (
         streams,
-        ("self.i.ready.eq(~full)", "self.i.ready.eq(1)"),
+        ("self.i.ready.eq(~full.all())", "self.i.ready.eq(1)"),
         lambda m: properties.register_contract(m.StreamRegister(8)),
         "check_",
     ),
     "register repeats a word": (
         streams,
-        ("                full.eq(0),\n", ""),
+        ("[full.bit_select(sending, 1).eq(0), sending.eq(~sending)]", "[]"),
         lambda m: properties.register_contract(m.StreamRegister(8)),
         "check_",
     ),
