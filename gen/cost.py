@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from tritloom.gen.families import FAMILIES
 from tritloom.gen.measured import Point
-from tritloom.rtl.builtin import in_lut_ram
+from tritloom.rtl.builtin import in_lut_ram, table_registers
 from tritloom.rtl.commands import IDENTITY
 from tritloom.rtl.config import AcceleratorConfig
 from tritloom.rtl.errors import ConfigError
@@ -264,15 +264,16 @@ def core_features(config: AcceleratorConfig, family: str) -> dict[str, float]:
     if config.engine == "table":
         entry = _entry_bits(config)
         slots, registers = _tree(lanes // encoding.group, entry)
-        # In LUT RAM there is less on the way to a table and from it.
+        # In LUT RAM there is nothing on the way to a table and from it.
         near = in_lut_ram(config)
+        before, after = table_registers(config)
         found |= {
             "filled": fill * tokens * entry,
-            "read": codes * tokens * entry * (not near),
+            "read": codes * tokens * entry * after,
             "read near": codes * tokens * entry * near,
-            "codes": codes * (not near),
+            "codes": codes * encoding.code_bits * before,
             "codes near": codes * near,
-            "signs": codes * encoding.signed * (not near),
+            "signs": codes * encoding.signed * after,
             "parts": lanes // (encoding.group * fill),
             "rom": encoding.code_bits,
         }

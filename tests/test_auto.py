@@ -18,6 +18,7 @@ from tritloom.gen.measured import read_table
 from tritloom.gen.mixes import MIXES
 from tritloom.rtl.config import AcceleratorConfig
 from tritloom.rtl.errors import CheckpointError, ConfigError
+from tritloom.rtl.memory import BlockRamMemory
 from tritloom.rtl.packing import LayerShape, encodings
 from tritloom.sim import golden
 from tritloom.sim.core import CoreSimulation
@@ -306,7 +307,7 @@ class TestMemory:
         )
         assert config.memory_words >= words and config.max_layers >= 8
         blocks = sum(each.number for each in weight_memories(config))
-        assert blocks == -(-config.memory_words // 1024)
+        assert blocks == -(-config.memory_words // BlockRamMemory.BANK_WORDS)
 
     def test_piece_by_piece(self):
         plan = choose("ecp5", BIG)
