@@ -58,7 +58,8 @@ ECP5_PLACER = ("--placer", "static")
 """Faster designs, sooner, than by nextpnr's defaults, above all with much block RAM."""
 LARGE_CELLS = 30_000
 LARGE_ROUTER = ("--router", "router2")
-"""From so many cells on, where nextpnr's router1 tears up about as much as it lays."""
+"""From so many cells on, where nextpnr's router1 tears up about as much as it lays. Such a design
+is not routed a second time: with ``--tmg-ripup`` this router comes to no end."""
 
 FLOWS = {
     "ecp5": Flow(
@@ -325,7 +326,8 @@ class _Design:
     def _place(self, cells: int, seed: int, scratch: Path, say: Progress) -> None:
         files = ["--json", f"{TOP}.json", "--report", TIMING, "--write", PLACED]
         options = [*self._place_options, *files, "--timing-allow-fail", "--seed", str(seed)]
-        if cells >= LARGE_CELLS:
+        large = cells >= LARGE_CELLS
+        if large:
             options += LARGE_ROUTER
         watch = Watch(f"seed {seed}: packing cells", say)
         tool = self._flow.package
@@ -349,7 +351,7 @@ class _Design:
         taken = timing["fmax"][_our_clock(placed, timing)]["constraint"]
         if abs(taken - wanted) > CLOCK_TOLERANCE * wanted:
             raise BuildError(f"the PLL makes {taken:.2f} MHz by nextpnr, not {wanted:g}")
-        if self._flow.again:
+        if self._flow.again and not large:
             stage = f"seed {seed}: shortening paths"
             told = route_again(
                 scratch,
