@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
 from typing import Any
 
-from tritloom.rtl.config import AcceleratorConfig
-from tritloom.rtl.errors import ConfigError
-from tritloom.rtl.plugins import load_component
+from tritloom.rtl.spec.config import AcceleratorConfig
+from tritloom.rtl.spec.errors import ConfigError
+from tritloom.rtl.spec.plugins import load_component
 
 __all__ = ["Board", "board_names", "load_board"]
 

@@ -1,7 +1,7 @@
 """1BitSquared iCEBreaker: Lattice iCE40 UltraPlus, 5 thousand LUTs."""
 
 from tritloom.boards.board import Board
-from tritloom.rtl.config import AcceleratorConfig
+from tritloom.rtl.spec.config import AcceleratorConfig
 
 __all__ = ["ICEBREAKER"]
 

@@ -6,8 +6,8 @@ from amaranth.hdl import Elaboratable, Module, Signal, Value
 from amaranth.lib import io
 
 from tritloom.boards.board import Board
-from tritloom.boards.pll import clock_domain
-from tritloom.rtl.config import AcceleratorConfig
+from tritloom.boards.clock import clock_domain
+from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.top import Accelerator
 
 BLINK_HZ = 1

@@ -1,7 +1,7 @@
 """Radiona ULX3S: Lattice ECP5, 12 to 84 thousand LUTs. The 12F has the die of the 25F."""
 
 from tritloom.boards.board import Board
-from tritloom.rtl.config import AcceleratorConfig
+from tritloom.rtl.spec.config import AcceleratorConfig
 
 __all__ = ["ULX3S_12F", "ULX3S_25F", "ULX3S_45F", "ULX3S_85F"]
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from tritloom.boards.board import load_board
-from tritloom.gen.model import run_model
 from tritloom.host import TritloomError, connect
-from tritloom.host.checkpoint import load_npz
-from tritloom.sim import golden
+from tritloom.host.checkpoints.checkpoint import load_npz
+from tritloom.host.models.run import run_model
+from tritloom.rtl.spec import numerics
 
 MODELS = Path(__file__).resolve().parent.parent / "models"
 BOARD = load_board("ulx3s-85f")
@@ -56,10 +56,10 @@ def digits(url: str) -> bool:
         for start in range(0, len(x), BATCH):
             h = x[start : start + BATCH]
             for handle in handles.values():
-                codes, s = golden.absmax_quantize(np.maximum(h, 0))
+                codes, s = numerics.absmax_quantize(np.maximum(h, 0))
                 sums = device.matmul(handle, codes)
-                exact &= np.array_equal(sums, golden.matmul(handle.layer.trits, codes))
-                h = golden.rescale(sums, s, handle.layer.scale, handle.layer.scale_divides)
+                exact &= np.array_equal(sums, numerics.matmul(handle.layer.trits, codes))
+                h = numerics.rescale(sums, s, handle.layer.scale, handle.layer.scale_divides)
             right += int((h[:, :10].argmax(axis=1) == labels[start : start + BATCH]).sum())
             progress(min(start + BATCH, len(x)), len(x))
         possible = device.info.config.macs_per_cycle

@@ -4,8 +4,9 @@
     python examples/train_digits.py --output digits
 
 Weights are ternary (absmean) and activations int8 (absmax) in every forward pass; the gradient
-passes the rounding unchanged. The file holds what `tritloom.host.checkpoint.load_npz` reads, with
-the test images. Ten seconds on a CPU, about 99 % right.
+passes the rounding unchanged. The file holds what
+`tritloom.host.checkpoints.checkpoint.load_npz` reads, with the test images. Ten seconds on a CPU,
+about 99 % right.
 """
 
 import argparse
@@ -19,9 +20,9 @@ from sklearn.model_selection import train_test_split
 from torch import nn
 from torch.nn import functional
 
-from tritloom.host.checkpoint import load_npz
-from tritloom.host.decoder import golden_linear
-from tritloom.sim.golden import absmean_ternarize
+from tritloom.host.checkpoints.checkpoint import load_npz
+from tritloom.host.models.bitnet import golden_linear
+from tritloom.rtl.spec.numerics import absmean_ternarize
 
 SIZES = [64, 128, 128, 16]
 CLASSES = 10

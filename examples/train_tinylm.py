@@ -6,8 +6,9 @@
 The model is transformers' `BitNetForCausalLM`, trained with its own `AutoBitLinear` (ternary
 weights, int8 activations, straight-through gradient) and written packed, `linear_class:
 autobitlinear`, offline: `AutoModelForCausalLM.from_pretrained` and
-`tritloom.host.checkpoint.load_checkpoint` both read it. The last twentieth of the text is not
-trained on; it is written to heldout.txt. The default takes a few hours on two CPU cores.
+`tritloom.host.checkpoints.checkpoint.load_checkpoint` both read it. The last twentieth of the
+text is not trained on; it is written to heldout.txt. The default takes a few hours on two CPU
+cores.
 """
 
 import argparse
@@ -24,9 +25,9 @@ from torch import nn
 from transformers import BitNetConfig, BitNetForCausalLM, PreTrainedTokenizerFast
 from transformers.integrations.bitnet import AutoBitLinear, pack_weights
 
-from tritloom.host.checkpoint import load_checkpoint
-from tritloom.host.decoder import Decoder, load_tokenizer, stream_text
-from tritloom.sim.golden import absmean_ternarize
+from tritloom.host.checkpoints.checkpoint import load_checkpoint
+from tritloom.host.models.bitnet import Decoder, load_tokenizer, stream_text
+from tritloom.rtl.spec.numerics import absmean_ternarize
 
 VOCABULARY = 512
 WINDOW = 256

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tritloom.gen.build import ECP5_PLACER
-from tritloom.gen.netlist import SYNTHESIS, TOP
+from tritloom.gen.flow.build import ECP5_PLACER
+from tritloom.gen.passes.netlist import SYNTHESIS, TOP
 
 __all__ = ["FAMILIES", "FEATURES", "GEOMETRIES", "Family", "Part"]
 
@@ -27,7 +27,7 @@ class Family:
     ``cells``: for each resource the cells that take it, and how much each takes; nextpnr's count
     where it has one, else the netlist's.
     ``paired``: a flip-flop always takes the LUT before it, used or not. ``again``: a clock that is
-    missed is tried for with shorter paths (``tritloom.gen.place``).
+    missed is tried for with shorter paths (``tritloom.gen.passes.place``).
     """
 
     synthesis: tuple[str, ...]

@@ -2,7 +2,7 @@
 
 from tritloom.host.device import Device, DeviceInfo, Handle, Job, SelfTest, Stats, connect
 from tritloom.host.layer import TernaryLayer
-from tritloom.rtl.errors import (
+from tritloom.rtl.spec.errors import (
     CapacityError,
     DeviceError,
     DeviceTimeout,

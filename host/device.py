@@ -20,9 +20,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tritloom.host.layer import TernaryLayer
+from tritloom.host.links.transport import DeviceUrl, Transport, open_transport
 from tritloom.host.session import SMALLEST_PAYLOAD, Command, Session
-from tritloom.host.transport import DeviceUrl, Transport, open_transport
-from tritloom.rtl.commands import (
+from tritloom.rtl.spec import numerics
+from tritloom.rtl.spec.commands import (
     COUNTERS,
     IDENTITY,
     LAYER,
@@ -31,15 +32,15 @@ from tritloom.rtl.commands import (
     Opcode,
     Status,
 )
-from tritloom.rtl.config import AcceleratorConfig
-from tritloom.rtl.errors import (
+from tritloom.rtl.spec.config import AcceleratorConfig
+from tritloom.rtl.spec.errors import (
     CapacityError,
     ConfigError,
     DeviceError,
     InputError,
     ProtocolError,
 )
-from tritloom.rtl.packing import (
+from tritloom.rtl.spec.packing import (
     ALPHABETS,
     LayerShape,
     act_limits,
@@ -48,8 +49,7 @@ from tritloom.rtl.packing import (
     pack_weights,
     unpack_results,
 )
-from tritloom.rtl.plugins import engines
-from tritloom.sim import golden
+from tritloom.rtl.spec.plugins import engines
 
 __all__ = [
     "Check",
@@ -315,7 +315,7 @@ class Device:
         )
 
     def counters(self) -> dict[str, int]:
-        """The device's counters by name (``tritloom.rtl.commands.COUNTERS``), since power-up."""
+        """The device's counters by name (``rtl.spec.commands.COUNTERS``), since power-up."""
         payload = self._session.call(
             Command(opcode=Opcode.COUNTERS, answer_bytes=COUNTER_BYTES * len(COUNTERS))
         ).payload
@@ -397,16 +397,16 @@ class Device:
         """The layer as BitLinear computes it: float [tokens, in_features] → float32.
 
         Quantizes each token, multiplies on the device, then applies the layer's scale and bias, as
-        ``tritloom.sim.golden`` does, bit for bit. NaN and inf are an ``InputError``, and so is a
-        device of 4-bit activations.
+        ``tritloom.rtl.spec.numerics`` does, bit for bit. NaN and inf are an ``InputError``, and so
+        is a device of 4-bit activations.
         """
         require_linear(self._config)
-        codes, s = golden.absmax_quantize(x)
+        codes, s = numerics.absmax_quantize(x)
         layer = handle.layer
         if codes.shape[1] != layer.in_features:
             raise InputError(f"x must have {layer.in_features} features, not {codes.shape[1]}")
         sums = self.matmul(handle, codes)
-        return golden.rescale(sums, s, layer.scale, layer.scale_divides, layer.bias)
+        return numerics.rescale(sums, s, layer.scale, layer.scale_divides, layer.bias)
 
     def selftest(self) -> SelfTest:
         """Check identity, free weight memory, a known layer, link and clock; layers stay."""
@@ -670,7 +670,7 @@ class Device:
         codes[0], codes[1] = least, most
         handle = self.load(TernaryLayer.from_trits(trits, 1.0))
         try:
-            exact = np.array_equal(self.matmul(handle, codes), golden.matmul(trits, codes))
+            exact = np.array_equal(self.matmul(handle, codes), numerics.matmul(trits, codes))
         finally:
             self.unload(handle)
         detail = f"{shape[0]} × {shape[1]}, {len(codes)} tokens, extreme values among them"

@@ -7,7 +7,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from tritloom.rtl.errors import InputError
+from tritloom.rtl.spec.errors import InputError
 
 __all__ = ["TernaryLayer", "stack"]
 

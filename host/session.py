@@ -17,10 +17,10 @@ import secrets
 from collections import deque
 from dataclasses import dataclass
 
-from tritloom.host.transport import Transport
-from tritloom.rtl.commands import OVERHEAD_BYTES, Opcode, Request, Response, Status
-from tritloom.rtl.config import AcceleratorConfig
-from tritloom.rtl.errors import DeviceError, DeviceTimeout, ProtocolError
+from tritloom.host.links.transport import Transport
+from tritloom.rtl.spec.commands import OVERHEAD_BYTES, Opcode, Request, Response, Status
+from tritloom.rtl.spec.config import AcceleratorConfig
+from tritloom.rtl.spec.errors import DeviceError, DeviceTimeout, ProtocolError
 
 __all__ = ["MAX_RETRIES", "SMALLEST_PAYLOAD", "Command", "Session"]
 

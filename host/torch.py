@@ -20,11 +20,17 @@ from typing import Any, Literal, NoReturn, get_args
 import numpy as np
 import numpy.typing as npt
 
-from tritloom.host.checkpoint import unpack_trits
+from tritloom.host.checkpoints.checkpoint import unpack_trits
 from tritloom.host.device import Device, Handle, require_linear
 from tritloom.host.layer import TernaryLayer
-from tritloom.rtl.errors import CapacityError, DeviceError, InputError, ToolError, TritloomError
-from tritloom.sim import golden
+from tritloom.rtl.spec import numerics
+from tritloom.rtl.spec.errors import (
+    CapacityError,
+    DeviceError,
+    InputError,
+    ToolError,
+    TritloomError,
+)
 
 try:
     import torch
@@ -330,7 +336,7 @@ class _Layer:
         self._seconds += time.perf_counter() - start
         self._calls += 1
         if self._verify == "always" or (self._verify == "first" and not self._checks):
-            self._compare(sums, golden.matmul(self.weights.trits, array))
+            self._compare(sums, numerics.matmul(self.weights.trits, array))
             self._checks += 1
         return torch.from_numpy(sums).to(codes.device).reshape(*shape, -1)
 

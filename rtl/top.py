@@ -4,13 +4,13 @@ from amaranth.hdl import Const, Module, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from tritloom.rtl.config import AcceleratorConfig
-from tritloom.rtl.core import Core
-from tritloom.rtl.framing import PacketReceiver, PacketSender
-from tritloom.rtl.memory import create_memory
-from tritloom.rtl.processor import CommandProcessor
-from tritloom.rtl.streams import PACKET, StreamRegister
-from tritloom.rtl.uart import UartLink
+from tritloom.rtl.control.packets import PacketReceiver, PacketSender
+from tritloom.rtl.control.processor import CommandProcessor
+from tritloom.rtl.core.core import Core
+from tritloom.rtl.lib.streams import PACKET, StreamRegister
+from tritloom.rtl.links.uart import UartLink
+from tritloom.rtl.memories.contract import create_memory
+from tritloom.rtl.spec.config import AcceleratorConfig
 
 
 class Accelerator(wiring.Component):
@@ -18,7 +18,7 @@ class Accelerator(wiring.Component):
 
     Members
     -------
-    i, o : streams of PACKET (link ``stream``); the commands are in ``tritloom.rtl.commands``
+    i, o : streams of PACKET (link ``stream``); the commands are in ``tritloom.rtl.spec.commands``
     rx, tx : the lines of the UART (link ``uart``)
     running : RUN is executing
     good, bad : strobes, a packet came, a wrong one came

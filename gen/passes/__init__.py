@@ -1,0 +1,1 @@
+"""Netlist passes: what is changed between synthesis and placement, and after it."""

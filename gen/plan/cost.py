@@ -1,0 +1,455 @@
+"""What an accelerator takes of a part, by a model that is fitted to the measured table.
+
+Block RAM follows from the memories that there are, by the rule by which yosys maps them
+(``memory_libmap``); LUTs and flip-flops are sums of bits that the hardware has (adders, registers,
+tables), each with a weight of its own, never negative, by least squares of the relative error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from math import ceil, log2
+
+import numpy as np
+import numpy.typing as npt
+
+from tritloom.gen.families import FAMILIES
+from tritloom.gen.measure.table import Point
+from tritloom.rtl.engines.table_walk import walk_steps
+from tritloom.rtl.memories.bram import BlockRamMemory
+from tritloom.rtl.spec.builtin import in_lut_ram, table_registers
+from tritloom.rtl.spec.commands import IDENTITY
+from tritloom.rtl.spec.config import AcceleratorConfig
+from tritloom.rtl.spec.errors import ConfigError
+from tritloom.rtl.spec.frames import BLOCK_BYTES
+from tritloom.rtl.spec.packing import encodings
+
+__all__ = [
+    "Cost",
+    "CostModel",
+    "Memory",
+    "around_memories",
+    "core_memories",
+    "mapped",
+    "weight_memories",
+]
+
+F64 = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Of LUTs, flip-flops and block RAMs, as ``families.Part.available`` counts them."""
+
+    luts: float
+    ffs: float
+    block_rams: int
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(
+            self.luts + other.luts, self.ffs + other.ffs, self.block_rams + other.block_rams
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """``words`` of ``width`` bits with a port to read and one to write, by ``parts`` of a word."""
+
+    width: int
+    words: int
+    parts: int = 1
+    rom: bool = False
+    number: int = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ram:
+    """A kind of RAM that a family has, as yosys knows it.
+
+    ``widths``: the choices; ``bits`` without those for parity. ``byte``: bits that have a write
+    enable; 0 where a word has one. ``cost`` is yosys's, of which ``by_width`` is for the used share
+    of the width. ``blocks``: of the family's block RAM; 0 for LUT RAM.
+    """
+
+    widths: tuple[int, ...]
+    bits: int
+    byte: int = 0
+    cost: float
+    by_width: float = 0.0
+    blocks: int = 0
+
+    def choices(self) -> list[tuple[int, int]]:
+        """(Width, words), as many as fit without parity."""
+        return [(width, self.bits // _power(width)) for width in self.widths]
+
+
+def _power(width: int) -> int:
+    """The power of two that a width has, parity left away: 36 is 32."""
+    return 1 << (width.bit_length() - 1)
+
+
+_NARROW = (1, 2, 4, 9, 18)
+RAMS: Mapping[str, tuple[Ram, ...]] = {
+    "ecp5": (
+        Ram(widths=(4,), bits=64, cost=4),
+        Ram(widths=(*_NARROW, 36), bits=16384, byte=9, cost=128, blocks=1),
+    ),
+    "ice40": (
+        Ram(widths=(2, 4, 8), bits=4096, cost=64, blocks=1),
+        Ram(widths=(16,), bits=4096, byte=1, cost=64, blocks=1),
+    ),
+    "gowin": (
+        Ram(widths=(4,), bits=64, cost=4, by_width=4),
+        Ram(widths=(*_NARROW, 36), bits=16384, byte=9, cost=128, blocks=1),
+    ),
+    "xc7": (
+        Ram(widths=(6,), bits=128, cost=8, by_width=7),
+        Ram(widths=(3,), bits=128, cost=8, by_width=7),
+        Ram(widths=(*_NARROW, 36), bits=16384, byte=9, cost=129, blocks=1),
+        Ram(widths=(*_NARROW, 36, 72), bits=32768, byte=9, cost=257, blocks=2),
+    ),
+}
+"""By family, from yosys's ``brams*.txt`` and ``lutrams*.txt``."""
+BLOCK_BITS = {
+    family: max(
+        ram.bits // _power(width) * width // ram.blocks
+        for ram in rams
+        for width in ram.widths
+        if ram.blocks
+    )
+    for family, rams in RAMS.items()
+}
+"""Bits of a block, those for parity among them."""
+REACH = 2
+"""Beyond so many times the largest core of an engine that was routed, or synthesised where nothing
+was, nothing is foretold: its clock would be a guess. Of LUTs, bits of a word, fill."""
+MUX_COST, BIT_COST = 0.5, 1.0
+ROM_BIT_COST = {"xc7": 1 / 64}
+"""Of a bit of a ROM in logic, where LUTs hold more than the usual ``1 / 16`` says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mapped:
+    """What a memory becomes: blocks, LUT RAM cells, bits of the multiplexers behind them, logic."""
+
+    blocks: int = 0
+    cells: int = 0
+    muxed: int = 0
+    bits: int = 0
+
+
+@cache
+def mapped(family: str, memory: Memory) -> Mapped:
+    """As yosys maps one such memory: to what costs least by its own count."""
+    bits = memory.width * memory.words
+    each = ROM_BIT_COST.get(family, 1 / 16) if memory.rom else BIT_COST
+    best, found = bits * each, Mapped(bits=bits)
+    for ram in RAMS[family]:
+        if memory.rom and not ram.blocks:
+            continue
+        for width, words in ram.choices():
+            byte = 1 if memory.rom else min(ram.byte or width, width)
+            part = memory.width // memory.parts
+            padded = memory.parts * ceil(part / byte) * byte
+            deep = ceil(memory.words / words)
+            units = ceil(deep * padded / width)
+            muxed = (deep - 1) * memory.width
+            cost = (ram.cost - ram.by_width) * units + MUX_COST * muxed
+            cost += ram.by_width * deep * memory.width / width
+            cost += MUX_COST * deep * memory.parts * (deep > 1 and not memory.rom)
+            if cost < best:
+                cells = 0 if ram.blocks else units
+                best, found = cost, Mapped(units * ram.blocks, cells, muxed)
+    return found
+
+
+def _sum(family: str, memories: Iterable[Memory]) -> Mapped:
+    each = [(mapped(family, memory), memory.number) for memory in memories]
+    return Mapped(
+        sum(one.blocks * number for one, number in each),
+        sum(one.cells * number for one, number in each),
+        sum(one.muxed * number for one, number in each),
+        sum(one.bits * number for one, number in each),
+    )
+
+
+def core_memories(config: AcceleratorConfig) -> list[Memory]:
+    """Activations, partial sums, and what the engine has."""
+    found = [
+        Memory(
+            config.tokens * config.fill * config.act_bits,
+            config.activation_words,
+            parts=config.tokens,
+        ),
+        Memory(config.tokens * config.rows * config.acc_bits, config.max_groups),
+    ]
+    if config.engine == "table":
+        encoding = encodings[config.encoding]
+        steps = walk_steps(encoding.group, encoding.signed, encoding.alphabet)
+        step_bits = encoding.index_bits + encoding.group.bit_length() + 2
+        banks = 1 if in_lut_ram(config) else 2
+        found += [
+            Memory(step_bits, 1 << (steps - 1).bit_length(), rom=True),
+            Memory(
+                config.tokens * _entry_bits(config),
+                banks << encoding.index_bits,
+                number=config.rows * config.lanes // encoding.group,
+            ),
+        ]
+    return found
+
+
+def weight_memories(config: AcceleratorConfig) -> list[Memory]:
+    """The weight memory's banks."""
+    whole, rest = divmod(config.memory_words, BlockRamMemory.BANK_WORDS)
+    sizes = [(BlockRamMemory.BANK_WORDS, whole), (rest, int(rest > 0))]
+    return [Memory(config.word_bits, words, number=number) for words, number in sizes if number]
+
+
+def around_memories(config: AcceleratorConfig) -> list[Memory]:
+    """Packets in both directions, the link's block, layers, the configuration's text."""
+    entry = 2 * config.memory_words.bit_length() + (config.max_tiles - 1).bit_length()
+    entry += (config.max_groups - 1).bit_length() + 2
+    return [
+        Memory(8, config.slots * config.packet_bytes, number=2),
+        Memory(8, BLOCK_BYTES),
+        Memory(entry, config.max_layers),
+        Memory(8, _identity_bytes(config), rom=True),
+    ]
+
+
+def _identity_bytes(config: AcceleratorConfig) -> int:
+    """Length of ``commands.identity(config)``, without making it."""
+    values = (getattr(config, name) for name in config.__slots__)
+    texts = sum(len(v) + 2 if isinstance(v, str) else len(str(v)) for v in values)
+    # Of each key its quotes, a colon and a comma; braces, one comma less.
+    return IDENTITY.size + texts + sum(len(name) + 4 for name in config.__slots__) + 1
+
+
+def _entry_bits(config: AcceleratorConfig) -> int:
+    return (encodings[config.encoding].group << (config.act_bits - 1)).bit_length() + 1
+
+
+def _tree(terms: int, bits: int) -> tuple[int, int]:
+    """Slots of the adders of ``adder_tree``, and its registers' bits."""
+    slots = registers = 0
+    while terms > 1:
+        bits += 1
+        slots += terms // 2 * bits
+        terms = -(-terms // 2)
+        registers += terms * bits
+    return slots, registers
+
+
+def core_features(config: AcceleratorConfig, family: str) -> dict[str, float]:
+    """Bits of each kind that a core has; which there are depends on the engine alone."""
+    encoding = encodings[config.encoding]
+    lanes, rows, tokens, fill = config.lanes, config.rows, config.tokens, config.fill
+    codes = rows * lanes // encoding.group
+    memory = _sum(family, core_memories(config))
+    found: dict[str, float] = {
+        "constant": 1,
+        "counted": config.max_groups.bit_length() + config.max_tiles.bit_length(),
+        "addressed": log2(config.activation_words),
+        "loaded": fill * tokens * config.act_bits,
+        "partial": rows * tokens * config.acc_bits,
+        "word": config.word_bits,
+        "cells": memory.cells,
+        "muxed": memory.muxed,
+        "logic": memory.bits,
+        "selected": log2(1 + memory.bits),
+    }
+    if config.engine == "table":
+        entry = _entry_bits(config)
+        slots, registers = _tree(lanes // encoding.group, entry)
+        # In LUT RAM there is nothing on the way to a table and from it.
+        near = in_lut_ram(config)
+        before, after = table_registers(config)
+        found |= {
+            "filled": fill * tokens * entry,
+            "read": codes * tokens * entry * after,
+            "read near": codes * tokens * entry * near,
+            "codes": codes * encoding.code_bits * before,
+            "codes near": codes * near,
+            "signs": codes * encoding.signed * after,
+            "parts": lanes // (encoding.group * fill),
+            "rom": encoding.code_bits,
+        }
+    else:
+        pairs = -(-lanes // 2)
+        bits = config.act_bits + 1
+        slots, registers = _tree(pairs, bits)
+        slots, registers = slots + pairs * bits, registers + pairs * bits
+        found |= {
+            "even": rows * tokens * pairs * config.act_bits,
+            "tile": tokens * lanes * config.act_bits,
+            "trits": rows * lanes,
+            "decoded": codes * bool(encoding.decoder),
+        }
+    return found | {"adders": rows * tokens * slots, "tree": rows * tokens * registers}
+
+
+def around_features(config: AcceleratorConfig, family: str) -> dict[str, float]:
+    """The same of what is around a core: link, packets, commands, weight memory."""
+    memory = _sum(family, [*weight_memories(config), *around_memories(config)])
+    banks = ceil(config.memory_words / BlockRamMemory.BANK_WORDS)
+    return {
+        "constant": 1,
+        "word": config.word_bits,
+        "banked": banks * config.word_bits,
+        "result": config.tokens * config.rows * config.acc_bits,
+        "loaded": config.fill * config.act_bits,
+        "addressed": log2(config.slots * config.packet_bytes),
+        "cells": memory.cells,
+        "muxed": memory.muxed,
+    }
+
+
+def nonnegative(a: F64, b: F64) -> F64:
+    """The x ≥ 0 [n] for which a [m, n] · x is nearest to b [m]: Lawson and Hanson's algorithm."""
+    count = a.shape[1]
+    x = np.zeros(count)
+    used = np.zeros(count, bool)
+    tolerance = 1e-9 * max(1.0, float(np.abs(a.T @ b).max()))
+    for _ in range(20 * count):
+        slope = a.T @ (b - a @ x)
+        slope[used] = -np.inf
+        if used.all() or slope.max() <= tolerance:
+            break
+        used[int(slope.argmax())] = True
+        while True:
+            trial = np.zeros(count)
+            trial[used] = np.linalg.lstsq(a[:, used], b, rcond=None)[0]
+            if not used.any() or trial[used].min() > 0:
+                break
+            low = used & (trial <= 0)
+            step = (x[low] / (x[low] - trial[low])).min()
+            x = x + step * (trial - x)
+            used &= x > 1e-12
+            x[~used] = 0.0
+        x = trial
+    return x
+
+
+Fit = tuple[Mapping[str, float], Mapping[str, float]]
+"""Weights of LUTs and of flip-flops by feature."""
+
+
+def _fit(rows: Sequence[Mapping[str, float]], counts: Sequence[float]) -> dict[str, float]:
+    """Weights with which the rows' features give the counts, errors relative to each count."""
+    names = list(rows[0])
+    matrix = np.array([[row[name] for name in names] for row in rows], np.float64)
+    matrix /= np.array(counts, np.float64)[:, None]
+    scale = np.maximum(matrix.max(axis=0), 1e-12)
+    weights = nonnegative(matrix / scale, np.ones(len(counts))) / scale
+    return dict(zip(names, weights.tolist(), strict=True))
+
+
+def _apply(weights: Mapping[str, float], features: Mapping[str, float]) -> float:
+    return sum(weights[name] * value for name, value in features.items())
+
+
+class CostModel:
+    """Predicts what a family's accelerators take, from its measured points.
+
+    ``ConfigError`` for a family without points; ``engines`` are those that can be predicted.
+    """
+
+    def __init__(self, family: str, points: Iterable[Point]) -> None:
+        own = [point for point in points if point.family == family]
+        cores = [point for point in own if not point.memory_words]
+        if not cores:
+            raise ConfigError(
+                f"nothing is measured for {family}; run tritloom bench table --family {family}"
+            )
+        self.family = family
+        self.paired = FAMILIES[family].paired
+        self.points = cores
+        self.encodings = sorted({(point.engine, point.encoding) for point in cores})
+        self._cores: dict[str, Fit] = {}
+        self._largest: dict[str, tuple[int, int, int]] = {}
+        for engine in sorted({point.engine for point in cores}):
+            of = [point for point in cores if point.engine == engine]
+            routed = [point for point in of if point.mhz is not None] or of
+            self._largest[engine] = (
+                max(point.luts for point in routed),
+                max(point.config.word_bits for point in routed),
+                max(point.fill * point.tokens for point in of),
+            )
+            self._cores[engine] = self._both([core_features(p.config, family) for p in of], of)
+        whole = [point for point in own if point.memory_words]
+        measured = {point.key: point for point in cores}
+        differences = []
+        for point in whole:
+            core = measured[_core_key(point)]
+            differences.append((point.luts - core.luts, point.ffs - core.ffs))
+        rows = [around_features(point.config, family) for point in whole]
+        self._around: Fit | None = None
+        if rows:
+            luts, ffs = zip(*differences, strict=True)
+            self._around = _fit(rows, luts), _fit(rows, ffs)
+
+    def blocks(self, config: AcceleratorConfig) -> int:
+        """Block RAMs of the whole accelerator but its weights'."""
+        return _sum(self.family, core_memories(config) + around_memories(config)).blocks
+
+    def within(self, config: AcceleratorConfig, luts: float) -> bool:
+        """Whether a core of so many LUTs is like what was measured."""
+        most_luts, most_bits, _ = self._largest[config.engine]
+        return luts <= REACH * most_luts and config.word_bits <= REACH * most_bits
+
+    def most_filled(self, engine: str) -> int:
+        """Most activations a cycle that an engine like those measured is filled with."""
+        return REACH * self._largest[engine][2]
+
+    def mhz(self, config: AcceleratorConfig) -> float | None:
+        """The clock of the nearest point that was routed; ``None`` if none was.
+
+        Of the same engine and the same encoding if there are any; nearest in doublings of the size,
+        then of the lanes.
+        """
+        routed = [point for point in self.points if point.mhz is not None]
+        routed = [p for p in routed if p.engine == config.engine] or routed
+        routed = [p for p in routed if p.encoding == config.encoding] or routed
+
+        def distance(point: Point) -> float:
+            size = log2(point.lanes * point.rows * point.tokens / config.macs_per_cycle)
+            return abs(size) + abs(log2(point.lanes / config.lanes)) / 4
+
+        return min(routed, key=distance).mhz if routed else None
+
+    def _both(self, rows: Sequence[Mapping[str, float]], points: Sequence[Point]) -> Fit:
+        return _fit(rows, [p.luts for p in points]), _fit(rows, [p.ffs for p in points])
+
+    def core(self, config: AcceleratorConfig) -> Cost:
+        """The core alone, as ``tritloom bench engine`` counts it."""
+        features = core_features(config, self.family)
+        luts, ffs = self._cores[config.engine]
+        blocks = _sum(self.family, core_memories(config)).blocks
+        return Cost(_apply(luts, features), _apply(ffs, features), blocks)
+
+    def around(self, config: AcceleratorConfig, *, weights: bool = True) -> Cost:
+        """All but the core; without ``weights`` there is no memory for them."""
+        if self._around is None:
+            raise ConfigError(
+                f"no accelerator is measured for {self.family}; "
+                f"run tritloom bench table --family {self.family}"
+            )
+        if not weights:
+            config = replace(config, memory_words=1)
+        features = around_features(config, self.family)
+        luts, ffs = self._around
+        blocks = _sum(self.family, around_memories(config) + weight_memories(config)).blocks
+        return Cost(_apply(luts, features), _apply(ffs, features), blocks)
+
+
+def _core_key(point: Point) -> tuple[object, ...]:
+    """Of the core that an accelerator has."""
+    return replace(point, memory_words=0, max_layers=0, packet_bytes=0, slots=0).key
+
+
+def weight_blocks(family: str, config: AcceleratorConfig) -> int:
+    """Block RAMs of the weight memory."""
+    return _sum(family, weight_memories(config)).blocks

@@ -1,0 +1,95 @@
+"""Layers of known models, and what a configuration reaches on them by the cycle formula."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tritloom.rtl.spec.config import AcceleratorConfig
+from tritloom.rtl.spec.errors import ConfigError
+from tritloom.rtl.spec.packing import LayerShape
+
+__all__ = ["MIXES", "layer_cycles", "mix_figures"]
+
+MIXES: dict[str, tuple[str, tuple[tuple[str, int, int, int], ...]]] = {
+    "bitnet-2b-4t": (
+        "microsoft/BitNet-b1.58-2B-4T",  # 30 layers, hidden 2560, 5 of 20 heads × 128 for k and v
+        (
+            ("q_proj, o_proj", 2560, 2560, 60),
+            ("k_proj, v_proj", 2560, 640, 60),
+            ("gate_proj, up_proj", 2560, 6912, 60),
+            ("down_proj", 6912, 2560, 30),
+        ),
+    )
+}
+"""By name: the model, and its layers as (names, in_features, out_features, count)."""
+
+
+def mix_figures(
+    name: str, config: AcceleratorConfig, mhz: float | None, *, resident: bool = False
+) -> dict[str, Any]:
+    """A model's ternary layers by the cycle formula, at a clock.
+
+    ``resident``: a layer runs in parts that the weight memory holds; ``ConfigError`` where it does
+    not hold the least part of one.
+    """
+    model, mixed = MIXES[name]
+    layers: list[dict[str, Any]] = []
+    for names, in_features, out_features, count in mixed:
+        most = None
+        if resident:
+            groups = config.memory_words // LayerShape.of(config, 1, in_features).tiles
+            if not groups:
+                raise ConfigError(
+                    f"memory_words = {config.memory_words} hold no row group of the layer "
+                    f"{in_features} × {out_features}"
+                )
+            most = groups * config.rows
+        cycles = layer_cycles(config, in_features, out_features, most)
+        macs = in_features * out_features * config.tokens
+        layers.append(
+            {
+                "names": names,
+                "in_features": in_features,
+                "out_features": out_features,
+                "count": count,
+                "macs": macs,
+                "cycles": cycles,
+                "utilization": round(macs / (cycles * config.macs_per_cycle), 4),
+            }
+        )
+    macs, cycles = (sum(each["count"] * each[key] for each in layers) for key in ("macs", "cycles"))
+    return {
+        "name": name,
+        "model": model,
+        "layers": layers,
+        "macs": macs,
+        "cycles": cycles,
+        "utilization": round(macs / (cycles * config.macs_per_cycle), 4),
+        "gmac_per_s_sustained": (None if mhz is None else round(macs / cycles * mhz / 1e3, 2)),
+    }
+
+
+def layer_cycles(
+    config: AcceleratorConfig, in_features: int, out_features: int, most: int | None = None
+) -> int:
+    """Cycles of a layer by the formula.
+
+    A layer of more outputs than the core has partial sums, or than ``most``, runs in parts of at
+    most as many. ``ConfigError`` for a layer of more inputs than the core takes.
+    """
+    if in_features > config.max_in_features:
+        raise ConfigError(
+            f"the layer {in_features} × {out_features} is wider than "
+            f"max_in_features = {config.max_in_features}"
+        )
+    limit = min(config.max_out_features, most or out_features, out_features)
+    whole, rest = divmod(out_features, limit)
+    cycles = whole * _run_cycles(config, LayerShape.of(config, limit, in_features))
+    return cycles + (_run_cycles(config, LayerShape.of(config, rest, in_features)) if rest else 0)
+
+
+def _run_cycles(config: AcceleratorConfig, shape: LayerShape) -> int:
+    cycles = config.run_cycles(shape)
+    if cycles is None:
+        raise ConfigError(f"no formula gives the cycles with {config.memory} memory")
+    return cycles

@@ -1,0 +1,118 @@
+"""What carries packets to a device, and how a device's URL finds it.
+
+A package adds a kind of device with one entry point in the group ``tritloom.devices``:
+``scheme = "module:open_device"``, where ``open_device(url, config)`` returns a ``Transport``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from types import MappingProxyType
+from typing import Any, Protocol
+from urllib.parse import parse_qsl
+
+from tritloom.rtl.spec.config import AcceleratorConfig
+from tritloom.rtl.spec.errors import InputError, ToolError
+
+__all__ = ["DEFAULT_BOARD", "DeviceUrl", "Transport", "open_transport"]
+
+DEVICES = "tritloom.devices"
+BOARDS = "tritloom.boards"
+DEFAULT_BOARD = "ulx3s-85f"
+SIMULATED = ("golden", "sim")
+"""Devices that are made from a configuration; any other tells its own."""
+
+
+class Transport(Protocol):
+    """A link to one device. It may lose, repeat, reorder and corrupt packets, but invents none.
+
+    A broken link (a pulled cable) raises ``OSError`` or ``DeviceError``.
+    """
+
+    @property
+    def timeout_s(self) -> float:
+        """Seconds in which an idle device has answered a short command, link included."""
+
+    def send(self, packet: bytes) -> None:
+        """Send one whole packet. Returns without waiting for the device."""
+
+    def receive(self, timeout_s: float) -> bytes | None:
+        """Next packet from the device; ``None`` when none came in ``timeout_s`` (device time)."""
+
+    def close(self) -> None:
+        """Let go of the link; calling it again does nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceUrl:
+    """``scheme[://path][?key=value&…]``, as in ``sim?board=icebreaker``, ``serial:///dev/ttyUSB0``."""
+
+    text: str
+    scheme: str
+    path: str
+    query: Mapping[str, str]
+
+    @classmethod
+    def parse(cls, text: str) -> DeviceUrl:
+        if not isinstance(text, str):
+            raise InputError(f'device URL must be text such as "sim", not {text!r}')
+        place, mark, tail = text.partition("?")
+        scheme, _, path = place.partition("://")
+        if not scheme or not scheme.isidentifier():
+            raise InputError(
+                f'device URL must be like "sim" or "scheme://path?key=value", not {text!r}'
+            )
+        try:
+            pairs = parse_qsl(tail, keep_blank_values=True, strict_parsing=bool(mark))
+        except ValueError:
+            raise InputError(
+                f"device URL {text!r} must have key=value pairs after the question mark"
+            ) from None
+        query = dict(pairs)
+        if len(query) < len(pairs):
+            raise InputError(f"device URL {text!r} must give each key once")
+        return cls(text, scheme, path, MappingProxyType(query))
+
+
+def open_transport(
+    url: DeviceUrl, config: AcceleratorConfig | None
+) -> tuple[Transport, AcceleratorConfig | None]:
+    """The link that ``url`` names, and the configuration that its device must have, if known."""
+    device = _entry(DEVICES, "device", url.scheme)
+    if url.scheme in SIMULATED:
+        config = _simulated_config(url, config)
+    transport: Transport = _load(device)(url, config)
+    return transport, config
+
+
+def _simulated_config(url: DeviceUrl, config: AcceleratorConfig | None) -> AcceleratorConfig:
+    if url.path:
+        raise InputError(f"device {url.scheme!r} takes no path, not {url.path!r}")
+    for key in url.query:
+        if key != "board":
+            raise InputError(f"unknown key {key!r} for device {url.scheme!r}; known are board")
+    if config is None:
+        board = _entry(BOARDS, "board", url.query.get("board", DEFAULT_BOARD))
+        resolved: AcceleratorConfig = _load(board).config
+        return resolved
+    if "board" in url.query:
+        raise InputError("give either board= or config=, not both")
+    return config
+
+
+def _entry(group: str, what: str, name: str) -> EntryPoint:
+    known = {entry.name: entry for entry in entry_points(group=group)}
+    if name not in known:
+        raise InputError(f"unknown {what} {name!r}; known are {', '.join(sorted(known))}")
+    return known[name]
+
+
+def _load(entry: EntryPoint) -> Any:
+    try:
+        return entry.load()
+    except ModuleNotFoundError as error:
+        raise ToolError(
+            f"{entry.name!r} needs the module {error.name!r}; pip install 'tritloom[sim]'"
+        ) from error

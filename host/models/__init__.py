@@ -1,0 +1,1 @@
+"""Language models whose ternary layers run on a device."""

@@ -1,0 +1,412 @@
+"""A small language model runtime in NumPy: BitNet and Llama shapes with ternary layers.
+
+Every ternary layer goes through one callable, so a device can compute it; the rest is float32 and
+follows the eager attention of transformers (`models.bitnet`, `models.llama`).
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tritloom.host.checkpoints.checkpoint import Checkpoint
+from tritloom.host.layer import TernaryLayer, stack
+from tritloom.rtl.spec import numerics
+from tritloom.rtl.spec.errors import CheckpointError, InputError, ToolError
+
+__all__ = ["Decoder", "DecoderConfig", "Linear", "golden_linear", "load_tokenizer", "stream_text"]
+
+F32 = npt.NDArray[np.float32]
+Linear = Callable[[str, TernaryLayer, F32], F32]
+"""Computes one layer: its name, the layer, float32 `[tokens, in]` → float32 `[tokens, out]`."""
+
+_FUSED = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
+
+
+def golden_linear(name: str, layer: TernaryLayer, x: F32) -> F32:
+    """The golden model's BitLinear; what a device's must equal bit for bit."""
+    return numerics.bitlinear(x, layer.trits, layer.scale, layer.scale_divides, layer.bias)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DecoderConfig:
+    """What the decoder needs of config.json; `from_checkpoint` reads it.
+
+    `sub_norms` tells BitNet's norms before o_proj and down_proj. `linear_norm_eps` is the epsilon
+    of a norm inside each ternary layer, None without one.
+    """
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    max_position_embeddings: int
+    rms_norm_eps: float
+    rope_theta: float
+    hidden_act: str
+    sub_norms: bool
+    tie_word_embeddings: bool
+    linear_norm_eps: float | None
+    eos_token_ids: tuple[int, ...]
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: Checkpoint) -> "DecoderConfig":
+        """Read it; `CheckpointError` for a missing key or a model of another shape."""
+        config = checkpoint.config
+
+        def need(key: str) -> Any:
+            if config.get(key) is None:
+                raise CheckpointError(f"config.json has no {key}; copy the model again")
+            return config[key]
+
+        def count(key: str, default: int | None = None) -> int:
+            value = config.get(key)
+            value = default if value is None and default else need(key)
+            if not isinstance(value, int) or value < 1:
+                raise CheckpointError(f"{key} must be a positive integer, not {value!r}")
+            return value
+
+        def one_of(key: str, value: Any, allowed: tuple[str, ...]) -> str:
+            if value not in allowed:
+                raise CheckpointError(f"{key} must be {' or '.join(allowed)}, not {value!r}")
+            return str(value)
+
+        kind = one_of("model_type", need("model_type"), ("bitnet", "llama"))
+        # transformers 5 has rope_parameters; before it were rope_scaling and rope_theta.
+        rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+        one_of("rope_type", rope.get("rope_type", rope.get("type", "default")), ("default",))
+        heads = count("num_attention_heads")
+        key_value_heads = count("num_key_value_heads", heads)
+        if heads % key_value_heads:
+            raise CheckpointError(
+                f"num_attention_heads must be a multiple of num_key_value_heads, not {heads} "
+                f"and {key_value_heads}"
+            )
+        quantization = config["quantization_config"]
+        eos = checkpoint.generation.get("eos_token_id", config.get("eos_token_id"))
+        return cls(
+            vocab_size=count("vocab_size"),
+            hidden_size=count("hidden_size"),
+            intermediate_size=count("intermediate_size"),
+            num_hidden_layers=count("num_hidden_layers"),
+            num_attention_heads=heads,
+            num_key_value_heads=key_value_heads,
+            head_dim=count("head_dim", count("hidden_size") // heads),
+            max_position_embeddings=count("max_position_embeddings"),
+            rms_norm_eps=float(need("rms_norm_eps")),
+            rope_theta=float(rope.get("rope_theta") or config.get("rope_theta") or 10000.0),
+            hidden_act=one_of("hidden_act", need("hidden_act"), ("relu2", "silu")),
+            sub_norms=kind == "bitnet",
+            tie_word_embeddings=bool(
+                config.get("tie_word_embeddings", "lm_head.weight" not in checkpoint.tensors)
+            ),
+            linear_norm_eps=(
+                float(quantization.get("rms_norm_eps", 1e-6))
+                if quantization.get("use_rms_norm")
+                else None
+            ),
+            eos_token_ids=tuple(eos) if isinstance(eos, list) else () if eos is None else (eos,),
+        )
+
+
+class _Cache:
+    """Keys and values of the tokens so far: a layer, float32 `[kv_heads, room, head_dim]`."""
+
+    def __init__(self, config: DecoderConfig, room: int) -> None:
+        shape = (config.num_hidden_layers, config.num_key_value_heads, room, config.head_dim)
+        self.keys = np.zeros(shape, np.float32)
+        self.values = np.zeros(shape, np.float32)
+        self.length = 0
+
+
+class Decoder:
+    """A causal language model that computes its ternary layers through `linear`.
+
+    Parameters
+    ----------
+    checkpoint : as `load_checkpoint` reads it
+    linear : computes one ternary layer, by default the golden model
+    fuse : stack q/k/v and gate/up into one layer each; results are the same bit for bit
+
+    Members
+    -------
+    config : the model's shape
+    layers : ternary layers by the name that `linear` receives, in the order of use
+
+    Raises `CheckpointError` when a tensor is missing or has another shape than config.json says.
+    """
+
+    def __init__(
+        self, checkpoint: Checkpoint, linear: Linear = golden_linear, *, fuse: bool = True
+    ) -> None:
+        self.config = config = DecoderConfig.from_checkpoint(checkpoint)
+        self.linear = linear
+        self.layers: dict[str, TernaryLayer] = {}
+        self._tensors: dict[str, F32] = {}
+        self._ends: dict[str, npt.NDArray[np.intp]] = {}
+        hidden, queries = config.hidden_size, config.num_attention_heads * config.head_dim
+        keys, inner = config.num_key_value_heads * config.head_dim, config.intermediate_size
+        self._take(checkpoint, "model.embed_tokens", config.vocab_size, hidden)
+        shapes = {
+            "q_proj": (queries, hidden),
+            "k_proj": (keys, hidden),
+            "v_proj": (keys, hidden),
+            "o_proj": (hidden, queries),
+            "gate_proj": (inner, hidden),
+            "up_proj": (inner, hidden),
+            "down_proj": (hidden, inner),
+        }
+        for index in range(config.num_hidden_layers):
+            block = f"model.layers.{index}"
+            for part, fused, last in (
+                ("self_attn", "qkv_proj", "o_proj"),
+                ("mlp", "gate_up_proj", "down_proj"),
+            ):
+                for name in (*_FUSED[fused], last):
+                    self._take_linear(checkpoint, f"{block}.{part}.{name}", *shapes[name])
+                    if name == _FUSED[fused][-1] and fuse and config.linear_norm_eps is None:
+                        self._fuse(f"{block}.{part}", fused)
+            self._take(checkpoint, f"{block}.input_layernorm", hidden)
+            self._take(checkpoint, f"{block}.post_attention_layernorm", hidden)
+            if config.sub_norms:
+                self._take(checkpoint, f"{block}.self_attn.attn_sub_norm", queries)
+                self._take(checkpoint, f"{block}.mlp.ffn_sub_norm", inner)
+        self._take(checkpoint, "model.norm", hidden)
+        if not config.tie_word_embeddings:
+            self._take(checkpoint, "lm_head", config.vocab_size, hidden)
+        exponents = np.arange(0, config.head_dim, 2, dtype=np.float32) / np.float32(config.head_dim)
+        self._frequencies = np.float32(1) / np.float32(config.rope_theta) ** exponents
+
+    def logits(self, ids: Sequence[int]) -> F32:
+        """Next-token logits after each token of `ids`: float32 `[tokens, vocab_size]`."""
+        prompt = self._check(ids, 0)
+        return self._head(self._run(prompt, _Cache(self.config, len(prompt))))
+
+    def generate(
+        self,
+        prompt: Sequence[int],
+        max_new_tokens: int,
+        *,
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> Iterator[int]:
+        """Yield new token ids as they are computed; an end-of-sequence id is the last one.
+
+        `temperature` 0 takes the most likely token, above it tokens are drawn with `seed`.
+        Raises `InputError` at once for an empty or too long prompt, an id outside the vocabulary,
+        a number of tokens below 1, a negative temperature.
+        """
+        if max_new_tokens < 1:
+            raise InputError(f"max_new_tokens must be at least 1, not {max_new_tokens}")
+        if not 0 <= temperature < math.inf:
+            raise InputError(f"temperature must be 0 or more, not {temperature}")
+        ids = self._check(prompt, max_new_tokens)
+        return self._generate(ids, max_new_tokens, temperature, np.random.default_rng(seed))
+
+    def nll(self, ids: Sequence[int], windows: int, window_tokens: int) -> float:
+        """Mean negative log likelihood in nats a token, over the first windows of `ids`.
+
+        Each window of `window_tokens` is read on its own and predicts all its tokens but the
+        first. Perplexity is exp of it. Raises `InputError` when `ids` are too few.
+        """
+        if windows < 1 or window_tokens < 2 or len(ids) < windows * window_tokens:
+            raise InputError(
+                f"nll needs {windows} windows of {window_tokens} tokens, there are {len(ids)}; "
+                "give a longer text, or fewer windows of 2 tokens or more"
+            )
+        losses = []
+        for start in range(0, windows * window_tokens, window_tokens):
+            window = np.asarray(ids[start : start + window_tokens])
+            scores = self.logits(window.tolist())[:-1].astype(np.float64)
+            scores -= scores.max(axis=1, keepdims=True)
+            chosen = np.take_along_axis(scores, window[1:, None], axis=1)[:, 0]
+            losses.append(np.log(np.exp(scores).sum(axis=1)) - chosen)
+        return float(np.mean(losses))
+
+    def _generate(
+        self, ids: list[int], max_new_tokens: int, temperature: float, rng: np.random.Generator
+    ) -> Iterator[int]:
+        cache = _Cache(self.config, len(ids) + max_new_tokens)
+        for _ in range(max_new_tokens):
+            scores = self._head(self._run(ids, cache)[-1:])[0]
+            if temperature:
+                weights = np.exp((scores - scores.max()).astype(np.float64) / temperature)
+                token = int(rng.choice(len(weights), p=weights / weights.sum()))
+            else:
+                token = int(scores.argmax())
+            yield token
+            if token in self.config.eos_token_ids:
+                return
+            ids = [token]
+
+    def _check(self, ids: Sequence[int], more: int) -> list[int]:
+        tokens = [int(token) for token in ids]
+        if not tokens:
+            raise InputError("the prompt must have at least one token, not none; give some text")
+        for token in tokens:
+            if not 0 <= token < self.config.vocab_size:
+                raise InputError(
+                    f"token ids must be below {self.config.vocab_size}, not {token}; "
+                    "use the model's own tokenizer"
+                )
+        if len(tokens) + more > self.config.max_position_embeddings:
+            raise InputError(
+                f"{len(tokens)} + {more} tokens exceed the model's context of "
+                f"{self.config.max_position_embeddings}; shorten the prompt or the output"
+            )
+        return tokens
+
+    def _take(self, checkpoint: Checkpoint, name: str, *shape: int) -> None:
+        """Keep the tensor `NAME.weight` if it has this shape."""
+        key = f"{name}.weight"
+        tensor = checkpoint.tensors.get(key)
+        if tensor is None:
+            raise CheckpointError(f"the checkpoint has no {key}; copy the model again")
+        if tensor.shape != shape:
+            raise CheckpointError(f"{key} has shape {tensor.shape}, config.json asks for {shape}")
+        self._tensors[key] = tensor
+
+    def _take_linear(self, checkpoint: Checkpoint, name: str, rows: int, columns: int) -> None:
+        """Keep a ternary layer, or the float one that modules_to_not_convert left."""
+        if self.config.linear_norm_eps is not None:
+            self._take(checkpoint, f"{name}.rms_norm", columns)
+        layer = checkpoint.layers.get(name)
+        if layer is None:
+            self._take(checkpoint, name, rows, columns)
+            bias = checkpoint.tensors.get(f"{name}.bias")
+            self._tensors[f"{name}.bias"] = np.zeros(rows, np.float32) if bias is None else bias
+            return
+        if layer.trits.shape != (rows, columns):
+            raise CheckpointError(
+                f"{name} has shape {layer.trits.shape}, config.json asks for {(rows, columns)}"
+            )
+        self.layers[name] = layer
+
+    def _fuse(self, block: str, fused: str) -> None:
+        """Replace the parts of `fused` by their stack, where all of them are ternary."""
+        names = [f"{block}.{part}" for part in _FUSED[fused]]
+        if all(name in self.layers for name in names):
+            parts = [self.layers.pop(name) for name in names]
+            self._ends[f"{block}.{fused}"] = np.cumsum([part.out_features for part in parts])[:-1]
+            self.layers[f"{block}.{fused}"] = stack(parts)
+
+    def _apply(self, name: str, x: F32) -> F32:
+        """One linear layer: float32 `[tokens, in]` → `[tokens, out]`."""
+        if self.config.linear_norm_eps is not None:
+            norm = self._tensors[f"{name}.rms_norm.weight"]
+            x = numerics.rms_norm(x, norm, self.config.linear_norm_eps)
+        layer = self.layers.get(name)
+        if layer is None:
+            return x @ self._tensors[f"{name}.weight"].T + self._tensors[f"{name}.bias"]
+        return self.linear(name, layer, x)
+
+    def _parts(self, block: str, fused: str, x: F32) -> list[F32]:
+        """The outputs of the parts of `fused`, computed as one layer where they are."""
+        if f"{block}.{fused}" not in self.layers:
+            return [self._apply(f"{block}.{part}", x) for part in _FUSED[fused]]
+        y = self._apply(f"{block}.{fused}", x)
+        return np.split(y, self._ends[f"{block}.{fused}"], axis=1)
+
+    def _norm(self, name: str, x: F32) -> F32:
+        return numerics.rms_norm(x, self._tensors[f"{name}.weight"], self.config.rms_norm_eps)
+
+    def _head(self, hidden: F32) -> F32:
+        tied = self.config.tie_word_embeddings
+        weight = self._tensors["model.embed_tokens.weight" if tied else "lm_head.weight"]
+        scores: F32 = hidden @ weight.T
+        return scores
+
+    def _run(self, ids: Sequence[int], cache: _Cache) -> F32:
+        """Final hidden states of `ids`, which follow what the cache holds: `[tokens, hidden]`."""
+        positions = np.arange(cache.length, cache.length + len(ids), dtype=np.float32)
+        angles = np.tile(positions[:, None] * self._frequencies, 2)
+        cos, sin = np.cos(angles)[:, None], np.sin(angles)[:, None]
+        x: F32 = self._tensors["model.embed_tokens.weight"][np.asarray(ids)]
+        for index in range(self.config.num_hidden_layers):
+            block = f"model.layers.{index}"
+            normed = self._norm(f"{block}.input_layernorm", x)
+            x = x + self._attend(f"{block}.self_attn", index, normed, cos, sin, cache)
+            normed = self._norm(f"{block}.post_attention_layernorm", x)
+            x = x + self._feed_forward(f"{block}.mlp", normed)
+        cache.length += len(ids)
+        return self._norm("model.norm", x)
+
+    def _attend(self, block: str, index: int, x: F32, cos: F32, sin: F32, cache: _Cache) -> F32:
+        tokens, heads = len(x), self.config.num_key_value_heads
+        groups, head_dim = self.config.num_attention_heads // heads, self.config.head_dim
+        shaped = [part.reshape(tokens, -1, head_dim) for part in self._parts(block, "qkv_proj", x)]
+        query, key, value = _rotate(shaped[0], cos, sin), _rotate(shaped[1], cos, sin), shaped[2]
+        end = cache.length + tokens
+        cache.keys[index, :, cache.length : end] = key.swapaxes(0, 1)
+        cache.values[index, :, cache.length : end] = value.swapaxes(0, 1)
+        keys, values = cache.keys[index, :, None, :end], cache.values[index, :, None, :end]
+        # Query head h reads key head h // groups: [kv_heads, groups, tokens, head_dim].
+        query = query.swapaxes(0, 1).reshape(heads, groups, tokens, head_dim)
+        scores = query @ keys.swapaxes(-1, -2) * np.float32(head_dim**-0.5)
+        future = np.arange(end) > np.arange(cache.length, end)[:, None]
+        scores = np.where(future, np.float32(-np.inf), scores)
+        weights: F32 = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        weights /= weights.sum(axis=-1, keepdims=True)
+        mixed = (weights @ values).reshape(-1, tokens, head_dim).swapaxes(0, 1).reshape(tokens, -1)
+        if self.config.sub_norms:
+            mixed = self._norm(f"{block}.attn_sub_norm", mixed)
+        return self._apply(f"{block}.o_proj", mixed)
+
+    def _feed_forward(self, block: str, x: F32) -> F32:
+        gate, up = self._parts(block, "gate_up_proj", x)
+        if self.config.hidden_act == "relu2":
+            inner: F32 = np.square(np.maximum(gate, 0)) * up
+        else:
+            with np.errstate(over="ignore"):
+                opposite: F32 = np.exp(-gate)
+                inner = gate / (opposite + np.float32(1)) * up
+        if self.config.sub_norms:
+            inner = self._norm(f"{block}.ffn_sub_norm", inner)
+        return self._apply(f"{block}.down_proj", inner)
+
+
+def _rotate(x: F32, cos: F32, sin: F32) -> F32:
+    """Rotary position embedding of `[tokens, heads, head_dim]`, halves as pairs."""
+    first, second = np.split(x, 2, axis=-1)
+    turned: F32 = np.concatenate([-second, first], axis=-1)
+    return x * cos + turned * sin
+
+
+def load_tokenizer(path: str | Path) -> Any:
+    """The `tokenizers.Tokenizer` of a model directory: `.encode(text).ids`, `.decode(ids)`."""
+    try:
+        from tokenizers import Tokenizer
+    except ImportError as error:
+        raise ToolError("tokenizers is missing; run: pip install 'tritloom[models]'") from error
+    file = Path(path) / "tokenizer.json"
+    if not file.is_file():
+        raise CheckpointError(f"no tokenizer.json in {path}; copy the whole model directory")
+    try:
+        return Tokenizer.from_file(str(file))
+    except Exception as error:
+        raise CheckpointError(f"{file} is not a tokenizer; copy it again") from error
+
+
+def stream_text(tokenizer: Any, ids: Iterable[int], prompt: Sequence[int] = ()) -> Iterator[str]:
+    """Yield the text of `ids` piece by piece, never half a character.
+
+    `prompt` are the ids before them, which some tokenizers need for the first piece's space.
+    """
+    seen = list(prompt)
+    begin, done = 0, len(seen)
+    for token in ids:
+        seen.append(token)
+        old, new = tokenizer.decode(seen[begin:done]), tokenizer.decode(seen[begin:])
+        if len(new) > len(old) and not new.endswith("\ufffd"):
+            yield new[len(old) :]
+            begin, done = done, len(seen)
+    rest = tokenizer.decode(seen[begin:])[len(tokenizer.decode(seen[begin:done])) :]
+    if rest:
+        yield rest

@@ -1,0 +1,1 @@
+"""Packets and commands: what a host asks for, and the responses."""

@@ -1,0 +1,1 @@
+"""Dot engines and their contract: activations × ternary weights, many a cycle."""

@@ -1,0 +1,141 @@
+"""The ``select`` engine: each lane adds x, −x or 0, in a pipelined tree; no memories."""
+
+from amaranth.hdl import Cat, Const, Module, Signal, Value, signed
+from amaranth.lib import data, wiring
+
+from tritloom.rtl.engines.contract import ACT_LATENCY, engine_members
+from tritloom.rtl.lib.adder_tree import add_under, adder_tree, delay, offset_binary
+from tritloom.rtl.spec.config import AcceleratorConfig
+from tritloom.rtl.spec.packing import encodings
+from tritloom.rtl.spec.plugins import load_component
+
+
+class SelectEngine(wiring.Component):
+    """Portable dot engine of adders alone; the contract is in ``tritloom.rtl.engines.contract``.
+
+    A lane's zero is made where it costs nothing: in the reset of an even lane's register, in the
+    spare inputs of the adder that an odd lane goes to. Signs are deferred (``adder_tree``).
+
+    Latency: the decoder's cycles, one for the even lanes, one for each level of the tree.
+    """
+
+    i_start: Signal
+    i_more: Signal
+    act_address: Signal
+    i_act: data.View
+    ready: Signal
+    i_word: Signal
+    i_valid: Signal
+    i_swap: Signal
+    i_last: Signal
+    o_sums: data.View
+    o_negative: Signal
+
+    def __init__(self, config: AcceleratorConfig) -> None:
+        self.config = config
+        super().__init__(engine_members(config))
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        config = self.config
+        encoding = encodings[config.encoding]
+        lanes, fill, tokens = config.lanes, config.fill, config.tokens
+        act = signed(config.act_bits)
+
+        # Loaded low inputs first, each word pushing the earlier ones down.
+        loaded = Signal(data.ArrayLayout(data.ArrayLayout(act, lanes), tokens), reset_less=True)
+        current = Signal(data.ArrayLayout(data.ArrayLayout(act, lanes), tokens), reset_less=True)
+        words = Signal(range(lanes // fill + 1))
+        full = Signal()
+        pending = Signal()
+        run = Signal()
+        # Codes of the tile before are still in the decoder when the first of the next one comes.
+        swap = delay(m, self.i_swap, encoding.decoder_cycles - 1)
+        arriving = Cat(delay(m, run, n + 1) for n in range(ACT_LATENCY))
+        m.d.comb += [
+            full.eq(words == lanes // fill),
+            run.eq(self.i_more & ~full & ~pending),
+            self.ready.eq(full & ~pending & ~arriving.any()),
+        ]
+        with m.If(self.i_start):
+            m.d.sync += self.act_address.eq(0)
+        with m.Elif(run):
+            m.d.sync += [self.act_address.eq(self.act_address + 1), words.eq(words + 1)]
+        with m.If(arriving[-1]):
+            for token in range(tokens):
+                for lane in range(lanes):
+                    source = (
+                        loaded[token][lane + fill]
+                        if lane + fill < lanes
+                        else self.i_act[token * fill + lane + fill - lanes]
+                    )
+                    m.d.sync += loaded[token][lane].eq(source)
+        with m.If(swap):
+            m.d.sync += [current.eq(loaded), words.eq(0), pending.eq(0)]
+        with m.Elif(self.i_swap):
+            m.d.sync += pending.eq(1)
+
+        for row in range(config.rows):
+            zeros, nonzeros, relatives = self._trits(m, row)
+            # Binary weights have no zeros: constants, which take no registers.
+            keeps = [
+                bit if isinstance(bit, Const) else delay(m, bit, 1, reset_less=True)
+                for bit in nonzeros
+            ]
+            late = [delay(m, relative, 1, reset_less=True) for relative in relatives]
+            sums: list[tuple[Value, Value | None]] = []
+            for token in range(tokens):
+                pairs: list[Value] = []
+                for lane in range(0, lanes, 2):
+                    even = Signal(act, name="even", reset_less=True)
+                    with m.If(zeros[lane // 2]):
+                        m.d.sync += even.eq(0)
+                    with m.Else():
+                        m.d.sync += even.eq(current[token][lane])
+                    pair = Signal(config.act_bits + 1, name="pair", reset_less=True)
+                    left = Cat(even, even[-1])
+                    if lane + 1 < lanes:
+                        x = Signal(act, name="odd", reset_less=True)
+                        m.d.sync += x.eq(current[token][lane + 1])
+                        odd = x.as_unsigned() & keeps[lane // 2].replicate(len(x))
+                        total = add_under(left, Cat(odd, odd[-1]), late[lane + 1])
+                        m.d.sync += pair.eq(total)
+                    else:
+                        m.d.sync += pair.eq(left)
+                    # Only now: an adder takes an inverted input for nothing, not an inverted sum.
+                    pairs.append(offset_binary(pair))
+                negatives = [delay(m, bit, 1, reset_less=True) for bit in late[::2]]
+                sums.append(adder_tree(m, pairs, negatives))
+            for token, (total, _) in enumerate(sums):
+                m.d.comb += self.o_sums[token * config.rows + row].eq(
+                    offset_binary(total).as_signed()
+                )
+            m.d.comb += self.o_negative[row].eq(sums[0][1])
+        return m
+
+    def _trits(self, m: Module, row: int) -> tuple[list[Value], list[Value], list[Value]]:
+        """Of a row: even lanes that are 0, odd ones that are not, and the relative signs."""
+        config = self.config
+        encoding = encodings[config.encoding]
+        codes = config.lanes // encoding.group
+        if not encoding.decoder:
+            word = Signal(codes * encoding.code_bits, name=f"word_{row}", reset_less=True)
+            m.d.sync += word.eq(self.i_word.word_select(row, len(word)))
+            if encoding.alphabet == "binary":
+                zeros, nonzeros = [Const(0, 1)] * codes, [Const(1, 1)] * codes
+            else:
+                zeros, nonzeros = list(word[0::4]), list(word[1::4])
+            bits = encoding.code_bits
+            differ, signs = word[bits - 2 :: bits], word[bits - 1 :: bits]
+            pairs = zip(signs, differ, strict=True)
+            return zeros, nonzeros, [bit for pair in pairs for bit in pair]
+        nonzero: list[Value] = []
+        negative: list[Value] = []
+        for n in range(row * codes, (row + 1) * codes):
+            decoder = load_component(encoding.decoder)()
+            m.submodules[f"decoder_{n}"] = decoder
+            m.d.comb += decoder.i.eq(self.i_word.word_select(n, encoding.code_bits))
+            nonzero += list(decoder.nonzero)
+            negative += list(decoder.negative)
+        signs = [negative[n] ^ negative[n & (n - 1)] for n in range(1, config.lanes)]
+        return [~bit for bit in nonzero[::2]], nonzero[1::2], [negative[0], *signs]

@@ -1,0 +1,1 @@
+"""Small parts of hardware: streams, block RAM, adder trees, checksums."""

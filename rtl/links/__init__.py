@@ -1,0 +1,1 @@
+"""Links and their contract: what carries packets to and from the accelerator."""

@@ -1,0 +1,142 @@
+"""UART, 8N1: one start bit, eight data bits low first, one stop bit; the line idles high."""
+
+from amaranth.hdl import Cat, Const, Module, Signal
+from amaranth.lib import stream, wiring
+from amaranth.lib.cdc import FFSynchronizer
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from tritloom.rtl.lib.streams import PACKET
+from tritloom.rtl.links.cobs import FrameDecoder, FrameEncoder
+from tritloom.rtl.spec.config import AcceleratorConfig
+
+BITS = 10
+
+
+class UartTransmitter(wiring.Component):
+    """Bytes to the line; a bit takes ``divisor`` cycles.
+
+    Members
+    -------
+    i : stream of bytes
+    tx : the line
+    """
+
+    i: stream.Interface
+    tx: Signal
+
+    def __init__(self, divisor: int) -> None:
+        self.divisor = divisor
+        super().__init__({"i": In(stream.Signature(8)), "tx": Out(1, init=1)})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        timer = Signal(range(self.divisor))
+        bits_left = Signal(range(BITS + 1))
+        shift = Signal(BITS, init=(1 << BITS) - 1)
+        line = Signal(init=1)  # a flip-flop at the pin: no glitches
+        m.d.sync += line.eq(shift[0])
+        m.d.comb += [self.tx.eq(line), self.i.ready.eq(bits_left == 0)]
+        with m.If(bits_left == 0):
+            with m.If(self.i.valid):
+                m.d.sync += [
+                    shift.eq(Cat(Const(0, 1), self.i.payload, Const(1, 1))),
+                    bits_left.eq(BITS),
+                    timer.eq(self.divisor - 1),
+                ]
+        with m.Elif(timer != 0):
+            m.d.sync += timer.eq(timer - 1)
+        with m.Else():
+            m.d.sync += [
+                shift.eq(Cat(shift[1:], Const(1, 1))),
+                bits_left.eq(bits_left - 1),
+                timer.eq(self.divisor - 1),
+            ]
+        return m
+
+
+class UartReceiver(wiring.Component):
+    """The line to bytes, sampled in the middle of each bit; a byte without its stop bit is lost.
+
+    Members
+    -------
+    rx : the line, asynchronous
+    o : stream of bytes; must be taken within a byte's time
+    """
+
+    rx: Signal
+    o: stream.Interface
+
+    def __init__(self, divisor: int) -> None:
+        self.divisor = divisor
+        super().__init__({"rx": In(1, init=1), "o": Out(stream.Signature(8))})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        line = Signal(init=1)
+        m.submodules += FFSynchronizer(self.rx, line, init=1)
+        timer = Signal(range(self.divisor))
+        bits_left = Signal(range(BITS + 1))
+        shift = Signal(8)
+        with m.If(self.o.ready):
+            m.d.sync += self.o.valid.eq(0)
+        with m.If(bits_left == 0):
+            with m.If(~line):
+                m.d.sync += [timer.eq(self.divisor // 2 - 1), bits_left.eq(BITS)]
+        with m.Elif(timer != 0):
+            m.d.sync += timer.eq(timer - 1)
+        with m.Else():
+            m.d.sync += [timer.eq(self.divisor - 1), bits_left.eq(bits_left - 1)]
+            with m.If((bits_left == BITS) & line):  # a glitch, not a start bit
+                m.d.sync += bits_left.eq(0)
+            with m.Elif(bits_left == 1):
+                with m.If(line):
+                    m.d.sync += [self.o.payload.eq(shift), self.o.valid.eq(1)]
+            with m.Else():
+                m.d.sync += shift.eq(Cat(shift[1:], line))
+        return m
+
+
+class UartLink(wiring.Component):
+    """Packets over a UART, framed as ``tritloom.rtl.spec.frames`` says.
+
+    Members
+    -------
+    rx, tx : the lines
+    i, o : streams of PACKET, to and from the host
+    abort : with ``o.payload.last``: the packet did not come whole
+    """
+
+    rx: Signal
+    tx: Signal
+    i: stream.Interface
+    o: stream.Interface
+    abort: Signal
+
+    def __init__(self, config: AcceleratorConfig) -> None:
+        self.config = config
+        super().__init__(
+            {
+                "rx": In(1, init=1),
+                "tx": Out(1, init=1),
+                "i": In(stream.Signature(PACKET)),
+                "o": Out(stream.Signature(PACKET)),
+                "abort": Out(1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.receiver = receiver = UartReceiver(self.config.uart_divisor)
+        m.submodules.transmitter = transmitter = UartTransmitter(self.config.uart_divisor)
+        m.submodules.decoder = decoder = FrameDecoder()
+        m.submodules.encoder = encoder = FrameEncoder()
+        connect(m, receiver.o, decoder.i)
+        connect(m, decoder.o, flipped(self.o))
+        connect(m, flipped(self.i), encoder.i)
+        connect(m, encoder.o, transmitter.i)
+        m.d.comb += [
+            receiver.rx.eq(self.rx),
+            self.tx.eq(transmitter.tx),
+            self.abort.eq(decoder.abort),
+        ]
+        return m

@@ -1,0 +1,1 @@
+"""Weight memories and their contract."""

@@ -1,0 +1,1 @@
+"""What every folder may read: configuration, packing, commands, arithmetic. No Amaranth."""

@@ -1,0 +1,1 @@
+"""Devices without a board: the reference device in NumPy, and the simulated FPGA."""

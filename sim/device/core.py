@@ -1,0 +1,131 @@
+"""A simulated Core, without memory, packets and driver: whole layers, their results and cycles."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from amaranth.back import rtlil
+from amaranth.hdl import Const
+
+from tritloom.rtl.core.core import Core, load_layout, shape_layout
+from tritloom.rtl.spec.config import AcceleratorConfig
+from tritloom.rtl.spec.errors import DeviceError
+from tritloom.rtl.spec.packing import LayerShape, pack_weights
+from tritloom.sim.device.cxxrtl import build
+
+__all__ = ["CoreSimulation"]
+
+DRIVER = Path(__file__).with_name("core.cc")
+I8 = npt.NDArray[np.int8]
+I64 = npt.NDArray[np.int64]
+
+
+class CoreSimulation:
+    """Runs layers on the core of a configuration, a weight word in every cycle that takes one.
+
+    ``design`` gives RTLIL to run in place of the core's own: a module ``top`` with its ports, such
+    as a netlist's (``tritloom.sim.gates.gates``).
+    """
+
+    def __init__(
+        self, config: AcceleratorConfig, *, design: Callable[[], str] | None = None
+    ) -> None:
+        self.config = config
+        library = build(
+            design or (lambda: rtlil.convert(Core(config), name="top", emit_src=False)),
+            driver=DRIVER,
+        )
+        self._calls = ctypes.CDLL(str(library))
+        handle, size, number = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_uint64
+        data = ctypes.c_char_p
+        for name, result, arguments in (
+            ("open", handle, []),
+            ("close", None, [handle]),
+            ("load", ctypes.c_bool, [handle, data, size, size, number]),
+            ("run", number, [handle, data, size, data, size, size, number]),
+            ("fetch", ctypes.c_bool, [handle, ctypes.c_uint32, data, size, number]),
+        ):
+            function = getattr(self._calls, f"tritloom_{name}")
+            function.restype, function.argtypes = result, arguments
+
+    def layer(self, trits: I8, tokens: I8) -> Iterator[tuple[I64, int]]:
+        """For every ``config.tokens`` tokens, int8 [n, in]: results [n, out], and RUN's cycles."""
+        config = self.config
+        shape = LayerShape.of(config, *trits.shape)
+        image = pack_weights(config, trits)
+        words = len(image) // config.word_bytes
+        request = _pack(
+            shape_layout(config), last_tile=shape.tiles - 1, last_group=shape.groups - 1
+        )
+        bits = config.tokens * config.rows * config.acc_bits
+        record = -(-bits // 8)
+        limit = 4 * (config.run_cycles(shape) or words) + 1000
+        with self._device() as device:
+            for start in range(0, len(tokens), config.tokens):
+                batch = tokens[start : start + config.tokens]
+                loads, size = self._loads(batch, shape)
+                loaded = self._calls.tritloom_load(
+                    device, loads, size, len(loads) // size, len(loads) + 1000
+                )
+                cycles = self._calls.tritloom_run(
+                    device, request, len(request), image, config.word_bytes, words, limit
+                )
+                raw = ctypes.create_string_buffer(record * shape.groups)
+                fetched = self._calls.tritloom_fetch(
+                    device, shape.groups, raw, record, 100 * shape.groups
+                )
+                if not (loaded and cycles and fetched):
+                    raise DeviceError("the simulated core does not end a layer in time")
+                yield self._results(raw.raw, shape)[: len(batch), : len(trits)], cycles
+
+    @contextmanager
+    def _device(self) -> Iterator[int]:
+        device = self._calls.tritloom_open()
+        try:
+            yield device
+        finally:
+            self._calls.tritloom_close(device)
+
+    def _loads(self, tokens: I8, shape: LayerShape) -> tuple[bytes, int]:
+        """Records of ``i_load`` with the activations of whole tiles, and the bytes of one."""
+        config = self.config
+        padded = np.zeros((config.tokens, shape.tiles * config.lanes), np.int8)
+        padded[: tokens.shape[0], : tokens.shape[1]] = tokens
+        bits = padded[..., None] >> np.arange(config.act_bits) & 1
+        words = bits.reshape(config.tokens, -1, config.fill * config.act_bits).astype(np.uint8)
+        layout = load_layout(config)
+        loads = [
+            _pack(
+                layout,
+                token=token,
+                address=address,
+                word=int.from_bytes(np.packbits(word, bitorder="little").tobytes(), "little"),
+            )
+            for token, of_token in enumerate(words)
+            for address, word in enumerate(of_token)
+        ]
+        return b"".join(loads), len(loads[0])
+
+    def _results(self, raw: bytes, shape: LayerShape) -> I64:
+        config = self.config
+        count = config.tokens * config.rows
+        records = np.frombuffer(raw, np.uint8).reshape(shape.groups, -1)
+        bits = np.unpackbits(records, axis=1, count=count * config.acc_bits, bitorder="little")
+        places = np.int64(1) << np.arange(config.acc_bits, dtype=np.int64)
+        places[-1] = -places[-1]
+        sums = (bits.reshape(shape.groups, config.tokens, config.rows, -1) * places).sum(-1)
+        results: I64 = sums.transpose(1, 0, 2).reshape(config.tokens, -1)
+        return results
+
+
+def _pack(layout: object, **fields: int) -> bytes:
+    """A payload of a struct layout, as little-endian bytes."""
+    constant = layout.const(fields)  # type: ignore[attr-defined]
+    value = Const.cast(constant)
+    number = value.value
+    return int(number).to_bytes(-(-len(value) // 8), "little")

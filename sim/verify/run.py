@@ -1,0 +1,352 @@
+"""Runs the benches of `tritloom.sim.verify.benches` on an emitted design's Verilog.
+
+The design's folder stays as it is; the simulator works in a temporary one.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+from tritloom.rtl.lib.streams import PACKET
+from tritloom.rtl.spec.config import AcceleratorConfig
+from tritloom.rtl.spec.errors import ConfigError, ToolError, TritloomError
+from tritloom.sim.tools import Simulator, find_simulator
+
+__all__ = ["BenchResult", "VerifyError", "VerifyResult", "verify", "verify_design"]
+
+MANIFEST = "manifest.json"
+VERILOG = "tritloom.v"
+TOP = "tritloom"
+BENCHES = "tritloom.sim.verify.benches"
+PORTS = ("clk", "rst", *(f"{s}__{part}" for s in "io" for part in ("payload", "valid", "ready")))
+POLL_S = 0.2
+
+Progress = Callable[[str], None]
+
+
+class VerifyError(TritloomError, ValueError):
+    """A design that cannot be verified: not what ``generate`` wrote, or it does not compile."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BenchResult:
+    """One bench; `message` tells on one line why it failed, and is empty where it passed."""
+
+    name: str
+    seconds: float
+    message: str = ""
+
+    @property
+    def ok(self) -> bool:
+        return not self.message
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VerifyResult:
+    """What the benches found on one design, in their order."""
+
+    simulator: str
+    seed: int
+    benches: tuple[BenchResult, ...]
+
+    @property
+    def passed(self) -> int:
+        return sum(bench.ok for bench in self.benches)
+
+    @property
+    def failed(self) -> int:
+        return len(self.benches) - self.passed
+
+    @property
+    def ok(self) -> bool:
+        """At least one bench ran and none failed."""
+        return self.passed > 0 and self.failed == 0
+
+
+def _ignore(line: str) -> None:
+    pass
+
+
+def verify(
+    directory: Path,
+    *,
+    junit: Path | None = None,
+    seed: int = 0,
+    plugins: Sequence[str] = (),
+    fail_fast: bool = False,
+    progress: Progress = _ignore,
+) -> VerifyResult:
+    """Run the benches on the design in `directory`, as ``generate`` wrote it.
+
+    `plugins` are modules that register what the configuration names; `fail_fast` ends with the
+    first bench that fails; `progress` gets a line for each bench that is done. `junit` is written
+    whole when the benches have run, or not at all.
+    """
+    if not directory.is_dir():
+        raise VerifyError(f"{directory} is not a folder; name one that generate wrote")
+    if junit is not None and (junit.is_dir() or not junit.absolute().parent.is_dir()):
+        raise VerifyError(f"cannot write {junit}; name a file in a folder that exists")
+    _import(plugins)
+    config = _read_config(directory / MANIFEST)
+    verilog = _read(directory / VERILOG)
+    result = verify_design(
+        verilog, config, seed=seed, plugins=plugins, fail_fast=fail_fast, progress=progress
+    )
+    if junit is not None:
+        _write_whole(junit, _junit(result, config))
+    return result
+
+
+def verify_design(
+    verilog: str,
+    config: AcceleratorConfig,
+    *,
+    seed: int = 0,
+    plugins: Sequence[str] = (),
+    fail_fast: bool = False,
+    progress: Progress = _ignore,
+) -> VerifyResult:
+    """Run the benches on the text of a design and the configuration that it should have.
+
+    The other parameters are those of `verify`.
+    """
+    if config.link != "stream":
+        raise VerifyError(
+            f"link must be stream, not {config.link!r}; generate the design with packet streams "
+            "(the serial link has its own tests)"
+        )
+    _check_ports(verilog)
+    simulator = find_simulator()
+    with tempfile.TemporaryDirectory(prefix="tritloom-verify-") as name, _no_pytest():
+        folder = Path(name)
+        (folder / VERILOG).write_text(verilog, encoding="utf-8")
+        (folder / MANIFEST).write_text(json.dumps({"config": config.to_dict()}), encoding="utf-8")
+        with simulator.active():
+            runner = _build(simulator, folder)
+            settings = {
+                "TRITLOOM_PLUGINS": ",".join(plugins),
+                "COCOTB_RANDOM_SEED": str(seed),
+                "COCOTB_MAX_FAILURES": str(int(fail_fast)),
+            }
+            benches = _run(runner, simulator, folder, settings, progress)
+    return VerifyResult(simulator=simulator.name, seed=seed, benches=benches)
+
+
+def _import(plugins: Sequence[str]) -> None:
+    for name in plugins:
+        try:
+            import_module(name)
+        except ImportError as error:
+            raise VerifyError(f"plug-in {name!r} cannot be imported: {error}") from None
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise VerifyError(f"{path} is missing; run tritloom generate into that folder") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise VerifyError(f"cannot read {path}: {error}") from None
+
+
+def _read_config(path: Path) -> AcceleratorConfig:
+    try:
+        manifest = json.loads(_read(path))
+    except json.JSONDecodeError as error:
+        raise VerifyError(f"{path} is not JSON: {error}") from None
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("config"), dict):
+        raise VerifyError(f"{path} has no configuration; run tritloom generate again")
+    try:
+        return AcceleratorConfig.from_dict(manifest["config"])
+    except ConfigError as error:
+        raise VerifyError(f"{path}: {error}") from None
+
+
+def _check_ports(verilog: str) -> None:
+    """`VerifyError` if the text has no top module, or a port is missing or not as wide as it is."""
+    found = re.search(rf"^\s*module\s+{TOP}\b(.*?)^\s*endmodule\b", verilog, re.DOTALL | re.M)
+    if found is None:
+        raise VerifyError(f"{VERILOG} has no whole module {TOP}; run tritloom generate again")
+    widths: dict[str, int] = {}
+    declarations = r"\b(?:input|output)\s+(?:wire\s+|reg\s+)?(?:\[(\d+):0\]\s*)?(\w+)"
+    for high, name in re.findall(declarations, found[1]):
+        widths[name] = int(high or 0) + 1
+    for name in PORTS:
+        bits = PACKET.size if name.endswith("payload") else 1
+        if name not in widths:
+            raise VerifyError(f"{VERILOG} has no port {name}; run tritloom generate again")
+        if widths[name] != bits:
+            raise VerifyError(
+                f"port {name} of {VERILOG} must have {bits} bits, not {widths[name]}; "
+                "run tritloom generate again"
+            )
+
+
+@contextmanager
+def _no_pytest() -> Iterator[None]:
+    """cocotb's runner behaves otherwise where it believes that it is a test itself."""
+    current = os.environ.pop("PYTEST_CURRENT_TEST", None)
+    try:
+        yield
+    finally:
+        if current is not None:
+            os.environ["PYTEST_CURRENT_TEST"] = current
+
+
+def _build(simulator: Simulator, folder: Path) -> Any:
+    if importlib.util.find_spec("cocotb_tools") is None:
+        raise ToolError("cocotb not found; run pip install cocotb==2.1.0")
+    from cocotb_tools.runner import get_runner
+
+    log = folder / "build.log"
+    try:
+        runner = get_runner(simulator.name)
+        runner.build(
+            sources=[folder / VERILOG],
+            hdl_toplevel=TOP,
+            build_dir=folder / "build",
+            build_args=list(simulator.build_args),
+            timescale=("1ns", "1ps"),
+            log_file=log,
+        )
+    except (RuntimeError, ValueError, SystemExit) as error:
+        reason = _last_line(log, folder, "error") or str(error)
+        raise VerifyError(f"{simulator.name} cannot compile {VERILOG}: {reason}") from None
+    return runner
+
+
+def _run(
+    runner: Any,
+    simulator: Simulator,
+    folder: Path,
+    settings: Mapping[str, str],
+    progress: Progress,
+) -> tuple[BenchResult, ...]:
+    log, results, done = folder / "run.log", folder / "results.xml", folder / "progress"
+    done.touch()
+
+    def simulate() -> None:
+        runner.test(
+            test_module=BENCHES,
+            hdl_toplevel=TOP,
+            build_dir=folder / "build",
+            test_dir=folder,
+            results_xml=str(results),
+            log_file=log,
+            timescale=("1ns", "1ps") if simulator.name == "icarus" else None,
+            extra_env={
+                "TRITLOOM_MANIFEST": str(folder / MANIFEST),
+                "TRITLOOM_PROGRESS": str(done),
+                "COCOTB_ANSI_OUTPUT": "0",
+                **settings,
+            },
+        )
+
+    with ThreadPoolExecutor(1) as pool:
+        lines = _watch(pool.submit(simulate), done, progress)
+    if not results.exists():
+        reason = _last_line(log, folder, "timeout (")
+        if reason.startswith("Timeout ("):
+            reason = "it was stuck in one clock cycle"
+        at = f"after {lines[-1]!r}" if lines else "before the first bench was done"
+        raise VerifyError(f"{simulator.name} ended early, {at}{reason and ': ' + reason}")
+    return tuple(_benches(results))
+
+
+def _watch(running: Future[None], done: Path, progress: Progress) -> list[str]:
+    """The lines of the progress file, each handed on when it comes, until the simulator ends."""
+    told = 0
+    while True:
+        ended = running.done()
+        lines = done.read_text(encoding="utf-8").splitlines()
+        for line in lines[told:]:
+            progress(line)
+        told = len(lines)
+        if ended:
+            break
+        time.sleep(POLL_S)
+    failure = running.exception()
+    if failure is not None and not isinstance(failure, RuntimeError | SystemExit):
+        raise ToolError(f"the simulator cannot be run: {failure}") from None
+    return lines
+
+
+def _benches(results: Path) -> Iterator[BenchResult]:
+    for case in ET.parse(results).getroot().iter("testcase"):
+        bad = [child for child in case if child.tag in ("failure", "error", "skipped")]
+        message = ""
+        if bad and bad[0].get("type") == "RegressionTerminated":
+            continue  # fail_fast: not run
+        if bad:
+            told = (bad[0].get("message") or "").strip().splitlines()
+            message = told[0] if told else bad[0].get("type") or bad[0].tag
+        yield BenchResult(
+            name=str(case.get("name")).replace("/", " "),
+            seconds=float(case.get("time", 0)),
+            message=message,
+        )
+
+
+def _last_line(log: Path, folder: Path, word: str) -> str:
+    """The first line of a log that has a word in it, else the last, without the folder's path."""
+    if not log.exists():
+        return ""
+    text = log.read_text(encoding="utf-8", errors="replace").replace(f"{folder}{os.sep}", "")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    found = [line for line in lines if word in line.lower()] or lines[-1:]
+    return found[0] if found else ""
+
+
+def _junit(result: VerifyResult, config: AcceleratorConfig) -> bytes:
+    """The results in the XML that CI systems read."""
+    counts = {
+        "tests": str(len(result.benches)),
+        "failures": str(result.failed),
+        "errors": "0",
+        "skipped": "0",
+        "time": f"{sum(bench.seconds for bench in result.benches):.3f}",
+    }
+    root = ET.Element("testsuites", {"name": "tritloom verify", **counts})
+    suite = ET.SubElement(root, "testsuite", {"name": BENCHES, **counts})
+    properties = ET.SubElement(suite, "properties")
+    for name, value in (
+        ("simulator", result.simulator),
+        ("seed", str(result.seed)),
+        ("build_digest", config.build_digest.hex()),
+        ("config", config.to_json()),
+    ):
+        ET.SubElement(properties, "property", {"name": name, "value": value})
+    for bench in result.benches:
+        case = ET.SubElement(
+            suite,
+            "testcase",
+            {"classname": BENCHES, "name": bench.name, "time": f"{bench.seconds:.3f}"},
+        )
+        if not bench.ok:
+            failure = ET.SubElement(case, "failure", {"message": bench.message})
+            failure.text = bench.message
+    ET.indent(root)
+    return b'<?xml version="1.0" encoding="utf-8"?>\n' + ET.tostring(root) + b"\n"
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    new = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        new.write_bytes(content)
+        os.replace(new, path)
+    except OSError as error:
+        new.unlink(missing_ok=True)
+        raise VerifyError(f"cannot write {path}: {error.strerror}; name another file") from None

@@ -1,0 +1,468 @@
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tritloom.boards.icebreaker import ICEBREAKER
+from tritloom.boards.ulx3s import ULX3S_85F
+from tritloom.gen.emit import generate as module
+from tritloom.gen.emit.diagram import HEIGHT, WIDTH, block_diagram
+from tritloom.gen.emit.generate import generate, write_files
+from tritloom.gen.emit.header import c_header
+from tritloom.gen.emit.manifest import attribute_docs, describe
+from tritloom.rtl.memories.bram import BlockRamMemory
+from tritloom.rtl.spec import commands
+from tritloom.rtl.spec.commands import COUNTERS, IDENTITY, LAYER, Opcode, Request, Response, Status
+from tritloom.rtl.spec.config import TINY, AcceleratorConfig
+from tritloom.rtl.spec.errors import InputError
+from tritloom.rtl.spec.packing import encodings, pack_weights
+from tritloom.sim.tools import run_yosys
+
+FILES = ["tritloom.v", "tritloom.h", "block.svg", "manifest.json"]
+UART = replace(TINY, link="uart", baud=1_000_000)
+LARGEST = AcceleratorConfig(
+    lanes=1000,
+    rows=16,
+    tokens=16,
+    fill=100,
+    memory_words=1 << 24,
+    max_in_features=16384,
+    max_out_features=16384,
+    max_layers=256,
+    packet_bytes=4096,
+    slots=64,
+    clock_hz=1_000_000_000,
+)
+CONFIGS = {
+    "tiny": TINY,
+    "uart": UART,
+    "largest": LARGEST,
+    "ulx3s": ULX3S_85F.config,
+    "icebreaker": ICEBREAKER.config,
+}
+every_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    """What `generate` writes for TINY."""
+    folder = tmp_path_factory.mktemp("generated") / "tiny"
+    assert [path.relative_to(folder).as_posix() for path in generate(TINY, folder)] == FILES
+    return folder
+
+
+def arrays(verilog):
+    """Bits and depth of each memory in Verilog."""
+    found = re.findall(r"^  reg \[(\d+):0\] \S+ +\[(\d+):0\];$", verilog, re.MULTILINE)
+    return sorted((int(high) + 1, int(last) + 1) for high, last in found)
+
+
+def wanted_arrays(config):
+    packets = config.slots * config.packet_bytes
+    entry = (
+        2 * config.memory_words.bit_length()
+        + (config.max_tiles - 1).bit_length()
+        + (config.max_groups - 1).bit_length()
+        + 2
+    )
+    full, rest = divmod(config.memory_words, BlockRamMemory.BANK_WORDS)
+    banks = [BlockRamMemory.BANK_WORDS] * full + [rest] * bool(rest)
+    return sorted(
+        [
+            (8, packets),
+            (8, packets),
+            (8, len(commands.identity(config))),
+            (entry, config.max_layers),
+            *((config.word_bits, words) for words in banks),
+            (config.tokens * config.fill * config.act_bits, config.activation_words),
+            (config.tokens * config.rows * config.acc_bits, config.max_groups),
+        ]
+    )
+
+
+@pytest.mark.sim
+class TestVerilog:
+    def test_text(self, tiny):
+        verilog = (tiny / "tritloom.v").read_text()
+        assert verilog.startswith(f"// Tritloom accelerator {TINY.to_json()}\n\nmodule tritloom(")
+        assert "always @*" not in verilog and "always_comb" not in verilog
+        assert "(*" not in verilog and "Yosys" not in verilog and "$auto" not in verilog
+        assert not re.search(r"/\w+/\w+", verilog), "a path"
+        modules = re.findall(r"^module \\?(\S+?) ?\(", verilog, re.MULTILINE)
+        assert all(name == "tritloom" or name.startswith("tritloom.") for name in modules)
+
+    def test_memories(self, tiny):
+        """They stay arrays, each of them, so that any tool can put them into block RAM."""
+        assert arrays((tiny / "tritloom.v").read_text()) == wanted_arrays(TINY)
+
+    def test_ports(self, tiny, tmp_path):
+        """The manifest has those of the top module, which is without width or driver defects."""
+        shutil.copy(tiny / "tritloom.v", tmp_path)
+        run_yosys(
+            ["-q", "-p", "read_verilog tritloom.v; hierarchy -check -top tritloom; proc; "]
+            + ["-p", "check -assert; write_json top.json"],
+            tmp_path,
+        )
+        top = json.loads((tmp_path / "top.json").read_text())["modules"]["tritloom"]
+        found = {
+            (name, port["direction"], len(port["bits"])) for name, port in top["ports"].items()
+        }
+        told = json.loads((tiny / "manifest.json").read_text())["ports"]
+        assert found == {(port["name"], port["direction"], port["bits"]) for port in told}
+
+    def test_block_rams(self, tmp_path):
+        """iCE40: as many as the arithmetic says, of the 30 that the part has."""
+        config = ICEBREAKER.config
+        generate(config, tmp_path)
+        run_yosys(
+            ["-p", "read_verilog tritloom.v; synth_ice40 -top tritloom -run begin:map_ffram"]
+            + ["-p", "tee -o stat.json stat -json"],
+            tmp_path,
+        )
+        cells = json.loads((tmp_path / "stat.json").read_text())["design"]["num_cells_by_type"]
+        used = sum(count for name, count in cells.items() if "SB_RAM40" in name)
+        # 256 × 16 bits each: 2 × 6 for 1536 × 32 bits of weights, and one or two for the others.
+        assert 12 + 5 <= used <= 24
+
+
+@pytest.mark.sim
+@pytest.mark.slow
+def test_board_memories(tmp_path):
+    generate(ULX3S_85F.config, tmp_path)
+    assert arrays((tmp_path / "tritloom.v").read_text()) == wanted_arrays(ULX3S_85F.config)
+
+
+@pytest.mark.sim
+class TestGenerate:
+    def test_same_bytes(self, tiny, tmp_path):
+        """In another process, folder and home, with another order of hashes."""
+        (tmp_path / "tiny.json").write_text(TINY.to_json())
+        subprocess.run(
+            [
+                *(sys.executable, "-c"),
+                "import sys; from tritloom.gen.cli.main import main; sys.exit(main())",
+                *("generate", "--config", "tiny.json", "-o", "out"),
+            ],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONHASHSEED": "1", "TMPDIR": str(tmp_path), "LC_ALL": "C"},
+            check=True,
+            timeout=120,
+        )
+        for name in FILES:
+            assert (tmp_path / "out" / name).read_bytes() == (tiny / name).read_bytes(), name
+
+    def test_digests(self, tiny):
+        manifest = json.loads((tiny / "manifest.json").read_text())
+        assert sorted(path.name for path in tiny.iterdir()) == sorted(FILES)
+        assert list(manifest["files"]) == FILES[:-1]
+        for name, facts in manifest["files"].items():
+            assert facts == {"sha256": hashlib.sha256((tiny / name).read_bytes()).hexdigest()}
+
+    def test_replaces(self, tiny, tmp_path):
+        (tmp_path / "tritloom.v").write_text("old")
+        (tmp_path / "mine.txt").write_text("mine")
+        generate(TINY, tmp_path)
+        assert (tmp_path / "tritloom.v").read_bytes() == (tiny / "tritloom.v").read_bytes()
+        assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*FILES, "mine.txt"])
+
+
+class TestWriteFiles:
+    def test_failed_early(self, tmp_path, monkeypatch):
+        """Before all of it is there, not even the folder is made."""
+
+        def fail(config):
+            raise InputError("no Verilog today")
+
+        monkeypatch.setattr(module, "emit", fail)
+        with pytest.raises(InputError, match=r"^no Verilog today$"):
+            generate(TINY, tmp_path / "out")
+        assert not list(tmp_path.iterdir())
+
+    def test_disk_full(self, tmp_path, monkeypatch):
+        """The second file cannot be written: the first one does not appear either."""
+        write_bytes = type(tmp_path).write_bytes
+
+        def full(path, content):
+            if path.name == "b":
+                raise OSError(28, "No space left on device")
+            return write_bytes(path, content)
+
+        monkeypatch.setattr(type(tmp_path), "write_bytes", full)
+        with pytest.raises(InputError) as error:
+            write_files(tmp_path / "out", {"a": "1", "b": "2"})
+        assert str(error.value) == (
+            f"cannot write to {tmp_path / 'out'}: No space left on device; choose another folder"
+        )
+        assert not list(tmp_path.iterdir())
+
+    def test_keeps_old(self, tmp_path, monkeypatch):
+        (tmp_path / "a").write_text("old")
+
+        def interrupted(path, content):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(type(tmp_path), "write_bytes", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            write_files(tmp_path, {"a": "new"})
+        assert [path.name for path in tmp_path.iterdir()] == ["a"]
+        assert (tmp_path / "a").read_text() == "old"
+
+    def test_not_a_folder(self, tmp_path):
+        file = tmp_path / "file"
+        file.write_text("")
+        with pytest.raises(InputError) as error:
+            write_files(file, {"a": "1"})
+        assert str(error.value) == f"cannot write to {file}: File exists; choose another folder"
+
+
+class TestManifest:
+    @every_config
+    def test_configuration(self, config):
+        manifest = json.loads(json.dumps(describe(config)))
+        assert AcceleratorConfig.from_dict(manifest["config"]) == config
+        assert manifest["digests"] == {
+            "layout": config.layout_digest.hex(),
+            "build": config.build_digest.hex(),
+        }
+        derived = manifest["derived"]
+        for name in ("word_bits", "acc_bits", "max_payload", "window", "engine_latency"):
+            assert derived[name] == getattr(config, name)
+        assert ("uart_divisor" in derived) == (config.link == "uart")
+        assert derived["weight_capacity"] == config.memory_words * config.macs_per_cycle // (
+            config.tokens
+        )
+
+    def test_ports(self):
+        ports = {port["name"]: port for port in describe(TINY)["ports"]}
+        streams = [f"{name}__{part}" for name in "io" for part in ("payload", "valid", "ready")]
+        assert list(ports)[:8] == ["clk", "rst", *streams]
+        assert ports["o__payload"] == {
+            "name": "o__payload",
+            "direction": "output",
+            "bits": 9,
+            "meaning": "answers: one byte of a packet: data in bits 7:0, last in bit 8; "
+            "last ends the packet",
+        }
+        assert all(port["meaning"] for port in ports.values())
+
+    def test_uart_ports(self):
+        ports = describe(UART)["ports"]
+        assert [port["name"] for port in ports[:4]] == ["clk", "rst", "rx", "tx"]
+        assert [port["direction"] for port in ports[2:4]] == ["input", "output"]
+        assert all(port["meaning"] for port in ports)
+
+    @pytest.mark.parametrize(
+        ("key", "packet", "values"),
+        [
+            ("request", Request(7, 2, 3, 4, 5, 6, b"abc").pack(), [23, 2, 3, 7, 4, 5, 6]),
+            ("response", Response(7, 2, 3, 4, 5, 6, b"abc").pack(), [23, 2, 3, 7, 4, 5, 6]),
+        ],
+    )
+    def test_headers(self, key, packet, values):
+        fields = describe(TINY)["commands"][key]
+        read = [
+            int.from_bytes(packet[field["offset"] : field["offset"] + field["bytes"]], "little")
+            for field in fields
+        ]
+        assert read == values
+        kind = Request if key == "request" else Response
+        names = [field["name"] for field in fields]
+        assert set(names) == {"length", *kind.__slots__} - {"payload"}
+
+    def test_commands(self):
+        told = describe(TINY)["commands"]
+        assert {c["name"]: c["value"] for c in told["opcodes"]} == Opcode.__members__
+        assert {c["name"]: c["value"] for c in told["status"]} == Status.__members__
+        assert all(command["meaning"] for command in told["opcodes"])
+        assert told["counters"]["order"] == list(COUNTERS)
+        for key, layout in (("layer", LAYER), ("identity", IDENTITY)):
+            last = told[key]["fields"][-1]
+            assert last["offset"] + last["bytes"] == layout.size
+        head = commands.identity(TINY)
+        for field in told["identity"]["fields"][3:]:
+            digest = head[field["offset"] : field["offset"] + field["bytes"]].hex()
+            assert digest == describe(TINY)["digests"][field["name"].removesuffix("_digest")]
+        assert told["rules"][0].startswith("The command set: packets, opcodes, status codes.")
+
+    def test_crc(self):
+        """The parameters told give the checksum that packets have."""
+        told = describe(TINY)["commands"]["crc"]
+        assert told["reflect_input"] and told["reflect_output"]
+        polynomial = int(f"{int(told['polynomial'], 16):032b}"[::-1], 2)
+        crc = int(told["initial"], 16)
+        for byte in b"123456789":
+            crc ^= byte
+            for _ in range(8):
+                crc = crc >> 1 ^ (polynomial if crc & 1 else 0)
+        sealed = commands.seal(b"123456789")[9:]
+        assert (crc ^ int(told["xor_output"], 16)).to_bytes(told["bytes"], "little") == sealed
+
+    def test_weights(self):
+        """The example is what the packer makes."""
+        told = describe(TINY)["weights"]
+        assert (told["encoding"], told["group"], told["code_bits"]) == ("base3x5", 5, 8)
+        assert told["codes_per_word"] == 2
+        trits = np.array([told["example"]["trits"]], np.int8)
+        assert pack_weights(TINY, trits)[0] == told["example"]["code"]
+        assert set(trits[0].tolist()) == {-1, 0, 1}
+        assert encodings["base3x5"].name == told["encoding"]
+        assert (told["code_stride"], told["signed"]) == (1, False)
+
+    def test_weights_that_take_turns(self):
+        """With the manifest alone: inputs of a code are apart, signs relative to another's."""
+        config = replace(TINY, lanes=24, engine="table", encoding="sym6x10", fill=2)
+        told = describe(config)["weights"]
+        assert (told["code_stride"], told["signed"], told["codes_per_word"]) == (2, True, 8)
+        assert any("relative" in rule for rule in told["encoding_rules"])
+        word = np.zeros(
+            (2, 2, 6, 2), np.int8
+        )  # rows, parts, trits of a code, codes that take turns
+        word[0, 1, :, 0] = np.array(told["example"]["trits"])
+        word[0, 1, :, 1] = -word[0, 1, :, 0]
+        number = int.from_bytes(pack_weights(config, word.reshape(2, 24)), "little")
+        codes = [number >> told["code_bits"] * n & 1023 for n in range(8)]
+        example = told["example"]["code"]
+        # Code 3 is relative to code 2, which is 0.
+        assert codes == [0, example, 0, example ^ 512, 0, 0, 0, 0]
+        assert "#define TRITLOOM_CODE_STRIDE 2\n" in c_header(describe(config))
+        assert "#define TRITLOOM_CODE_SIGNED 1\n" in c_header(describe(config))
+
+    def test_attribute_docs(self):
+        assert attribute_docs(Status)["NO_SESSION"] == (
+            "The packet belongs to another session; send RESET."
+        )
+        assert "BAD_OPCODE" not in attribute_docs(Status)
+        assert attribute_docs(commands)["LAYER"] == (
+            "Payload of DEFINE: base (in words), tiles, groups."
+        )
+
+
+PROGRAM = r"""
+#include <stdio.h>
+#include <string.h>
+#include "tritloom.h"
+
+static void put(unsigned char *p, unsigned long value, int bytes) {
+  int i;
+  for (i = 0; i < bytes; i++) p[i] = (unsigned char)(value >> (8 * i));
+}
+#define PUT(field, value) \
+  put(header + TRITLOOM_REQUEST_##field##_OFFSET, value, TRITLOOM_REQUEST_##field##_BYTES)
+
+int main(void) {
+  unsigned char header[TRITLOOM_HEADER_BYTES];
+  const unsigned char layout[] = TRITLOOM_LAYOUT_DIGEST;
+  size_t i;
+  memset(header, 0, sizeof header);
+  PUT(LENGTH, TRITLOOM_OVERHEAD_BYTES);
+  PUT(SEQ, 0x1234);
+  PUT(SESSION, 0x89abcdefUL);
+  PUT(OPCODE, TRITLOOM_OP_RESULTS);
+  PUT(INDEX, 1);
+  PUT(COUNT, TRITLOOM_MAX_OUT_FEATURES);
+  PUT(ADDRESS, 0x01020304UL);
+  for (i = 0; i < sizeof header; i++) printf("%02x", header[i]);
+  printf(" ");
+  for (i = 0; i < sizeof layout; i++) printf("%02x", layout[i]);
+  printf(" %s %s %d\n", TRITLOOM_MAGIC, TRITLOOM_ENGINE, TRITLOOM_STATUS_BAD_CHECKSUM);
+  return 0;
+}
+"""
+
+
+class TestHeader:
+    @every_config
+    def test_macros(self, config):
+        """Each once, in ASCII, and none with a comment that does not end on its line."""
+        header = c_header(describe(config))
+        assert header.isascii() and "?" not in header
+        names = re.findall(r"^#define (\w+)", header, re.MULTILINE)
+        assert len(names) == len(set(names))
+        assert all(name.startswith("TRITLOOM_") for name in names)
+        assert header.count("/*") == header.count("*/")
+        assert all(line.count("/*") == line.count("*/") for line in header.splitlines()[2:])
+
+    @pytest.mark.sim
+    @pytest.mark.parametrize("language", ["c", "c++"])
+    def test_compiles(self, tmp_path, language):
+        """A program that packs a command with it packs what the driver packs."""
+        (tmp_path / "tritloom.h").write_text(c_header(describe(TINY)))
+        (tmp_path / "main.c").write_text(PROGRAM)
+        standard = {"c": "-std=c99", "c++": "-std=c++11"}[language]
+        compiler = {"c": "cc", "c++": "c++"}[language]
+        command = [compiler] if shutil.which(compiler) else [sys.executable, "-m", "ziglang"]
+        if command[0] != compiler:
+            command.append(compiler)
+        strict = ["-Wall", "-Wextra", "-pedantic", "-Werror"]
+        subprocess.run(
+            [*command, "-x", language, standard, *strict, "main.c", "-o", "main"],
+            cwd=tmp_path,
+            check=True,
+            timeout=300,
+        )
+        request = Request(Opcode.RESULTS, 0x1234, 0x89ABCDEF, 1, 16, 0x01020304).pack()[:16]
+        ran = subprocess.run([tmp_path / "main"], capture_output=True, text=True, check=True)
+        assert ran.stdout == f"{request.hex()} {TINY.layout_digest.hex()} TRIT select 7\n"
+
+
+def texts(svg):
+    space = "{http://www.w3.org/2000/svg}"
+    for element in svg.iter(f"{space}text"):
+        size, x = int(element.get("font-size")), int(element.get("x"))
+        # DejaVu Sans, the widest of the usual fonts: 0.56 of its size for a letter, bold 0.66.
+        width = len(element.text) * size * (0.66 if element.get("font-weight") else 0.56)
+        left = {"start": x, "middle": x - width / 2, "end": x - width}[element.get("text-anchor")]
+        yield element.text, left, left + width, int(element.get("y")), size
+
+
+class TestDiagram:
+    @every_config
+    def test_fits(self, config):
+        """Every text is on the page, those of a block within it, and no two overlap."""
+        svg = ET.fromstring(block_diagram(config))
+        boxes = [
+            tuple(int(rect.get(key)) for key in ("x", "y", "width", "height"))
+            for rect in svg.iter("{http://www.w3.org/2000/svg}rect")
+            if (rect.get("fill") or "none") not in ("none", "#ffffff")
+        ]
+        assert len(boxes) == 7
+        places = list(texts(svg))
+        for text, left, right, y, size in places:
+            assert left >= 0 and right <= WIDTH and size <= y <= HEIGHT - 5, text
+            for x, top, width, height in boxes:
+                middle = (left + right) / 2
+                if x < middle < x + width and top < y < top + height:
+                    assert left >= x and right <= x + width, text
+        for index, (text, left, right, y, size) in enumerate(places):
+            for other, left_2, right_2, y_2, _ in places[:index]:
+                apart = right <= left_2 or right_2 <= left or abs(y - y_2) >= size
+                assert apart, (text, other)
+
+    def test_numbers(self):
+        config = ULX3S_85F.config
+        shown = [text for text, *_ in texts(ET.fromstring(block_diagram(config)))]
+        for text in (
+            "55 lanes × 4 rows × 1 token: 220 MAC/cycle, 17.60 GMAC/s at 80 MHz",
+            "6,144 × 352 bits",
+            "base3x5, latency 4 cycles",
+            f"latency {config.engine_latency} cycles",
+            "418 × 40 bits",
+            "512 × 80 bits",
+            "results: 4 × 20 bits",
+            "10 commands, 3 in flight",
+            "1,351,680 weights in 64 layers, each of at most 2,080 inputs and 2,048 outputs",
+        ):
+            assert text in shown
+
+    def test_uart(self):
+        shown = [text for text, *_ in texts(ET.fromstring(block_diagram(UART)))]
+        assert {"rx", "tx"} <= set(shown)
+        assert shown[1].endswith(", UART at 1 Mbaud")

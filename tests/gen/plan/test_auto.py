@@ -1,0 +1,513 @@
+"""What is chosen, on the shipped table; assertions hold for any figures that are like today's."""
+
+import json
+from dataclasses import replace
+from itertools import pairwise, product
+
+import numpy as np
+import pytest
+
+from tests.support import ROOT
+from tritloom.boards.board import Board, board_names, load_board
+from tritloom.gen.cli import main as cli
+from tritloom.gen.families import FAMILIES
+from tritloom.gen.measure import engine as bench_module
+from tritloom.gen.measure.table import read_table
+from tritloom.gen.plan import auto
+from tritloom.gen.plan.auto import Layer, choose, model_layers, plan_text, utilization
+from tritloom.gen.plan.cost import Cost, CostModel, weight_memories
+from tritloom.gen.workloads import MIXES
+from tritloom.rtl.memories.bram import BlockRamMemory
+from tritloom.rtl.spec import numerics
+from tritloom.rtl.spec.config import AcceleratorConfig
+from tritloom.rtl.spec.errors import CheckpointError, ConfigError
+from tritloom.rtl.spec.packing import LayerShape, encodings
+from tritloom.sim.device.core import CoreSimulation
+
+REMEDY = "give the path of a folder with config.json, model.safetensors and tokenizer.json"
+TINYLM = [
+    Layer("qkv_proj", 256, 512, 2),
+    Layer("o_proj", 256, 256, 2),
+    Layer("gate_up_proj", 256, 1024, 2),
+    Layer("down_proj", 512, 256, 2),
+]
+WIDE = [Layer("wide", 6912, 4096)]
+SMALL = [Layer("small", 60, 40)]
+BIG = model_layers("bitnet-2b-4t")
+
+
+def core(engine, encoding, lanes, rows, fill, layers, **more):
+    """A core for the layers, as the bench has it."""
+    return AcceleratorConfig(
+        engine=engine,
+        encoding=encoding,
+        lanes=lanes,
+        rows=rows,
+        fill=fill,
+        memory_words=1,
+        max_in_features=max(layer.in_features for layer in layers),
+        max_out_features=max(layer.out_features for layer in layers),
+        packet_bytes=4096,
+        **more,
+    )
+
+
+class TestLayers:
+    def test_of_tinylm(self, monkeypatch):
+        """As `tritloom run` runs them."""
+        monkeypatch.chdir(ROOT)
+        assert model_layers("tinylm") == model_layers("models/tinylm") == TINYLM
+
+    def test_of_a_mix(self):
+        assert [(each.name, each.in_features, each.out_features, each.count) for each in BIG] == (
+            list(MIXES["bitnet-2b-4t"][1])
+        )
+
+    def test_utilization(self):
+        """The cycle formula over the layers; many outputs run in parts."""
+        config = replace(core("select", "base3x5", 20, 2, 5, TINYLM), max_out_features=300)
+        cycles = 0
+        for layer in TINYLM:
+            outputs = layer.out_features
+            parts = [min(300, outputs - start) for start in range(0, outputs, 300)]
+            shapes = [LayerShape.of(config, part, layer.in_features) for part in parts]
+            cycles += layer.count * sum(config.run_cycles(shape) for shape in shapes)
+        macs = sum(each.in_features * each.out_features * each.count for each in TINYLM)
+        assert utilization(config, TINYLM) == macs / (cycles * 40)
+
+    def test_too_wide(self):
+        config = replace(core("select", "base3x5", 20, 2, 5, TINYLM), max_in_features=300)
+        message = "the layer 512 × 256 is wider than max_in_features = 300"
+        with pytest.raises(ConfigError, match=message):
+            utilization(config, TINYLM)
+
+
+class TestFilling:
+    def test_wide_tables_on_small_layers(self):
+        """Filling bounds a table engine there, and it is not what is chosen."""
+        wide = utilization(core("table", "sym6x10", 96, 3, 4, TINYLM), TINYLM)
+        narrow = utilization(core("table", "base3x5", 80, 1, 16, TINYLM), TINYLM)
+        adders = utilization(core("select", "diff2", 32, 8, 4, TINYLM), TINYLM)
+        # As docs/engines.md says.
+        assert [round(100 * each) for each in (wide, narrow, adders)] == [9, 73, 96]
+        plan = choose("ecp5", TINYLM, core_only=True)
+        sym6x10 = next(each for each in plan.ranked if each.config.encoding == "sym6x10")
+        assert sym6x10.utilization == min(each.utilization for each in plan.ranked)
+        assert sym6x10.gmac_per_s < plan.best.gmac_per_s
+
+    def test_said(self):
+        """What can only be filled slowly says so."""
+        asked = search("ecp5", TINYLM)
+        config = core("table", "sym6x10", 96, 3, 1, TINYLM)
+        found = asked.candidate(config, asked.cost(config))
+        assert asked.bound(found).startswith("filling, 9")
+
+
+def search(family, layers, **changes):
+    """A search with the part's whole core, as ``choose`` makes it."""
+    values = {
+        "model": CostModel(family, read_table()),
+        "part": next(iter(FAMILIES[family].parts)),
+        "layers": tuple(layers),
+        "tokens": 1,
+        "act_bits": 8,
+        "alphabet": "ternary",
+        "budget": Cost(*next(iter(FAMILIES[family].parts.values())).available[:3]),
+        "word_limit": None,
+        "memory_words": 0,
+        "core_only": True,
+        "inside": False,
+        "whole": True,
+        "clock_hz": None,
+        "base": {"packet_bytes": 4096},
+    }
+    return auto._Search(**(values | changes))
+
+
+class TestBandwidth:
+    @pytest.mark.parametrize("bits", [16, 64, 200])
+    def test_words_stay_within(self, bits):
+        plan = choose("ecp5", WIDE, weight_bits=bits)
+        assert all(each.config.word_bits <= bits for each in plan.ranked)
+
+    def test_few_bits_a_weight_where_it_is_low(self):
+        plan = choose("ecp5", WIDE, weight_bits=64)
+        assert plan.config.encoding == "base3x5" and plan.config.word_bits == 64
+        assert plan.config.macs_per_cycle == 40
+        assert plan.best.bound == "weight bandwidth, 64 of 64 bits a cycle"
+        assert "`memory` must name a plug-in" in plan.notes[0]
+
+    def test_weights_outside_take_no_block_ram(self):
+        few = choose("ecp5", BIG, weight_bits=64)
+        assert few.best.cost.block_rams <= 56
+        assert few.config.memory_words == 1 << 24
+
+    def test_less_than_any_word(self):
+        message = "no engine has weight words of 3 bits or fewer; give more bits a cycle"
+        with pytest.raises(ConfigError, match=message):
+            choose("ecp5", WIDE, weight_bits=3)
+
+
+class TestBest:
+    def test_wide_layer_with_all_the_bandwidth(self):
+        """First is what does the most MAC/s, by the table's clock and the formula's cycles."""
+        plan = choose("ecp5", WIDE, core_only=True)
+        rates = [each.gmac_per_s for each in plan.ranked]
+        assert all(later <= first * 1.011 for first, later in pairwise(rates))
+        for each in plan.ranked:
+            useful = 6912 * 4096 / each.cycles
+            assert each.mac_per_cycle == useful
+            assert each.gmac_per_s == useful * each.mhz / 1e3
+            assert round(each.utilization, 9) == round(utilization(each.config, WIDE), 9)
+        tables = next(each for each in plan.ranked if each.config.encoding == "sym6x10")
+        assert tables.utilization > 0.8 and tables.config.macs_per_cycle >= 200
+
+    @pytest.mark.parametrize("limit", [16, 40, None])
+    @pytest.mark.parametrize("engine", ["select", "table"])
+    def test_nothing_is_better(self, engine, limit):
+        """Against all geometries, each tried: the search leaves nothing out that matters."""
+        asked = search("ecp5", SMALL, word_limit=limit, budget=Cost(900, 2000, 12))
+        encoding = "base3x5"
+        best = None
+        for codes, rows in product(range(1, 13), range(1, 41)):
+            for fill in range(1, asked.model.most_filled(engine) + 1):
+                units = codes if engine == "table" else 5 * codes
+                if fill > units or units % fill:
+                    continue
+                config = core(engine, encoding, 5 * codes, rows, fill, SMALL)
+                if limit is not None and config.word_bits > limit:
+                    continue
+                cost = asked.cost(config)
+                if asked.fits(cost) and asked.model.within(config, cost.luts):
+                    found = asked.candidate(config, cost)
+                    if best is None or asked.rate(found) > asked.rate(best):
+                        best = found
+        found = asked.best(engine, encoding)
+        assert asked.rate(found)[0] == asked.rate(best)[0]
+        assert found.cost.luts <= best.cost.luts * 1.02
+
+    def test_ties(self):
+        """Within a hundredth, fewer LUTs; then fewer bits a weight."""
+        asked = search("ecp5", SMALL)
+        config = core("select", "base3x5", 20, 1, 1, SMALL)
+        one = asked.candidate(config, Cost(300, 100, 2))
+        cheaper = replace(one, cost=Cost(200, 900, 9), mac_per_cycle=one.mac_per_cycle * 0.9999)
+        denser = replace(one, config=core("select", "diff2", 20, 1, 1, SMALL))
+        faster = replace(one, mac_per_cycle=one.mac_per_cycle * 1.05, cost=Cost(900, 900, 9))
+        order = sorted([denser, one, faster, cheaper], key=asked.rate, reverse=True)
+        assert order == [faster, cheaper, one, denser]
+
+    def test_tokens(self):
+        """As many at once as pays, never more than asked; a pass for every few."""
+        plan = choose("ecp5", WIDE, weight_bits=32, tokens=6)
+        assert 2 <= plan.config.tokens <= 6
+        passes = -(-6 // plan.config.tokens)
+        shape = LayerShape.of(plan.config, 4096, 6912)
+        parts = -(-4096 // plan.config.max_out_features)
+        if parts == 1:
+            assert plan.best.cycles == passes * plan.config.run_cycles(shape)
+        assert choose("ecp5", WIDE, weight_bits=32).config.tokens == 1
+
+    @pytest.mark.parametrize(
+        ("tokens", "found"),
+        [(1, [1]), (6, [1, 2, 3, 6]), (20, [1, 2, 3, 4, 5, 7, 10]), (1 << 20, range(1, 17))],
+    )
+    def test_tokens_worth_a_try(self, tokens, found):
+        """The least for each number of passes."""
+        assert auto._useful_tokens(tokens) == [*found]
+
+    def test_binary(self):
+        plan = choose("ecp5", WIDE, core_only=True, alphabet="binary")
+        assert {encodings[each.config.encoding].alphabet for each in plan.ranked} == {"binary"}
+
+    def test_four_bits(self):
+        plan = choose("ecp5", WIDE, core_only=True, act_bits=4)
+        assert all(each.config.act_bits == 4 for each in plan.ranked)
+
+    def test_share(self):
+        small, large = (choose("ecp5", WIDE, core_only=True, share=n) for n in (10, 80))
+        assert small.budget == Cost(2428, 2428, 56)
+        for each in small.ranked:
+            assert each.cost.luts <= 2428 and each.cost.ffs <= 2428
+        assert small.best.gmac_per_s < large.best.gmac_per_s
+
+    def test_only_what_is_like_the_measured(self):
+        """Nothing that is much larger than any core that was routed."""
+        model = CostModel("ecp5", read_table())
+        plan = choose("ecp5", WIDE, part="LFE5U-85F-6", core_only=True)
+        for each in plan.ranked:
+            routed = [
+                p for p in model.points if p.mhz is not None and p.engine == each.config.engine
+            ]
+            assert each.cost.luts <= 2.05 * max(point.luts for point in routed)
+            assert each.config.word_bits <= 2 * max(point.config.word_bits for point in routed)
+            same = [point for point in model.points if point.engine == each.config.engine]
+            filled = max(point.fill * point.tokens for point in same)
+            assert each.config.fill * each.config.tokens <= 2 * filled
+
+    def test_deterministic(self):
+        one, two = (choose("ecp5", TINYLM, tokens=2).to_dict() for _ in range(2))
+        assert json.dumps(one) == json.dumps(two)
+
+
+class TestParts:
+    @pytest.mark.parametrize("layers", [TINYLM, BIG], ids=["tinylm", "2b-4t"])
+    def test_ice40(self, layers):
+        plan = choose("ice40", layers, weight_bits=64)
+        cost = plan.best.cost
+        assert cost.luts <= 5280 and cost.ffs <= 5280 and cost.block_rams <= 30
+        assert (plan.config.packet_bytes, plan.config.slots) == (256, 2)  # as the iCEBreaker's
+
+    def test_xc7_has_no_clock(self):
+        plan = choose("xc7", WIDE, weight_bits=128)
+        assert plan.best.mhz is None and plan.best.gmac_per_s is None
+        rates = [each.mac_per_cycle for each in plan.ranked]
+        assert all(later <= first * 1.011 for first, later in pairwise(rates))
+        assert plan.notes[-1] == "no clock was measured for this family: ranked by MAC/cycle"
+
+    def test_board(self):
+        board = load_board("ulx3s-85f")
+        plan = choose("", TINYLM, board=board)
+        assert (plan.family, plan.part) == ("ecp5", "LFE5U-85F-6")
+        kept = {"clock_hz": 80_000_000, "packet_bytes": 1024, "slots": 4, "max_layers": 64}
+        assert {name: getattr(plan.config, name) for name in kept} == kept
+        assert all(each.mhz == 80 for each in plan.ranked)
+        assert plan.config.link == "stream" and not plan.notes
+
+    def test_boards_have_parts(self):
+        for name in ("ulx3s-12f", "ulx3s-25f", "ulx3s-45f", "ulx3s-85f", "icebreaker"):
+            board = load_board(name)
+            part, _ = auto.board_part(board)
+            assert part in FAMILIES[board.family].parts
+
+    def test_board_of_an_unknown_part(self):
+        board: Board = replace(load_board("ulx3s-85f"), part="LFE5UM-85F")
+        message = "the LFE5UM-85F of ulx3s-85f is not among the parts that are known: LFE5U-25F-6, "
+        with pytest.raises(ConfigError, match=message):
+            choose("", TINYLM, board=board)
+
+    def test_engine_slower_than_the_board(self):
+        board = load_board("ulx3s-85f")
+        fast = replace(board, config=replace(board.config, clock_hz=400_000_000))
+        plan = choose("", TINYLM, board=fast)
+        assert plan.best.mhz < 400
+        assert (
+            plan.notes[-1] == f"the engine reaches {plan.best.mhz:g} MHz: set clock_hz to no more"
+        )
+
+
+class TestMemory:
+    def test_whole_model(self):
+        """All words are in the chip where they fit, each layer in its own place."""
+        plan = choose("", TINYLM, board=load_board("ulx3s-85f"))
+        config = plan.config
+        words = sum(
+            layer.count * LayerShape.of(config, layer.out_features, layer.in_features).words
+            for layer in TINYLM
+        )
+        assert config.memory_words >= words and config.max_layers >= 8
+        blocks = sum(each.number for each in weight_memories(config))
+        assert blocks == -(-config.memory_words // BlockRamMemory.BANK_WORDS)
+
+    def test_piece_by_piece(self):
+        plan = choose("ecp5", BIG)
+        config, asked = plan.config, plan.best
+        assert "loaded piece by piece" in plan.notes[0]
+        assert f"planned with {config.memory_words:,}," in plan.notes[0]
+        assert asked.cost.block_rams <= 56
+        # A piece is as many rows as the memory holds, and a run of its own.
+        cycles = 0
+        for layer in BIG:
+            tiles = -(-layer.in_features // config.lanes)
+            most = min(config.max_out_features, config.memory_words // tiles * config.rows)
+            for start in range(0, layer.out_features, most):
+                part = min(most, layer.out_features - start)
+                shape = LayerShape.of(config, part, layer.in_features)
+                cycles += layer.count * config.run_cycles(shape)
+        assert asked.cycles == cycles
+
+    def test_pieces_of_several_rows(self):
+        """24 words of 3 tiles: 8 groups of 4 rows at a time."""
+        asked = search("ecp5", SMALL, inside=True, whole=False, core_only=False)
+        config = replace(core("select", "diff2", 20, 4, 4, SMALL), memory_words=24)
+        pieces = [LayerShape(3, 8), LayerShape(3, 2)]
+        assert asked.cycles(config) == sum(config.run_cycles(shape) for shape in pieces)
+        assert asked.cycles(replace(config, memory_words=2)) is None
+
+    def test_words_given(self):
+        plan = choose("ecp5", BIG, memory_words=600)
+        assert all(each.config.memory_words == 600 for each in plan.ranked)
+        assert "planned with 600," in plan.notes[0]
+
+    def test_words_given_that_hold_all(self):
+        plan = choose("ecp5", SMALL, memory_words=4096)
+        assert plan.config.memory_words == 4096 and not plan.notes
+
+
+class TestErrors:
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ({"family": "ecp6"}, "family must be one of ecp5, ice40, gowin, xc7, not 'ecp6'"),
+            (
+                {"family": "ice40", "part": "HX8K"},
+                "part of ice40 must be one of iCE40UP5K-SG48, not 'HX8K'",
+            ),
+            ({"layers": []}, "layers must be at least one, not none"),
+            (
+                {"layers": [Layer("up", 20000, 8)]},
+                "in_features of up must be 1 to 16384, not 20000",
+            ),
+            ({"layers": [Layer("up", 8, 0)]}, "out_features of up must be 1 to 16384, not 0"),
+            ({"tokens": 0}, "tokens must be 1 to 1048576, not 0"),
+            ({"share": 101}, "share must be 1 to 100, not 101"),
+            ({"alphabet": "quinary"}, "alphabet must be one of ternary, binary, not 'quinary'"),
+            ({"act_bits": 5}, "act_bits must be 4 or 8, not 5"),
+        ],
+    )
+    def test_said(self, arguments, message):
+        values = {"family": "ecp5", "layers": SMALL} | arguments
+        with pytest.raises(ConfigError) as caught:
+            choose(values.pop("family"), values.pop("layers"), **values)
+        assert str(caught.value) == message
+
+    def test_too_few_luts(self):
+        with pytest.raises(ConfigError) as caught:
+            choose("ecp5", SMALL, share=3)
+        text = str(caught.value)
+        assert text.startswith("nothing fits the LFE5U-25F-6: even ")
+        assert " of 728 LUTs; take a larger part or a larger share of it" in text
+
+    def test_too_little_block_ram(self):
+        with pytest.raises(ConfigError) as caught:
+            choose("ice40", TINYLM, memory_words=100_000)
+        assert " of 30 block RAM; take a larger part, fewer memory words or " in str(caught.value)
+
+
+@pytest.mark.sim
+def test_chosen_is_exact():
+    """What is chosen for a small layer takes the cycles that were foretold, and is right."""
+    layers = [Layer("small", 47, 50)]
+    for each in choose("ecp5", layers, core_only=True, share=5, tokens=2).ranked[:3]:
+        rng = np.random.default_rng(3)
+        trits = rng.integers(-1, 2, (50, 47)).astype(np.int8)
+        tokens = rng.integers(-128, 128, (2, 47)).astype(np.int8)
+        config = each.config
+        results, cycles = zip(*CoreSimulation(config).layer(trits, tokens), strict=True)
+        assert (np.concatenate(results) == numerics.matmul(trits, tokens)).all()
+        assert sum(cycles) == each.cycles
+
+
+class TestCommand:
+    def test_text(self, run):
+        status, out, err = run("auto", "--board", "ulx3s-85f", "--model", "tinylm")
+        assert (status, err) == (0, "")
+        lines = out.splitlines()
+        plan = choose("", TINYLM, board=load_board("ulx3s-85f"))
+        assert out == plan_text(plan) + "\n"
+        best = plan.config
+        assert lines[0].startswith(f"LFE5U-85F-6: {best.engine} {best.encoding}, {best.lanes} lan")
+        assert lines[3].split()[:2] == [best.engine, best.encoding]
+        assert lines[-1].split() == ["may", "take", "66,912", "66,912", "208"]
+
+    def test_json(self, run):
+        status, out, err = run(
+            *("auto", "--family", "ecp5", "--model", "bitnet-2b-4t", "--weight-bits", 64),
+            *("--tokens", 2, "--json"),
+        )
+        assert (status, err) == (0, "")
+        told = json.loads(out)
+        assert (told["family"], told["part"]) == ("ecp5", "LFE5U-25F-6")
+        first = told["candidates"][0]
+        assert first["bound"].startswith("weight bandwidth")
+        assert {first[key] == told["config"][key] for key in ("engine", "lanes", "rows")} == {True}
+        assert len(told["candidates"]) == 5 and len(told["notes"]) == 1
+
+    def test_file_is_a_configuration(self, run, tmp_path):
+        """What generate and build take, and nothing lost on the way."""
+        file = tmp_path / "mine.json"
+        status, _, _ = run(*("auto", "--board", "ulx3s-85f", "--model", "tinylm", "-o", file))
+        config = AcceleratorConfig.from_json(file.read_text())
+        assert status == 0 and config == choose("", TINYLM, board=load_board("ulx3s-85f")).config
+        assert AcceleratorConfig.from_json(config.to_json()) == config
+        assert cli._read_config(file) == config
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (
+                ["--board", "ulx4s", "--model", "tinylm"],
+                f"unknown board 'ulx4s'; known are {', '.join(board_names())}",
+            ),
+            (
+                ["--family", "ecp5", "--model", "tiny"],
+                f"no model directory tiny or models/tiny; {REMEDY}",
+            ),
+            (
+                ["--board", "ulx3s-85f", "--part", "LFE5U-25F-6", "--model", "tinylm"],
+                "--part is of a family; the board has its own",
+            ),
+            (
+                ["--family", "ecp5", "--model", "tinylm", "-o", "no/such/mine.json"],
+                "--output: there is no folder no/such",
+            ),
+        ],
+    )
+    def test_errors(self, run, arguments, message):
+        assert run("auto", *arguments) == (1, "", f"tritloom: error: {message}\n")
+
+    @pytest.mark.parametrize("arguments", [[], ["--board", "x", "--family", "ecp5"]])
+    def test_usage(self, run, arguments):
+        assert run("auto", "--model", "tinylm", *arguments)[0] == 2
+
+    def test_unreadable_model(self):
+        with pytest.raises(CheckpointError):
+            model_layers("nothing")
+
+
+class TestBenchEngine:
+    @pytest.fixture
+    def measured(self, run, monkeypatch):
+        """Runs the command; gives the configuration that the bench is asked for."""
+        asked = []
+
+        def bench(family, config, **options):
+            asked.append(config)
+            raise ConfigError("far enough")
+
+        monkeypatch.setattr(bench_module, "bench", bench)
+
+        def measured(*arguments):
+            status, _, err = run("bench", "engine", "--engine", "auto", *arguments)
+            return asked.pop() if asked else (status, err)
+
+        return measured
+
+    def test_layer(self, measured):
+        options = ("--family", "ecp5", "--in-features", 256, "--out-features", 512)
+        plan = choose("ecp5", [Layer("a", 256, 512)], core_only=True)
+        assert measured(*options) == plan.config
+        part = ("--part", "LFE5U-85F-6", "--tokens", 2, "--act-bits", 4)
+        asked = {"part": "LFE5U-85F-6", "tokens": 2, "act_bits": 4}
+        assert measured(*options, *part) == (
+            choose("ecp5", [Layer("a", 256, 512)], core_only=True, **asked).config
+        )
+
+    def test_default_layer(self, measured):
+        config = measured("--family", "ice40")
+        assert (config.max_in_features, config.max_out_features) == (2560, 640)
+
+    def test_mix(self, measured):
+        config = measured("--family", "ecp5", "--mix", "bitnet-2b-4t")
+        assert config == choose("ecp5", BIG, core_only=True).config
+
+    @pytest.mark.parametrize("option", ["encoding", "lanes", "rows", "fill"])
+    def test_what_it_chooses_is_not_given(self, measured, option):
+        found = measured("--family", "ecp5", f"--{option}", "2")
+        message = f"--{option} is what --engine auto chooses; leave it out"
+        assert found == (1, f"tritloom: error: {message}\n")
+
+    def test_mix_has_the_features(self, measured):
+        options = ("--family", "ecp5", "--mix", "bitnet-2b-4t", "--in-features", 8)
+        message = "--mix says the layers of --engine auto; leave the features out"
+        assert measured(*options) == (1, f"tritloom: error: {message}\n")

@@ -1,0 +1,256 @@
+"""The cost model against the measured table, and its memories against the hardware's."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from amaranth.back import rtlil
+from amaranth.hdl import Shape
+
+from tritloom.gen.measure.table import Point, read_table
+from tritloom.gen.plan import cost as cost_module
+from tritloom.gen.plan.cost import (
+    CostModel,
+    Memory,
+    around_memories,
+    core_memories,
+    mapped,
+    nonnegative,
+    weight_memories,
+)
+from tritloom.rtl.control import packets as framing
+from tritloom.rtl.control import processor
+from tritloom.rtl.core import core, partial_sums
+from tritloom.rtl.core.core import Core
+from tritloom.rtl.engines import table
+from tritloom.rtl.links import cobs
+from tritloom.rtl.memories import bram as memory
+from tritloom.rtl.spec.config import AcceleratorConfig
+from tritloom.rtl.spec.errors import ConfigError
+from tritloom.rtl.top import Accelerator
+
+POINTS = read_table()
+FAMILIES = sorted({point.family for point in POINTS})
+CORES = [point for point in POINTS if not point.memory_words]
+WHOLE = [point for point in POINTS if point.memory_words]
+BOUND, LEFT_OUT, WHOLE_BOUND = 0.10, 0.15, 0.10
+"""Relative errors: of a point that was fitted, of one that was not, of a whole accelerator."""
+
+
+def named(point):
+    tokens = f"x{point.tokens}" if point.tokens > 1 else ""
+    return (
+        f"{point.family}-{point.engine}-{point.encoding}-{point.lanes}x{point.rows}{tokens}"
+        f"-{point.in_features}{'-whole' if point.memory_words else ''}"
+    )
+
+
+@pytest.fixture(scope="module")
+def models():
+    return {family: CostModel(family, POINTS) for family in FAMILIES}
+
+
+def errors(cost, point):
+    return [abs(found / measured - 1) for found, measured in luts_and_ffs(cost, point)]
+
+
+def luts_and_ffs(cost, point):
+    return (cost.luts, point.luts), (cost.ffs, point.ffs)
+
+
+@pytest.mark.parametrize("point", CORES, ids=named)
+def test_measured_core(models, point):
+    found = models[point.family].core(point.config)
+    assert max(errors(found, point)) <= BOUND
+    assert found.block_rams == point.block_rams
+
+
+@pytest.mark.parametrize("point", WHOLE, ids=named)
+def test_measured_accelerator(models, point):
+    model = models[point.family]
+    found = model.core(point.config) + model.around(point.config)
+    assert max(errors(found, point)) <= WHOLE_BOUND
+    assert found.block_rams == point.block_rams
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_point_left_out(family):
+    """The model foretells each point from the others of its family."""
+    whole = {replace(p, memory_words=0, max_layers=0, packet_bytes=0, slots=0).key for p in WHOLE}
+    mine = [point for point in CORES if point.family == family]
+    worst = []
+    for point in mine:
+        if point.key not in whole:  # what is around a core is known only with the core
+            model = CostModel(family, [each for each in mine if each is not point])
+            worst.append((max(errors(model.core(point.config), point)), named(point)))
+    assert max(worst)[0] <= LEFT_OUT, sorted(worst)[-3:]
+
+
+GEOMETRIES = [
+    {"lanes": 20, "rows": 1, "fill": 1, "encoding": "base3x5", "engine": "select"},
+    {"lanes": 12, "rows": 3, "fill": 4, "encoding": "diff2", "engine": "select", "tokens": 2},
+    {"lanes": 40, "rows": 2, "fill": 4, "encoding": "base3x5", "engine": "table", "act_bits": 4},
+    {"lanes": 36, "rows": 1, "fill": 3, "encoding": "sym6x10", "engine": "table", "tokens": 2},
+    {"lanes": 12, "rows": 2, "fill": 2, "encoding": "sym3x5", "engine": "table"},
+    {"lanes": 18, "rows": 1, "encoding": "sign9", "engine": "table", "alphabet": "binary"},
+]
+
+
+@pytest.fixture
+def built(monkeypatch):
+    """The memories of a component: (width, words, whether a ROM), in no order."""
+
+    def build(component):
+        made = []
+
+        def block_ram(shape, depth, init=()):
+            made.append((Shape.cast(shape).width, depth, bool(len(init))))
+            return real(shape, depth, init)
+
+        real = core.block_ram
+        with monkeypatch.context() as patch:
+            for module in (cobs, core, framing, memory, partial_sums, processor, table):
+                patch.setattr(module, "block_ram", block_ram)
+            rtlil.convert(component, emit_src=False)
+        return sorted(made)
+
+    return build
+
+
+def listed(memories):
+    return sorted(
+        (each.width, each.words, each.rom) for each in memories for _ in range(each.number)
+    )
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES, ids=lambda each: each["encoding"])
+def test_memories_are_the_hardware_s(built, geometry):
+    """What block RAM is counted from is what the component has."""
+    config = AcceleratorConfig(
+        **geometry, memory_words=2500, max_in_features=700, max_out_features=300, packet_bytes=512
+    )
+    assert built(Core(config)) == listed(core_memories(config))
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES[1:3], ids=lambda each: each["encoding"])
+def test_memories_of_the_accelerator(built, geometry):
+    config = AcceleratorConfig(
+        **geometry, memory_words=2500, max_in_features=700, max_out_features=300, packet_bytes=512
+    )
+    config = replace(config, link="uart", baud=1_000_000)
+    of_all = core_memories(config) + weight_memories(config) + around_memories(config)
+    assert built(Accelerator(config)) == listed(of_all)
+
+
+class TestMapped:
+    """Each as yosys 0.70 maps it."""
+
+    @pytest.mark.parametrize(
+        ("family", "memory", "blocks"),
+        [
+            ("ecp5", Memory(18, 1024), 1),
+            ("ecp5", Memory(19, 1024), 2),
+            ("ecp5", Memory(36, 512), 1),
+            ("ecp5", Memory(36, 513), 2),
+            ("ecp5", Memory(20, 2560), 4),
+            ("ecp5", Memory(8, 16), 0),
+            ("ecp5", Memory(13, 256, rom=True), 1),
+            ("ecp5", Memory(8, 16, rom=True), 0),
+            ("ice40", Memory(16, 256), 1),
+            ("ice40", Memory(11, 512), 2),
+            ("ice40", Memory(2, 2048), 1),
+            ("gowin", Memory(18, 1024), 1),
+            ("gowin", Memory(8, 160), 0),
+            ("gowin", Memory(8, 176), 1),
+            ("xc7", Memory(18, 1024), 1),
+            ("xc7", Memory(13, 256, rom=True), 0),
+            ("xc7", Memory(13, 1024, rom=True), 1),
+            ("xc7", Memory(72, 512), 2),
+        ],
+    )
+    def test_blocks(self, family, memory, blocks):
+        assert mapped(family, memory).blocks == blocks
+
+    def test_lut_ram(self):
+        assert mapped("ecp5", Memory(8, 32)).cells == 4
+        assert mapped("ecp5", Memory(8, 32)).muxed == 8
+        assert mapped("ice40", Memory(8, 16)).cells == 0
+
+
+def test_adders():
+    """As docs/engines.md says: 44 codes of 11 bits; each sum a bit wider than what it adds."""
+    assert cost_module._tree(44, 11) == (555, 22 * 12 + 11 * 13 + 6 * 14 + 3 * 15 + 2 * 16 + 17)
+    assert cost_module._tree(1, 9) == (0, 0)
+
+
+class TestNonnegative:
+    def test_exact(self):
+        rng = np.random.default_rng(0)
+        a, x = rng.random((12, 5)), np.array([0.0, 2.0, 0.0, 1.0, 3.0])
+        assert np.allclose(nonnegative(a, a @ x), x)
+
+    def test_never_negative(self):
+        """Of all that are not negative it is the nearest: no step to any side is better."""
+        rng = np.random.default_rng(1)
+        for _ in range(20):
+            a, b = rng.standard_normal((15, 6)), rng.standard_normal(15)
+            x = nonnegative(a, b)
+            slope = a.T @ (b - a @ x)
+            assert (x >= 0).all()
+            assert np.allclose(slope[x > 0], 0, atol=1e-8) and (slope[x == 0] <= 1e-8).all()
+
+
+class TestModel:
+    def test_nothing_measured(self):
+        message = "nothing is measured for gowin; run tritloom bench table --family gowin"
+        with pytest.raises(ConfigError, match=message):
+            CostModel("gowin", [point for point in POINTS if point.family == "ecp5"])
+
+    def test_no_accelerator_measured(self):
+        model = CostModel("ecp5", CORES)
+        with pytest.raises(ConfigError, match="no accelerator is measured for ecp5; run tritloom"):
+            model.around(CORES[0].config)
+
+    def test_clock_of_the_nearest(self):
+        def point(lanes, rows, mhz, encoding="base3x5", tokens=1):
+            shape = {
+                "tokens": tokens,
+                "fill": 1,
+                "act_bits": 8,
+                "in_features": 64,
+                "out_features": 64,
+            }
+            known = {"family": "ecp5", "engine": "select", "luts": 100, "ffs": 100}
+            return Point(**known, **shape, encoding=encoding, lanes=lanes, rows=rows, mhz=mhz)
+
+        routed = [point(10, 1, 200.0), point(40, 1, 150.0), point(10, 8, 120.0)]
+        routed.append(point(10, 1, 90.0, tokens=16))
+        model = CostModel("ecp5", [*routed, point(30, 1, None), point(20, 1, 99.0, "diff2")])
+
+        def mhz(lanes, rows, tokens=1, encoding="base3x5"):
+            config = replace(routed[0].config, lanes=lanes, rows=rows, tokens=tokens)
+            return model.mhz(replace(config, encoding=encoding))
+
+        # The size decides; of two of a size, the lanes.
+        assert (mhz(15, 1), mhz(30, 1), mhz(100, 1)) == (200, 150, 120)
+        assert (mhz(10, 2), mhz(10, 4), mhz(10, 6), mhz(10, 2, 4)) == (200, 150, 120, 120)
+        assert (mhz(20, 2), mhz(10, 3, 2), mhz(50, 1), mhz(10, 16)) == (150, 120, 150, 90)
+        assert mhz(10, 1, encoding="diff2") == 99
+        assert CostModel("ecp5", [point(30, 1, None)]).mhz(routed[0].config) is None
+
+
+def test_features_of_the_accelerator_s_parts():
+    """A wider word, more banks, longer packets cost more, or nothing."""
+    model = CostModel("ecp5", POINTS)
+    config = next(point.config for point in WHOLE if point.family == "ecp5")
+    least = model.around(config)
+    for change in (
+        {"rows": 2 * config.rows},
+        {"memory_words": 8 * config.memory_words},
+        {"slots": 4 * config.slots},
+    ):
+        more = model.around(replace(config, packet_bytes=1024, **change))
+        assert more.luts >= least.luts and more.ffs >= least.ffs
+        assert more.block_rams >= least.block_rams
+    without = model.around(replace(config, memory_words=8192), weights=False)
+    assert without.block_rams == least.block_rams - cost_module.weight_blocks("ecp5", config)

@@ -1,0 +1,473 @@
+"""Checkpoint loaders: every good layout, and one line for every bad file."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from tests.support import ROOT
+from tritloom.host.checkpoints.checkpoint import (
+    load_checkpoint,
+    load_npz,
+    read_safetensors,
+    unpack_trits,
+)
+from tritloom.rtl.spec import numerics
+from tritloom.rtl.spec.errors import CheckpointError
+
+MODELS = ROOT / "models"
+NAME = "model.layers.0.mlp.up_proj"
+CONFIG: dict[str, Any] = {
+    "model_type": "bitnet",
+    "quantization_config": {"quant_method": "bitnet", "linear_class": "autobitlinear"},
+}
+RNG = np.random.default_rng(11)
+TRITS = RNG.integers(-1, 2, (8, 6)).astype(np.int8)
+
+
+def packed(trits: np.ndarray) -> np.ndarray:
+    quarter = len(trits) // 4
+    codes = (trits + 1).astype(np.uint8).reshape(4, quarter, -1)
+    return codes[0] | codes[1] << 2 | codes[2] << 4 | codes[3] << 6
+
+
+def bfloat16(values: np.ndarray) -> np.ndarray:
+    """The upper halves of float32 values that have nothing in the lower ones."""
+    bits = values.astype(np.float32).view(np.uint32)
+    assert not (bits & 0xFFFF).any()
+    return (bits >> 16).astype(np.uint16)
+
+
+def good(scale: float = 0.25) -> dict[str, np.ndarray]:
+    return {
+        f"{NAME}.weight": packed(TRITS),
+        f"{NAME}.weight_scale": np.array([scale], np.float32),
+        "model.embed_tokens.weight": RNG.standard_normal((5, 6)).astype(np.float32),
+        "model.norm.weight": np.ones(6, np.float32),
+    }
+
+
+def write(folder: Path, tensors: dict[str, np.ndarray], **quantization: Any) -> Path:
+    config = CONFIG | {"quantization_config": CONFIG["quantization_config"] | quantization}
+    (folder / "config.json").write_text(json.dumps(config))
+    save_file(tensors, folder / "model.safetensors")
+    return folder
+
+
+def write_raw(file: Path, header: Any, body: bytes = b"") -> Path:
+    """A safetensors file by hand: length of the header, header, data."""
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    file.write_bytes(len(text).to_bytes(8, "little") + text + body)
+    return file
+
+
+def message(call: Callable[[], object]) -> str:
+    with pytest.raises(CheckpointError) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("case", ["all", "tall"])
+def test_unpack_equals_transformers(case: str) -> None:
+    with np.load(ROOT / "tests" / "data" / "hf_bitlinear.npz") as vectors:
+        trits = unpack_trits(vectors[f"pack.{case}.packed"])
+        assert trits.dtype == np.int8
+        assert (trits == vectors[f"pack.{case}.trits"]).all()
+        assert (trits == vectors[f"pack.{case}.unpacked"]).all()
+
+
+@pytest.mark.parametrize(
+    ("linear_class", "divides"), [("bitlinear", True), ("autobitlinear", False), (None, True)]
+)
+def test_the_class_tells_what_the_scale_means(
+    tmp_path: Path, linear_class: str | None, divides: bool
+) -> None:
+    checkpoint = load_checkpoint(write(tmp_path, good(), linear_class=linear_class))
+    layer = checkpoint.layers[NAME]
+    assert (layer.trits == TRITS).all()
+    assert layer.scale == 0.25
+    assert layer.scale_divides is divides
+    assert layer.bias is None
+    x = np.ones((1, 6), np.float32)
+    y = numerics.bitlinear(x, layer.trits, layer.scale, layer.scale_divides)
+    assert np.allclose(y, TRITS.sum(axis=1) * (4 if divides else 0.25))
+
+
+def test_members(tmp_path: Path) -> None:
+    tensors = good()
+    folder = write(tmp_path, tensors)
+    assert load_checkpoint(folder).generation == {}
+    (folder / "generation_config.json").write_text('{"eos_token_id": 3}')
+    checkpoint = load_checkpoint(str(folder))
+    assert checkpoint.path == folder
+    assert checkpoint.config["model_type"] == "bitnet"
+    assert checkpoint.generation == {"eos_token_id": 3}
+    assert list(checkpoint.layers) == [NAME]
+    assert checkpoint.tensors.keys() == {"model.embed_tokens.weight", "model.norm.weight"}
+    for key, tensor in checkpoint.tensors.items():
+        assert (tensor == tensors[key]).all()
+
+
+def test_bias_of_bitlinear_is_added_and_of_autobitlinear_scaled_first(tmp_path: Path) -> None:
+    bias = RNG.standard_normal(8).astype(np.float32)
+    tensors = good(0.3) | {f"{NAME}.bias": bias}
+    layer = load_checkpoint(write(tmp_path, tensors, linear_class="bitlinear")).layers[NAME]
+    assert layer.bias is not None
+    assert (layer.bias == bias).all()
+    layer = load_checkpoint(write(tmp_path, tensors)).layers[NAME]
+    assert layer.bias is not None
+    assert (layer.bias == bias * np.float32(0.3)).all()
+
+
+def test_a_scale_a_row(tmp_path: Path) -> None:
+    scale = RNG.uniform(1, 2, 8).astype(np.float32)
+    tensors = good() | {f"{NAME}.weight_scale": scale}
+    assert (load_checkpoint(write(tmp_path, tensors)).layers[NAME].scale == scale).all()
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.float16, np.float32])
+def test_unpacked_trits(tmp_path: Path, dtype: type) -> None:
+    tensors = good() | {f"{NAME}.weight": TRITS.astype(dtype)}
+    assert (load_checkpoint(write(tmp_path, tensors)).layers[NAME].trits == TRITS).all()
+
+
+def test_online_weights_are_ternarized(tmp_path: Path) -> None:
+    weights = RNG.standard_normal((7, 6)).astype(np.float32)
+    tensors = {f"{NAME}.weight": weights, f"{NAME}.bias": np.ones(7, np.float32)}
+    layer = load_checkpoint(write(tmp_path, tensors, quantization_mode="online")).layers[NAME]
+    trits, scale = numerics.absmean_ternarize(weights)
+    assert (layer.trits == trits).all()
+    assert layer.scale == scale
+    assert not layer.scale_divides
+    assert layer.bias is not None
+    assert (layer.bias == 1).all()
+
+
+def test_modules_to_not_convert_stay_floats(tmp_path: Path) -> None:
+    key = "model.layers.0.mlp.down_proj.weight"
+    tensors = good() | {key: np.ones((6, 8), np.float32)}
+    folder = write(tmp_path, tensors, modules_to_not_convert=["down_proj"])
+    assert key in load_checkpoint(folder).tensors
+    folder = write(tmp_path, tensors, modules_to_not_convert=["own_proj"])
+    assert message(lambda: load_checkpoint(folder)) == (
+        f"{key} has no {key}_scale; convert the model again, or list it in modules_to_not_convert"
+    )
+
+
+def test_shards(tmp_path: Path) -> None:
+    tensors = good()
+    whole = load_checkpoint(write(tmp_path, tensors))
+    (tmp_path / "model.safetensors").unlink()
+    weight_map = {}
+    for number, key in enumerate(sorted(tensors)):
+        shard = f"model-{number % 2 + 1:05}-of-00002.safetensors"
+        weight_map[key] = shard
+    for shard in set(weight_map.values()):
+        part = {key: tensors[key] for key in tensors if weight_map[key] == shard}
+        save_file(part, tmp_path / shard)
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    split = load_checkpoint(tmp_path)
+    assert (split.layers[NAME].trits == whole.layers[NAME].trits).all()
+    assert split.tensors.keys() == whole.tensors.keys()
+
+    index.write_text(json.dumps({"weight_map": weight_map | {"lost.weight": shard}}))
+    assert message(lambda: load_checkpoint(tmp_path)) == (
+        f"lost.weight is not in {tmp_path / shard}; copy the shard again"
+    )
+    index.write_text(json.dumps({"weight_map": {"a": "../model.safetensors"}}))
+    assert "names '../model.safetensors'; a shard must lie beside its index" in message(
+        lambda: load_checkpoint(tmp_path)
+    )
+    index.write_text(json.dumps({"weight_map": ["a"]}))
+    assert message(lambda: load_checkpoint(tmp_path)) == f"{index} has no weight_map; copy it again"
+    index.write_text(json.dumps({"weight_map": weight_map}))
+    (tmp_path / shard).unlink()
+    assert message(lambda: load_checkpoint(tmp_path)) == (
+        f"no model file {tmp_path / shard}; copy the whole model directory"
+    )
+
+
+def test_dtypes_of_safetensors(tmp_path: Path) -> None:
+    """Written by hand, as NumPy has no bfloat16: an odd length puts the next out of alignment."""
+    values = np.array([1.5, -0.0, 3e38, 2.0**-130, -256.0], np.float32)
+    exact = (values.view(np.uint32) & 0xFFFF0000).view(np.float32)
+    arrays: dict[str, tuple[str, np.ndarray, np.ndarray]] = {
+        "bytes": ("U8", np.arange(3, dtype=np.uint8), np.arange(3)),
+        "bfloat": ("BF16", bfloat16(exact), exact),
+        "half": ("F16", np.array([0.1, -2], np.float16), np.array([0.1, -2], np.float16)),
+        "single": ("F32", values, values),
+        "double": ("F64", np.array([[0.1]]), np.array([[0.1]], np.float32)),
+        "signed": ("I8", np.array([-128, 127], np.int8), np.array([-128, 127])),
+        "long": ("I64", np.array([-(2**40)]), np.array([-(2**40)])),
+        "flag": ("BOOL", np.array([True, False]), np.array([True, False])),
+        "scalar": ("F32", np.array(7, np.float32), np.array(7)),
+        "nothing": ("F32", np.zeros((0, 4), np.float32), np.zeros((0, 4))),
+    }
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    body = b""
+    for key, (dtype, stored, _) in arrays.items():
+        offsets = [len(body), len(body) + stored.nbytes]
+        header[key] = {"dtype": dtype, "shape": stored.shape, "data_offsets": offsets}
+        body += stored.tobytes()
+    read = read_safetensors(write_raw(tmp_path / "x.safetensors", header, body))
+    assert read.keys() == arrays.keys()
+    for key, (dtype, _, expected) in arrays.items():
+        assert read[key].shape == expected.shape, key
+        assert (read[key] == expected).all(), key
+        assert type(read[key]) is np.ndarray
+        if "F" in dtype:
+            assert read[key].dtype == np.float32, key
+    assert read["flag"].dtype == np.bool_
+    assert np.signbit(read["bfloat"][1])
+
+
+def test_reader_equals_the_library() -> None:
+    file = MODELS / "tinylm" / "model.safetensors"
+    ours, theirs = read_safetensors(file), load_file(file)
+    assert ours.keys() == theirs.keys()
+    for key, tensor in theirs.items():
+        assert ours[key].dtype == tensor.dtype
+        assert (ours[key] == tensor).all(), key
+
+
+def test_file_without_tensors(tmp_path: Path) -> None:
+    assert read_safetensors(write_raw(tmp_path / "x.safetensors", {})) == {}
+
+
+def test_tinylm() -> None:
+    checkpoint = load_checkpoint(MODELS / "tinylm")
+    assert len(checkpoint.layers) == 14
+    assert sum(layer.trits.size for layer in checkpoint.layers.values()) == 1_179_648
+    assert not any(layer.scale_divides for layer in checkpoint.layers.values())
+
+
+@pytest.mark.parametrize("place", [0, 1, 2, 3])
+def test_code_3_is_refused_with_its_place(tmp_path: Path, place: int) -> None:
+    weight = packed(TRITS)
+    weight[1, 4] |= 3 << 2 * place
+    folder = write(tmp_path, good() | {f"{NAME}.weight": weight})
+    assert message(lambda: load_checkpoint(folder)) == (
+        f"{NAME}.weight has code 3 at [{1 + 2 * place}, 4], codes are 0, 1 or 2; get the file again"
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "expected"),
+    [
+        ({f"{NAME}.weight_scale": None}, {}, f"{NAME}.weight has no {NAME}.weight_scale; convert"),
+        (
+            {f"{NAME}.weight_scale": np.array([np.nan], np.float32)},
+            {},
+            f"{NAME}: scale must be finite float32, not nan in row 0",
+        ),
+        (
+            {f"{NAME}.weight_scale": np.zeros(1, np.float32)},
+            {"linear_class": "bitlinear"},
+            f"{NAME}: scale must not be 0 where it divides",
+        ),
+        (
+            {f"{NAME}.weight_scale": np.ones(3, np.float32), f"{NAME}.bias": np.ones(8)},
+            {},
+            f"{NAME}: scale must have shape () or (8,), not (3,)",
+        ),
+        (
+            {f"{NAME}.bias": np.ones(5, np.float32)},
+            {},
+            f"{NAME}: bias must have shape (8,), not (5,)",
+        ),
+        (
+            {f"{NAME}.weight": np.eye(8, 6, -3, np.float32) * 2},
+            {},
+            f"{NAME}.weight has 2.0 at [3, 0], not -1, 0 or 1; set quantization_mode to online",
+        ),
+        (
+            {f"{NAME}.weight": np.full((8, 6), np.nan, np.float32)},
+            {"quantization_mode": "online"},
+            f"{NAME}.weight: weights must be finite float32, not nan at row 0, position 0",
+        ),
+        (
+            {},
+            {"quantization_mode": "online"},
+            f"{NAME}.weight must be a float tensor, not uint8",
+        ),
+        (
+            {},
+            {"modules_to_not_convert": ["mlp"]},
+            f"{NAME}.weight must be a float tensor, not uint8",
+        ),
+        (
+            {f"{NAME}.weight": None},
+            {},
+            "holds no ternary layer; check modules_to_not_convert",
+        ),
+        (
+            {},
+            {"linear_class": "gptlinear"},
+            "quantization_config.linear_class must be bitlinear or autobitlinear, not 'gptlinear'",
+        ),
+        (
+            {},
+            {"quant_method": "gptq"},
+            "quantization_config.quant_method must be bitnet, not 'gptq'",
+        ),
+        (
+            {},
+            {"quantization_mode": "sometimes"},
+            "quantization_config.quantization_mode must be offline or online, not 'sometimes'",
+        ),
+        (
+            {},
+            {"quantization_mode": "online", "linear_class": "bitlinear"},
+            "quantization_mode must be offline for linear_class bitlinear, not online",
+        ),
+    ],
+)
+def test_bad_tensors_and_classes(
+    tmp_path: Path,
+    changes: dict[str, np.ndarray | None],
+    options: dict[str, Any],
+    expected: str,
+) -> None:
+    tensors = {key: tensor for key, tensor in (good() | changes).items() if tensor is not None}
+    folder = write(tmp_path, tensors, **options)
+    assert expected in message(lambda: load_checkpoint(folder))
+
+
+@pytest.mark.parametrize("keep", [0, 7, 8, 40, 400, -1])
+def test_truncated_safetensors(tmp_path: Path, keep: int) -> None:
+    file = write(tmp_path, good()) / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:keep])
+    text = message(lambda: load_checkpoint(tmp_path))
+    assert text.startswith(f"{file} is truncated")
+    assert text.endswith("copy it again" if keep in (400, -1) else "copy it")
+    if keep == -1:
+        size = file.stat().st_size
+        assert f"ends at byte {size + 1} of {size};" in text
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        (b"{", "has a broken header"),
+        (b"\xff\xfe", "has a broken header"),
+        ([1], "has a broken header"),
+        ({"a": {"dtype": "F32"}}, "has a broken header"),
+        ({"a": {"dtype": "F32", "shape": [1], "data_offsets": [4]}}, "has a broken header"),
+        (
+            {"a": {"dtype": "F8_E4M3", "shape": [4], "data_offsets": [0, 4]}},
+            "a has dtype F8_E4M3; save it as one of F64, F32,",
+        ),
+        (
+            {"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}},
+            "a has 4 bytes, not those of F32 [2]",
+        ),
+        (
+            {"a": {"dtype": "F32", "shape": [1], "data_offsets": [-4, 0]}},
+            "a has 4 bytes, not those of F32 [1]",
+        ),
+        ({"a": {"dtype": "F32", "shape": [-1], "data_offsets": [4, 0]}}, "a has -4 bytes"),
+    ],
+)
+def test_broken_header(tmp_path: Path, header: Any, expected: str) -> None:
+    file = write_raw(tmp_path / "x.safetensors", header, bytes(4))
+    assert expected in message(lambda: read_safetensors(file))
+
+
+def test_missing_files(tmp_path: Path) -> None:
+    nowhere = tmp_path / "nowhere"
+    assert message(lambda: load_checkpoint(nowhere)) == (
+        f"no model directory {nowhere}; give a folder with a config.json"
+    )
+    assert message(lambda: load_checkpoint(tmp_path)) == (
+        f"no config.json in {tmp_path}; copy the whole model"
+    )
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(CONFIG))
+    assert message(lambda: load_checkpoint(tmp_path)) == (
+        f"no model file {tmp_path / 'model.safetensors'}; copy the whole model directory"
+    )
+    for text, expected in {
+        "{": f"{config} is not JSON; copy it again",
+        "[]": f"{config} must hold a JSON object, not list",
+        "{}": f"{config} has no quantization_config; the model is not a BitNet one",
+    }.items():
+        config.write_text(text)
+        assert message(lambda: load_checkpoint(tmp_path)) == expected
+
+
+def test_digits() -> None:
+    layers, rest = load_npz(MODELS / "digits_ternary.npz")
+    assert [layer.trits.shape for layer in layers.values()] == [(128, 64), (128, 128), (16, 128)]
+    assert list(layers) == ["l1", "l2", "l3"]
+    assert not any(layer.scale_divides for layer in layers.values())
+    assert {key: array.shape for key, array in rest.items()} == {
+        "x_test": (450, 64),
+        "y_test": (450,),
+    }
+
+
+def test_npz_with_bias_and_dividing_scale(tmp_path: Path) -> None:
+    arrays = {"a.trits": TRITS, "a.scale": 3.0, "a.scale_divides": True, "a.bias": np.ones(8)}
+    np.savez(tmp_path / "m.npz", **arrays)
+    layers, rest = load_npz(tmp_path / "m.npz")
+    assert layers["a"].scale_divides
+    assert layers["a"].bias is not None
+    assert rest == {}
+
+
+@pytest.mark.parametrize(
+    ("arrays", "expected"),
+    [
+        ({"a.trits": TRITS}, "a.trits has no a.scale; save both"),
+        ({"x": TRITS}, "holds no NAME.trits; save int8 trits and a float32 scale"),
+        ({"a.trits": TRITS * 2, "a.scale": 1.0}, "a: trits must be -1, 0 or 1, not"),
+        ({"a.trits": TRITS * 1.0, "a.scale": 1.0}, "a: trits must be int8, not float64"),
+        (
+            {"a.trits": TRITS, "a.scale": 1.0, "a.scale_divides": [True, False]},
+            "a.scale_divides must be one bool, not (2,)",
+        ),
+        ({"a.trits": np.array([None]), "a.scale": 1.0}, "is not a whole .npz archive"),
+    ],
+)
+def test_bad_npz(tmp_path: Path, arrays: dict[str, Any], expected: str) -> None:
+    np.savez(tmp_path / "m.npz", **arrays)
+    assert expected in message(lambda: load_npz(tmp_path / "m.npz"))
+
+
+@pytest.mark.parametrize("keep", [0, 10, 600, -30])
+def test_truncated_npz(tmp_path: Path, keep: int) -> None:
+    file = tmp_path / "m.npz"
+    file.write_bytes((MODELS / "digits_ternary.npz").read_bytes()[:keep])
+    assert message(lambda: load_npz(file)) == f"{file} is not a whole .npz archive; copy it again"
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_npz_with_wrong_bytes_is_whole_or_refused(tmp_path: Path, seed: int) -> None:
+    """Zip checks its members: whatever still loads has the same trits."""
+    file = tmp_path / "m.npz"
+    rng = np.random.default_rng(seed)
+    np.savez_compressed(file, **{"a.trits": TRITS, "a.scale": 1.0})
+    content = file.read_bytes()
+    for _ in range(60):
+        broken = bytearray(content)
+        broken[rng.integers(len(content))] ^= 1 << rng.integers(8)
+        file.write_bytes(broken)
+        try:
+            layers, _ = load_npz(file)
+        except CheckpointError:
+            continue
+        assert (layers["a"].trits == TRITS).all()
+
+
+def test_npz_that_is_not_one(tmp_path: Path) -> None:
+    file = tmp_path / "m.npz"
+    assert message(lambda: load_npz(file)).startswith(f"no model file {file}")
+    with file.open("wb") as stream:
+        np.save(stream, TRITS)
+    assert message(lambda: load_npz(file)) == f"{file} is not a whole .npz archive; copy it again"

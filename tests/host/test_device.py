@@ -1,0 +1,946 @@
+"""The driver on the reference device: every result exact, or a clear error."""
+
+import re
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from importlib.metadata import entry_points
+
+import numpy as np
+import pytest
+
+from tests.support import plugins
+from tests.support.faults import FaultyTransport
+from tritloom.host import (
+    CapacityError,
+    Device,
+    DeviceError,
+    DeviceTimeout,
+    InputError,
+    ProtocolError,
+    TernaryLayer,
+    connect,
+)
+from tritloom.host.device import COMMIT_TRIES, MAX_IN_FEATURES, _real_time
+from tritloom.host.links.transport import DeviceUrl, open_transport
+from tritloom.rtl.spec import numerics
+from tritloom.rtl.spec.commands import (
+    COUNTERS,
+    IDENTITY,
+    Opcode,
+    Request,
+    Response,
+    Status,
+    identity,
+)
+from tritloom.rtl.spec.config import TINY, AcceleratorConfig
+from tritloom.rtl.spec.errors import ToolError
+from tritloom.rtl.spec.packing import LayerShape
+from tritloom.sim.device.reference import ReferenceTransport
+
+SMALL = AcceleratorConfig(
+    lanes=10,
+    rows=3,
+    fill=5,
+    tokens=2,
+    memory_words=1024,
+    max_in_features=100,
+    max_out_features=60,
+    max_layers=12,
+    packet_bytes=128,
+    slots=4,
+)
+ODD = AcceleratorConfig(
+    lanes=5,
+    rows=7,
+    fill=5,
+    memory_words=4096,
+    max_in_features=200,
+    max_out_features=200,
+    packet_bytes=128,
+    slots=8,
+)
+"""Activations and results take several packets, none of them full."""
+PLUGGED = replace(
+    SMALL,
+    lanes=12,
+    rows=3,
+    fill=4,
+    engine=plugins.ENGINE.name,
+    encoding=plugins.ENCODING.name,
+    memory=plugins.STALLING.name,
+)
+"""Words of 60 bits, no cycle formula."""
+CONFIGS = {"tiny": TINY, "small": SMALL, "odd": ODD, "plugged": PLUGGED}
+
+
+def layer_of(random: np.random.Generator, out_features: int, in_features: int) -> TernaryLayer:
+    trits = random.integers(-1, 2, (out_features, in_features), np.int8)
+    return TernaryLayer.from_trits(trits, 0.5)
+
+
+def codes_of(random: np.random.Generator, tokens: int, in_features: int) -> np.ndarray:
+    return random.integers(-128, 128, (tokens, in_features)).astype(np.int8)
+
+
+@pytest.fixture
+def random():
+    return np.random.default_rng(7)
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_random_layers_are_exact(config, random):
+    with connect("golden", config=config) as device:
+        for _ in range(60):
+            limit = int(random.integers(1, 1 + min(60, config.max_out_features)))
+            shape = random.integers(1, 1 + limit), random.integers(1, 1 + config.max_in_features)
+            layer = layer_of(random, *map(int, shape))
+            if random.random() < 0.2:
+                layer = TernaryLayer.from_trits(np.full_like(layer.trits, -1), 1.0)
+            codes = codes_of(random, int(random.integers(1, 6)), layer.in_features)
+            codes[0] = random.choice([-128, 127])
+            handle = device.load(layer)
+            sums = device.matmul(handle, codes)
+            assert sums.dtype == np.int32
+            assert np.array_equal(sums, numerics.matmul(layer.trits, codes))
+            device.unload(handle)
+        assert device.info.free_words == config.memory_words
+        assert device.info.layers_used == 0
+
+
+@pytest.mark.parametrize(
+    "shape", [(61, 101), (200, 30), (30, 200), (60, 100), (121, 100), (60, 201), (1, 300)]
+)
+def test_layers_beyond_the_limits_are_split(shape, random):
+    with connect("golden", config=replace(SMALL, memory_words=4096)) as device:
+        layer = layer_of(random, *shape)
+        handle = device.load(layer)
+        codes = codes_of(random, 5, shape[1])
+        codes[1] = -128
+        assert np.array_equal(device.matmul(handle, codes), numerics.matmul(layer.trits, codes))
+        assert device.info.layers_used == -(-shape[0] // 60) * -(-shape[1] // 100)
+
+
+def test_activations_are_sent_once_for_all_rows_of_a_split_layer(random):
+    with connect("golden", config=replace(SMALL, memory_words=4096)) as device:
+        handle = device.load(layer_of(random, 180, 100))
+        job = device.submit(handle, codes_of(random, 2, 100))
+        opcodes = [command.opcode for command in job._commands]
+        assert opcodes.count(Opcode.LOAD) == 2
+        assert opcodes.count(Opcode.RUN) == 3
+        job.result()
+
+
+def test_limits_that_are_no_multiple_of_the_geometry(random):
+    config = replace(SMALL, max_in_features=17, max_out_features=7, memory_words=2048)
+    config = replace(config, max_layers=64)
+    with connect("golden", config=config) as device:
+        layer = layer_of(random, 20, 40)
+        codes = codes_of(random, 3, 40)
+        handle = device.load(layer)
+        assert np.array_equal(device.matmul(handle, codes), numerics.matmul(layer.trits, codes))
+        assert handle.words == 4 * 7, "pieces are whole tiles and groups: no padding inside"
+
+
+def test_limits_below_one_tile_and_group(random):
+    config = replace(SMALL, max_in_features=7, max_out_features=2, max_layers=64)
+    with connect("golden", config=config) as device:
+        layer = layer_of(random, 5, 20)
+        codes = codes_of(random, 3, 20)
+        found = device.matmul(device.load(layer), codes)
+        assert np.array_equal(found, numerics.matmul(layer.trits, codes))
+
+
+def test_many_layers_at_once_and_jobs_in_any_order(random):
+    with connect("golden", config=SMALL) as device:
+        layers = [layer_of(random, 5 + 7 * i, 9 + 11 * i) for i in range(6)]
+        handles = [device.load(layer) for layer in layers]
+        inputs = [codes_of(random, 1 + i, layers[i % 6].in_features) for i in range(24)]
+        jobs = [device.submit(handles[i % 6], inputs[i]) for i in range(24)]
+        for i in random.permutation(24).tolist():
+            expected = numerics.matmul(layers[i % 6].trits, inputs[i])
+            assert np.array_equal(jobs[i].result(), expected)
+            assert jobs[i].result() is jobs[i].result()
+
+
+def test_codes_are_copied_at_submit(random):
+    with connect("golden", config=SMALL) as device:
+        layer = layer_of(random, 30, 100)
+        codes = codes_of(random, 9, 100)
+        expected = numerics.matmul(layer.trits, codes)
+        job = device.submit(device.load(layer), codes)
+        codes[:] = 0
+        assert np.array_equal(job.result(), expected)
+
+
+@pytest.mark.parametrize("divides", [False, True])
+def test_linear_is_the_golden_bitlinear(divides, random):
+    with connect("golden", config=SMALL) as device:
+        trits = random.integers(-1, 2, (40, 70), np.int8)
+        scale = random.uniform(0.1, 2, 40).astype(np.float32)
+        bias = random.normal(size=40).astype(np.float32)
+        layer = TernaryLayer.from_trits(trits, scale, scale_divides=divides, bias=bias)
+        x = random.normal(size=(5, 70)).astype(np.float32)
+        x[3] = 0
+        y = device.linear(device.load(layer), x)
+        assert y.dtype == np.float32
+        assert np.array_equal(y, numerics.bitlinear(x, trits, scale, divides, bias))
+
+
+def test_stats(random):
+    with connect("golden", config=SMALL) as device:
+        layer = layer_of(random, 60, 100)
+        handle = device.load(layer)
+        job = device.submit(handle, codes_of(random, 3, 100))
+        assert job.stats is None
+        job.result()
+        stats = job.stats
+        assert (stats.out_features, stats.in_features) == (60, 100)
+        assert (stats.tokens, stats.runs, stats.macs) == (3, 2, 3 * 60 * 100)
+        assert stats.cycles == 2 * SMALL.run_cycles(LayerShape.of(SMALL, 60, 100))
+        # 3 tokens of 100 activations; 2 passes; 3 × 60 results; packets of at most 108 bytes
+        results = 3 * 60 * SMALL.acc_bytes
+        pieces = 3 * -(-60 // (108 // SMALL.acc_bytes // 3 * 3))
+        assert stats.bytes_tx == 3 * (100 + 20) + (2 + pieces) * 20
+        assert stats.bytes_rx == (3 + 2 + pieces) * 20 + results
+        device.matmul(handle, codes_of(random, 1, 100))
+        assert (handle.stats.tokens, handle.stats.runs) == (4, 3)
+
+
+def test_info_and_counters():
+    with connect("golden", config=TINY) as device:
+        info = device.info
+        assert (info.url, info.config, info.protocol_version) == ("golden", TINY, 1)
+        assert info.layout_digest == TINY.layout_digest.hex()
+        assert info.build_digest == TINY.build_digest.hex()
+        counters = device.counters()
+        assert list(counters) == list(COUNTERS)
+        assert counters["packets"] > 3
+        assert device.counters()["packets"] == counters["packets"] + 1
+
+
+class TestMemory:
+    """Weight words and layer slots: taken, refused, given back."""
+
+    def test_full_and_given_back(self, random):
+        with connect("golden", config=TINY) as device:
+            layer = layer_of(random, 16, 20)  # 32 of 64 words
+            first, second = device.load(layer), device.load(layer)
+            before = device.info
+            assert (before.free_words, before.layers_used) == (0, 2)
+            with pytest.raises(CapacityError) as caught:
+                device.load(layer_of(random, 2, 5))
+            assert str(caught.value) == (
+                "layer 2 × 5 needs 1 words (2 bytes), the largest piece 1 in one run, and 1 layer "
+                "slots; free are 0 words (0 bytes), the largest run 0, and 2 of 4 slots; "
+                "unload layers or use a larger device"
+            )
+            assert device.info == before
+            device.unload(first)
+            third = device.load(layer)
+            codes = codes_of(random, 2, 20)
+            for handle in (second, third):
+                expected = numerics.matmul(layer.trits, codes)
+                assert np.array_equal(device.matmul(handle, codes), expected)
+
+    def test_no_layer_slot(self, random):
+        with connect("golden", config=TINY) as device:
+            handles = [device.load(layer_of(random, 1, 1)) for _ in range(4)]
+            with pytest.raises(CapacityError, match="0 of 4 slots"):
+                device.load(layer_of(random, 1, 1))
+            device.unload(handles[2])
+            device.load(layer_of(random, 1, 1))
+
+    def test_pieces_of_a_layer_need_slots_each(self, random):
+        with connect("golden", config=replace(TINY, memory_words=1024)) as device:
+            with pytest.raises(CapacityError, match=r"and 6 layer slots; .* 4 of 4 slots"):
+                device.load(layer_of(random, 48, 40))
+            assert device.info.free_words == 1024
+
+    def test_fragments_are_joined(self, random):
+        with connect("golden", config=TINY) as device:
+            quarter, half = layer_of(random, 8, 20), layer_of(random, 16, 20)
+            handles = [device.load(quarter) for _ in range(4)]
+            device.unload(handles[0])
+            device.unload(handles[2])
+            with pytest.raises(CapacityError, match=r"free are 32 words .* the largest run 16"):
+                device.load(half)
+            device.unload(handles[1])
+            handle = device.load(half)
+            codes = codes_of(random, 2, 20)
+            for held, layer in ((handles[3], quarter), (handle, half)):
+                assert np.array_equal(
+                    device.matmul(held, codes), numerics.matmul(layer.trits, codes)
+                )
+
+    def test_words_are_reused_while_jobs_with_the_old_layer_are_queued(self, random):
+        with connect("golden", config=TINY) as device:
+            old, new = layer_of(random, 16, 20), layer_of(random, 16, 20)
+            handle = device.load(old)
+            codes = codes_of(random, 5, 20)
+            job = device.submit(handle, codes)
+            device.unload(handle)
+            others = [device.load(new), device.load(new)]
+            assert np.array_equal(job.result(), numerics.matmul(old.trits, codes))
+            for other in others:
+                expected = numerics.matmul(new.trits, codes)
+                assert np.array_equal(device.matmul(other, codes), expected)
+
+    def test_random_loads_and_unloads_never_overlap(self, random):
+        with connect("golden", config=SMALL) as device:
+            held: list[tuple[object, TernaryLayer]] = []
+            refused = 0
+            for _ in range(150):
+                if held and random.random() < 0.4:
+                    device.unload(held.pop(int(random.integers(len(held))))[0])
+                layer = layer_of(random, *random.integers(1, 90, 2).tolist())
+                try:
+                    held.append((device.load(layer), layer))
+                except CapacityError:
+                    refused += 1
+                used = sum(handle.words for handle, _ in held)
+                assert device.info.free_words == SMALL.memory_words - used
+                handle, layer = held[int(random.integers(len(held)))]
+                codes = codes_of(random, 2, layer.in_features)
+                expected = numerics.matmul(layer.trits, codes)
+                assert np.array_equal(device.matmul(handle, codes), expected)
+            assert refused > 10
+
+    def test_a_word_that_cannot_keep_its_value(self, random):
+        transport = ReferenceTransport(TINY)
+        device = Device(transport, url="test")
+        good = device.load(layer_of(random, 16, 20))
+        image = transport.device._image
+
+        def stuck(layer: object) -> np.ndarray:
+            words = image(layer)
+            if layer.base <= 40 < layer.base + len(words):
+                words[40 - layer.base, 0] |= 0x10
+            return words
+
+        transport.device._image = stuck
+        before = device.info
+        zeros = TernaryLayer.from_trits(np.full((16, 20), -1, np.int8), 1.0)
+        with pytest.raises(DeviceError) as caught:
+            device.load(zeros)
+        assert str(caught.value) == (
+            f"test does not keep what is written to words 32 to 63: wrong checksum "
+            f"{COMMIT_TRIES} times; run its self-test"
+        )
+        assert device.info == before
+        codes = codes_of(random, 1, 20)
+        expected = numerics.matmul(good.layer.trits, codes)
+        assert np.array_equal(device.matmul(good, codes), expected)
+        report = device.selftest()
+        assert not report.ok
+        assert "FAIL weight memory: word 40 did not keep its value" in str(report)
+
+    def test_a_write_that_fails_once_is_repeated(self, random):
+        transport = ReferenceTransport(TINY)
+        device = Device(transport, url="test")
+        image = transport.device._image
+        calls = []
+
+        def flaky(layer: object) -> np.ndarray:
+            words = image(layer)
+            calls.append(len(words))
+            if len(calls) < COMMIT_TRIES:
+                words[0, 0] ^= 1
+            return words
+
+        transport.device._image = flaky
+        layer = layer_of(random, 16, 20)
+        codes = codes_of(random, 1, 20)
+        found = device.matmul(device.load(layer), codes)
+        assert np.array_equal(found, numerics.matmul(layer.trits, codes))
+
+
+class TestSelfTest:
+    @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+    def test_passes_and_leaves_layers(self, config, random):
+        with connect("golden", config=config) as device:
+            layer = layer_of(random, 10, 10)
+            handle = device.load(layer)
+            before = device.info
+            report = device.selftest()
+            assert report.ok
+            assert [check.name for check in report.checks] == [
+                "identity",
+                "weight memory",
+                "known layer",
+                "link",
+                "clock",
+            ]
+            assert report.checks[4].detail == "simulated, so at its own pace"
+            free = config.memory_words - handle.words
+            assert report.checks[1].detail == f"{free} of {free} free words keep two patterns"
+            assert device.info == before
+            codes = codes_of(random, 2, 10)
+            found = device.matmul(handle, codes)
+            assert np.array_equal(found, numerics.matmul(layer.trits, codes))
+
+    def test_without_room_says_so(self, random):
+        with connect("golden", config=TINY) as device:
+            layers = [layer_of(random, 16, 20) for _ in range(2)]
+            handles = [device.load(layer) for layer in layers]
+            report = device.selftest()
+            assert report.ok
+            assert str(report).count("nothing tested: no free layer slot or no free words") == 2
+            codes = codes_of(random, 1, 20)
+            for handle, layer in zip(handles, layers, strict=True):
+                found = device.matmul(handle, codes)
+                assert np.array_equal(found, numerics.matmul(layer.trits, codes))
+
+    def test_finds_words_that_are_seen_twice(self):
+        transport = ReferenceTransport(TINY)
+        words = transport.device._words
+        transport.device._words = lambda layer: words(replace(layer, base=layer.base & 31))
+        report = Device(transport, url="test").selftest()
+        assert not report.checks[1].ok
+
+    def test_finds_wrong_sums(self):
+        transport = ReferenceTransport(TINY)
+        decoded = transport.device._decoded
+        transport.device._decoded = lambda index: abs(decoded(index))
+        report = Device(transport, url="test").selftest()
+        assert [check.ok for check in report.checks] == [True, True, False, True, True]
+        assert report.checks[2].detail.endswith("wrong sums")
+
+    def test_finds_link_errors(self):
+        transport = FaultyTransport(ReferenceTransport(SMALL), corrupt=0.05, seed=2)
+        report = Device(transport, url="test").selftest()
+        assert [check.ok for check in report.checks] == [True, True, True, False, True]
+        assert re.match(r"[1-9]\d* bad_packets \([1-9]\d* in all\)", report.checks[3].detail)
+
+    @pytest.mark.parametrize("stuck_at", [0, 1])
+    def test_finds_a_stuck_bit(self, stuck_at):
+        transport = ReferenceTransport(TINY)
+        image = transport.device._image
+
+        def stuck(layer: object) -> np.ndarray:
+            words = image(layer)
+            if layer.base <= 17 < layer.base + len(words):
+                word = words[17 - layer.base]
+                word[1] = word[1] | 0x04 if stuck_at else word[1] & 0xFB
+            return words
+
+        transport.device._image = stuck
+        report = Device(transport, url="test").selftest()
+        assert report.checks[1].detail == "word 17 did not keep its value"
+
+    def test_finds_another_identity(self):
+        transport = ReferenceTransport(TINY)
+        device = Device(transport, url="test")
+        other = replace(TINY, clock_hz=TINY.clock_hz + 1)
+        assert len(identity(other)) == len(identity(TINY))
+        transport.device._identity = identity(other)
+        report = device.selftest()
+        assert [check.ok for check in report.checks] == [False, True, True, True, True]
+
+    def test_with_one_word_left(self, random):
+        with connect("golden", config=TINY) as device:
+            for shape in ((16, 20), (14, 20), (6, 5)):
+                device.load(layer_of(random, *shape))
+            assert device.info.free_words == 1
+            report = device.selftest()
+            assert report.ok
+            assert report.checks[2].detail.startswith("2 × 5, 4 tokens")
+
+    def test_old_link_errors_are_not_held_against_it(self):
+        transport = ReferenceTransport(TINY)
+        device = Device(transport, url="test")
+        transport.send(b"noise")
+        report = device.selftest()
+        assert report.ok
+        assert report.checks[3].detail.startswith("0 bad_packets (1 in all)")
+
+    def test_large_memories_are_sampled(self):
+        config = replace(SMALL, memory_words=1 << 19)
+        report = connect("golden", config=config).selftest()
+        assert report.ok
+        tested, free = map(int, re.findall(r"\d+", report.checks[1].detail)[:2])
+        assert free == 1 << 19
+        assert free / 20 < tested < free
+
+    @pytest.mark.parametrize(("opcode", "check"), [(Opcode.READ, 1), (Opcode.RUN, 2)])
+    def test_a_device_that_dies_meanwhile_fails_the_check(self, opcode, check):
+        transport = ReferenceTransport(TINY)
+        device = Device(transport, url="test")
+        process = transport.device.process
+        transport.device.process = lambda packet: (
+            None if Request.parse(packet).opcode == opcode else process(packet)
+        )
+        report = device.selftest()
+        assert [each.ok for each in report.checks] == [i < check for i in range(5)]
+        assert f"does not answer {opcode.name}" in report.checks[check].detail
+
+
+class RealTime(ReferenceTransport):
+    """A device whose cycles follow the host's clock, `speed` times as fast as they should."""
+
+    def __init__(self, speed, latency_s=0.0, tries=None):
+        super().__init__(SMALL)
+        self._speed, self._latency_s, self._tries = speed, latency_s, tries or []
+
+    def send(self, packet: bytes) -> None:
+        time.sleep(self._latency_s + (self._tries.pop() if self._tries else 0))
+        cycles = self._speed * SMALL.clock_hz * time.perf_counter()
+        self.device._counters["cycles"] = int(cycles)
+        super().send(packet)
+        time.sleep(self._latency_s)
+
+
+class TestClock:
+    """With latencies as of USB bridges; the interval is shortened, the tolerance is not."""
+
+    @pytest.fixture(autouse=True)
+    def _shorter(self, monkeypatch):
+        monkeypatch.setattr("tritloom.host.device.CLOCK_S", 0.2)
+
+    def clock(self, speed, **options):
+        device = Device(RealTime(speed, **options), url="serial:///dev/ttyUSB0")
+        (check,) = [check for check in device.selftest().checks if check.name == "clock"]
+        return check
+
+    @pytest.mark.parametrize("latency_s", [0, 0.001])
+    @pytest.mark.parametrize("speed", [0.99, 1.0, 1.01])
+    def test_right(self, speed, latency_s):
+        check = self.clock(speed, latency_s=latency_s)
+        assert check.ok
+        least, most = map(float, re.findall(r"[\d.]+(?= to|(?<=\d) MHz by this)", check.detail))
+        assert least <= 50 * speed * 1.001 and most >= 50 * speed * 0.999
+        assert check.detail.endswith(
+            " by this computer's clock, 50 MHz by the device's configuration"
+        )
+
+    @pytest.mark.parametrize("speed", [0, 0.5, 0.9, 1.1, 2.0])
+    def test_wrong(self, speed):
+        assert not self.clock(speed).ok
+
+    def test_one_slow_answer(self):
+        """An answer that comes late makes nothing wrong, and hides nothing."""
+        late = [0.0] * 3 + [0.2]
+        for speed, ok in ((1.0, True), (1.2, False)):
+            assert self.clock(speed, tries=[*late, *[0.0] * 1000]).ok is ok
+
+    @pytest.mark.parametrize(
+        ("url", "real"),
+        [
+            ("serial:///dev/ttyUSB0", True),
+            ("serial://COM3", True),
+            ("serial:///dev/pts/5", False),
+            ("sim", False),
+            ("golden?board=icebreaker", False),
+        ],
+    )
+    def test_which(self, url, real):
+        assert _real_time(url) is real
+
+    def test_link_to_a_pseudo_terminal(self, tmp_path):
+        link = tmp_path / "board"
+        link.symlink_to("/dev/pts/5")
+        assert not _real_time(f"serial://{link}")
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(
+        ("codes", "message"),
+        [
+            (np.zeros((2, 10)), "codes must be int8, not float64; quantize the activations first"),
+            (np.zeros((2, 10), np.uint8), "codes must be int8, not uint8; quantize the .*"),
+            (
+                np.zeros(10, np.int8),
+                r"codes must have shape \[tokens, in_features\], not \(10,\).*",
+            ),
+            (np.zeros((0, 10), np.int8), r"codes must not be empty, their shape is \(0, 10\)"),
+            (np.zeros((2, 0), np.int8), "codes must have 10 features, not 0"),
+            (np.zeros((2, 11), np.int8), "codes must have 10 features, not 11"),
+        ],
+    )
+    def test_codes(self, codes, message, random):
+        with connect("golden", config=SMALL) as device:
+            handle = device.load(layer_of(random, 4, 10))
+            with pytest.raises(InputError, match=f"^{message}$"):
+                device.submit(handle, codes)
+
+    @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+    def test_linear_names_the_place(self, value, random):
+        with connect("golden", config=SMALL) as device:
+            handle = device.load(layer_of(random, 4, 10))
+            x = np.zeros((3, 10), np.float32)
+            x[1, 7] = value
+            with pytest.raises(InputError, match="at token 1, position 7"):
+                device.linear(handle, x)
+            with pytest.raises(InputError, match=r"^x must have 10 features, not 9$"):
+                device.linear(handle, np.zeros((3, 9), np.float32))
+
+    def test_handles(self, random):
+        with connect("golden", config=SMALL) as device, connect("golden", config=TINY) as other:
+            handle = device.load(layer_of(random, 4, 10))
+            codes = codes_of(random, 1, 10)
+            with pytest.raises(InputError, match=r"^the layer is on golden, not here; load it"):
+                other.submit(handle, codes)
+            device.unload(handle)
+            for call in (
+                lambda: device.unload(handle),
+                lambda: device.matmul(handle, codes),
+                lambda: device.linear(handle, codes.astype(np.float32)),
+            ):
+                with pytest.raises(InputError, match=r"^the layer was unloaded; load it again$"):
+                    call()
+
+    def test_after_close(self, random):
+        with connect("golden", config=SMALL) as device:
+            layer = layer_of(random, 4, 10)
+            handle = device.load(layer)
+            codes = codes_of(random, 1, 10)
+            taken, late = (device.submit(handle, codes) for _ in range(2))
+            taken.result()
+        device.close()
+        assert np.array_equal(taken.result(), numerics.matmul(layer.trits, codes))
+        for call in (
+            late.result,
+            device.counters,
+            lambda: device.load(layer),
+            lambda: device.unload(handle),
+            lambda: device.submit(handle, codes),
+            lambda: device.linear(handle, np.zeros((1, 10), np.float32)),
+        ):
+            with pytest.raises(DeviceError, match=r"^golden is closed; connect again$"):
+                call()
+
+    def test_more_inputs_than_int32_can_sum(self, random):
+        with connect("golden", config=SMALL) as device:
+            layer = layer_of(random, 1, MAX_IN_FEATURES + 1)
+            with pytest.raises(InputError, match=r"^in_features must be at most 16777215 for sums"):
+                device.load(layer)
+
+
+class TestConnect:
+    @pytest.mark.parametrize(
+        ("url", "message"),
+        [
+            ("nothing", "unknown device 'nothing'; known are "),
+            ("golden?board=nothing", "unknown board 'nothing'; known are "),
+            ("golden?bord=x", "unknown key 'bord' for device 'golden'; known are board"),
+            ("golden://x", "device 'golden' takes no path, not 'x'"),
+            ("", "device URL must be like"),
+            ("?board=x", "device URL must be like"),
+            ("golden?board", "must have key=value pairs"),
+            ("golden?board=a&board=b", "must give each key once"),
+            (None, 'device URL must be text such as "sim", not None'),
+        ],
+    )
+    def test_urls(self, url, message):
+        with pytest.raises(InputError, match=re.escape(message)):
+            connect(url)
+
+    def test_unknown_names_list_the_known(self):
+        for group, url in (("devices", "x"), ("boards", "golden?board=x")):
+            known = ", ".join(
+                sorted(entry.name for entry in entry_points(group=f"tritloom.{group}"))
+            )
+            with pytest.raises(InputError, match=f"known are {known}$"):
+                connect(url)
+
+    def test_board_and_config(self):
+        with pytest.raises(InputError, match=r"^give either board= or config=, not both$"):
+            connect("golden?board=ulx3s-85f", config=TINY)
+
+    def test_url_parts(self):
+        url = DeviceUrl.parse("serial:///dev/ttyUSB0?baud=1000000&x=")
+        assert (url.scheme, url.path) == ("serial", "/dev/ttyUSB0")
+        assert url.query == {"baud": "1000000", "x": ""}
+        assert DeviceUrl.parse("udp://10.0.0.2:99").path == "10.0.0.2:99"
+
+    def test_a_missing_extra(self, monkeypatch):
+        monkeypatch.setitem(sys.modules, "tritloom.sim.device.reference", None)
+        with pytest.raises(ToolError, match=r"needs the module .*; pip install 'tritloom\[sim\]'"):
+            connect("golden", config=TINY)
+
+    def test_the_driver_alone_loads_neither_simulator_nor_amaranth(self):
+        code = (
+            "import sys, tritloom.host\n"
+            "sim = 'tritloom.sim.device.simulated', 'tritloom.sim.device.reference'\n"
+            "names = 'amaranth', 'torch', *sim\n"
+            "sys.exit(any(name in sys.modules for name in names))"
+        )
+        assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+    def test_the_device_tells_its_configuration(self):
+        assert Device(ReferenceTransport(SMALL), url="test").info.config == SMALL
+
+    def test_another_layout_than_asked_for(self):
+        with pytest.raises(ProtocolError) as caught:
+            Device(ReferenceTransport(TINY), url="test", config=replace(TINY, rows=3, max_layers=8))
+        assert str(caught.value) == (
+            "test has another layout digest than config=: rows 2 instead of 3, max_layers 4 "
+            "instead of 8; leave config= out or build its bitstream from it"
+        )
+
+    def test_another_clock_than_asked_for_is_the_same_layout(self):
+        device = Device(
+            ReferenceTransport(TINY), url="test", config=replace(TINY, clock_hz=12_000_000)
+        )
+        assert device.info.config == TINY
+
+    @pytest.mark.parametrize(
+        ("place", "message"),
+        [
+            (0, "test is not a tritloom device: its identity is "),
+            (4, "test has protocol version 0, this driver 1; build its bitstream"),
+            (8, "test has layout digest "),
+            (16, "test has build digest "),
+            (25, "test has a configuration that this driver cannot read (unknown key "),
+        ],
+    )
+    def test_identities_that_do_not_match(self, place, message):
+        transport = ReferenceTransport(TINY)
+        told = bytearray(identity(TINY))
+        assert told[4] == 1
+        told[place + (place >= IDENTITY.size)] ^= 1
+        transport.device._identity = bytes(told)
+        with pytest.raises(ProtocolError, match=r"^" + re.escape(message)):
+            Device(transport, url="test")
+        with pytest.raises(DeviceError, match="closed"):
+            transport.receive(0)
+
+    def test_another_protocol(self):
+        class Newer(ReferenceTransport):
+            def receive(self, timeout_s: float) -> bytes | None:
+                packet = super().receive(timeout_s)
+                return packet and replace(Response.parse(packet), value=7).pack()
+
+        with pytest.raises(ProtocolError, match=r"^test speaks protocol 7, this driver 1; build"):
+            Device(Newer(TINY), url="test")
+
+
+class Mortal(ReferenceTransport):
+    """Stops answering when ``dead``."""
+
+    dead = False
+
+    def send(self, packet: bytes) -> None:
+        if not self.dead:
+            super().send(packet)
+
+
+def test_a_device_that_stops_answering_and_comes_back(random):
+    transport = Mortal(SMALL)
+    device = Device(transport, url="test")
+    layer = layer_of(random, 30, 50)
+    handle = device.load(layer)
+    codes = codes_of(random, 4, 50)
+    done = device.submit(handle, codes)
+    done.result()
+    transport.dead = True
+    with pytest.raises(DeviceTimeout, match=r"^test does not answer LOAD, tried 9 times; check"):
+        device.matmul(handle, codes)
+    with pytest.raises(DeviceError, match="connect again"):
+        device.submit(handle, codes)
+    assert np.array_equal(done.result(), numerics.matmul(layer.trits, codes))
+    transport.dead = False
+    again = Device(transport, url="test")
+    assert again.info.free_words == SMALL.memory_words
+    found = again.matmul(again.load(layer), codes)
+    assert np.array_equal(found, numerics.matmul(layer.trits, codes))
+
+
+def test_a_device_that_is_reset_by_another(random):
+    transport = ReferenceTransport(SMALL)
+    device = Device(transport, url="test")
+    handle = device.load(layer_of(random, 3, 5))
+    Device(transport, url="test")
+    with pytest.raises(DeviceError, match=r"^test was reset; connect again$"):
+        device.matmul(handle, codes_of(random, 1, 5))
+
+
+@pytest.mark.parametrize("opcode", [Opcode.LOAD, Opcode.RUN, Opcode.RESULTS])
+def test_a_failed_job_leaves_the_others_whole(opcode, random):
+    transport = ReferenceTransport(SMALL)
+    device = Device(transport, url="test")
+    layer = layer_of(random, 30, 50)
+    handle = device.load(layer)
+    codes = [codes_of(random, 3, 50) for _ in range(5)]
+    jobs = [device.submit(handle, codes[i]) for i in range(2)]
+    doomed = device.submit(handle, codes[2])
+    for command in doomed._commands:  # not sent yet: the window is full
+        if command.opcode == opcode:
+            command.index = 9
+    jobs += [device.submit(handle, codes[i]) for i in (3, 4)]
+    for _ in range(2):
+        with pytest.raises(DeviceError, match=f"^test refused {opcode.name} of index 9, "):
+            doomed.result()
+    for job, i in zip(jobs, (0, 1, 3, 4), strict=True):
+        assert np.array_equal(job.result(), numerics.matmul(layer.trits, codes[i]))
+    assert handle.stats.tokens == 12
+
+
+def test_commands_fill_the_window_and_patience_covers_their_work(random):
+    class Recorder(ReferenceTransport):
+        def receive(self, timeout_s: float) -> bytes | None:
+            timeouts.append(round(timeout_s * config.clock_hz / 2))
+            return super().receive(timeout_s)
+
+    timeouts: list[int] = []
+    for config in (replace(ODD, slots=2), replace(ODD, slots=2, memory=plugins.STALLING.name), ODD):
+        transport = Recorder(config)
+        device = Device(transport, url="test")
+        handle = device.load(layer_of(random, 7, 200))  # 40 words of 7 bytes
+        timeouts.clear()
+        job = device.submit(handle, codes_of(random, 5, 200))
+        assert len(transport._answers) == config.window
+        job.result()
+        cycles = config.run_cycles(LayerShape(40, 1)) or 1000 + 4 * 40 * 8
+        assert max(timeouts) >= cycles + 16 * 40
+        timeouts.clear()
+        device.load(layer_of(random, 7, 5))
+        assert timeouts[-1] == 2 * 7 + 16 * 40
+
+
+def test_a_refused_write_gives_the_memory_back(random):
+    transport = ReferenceTransport(SMALL)
+    device = Device(transport, url="test")
+    process = transport.device.process
+
+    def refuse(packet: bytes) -> bytes | None:
+        answer = process(packet)
+        if Request.parse(packet).opcode == Opcode.WRITE:
+            return replace(Response.parse(answer), status=Status.OUT_OF_RANGE).pack()
+        return answer
+
+    transport.device.process = refuse
+    with pytest.raises(DeviceError, match=r"^test refused WRITE of index 0, .*: OUT_OF_RANGE$"):
+        device.load(layer_of(random, 30, 50))
+    assert (device.info.free_words, device.info.layers_used) == (SMALL.memory_words, 0)
+
+
+def test_an_interrupted_wait_mixes_nothing_up(random):
+    class Interrupted(ReferenceTransport):
+        countdown = 1000
+
+        def receive(self, timeout_s: float) -> bytes | None:
+            self.countdown -= 1
+            if self.countdown == 0:
+                raise KeyboardInterrupt
+            packet = super().receive(timeout_s)
+            if self.countdown == -4:
+                raise KeyboardInterrupt  # the packet is lost with it
+            return packet
+
+    transport = Interrupted(SMALL)
+    device = Device(transport, url="test")
+    layer = layer_of(random, 60, 100)
+    handle = device.load(layer)
+    for countdown in range(1, 19):
+        codes = [codes_of(random, 3, 100) for _ in range(2)]
+        jobs = [device.submit(handle, each) for each in codes]
+        transport.countdown = countdown
+        interrupts = 0
+        while True:
+            try:
+                results = [job.result() for job in jobs]
+                break
+            except KeyboardInterrupt:
+                interrupts += 1
+        assert interrupts == 2
+        for found, each in zip(results, codes, strict=True):
+            assert np.array_equal(found, numerics.matmul(layer.trits, each))
+
+
+def test_an_interrupted_load_gives_the_memory_back(random):
+    transport = ReferenceTransport(SMALL)
+    device = Device(transport, url="test")
+    receive = transport.receive
+    layer = layer_of(random, 60, 100)
+
+    def interrupt(timeout_s: float) -> bytes | None:
+        transport.receive = receive
+        raise KeyboardInterrupt
+
+    transport.receive = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        device.load(layer)
+    assert device.info.free_words == SMALL.memory_words
+    codes = codes_of(random, 2, 100)
+    found = device.matmul(device.load(layer), codes)
+    assert np.array_equal(found, numerics.matmul(layer.trits, codes))
+
+
+def bad_link_campaign(faulty: FaultyTransport, config: AcceleratorConfig) -> list[str]:
+    """10,000 commands and more; every sum is checked. Returns the errors that ended a session."""
+    random = np.random.default_rng(3)
+    commands = 0
+    errors: list[str] = []
+    while commands < 10_000:
+        device = Device(faulty, url="test")
+        assert device.info.config == config
+        try:
+            while commands < 10_000:
+                layer = layer_of(
+                    random,
+                    int(random.integers(1, 1 + config.max_out_features)),
+                    int(random.integers(1, 1 + config.max_in_features)),
+                )
+                handle = device.load(layer)
+                inputs = [codes_of(random, 1 + i, layer.in_features) for i in range(4)]
+                jobs = [device.submit(handle, codes) for codes in inputs]
+                commands += sum(len(job._commands) for job in jobs)
+                for job, codes in zip(jobs, inputs, strict=True):
+                    assert np.array_equal(job.result(), numerics.matmul(layer.trits, codes))
+                device.unload(handle)
+        except DeviceError as error:
+            errors.append(str(error))
+    assert all("connect again" in error for error in errors)
+    assert min(faulty.faults.values()) > 50
+    assert len(faulty.faults) == 8
+    return errors
+
+
+@pytest.mark.parametrize(("name", "rate"), [("tiny", 0.01), ("small", 0.01), ("odd", 0.05)])
+def test_ten_thousand_commands_on_a_bad_link(name, rate):
+    """Lost, repeated, reordered and corrupt packets both ways: exact, or a clear error."""
+    rates = {"lose": rate, "duplicate": rate, "reorder": rate, "corrupt": rate}
+    config = CONFIGS[name]
+    faulty = FaultyTransport(ReferenceTransport(config), **rates, seed=3)
+    assert len(bad_link_campaign(faulty, config)) <= 1
+
+
+@pytest.mark.sim
+def test_ten_thousand_commands_on_a_bad_link_to_the_hardware():
+    rates = {"lose": 0.01, "duplicate": 0.01, "reorder": 0.01, "corrupt": 0.01}
+    inner, config = open_transport(DeviceUrl.parse("sim"), SMALL)
+    faulty = FaultyTransport(inner, **rates, seed=4)
+    try:
+        assert len(bad_link_campaign(faulty, config)) <= 1
+    finally:
+        faulty.close()
+
+
+@pytest.mark.sim
+def test_the_hardware(random):
+    with connect("sim", config=SMALL) as device:
+        layer = layer_of(random, 61, 101)
+        handle = device.load(layer)
+        codes = codes_of(random, 5, 101)
+        codes[0] = -128
+        job = device.submit(handle, codes)
+        assert np.array_equal(job.result(), numerics.matmul(layer.trits, codes))
+        shapes = [(60, 100), (1, 100), (60, 1), (1, 1)]
+        once = [SMALL.run_cycles(LayerShape.of(SMALL, *shape)) for shape in shapes]
+        assert job.stats.cycles == 3 * sum(once)
+        assert device.selftest().ok
+
+
+@pytest.mark.parametrize(
+    "board", sorted(entry.name for entry in entry_points(group="tritloom.boards"))
+)
+def test_boards(board, random):
+    with connect(f"golden?board={board}") as device:
+        layer = layer_of(random, 100, 130)
+        codes = codes_of(random, 3, 130)
+        found = device.matmul(device.load(layer), codes)
+        assert np.array_equal(found, numerics.matmul(layer.trits, codes))
+    if board == "ulx3s-85f":
+        assert connect("golden").info.config == device.info.config

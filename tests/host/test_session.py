@@ -1,0 +1,564 @@
+"""The link session: order, credit, repetition and errors, against the reference device."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from types import FrameType
+
+import pytest
+
+from tests.support.faults import FaultyTransport
+from tritloom.host.session import (
+    LINK_CYCLES_PER_BYTE,
+    MAX_RETRIES,
+    SMALLEST_PAYLOAD,
+    Command,
+    Session,
+)
+from tritloom.rtl.spec.commands import (
+    OVERHEAD_BYTES,
+    PROTOCOL_VERSION,
+    Opcode,
+    Request,
+    Response,
+    Status,
+    identity,
+)
+from tritloom.rtl.spec.config import TINY, AcceleratorConfig
+from tritloom.rtl.spec.errors import DeviceError, DeviceTimeout, ProtocolError
+from tritloom.sim.device.reference import ReferenceTransport
+
+WIDE = replace(TINY, slots=8)
+ABOUT = identity(WIDE)
+
+
+class Recorder(ReferenceTransport):
+    """The reference device; what was said is kept, and hooks may change it."""
+
+    timeout_s = 0.25
+
+    def __init__(self, config: AcceleratorConfig = WIDE) -> None:
+        super().__init__(config)
+        self.requests: list[Request] = []
+        self.timeouts: list[float] = []
+        self.silences = 0
+        self.lose: Callable[[Request], bool] = lambda request: False
+        self.change: Callable[[bytes], bytes | None] = lambda packet: packet
+
+    def send(self, packet: bytes) -> None:
+        request = Request.parse(packet)
+        assert request is not None
+        self.requests.append(request)
+        if not self.lose(request):
+            super().send(packet)
+
+    def receive(self, timeout_s: float) -> bytes | None:
+        self.timeouts.append(timeout_s)
+        while (packet := super().receive(timeout_s)) is not None:
+            if (changed := self.change(packet)) is not None:
+                return changed
+        self.silences += 1
+        return None
+
+
+def start(transport: object, config: AcceleratorConfig = WIDE) -> Session:
+    session = Session(transport, "test")
+    assert session.open() == PROTOCOL_VERSION
+    session.configure(config)
+    return session
+
+
+def reads(count: int, offset: int = 0) -> list[Command]:
+    """Commands whose answers are all different."""
+    return [
+        Command(
+            opcode=Opcode.IDENTIFY, address=(offset + i) % (len(ABOUT) - 7), count=8, answer_bytes=8
+        )
+        for i in range(count)
+    ]
+
+
+def exact(session: Session, commands: list[Command]) -> bool:
+    return all(
+        session.require(command).payload == ABOUT[command.address : command.address + 8]
+        for command in commands
+    )
+
+
+def exact_after(session: Session, commands: list[Command]) -> bool:
+    session.enqueue(*commands)
+    return exact(session, commands)
+
+
+def test_every_device_takes_what_is_sent_before_its_configuration_is_known():
+    assert TINY.max_payload >= SMALLEST_PAYLOAD
+    transport = Recorder()
+    session = Session(transport, "test")
+    session.open()
+    session.enqueue(*reads(2))
+    assert len(transport.requests) == 2, "RESET, then one command"
+
+
+def test_commands_are_numbered_from_one_and_fill_the_window():
+    transport = Recorder()
+    session = start(transport)
+    commands = reads(20)
+    session.enqueue(*commands)
+    assert [request.seq for request in transport.requests] == list(range(1 + WIDE.window))
+    assert exact(session, commands)
+    assert [request.seq for request in transport.requests] == list(range(21))
+    assert {request.session for request in transport.requests} == {session.number}
+    assert (session.retransmissions, session.discarded, transport.silences) == (0, 0, 0)
+
+
+def test_answers_can_be_awaited_in_any_order():
+    session = start(Recorder())
+    commands = reads(20)
+    session.enqueue(*commands)
+    assert exact(session, commands[::-1])
+
+
+def test_sessions_differ():
+    assert len({Session(Recorder(), "test").number for _ in range(50)}) == 50
+
+
+@pytest.mark.parametrize("slots", [2, 4, 8, 64])
+def test_the_credit_is_never_exceeded(slots):
+    """With answers that come late: what is unanswered is what the receive buffer must hold."""
+    config = replace(TINY, slots=slots)
+    most = 0
+
+    class Late(ReferenceTransport):
+        def __init__(self) -> None:
+            super().__init__(config)
+            self.buffered: list[bytes] = []
+
+        def send(self, packet: bytes) -> None:
+            nonlocal most
+            assert len(packet) <= config.packet_bytes
+            self.buffered.append(packet)
+            most = max(most, len(self.buffered))
+
+        def receive(self, timeout_s: float) -> bytes | None:
+            if not self.buffered:
+                return None
+            super().send(self.buffered.pop(0))
+            return super().receive(timeout_s)
+
+    transport = Late()
+    session = start(transport, config)
+    about = identity(config)
+    commands = [
+        Command(opcode=Opcode.IDENTIFY, address=i % 50, count=1, answer_bytes=1) for i in range(300)
+    ]
+    session.enqueue(*commands)
+    assert all(session.require(c).payload == about[c.address : c.address + 1] for c in commands)
+    assert most == config.window
+    assert session.retransmissions == 0
+
+
+def test_a_lost_command_is_repeated_with_those_behind_it_and_without_waiting():
+    transport = Recorder(replace(TINY, slots=4))
+    session = start(transport, transport.device.config)
+    lost = [2]
+    transport.lose = lambda request: request.seq in lost and not lost.remove(request.seq)
+    commands = reads(6)
+    session.enqueue(*commands)
+    assert [session.require(command).status for command in commands] == [Status.OK] * 6
+    seqs = [request.seq for request in transport.requests]
+    assert seqs == [0, 1, 2, 3, 4, 2, 3, 4, 5, 6]
+    assert (session.retransmissions, transport.silences) == (3, 0)
+
+
+def test_the_last_command_lost_is_repeated_after_silence():
+    transport = Recorder()
+    session = start(transport)
+    lost = [3]
+    transport.lose = lambda request: request.seq in lost and not lost.remove(request.seq)
+    commands = reads(3)
+    session.enqueue(*commands)
+    assert exact(session, commands)
+    assert (session.retransmissions, transport.silences) == (1, 1)
+
+
+def test_a_lost_answer_is_replayed_and_the_command_not_executed_again():
+    transport = Recorder()
+    executed: list[int] = []
+    execute = transport.device._execute
+    transport.device._execute = lambda request: executed.append(request.seq) or execute(request)
+    session = start(transport)
+    lost = [2, 5]
+
+    def lose_answer(packet: bytes) -> bytes | None:
+        seq = Response.parse(packet).seq
+        return None if seq in lost and not lost.remove(seq) else packet
+
+    transport.change = lose_answer
+    commands = reads(6)
+    session.enqueue(*commands)
+    assert exact(session, commands)
+    assert executed == [1, 2, 3, 4, 5, 6]
+    assert (session.retransmissions, transport.silences) == (2, 0)
+
+
+def test_nothing_is_sent_that_would_end_the_replay_of_an_unanswered_command():
+    transport = Recorder(replace(TINY, slots=4))
+    session = start(transport, transport.device.config)
+    lost = [2] * 5
+
+    def lose_answer(packet: bytes) -> bytes | None:
+        seq = Response.parse(packet).seq
+        return None if seq in lost and not lost.remove(seq) else packet
+
+    transport.change = lose_answer
+    commands = reads(9)
+    session.enqueue(*commands)
+    assert [session.require(command).status for command in commands] == [Status.OK] * 9
+    assert commands[1].sends == 6
+
+
+def test_a_repeated_answer_is_discarded():
+    transport = Recorder()
+    session = start(transport)
+    copies: list[bytes] = []
+
+    def lose_and_repeat(packet: bytes) -> bytes | None:
+        answer = Response.parse(packet)
+        if answer.seq == 1 and not copies:
+            copies.append(packet)
+            return None
+        if answer.seq == 2 and len(copies) == 1:
+            copies.append(packet)
+            transport._answers.appendleft(packet)
+        return packet
+
+    transport.change = lose_and_repeat
+    commands = reads(3)
+    session.enqueue(*commands)
+    assert exact(session, commands)
+    assert [command.bytes_rx for command in commands] == [28] * 3
+    assert session.discarded == 1
+
+
+@pytest.mark.parametrize("slots", [2, 8, 64])
+def test_sequence_numbers_wrap(slots):
+    config = replace(TINY, slots=slots)
+    inner = ReferenceTransport(config)
+    transport = FaultyTransport(
+        inner, lose=0.05, duplicate=0.05, reorder=0.05, corrupt=0.05, seed=slots
+    )
+    session = start(transport, config)
+    session._flight[-1].seq = 0xFFC0
+    inner.device._expected = 0xFFC1
+    commands = reads(300)
+    about = identity(config)
+    session.enqueue(*commands)
+    for command in commands:
+        assert session.require(command).payload == about[command.address : command.address + 8]
+    assert commands[-1].seq == (0xFFC0 + 300) & 0xFFFF
+
+
+def test_a_device_that_stops_answering():
+    transport = Recorder()
+    session = start(transport)
+    transport.lose = lambda request: True
+    commands = reads(2)
+    session.enqueue(*commands)
+    with pytest.raises(DeviceTimeout) as caught:
+        session.wait(commands[0])
+    assert str(caught.value) == (
+        "test does not answer IDENTIFY, tried 9 times; "
+        "check its power, bitstream, cable and baud, then connect again"
+    )
+    assert commands[0].sends == 1 + MAX_RETRIES
+    for call in (lambda: session.wait(commands[1]), lambda: session.enqueue(*reads(1))):
+        with pytest.raises(DeviceError, match=r"test: the session ended with an error; connect"):
+            call()
+    with pytest.raises(DeviceError, match="connect again"):
+        session.check()
+    transport.lose = lambda request: False
+    again = start(transport)
+    commands = reads(9)
+    again.enqueue(*commands)
+    assert exact(again, commands)
+
+
+def test_no_device_at_all():
+    transport = Recorder()
+    transport.lose = lambda request: True
+    with pytest.raises(DeviceTimeout, match="test does not answer RESET, tried 9 times"):
+        Session(transport, "test").open()
+    assert len({(r.session, r.seq, r.opcode) for r in transport.requests}) == 1
+
+
+def test_progress_allows_as_many_retries_again():
+    transport = Recorder(TINY)
+    session = start(transport, TINY)
+    seen: dict[int, int] = {}
+
+    def lose(request: Request) -> bool:
+        seen[request.seq] = seen.get(request.seq, 0) + 1
+        return seen[request.seq] <= MAX_RETRIES
+
+    transport.lose = lose
+    for command in reads(5):
+        assert session.call(command).status == Status.OK
+
+
+def test_what_a_former_session_left_in_the_link_is_ignored():
+    transport = Recorder()
+    former = start(transport)
+    former.enqueue(*reads(WIDE.window))
+    transport._answers.appendleft(transport.device.process(transport.requests[0].pack()))
+    stale = list(transport._answers)
+    assert len(stale) == 1 + WIDE.window
+    session = start(transport)
+    assert session.discarded == 1 + WIDE.window
+    transport._answers.extend(stale)
+    for request in transport.requests[1 : 1 + WIDE.window]:  # late commands, too
+        transport._answers.append(transport.device.process(request.pack()))
+    commands = reads(20, offset=5)
+    session.enqueue(*commands)
+    assert exact(session, commands)
+
+
+def test_a_device_that_was_reset():
+    transport = Recorder()
+    session = start(transport)
+    transport.device.process(Request(Opcode.RESET, session=session.number ^ 1).pack())
+    command = reads(1)[0]
+    session.enqueue(command)
+    with pytest.raises(DeviceError) as caught:
+        session.wait(command)
+    assert str(caught.value) == "test was reset; connect again"
+    assert (transport.silences, command.sends) == (0, 1 + MAX_RETRIES)
+
+
+def test_no_session_long_ago_says_nothing_about_a_silence():
+    transport = Recorder()
+    session = start(transport)
+    late = Request(Opcode.COUNTERS, seq=1, session=session.number ^ 1).pack()
+    transport._answers.append(transport.device.process(late))
+    assert exact_after(session, reads(3))
+    transport.lose = lambda request: True
+    with pytest.raises(DeviceTimeout):
+        session.call(reads(1)[0])
+
+
+def test_corrupt_answers_are_ignored():
+    transport = Recorder()
+    session = start(transport)
+    damaged = [False]
+
+    def damage(packet: bytes) -> bytes:
+        damaged[0] = not damaged[0]
+        return packet[:20] + bytes([packet[20] ^ 1]) + packet[21:] if damaged[0] else packet
+
+    transport.change = damage
+    commands = reads(20)
+    session.enqueue(*commands)
+    assert exact(session, commands)
+    assert session.discarded >= 10
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"opcode": Opcode.READ}, "answered IDENTIFY with opcode 5 and 8 bytes, not 8"),
+        ({"payload": b"1234567"}, "answered IDENTIFY with opcode 2 and 7 bytes, not 8"),
+        ({"status": Status.BAD_STATE}, "answered IDENTIFY with opcode 2 and 8 bytes, not 0"),
+    ],
+)
+def test_an_answer_that_the_protocol_does_not_allow(change, message):
+    transport = Recorder()
+    session = start(transport)
+    transport.change = lambda packet: replace(Response.parse(packet), **change).pack()
+    with pytest.raises(ProtocolError, match=message):
+        session.call(reads(1)[0])
+    with pytest.raises(DeviceError, match="connect again"):
+        session.check()
+
+
+def test_a_refused_command_leaves_the_session_and_the_others_whole():
+    session = start(Recorder())
+    good = reads(4)
+    bad = Command(opcode=Opcode.RUN, index=3, count=1)
+    session.enqueue(*good[:2], bad, *good[2:])
+    with pytest.raises(DeviceError) as caught:
+        session.require(bad)
+    assert str(caught.value) == "test refused RUN of index 3, count 1, address 0: BAD_STATE"
+    assert exact(session, good)
+
+
+def test_an_unknown_status_is_an_error():
+    transport = Recorder()
+    session = start(transport)
+    transport.change = lambda p: replace(Response.parse(p), status=99, payload=b"").pack()
+    with pytest.raises(DeviceError, match="unknown status 99"):
+        session.call(reads(1)[0])
+
+
+def test_a_link_that_babbles_is_a_timeout():
+    transport = Recorder()
+    session = start(transport)
+    noise = [0]
+
+    def receive(timeout_s: float) -> bytes:
+        noise[0] += 1
+        return b"noise"
+
+    transport.receive = receive
+    with pytest.raises(DeviceTimeout):
+        session.call(reads(1)[0])
+    assert noise[0] < 2000
+    with pytest.raises(DeviceTimeout):
+        Session(transport, "test").open()
+    assert noise[0] < 4000
+
+
+def test_a_device_that_only_refuses_order_is_a_timeout():
+    transport = Recorder()
+    session = start(transport)
+    transport.device._expected = 0x8000
+    with pytest.raises(DeviceTimeout):
+        session.call(reads(1)[0])
+    assert transport.silences == 0
+
+
+@pytest.mark.parametrize("method", ["send", "receive"])
+def test_a_broken_link_is_a_clear_error(method):
+    transport = Recorder()
+    session = start(transport)
+
+    def pulled(argument: object) -> None:
+        raise OSError("device not configured")
+
+    setattr(transport, method, pulled)
+    with pytest.raises(DeviceError) as caught:
+        session.call(reads(1)[0])
+    assert str(caught.value) == (
+        "test: the link failed (device not configured); check it and connect again"
+    )
+    with pytest.raises(DeviceError, match="connect again"):
+        session.check()
+
+
+def test_close():
+    transport = Recorder()
+    session = start(transport)
+    done, late = reads(2)
+    session.call(done)
+    session.enqueue(late)
+    session.close()
+    session.close()
+    assert session.require(done).payload == ABOUT[:8]
+    with pytest.raises(DeviceError, match=r"^test is closed; connect again$"):
+        session.wait(late)
+
+
+def test_patience_covers_the_work_and_the_bytes_under_way():
+    transport = Recorder()
+    session = start(transport)
+    assert transport.timeouts == [0.25]
+    commands = [replace(command, cycles=50_000_000) for command in reads(2)]
+    session.enqueue(*commands)
+    session.wait(commands[0])
+    link = LINK_CYCLES_PER_BYTE * (8 + 2 * OVERHEAD_BYTES)
+    assert transport.timeouts[-1] == pytest.approx(0.25 + 2 * 2 * (50e6 + link) / WIDE.clock_hz)
+
+
+def test_patience_knows_a_slow_link():
+    config = replace(TINY, link="uart", baud=115200)
+    transport = Recorder(config)
+    session = start(transport, config)
+    session.call(reads(1)[0])
+    cycles = 12 * config.uart_divisor * (8 + 2 * OVERHEAD_BYTES)
+    assert transport.timeouts[-1] == pytest.approx(0.25 + 2 * cycles / config.clock_hz)
+    assert transport.timeouts[-1] - 0.25 > 10 * (8 + 2 * OVERHEAD_BYTES) / 115200
+
+
+def test_bytes_are_counted_with_repetitions():
+    transport = Recorder()
+    session = start(transport)
+    lost = [1]
+    transport.lose = lambda request: request.seq in lost and not lost.remove(request.seq)
+    command = reads(1)[0]
+    session.call(command)
+    assert (command.sends, command.bytes_tx, command.bytes_rx) == (2, 40, 28)
+
+
+def test_an_interrupt_at_any_line_loses_nothing():
+    """Raises KeyboardInterrupt at the n-th line that the session executes, for every n."""
+
+    class Tracer:
+        def __init__(self, line: int) -> None:
+            self.left = line
+
+        def __call__(self, frame: FrameType, event: str, argument: object) -> object:
+            if not frame.f_code.co_filename.endswith("session.py"):
+                return None
+            if event == "line":
+                self.left -= 1
+                if self.left == 0:
+                    raise KeyboardInterrupt
+            return self
+
+    line = 0
+    interrupted = True
+    before = sys.gettrace()
+    while interrupted:
+        line += 1
+        transport = Recorder(replace(TINY, slots=4))
+        session = start(transport, transport.device.config)
+        lost = [2]
+        transport.lose = lambda request, lost=lost: (
+            request.seq in lost and not lost.remove(request.seq)
+        )
+        commands, more = reads(5), reads(5, offset=30)
+        about = identity(transport.device.config)
+        session.enqueue(*commands)
+        interrupted = False
+        try:
+            sys.settrace(Tracer(line))
+            session.wait(commands[-1])
+        except KeyboardInterrupt:
+            interrupted = True
+        finally:
+            sys.settrace(before)
+        session.enqueue(*more)
+        for command in [*more, *commands]:
+            expected = about[command.address : command.address + 8]
+            assert session.require(command).payload == expected, line
+        assert [command.seq for command in commands + more] == list(range(1, 11)), line
+    assert line > 200
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.1])
+@pytest.mark.parametrize("slots", [2, 4, 16])
+def test_ten_thousand_commands_on_a_bad_link(slots, rate):
+    """Each with its own answer; at one in ten, a session may give up, but never hang or lie."""
+    config = replace(TINY, slots=slots)
+    about = identity(config)
+    count = 10_000 if rate < 0.1 else 2_000
+    faulty = FaultyTransport(
+        ReferenceTransport(config),
+        lose=rate,
+        duplicate=rate,
+        reorder=rate,
+        corrupt=rate,
+        seed=slots,
+    )
+    answered = 0
+    while answered < count:
+        try:
+            session = start(faulty, config)
+            commands = reads(count - answered)
+            session.enqueue(*commands)
+            for command in commands:
+                expected = about[command.address : command.address + 8]
+                assert session.require(command).payload == expected
+                answered += 1
+        except DeviceError:
+            assert rate >= 0.1, "a link with one packet in a hundred lost must not be given up"
+    assert min(faulty.faults.values()) > count * rate / 4
+    assert len(faulty.faults) == 8

@@ -1,0 +1,404 @@
+"""The command processor alone: its neighbours are played by the test, and stall as they like."""
+
+import random
+import zlib
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tests.support.bench import Inputs, Traffic, comparable, plain, simulate
+from tritloom.rtl.control.processor import CommandProcessor
+from tritloom.rtl.spec.commands import (
+    COUNTERS,
+    CRC_BYTES,
+    HEADER_BYTES,
+    LAYER,
+    OVERHEAD_BYTES,
+    PROTOCOL_VERSION,
+    Opcode,
+    Request,
+    Response,
+    Status,
+    identity,
+    seal,
+)
+from tritloom.rtl.spec.config import TINY, AcceleratorConfig
+from tritloom.rtl.spec.packing import pack_activations, pack_weights, unpack_weights
+
+WIDE = AcceleratorConfig(
+    lanes=10,
+    rows=3,
+    tokens=2,
+    fill=2,
+    memory_words=40,
+    max_in_features=35,
+    max_out_features=19,
+    max_layers=3,
+    packet_bytes=256,
+    slots=4,
+)
+
+
+class Port:
+    """A stream's members, each the same object whenever it is asked for."""
+
+    def __init__(self, stream) -> None:
+        self.valid, self.ready, self.payload = stream.valid, stream.ready, stream.payload
+
+
+class World:
+    """What surrounds a processor, cycle by cycle; ``stall``: how likely each of it is not ready."""
+
+    def __init__(self, config: AcceleratorConfig, stall: float, seed: int) -> None:
+        self.config = config
+        self.dut = CommandProcessor(config)
+        names = ("i", "i_word", "i_result", "o_send", "o_write", "o_read", "o_load")
+        names += ("o_run", "o_word", "o_fetch")
+        self._ports = {name: Port(getattr(self.dut, name)) for name in names}
+        self._done = self.dut.done
+        self.answers: list[bytes] = []
+        self.counters = [0] * len(COUNTERS)
+        self.runs: list[int] = []  # cycles in which ``running`` was set, for each RUN
+        self._rng = random.Random(seed)
+        self._stall = stall
+        self._kept = bytearray(config.slots * config.packet_bytes)
+        self._memory = [0] * config.memory_words
+        self._activations = np.zeros(
+            (config.tokens, config.activation_words, config.fill), np.uint8
+        )
+        self._words: list[int] = []  # asked for and not yet taken
+        self._run: list[int] = []  # words that the core took
+        self._shape: dict[str, int] = {}
+        self._done_in = 0
+        self._sums = np.zeros((config.tokens, 0, config.rows), np.int64)
+        self._result: list[int] | None = None
+
+    def simulate(self, packets: list[bytes], answers: int) -> None:
+        """Feed sound packets as the receiver does, until there are so many answers."""
+        data = b"".join(packet[:-CRC_BYTES] for packet in packets)
+
+        async def bench(ctx):
+            self._inputs = Inputs(ctx)
+            for index, value in enumerate(self.counters):
+                ctx.set(self.dut.counters[index], value)
+            position, limit = 0, 300 * len(data) + 20_000
+            while position < len(data) or len(self.answers) < answers:
+                position += await self._cycle(ctx, data[position : position + 1])
+                limit -= 1
+                if limit == 0:
+                    raise TimeoutError(f"{len(self.answers)} of {answers} answers")
+            for _ in range(40):  # and no more
+                await self._cycle(ctx, b"")
+            assert len(self.answers) == answers
+
+        simulate(self.dut, bench, deadline_cycles=0)
+
+    def _goes(self) -> bool:
+        return self._rng.random() >= self._stall
+
+    async def _cycle(self, ctx, byte: bytes) -> bool:
+        dut, config, inputs = self.dut, self.config, self._inputs
+        offered = bool(byte) and self._goes()
+        ready = {
+            "o_send": self._goes(),
+            "o_write": self._goes(),
+            "o_read": not self._words and self._goes(),
+            "o_load": self._goes(),
+            "o_run": self._goes(),
+            "o_word": self._goes(),
+            "o_fetch": self._result is None and self._goes(),
+        }
+        word = self._words[0] if self._words and self._goes() else None
+        inputs.set(self._ports["i"].valid, offered)
+        if offered:
+            inputs.set(self._ports["i"].payload, byte[0])
+        for name, value in ready.items():
+            inputs.set(self._ports[name].ready, value)
+        inputs.set(self._ports["i_word"].valid, word is not None)
+        if word is not None:
+            inputs.set(self._ports["i_word"].payload, word)
+        inputs.set(self._done, self._done_in == 1)
+        inputs.set(self._ports["i_result"].valid, self._result is not None)
+        if self._result is not None:
+            inputs.set(self._ports["i_result"].payload, self._result)
+        moved = {
+            name: plain(ctx.get(self._ports[name].payload))
+            for name, value in ready.items()
+            if value and ctx.get(self._ports[name].valid)
+        }
+        (
+            _,
+            _,
+            taken,
+            write,
+            address,
+            data,
+            word_ready,
+            result_ready,
+            running,
+        ) = await ctx.tick().sample(
+            dut.i.ready,
+            dut.write,
+            dut.address,
+            dut.byte,
+            dut.i_word.ready,
+            dut.i_result.ready,
+            dut.running,
+        )
+        if running and self.runs:
+            self.runs[-1] += 1
+        if self._done_in == 1:
+            self._finish()
+        self._done_in = max(0, self._done_in - 1)
+        if write:
+            self._kept[address] = data
+        if word is not None and word_ready:
+            self._words.pop(0)
+            if running:
+                self._run.append(moved["o_word"])
+                if not self._words:
+                    self._done_in = self._rng.randrange(1, 6)
+        if self._result is not None and result_ready:
+            self._result = None
+        if "o_write" in moved:
+            self._memory[moved["o_write"]["address"]] = moved["o_write"]["word"]
+        if "o_read" in moved:
+            start, count = moved["o_read"]["address"], moved["o_read"]["count"]
+            self._words = self._memory[start : start + count]
+            assert len(self._words) == count > 0
+        if "o_load" in moved:
+            load = moved["o_load"]
+            raw = load["word"].to_bytes(config.fill, "little")
+            self._activations[load["token"], load["address"]] = list(raw)
+        if "o_run" in moved:
+            self._shape, self._run = moved["o_run"], []
+            self.runs.append(0)
+        if "o_fetch" in moved:
+            self._result = self._sums[:, moved["o_fetch"]].flatten().tolist()
+        if "o_send" in moved:
+            start = moved["o_send"] * config.packet_bytes
+            size = int.from_bytes(self._kept[start : start + 2], "little") - CRC_BYTES
+            self.answers.append(seal(bytes(self._kept[start : start + size])))
+        return bool(offered and taken)
+
+    def _finish(self) -> None:
+        """What the core would have computed."""
+        config = self.config
+        tiles, groups = self._shape["last_tile"] + 1, self._shape["last_group"] + 1
+        assert len(self._run) == tiles * groups
+        image = b"".join(word.to_bytes(config.word_bytes, "little") for word in self._run)
+        rows, columns = groups * config.rows, tiles * config.lanes
+        trits = unpack_weights(config, image, rows, columns).astype(np.int64)
+        codes = self._activations.reshape(config.tokens, -1).view(np.int8)[:, :columns]
+        self._sums = (codes @ trits.T).reshape(config.tokens, groups, config.rows)
+
+
+@pytest.mark.parametrize("stall", [0.0, 0.3, 0.7])
+@pytest.mark.parametrize("config", [TINY, WIDE], ids=["tiny", "wide"])
+def test_random_traffic(config, stall):
+    """Each answer as the reference device gives it, whatever stalls; RUN's value is its cycles."""
+    traffic = Traffic(config, round(10 * stall))
+    traffic.reset(5)
+    traffic.random(30)
+    pairs = [pair for pair in traffic.packets if pair[1] is not None]
+    world = World(config, stall, 25)
+    world.simulate([packet for packet, _ in pairs], len(pairs))
+    for (packet, expected), found in zip(pairs, world.answers, strict=True):
+        seen, right = told(config, found), told(config, expected)
+        assert seen == right, Request.parse(packet)
+
+
+def told(config: AcceleratorConfig, answer: bytes) -> Response:
+    """An answer without what only the reference device's own core and counters say."""
+    response = comparable(config, answer)
+    if response.status == Status.OK and response.opcode == Opcode.COUNTERS:
+        return replace(response, payload=b"")
+    if response.status == Status.OK and response.opcode == Opcode.RUN:
+        return replace(response, value=0)
+    return response
+
+
+class Driver:
+    """Builds a list of packets in order, and tells what the answers are after it ran."""
+
+    def __init__(self, config: AcceleratorConfig, session: int = 77) -> None:
+        self.config, self.session = config, session
+        self.packets = [Request(Opcode.RESET, 4, session).pack()]
+        self.seq = 0
+
+    def add(self, opcode: int, **fields) -> int:
+        """The next command in order; gives the number of its answer."""
+        self.seq += 1
+        return self.send(Request(opcode, self.seq, self.session, **fields))
+
+    def send(self, request: Request) -> int:
+        self.packets.append(request.pack())
+        return len(self.packets) - 1
+
+    def run(self, stall: float = 0.0, world: World | None = None) -> list[Response]:
+        world = world or World(self.config, stall, 26)
+        world.simulate(self.packets, len(self.packets))
+        return [Response.parse(answer) for answer in world.answers]
+
+
+def test_order():
+    """A gap, a repetition, another session: the text of the module, rule by rule."""
+    config = WIDE
+    driver = Driver(config)
+    first = driver.add(Opcode.IDENTIFY, count=4)
+    gap = driver.send(Request(Opcode.IDENTIFY, 9, 77, count=4))
+    other = driver.send(Request(Opcode.IDENTIFY, 2, 78, count=4))
+    seconds = [driver.add(Opcode.IDENTIFY, address=k, count=5) for k in range(config.window)]
+    again = [
+        driver.send(Request(Opcode.IDENTIFY, 2 + k, 77, count=1)) for k in range(config.window)
+    ]
+    old = driver.send(Request(Opcode.IDENTIFY, 1, 77, count=4))
+    same = driver.send(Request(Opcode.RESET, 1, 77))
+    after = driver.add(Opcode.IDENTIFY, count=4)
+    new = driver.send(Request(Opcode.RESET, 8, 79))
+    stale = driver.send(Request(Opcode.IDENTIFY, driver.seq + 1, 77, count=4))
+    replay = driver.send(Request(Opcode.IDENTIFY, driver.seq, 79, count=4))
+    begin = driver.send(Request(Opcode.IDENTIFY, 1, 79, count=4))
+    answers = driver.run()
+    status = {number: (answer.status, answer.expected) for number, answer in enumerate(answers)}
+    window = config.window
+    assert answers[0].value == PROTOCOL_VERSION and status[0] == (Status.OK, 1)
+    assert status[first] == (Status.OK, 2) and answers[first].payload == b"TRIT"
+    assert status[gap] == (Status.NAK, 2)
+    assert status[other] == (Status.NO_SESSION, 2)
+    for number, repeated in zip(seconds, again, strict=True):
+        assert answers[number].status == Status.OK
+        assert answers[repeated] == answers[number], "the first answer, not executed again"
+    assert status[old] == (Status.NAK, 2 + window)
+    assert status[same] == (Status.OK, 2 + window)
+    assert status[after] == (Status.OK, 3 + window), "RESET of the session itself changes nothing"
+    assert status[new] == (Status.OK, 1)
+    assert status[stale] == (Status.NO_SESSION, 1)
+    assert status[replay] == (Status.NAK, 1), "nothing of the last session is replayed"
+    assert status[begin] == (Status.OK, 2)
+
+
+def test_all_bits_of_seq_count():
+    driver = Driver(TINY)
+    ahead = [driver.send(Request(Opcode.COUNTERS, seq, 77)) for seq in (0, 2, 3, 32769, 65535)]
+    answers = driver.run()
+    assert {answers[number].status for number in ahead} == {Status.NAK}
+    assert {answers[number].expected for number in ahead} == {1}
+
+
+def test_identity_in_pieces():
+    config = TINY
+    whole = identity(config)
+    driver = Driver(config)
+    size = config.max_payload
+    parts = [
+        driver.add(Opcode.IDENTIFY, address=at, count=min(size, len(whole) - at))
+        for at in range(0, len(whole), size)
+    ]
+    end = driver.add(Opcode.IDENTIFY, address=len(whole) - 1, count=1)
+    beyond = driver.add(Opcode.IDENTIFY, address=len(whole) - 1, count=2)
+    far = [driver.add(Opcode.IDENTIFY, address=1 << bit, count=1) for bit in range(9, 32)]
+    answers = driver.run()
+    assert b"".join(answers[number].payload for number in parts) == whole
+    assert answers[end].payload == whole[-1:]
+    assert answers[beyond].status == Status.OUT_OF_RANGE
+    assert {answers[number].status for number in far} == {Status.OUT_OF_RANGE}
+
+
+def test_counters_are_told_as_they_are():
+    driver = Driver(TINY)
+    number = driver.add(Opcode.COUNTERS)
+    world = World(TINY, 0.0, 27)
+    world.counters = [0x0102030405060708 * (k + 1) for k in range(len(COUNTERS))]
+    answers = driver.run(world=world)
+    expected = b"".join(value.to_bytes(8, "little") for value in world.counters)
+    assert answers[number].payload == expected
+
+
+@pytest.mark.parametrize("stall", [0.0, 0.5])
+def test_run_counts_its_cycles(stall):
+    config = TINY
+    rng = np.random.default_rng(28)
+    trits = rng.integers(-1, 2, (6, 15)).astype(np.int8)
+    image = pack_weights(config, trits)
+    driver = Driver(config)
+    driver.add(Opcode.DEFINE, index=1, payload=LAYER.pack(2, 3, 3))
+    early = driver.add(Opcode.RUN, index=1, count=1)
+    driver.add(Opcode.WRITE, index=1, payload=image)
+    wrong = driver.add(Opcode.COMMIT, index=1, address=1)
+    driver.add(Opcode.COMMIT, index=1, address=zlib.crc32(image))
+    late = driver.add(Opcode.WRITE, index=1, payload=image)
+    codes = rng.integers(-128, 128, 15).astype(np.int8)
+    driver.add(Opcode.LOAD, payload=pack_activations(config, codes))
+    runs = [driver.add(Opcode.RUN, index=1, count=1) for _ in range(3)]
+    results = driver.add(Opcode.RESULTS, count=6)
+    world = World(config, stall, 29)
+    answers = driver.run(world=world)
+    assert answers[early].status == answers[late].status == Status.BAD_STATE
+    assert (answers[wrong].status, answers[wrong].value) == (
+        Status.BAD_CHECKSUM,
+        zlib.crc32(image),
+    )
+    assert [answers[number].value for number in runs] == world.runs
+    expected = trits.astype(np.int64) @ codes
+    found = np.frombuffer(answers[results].payload, "<i2")
+    assert config.acc_bytes == 2 and (found == expected).all()
+
+
+def test_results_that_end_in_the_middle():
+    """Groups that were already written when one is out of range are not sent."""
+    config = WIDE
+    driver = Driver(config)
+    image = bytes(3 * config.word_bytes)
+    driver.add(Opcode.DEFINE, index=2, payload=LAYER.pack(1, 1, 3))
+    none = driver.add(Opcode.RESULTS, count=1)
+    driver.add(Opcode.COMMIT, index=2, address=zlib.crc32(image))
+    driver.add(Opcode.LOAD, index=1, payload=b"\x01" * 10)
+    driver.add(Opcode.RUN, index=2, count=2)
+    counts = range(1, 3 * config.rows + 1)
+    parts = [driver.add(Opcode.RESULTS, index=1, count=count) for count in counts]
+    beyond = driver.add(Opcode.RESULTS, index=1, count=3 * config.rows + 1)
+    later = driver.add(Opcode.RESULTS, index=1, address=1, count=2 * config.rows + 1)
+    driver.send(Request(Opcode.RESET, 0, 82))
+    driver.session, driver.seq = 82, 0
+    gone = driver.add(Opcode.RESULTS, count=1)
+    answers = driver.run()
+    minus_ten = (-10).to_bytes(config.acc_bytes, "little", signed=True)
+    for count, number in zip(counts, parts, strict=True):
+        assert answers[number].payload == minus_ten * count
+    for number in (beyond, later):
+        assert (answers[number].status, answers[number].payload) == (Status.OUT_OF_RANGE, b"")
+    assert {answers[number].status for number in (none, gone)} == {Status.BAD_STATE}
+
+
+def test_reset_takes_any_payload():
+    driver = Driver(TINY)
+    number = driver.send(Request(Opcode.RESET, 3, 80, payload=b"x"))
+    driver.session, driver.seq = 80, 0
+    next_one = driver.add(Opcode.IDENTIFY, count=4)
+    answers = driver.run()
+    assert (answers[number].status, answers[number].value) == (Status.OK, PROTOCOL_VERSION)
+    assert answers[next_one].status == Status.OK
+
+
+def test_reset_forgets_every_layer():
+    config = WIDE
+    driver = Driver(config)
+    for index in range(config.max_layers):
+        driver.add(Opcode.DEFINE, index=index, payload=LAYER.pack(index, 1, 1))
+    kept = [driver.add(Opcode.READ, index=k, count=1) for k in range(config.max_layers)]
+    driver.send(Request(Opcode.RESET, 0, 81))
+    driver.session, driver.seq = 81, 0
+    gone = [driver.add(Opcode.READ, index=k, count=1) for k in range(config.max_layers)]
+    results = driver.add(Opcode.RESULTS, count=1)
+    answers = driver.run()
+    assert {answers[number].status for number in kept} == {Status.OK}
+    assert {answers[number].status for number in (*gone, results)} == {Status.BAD_STATE}
+
+
+def test_answers_have_the_least_length():
+    driver = Driver(TINY)
+    failed = driver.add(Opcode.RESULTS, count=3, payload=b"x")
+    answers = driver.run()
+    assert len(answers[failed].pack()) == OVERHEAD_BYTES == HEADER_BYTES + CRC_BYTES

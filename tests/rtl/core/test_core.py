@@ -1,0 +1,130 @@
+"""The core alone: products from activations and a stream of weight words, and its cycles."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from amaranth.hdl import Module
+from amaranth.lib import wiring
+
+from tests.support.bench import last_numbers, run_core, run_layer, simulate, sink, source
+from tritloom.rtl.core.core import Core
+from tritloom.rtl.engines.contract import engine_members
+from tritloom.rtl.lib.adder_tree import delay
+from tritloom.rtl.spec.config import PARTIAL_SUM_READ_CYCLES, TINY, AcceleratorConfig
+from tritloom.rtl.spec.packing import LayerShape
+from tritloom.rtl.spec.plugins import Engine, engines
+
+WIDE = AcceleratorConfig(
+    lanes=10,
+    rows=3,
+    tokens=2,
+    fill=5,
+    memory_words=64,
+    max_in_features=40,
+    max_out_features=30,
+)
+LEAST = AcceleratorConfig(
+    lanes=5, rows=1, fill=5, memory_words=1, max_in_features=5, max_out_features=1
+)
+TABLES = AcceleratorConfig(
+    lanes=12,
+    rows=2,
+    tokens=2,
+    fill=2,
+    engine="table",
+    encoding="sym6x10",
+    memory_words=64,
+    max_in_features=36,
+    max_out_features=16,
+)
+PAIRS = replace(WIDE, lanes=12, fill=6, encoding="diff2", max_in_features=36)
+# Its sums come before the partial sums that they are added to.
+QUICK = replace(TINY, lanes=2, fill=2, encoding="diff2", max_in_features=8)
+CONFIGS = {
+    "tiny": TINY,
+    "wide": WIDE,
+    "least": LEAST,
+    "tables": TABLES,
+    "pairs": PAIRS,
+    "quick": QUICK,
+}
+
+
+class ReadyEngine(wiring.Component):
+    """As fast as an engine can be: the next tile is always loaded. A sum is the row's bits."""
+
+    def __init__(self, config: AcceleratorConfig) -> None:
+        self.config = config
+        super().__init__(engine_members(config))
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.d.comb += self.ready.eq(self.i_more)
+        word = delay(m, self.i_word, self.config.engine_latency)
+        for row in range(self.config.rows):
+            m.d.comb += self.o_sums[row].eq(word.word_select(row, 8).as_signed())
+        return m
+
+
+engines.add(
+    Engine(
+        name="test-ready",
+        component=f"{__name__}:ReadyEngine",
+        encodings=("base3x5",),
+        latency=lambda config: PARTIAL_SUM_READ_CYCLES + 1,
+        fill_cycles=lambda config: 1,
+        tile_cycles=lambda config: 1,
+    )
+)
+
+
+def shapes_of(config):
+    return [
+        LayerShape(tiles, groups)
+        for tiles in sorted({1, 2, config.max_tiles})
+        for groups in sorted({1, 2, 3, 4, 5, config.max_groups})
+        if tiles <= config.max_tiles and groups <= config.max_groups
+    ]
+
+
+@pytest.mark.parametrize(("idle", "pause"), [(0.0, 0.0), (0.4, 0.4), (0.8, 1.0)])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_products(name, idle, pause):
+    config = CONFIGS[name]
+    took, stalls = run_core(config, shapes_of(config), idle=idle, pause=pause, seed=14)
+    if not idle:
+        assert took == [config.run_cycles(shape) for shape in shapes_of(config)]
+        assert not any(stalls)
+    else:
+        assert any(stalls) or name == "least"
+
+
+@pytest.mark.parametrize("idle", [0.0, 0.3])
+def test_tiles_wait_for_partial_sums(idle):
+    """Where an engine never waits: a group's sums are written before they are read again."""
+    config = replace(TINY, engine="test-ready", max_in_features=40)
+    rng = np.random.default_rng(28)
+    dut = Core(config)
+    took: list[int] = []
+    shapes = [LayerShape(tiles, groups) for tiles in (1, 2, 3, 8) for groups in range(1, 9)]
+
+    async def bench(ctx):
+        for number, shape in enumerate(shapes):
+            ctx.set(dut.i_run.payload, last_numbers(shape))
+            ctx.set(dut.i_run.valid, 1)
+            await ctx.tick().until(dut.i_run.ready)
+            ctx.set(dut.i_run.valid, 0)
+            sums = rng.integers(-128, 128, (shape.tiles, shape.groups, 2)).astype(np.int8)
+            words = sums.view("<u2")[..., 0].reshape(-1).tolist()
+            cycles, _ = await run_layer(ctx, dut, words, idle, number)
+            took.append(cycles)
+            totals: list[list[int]] = []
+            for group in range(shape.groups):
+                await source(dut.i_fetch, [group])(ctx)
+                await sink(dut.o, group + 1, totals)(ctx)
+            assert totals == sums.astype(int).sum(0).tolist()
+
+    simulate(dut, bench)
+    if not idle:
+        assert took == [config.run_cycles(shape) for shape in shapes]

@@ -1,0 +1,151 @@
+"""Packets and the identity: layouts byte by byte, and what is not sound."""
+
+import json
+import random
+import zlib
+
+import pytest
+
+from tritloom.rtl.control.processor import COUNTER_BITS, DEFINITION, REQUEST, RESPONSE
+from tritloom.rtl.spec.commands import (
+    COUNTERS,
+    CRC_BYTES,
+    HEADER_BYTES,
+    IDENTITY,
+    LAYER,
+    MAGIC,
+    OVERHEAD_BYTES,
+    PROTOCOL_VERSION,
+    Opcode,
+    Request,
+    Response,
+    Status,
+    identity,
+    seal,
+    sound,
+)
+from tritloom.rtl.spec.config import TINY, AcceleratorConfig
+
+ULTIMATE = AcceleratorConfig(
+    lanes=5, rows=1, memory_words=1 << 24, max_in_features=16384, max_out_features=16384
+)
+
+
+def crc(data: bytes) -> bytes:
+    return zlib.crc32(data).to_bytes(4, "little")
+
+
+def test_sizes():
+    assert (HEADER_BYTES, CRC_BYTES, OVERHEAD_BYTES, LAYER.size, IDENTITY.size) == (
+        16,
+        4,
+        20,
+        8,
+        24,
+    )
+    assert TINY.max_payload == TINY.packet_bytes - OVERHEAD_BYTES
+
+
+def test_bytes_of_a_request():
+    packet = Request(4, 0x1234, 0xDEADBEEF, 7, 0x55AA, 0x01020304, b"xyz").pack()
+    body = bytes.fromhex("1700 3412 efbeadde 04 07 aa55 04030201") + b"xyz"
+    assert packet == body + crc(body)
+
+
+def test_bytes_of_a_response():
+    packet = Response(8, 0x1234, 0xDEADBEEF, 5, 0x1235, 0xCAFE, b"").pack()
+    body = bytes.fromhex("1400 3412 efbeadde 08 05 3512 feca0000")
+    assert packet == body + crc(body)
+
+
+def test_hardware_reads_the_same_fields():
+    for layout in (REQUEST, RESPONSE):
+        assert layout.size == 8 * HEADER_BYTES
+    assert DEFINITION.size == 8 * LAYER.size
+    places = {name: (field.offset, field.width) for name, field in REQUEST}
+    fields = {"seq": 0xA1A2, "session": 0xB1B2B3B4, "opcode": 0xC1, "index": 0xD1}
+    fields |= {"count": 0xE1E2, "address": 0xF1F2F3F4}
+    number = int.from_bytes(Request(**fields).pack()[:HEADER_BYTES], "little")
+    for name, value in (fields | {"length": 20}).items():
+        offset, width = places[name]
+        assert number >> offset & (1 << width) - 1 == value, name
+    places = {name: (field.offset, field.width) for name, field in RESPONSE}
+    fields = {"seq": 0xA1A2, "session": 0xB1B2B3B4, "opcode": 0xC1, "status": 0xD1}
+    fields |= {"expected": 0xE1E2, "value": 0xF1F2F3F4}
+    number = int.from_bytes(Response(**fields).pack()[:HEADER_BYTES], "little")
+    for name, value in (fields | {"length": 20}).items():
+        offset, width = places[name]
+        assert number >> offset & (1 << width) - 1 == value, name
+
+
+@pytest.mark.parametrize("kind", [Request, Response])
+def test_round_trip(kind):
+    rng = random.Random(24)
+    for size in (0, 1, 2, 1004, 4076):
+        bits = {"opcode": 8, "seq": 16, "session": 32, "index": 8, "status": 8}
+        bits |= {"count": 16, "expected": 16, "address": 32, "value": 32}
+        names = [name for name in kind.__dataclass_fields__ if name != "payload"]
+        values = {name: rng.getrandbits(bits[name]) for name in names}
+        message = kind(**values, payload=rng.randbytes(size))
+        assert len(message.pack()) == OVERHEAD_BYTES + size
+        assert kind.parse(message.pack()) == message
+
+
+@pytest.mark.parametrize("kind", [Request, Response])
+def test_every_bit_is_checked(kind):
+    packet = kind(3, 2, 1, payload=b"\x00\xff").pack()
+    assert sound(packet)
+    for bit in range(8 * len(packet)):
+        damaged = bytearray(packet)
+        damaged[bit // 8] ^= 1 << bit % 8
+        assert not sound(bytes(damaged)) and kind.parse(bytes(damaged)) is None
+
+
+def test_not_sound():
+    packet = Request(3, payload=b"abc").pack()
+    for size in range(len(packet)):
+        assert not sound(packet[:size]) and not sound(packet[size + 1 :])
+    assert not sound(packet + b"\0")
+    for length in (0, 22, 24, 23 + 256, 0xFFFF):  # the checksum right, the length not
+        assert not sound(seal(length.to_bytes(2, "little") + packet[2:-CRC_BYTES]))
+    for size in range(2, HEADER_BYTES):
+        assert not sound(seal((size + CRC_BYTES).to_bytes(2, "little") + bytes(size - 2)))
+
+
+def test_numbers_are_the_protocol():
+    assert PROTOCOL_VERSION == 1
+    assert [(code.name, code.value) for code in Opcode] == [
+        ("RESET", 1),
+        ("IDENTIFY", 2),
+        ("DEFINE", 3),
+        ("WRITE", 4),
+        ("READ", 5),
+        ("COMMIT", 6),
+        ("LOAD", 7),
+        ("RUN", 8),
+        ("RESULTS", 9),
+        ("COUNTERS", 10),
+    ]
+    assert [status.name for status in sorted(Status)] == [
+        "OK",
+        "NAK",
+        "NO_SESSION",
+        "BAD_OPCODE",
+        "BAD_LENGTH",
+        "OUT_OF_RANGE",
+        "BAD_STATE",
+        "BAD_CHECKSUM",
+    ]
+    assert [status.value for status in sorted(Status)] == list(range(8))
+    assert COUNTER_BITS // 8 * len(COUNTERS) <= TINY.max_payload, "they fit in any packet"
+
+
+@pytest.mark.parametrize("config", [TINY, ULTIMATE], ids=["tiny", "ultimate"])
+def test_identity(config):
+    found = identity(config)
+    magic, version, size, layout, build = IDENTITY.unpack_from(found)
+    assert (magic, version, size) == (MAGIC, PROTOCOL_VERSION, len(found) - IDENTITY.size)
+    assert (layout, build) == (config.layout_digest, config.build_digest)
+    text = found[IDENTITY.size :]
+    assert AcceleratorConfig.from_json(text) == config
+    assert json.loads(text) == config.to_dict()

@@ -1,0 +1,198 @@
+"""Frames: the Python form and the hardware agree, whole packets pass, all others are found."""
+
+import random
+
+import pytest
+from amaranth.hdl import Module
+from amaranth.lib.wiring import connect
+
+from tests.support.bench import FLOWS, simulate, sink, source
+from tritloom.rtl.links.cobs import FrameDecoder, FrameEncoder
+from tritloom.rtl.spec.frames import (
+    BLOCK_BYTES,
+    CHECK_BYTES,
+    check_bytes,
+    cobs_decode,
+    cobs_encode,
+    decode_frame,
+    encode_frame,
+)
+
+EDGES = [1, 2, BLOCK_BYTES - 1, BLOCK_BYTES, BLOCK_BYTES + 1, 2 * BLOCK_BYTES, 600]
+
+
+def packets(seed: int, count: int = 12) -> list[bytes]:
+    rng = random.Random(seed)
+    alphabets = [(0,), (0, 1, 255), range(1, 256), range(256)]
+    chosen = [b"\0", b"\0\0", b"\1" * BLOCK_BYTES, b"\1" * BLOCK_BYTES + b"\0"]
+    for _ in range(count):
+        chosen.append(bytes(rng.choices(rng.choice(alphabets), k=rng.choice(EDGES))))
+    return chosen
+
+
+def items_of(packet: bytes) -> list[dict[str, int]]:
+    return [{"data": byte, "last": n == len(packet) - 1} for n, byte in enumerate(packet)]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_frame_gives_its_packet_back(seed: int) -> None:
+    for packet in packets(seed):
+        frame = encode_frame(packet)
+        assert frame[0] == frame[-1] == 0
+        assert 0 not in frame[1:-1]
+        assert decode_frame(frame[1:-1]) == packet
+
+
+def test_known_encodings() -> None:
+    """Examples of the paper."""
+    assert cobs_encode(b"") == b"\1"
+    assert cobs_encode(b"\0") == b"\1\1"
+    assert cobs_encode(b"\x11\x22\x00\x33") == b"\x03\x11\x22\x02\x33"
+    assert cobs_encode(bytes(range(1, 255))) == b"\xff" + bytes(range(1, 255))
+    assert cobs_encode(bytes(range(1, 256))) == b"\xff" + bytes(range(1, 255)) + b"\x02\xff"
+    assert check_bytes(b"123456789")[:1] == bytes([0x80 | 0xCBF43926 & 0x7F])
+
+
+@pytest.mark.parametrize("body", [b"\x05\x11", b"\x03\x11\x00", b"\x00", b"\x02\x00"])
+def test_a_block_that_cannot_be_is_refused(body: bytes) -> None:
+    assert cobs_decode(body) is None
+    assert decode_frame(body + check_bytes(body)) is None
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_every_short_burst_is_found(seed: int) -> None:
+    """All bursts of up to 32 wrong bits that leave the zeros alone; each place, random inside."""
+    rng = random.Random(seed)
+    frame = encode_frame(rng.choice(packets(seed, 2)[-2:])[:200])[1:-1]
+    word = int.from_bytes(frame, "little")
+    for start in range(8 * len(frame)):
+        width = rng.randint(1, min(32, 8 * len(frame) - start))
+        burst = 1 | rng.getrandbits(width) | 1 << (width - 1)
+        wrong = (word ^ burst << start).to_bytes(len(frame), "little")
+        if 0 not in wrong:
+            assert decode_frame(wrong) is None
+
+
+def test_one_bit_of_a_frame_can_move_bytes_far_apart() -> None:
+    """Why the check is over the encoded bytes: in the packet this is no short burst any more."""
+    rng = random.Random(1)
+    spans = []
+    for _ in range(2000):
+        packet = bytes(rng.choices((0, 1, 2, 3, 4), k=24))
+        body = bytearray(cobs_encode(packet))
+        body[rng.randrange(len(body))] ^= 1 << rng.randrange(3)
+        moved = cobs_decode(bytes(body)) or b""
+        if len(moved) == len(packet) and moved != packet:
+            wrong = [n for n, (a, b) in enumerate(zip(moved, packet, strict=True)) if a != b]
+            spans.append(wrong[-1] - wrong[0] + 1)
+    assert max(spans) > 4
+
+
+@pytest.mark.parametrize(("idle", "pause"), FLOWS)
+def test_the_encoder_sends_what_python_does(idle: float, pause: float) -> None:
+    chosen = packets(1, 4)
+    expected = b"".join(map(encode_frame, chosen))
+    dut = FrameEncoder()
+    sent: list[int] = []
+    items = [item for packet in chosen for item in items_of(packet)]
+    simulate(
+        dut,
+        source(dut.i, items, idle),
+        sink(dut.o, len(expected), sent, pause),
+        deadline_cycles=40_000,
+    )
+    assert bytes(sent) == expected
+
+
+def decode_line(line: bytes, idle: float, pause: float, seed: int = 0) -> list[tuple[bytes, bool]]:
+    """What the decoder makes of bytes on the line: packets, and whether each is to be dropped."""
+    dut = FrameDecoder()
+    rng = random.Random(seed)
+    found: list[tuple[bytes, bool]] = []
+    done = []
+
+    async def watch(ctx):
+        current = bytearray()
+        held = None
+        while not done or held is not None:
+            ready = rng.random() >= pause if pause < 1 else held is not None
+            ctx.set(dut.o.ready, ready)
+            *_, valid, byte, last, abort = await ctx.tick().sample(
+                dut.o.valid, dut.o.payload.data, dut.o.payload.last, dut.abort
+            )
+            assert held is None or (valid and held == (byte, last, abort)), "did not hold"
+            held = (byte, last, abort) if valid and not ready else None
+            if valid and ready:
+                current.append(byte)
+                if last:
+                    found.append((bytes(current), bool(abort)))
+                    current.clear()
+
+    async def feed(ctx):
+        await source(dut.i, list(line), idle, seed)(ctx)
+        for _ in range(20):
+            await ctx.tick()
+        done.append(True)
+
+    simulate(dut, watch, feed, deadline_cycles=60_000)
+    return found
+
+
+@pytest.mark.parametrize(("idle", "pause"), FLOWS)
+def test_the_decoder_takes_whole_frames(idle: float, pause: float) -> None:
+    chosen = packets(2, 4)
+    line = b"".join(map(encode_frame, chosen))
+    assert decode_line(line, idle, pause) == [(packet, False) for packet in chosen]
+
+
+def test_the_decoder_starts_afresh_after_garbage() -> None:
+    rng = random.Random(3)
+    chosen = packets(3, 4)
+    line = bytearray()
+    for packet in chosen:
+        line += rng.randbytes(rng.randrange(40)) + encode_frame(packet)
+    kept = [packet for packet, abort in decode_line(bytes(line), 0, 0) if not abort]
+    assert kept == chosen
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_decoder_agrees_with_python_on_damaged_frames(seed: int) -> None:
+    """A bit, a byte lost, a byte more, a byte made 0, the end lost; and a check of random bytes."""
+    rng = random.Random(seed)
+    line = bytearray(b"\0")
+    for packet in packets(seed, 4):
+        frame = bytearray(encode_frame(packet[:60]))
+        place = rng.randrange(1, len(frame) - 1)
+        kind = rng.randrange(5)
+        if kind == 0:
+            frame[place] ^= 1 << rng.randrange(8)
+        elif kind == 1:
+            del frame[place]
+        elif kind == 2:
+            frame.insert(place, rng.randrange(256))
+        elif kind == 3:
+            frame[place] = 0
+        else:
+            frame[-CHECK_BYTES - 1 : -1] = bytes(rng.choices(range(1, 256), k=CHECK_BYTES))
+        line += frame
+    line += b"\0"
+    expected = [decode_frame(inside) for inside in bytes(line).split(b"\0") if inside]
+    kept = [packet for packet, abort in decode_line(bytes(line), 0, 0) if not abort]
+    assert kept == [packet for packet in expected if packet]
+
+
+def test_encoder_and_decoder_together() -> None:
+    chosen = packets(5, 6)
+    m = Module()
+    m.submodules.encoder = encoder = FrameEncoder()
+    m.submodules.decoder = decoder = FrameDecoder()
+    connect(m, encoder.o, decoder.i)
+    items = [item for packet in chosen for item in items_of(packet)]
+    received: list[dict[str, int]] = []
+    simulate(
+        m,
+        source(encoder.i, items),
+        sink(decoder.o, len(items), received, 0.3),
+        deadline_cycles=60_000,
+    )
+    assert received == items

