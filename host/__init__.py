@@ -1,6 +1,15 @@
 """The driver, its transports, checkpoint loaders and model offload."""
 
-from tritloom.host.device import Device, DeviceInfo, Handle, Job, SelfTest, Stats, connect
+from tritloom.host.device import (
+    Counters,
+    Device,
+    DeviceInfo,
+    Handle,
+    Job,
+    SelfTest,
+    Stats,
+    connect,
+)
 from tritloom.host.layer import TernaryLayer
 from tritloom.rtl.spec.errors import (
     CapacityError,
@@ -13,6 +22,7 @@ from tritloom.rtl.spec.errors import (
 
 __all__ = [
     "CapacityError",
+    "Counters",
     "Device",
     "DeviceError",
     "DeviceInfo",

@@ -86,6 +86,8 @@ COUNTERS = ("cycles", "run_cycles", "stall_cycles", "packets", "bad_packets", "d
 """Since power-up: clock cycles; cycles in RUN; of those, waiting for weights; packets that came
 and were sound, executed or not; packets with a wrong checksum or length; packets that found the
 receive buffer full."""
+COUNTERS_STRUCT = struct.Struct(f"<{len(COUNTERS)}Q")
+"""Payload of the response to COUNTERS: 64 bits each, in that order."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,6 @@ The rules are those of `tritloom.rtl.spec.commands`; this file adds what its tex
 
 from __future__ import annotations
 
-import struct
 import zlib
 from collections import deque
 from collections.abc import Callable
@@ -27,6 +26,7 @@ import numpy.typing as npt
 
 from tritloom.rtl.spec.commands import (
     COUNTERS,
+    COUNTERS_STRUCT,
     LAYER,
     PROTOCOL_VERSION,
     Opcode,
@@ -239,7 +239,7 @@ class ReferenceDevice:
 
     def _read_counters(self, request: Request) -> tuple[int, bytes]:
         _require(not request.payload, Status.BAD_LENGTH)
-        return 0, struct.pack(f"<{len(COUNTERS)}Q", *self._counters.values())
+        return 0, COUNTERS_STRUCT.pack(*self._counters.values())
 
     def _require_layer_index(self, request: Request) -> None:
         _require(request.index < self.config.max_layers, Status.OUT_OF_RANGE)
