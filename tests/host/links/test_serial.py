@@ -291,9 +291,14 @@ def test_an_echo_is_no_device(port: Port) -> None:
     """Receive and transmit wired together, say."""
     port.transport.close()
     thread = answering(port, None)
-    with pytest.raises(DeviceError, match="speaks protocol 0, this driver 1"):
-        connect(f"serial://{port.path}?baud=9600")
+    url = f"serial://{port.path}?baud=9600"
+    with pytest.raises(DeviceError) as caught:
+        connect(url)
     thread.join()
+    assert str(caught.value) == (
+        f"{url} returns what is sent to it and is no device; separate transmit from receive, or "
+        "choose the port of the board"
+    )
 
 
 def test_a_silent_port_is_a_clear_error_in_time(port: Port) -> None:
