@@ -13,10 +13,13 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import ConfigError, InputError, ToolError, TritloomError
+
+if TYPE_CHECKING:
+    from tritloom.host.models.result import RunResult
 
 __all__ = ["main"]
 
@@ -722,34 +725,34 @@ def _run(options: argparse.Namespace) -> int:
     if options.runtime == "transformers":
         from tritloom.host.models.offload import run_offloaded
 
-        outcome = run_offloaded(*asked, **settings)
+        result = run_offloaded(*asked, **settings)
     else:
-        outcome = run_model(*asked, **settings, loading=loading)
+        result = run_model(*asked, **settings, loading=loading)
     write("\n")
     if options.json:
-        _print_json(outcome)
+        _print_json(result.to_dict())
     else:
         sys.stdout.flush()
-        _tell(_report(outcome))
+        _tell(_report(result))
     return 0
 
 
-def _report(outcome: dict[str, Any]) -> str:
-    timing = outcome["timing"]
-    width = max(len(layer["name"]) for layer in outcome["layers"])
+def _report(result: "RunResult") -> str:
+    timing = result.timing
+    width = max(len(layer.name) for layer in result.layers)
     lines = ["", f"{'layer':{width}}  {'shape':>11} {'runs':>7} {'cycles':>11} {'MAC/cycle':>9}"]
     lines[-1] += f" {'bytes':>11}"
-    for layer in outcome["layers"]:
-        shape = " × ".join(map(str, layer["shape"]))
+    for layer in result.layers:
+        shape = " × ".join(map(str, layer.shape))
         lines.append(
-            f"{layer['name']:{width}}  {shape:>11} {layer['runs']:>7,} {layer['cycles']:>11,} "
-            f"{layer['mac_per_cycle']:>9.1f} {layer['bytes']:>11,}"
+            f"{layer.name:{width}}  {shape:>11} {layer.runs:>7,} {layer.cycles:>11,} "
+            f"{layer.mac_per_cycle:>9.1f} {layer.bytes:>11,}"
         )
     lines.append(
-        f"{len(outcome['ids'])} tokens in {timing['generate_s']:.1f} s on {outcome['device']}; "
-        f"its {timing['device_cycles']:,} cycles are {1e3 * timing['device_s']:.1f} ms at "
-        f"{timing['clock_hz'] / 1e6:g} MHz, {timing['mac_per_cycle']:.1f} of "
-        f"{timing['mac_per_cycle_possible']} MAC/cycle"
+        f"{len(result.ids)} tokens in {timing.generate_s:.1f} s on {result.device}; "
+        f"its {timing.device_cycles:,} cycles are {1e3 * timing.device_s:.1f} ms at "
+        f"{timing.clock_hz / 1e6:g} MHz, {timing.mac_per_cycle:.1f} of "
+        f"{timing.mac_per_cycle_possible} MAC/cycle"
     )
     return "\n".join(lines) + "\n"
 
