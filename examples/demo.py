@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from tritloom.boards.board import load_board
-from tritloom.host import TritloomError, connect
-from tritloom.host.checkpoints import load_npz
+from tritloom.host import TritloomError, connect, load_npz
 from tritloom.host.models.result import LayerUse
 from tritloom.host.models.run import run_model
 from tritloom.rtl.spec import numerics

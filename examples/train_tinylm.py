@@ -6,7 +6,7 @@
 The model is transformers' `BitNetForCausalLM`, trained with its own `AutoBitLinear` (ternary
 weights, int8 activations, straight-through gradient) and written packed, `linear_class:
 autobitlinear`, offline: `AutoModelForCausalLM.from_pretrained` and
-`tritloom.host.checkpoints.load_checkpoint` both read it. The last twentieth of the
+`tritloom.host.load_checkpoint` both read it. The last twentieth of the
 text is not trained on; it is written to heldout.txt. The default takes a few hours on two CPU
 cores.
 """
@@ -25,7 +25,7 @@ from torch import nn
 from transformers import BitNetConfig, BitNetForCausalLM, PreTrainedTokenizerFast
 from transformers.integrations.bitnet import AutoBitLinear, pack_weights
 
-from tritloom.host.checkpoints import load_checkpoint
+from tritloom.host import load_checkpoint
 from tritloom.host.models.bitnet import BitNetModel
 from tritloom.host.models.tokenizer import load_tokenizer, stream_text
 from tritloom.rtl.spec.numerics import absmean_ternarize

@@ -162,7 +162,7 @@ def model_layers(model: str) -> list[Layer]:
     """
     if model in MIXES:
         return [Layer(*layer) for layer in MIXES[model][1]]
-    from tritloom.host.checkpoints import load_checkpoint
+    from tritloom.host.checkpoints.huggingface import load_checkpoint
     from tritloom.host.models.bitnet import BitNetModel
 
     path = find_model(model)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from tritloom.host.checkpoints import Checkpoint
+from tritloom.host.checkpoints.huggingface import Checkpoint
 from tritloom.host.layer import TernaryLayer, stack
 from tritloom.host.models.config import BitNetConfig
 from tritloom.rtl.spec import numerics

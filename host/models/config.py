@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from tritloom.host.checkpoints import Checkpoint
+from tritloom.host.checkpoints.huggingface import Checkpoint
 from tritloom.rtl.spec.errors import CheckpointError
 
 __all__ = ["BitNetConfig"]

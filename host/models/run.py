@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from tritloom.host.checkpoints import load_checkpoint
+from tritloom.host.checkpoints.huggingface import load_checkpoint
 from tritloom.host.device import Handle, connect, require_linear
 from tritloom.host.layer import TernaryLayer
 from tritloom.host.models.bitnet import BitNetModel

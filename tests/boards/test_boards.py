@@ -9,8 +9,7 @@ from tests.support import ROOT
 from tritloom.boards.board import Board, board_names, load_board
 from tritloom.boards.icebreaker import ICEBREAKER
 from tritloom.boards.ulx3s import ULX3S_85F
-from tritloom.host import connect
-from tritloom.host.checkpoints import load_checkpoint, load_npz
+from tritloom.host import connect, load_checkpoint, load_npz
 from tritloom.host.models.bitnet import BitNetModel
 from tritloom.rtl.spec import numerics
 from tritloom.rtl.spec.errors import ConfigError

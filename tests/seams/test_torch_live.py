@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.support import ROOT
-from tritloom.host.checkpoints import load_checkpoint, load_npz
+from tritloom.host import load_checkpoint, load_npz
 from tritloom.host.models.bitnet import BitNetModel
 from tritloom.host.models.tokenizer import load_tokenizer
 

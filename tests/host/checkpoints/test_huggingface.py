@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 
 from tests.support import ROOT
 from tests.support.checkpoints import message, packed
-from tritloom.host.checkpoints import load_checkpoint
+from tritloom.host.checkpoints.huggingface import load_checkpoint
 from tritloom.rtl.spec import numerics
 
 MODELS = ROOT / "models"

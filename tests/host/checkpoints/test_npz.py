@@ -8,7 +8,7 @@ import pytest
 
 from tests.support import ROOT
 from tests.support.checkpoints import message
-from tritloom.host.checkpoints import load_npz
+from tritloom.host.checkpoints.npz import load_npz
 from tritloom.rtl.spec.errors import CheckpointError
 
 MODELS = ROOT / "models"

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from tests.support import ROOT
-from tritloom.host.checkpoints import Checkpoint, load_checkpoint, load_npz
+from tritloom.host.checkpoints.huggingface import Checkpoint, load_checkpoint
+from tritloom.host.checkpoints.npz import load_npz
 from tritloom.host.layer import TernaryLayer
 from tritloom.host.models.bitnet import BitNetModel, golden_linear
 from tritloom.host.models.tokenizer import load_tokenizer, stream_text
