@@ -19,7 +19,7 @@ MODELS = Path(__file__).resolve().parent.parent / "models"
 BOARD = load_board("ulx3s-85f")
 PROMPT = "p4"
 """Which of the reference's prompts is gone on with."""
-RESULTS = Path(__file__).resolve().parent.parent / "docs" / "engines"
+RESULTS = Path(__file__).resolve().parent.parent / "docs" / "reference" / "engines"
 ENGINES = ("ecp5-table-sym6x10.json", "ecp5-select-diff2-small.json")
 """With about as many LUTs."""
 BATCH = 25
@@ -108,7 +108,7 @@ def novel(url: str, tokens: int) -> bool:
 
 def engines() -> None:
     """The two engines in about as many LUTs, as ``tritloom bench engine`` measured them."""
-    print("\nEngines on a Lattice ECP5, placed and routed (docs/engines.md):\n")
+    print("\nEngines on a Lattice ECP5, placed and routed (docs/reference/engines.md):\n")
     for file in ENGINES:
         found = json.loads((RESULTS / file).read_text(encoding="utf-8"))
         rate = found["mac_per_cycle"] * found["fmax_mhz_median"] / 1e3

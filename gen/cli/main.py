@@ -123,7 +123,7 @@ examples:
 
 The table has the best of each engine and encoding, the choice first; "bound by" says what keeps it
 from more. Weights lie in the chip's block RAM, all of them if they fit; with --weight-bits they
-come from outside, so many bits a cycle. docs/engines.md says how it decides.
+come from outside, so many bits a cycle. docs/reference/engines.md says how it decides.
 """
 VERIFY = """\
 Run the packaged benches on a generated Verilog file, as it is, with the configuration in its
@@ -165,14 +165,14 @@ examples:
   tritloom bench engine --family ecp5 --engine table
   tritloom bench engine --family ecp5 --engine table --lanes 40 --rows 2 --seeds 5
   tritloom bench engine --family ecp5 --engine table --mix bitnet-2b-4t --json
-  tritloom bench engine --family xc7 --engine select --output docs/engines/xc7-select.json
+  tritloom bench engine --family xc7 --engine select --output docs/reference/engines/xc7-select.json
   tritloom bench engine --family ecp5 --engine auto --in-features 2560 --out-features 640
 
 --engine auto measures what tritloom auto would choose for the layer, or for the layers of --mix,
 with the whole part for the core.
 
-There is no router for xc7: clocks, and what follows from them, are null. docs/engines.md says what
-each figure means.
+There is no router for xc7: clocks, and the figures that follow from them, are null.
+docs/reference/engines.md says what each figure means.
 """
 BENCH_TABLE = """\
 Bring the measured table up to date, by which auto chooses: a fixed grid of geometries of each
@@ -193,7 +193,7 @@ JSON files in DIR. The same files give the same bytes.
 """
 BENCH_REPORT_EXAMPLES = """\
 examples:
-  tritloom bench report docs/engines
+  tritloom bench report docs/reference/engines
 """
 INFO_EXAMPLES = """\
 examples:
