@@ -81,7 +81,7 @@ def attribute_docs(source: type[Enum] | ModuleType) -> dict[str, str]:
 
 def _plain(text: str | None) -> str:
     """One line without the marks of code."""
-    return " ".join((text or "").replace("``", "").split())
+    return " ".join((text or "").replace("`", "").split())
 
 
 def _paragraphs(text: str | None) -> list[str]:
