@@ -1,5 +1,7 @@
 """The driver, its transports, checkpoint loaders and model offload."""
 
+from tritloom.host.checkpoints.huggingface import Checkpoint, load_checkpoint
+from tritloom.host.checkpoints.npz import load_npz
 from tritloom.host.device import (
     Counters,
     Device,
@@ -13,6 +15,7 @@ from tritloom.host.device import (
 from tritloom.host.layer import TernaryLayer
 from tritloom.rtl.spec.errors import (
     CapacityError,
+    CheckpointError,
     DeviceError,
     DeviceTimeout,
     InputError,
@@ -22,6 +25,8 @@ from tritloom.rtl.spec.errors import (
 
 __all__ = [
     "CapacityError",
+    "Checkpoint",
+    "CheckpointError",
     "Counters",
     "Device",
     "DeviceError",
@@ -36,4 +41,6 @@ __all__ = [
     "TernaryLayer",
     "TritloomError",
     "connect",
+    "load_checkpoint",
+    "load_npz",
 ]
