@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import os
-import tempfile
 from pathlib import Path
 
 from tritloom.gen.emit.diagram import block_diagram
@@ -12,6 +10,7 @@ from tritloom.gen.emit.manifest import describe
 from tritloom.gen.emit.verilog import emit
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import InputError
+from tritloom.rtl.spec.files import write_all_whole
 
 __all__ = ["MANIFEST", "generate", "write_files"]
 
@@ -46,11 +45,7 @@ def write_files(directory: Path, files: dict[str, str]) -> list[Path]:
     try:
         directory.mkdir(parents=True, exist_ok=True)
         try:
-            with tempfile.TemporaryDirectory(prefix=".tritloom-", dir=directory) as name:
-                for file, text in files.items():
-                    (Path(name) / file).write_bytes(text.encode())
-                for file in files:
-                    os.replace(Path(name) / file, directory / file)
+            return write_all_whole(directory, files)
         except BaseException:
             if made and not any(directory.iterdir()):
                 directory.rmdir()
@@ -59,4 +54,3 @@ def write_files(directory: Path, files: dict[str, str]) -> list[Path]:
         raise InputError(
             f"cannot write to {directory}: {error.strerror or error}; choose another folder"
         ) from error
-    return [directory / file for file in files]
