@@ -19,7 +19,7 @@ part. Nothing is built, so it takes seconds.
 
 The cycles are exact. What a geometry takes of the part is predicted from the measured table that
 `tritloom measure table` makes. The clock is the board's, or that of the nearest measured geometry.
-docs/engines.md explains how it decides.
+docs/reference/engines.md explains how it decides.
 """,
     examples="""
   tritloom auto --board ulx3s-85f --model tinylm

@@ -22,7 +22,7 @@ results. Each measurement is a command of its own; `tritloom measure COMMAND --h
     examples="""
   tritloom measure engine --family ecp5 --engine table
   tritloom measure table --family ecp5
-  tritloom measure report docs/engines
+  tritloom measure report docs/reference/engines
 """,
     prints="",
 )

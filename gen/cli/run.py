@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tritloom.gen.cli.options import Help, add_command, whole
 from tritloom.gen.cli.text import (
@@ -16,6 +16,9 @@ from tritloom.gen.cli.text import (
     say,
     table,
 )
+
+if TYPE_CHECKING:
+    from tritloom.host.models.result import RunResult
 
 __all__ = ["add"]
 
@@ -94,14 +97,14 @@ def _run(options: argparse.Namespace) -> int:
         result = run_model(*arguments, **settings, loading=loading_bar("loading layer"))
     write("\n")
     if options.json:
-        print_json(result)
+        print_json(result.to_dict())
     else:
         sys.stdout.flush()
         say("\n".join(["", *_lines(result), ""]))
     return 0
 
 
-def _lines(result: dict[str, Any]) -> list[str]:
+def _lines(result: "RunResult") -> list[str]:
     """What each layer took, and all of them."""
     heads = [
         Column("layer", wraps=True),
@@ -110,20 +113,20 @@ def _lines(result: dict[str, Any]) -> list[str]:
     ]
     rows = [
         (
-            layer["name"].removeprefix("model."),
-            " × ".join(map(str, layer["shape"])),
-            f"{layer['runs']:,}",
-            f"{layer['cycles']:,}",
-            f"{layer['mac_per_cycle']:.1f}",
-            f"{layer['bytes']:,}",
+            layer.name.removeprefix("model."),
+            " × ".join(map(str, layer.shape)),
+            f"{layer.runs:,}",
+            f"{layer.cycles:,}",
+            f"{layer.mac_per_cycle:.1f}",
+            f"{layer.bytes:,}",
         )
-        for layer in result["layers"]
+        for layer in result.layers
     ]
-    timing = result["timing"]
+    timing = result.timing
     total = (
-        f"{count(len(result['ids']), 'token')} in {timing['generate_s']:.1f} s on "
-        f"{result['device']}; its {timing['device_cycles']:,} cycles are "
-        f"{1e3 * timing['device_s']:.1f} ms at {timing['clock_hz'] / 1e6:g} MHz, "
-        f"{timing['mac_per_cycle']:.1f} of {timing['mac_per_cycle_possible']} MAC/cycle"
+        f"{count(len(result.ids), 'token')} in {timing.generate_s:.1f} s on "
+        f"{result.device}; its {timing.device_cycles:,} cycles are "
+        f"{1e3 * timing.device_s:.1f} ms at {timing.clock_hz / 1e6:g} MHz, "
+        f"{timing.mac_per_cycle:.1f} of {timing.mac_per_cycle_possible} MAC/cycle"
     )
     return [*table(heads, rows, sys.stderr), fill(total, columns(sys.stderr))]

@@ -23,8 +23,8 @@ Where no geometry is given, it is the best that is known for the family. --engin
 `tritloom auto` would choose for the layer, or for the layers of --mix, with the whole part for the
 core. Nothing is measured twice.
 
-There is no open router for xc7: its clocks, and what follows from them, are null. docs/engines.md
-explains each figure.
+There is no open router for xc7: its clocks, and what follows from them, are null.
+docs/reference/engines.md explains each figure.
 """,
     examples="""
   tritloom measure engine --family ecp5 --engine table
@@ -36,7 +36,7 @@ explains each figure.
     prints="""
 The resources, the clock of each placement, the cycles of the layer and the rates.
 
---json prints the object that --output writes and docs/engines.md explains.
+--json prints the object that --output writes and docs/reference/engines.md explains.
 """,
 )
 GEOMETRY = ("encoding", "alphabet", "lanes", "rows", "tokens", "fill", "act_bits")

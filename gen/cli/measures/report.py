@@ -15,7 +15,7 @@ Writes the page of the measurements from the JSON files in a folder: the table i
 between its markers, and the plots in DIR. The same files give the same bytes.
 """,
     examples="""
-  tritloom measure report docs/engines
+  tritloom measure report docs/reference/engines
 """,
     prints="""
 The name of each file that was written.

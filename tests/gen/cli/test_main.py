@@ -123,7 +123,7 @@ class TestProcess:
         [
             (["generate", "--board", "icebreaker", "-o", "out"], "amaranth", "gen"),
             (["verify", "."], "amaranth", "sim"),
-            (["measure", "report", "docs/engines"], "matplotlib", "measure"),
+            (["measure", "report", "docs/reference/engines"], "matplotlib", "measure"),
             (["run", "tinylm", "--device", "golden", "--prompt", "a"], "tokenizers", "models"),
             (["run", "tinylm", "--device", "sim", "--prompt", "a"], "amaranth", "sim"),
             (["build", "--board", "icebreaker", "-o", "out"], "amaranth", "gen"),

@@ -429,7 +429,6 @@ def test_a_known_configuration_opens_without_its_design(monkeypatch: pytest.Monk
 PLUGIN = """
 from tritloom.rtl.memories.bram import BlockRamMemory
 from tritloom.rtl.spec.plugins import Memory, memories
-from tritloom.rtl.spec.remedies import package_remedy
 
 class {name}Memory(BlockRamMemory):
     pass
