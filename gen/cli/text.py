@@ -12,7 +12,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import TextIO
+from typing import Any, TextIO
 
 __all__ = [
     "Column",
@@ -36,6 +36,8 @@ LEAST_COLUMNS = 40
 LEAST_WRAPPED = 16
 """A column is wrapped to no fewer characters; below that its text goes on a line of its own."""
 COLOURS = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}
+UNBROKEN: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
+"""Paths, names and commands can be copied only if they are in one piece."""
 BREAK = re.compile(r" |(?<=/)(?=\w{3})")
 """Where a heading may go on to the next line."""
 CLEAR_LINE = "\r\x1b[K"
@@ -88,7 +90,7 @@ def fill(text: str, width: int) -> str:
     paragraph: list[str] = []
 
     def end_paragraph() -> None:
-        lines.extend(textwrap.wrap(" ".join(paragraph), width, break_on_hyphens=False))
+        lines.extend(textwrap.wrap(" ".join(paragraph), width, **UNBROKEN))
         paragraph.clear()
 
     for line in text.splitlines():
@@ -146,7 +148,9 @@ def table(
         lines += layout.row_lines(row[: len(heads)])
         if below is not None and row[-1]:
             text = f"{below.heading}: {row[-1]}"
-            lines += textwrap.wrap(text, room, initial_indent="  ", subsequent_indent="    ")
+            lines += textwrap.wrap(
+                text, room, initial_indent="  ", subsequent_indent="    ", **UNBROKEN
+            )
     return [indent + line for line in lines]
 
 
@@ -209,7 +213,7 @@ def pairs(facts: Iterable[tuple[str, object]], indent: str = "  ") -> list[str]:
     lines = []
     for name, value in texts:
         start = f"{indent}{name:{names}}  "
-        wrapped = textwrap.wrap(value, max(room - len(start), LEAST_WRAPPED)) or [""]
+        wrapped = textwrap.wrap(value, max(room - len(start), LEAST_WRAPPED), **UNBROKEN) or [""]
         lines.append((start + wrapped[0]).rstrip())
         lines += [" " * len(start) + line for line in wrapped[1:]]
     return lines

@@ -4,7 +4,7 @@ import argparse
 from typing import Any
 
 from tritloom.gen.cli.options import Help, add_command
-from tritloom.gen.cli.text import columns, count, fill, print_json, progress_line
+from tritloom.gen.cli.text import count, print_json, progress_line
 
 __all__ = ["add"]
 
@@ -45,6 +45,6 @@ def _table(options: argparse.Namespace) -> int:
     if options.json:
         print_json({"file": str(TABLE), "measured": measured, "points": points})
     else:
-        text = f"{measured} of {count(points, 'point')} measured, the others are unchanged: {TABLE}"
-        print(fill(text, columns()))
+        print(f"{measured} of {count(points, 'point')} measured, the others are unchanged:")
+        print(TABLE)
     return 0

@@ -122,7 +122,6 @@ class TestProcess:
         ("arguments", "missing", "extra"),
         [
             (["generate", "--board", "icebreaker", "-o", "out"], "amaranth", "gen"),
-            (["verify", "."], "amaranth", "sim"),
             (["measure", "report", "docs/reference/engines"], "matplotlib", "measure"),
             (["run", "tinylm", "--device", "golden", "--prompt", "a"], "tokenizers", "models"),
             (["run", "tinylm", "--device", "sim", "--prompt", "a"], "amaranth", "sim"),

@@ -125,7 +125,7 @@ class TestMeasure:
         assert told == {"file": str(table), "measured": 3, "points": 3}
         assert cli.main(["measure", "table", "--family", "ecp5"]) == 0
         out, err = capsys.readouterr()
-        assert out == f"0 of 3 points measured, the others were there: {table}\n" and not err
+        assert out == f"0 of 3 points measured, the others are unchanged:\n{table}\n" and not err
 
 
 class TestGrid:
