@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tritloom.rtl.links.port_names import DEFAULT_TOP
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import ConfigError, InputError, ToolError, TritloomError
 
@@ -94,14 +95,16 @@ DEVICES = """\
 List what --device can name: simulated devices, and the serial ports of this computer.
 """
 GENERATE = """\
-Write an accelerator to a folder: tritloom.v (Verilog for any vendor's tools), manifest.json
-(configuration, ports, commands, weight layout), tritloom.h (the same for C) and block.svg.
+Write an accelerator to a folder: NAME.v (Verilog for any vendor's tools), manifest.json
+(configuration, ports, commands, weight layout), NAME.h (the same for C) and NAME.svg (a diagram).
 The same configuration and tools give the same bytes.
 """
 GENERATE_EXAMPLES = """\
 examples:
   tritloom generate --board icebreaker -o build
   tritloom generate --config mine.json -o build
+  tritloom generate --config mine.json --name core_a --axi -o build/a   two designs in one project
+  tritloom generate --config other.json --name core_b --axi -o build/b
 
 mine.json needs five keys; the others, and what all of them mean, are in a manifest.json:
   {"lanes": 20, "rows": 2, "memory_words": 1024, "max_in_features": 256, "max_out_features": 256}
@@ -268,6 +271,17 @@ def _parser() -> argparse.ArgumentParser:
     source.add_argument("--config", metavar="FILE", type=Path, help="a configuration in JSON")
     generate.add_argument(
         *("-o", "--output"), metavar="DIR", type=Path, required=True, help="folder to write to"
+    )
+    generate.add_argument(
+        *("--name",),
+        metavar="NAME",
+        default=DEFAULT_TOP,
+        help="of the top module, files and C macros (tritloom)",
+    )
+    generate.add_argument(
+        *("--axi",),
+        action="store_true",
+        help="AXI4-Stream names: aclk, aresetn (low), s_axis_*, m_axis_*",
     )
 
     auto = _command(commands, "auto", AUTO, AUTO_EXAMPLES, run=_auto)
@@ -454,10 +468,11 @@ def _whole(least: int) -> Callable[[str], int]:
 def _generate(options: argparse.Namespace) -> int:
     config = _config(options)
     from tritloom.gen.emit.generate import generate
+    from tritloom.rtl.links.port_names import AXI, PLAIN
 
     if sys.stderr.isatty():
         _tell(f"generating {config.macs_per_cycle} MAC/cycle …\n")
-    files = generate(config, options.output)
+    files = generate(config, options.output, options.name, port_names=AXI if options.axi else PLAIN)
     if options.json:
         _print_json(
             {
@@ -644,8 +659,8 @@ def _flash(options: argparse.Namespace) -> int:
 
 
 def _devices(options: argparse.Namespace) -> int:
+    from tritloom.host.links.contract import DEFAULT_BOARD
     from tritloom.host.links.serial import serial_ports
-    from tritloom.host.links.transport import DEFAULT_BOARD
 
     devices = [
         ("sim", f"simulated hardware of {DEFAULT_BOARD}; ?board=NAME for another"),

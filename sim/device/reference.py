@@ -12,7 +12,6 @@ This file adds what that text leaves open:
 
 from __future__ import annotations
 
-import struct
 import zlib
 from collections import deque
 from collections.abc import Callable
@@ -24,6 +23,7 @@ import numpy.typing as npt
 
 from tritloom.rtl.spec.commands import (
     COUNTERS,
+    COUNTERS_STRUCT,
     LAYER,
     PROTOCOL_VERSION,
     UNITS,
@@ -228,7 +228,7 @@ class ReferenceDevice:
         return 0, pack_results(self.config, results)
 
     def _read_counters(self, request: Request) -> tuple[int, bytes]:
-        return 0, struct.pack(f"<{len(COUNTERS)}Q", *self._counters.values())
+        return 0, COUNTERS_STRUCT.pack(*self._counters.values())
 
     def _words(self, layer: _Layer) -> npt.NDArray[np.uint8]:
         return self._memory[layer.base : layer.base + layer.shape.words]
