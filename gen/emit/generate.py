@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from tritloom.gen.emit.diagram import block_diagram
@@ -76,7 +77,7 @@ def _check_folder(folder: Path, name: str) -> None:
         )
 
 
-def write_files(directory: Path, files: dict[str, str]) -> list[Path]:
+def write_files(directory: Path, files: Mapping[str, str | bytes]) -> list[Path]:
     """Write files so that each appears whole or not at all, in their order.
 
     `InputError` if one cannot be written; a folder that had to be made is then removed again.
@@ -86,8 +87,9 @@ def write_files(directory: Path, files: dict[str, str]) -> list[Path]:
         directory.mkdir(parents=True, exist_ok=True)
         try:
             with tempfile.TemporaryDirectory(prefix=".tritloom-", dir=directory) as name:
-                for file, text in files.items():
-                    (Path(name) / file).write_bytes(text.encode())
+                for file, content in files.items():
+                    data = content.encode() if isinstance(content, str) else content
+                    (Path(name) / file).write_bytes(data)
                 for file in files:
                     os.replace(Path(name) / file, directory / file)
         except BaseException:
