@@ -69,8 +69,8 @@ def add(commands: Any) -> None:
 
 
 def _devices(options: argparse.Namespace) -> int:
+    from tritloom.host.links.contract import DEFAULT_BOARD
     from tritloom.host.links.serial import serial_ports
-    from tritloom.host.links.transport import DEFAULT_BOARD
 
     devices = [
         ("sim", f"simulated hardware of {DEFAULT_BOARD}; ?board=NAME for another"),

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from tritloom.gen.emit.diagram import block_diagram
@@ -75,7 +76,7 @@ def _check_folder(folder: Path, name: str) -> None:
         )
 
 
-def write_files(directory: Path, files: dict[str, str]) -> list[Path]:
+def write_files(directory: Path, files: Mapping[str, str | bytes]) -> list[Path]:
     """Write files so that each appears whole or not at all, in their order.
 
     `InputError` if one cannot be written; a folder that had to be made is then removed again.

@@ -8,7 +8,7 @@ import time
 from collections import deque
 from typing import Any
 
-from tritloom.host.links.transport import DeviceUrl
+from tritloom.host.links.contract import DeviceUrl
 from tritloom.rtl.spec.config import MAX_BAUD, AcceleratorConfig
 from tritloom.rtl.spec.errors import DeviceError, InputError, ToolError
 from tritloom.rtl.spec.frames import decode_frame, encode_frame
