@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from tritloom.gen.emit.verilog import emit
 from tritloom.rtl.links.port_names import DEFAULT_TOP, PLAIN, PortNames
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import InputError
+from tritloom.rtl.spec.files import write_all_whole
 
 __all__ = ["MANIFEST", "generate", "write_files"]
 
@@ -86,12 +85,7 @@ def write_files(directory: Path, files: Mapping[str, str | bytes]) -> list[Path]
     try:
         directory.mkdir(parents=True, exist_ok=True)
         try:
-            with tempfile.TemporaryDirectory(prefix=".tritloom-", dir=directory) as name:
-                for file, content in files.items():
-                    data = content.encode() if isinstance(content, str) else content
-                    (Path(name) / file).write_bytes(data)
-                for file in files:
-                    os.replace(Path(name) / file, directory / file)
+            return write_all_whole(directory, files)
         except BaseException:
             if made and not any(directory.iterdir()):
                 directory.rmdir()
@@ -100,4 +94,3 @@ def write_files(directory: Path, files: Mapping[str, str | bytes]) -> list[Path]
         raise InputError(
             f"cannot write to {directory}: {error.strerror or error}; choose another folder"
         ) from error
-    return [directory / file for file in files]
