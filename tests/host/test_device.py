@@ -876,7 +876,7 @@ class Tracer:
 
 
 def test_an_interrupt_at_any_line_leaves_the_golden_device_working(random):
-    """At every 17th line of loading, computing and unloading; then all is done once more."""
+    """At every 37th line of loading, computing and unloading; then all is done once more."""
     layer = layer_of(random, 7, 30)
     codes = codes_of(random, 3, 30)
     expected = numerics.matmul(layer.trits, codes)
@@ -884,7 +884,7 @@ def test_an_interrupt_at_any_line_leaves_the_golden_device_working(random):
     line = 0
     interrupted = True
     while interrupted:
-        line += 17
+        line += 37
         with connect("golden", config=SMALL) as device:
             first = device.load(layer)
             interrupted = False
