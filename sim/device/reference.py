@@ -15,7 +15,7 @@ from __future__ import annotations
 import zlib
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -55,7 +55,7 @@ class DeviceUrl(Protocol):
     def scheme(self) -> str: ...
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Layer:
     """Place and shape of a defined layer."""
 
@@ -98,7 +98,26 @@ class ReferenceDevice:
         }
 
     def process(self, packet: bytes) -> bytes | None:
-        """The response to a packet; `None` if its checksum or length is wrong."""
+        """The response to a packet; `None` if its checksum or length is wrong.
+
+        An interrupt, such as Ctrl-C, leaves the device as if the packet had never arrived.
+        """
+        # WRITE and LOAD may be cut short: the packet comes again, and they write the same again.
+        before = {
+            "_session": self._session,
+            "_expected": self._expected,
+            "_responses": self._responses.copy(),
+            "_layers": self._layers.copy(),
+            "_results": self._results,
+            "_counters": self._counters.copy(),
+        }
+        try:
+            return self._process(packet)
+        except BaseException:
+            self.__dict__.update(before)  # one step, which no second interrupt can split
+            raise
+
+    def _process(self, packet: bytes) -> bytes | None:
         request = Request.parse(packet) if len(packet) <= self.config.packet_bytes else None
         if request is None:
             self._counters["bad_packets"] += 1
@@ -202,7 +221,7 @@ class ReferenceDevice:
         return 0, image[request.address : request.address + request.count].tobytes()
 
     def _commit(self, request: Request) -> tuple[int, bytes]:
-        self._layers[request.index].committed = True
+        self._layers[request.index] = replace(self._layers[request.index], committed=True)
         return request.address, b""
 
     def _load(self, request: Request) -> tuple[int, bytes]:

@@ -6,6 +6,7 @@ import sys
 import time
 from dataclasses import replace
 from importlib.metadata import entry_points
+from types import FrameType
 
 import numpy as np
 import pytest
@@ -792,7 +793,7 @@ def test_commands_fill_the_window_and_patience_covers_their_work(random):
         handle = device.load(layer_of(random, 7, 200))  # 40 words of 7 bytes
         timeouts.clear()
         job = device.submit(handle, codes_of(random, 5, 200))
-        assert len(transport._answers) == config.window
+        assert len(transport._responses) == config.window
         job.result()
         cycles = config.run_cycles(LayerShape(40, 1)) or 1000 + 4 * 40 * 8
         assert max(timeouts) >= cycles + 16 * 40
@@ -849,6 +850,51 @@ def test_an_interrupted_wait_mixes_nothing_up(random):
         assert interrupts == 2
         for found, each in zip(results, codes, strict=True):
             assert np.array_equal(found, numerics.matmul(layer.trits, each))
+
+
+class Tracer:
+    """Raises KeyboardInterrupt at the n-th line that the driver and the device execute."""
+
+    FILES = ("reference.py", "session.py", "device.py", "handle.py", "job.py", "allocator.py")
+
+    def __init__(self, line: int) -> None:
+        self.left = line
+
+    def __call__(self, frame: FrameType, event: str, argument: object) -> object:
+        if not frame.f_code.co_filename.endswith(self.FILES):
+            return None
+        if event == "line":
+            self.left -= 1
+            if self.left == 0:
+                raise KeyboardInterrupt
+        return self
+
+
+def test_an_interrupt_at_any_line_leaves_the_golden_device_working(random):
+    """At every 17th line of loading, computing and unloading; then all is done once more."""
+    layer = layer_of(random, 7, 30)
+    codes = codes_of(random, 3, 30)
+    expected = numerics.matmul(layer.trits, codes)
+    trace = sys.gettrace()
+    line = 0
+    interrupted = True
+    while interrupted:
+        line += 17
+        with connect("golden", config=SMALL) as device:
+            kept = device.load(layer)
+            interrupted = False
+            try:
+                sys.settrace(Tracer(line))
+                handle = device.load(layer)
+                device.matmul(handle, codes)
+                device.unload(handle)
+            except KeyboardInterrupt:
+                interrupted = True
+            finally:
+                sys.settrace(trace)
+            assert np.array_equal(device.matmul(kept, codes), expected), line
+            assert np.array_equal(device.matmul(device.load(layer), codes), expected), line
+    assert line > 1000
 
 
 def test_an_interrupted_load_gives_the_memory_back(random):

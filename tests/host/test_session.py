@@ -237,7 +237,7 @@ def test_a_repeated_answer_is_discarded():
             return None
         if answer.seq == 2 and len(copies) == 1:
             copies.append(packet)
-            transport._answers.appendleft(packet)
+            transport._responses.appendleft(packet)
         return packet
 
     transport.change = lose_and_repeat
@@ -320,14 +320,14 @@ def test_what_a_former_session_left_in_the_link_is_ignored():
     transport = Recorder()
     former = start(transport)
     former.enqueue(*reads(WIDE.window))
-    transport._answers.appendleft(transport.device.process(transport.requests[0].pack()))
-    stale = list(transport._answers)
+    transport._responses.appendleft(transport.device.process(transport.requests[0].pack()))
+    stale = list(transport._responses)
     assert len(stale) == 1 + WIDE.window
     session = start(transport)
     assert session.discarded == 1 + WIDE.window
-    transport._answers.extend(stale)
+    transport._responses.extend(stale)
     for request in transport.requests[1 : 1 + WIDE.window]:  # late commands, too
-        transport._answers.append(transport.device.process(request.pack()))
+        transport._responses.append(transport.device.process(request.pack()))
     commands = reads(20, offset=5)
     session.enqueue(*commands)
     assert exact(session, commands)
@@ -349,7 +349,7 @@ def test_no_session_long_ago_says_nothing_about_a_silence():
     transport = Recorder()
     session = start(transport)
     late = Request(Opcode.COUNTERS, seq=1, session=session.number ^ 1).pack()
-    transport._answers.append(transport.device.process(late))
+    transport._responses.append(transport.device.process(late))
     assert exact_after(session, reads(3))
     transport.lose = lambda request: True
     with pytest.raises(DeviceTimeout):
