@@ -1,24 +1,28 @@
-"""Writes the reference pages that are made from the source: `python docs/make_reference.py`.
+"""Writes the pages that are made from the source: `python docs/make_reference.py`.
 
-The texts are the docstrings, so that pages and code cannot differ; a test compares both.
+Reference pages are the docstrings, and first-light pages the boards' records, so that pages and
+code cannot differ; a test compares both.
 """
 
 import argparse
 import ast
-
 import inspect
 import re
 import sys
 import textwrap
-from dataclasses import MISSING, fields
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, fields
+from functools import partial
 from pathlib import Path
-from types import ModuleType
 
+from tritloom.boards.board import Board, load_board
 from tritloom.gen.emit.manifest import attribute_docs, describe
 from tritloom.rtl.spec import commands, config, encodings, frames, packing, plugins
 
 ROOT = Path(__file__).resolve().parent.parent
-REFERENCE = ROOT / "docs" / "reference"
+DOCS = ROOT / "docs"
+OUR_BOARDS = ("icebreaker", "ulx3s-12f", "ulx3s-25f", "ulx3s-45f", "ulx3s-85f")
+"""Boards with a first-light page: those of this project, not of plug-ins."""
 MADE = "<!-- Made by docs/make_reference.py from the docstrings. Change those, then run it. -->"
 API = {
     "Driver": ("tritloom.host",),
@@ -205,9 +209,7 @@ def layout_rows(layout: list[dict[str, object]]) -> list[list[object]]:
 def enum_rows(kind: type[commands.Opcode] | type[commands.Status]) -> list[list[object]]:
     texts = {
         name: one_line(text)
-        for name, text in zip(
-            (member.name for member in kind), _member_texts(kind), strict=True
-        )
+        for name, text in zip((member.name for member in kind), _member_texts(kind), strict=True)
     }
     return [[member.value, f"`{member.name}`", texts[member.name]] for member in kind]
 
@@ -293,7 +295,6 @@ In this order: {counters}. {docs["COUNTERS"]}
 """
 
 
-
 def module_tree(name: str) -> ast.Module:
     """The source of a module, which is not imported: it may need what is not installed."""
     path = ROOT.joinpath(*name.split(".")[1:])
@@ -314,7 +315,9 @@ def definition(module: str, name: str) -> ast.stmt | None:
     for statement in tree.body:
         if isinstance(statement, (ast.FunctionDef, ast.ClassDef)) and statement.name == name:
             return statement
-        if isinstance(statement, ast.ImportFrom) and (statement.module or "").startswith("tritloom"):
+        if isinstance(statement, ast.ImportFrom) and (statement.module or "").startswith(
+            "tritloom"
+        ):
             for alias in statement.names:
                 if (alias.asname or alias.name) == name:
                     return definition(str(statement.module), alias.name)
@@ -337,7 +340,8 @@ def class_text(kind: ast.ClassDef) -> str:
     members = [
         f"`{ast.unparse(statement)}`"
         for statement in kind.body
-        if isinstance(statement, ast.AnnAssign) and not ast.unparse(statement.target).startswith("_")
+        if isinstance(statement, ast.AnnAssign)
+        and not ast.unparse(statement.target).startswith("_")
     ]
     if members:
         parts.append("Fields: " + " · ".join(members))
@@ -374,12 +378,173 @@ def python_page() -> str:
 """
 
 
-PAGES = {
-    "configuration.md": configuration_page,
-    "protocol.md": protocol_page,
-    "python.md": python_page,
-}
-"""Each page of `docs/reference` that is made, and what makes it."""
+@dataclass(frozen=True)
+class Bench:
+    """What only a look at the board tells: where its cable goes, its ports and lights."""
+
+    cable: str
+    port: str
+    ports: str
+    lights: tuple[str, ...]
+    trouble: tuple[tuple[str, str], ...]
+
+
+ULX3S = Bench(
+    cable="the USB connector US1, which leads to the FTDI chip",
+    port="/dev/ttyUSB0",
+    ports="The board has one serial port.",
+    lights=("LED 0", "LED 1", "LED 2", "LED 3"),
+    trouble=(
+        (
+            "the lights die a second or two after the bitstream was written",
+            "An ESP32 with its first firmware loads another bitstream. Erase or update it.",
+        ),
+        (
+            "`flash` finds no board",
+            "Use US1. On US2 the DFU boot loader works: hold BTN1 while power comes.",
+        ),
+    ),
+)
+ICEBREAKER = Bench(
+    cable="its only USB connector",
+    port="/dev/ttyUSB1",
+    ports="The USB chip has two ports: the first programs the flash, the second is the UART.",
+    lights=("red light", "green light"),
+    trouble=(
+        (
+            "`tritloom devices` lists two ports",
+            "Take the second one. The first does not respond.",
+        ),
+    ),
+)
+BENCHES = {"ulx3s": ULX3S, "icebreaker": ICEBREAKER}
+"""By the beginning of a board's name."""
+STATES = (
+    ("blinks, on for half a second and off for half a second", "the clock runs"),
+    ("lit", "a product is computed"),
+    ("flashes", "a sound packet came"),
+    ("flashes", "a damaged packet came"),
+)
+"""What each light shows, in the order of `BoardTop`."""
+
+
+def first_light_page(board: Board) -> str:
+    bench = next(bench for start, bench in BENCHES.items() if board.name.startswith(start))
+    build = board.build_config
+    lights: list[list[object]] = [
+        [light, state, meaning]
+        for light, (state, meaning) in zip(bench.lights, STATES[: board.leds], strict=False)
+    ]
+    trouble: list[list[object]] = [[f"{what}", cure] for what, cure in bench.trouble]
+    url = f"serial://{bench.port}"
+    status = (
+        "It has been run on hardware."
+        if board.run_on_hardware
+        else "Nobody has run this board on hardware yet: if you do, please report it (step 5)."
+    )
+    return f"""{MADE}
+
+# First light: {board.title}
+
+{board.part}, {build.lanes} lanes × {build.rows} rows = {build.macs_per_cycle} MAC/cycle at
+{build.clock_hz / 1e6:g} MHz. {status}
+
+1. **Build** the bitstream; it takes some minutes:
+
+   <!-- not run: minutes -->
+   ```sh
+   tritloom build --board {board.name} -o bitstream
+   ```
+
+   The line about timing must say that the clock was reached.
+
+2. **Connect** {bench.cable}, and write the bitstream:
+
+   <!-- not run: needs a board -->
+   ```sh
+   tritloom flash bitstream
+   ```
+
+3. **Look at the lights.** The first one must blink at once, without any program:
+
+{textwrap.indent(table(["light", "shows", "meaning"], lights), "   ")}
+
+4. **Test it.** {bench.ports}
+
+   <!-- not run: needs a board -->
+   ```sh
+   tritloom devices
+   tritloom info --device {url} --selftest
+   ```
+
+   Each line of the self-test begins with `ok`: identity, weight memory, known layer, link, clock.
+   `FAIL` says what was expected and what came.
+
+5. **Report it**: open an issue with `selftest.txt`, the build's `report.json` and the revision that
+   is printed on the board:
+
+   <!-- not run: needs a board -->
+   ```sh
+   tritloom info --device {url} --selftest --report selftest.txt
+   ```
+
+6. **Use it**:
+
+   <!-- not run: needs a board -->
+   ```sh
+   tritloom run models/tinylm --device {url} --prompt "Emma was"
+   ```
+
+## If something is wrong
+
+{table(["what you see", "what to do"], [*map(list, TROUBLE), *trouble])}
+
+[Build a bitstream and write it to a board](../build-and-flash.md) ·
+[the serial link](../../explanation/serial.md)
+"""
+
+
+TROUBLE = (
+    (
+        "no light blinks",
+        "The bitstream is not in the FPGA, or the PLL did not lock. Write it again.",
+    ),
+    (
+        "the first light is lit or dark all the time",
+        "The clock does not run. Report it, with the board's revision.",
+    ),
+    (
+        "`cannot open …`: no permission",
+        "Add yourself to the group of the port (on Debian `dialout`) and log in again.",
+    ),
+    ("`cannot open …`: in use", "Another program has the port open. Close it."),
+    (
+        "the device does not respond",
+        "Check the port. A bitstream with another rate needs `?baud=` in the URL.",
+    ),
+    (
+        "another protocol version or layout digest",
+        "The bitstream is of another version of Tritloom. Build and write it again.",
+    ),
+    (
+        "`FAIL weight memory` or `FAIL known layer`",
+        "A timing fault or a bad supply. Look at `timing_met` in `report.json`; report it.",
+    ),
+    ("`FAIL link`", "Bytes are lost. Results stay exact, only slower. Try a shorter cable."),
+    ("`FAIL clock`", "The clock is not the one of the configuration. Report it."),
+)
+
+
+def pages() -> dict[str, Callable[[], str]]:
+    """Each page below `docs/` that is made, and what makes it."""
+    made: dict[str, Callable[[], str]] = {
+        "reference/configuration.md": configuration_page,
+        "reference/protocol.md": protocol_page,
+        "reference/python.md": python_page,
+    }
+    for name in OUR_BOARDS:
+        made[f"howto/first-light/{name}.md"] = partial(first_light_page, load_board(name))
+    return made
 
 
 def main() -> int:
@@ -387,16 +552,17 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="compare; status 1 if a page differs")
     options = parser.parse_args()
     differ = []
-    for name, make in PAGES.items():
-        path = REFERENCE / name
+    for name, make in pages().items():
+        path = DOCS / name
         text = make()
         if path.exists() and path.read_text(encoding="utf-8") == text:
             continue
         differ.append(name)
         if not options.check:
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
     for name in differ:
-        print(f"docs/reference/{name}: {'differs' if options.check else 'written'}")
+        print(f"docs/{name}: {'differs' if options.check else 'written'}")
     return int(options.check and bool(differ))
 
 

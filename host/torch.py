@@ -31,6 +31,7 @@ from tritloom.rtl.spec.errors import (
     ToolError,
     TritloomError,
 )
+from tritloom.rtl.spec.remedies import package_remedy
 
 try:
     import torch
@@ -38,7 +39,7 @@ try:
 except ImportError as _error:
     raise ToolError(
         f"tritloom.host.torch needs torch and transformers 5 ({_error}); "
-        "pip install 'tritloom[torch]'"
+        f"{package_remedy('torch', 'torch')}"
     ) from _error
 
 __all__ = ["LayerReport", "Match", "Offload", "Report", "Verify", "offload"]

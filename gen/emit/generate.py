@@ -2,8 +2,7 @@
 
 import hashlib
 import json
-import os
-import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from tritloom.gen.emit.diagram import block_diagram
@@ -14,6 +13,7 @@ from tritloom.gen.emit.verilog import emit
 from tritloom.rtl.links.port_names import DEFAULT_TOP, PLAIN, PortNames
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import InputError
+from tritloom.rtl.spec.files import write_all_whole
 
 __all__ = ["MANIFEST", "generate", "write_files"]
 
@@ -76,7 +76,7 @@ def _check_folder(folder: Path, name: str) -> None:
         )
 
 
-def write_files(directory: Path, files: dict[str, str]) -> list[Path]:
+def write_files(directory: Path, files: Mapping[str, str | bytes]) -> list[Path]:
     """Write files so that each appears whole or not at all, in their order.
 
     `InputError` if one cannot be written; a folder that had to be made is then removed again.
@@ -85,11 +85,7 @@ def write_files(directory: Path, files: dict[str, str]) -> list[Path]:
     try:
         directory.mkdir(parents=True, exist_ok=True)
         try:
-            with tempfile.TemporaryDirectory(prefix=".tritloom-", dir=directory) as name:
-                for file, text in files.items():
-                    (Path(name) / file).write_bytes(text.encode())
-                for file in files:
-                    os.replace(Path(name) / file, directory / file)
+            return write_all_whole(directory, files)
         except BaseException:
             if made and not any(directory.iterdir()):
                 directory.rmdir()
@@ -98,4 +94,3 @@ def write_files(directory: Path, files: dict[str, str]) -> list[Path]:
         raise InputError(
             f"cannot write to {directory}: {error.strerror or error}; choose another folder"
         ) from error
-    return [directory / file for file in files]

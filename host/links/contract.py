@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl
 
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import InputError, ToolError
+from tritloom.rtl.spec.remedies import package_remedy
 
 __all__ = ["DEFAULT_BOARD", "DeviceUrl", "Transport", "open_transport"]
 
@@ -114,5 +115,6 @@ def _load(entry: EntryPoint) -> Any:
         return entry.load()
     except ModuleNotFoundError as error:
         raise ToolError(
-            f"{entry.name!r} needs the module {error.name!r}; pip install 'tritloom[sim]'"
+            f"{entry.name!r} needs the module {error.name!r}; "
+            f"{package_remedy((error.name or '').partition('.')[0], 'sim')}"
         ) from error

@@ -12,6 +12,7 @@ from tritloom.host.links.contract import DeviceUrl
 from tritloom.rtl.spec.config import MAX_BAUD, AcceleratorConfig
 from tritloom.rtl.spec.errors import DeviceError, InputError, ToolError
 from tritloom.rtl.spec.frames import decode_frame, encode_frame
+from tritloom.rtl.spec.remedies import package_remedy
 
 __all__ = ["SerialTransport", "open_device", "serial_ports"]
 
@@ -227,7 +228,7 @@ def _pyserial() -> Any:
     try:
         import serial
     except ImportError as error:
-        raise ToolError("pyserial is missing; run pip install pyserial") from error
+        raise ToolError(f"pyserial is missing; {package_remedy('pyserial')}") from error
     return serial
 
 

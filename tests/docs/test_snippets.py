@@ -3,7 +3,8 @@
 The steps of a page run in their order in one folder: a copy of README, docs, examples and models,
 with a stand-in for `.venv/bin/activate` that puts the tests' environment on the PATH. A step behind
 the comment `<!-- not run: why -->` does not run; `NOT_RUN` names each, so that none is left out
-unseen. A step behind `<!-- slow: why -->` runs in the slow test of its page only.
+unseen. A step behind `<!-- slow: why -->` or `<!-- torch: why -->` runs only in its page's
+test with that mark.
 """
 
 import json
@@ -12,6 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,8 +37,8 @@ NOT_RUN: dict[str, list[str]] = {}
 """First lines of the steps that do not run, by page."""
 
 BLOCK = re.compile(
-    r"(?:^<!-- (?P<mark>not run|slow): [^>]+ -->\n+)?"
-    r"^```(?P<language>\w*)\n(?P<text>.*?)^```$",
+    r"(?:^ *<!-- (?P<mark>not run|slow|torch): [^>]+ -->\n+)?"
+    r"^(?P<indent> *)```(?P<language>\w*)\n(?P<text>.*?)^(?P=indent)```$",
     re.MULTILINE | re.DOTALL,
 )
 
@@ -50,7 +52,10 @@ class Block:
 
 def blocks(page):
     matches = BLOCK.finditer((ROOT / page).read_text(encoding="utf-8"))
-    return [Block(match["language"], match["text"], match["mark"] or "") for match in matches]
+    return [
+        Block(match["language"], textwrap.dedent(match["text"]), match["mark"] or "")
+        for match in matches
+    ]
 
 
 def steps(page, marks):
@@ -90,15 +95,13 @@ def test_every_block_is_known(page):
     text = (ROOT / page).read_text(encoding="utf-8")
     assert {block.language for block in blocks(page)} <= STEPS | SHOWN
     assert text.count("```") == 2 * len(blocks(page))
-    comments = re.findall(r"<!-- (?:not run|slow)\b", text)
+    comments = re.findall(r"<!-- (?:not run|slow|torch)\b", text)
     assert len(comments) == sum(bool(block.mark) for block in blocks(page))
 
 
 def test_steps_left_out_are_listed():
     listed = {
-        page: [
-            block.text.splitlines()[0] for block in blocks(page) if block.mark == "not run"
-        ]
+        page: [block.text.splitlines()[0] for block in blocks(page) if block.mark == "not run"]
         for page in pages_with("not run")
     }
     assert listed == NOT_RUN
@@ -119,5 +122,11 @@ def test_steps_run(page, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", pages_with("slow"))
-def test_all_steps_run(page, tmp_path):
+def test_slow_steps_run(page, tmp_path):
     run_steps(page, {"", "slow"}, tmp_path)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("page", pages_with("torch"))
+def test_torch_steps_run(page, tmp_path):
+    run_steps(page, {"", "torch"}, tmp_path)
