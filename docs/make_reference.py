@@ -303,10 +303,16 @@ def module_tree(name: str) -> ast.Module:
 
 
 def public_names(tree: ast.Module) -> list[str]:
+    """What `__all__` lists; every public definition if there is no `__all__`."""
     for statement in tree.body:
         if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "__all__":
             return list(ast.literal_eval(statement.value))
-    raise SystemExit("a module of the Python API has no __all__")
+    return [
+        statement.name
+        for statement in tree.body
+        if isinstance(statement, (ast.FunctionDef, ast.ClassDef))
+        and not statement.name.startswith("_")
+    ]
 
 
 def definition(module: str, name: str) -> ast.stmt | None:
