@@ -26,7 +26,7 @@ from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from typing import NoReturn
 
-from tritloom.host.links.contract import Transport
+from tritloom.host.links.contract import BITS_PER_BYTE, Transport
 from tritloom.rtl.spec.commands import OVERHEAD_BYTES, Opcode, Request, Response, Status
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import DeviceError, DeviceTimeout, InputError, ProtocolError
@@ -46,8 +46,6 @@ SHARE_PACKETS = 32
 """Packets over which that share is averaged."""
 LINK_CYCLES_PER_BYTE = 16
 """Device cycles that a byte may take on any link."""
-BITS_PER_BYTE = 10
-"""Bits on a serial line for each byte: one start bit, eight data bits, one stop bit."""
 LINK_SLACK = 1.2
 """Time that a byte may take on the link, relative to the least: framing adds some bytes."""
 LATENCY_SLACK = 1.25
@@ -158,7 +156,8 @@ class Session:
         """Start the session on the device.
 
         Each attempt has a sequence number of its own, which the response repeats. So it is known
-        which attempt has succeeded, and how long the link took.
+        which attempt has succeeded, and how long the link took. The numbers count down from 0,
+        because the commands count up from 1: a late response must not seem to be for a command.
 
         Returns
         -------
@@ -174,7 +173,7 @@ class Session:
         packets: set[bytes] = set()
         while not self._is_hopeless():
             timeout_s = self._transport.timeout_s
-            reset.seq = len(starts_s) & SEQ_MASK
+            reset.seq = -len(starts_s) & SEQ_MASK
             starts_s.append(time.monotonic())
             packets.add(self._request(reset))
             self._send(reset)
@@ -185,14 +184,15 @@ class Session:
                 if packet in packets:
                     raise self._fail(self._echo())
                 response = Response.parse(packet)
+                attempt = 0 if response is None else -response.seq & SEQ_MASK
                 if (
                     response is not None
                     and (response.session, response.opcode) == (self.number, Opcode.RESET)
                     and response.status == Status.OK
-                    and response.seq < len(starts_s)
+                    and attempt < len(starts_s)
                 ):
-                    if response.seq < len(starts_s) - 1:  # it came after a time-out
-                        self._latency_s = time.monotonic() - starts_s[response.seq]
+                    if attempt < len(starts_s) - 1:  # it came after a time-out
+                        self._latency_s = time.monotonic() - starts_s[attempt]
                     reset.seq = 0
                     reset.response = response
                     self._sent.clear()
