@@ -1,6 +1,6 @@
 """Train a small ternary network on handwritten digits and write it as `digits_ternary.npz`.
 
-    pip install "tritloom[torch]" scikit-learn
+    pip install -e ".[torch]"
     python examples/train_digits.py --output digits
 
 Weights are ternary (absmean) and activations int8 (absmax) in every forward pass; the gradient
