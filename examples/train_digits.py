@@ -5,7 +5,7 @@
 
 Weights are ternary (absmean) and activations int8 (absmax) in every forward pass; the gradient
 passes the rounding unchanged. The file holds what
-`tritloom.host.load_npz` reads, with the test images. Ten seconds on a CPU,
+`tritloom.host.checkpoints.npz.load_npz` reads, with the test images. Ten seconds on a CPU,
 about 99 % right.
 """
 
