@@ -543,14 +543,14 @@ def _check_folder(file: Path) -> None:
 
 def _auto_bench_config(options: argparse.Namespace) -> AcceleratorConfig:
     """What ``auto`` chooses for the layer, or the mix, that is to be measured."""
-    from tritloom.gen.families import FEATURES
+    from tritloom.boards.families.family import load_family
     from tritloom.gen.plan.auto import Layer, choose, model_layers
 
     for name in ("encoding", "lanes", "rows", "fill"):
         if getattr(options, name) is not None:
             raise InputError(f"--{name} is what --engine auto chooses; leave it out")
     given = options.in_features, options.out_features
-    default = FEATURES.get(options.family, (6912, 4096))
+    default = load_family(options.family).measure.features
     layers = [Layer("the layer", given[0] or default[0], given[1] or default[1])]
     if options.mix is not None:
         if given != (None, None):
