@@ -20,7 +20,7 @@ from typing import Any, Literal, NoReturn, get_args
 import numpy as np
 import numpy.typing as npt
 
-from tritloom.host.checkpoints.checkpoint import unpack_trits
+from tritloom.host.checkpoints.packed import unpack_trits
 from tritloom.host.device import Device, Handle, require_linear
 from tritloom.host.layer import TernaryLayer
 from tritloom.rtl.spec import numerics
@@ -31,6 +31,7 @@ from tritloom.rtl.spec.errors import (
     ToolError,
     TritloomError,
 )
+from tritloom.rtl.spec.remedies import package_remedy
 
 try:
     import torch
@@ -38,7 +39,7 @@ try:
 except ImportError as _error:
     raise ToolError(
         f"tritloom.host.torch needs torch and transformers 5 ({_error}); "
-        "pip install 'tritloom[torch]'"
+        f"{package_remedy('torch', 'torch')}"
     ) from _error
 
 __all__ = ["LayerReport", "Match", "Offload", "Report", "Verify", "offload"]

@@ -1,5 +1,7 @@
 import ast
+import fnmatch
 import importlib.metadata
+import os
 import re
 import subprocess
 import sys
@@ -13,6 +15,8 @@ from packaging.requirements import Requirement
 from tests.support import ROOT
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+TOP = "tritloom"
+"""The folder of the package that the others are sub-packages of."""
 FOLDERS = ["rtl", "gen", "sim", "boards", "host"]
 SHIPPED = {".py", ".cc", ".v", ".h", ".json", ".typed"}
 MODULES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
@@ -57,16 +61,40 @@ def imports(path):
                 yield f"{node.module}.{alias.name}", node, id(node) not in later
 
 
-def tracked():
-    """The text files of the project: those that git knows, and new ones that it does not ignore."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    for name in filter(None, listed.stdout.split("\0")):
+def project_files():
+    """
+    Names of the project's files, without what was made from them.
+
+    In a clone these are the files that git tracks, and new ones that it does not ignore. An
+    unpacked source archive has no `.git`: there, all files count except those that `.gitignore`
+    names.
+    """
+    if (ROOT / ".git").exists():
+        listed = subprocess.run(
+            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+            cwd=ROOT,
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        return sorted(filter(None, listed.stdout.split("\0")))
+    ignored = [line.rstrip("/") for line in (ROOT / ".gitignore").read_text().splitlines()]
+
+    def part_of_project(names):
+        return [name for name in names if not any(fnmatch.fnmatch(name, i) for i in ignored)]
+
+    names = []
+    for folder, folders, files in os.walk(ROOT):
+        folders[:] = part_of_project(folders)
+        names += [
+            (Path(folder) / name).relative_to(ROOT).as_posix() for name in part_of_project(files)
+        ]
+    return sorted(names)
+
+
+def project_texts():
+    """Pairs of name and text of the project's text files."""
+    for name in project_files():
         try:
             yield name, (ROOT / name).read_text(encoding="utf-8")
         except (UnicodeDecodeError, FileNotFoundError):
@@ -76,7 +104,9 @@ def tracked():
 def test_packages_listed():
     setuptools = PYPROJECT["tool"]["setuptools"]
     listed = [f"tritloom.{package.replace('/', '.')}" for package in PACKAGES]
-    assert sorted(setuptools["packages"]) == listed, "what is not listed is missing in the wheel"
+    assert sorted(setuptools["packages"]) == sorted([*listed, TOP]), (
+        "what is not listed is missing in the wheel"
+    )
     assert setuptools["package-dir"] == {f"tritloom.{folder}": folder for folder in FOLDERS}
     for package in PACKAGES:
         assert (ROOT / package / "__init__.py").exists()
@@ -87,13 +117,15 @@ def test_wheel_complete(tmp_path):
     """Built from a copy, so that nothing left of an earlier build can get in."""
     source = tmp_path / "source"
     expected = set()
-    for name, _ in tracked():
+    for name in project_files():
         top, _, rest = name.partition("/")
-        if not rest or top in FOLDERS:
+        if not rest or top in (*FOLDERS, TOP):
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             (source / name).write_bytes((ROOT / name).read_bytes())
         if top in FOLDERS and Path(name).suffix in SHIPPED:
             expected.add(f"tritloom/{name}")
+        if top == TOP:
+            expected.add(name)
     subprocess.run(
         [
             *(sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "--quiet"),
@@ -175,7 +207,7 @@ def test_no_machine_paths():
     home = re.compile(r"(?<![\w.])/(?:home|root|Users|work|mnt|media)/\w|[A-Z]:\\\\Users")
     found = [
         f"{name}:{number}"
-        for name, text in tracked()
+        for name, text in project_texts()
         if name != "tests/test_packaging.py"
         for number, line in enumerate(text.splitlines(), 1)
         if home.search(line)

@@ -1,152 +1,77 @@
-"""A small language model runtime in NumPy: BitNet and Llama shapes with ternary layers.
+"""A small language model runtime in NumPy: BitNet and Llama models with ternary layers.
 
-Every ternary layer goes through one callable, so a device can compute it; the rest is float32 and
-follows the eager attention of transformers (`models.bitnet`, `models.llama`).
+Every ternary layer goes through one callable, so that a device can compute it. The rest is float32
+and follows the eager attention of transformers (`models.bitnet`, `models.llama`).
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from tritloom.host.checkpoints.checkpoint import Checkpoint
+from tritloom.host.checkpoints.huggingface import Checkpoint
 from tritloom.host.layer import TernaryLayer, stack
+from tritloom.host.models.config import BitNetConfig
 from tritloom.rtl.spec import numerics
-from tritloom.rtl.spec.errors import CheckpointError, InputError, ToolError
+from tritloom.rtl.spec.errors import CheckpointError, InputError
 
-__all__ = ["Decoder", "DecoderConfig", "Linear", "golden_linear", "load_tokenizer", "stream_text"]
+__all__ = ["BitNetModel", "Linear", "golden_linear"]
 
 F32 = npt.NDArray[np.float32]
 Linear = Callable[[str, TernaryLayer, F32], F32]
 """Computes one layer: its name, the layer, float32 `[tokens, in]` → float32 `[tokens, out]`."""
 
-_FUSED = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
+FUSED = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
+"""Layers that read the same input; each row of the table may be computed as one layer."""
+FIRST_CACHE_TOKENS = 256
+"""Room of a new cache; it doubles when it is full."""
 
 
 def golden_linear(name: str, layer: TernaryLayer, x: F32) -> F32:
-    """The golden model's BitLinear; what a device's must equal bit for bit."""
+    """The golden model's BitLinear; a device must give the same bits."""
     return numerics.bitlinear(x, layer.trits, layer.scale, layer.scale_divides, layer.bias)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DecoderConfig:
-    """What the decoder needs of config.json; `from_checkpoint` reads it.
-
-    `sub_norms` tells BitNet's norms before o_proj and down_proj. `linear_norm_eps` is the epsilon
-    of a norm inside each ternary layer, None without one.
-    """
-
-    vocab_size: int
-    hidden_size: int
-    intermediate_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    num_key_value_heads: int
-    head_dim: int
-    max_position_embeddings: int
-    rms_norm_eps: float
-    rope_theta: float
-    hidden_act: str
-    sub_norms: bool
-    tie_word_embeddings: bool
-    linear_norm_eps: float | None
-    eos_token_ids: tuple[int, ...]
-
-    @classmethod
-    def from_checkpoint(cls, checkpoint: Checkpoint) -> "DecoderConfig":
-        """Read it; `CheckpointError` for a missing key or a model of another shape."""
-        config = checkpoint.config
-
-        def need(key: str) -> Any:
-            if config.get(key) is None:
-                raise CheckpointError(f"config.json has no {key}; copy the model again")
-            return config[key]
-
-        def count(key: str, default: int | None = None) -> int:
-            value = config.get(key)
-            value = default if value is None and default else need(key)
-            if not isinstance(value, int) or value < 1:
-                raise CheckpointError(f"{key} must be a positive integer, not {value!r}")
-            return value
-
-        def one_of(key: str, value: Any, allowed: tuple[str, ...]) -> str:
-            if value not in allowed:
-                raise CheckpointError(f"{key} must be {' or '.join(allowed)}, not {value!r}")
-            return str(value)
-
-        kind = one_of("model_type", need("model_type"), ("bitnet", "llama"))
-        # transformers 5 has rope_parameters; before it were rope_scaling and rope_theta.
-        rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-        one_of("rope_type", rope.get("rope_type", rope.get("type", "default")), ("default",))
-        heads = count("num_attention_heads")
-        key_value_heads = count("num_key_value_heads", heads)
-        if heads % key_value_heads:
-            raise CheckpointError(
-                f"num_attention_heads must be a multiple of num_key_value_heads, not {heads} "
-                f"and {key_value_heads}"
-            )
-        quantization = config["quantization_config"]
-        eos = checkpoint.generation.get("eos_token_id", config.get("eos_token_id"))
-        return cls(
-            vocab_size=count("vocab_size"),
-            hidden_size=count("hidden_size"),
-            intermediate_size=count("intermediate_size"),
-            num_hidden_layers=count("num_hidden_layers"),
-            num_attention_heads=heads,
-            num_key_value_heads=key_value_heads,
-            head_dim=count("head_dim", count("hidden_size") // heads),
-            max_position_embeddings=count("max_position_embeddings"),
-            rms_norm_eps=float(need("rms_norm_eps")),
-            rope_theta=float(rope.get("rope_theta") or config.get("rope_theta") or 10000.0),
-            hidden_act=one_of("hidden_act", need("hidden_act"), ("relu2", "silu")),
-            sub_norms=kind == "bitnet",
-            tie_word_embeddings=bool(
-                config.get("tie_word_embeddings", "lm_head.weight" not in checkpoint.tensors)
-            ),
-            linear_norm_eps=(
-                float(quantization.get("rms_norm_eps", 1e-6))
-                if quantization.get("use_rms_norm")
-                else None
-            ),
-            eos_token_ids=tuple(eos) if isinstance(eos, list) else () if eos is None else (eos,),
-        )
-
-
 class _Cache:
-    """Keys and values of the tokens so far: a layer, float32 `[kv_heads, room, head_dim]`."""
+    """Keys and values of the tokens so far: one layer is float32 `[kv_heads, room, head_dim]`."""
 
-    def __init__(self, config: DecoderConfig, room: int) -> None:
-        shape = (config.num_hidden_layers, config.num_key_value_heads, room, config.head_dim)
-        self.keys = np.zeros(shape, np.float32)
-        self.values = np.zeros(shape, np.float32)
+    def __init__(self, config: BitNetConfig) -> None:
+        layers, heads = config.num_hidden_layers, config.num_key_value_heads
+        self.keys = np.zeros((layers, heads, FIRST_CACHE_TOKENS, config.head_dim), np.float32)
+        self.values = self.keys.copy()
         self.length = 0
 
+    def make_room(self, tokens: int) -> None:
+        """Grow until `tokens` more fit."""
+        while self.length + tokens > self.keys.shape[2]:
+            self.keys = np.concatenate([self.keys, np.zeros_like(self.keys)], axis=2)
+            self.values = np.concatenate([self.values, np.zeros_like(self.values)], axis=2)
 
-class Decoder:
+
+class BitNetModel:
     """A causal language model that computes its ternary layers through `linear`.
 
     Parameters
     ----------
     checkpoint : as `load_checkpoint` reads it
     linear : computes one ternary layer, by default the golden model
-    fuse : stack q/k/v and gate/up into one layer each; results are the same bit for bit
+    fuse : stack q/k/v and gate/up into one layer each; the results are the same bit for bit
 
     Members
     -------
     config : the model's shape
     layers : ternary layers by the name that `linear` receives, in the order of use
 
-    Raises `CheckpointError` when a tensor is missing or has another shape than config.json says.
+    Raises
+    ------
+    CheckpointError : a tensor is missing or has another shape than config.json says
     """
 
     def __init__(
         self, checkpoint: Checkpoint, linear: Linear = golden_linear, *, fuse: bool = True
     ) -> None:
-        self.config = config = DecoderConfig.from_checkpoint(checkpoint)
+        self.config = config = BitNetConfig.from_checkpoint(checkpoint)
         self.linear = linear
         self.layers: dict[str, TernaryLayer] = {}
         self._tensors: dict[str, F32] = {}
@@ -163,31 +88,32 @@ class Decoder:
             "up_proj": (inner, hidden),
             "down_proj": (hidden, inner),
         }
+        fuse = fuse and config.quantization.norm_eps is None
         for index in range(config.num_hidden_layers):
             block = f"model.layers.{index}"
-            for part, fused, last in (
-                ("self_attn", "qkv_proj", "o_proj"),
-                ("mlp", "gate_up_proj", "down_proj"),
+            for part, fused, last, bias in (
+                ("self_attn", "qkv_proj", "o_proj", config.attention_bias),
+                ("mlp", "gate_up_proj", "down_proj", config.mlp_bias),
             ):
-                for name in (*_FUSED[fused], last):
-                    self._take_linear(checkpoint, f"{block}.{part}.{name}", *shapes[name])
-                    if name == _FUSED[fused][-1] and fuse and config.linear_norm_eps is None:
-                        self._fuse(f"{block}.{part}", fused)
+                for name in FUSED[fused]:
+                    self._take_linear(checkpoint, f"{block}.{part}.{name}", shapes[name], bias)
+                if fuse:
+                    self._fuse(f"{block}.{part}", fused)
+                self._take_linear(checkpoint, f"{block}.{part}.{last}", shapes[last], bias)
             self._take(checkpoint, f"{block}.input_layernorm", hidden)
             self._take(checkpoint, f"{block}.post_attention_layernorm", hidden)
             if config.sub_norms:
                 self._take(checkpoint, f"{block}.self_attn.attn_sub_norm", queries)
                 self._take(checkpoint, f"{block}.mlp.ffn_sub_norm", inner)
         self._take(checkpoint, "model.norm", hidden)
-        if not config.tie_word_embeddings:
-            self._take(checkpoint, "lm_head", config.vocab_size, hidden)
+        self._take_linear(checkpoint, "lm_head", (config.vocab_size, hidden), bias=False)
         exponents = np.arange(0, config.head_dim, 2, dtype=np.float32) / np.float32(config.head_dim)
         self._frequencies = np.float32(1) / np.float32(config.rope_theta) ** exponents
 
     def logits(self, ids: Sequence[int]) -> F32:
         """Next-token logits after each token of `ids`: float32 `[tokens, vocab_size]`."""
         prompt = self._check(ids, 0)
-        return self._head(self._run(prompt, _Cache(self.config, len(prompt))))
+        return self._head(self._run(prompt, _Cache(self.config)))
 
     def generate(
         self,
@@ -199,9 +125,17 @@ class Decoder:
     ) -> Iterator[int]:
         """Yield new token ids as they are computed; an end-of-sequence id is the last one.
 
-        `temperature` 0 takes the most likely token, above it tokens are drawn with `seed`.
-        Raises `InputError` at once for an empty or too long prompt, an id outside the vocabulary,
-        a number of tokens below 1, a negative temperature.
+        Parameters
+        ----------
+        prompt : token ids to continue
+        max_new_tokens : most new ids
+        temperature : 0 takes the most likely token, above 0 tokens are drawn with `seed`
+        seed : of the drawing
+
+        Raises
+        ------
+        InputError : at once, for an empty or too long prompt, an id outside the vocabulary, a
+            number of tokens below 1, a negative temperature
         """
         if max_new_tokens < 1:
             raise InputError(f"max_new_tokens must be at least 1, not {max_new_tokens}")
@@ -233,7 +167,7 @@ class Decoder:
     def _generate(
         self, ids: list[int], max_new_tokens: int, temperature: float, rng: np.random.Generator
     ) -> Iterator[int]:
-        cache = _Cache(self.config, len(ids) + max_new_tokens)
+        cache = _Cache(self.config)
         for _ in range(max_new_tokens):
             scores = self._head(self._run(ids, cache)[-1:])[0]
             if temperature:
@@ -246,7 +180,8 @@ class Decoder:
                 return
             ids = [token]
 
-    def _check(self, ids: Sequence[int], more: int) -> list[int]:
+    def _check(self, ids: Sequence[int], new_tokens: int) -> list[int]:
+        """The ids as Python integers, if the model can read them and write `new_tokens`."""
         tokens = [int(token) for token in ids]
         if not tokens:
             raise InputError("the prompt must have at least one token, not none; give some text")
@@ -256,42 +191,58 @@ class Decoder:
                     f"token ids must be below {self.config.vocab_size}, not {token}; "
                     "use the model's own tokenizer"
                 )
-        if len(tokens) + more > self.config.max_position_embeddings:
+        if len(tokens) + new_tokens > self.config.max_position_embeddings:
             raise InputError(
-                f"{len(tokens)} + {more} tokens exceed the model's context of "
+                f"{len(tokens)} + {new_tokens} tokens exceed the model's context of "
                 f"{self.config.max_position_embeddings}; shorten the prompt or the output"
             )
         return tokens
 
     def _take(self, checkpoint: Checkpoint, name: str, *shape: int) -> None:
-        """Keep the tensor `NAME.weight` if it has this shape."""
+        """Store the float tensor `NAME.weight`; it must have this shape."""
         key = f"{name}.weight"
         tensor = checkpoint.tensors.get(key)
         if tensor is None:
             raise CheckpointError(f"the checkpoint has no {key}; copy the model again")
         if tensor.shape != shape:
             raise CheckpointError(f"{key} has shape {tensor.shape}, config.json asks for {shape}")
+        if tensor.dtype != np.float32:
+            raise CheckpointError(f"{key} must be a float tensor, not {tensor.dtype}")
         self._tensors[key] = tensor
 
-    def _take_linear(self, checkpoint: Checkpoint, name: str, rows: int, columns: int) -> None:
-        """Keep a ternary layer, or the float one that modules_to_not_convert left."""
-        if self.config.linear_norm_eps is not None:
-            self._take(checkpoint, f"{name}.rms_norm", columns)
+    def _take_linear(
+        self, checkpoint: Checkpoint, name: str, shape: tuple[int, int], bias: bool
+    ) -> None:
+        """Store a linear layer: a ternary one, or the floats that modules_to_not_convert left."""
         layer = checkpoint.layers.get(name)
         if layer is None:
-            self._take(checkpoint, name, rows, columns)
-            bias = checkpoint.tensors.get(f"{name}.bias")
-            self._tensors[f"{name}.bias"] = np.zeros(rows, np.float32) if bias is None else bias
-            return
-        if layer.trits.shape != (rows, columns):
+            self._take(checkpoint, name, *shape)
+            offset = checkpoint.tensors.get(f"{name}.bias")
+            if offset is not None:
+                self._tensors[f"{name}.bias"] = offset
+        else:
+            if layer.trits.shape != shape:
+                raise CheckpointError(
+                    f"{name} has shape {layer.trits.shape}, config.json asks for {shape}"
+                )
+            if self.config.quantization.norm_eps is not None:
+                self._take(checkpoint, f"{name}.rms_norm", shape[1])
+            offset = layer.bias
+            self.layers[name] = layer
+        if (offset is not None) != bias:
             raise CheckpointError(
-                f"{name} has shape {layer.trits.shape}, config.json asks for {(rows, columns)}"
+                f"{name} has {'no' if bias else 'a'} bias, but config.json says "
+                f"{'that it has one' if bias else 'it has none'}; "
+                "mend attention_bias or mlp_bias, or copy the model again"
             )
-        self.layers[name] = layer
+        if offset is not None and offset.shape != shape[:1]:
+            raise CheckpointError(
+                f"{name}.bias has shape {offset.shape}, config.json asks for {shape[:1]}"
+            )
 
     def _fuse(self, block: str, fused: str) -> None:
-        """Replace the parts of `fused` by their stack, where all of them are ternary."""
-        names = [f"{block}.{part}" for part in _FUSED[fused]]
+        """Replace the parts of `fused` by their stack, if all of them are ternary."""
+        names = [f"{block}.{part}" for part in FUSED[fused]]
         if all(name in self.layers for name in names):
             parts = [self.layers.pop(name) for name in names]
             self._ends[f"{block}.{fused}"] = np.cumsum([part.out_features for part in parts])[:-1]
@@ -299,18 +250,20 @@ class Decoder:
 
     def _apply(self, name: str, x: F32) -> F32:
         """One linear layer: float32 `[tokens, in]` → `[tokens, out]`."""
-        if self.config.linear_norm_eps is not None:
-            norm = self._tensors[f"{name}.rms_norm.weight"]
-            x = numerics.rms_norm(x, norm, self.config.linear_norm_eps)
         layer = self.layers.get(name)
         if layer is None:
-            return x @ self._tensors[f"{name}.weight"].T + self._tensors[f"{name}.bias"]
+            y: F32 = x @ self._tensors[f"{name}.weight"].T
+            bias = self._tensors.get(f"{name}.bias")
+            return y if bias is None else y + bias
+        if self.config.quantization.norm_eps is not None:
+            norm = self._tensors[f"{name}.rms_norm.weight"]
+            x = numerics.rms_norm(x, norm, self.config.quantization.norm_eps)
         return self.linear(name, layer, x)
 
     def _parts(self, block: str, fused: str, x: F32) -> list[F32]:
-        """The outputs of the parts of `fused`, computed as one layer where they are."""
+        """The outputs of the parts of `fused`, computed as one layer if they were stacked."""
         if f"{block}.{fused}" not in self.layers:
-            return [self._apply(f"{block}.{part}", x) for part in _FUSED[fused]]
+            return [self._apply(f"{block}.{part}", x) for part in FUSED[fused]]
         y = self._apply(f"{block}.{fused}", x)
         return np.split(y, self._ends[f"{block}.{fused}"], axis=1)
 
@@ -318,13 +271,11 @@ class Decoder:
         return numerics.rms_norm(x, self._tensors[f"{name}.weight"], self.config.rms_norm_eps)
 
     def _head(self, hidden: F32) -> F32:
-        tied = self.config.tie_word_embeddings
-        weight = self._tensors["model.embed_tokens.weight" if tied else "lm_head.weight"]
-        scores: F32 = hidden @ weight.T
-        return scores
+        return self._apply("lm_head", hidden)
 
     def _run(self, ids: Sequence[int], cache: _Cache) -> F32:
-        """Final hidden states of `ids`, which follow what the cache holds: `[tokens, hidden]`."""
+        """Final hidden states `[tokens, hidden]` of `ids`, which follow the tokens in the cache."""
+        cache.make_room(len(ids))
         positions = np.arange(cache.length, cache.length + len(ids), dtype=np.float32)
         angles = np.tile(positions[:, None] * self._frequencies, 2)
         cos, sin = np.cos(angles)[:, None], np.sin(angles)[:, None]
@@ -373,40 +324,7 @@ class Decoder:
 
 
 def _rotate(x: F32, cos: F32, sin: F32) -> F32:
-    """Rotary position embedding of `[tokens, heads, head_dim]`, halves as pairs."""
+    """Rotary position embedding of `[tokens, heads, head_dim]`; a pair is a head's two halves."""
     first, second = np.split(x, 2, axis=-1)
     turned: F32 = np.concatenate([-second, first], axis=-1)
     return x * cos + turned * sin
-
-
-def load_tokenizer(path: str | Path) -> Any:
-    """The `tokenizers.Tokenizer` of a model directory: `.encode(text).ids`, `.decode(ids)`."""
-    try:
-        from tokenizers import Tokenizer
-    except ImportError as error:
-        raise ToolError("tokenizers is missing; run: pip install 'tritloom[models]'") from error
-    file = Path(path) / "tokenizer.json"
-    if not file.is_file():
-        raise CheckpointError(f"no tokenizer.json in {path}; copy the whole model directory")
-    try:
-        return Tokenizer.from_file(str(file))
-    except Exception as error:
-        raise CheckpointError(f"{file} is not a tokenizer; copy it again") from error
-
-
-def stream_text(tokenizer: Any, ids: Iterable[int], prompt: Sequence[int] = ()) -> Iterator[str]:
-    """Yield the text of `ids` piece by piece, never half a character.
-
-    `prompt` are the ids before them, which some tokenizers need for the first piece's space.
-    """
-    seen = list(prompt)
-    begin, done = 0, len(seen)
-    for token in ids:
-        seen.append(token)
-        old, new = tokenizer.decode(seen[begin:done]), tokenizer.decode(seen[begin:])
-        if len(new) > len(old) and not new.endswith("\ufffd"):
-            yield new[len(old) :]
-            begin, done = done, len(seen)
-    rest = tokenizer.decode(seen[begin:])[len(tokenizer.decode(seen[begin:done])) :]
-    if rest:
-        yield rest

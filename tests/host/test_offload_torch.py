@@ -716,7 +716,7 @@ except ToolError as error:
 """
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert ran.stdout.startswith("tritloom.host.torch needs torch and transformers 5 ("), ran.stderr
-    assert ran.stdout.strip().endswith("pip install 'tritloom[torch]'")
+    assert "run pip install " in ran.stdout and "[torch]" in ran.stdout
 
 
 @pytest.mark.sim

@@ -10,11 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from tests.support import ROOT
-from tritloom.host.checkpoints.checkpoint import Checkpoint, load_checkpoint, load_npz
+from tritloom.host.checkpoints.huggingface import Checkpoint, load_checkpoint
+from tritloom.host.checkpoints.npz import load_npz
 from tritloom.host.layer import TernaryLayer
-from tritloom.host.models.bitnet import Decoder, golden_linear, load_tokenizer, stream_text
+from tritloom.host.models.bitnet import BitNetModel, golden_linear
+from tritloom.host.models.tokenizer import load_tokenizer, stream_text
 from tritloom.rtl.spec import numerics
 from tritloom.rtl.spec.errors import CheckpointError, InputError, ToolError
 
@@ -35,8 +38,8 @@ def checkpoint() -> Checkpoint:
 
 
 @pytest.fixture(scope="module")
-def decoder(checkpoint: Checkpoint) -> Decoder:
-    return Decoder(checkpoint)
+def decoder(checkpoint: Checkpoint) -> BitNetModel:
+    return BitNetModel(checkpoint)
 
 
 @pytest.fixture(scope="module")
@@ -50,12 +53,12 @@ def changed(checkpoint: Checkpoint, **config: Any) -> Checkpoint:
     merged = {
         key: value for key, value in (checkpoint.config | config).items() if value is not None
     }
-    return Checkpoint(checkpoint.path, merged, {}, checkpoint.layers, checkpoint.tensors)
+    return Checkpoint(checkpoint.path, merged, None, checkpoint.layers, checkpoint.tensors)
 
 
 @pytest.mark.parametrize("prompt", range(8))
 def test_greedy_ids_equal_transformers(
-    decoder: Decoder, reference: dict[str, np.ndarray], prompt: int
+    decoder: BitNetModel, reference: dict[str, np.ndarray], prompt: int
 ) -> None:
     ids = reference[f"p{prompt}.ids"]
     expected = reference[f"p{prompt}.greedy_bitlinear"]
@@ -65,14 +68,14 @@ def test_greedy_ids_equal_transformers(
 
 @pytest.mark.parametrize("prompt", range(8))
 def test_logits_equal_transformers(
-    decoder: Decoder, reference: dict[str, np.ndarray], prompt: int
+    decoder: BitNetModel, reference: dict[str, np.ndarray], prompt: int
 ) -> None:
     logits = decoder.logits(reference[f"p{prompt}.ids"])
     assert logits.dtype == np.float32
     assert np.allclose(logits, reference[f"p{prompt}.logits_bitlinear"], rtol=0, atol=1e-4)
 
 
-def test_nll_equals_transformers(decoder: Decoder, reference: dict[str, np.ndarray]) -> None:
+def test_nll_equals_transformers(decoder: BitNetModel, reference: dict[str, np.ndarray]) -> None:
     text = (MODELS / "heldout.txt").read_text(encoding="utf-8")
     windows, tokens = reference["nll_windows"]
     nll = decoder.nll(load_tokenizer(TINYLM).encode(text).ids, windows, tokens)
@@ -86,7 +89,7 @@ def test_llama_shapes_equal_transformers(tmp_path: Path, name: str, fuse: bool) 
     with np.load(DATA / "hf_bitlinear.npz", allow_pickle=False) as archive:
         case = make_hf.cases(dict(archive), "model")[name]
     make_hf.write_model(tmp_path, name, case)
-    decoder = Decoder(load_checkpoint(tmp_path), fuse=fuse)
+    decoder = BitNetModel(load_checkpoint(tmp_path), fuse=fuse)
     assert np.allclose(decoder.logits(case["ids"]), case["logits"], rtol=0, atol=1e-4)
     assert ("model.layers.0.mlp.gate_up_proj" in decoder.layers) == (fuse and name == "packed")
     assert decoder.config.eos_token_ids == (1, 2)
@@ -103,7 +106,7 @@ def test_digits_accuracy_on_the_integer_path() -> None:
     assert (right, len(x)) == (439, 450)
 
 
-def test_generation_goes_on_from_its_cache(decoder: Decoder) -> None:
+def test_generation_goes_on_from_its_cache(decoder: BitNetModel) -> None:
     """Each greedy token is also the most likely one of a fresh pass over all before it."""
     prompt = load_tokenizer(TINYLM).encode("It is a truth").ids
     ids = [*prompt, *decoder.generate(prompt, 12)]
@@ -111,8 +114,10 @@ def test_generation_goes_on_from_its_cache(decoder: Decoder) -> None:
     assert best[len(prompt) - 1 : -1].tolist() == ids[len(prompt) :]
 
 
-def test_fused_layers_are_the_same_bit_for_bit(checkpoint: Checkpoint, decoder: Decoder) -> None:
-    plain = Decoder(checkpoint, fuse=False)
+def test_fused_layers_are_the_same_bit_for_bit(
+    checkpoint: Checkpoint, decoder: BitNetModel
+) -> None:
+    plain = BitNetModel(checkpoint, fuse=False)
     assert list(plain.layers)[:7] == [
         f"model.layers.0.{name}_proj"
         for name in (
@@ -143,7 +148,7 @@ def test_every_layer_goes_through_linear_in_order(checkpoint: Checkpoint) -> Non
         calls.append((name, x.shape))
         return golden_linear(name, layer, x)
 
-    decoder = Decoder(checkpoint, linear)
+    decoder = BitNetModel(checkpoint, linear)
     stream = decoder.generate([5, 6, 7], 3)
     assert calls == []
     next(stream)
@@ -156,7 +161,7 @@ def test_every_layer_goes_through_linear_in_order(checkpoint: Checkpoint) -> Non
 
 
 @pytest.mark.parametrize("layer", range(8))
-def test_every_layer_matters(checkpoint: Checkpoint, decoder: Decoder, layer: int) -> None:
+def test_every_layer_matters(checkpoint: Checkpoint, decoder: BitNetModel, layer: int) -> None:
     broken = list(decoder.layers)[layer]
 
     def linear(name: str, layer: TernaryLayer, x: np.ndarray) -> np.ndarray:
@@ -164,19 +169,21 @@ def test_every_layer_matters(checkpoint: Checkpoint, decoder: Decoder, layer: in
         return -y if name == broken else y
 
     ids = [5, 6, 7]
-    assert not np.allclose(Decoder(checkpoint, linear).logits(ids), decoder.logits(ids), atol=0.1)
+    assert not np.allclose(
+        BitNetModel(checkpoint, linear).logits(ids), decoder.logits(ids), atol=0.1
+    )
 
 
 def test_generation_ends_with_an_end_of_sequence_id(
-    checkpoint: Checkpoint, decoder: Decoder
+    checkpoint: Checkpoint, decoder: BitNetModel
 ) -> None:
     ids = list(decoder.generate([28, 64], 9))
     stop = ids[4]
     expected = ids[: ids.index(stop) + 1]
     for eos in (stop, [511, stop]):
-        early = Decoder(changed(checkpoint, eos_token_id=eos))
+        early = BitNetModel(changed(checkpoint, eos_token_id=eos))
         assert list(early.generate([28, 64], 9)) == expected
-    endless = Decoder(changed(checkpoint, eos_token_id=None))
+    endless = BitNetModel(changed(checkpoint, eos_token_id=None))
     assert list(endless.generate([28, 64], 9)) == ids
 
 
@@ -184,10 +191,10 @@ def test_generation_config_overrides_the_end(checkpoint: Checkpoint) -> None:
     other = Checkpoint(
         TINYLM, checkpoint.config, {"eos_token_id": [7]}, checkpoint.layers, checkpoint.tensors
     )
-    assert Decoder(other).config.eos_token_ids == (7,)
+    assert BitNetModel(other).config.eos_token_ids == (7,)
 
 
-def test_sampling(decoder: Decoder) -> None:
+def test_sampling(decoder: BitNetModel) -> None:
     def draw(temperature: float, seed: int) -> list[int]:
         return list(decoder.generate([28, 64, 491], 20, temperature=temperature, seed=seed))
 
@@ -197,7 +204,7 @@ def test_sampling(decoder: Decoder) -> None:
     assert len(set(draw(100.0, 1))) > 15
 
 
-def test_sampling_follows_the_distribution(decoder: Decoder) -> None:
+def test_sampling_follows_the_distribution(decoder: BitNetModel) -> None:
     logits = decoder.logits([28])[0].astype(np.float64) / 0.7
     expected = np.exp(logits - logits.max())
     expected /= expected.sum()
@@ -206,7 +213,7 @@ def test_sampling_follows_the_distribution(decoder: Decoder) -> None:
     assert abs(drawn.count(top) / 400 - expected[top]) < 0.08
 
 
-def test_stream_text_is_the_decoded_text(decoder: Decoder) -> None:
+def test_stream_text_is_the_decoded_text(decoder: BitNetModel) -> None:
     tokenizer = load_tokenizer(TINYLM)
     prompt = tokenizer.encode("Emma was").ids
     ids = list(decoder.generate(prompt, 30))
@@ -275,7 +282,7 @@ def test_stream_text_takes_ids_one_by_one() -> None:
     ],
 )
 def test_generate_refuses_at_once(
-    decoder: Decoder, prompt: list[int], tokens: int, options: dict[str, Any], message: str
+    decoder: BitNetModel, prompt: list[int], tokens: int, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(InputError) as caught:
         decoder.generate(prompt, tokens, **options)
@@ -283,7 +290,7 @@ def test_generate_refuses_at_once(
 
 
 @pytest.mark.parametrize(("windows", "tokens"), [(2, 6), (0, 4), (1, 1)])
-def test_nll_refuses(decoder: Decoder, windows: int, tokens: int) -> None:
+def test_nll_refuses(decoder: BitNetModel, windows: int, tokens: int) -> None:
     message = f"nll needs {windows} windows of {tokens} tokens, there are 11; give a longer"
     with pytest.raises(InputError, match=message):
         decoder.nll(range(11), windows, tokens)
@@ -306,6 +313,62 @@ def test_nll_refuses(decoder: Decoder, windows: int, tokens: int) -> None:
             {"rope_parameters": None, "rope_scaling": {"type": "linear", "factor": 2}},
             "rope_type must be default, not 'linear'",
         ),
+        ({"hidden_size": "x"}, "hidden_size must be a positive integer, not 'x'"),
+        ({"vocab_size": True}, "vocab_size must be a positive integer, not True"),
+        ({"vocab_size": 512.0}, "vocab_size must be a positive integer, not 512.0"),
+        ({"num_hidden_layers": [2]}, "num_hidden_layers must be a positive integer, not [2]"),
+        ({"rms_norm_eps": "x"}, "rms_norm_eps must be a positive number, not 'x'"),
+        ({"rms_norm_eps": True}, "rms_norm_eps must be a positive number, not True"),
+        ({"rms_norm_eps": 10**400}, f"rms_norm_eps must be a positive number, not 1{'0' * 59}…"),
+        ({"rms_norm_eps": float("nan")}, "rms_norm_eps must be a positive number, not nan"),
+        ({"rms_norm_eps": -1}, "rms_norm_eps must be a positive number, not -1"),
+        ({"rope_parameters": [1]}, "rope_parameters must be an object, not [1]"),
+        ({"rope_parameters": "x"}, "rope_parameters must be an object, not 'x'"),
+        ({"rope_parameters": {"rope_type": 3}}, "rope_type must be default, not 3"),
+        (
+            {"rope_parameters": {"rope_theta": "x"}},
+            "rope_theta must be a positive number, not 'x'",
+        ),
+        ({"rope_parameters": {"rope_theta": 0}}, "rope_theta must be a positive number, not 0"),
+        (
+            {"rope_parameters": {"full_attention": {"rope_theta": 1e4}}},
+            "rope_parameters must be the same for all layers, not by full_attention",
+        ),
+        ({"hidden_act": ["silu"]}, "hidden_act must be relu2 or silu, not ['silu']"),
+        ({"hidden_act": None}, "hidden_act must be relu2 or silu, not None"),
+        ({"model_type": {}}, "model_type must be bitnet or llama, not {}"),
+        ({"attention_bias": "no"}, "attention_bias must be true or false, not 'no'"),
+        ({"head_dim": 33}, "head_dim must be even, not 33"),
+        (
+            {"head_dim": 32},
+            (
+                "hidden_size of a bitnet model must be num_attention_heads · head_dim, not 256 for "
+                "4 · 32"
+            ),
+        ),
+        (
+            {"sliding_window": 4},
+            (
+                "sliding_window is 4, but each token attends to all before it here; "
+                "set it to null if the model was trained so"
+            ),
+        ),
+        (
+            {"attention_chunk_size": 4},
+            (
+                "attention_chunk_size is 4, but each token attends to all before it here; "
+                "set it to null if the model was trained so"
+            ),
+        ),
+        (
+            {"layer_types": ["full_attention", "sliding_attention"]},
+            "layer_types must all be full_attention, not ['full_attention', 'sliding_attention']",
+        ),
+        ({"layer_types": 7}, "layer_types must all be full_attention, not 7"),
+        ({"eos_token_id": "2"}, "eos_token_id must be a token id or a list, not '2'"),
+        ({"eos_token_id": [1, "2"]}, "eos_token_id must be a token id or a list, not [1, '2']"),
+        ({"eos_token_id": True}, "eos_token_id must be a token id or a list, not True"),
+        ({"eos_token_id": -1}, "eos_token_id must be a token id or a list, not -1"),
         (
             {"num_key_value_heads": 3},
             "num_attention_heads must be a multiple of num_key_value_heads, not 4 and 3",
@@ -322,50 +385,124 @@ def test_nll_refuses(decoder: Decoder, windows: int, tokens: int) -> None:
             {"vocab_size": 513},
             "model.embed_tokens.weight has shape (512, 256), config.json asks for (513, 256)",
         ),
-        (
-            {"tie_word_embeddings": False},
-            "the checkpoint has no lm_head.weight; copy the model again",
-        ),
     ],
 )
 def test_checkpoints_that_do_not_fit(
     checkpoint: Checkpoint, config: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(CheckpointError) as caught:
-        Decoder(changed(checkpoint, **config))
+        BitNetModel(changed(checkpoint, **config))
     assert str(caught.value) == message
 
 
-def test_projections_left_as_floats(checkpoint: Checkpoint, decoder: Decoder) -> None:
+def test_projections_left_as_floats(checkpoint: Checkpoint, decoder: BitNetModel) -> None:
     """A float projection is computed here; with the same weights the result is close."""
-    name = "model.layers.1.mlp.down_proj"
+    name = "model.layers.1.self_attn.o_proj"
     layer = checkpoint.layers[name]
     tensors = checkpoint.tensors | {f"{name}.weight": layer.trits * layer.scale}
     layers = {key: value for key, value in checkpoint.layers.items() if key != name}
-    mixed = Decoder(Checkpoint(TINYLM, checkpoint.config, {}, layers, tensors))
+    mixed = BitNetModel(Checkpoint(TINYLM, checkpoint.config, None, layers, tensors))
     assert name not in mixed.layers
     ids = [28, 64, 491]
     assert np.allclose(mixed.logits(ids), decoder.logits(ids), atol=0.5)
+    config = checkpoint.config | {"attention_bias": True}
+    for key, other in layers.items():
+        if "self_attn" in key:
+            zeros = np.zeros(other.out_features, np.float32)
+            layers[key] = TernaryLayer.from_trits(other.trits, other.scale, bias=zeros)
     bias = np.linspace(-9, 9, 256, dtype=np.float32)
     biased = TernaryLayer.from_trits(layer.trits, layer.scale, bias=bias)
-    floats = Checkpoint(TINYLM, checkpoint.config, {}, layers, tensors | {f"{name}.bias": bias})
-    ternary = Checkpoint(TINYLM, checkpoint.config, {}, layers | {name: biased}, checkpoint.tensors)
-    expected = Decoder(ternary).logits(ids)
-    assert np.allclose(Decoder(floats).logits(ids), expected, atol=0.5)
+    floats = Checkpoint(TINYLM, config, None, layers, tensors | {f"{name}.bias": bias})
+    ternary = Checkpoint(TINYLM, config, None, layers | {name: biased}, checkpoint.tensors)
+    expected = BitNetModel(ternary).logits(ids)
+    assert np.allclose(BitNetModel(floats).logits(ids), expected, atol=0.5)
     assert not np.allclose(mixed.logits(ids), expected, atol=0.5)
 
 
-def test_own_head_where_config_does_not_say(checkpoint: Checkpoint, decoder: Decoder) -> None:
-    silent = changed(checkpoint, tie_word_embeddings=None)
-    assert Decoder(silent).config.tie_word_embeddings
-    head = -checkpoint.tensors["model.embed_tokens.weight"]
-    tensors = checkpoint.tensors | {"lm_head.weight": head}
-    own = Decoder(Checkpoint(TINYLM, silent.config, {}, checkpoint.layers, tensors))
-    assert not own.config.tie_word_embeddings
-    assert np.allclose(own.logits([5, 6]), -decoder.logits([5, 6]))
+def test_config_keys_that_say_nothing_new(checkpoint: Checkpoint) -> None:
+    """Full attention by another name, and a rotary base in each of its places."""
+    for config in (
+        {"layer_types": ["full_attention"] * 2, "head_dim": None},
+        {"rope_parameters": {"rope_theta": 500_000}},
+        {"rope_parameters": None, "rope_theta": 500_000},
+        {"rope_parameters": None, "rope_scaling": {"type": "default"}, "rope_theta": 5e5},
+        {"rope_parameters": None},
+    ):
+        theta = BitNetModel(changed(checkpoint, **config)).config.rope_theta
+        assert theta == (10_000 if "layer_types" in config else 500_000)
 
 
-def test_nll_of_the_shortest_windows(decoder: Decoder) -> None:
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("model.layers.0.mlp.up_proj.bias", np.ones(512, np.float32), "up_proj has a bias, but"),
+        ("model.layers.0.self_attn.q_proj.bias", np.ones(256), "q_proj has a bias, but config"),
+    ],
+)
+def test_biases_that_transformers_would_ignore(
+    tmp_path: Path, key: str, value: np.ndarray, message: str
+) -> None:
+    folder = edited(tmp_path, tensors={key: value})
+    with pytest.raises(CheckpointError, match=message):
+        BitNetModel(load_checkpoint(folder))
+
+
+def test_biases_that_are_missing(tmp_path: Path) -> None:
+    folder = edited(tmp_path, attention_bias=True)
+    with pytest.raises(CheckpointError, match="q_proj has no bias, but config"):
+        BitNetModel(load_checkpoint(folder))
+
+
+def edited(
+    folder: Path, *, tensors: dict[str, np.ndarray | None] | None = None, **config: Any
+) -> Path:
+    """A copy of tinylm with other tensors and other values in config.json; None removes one."""
+    shutil.copytree(TINYLM, folder / "m")
+    file = folder / "m" / "config.json"
+    merged = json.loads(file.read_text()) | config
+    file.write_text(json.dumps({k: v for k, v in merged.items() if v is not None}))
+    weights = folder / "m" / "model.safetensors"
+    merged = load_file(weights) | (tensors or {})
+    save_file({k: v for k, v in merged.items() if v is not None}, weights)
+    return folder / "m"
+
+
+class TestHead:
+    """Which weights the head has: those that transformers gives it."""
+
+    embedding = "model.embed_tokens.weight"
+
+    def test_tied(self, tmp_path: Path, checkpoint: Checkpoint, decoder: BitNetModel) -> None:
+        """With either name in the files."""
+        table = checkpoint.tensors[self.embedding]
+        assert checkpoint.tensors["lm_head.weight"] is table
+        folder = edited(tmp_path, tensors={self.embedding: None, "lm_head.weight": table})
+        model = BitNetModel(load_checkpoint(folder))
+        assert model.logits([5, 6]).tobytes() == decoder.logits([5, 6]).tobytes()
+
+    @pytest.mark.parametrize("tie", [True, False, None])
+    def test_own(
+        self, tmp_path: Path, checkpoint: Checkpoint, decoder: BitNetModel, tie: bool | None
+    ) -> None:
+        head = -checkpoint.tensors[self.embedding]
+        folder = edited(tmp_path, tensors={"lm_head.weight": head}, tie_word_embeddings=tie)
+        own = BitNetModel(load_checkpoint(folder))
+        assert np.allclose(own.logits([5, 6]), -decoder.logits([5, 6]))
+
+    @pytest.mark.parametrize("tie", [False, None])
+    def test_missing(self, tmp_path: Path, tie: bool | None) -> None:
+        """Without a word on it the head is its own, and transformers would make one at random."""
+        folder = edited(tmp_path, tie_word_embeddings=tie)
+        with pytest.raises(CheckpointError, match=r"has no lm_head.weight; copy the model again"):
+            BitNetModel(load_checkpoint(folder))
+
+    def test_wrong_type(self, tmp_path: Path) -> None:
+        folder = edited(tmp_path, tie_word_embeddings="yes")
+        with pytest.raises(CheckpointError, match="tie_word_embeddings must be true or false, not"):
+            load_checkpoint(folder)
+
+
+def test_nll_of_the_shortest_windows(decoder: BitNetModel) -> None:
     """Two windows of two tokens: the mean of two surprises."""
     ids = [28, 64, 300, 10]
     surprises = []
@@ -391,7 +528,7 @@ def test_tokenizer_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(CheckpointError, match=r"tokenizer.json is not a tokenizer; copy it again"):
         load_tokenizer(tmp_path)
     monkeypatch.setitem(sys.modules, "tokenizers", None)
-    with pytest.raises(ToolError, match=r"pip install 'tritloom\[models\]'"):
+    with pytest.raises(ToolError, match=r"run pip install .*\[models\]"):
         load_tokenizer(TINYLM)
 
 

@@ -1,0 +1,153 @@
+"""The contract of a link on the host's side, and how a URL names a device.
+
+A package adds a kind of device with one entry point in the group `tritloom.devices`:
+`scheme = "module:open_device"`, where `open_device(url, config)` returns a `Transport`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from types import MappingProxyType
+from typing import Any, Protocol
+from urllib.parse import parse_qsl
+
+from tritloom.rtl.spec.config import AcceleratorConfig
+from tritloom.rtl.spec.errors import InputError, ToolError
+from tritloom.rtl.spec.remedies import package_remedy
+
+__all__ = ["BITS_PER_BYTE", "DEFAULT_BOARD", "DeviceUrl", "Transport", "open_transport"]
+
+BITS_PER_BYTE = 10
+"""Bits on a serial line for each byte: one start bit, eight data bits, one stop bit."""
+DEVICES = "tritloom.devices"
+BOARDS = "tritloom.boards"
+DEFAULT_BOARD = "ulx3s-85f"
+SIMULATED = ("golden", "sim")
+"""Devices that are made from a configuration. Any other device has its own."""
+
+
+class Transport(Protocol):
+    """A link to one device.
+
+    It may lose, repeat, reorder and damage packets, but it invents none. If the link breaks, such
+    as by a pulled cable, its methods raise `OSError` or `DeviceError`.
+    """
+
+    @property
+    def timeout_s(self) -> float:
+        """Seconds in which an idle device responds to a short command, link included."""
+
+    def send(self, packet: bytes) -> None:
+        """Send one whole packet. Returns without waiting for the device."""
+
+    def receive(self, timeout_s: float) -> bytes | None:
+        """The next packet from the device; `None` if none has come after `timeout_s` seconds.
+
+        The seconds are those of the device, which is not real time if it is simulated.
+        """
+
+    def close(self) -> None:
+        """Give the link back to the system. A second call does nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceUrl:
+    """`scheme[://path][?key=value&…]`, such as `sim?board=icebreaker`, `serial:///dev/ttyUSB0`.
+
+    Members
+    -------
+    text : the whole URL
+    scheme : the kind of device
+    path : what follows `://`, or an empty string
+    query : the keys and values after the question mark
+    """
+
+    text: str
+    scheme: str
+    path: str
+    query: Mapping[str, str]
+
+    @classmethod
+    def parse(cls, text: str) -> DeviceUrl:
+        """The parts of a URL; `InputError` if it has another form."""
+        if not isinstance(text, str):
+            raise InputError(f'device URL must be text such as "sim", not {text!r}')
+        place, mark, tail = text.partition("?")
+        scheme, _, path = place.partition("://")
+        if not scheme or not scheme.isidentifier():
+            raise InputError(
+                f'device URL must be like "sim" or "scheme://path?key=value", not {text!r}'
+            )
+        try:
+            pairs = parse_qsl(tail, keep_blank_values=True, strict_parsing=bool(mark))
+        except ValueError:
+            raise InputError(
+                f"device URL {text!r} must have key=value pairs after the question mark"
+            ) from None
+        query = dict(pairs)
+        if len(query) < len(pairs):
+            raise InputError(f"device URL {text!r} must give each key once")
+        return cls(text, scheme, path, MappingProxyType(query))
+
+
+def open_transport(
+    url: DeviceUrl, config: AcceleratorConfig | None
+) -> tuple[Transport, AcceleratorConfig | None]:
+    """Open the link to a device.
+
+    Parameters
+    ----------
+    url : of the device
+    config : what a simulated device is made from instead of a board, or what any other device must
+        agree with in layout; may be None
+
+    Returns
+    -------
+    transport : the link
+    expected : the configuration that the device must agree with in layout; None if any will do
+
+    Raises
+    ------
+    InputError : the URL is wrong
+    ToolError : a package is missing that the device needs
+    DeviceError : the link cannot be opened
+    """
+    device = _entry(DEVICES, "device", url.scheme)
+    if url.scheme in SIMULATED:
+        config = _simulated_config(url, config)
+    transport: Transport = _load(device)(url, config)
+    return transport, config
+
+
+def _simulated_config(url: DeviceUrl, config: AcceleratorConfig | None) -> AcceleratorConfig:
+    if url.path:
+        raise InputError(f"device {url.scheme!r} takes no path, not {url.path!r}")
+    for key in url.query:
+        if key != "board":
+            raise InputError(f"unknown key {key!r} for device {url.scheme!r}; known are board")
+    if config is None:
+        board = _entry(BOARDS, "board", url.query.get("board", DEFAULT_BOARD))
+        resolved: AcceleratorConfig = _load(board).config
+        return resolved
+    if "board" in url.query:
+        raise InputError("give either board= or config=, not both")
+    return config
+
+
+def _entry(group: str, what: str, name: str) -> EntryPoint:
+    entries = {entry.name: entry for entry in entry_points(group=group)}
+    if name not in entries:
+        raise InputError(f"unknown {what} {name!r}; known are {', '.join(sorted(entries))}")
+    return entries[name]
+
+
+def _load(entry: EntryPoint) -> Any:
+    try:
+        return entry.load()
+    except ModuleNotFoundError as error:
+        raise ToolError(
+            f"{entry.name!r} needs the module {error.name!r}; "
+            f"{package_remedy((error.name or '').partition('.')[0], 'sim')}"
+        ) from error
