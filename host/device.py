@@ -33,6 +33,7 @@ from tritloom.rtl.spec.commands import (
     Status,
 )
 from tritloom.rtl.spec.config import AcceleratorConfig
+from tritloom.rtl.spec.encodings import ALPHABETS
 from tritloom.rtl.spec.errors import (
     CapacityError,
     ConfigError,
@@ -40,9 +41,8 @@ from tritloom.rtl.spec.errors import (
     InputError,
     ProtocolError,
 )
+from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.rtl.spec.packing import (
-    ALPHABETS,
-    LayerShape,
     act_limits,
     check_trits,
     pack_activations,
@@ -571,7 +571,7 @@ class Device:
         cycles = self._config.run_cycles(part.shape)
         if cycles is None:  # a memory that stalls: far above what any should take
             engine = engines[self._config.engine]
-            tile = max(self._config.tile_cycles(part.shape.groups), 8)
+            tile = max(self._config.tile_cycles(part.shape.row_groups), 8)
             cycles = 4 * part.shape.tiles * tile + engine.fill_cycles(self._config) + 1000
         return Command(opcode=Opcode.RUN, index=part.index, count=tokens, cycles=cycles)
 
@@ -612,13 +612,13 @@ class Device:
         config = self._config
         index = self._free_index()
         blocks = [
-            (base + start, min(config.max_groups, words - start))
+            (base + start, min(config.max_row_groups, words - start))
             for base, words in self._free
-            for start in range(0, words, config.max_groups)
+            for start in range(0, words, config.max_row_groups)
         ]
         if index is None or not blocks:
             return True, "nothing tested: no free layer slot or no free words"
-        limit = max(2, MEMORY_TEST_BYTES // (config.max_groups * config.word_bytes))
+        limit = max(2, MEMORY_TEST_BYTES // (config.max_row_groups * config.word_bytes))
         picked = np.unique(np.linspace(0, len(blocks) - 1, limit).round().astype(int))
         blocks = [blocks[i] for i in picked.tolist()]
         bits = (1 << config.word_bits) - 1
@@ -728,7 +728,7 @@ def _real_time(url: str) -> bool:
 
 
 def _define_command(index: int, base: int, shape: LayerShape) -> Command:
-    payload = LAYER.pack(base, shape.tiles, shape.groups)
+    payload = LAYER.pack(base, shape.tiles, shape.row_groups)
     return Command(opcode=Opcode.DEFINE, index=index, payload=payload)
 
 

@@ -35,7 +35,7 @@ SHARE_PACKETS = 32
 """Packets over which that share is taken."""
 LINK_CYCLES_PER_BYTE = 16
 """Device cycles that a byte may take on a link that is not slower by itself."""
-UART_BITS_PER_BYTE = 12
+BYTE_MARGIN = 1.2
 """Start, eight and stop, and room for what framing adds."""
 SMALLEST_PAYLOAD = 64 - OVERHEAD_BYTES
 """Payload that any device takes and sends, whatever its configuration."""
@@ -121,8 +121,9 @@ class Session:
         """Use the device's own credit and clock; before, the least that any device has."""
         self._window = config.window
         self._clock_hz = config.clock_hz
-        if config.link == "uart":
-            self._byte_cycles = max(self._byte_cycles, UART_BITS_PER_BYTE * config.uart_divisor)
+        self._byte_cycles = max(
+            self._byte_cycles, round(BYTE_MARGIN * config.link.cycles_per_byte(config))
+        )
 
     def payload_limit(self, most: int) -> int:
         """Bytes of payload to put in a packet of at most ``most``: few while the link is bad.

@@ -101,7 +101,8 @@ examples:
   tritloom generate --config mine.json -o build
 
 mine.json needs five keys; the others, and what all of them mean, are in a manifest.json:
-  {"lanes": 20, "rows": 2, "memory_words": 1024, "max_in_features": 256, "max_out_features": 256}
+  {"lanes": 20, "rows": 2, "memory": {"kind": "bram", "words": 1024},
+   "max_in_features": 256, "max_out_features": 256}
 tritloom auto writes one that suits a model.
 """
 AUTO = """\

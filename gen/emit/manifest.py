@@ -24,9 +24,9 @@ from tritloom.gen.emit.verilog import TOP
 from tritloom.rtl.control.processor import COUNTER_BITS, DEFINITION, REQUEST, RESPONSE
 from tritloom.rtl.lib.crc import CRC32
 from tritloom.rtl.lib.streams import PACKET
-from tritloom.rtl.spec import commands, packing
+from tritloom.rtl.spec import commands, encodings, packing
 from tritloom.rtl.spec.config import AcceleratorConfig
-from tritloom.rtl.spec.plugins import engines, memories
+from tritloom.rtl.spec.plugins import engines
 from tritloom.rtl.top import Accelerator
 
 __all__ = ["FORMAT", "attribute_docs", "describe"]
@@ -83,15 +83,14 @@ def _derived(config: AcceleratorConfig) -> dict[str, int]:
     numbers = {
         name: getattr(config, name)
         for name, member in inspect.getmembers(AcceleratorConfig)
-        if isinstance(member, property)
-        and not name.endswith("_digest")
-        and (config.link == "uart" or not name.startswith("uart_"))
+        if isinstance(member, property) and not name.endswith("_digest")
     }
-    engine, memory = engines[config.engine], memories[config.memory]
+    engine = engines[config.engine]
     numbers["fill_cycles"] = engine.fill_cycles(config)
     numbers["tile_cycles"] = engine.tile_cycles(config)
-    if memory.latency is not None:
-        numbers["memory_latency"] = memory.latency(config)
+    latency = config.memory.latency(config)
+    if latency is not None:
+        numbers["memory_latency"] = latency
     numbers["weight_capacity"] = config.memory_words * config.rows * config.lanes
     return numbers
 
@@ -112,7 +111,7 @@ def _ports(config: AcceleratorConfig) -> list[dict[str, Any]]:
         "ready": "a byte passes in each cycle with valid and ready",
     }
     accelerator = Accelerator(config)
-    members = _member_docs(Accelerator)
+    members = _member_docs(Accelerator) | dict(config.memory.pins) | dict(config.link.pins)
     for path, member, _ in accelerator.signature.flatten(accelerator):
         name, *rest = map(str, path)
         ports.append(
@@ -120,7 +119,7 @@ def _ports(config: AcceleratorConfig) -> list[dict[str, Any]]:
                 "name": "__".join([name, *rest]),
                 "direction": "input" if member.flow is In else "output",
                 "bits": Shape.cast(member.shape).width,
-                "meaning": f"{STREAMS[name]}: {parts[rest[0]]}" if rest else members[name],
+                "meaning": f"{members[name]}: {parts[rest[0]]}" if rest else members[name],
             }
         )
     return ports
@@ -198,13 +197,15 @@ def _identity_layout() -> list[dict[str, Any]]:
 
 
 def _weights(config: AcceleratorConfig) -> dict[str, Any]:
-    encoding = packing.encodings[config.encoding]
-    trits = np.resize(np.array(packing.ALPHABETS[encoding.alphabet], np.int8), encoding.group)
+    encoding = encodings.encodings[config.encoding]
+    trits = np.resize(
+        np.array(encodings.ALPHABETS[encoding.alphabet], np.int8), encoding.trits_per_code
+    )
     return {
         "rules": _paragraphs(packing.__doc__),
-        "encoding_rules": _paragraphs(packing.Encoding.__doc__),
+        "encoding_rules": _paragraphs(encodings.Encoding.__doc__),
         "encoding": encoding.name,
-        "group": encoding.group,
+        "trits_per_code": encoding.trits_per_code,
         "code_bits": encoding.code_bits,
         "code_stride": engines[config.engine].code_stride(config),
         "signed": encoding.signed,

@@ -35,6 +35,7 @@ from tritloom.gen.flow.tools import (
 from tritloom.gen.passes.netlist import RECIPE, TOP, Netlist, synthesise
 from tritloom.gen.passes.place import AGAIN, PLACED, TIMING, route_again
 from tritloom.gen.workloads import MIXES, mix_figures
+from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import ConfigError
 from tritloom.sim.tools import cache_dir, locked
@@ -191,7 +192,7 @@ def fit(
     def attempt(rows: int) -> Path | None:
         words = max(1, weight_bits // (start.word_bits // start.rows * rows))
         try:
-            tried = replace(start, rows=rows, memory_words=words)
+            tried = replace(start, rows=rows, memory=BlockRam(words=words))
             say(f"{rows} rows: {tried.macs_per_cycle} MAC/cycle")
             kept = _Design(board, tried).build(range(seed, seed + seeds), say)
         except (BuildError, ConfigError) as error:
@@ -224,7 +225,7 @@ def fit(
 def _for_board(board: Board, config: AcceleratorConfig | None) -> AcceleratorConfig:
     if config is None:
         return board.build_config
-    return config if config.link == "uart" else replace(config, link="uart", baud=board.baud)
+    return config if config.link == board.link else replace(config, link=board.link)
 
 
 class _Design:

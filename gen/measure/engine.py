@@ -34,10 +34,13 @@ from tritloom.gen.passes.netlist import RECIPE, TOP, Netlist, improve, run_synth
 from tritloom.gen.passes.place import AGAIN, PLACED, TIMING, route_again
 from tritloom.gen.workloads import MIXES, layer_cycles, mix_figures
 from tritloom.rtl.core.core import Core
+from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec import numerics
 from tritloom.rtl.spec.config import AcceleratorConfig
+from tritloom.rtl.spec.encodings import ALPHABETS, encodings
 from tritloom.rtl.spec.errors import ConfigError, ToolError
-from tritloom.rtl.spec.packing import ALPHABETS, LayerShape, act_limits, encodings
+from tritloom.rtl.spec.layer_shape import LayerShape
+from tritloom.rtl.spec.packing import act_limits
 from tritloom.rtl.spec.plugins import engines
 from tritloom.sim.device.core import CoreSimulation
 from tritloom.sim.tools import cache_dir, locked
@@ -88,7 +91,7 @@ def bench_config(
     values: dict[str, Any] = {**(geometry or {}), **asked}
     return AcceleratorConfig(
         engine=engine,
-        memory_words=1,
+        memory=BlockRam(words=1),
         max_in_features=in_features or default[0],
         max_out_features=out_features or default[1],
         packet_bytes=4096,  # no part of the core; only the widest words need so much

@@ -9,7 +9,8 @@ from collections import deque
 from typing import Any
 
 from tritloom.host.links.transport import DeviceUrl
-from tritloom.rtl.spec.config import MAX_BAUD, AcceleratorConfig
+from tritloom.rtl.links.uart_facts import MAX_BAUD
+from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import DeviceError, InputError, ToolError
 from tritloom.rtl.spec.frames import decode_frame, encode_frame
 

@@ -20,12 +20,14 @@ class PacketReceiver(wiring.Component):
     -------
     i : stream of PACKET; whole packets, checksum included
     abort : with the last byte: the link knows that the packet is wrong
+    crowded : nothing can remember the sender of one more packet: drop it
     o : stream of bytes; header and payload of the packets that are right
     good, bad, dropped : strobes, one for a packet: taken; wrong; right, but the buffer was full
     """
 
     i: stream.Interface
     abort: Signal
+    crowded: Signal
     o: stream.Interface
     good: Signal
     bad: Signal
@@ -37,6 +39,7 @@ class PacketReceiver(wiring.Component):
             {
                 "i": In(stream.Signature(PACKET)),
                 "abort": In(1),
+                "crowded": In(1),
                 "o": Out(stream.Signature(8)),
                 "good": Out(1),
                 "bad": Out(1),
@@ -90,9 +93,9 @@ class PacketReceiver(wiring.Component):
         with m.If(check):
             m.d.sync += [check.eq(0), count.eq(0), wrong.eq(0), full.eq(0), head.eq(limit)]
             m.d.comb += [
-                self.good.eq(sound & ~full),
+                self.good.eq(sound & ~full & ~self.crowded),
                 self.bad.eq(~sound),
-                self.dropped.eq(sound & full),
+                self.dropped.eq(sound & (full | self.crowded)),
             ]
             with m.If(self.good):
                 m.d.sync += [head.eq(head - CRC_BYTES), limit.eq(head - CRC_BYTES)]

@@ -27,7 +27,7 @@ def load_layout(config: AcceleratorConfig) -> data.StructLayout:
 def shape_layout(config: AcceleratorConfig) -> data.StructLayout:
     """A layer's shape: the numbers, from 0, of its last tile of inputs and last group of rows."""
     return data.StructLayout(
-        {"last_tile": range(config.max_tiles), "last_group": range(config.max_groups)}
+        {"last_tile": range(config.max_tiles), "last_group": range(config.max_row_groups)}
     )
 
 
@@ -62,7 +62,7 @@ class Core(wiring.Component):
                 "i_word": In(stream.Signature(Shape(config.word_bits))),
                 "done": Out(1),
                 "stall": Out(1),
-                "i_fetch": In(stream.Signature(range(config.max_groups))),
+                "i_fetch": In(stream.Signature(range(config.max_row_groups))),
                 "o": Out(stream.Signature(sums_layout(config, config.acc_bits))),
             }
         )
@@ -99,7 +99,7 @@ class Core(wiring.Component):
         ]
         # Counts up to 0 at a tile's last group; the carry of the step says that the next word is
         # the last, in its load as well. It is loaded after the last word, and when a layer starts.
-        groups_left = Signal(range(config.max_groups), reset_less=True)
+        groups_left = Signal(range(config.max_row_groups), reset_less=True)
         last = Signal(init=1)
         begins = Signal(reset_less=True)
         with m.If(word | starts):
@@ -114,7 +114,7 @@ class Core(wiring.Component):
         final = Signal()
         m.d.sync += [taken.eq(word), first.eq(word & begins), final.eq(word & last)]
         # The group of that word, or between layers the one that is fetched.
-        group = Signal(range(config.max_groups), reset_less=True)
+        group = Signal(range(config.max_row_groups), reset_less=True)
         free = Signal(init=1)
         m.d.comb += self.i_fetch.ready.eq(free)
         with m.If(taken | free):

@@ -1,33 +1,22 @@
-"""Decoders of weight codes to trits, for engines that select by trit.
+"""The decoder of `base3x5` codes."""
 
-Contract: ``i`` is one code; ``nonzero`` and ``negative``, one bit a trit, follow
-``Encoding.decoder_cycles`` (at least 1) later. One code in every cycle; no state but the pipeline.
-"""
+from typing import ClassVar
 
 from amaranth.hdl import Array, Const, Module, Signal
-from amaranth.lib import wiring
-from amaranth.lib.wiring import In, Out
+
+from tritloom.rtl.engines.contract import TritDecoder
+
+__all__ = ["Base3x5Decoder"]
 
 
-class Base3x5Decoder(wiring.Component):
-    """``base3x5``: byte Σ (tᵢ+1)·3^i → five trits, two digits peeled off by comparison first.
+class Base3x5Decoder(TritDecoder):
+    """Decodes a byte Σ (tᵢ+1)·3^i to five trits: it peels off the two high digits by comparison.
 
-    A byte above 242 is no code; its trits are unspecified.
-
-    Members
-    -------
-    i : code, 8 bits
-    nonzero, negative : 5 bits each, trit 0 in bit 0; ``negative`` only where ``nonzero``
+    The trits of a byte above 242, which is no code, are unspecified. Members are those of
+    `TritDecoder`.
     """
 
-    CYCLES = 3
-
-    i: Signal
-    nonzero: Signal
-    negative: Signal
-
-    def __init__(self) -> None:
-        super().__init__({"i": In(8), "nonzero": Out(5), "negative": Out(5)})
+    CYCLES: ClassVar[int] = 3
 
     def elaborate(self, platform: object) -> Module:
         m = Module()

@@ -1,16 +1,14 @@
 """The ``select`` engine: each lane adds x, −x or 0, in a pipelined tree; no memories."""
 
 from amaranth.hdl import Cat, Const, Module, Signal, Value, signed
-from amaranth.lib import data, wiring
+from amaranth.lib import data
 
-from tritloom.rtl.engines.contract import ACT_LATENCY, engine_members
+from tritloom.rtl.engines.contract import ACT_LATENCY, DotEngine, create_decoder
 from tritloom.rtl.lib.adder_tree import add_under, adder_tree, delay, offset_binary
-from tritloom.rtl.spec.config import AcceleratorConfig
-from tritloom.rtl.spec.packing import encodings
-from tritloom.rtl.spec.plugins import load_component
+from tritloom.rtl.spec.encodings import encodings
 
 
-class SelectEngine(wiring.Component):
+class SelectEngine(DotEngine):
     """Portable dot engine of adders alone; the contract is in ``tritloom.rtl.engines.contract``.
 
     A lane's zero is made where it costs nothing: in the reset of an even lane's register, in the
@@ -18,22 +16,6 @@ class SelectEngine(wiring.Component):
 
     Latency: the decoder's cycles, one for the even lanes, one for each level of the tree.
     """
-
-    i_start: Signal
-    i_more: Signal
-    act_address: Signal
-    i_act: data.View
-    ready: Signal
-    i_word: Signal
-    i_valid: Signal
-    i_swap: Signal
-    i_last: Signal
-    o_sums: data.View
-    o_negative: Signal
-
-    def __init__(self, config: AcceleratorConfig) -> None:
-        self.config = config
-        super().__init__(engine_members(config))
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -117,7 +99,7 @@ class SelectEngine(wiring.Component):
         """Of a row: even lanes that are 0, odd ones that are not, and the relative signs."""
         config = self.config
         encoding = encodings[config.encoding]
-        codes = config.lanes // encoding.group
+        codes = config.lanes // encoding.trits_per_code
         if not encoding.decoder:
             word = Signal(codes * encoding.code_bits, name=f"word_{row}", reset_less=True)
             m.d.sync += word.eq(self.i_word.word_select(row, len(word)))
@@ -132,7 +114,7 @@ class SelectEngine(wiring.Component):
         nonzero: list[Value] = []
         negative: list[Value] = []
         for n in range(row * codes, (row + 1) * codes):
-            decoder = load_component(encoding.decoder)()
+            decoder = create_decoder(encoding)
             m.submodules[f"decoder_{n}"] = decoder
             m.d.comb += decoder.i.eq(self.i_word.word_select(n, encoding.code_bits))
             nonzero += list(decoder.nonzero)

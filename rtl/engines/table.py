@@ -1,25 +1,25 @@
 """The ``table`` engine: memory holds every sum that a code can select; the code is the address.
 
-For each group of activations (``Encoding.group`` of them) a table has one entry a code, or one for
-each code and its negative where the code ends in a sign. The tables of the next tile are written
-while words look up in those of the current one: two banks of block RAM. Small tables lie in LUT
-RAM, which has one bank, and are written after the tile's last word. Entries are written along a
-path on which each follows from the one before by adding or subtracting one activation.
+For each code's activations (`Encoding.trits_per_code` of them) a table has one entry a code, or
+one for each code and its negative where the code ends in a sign. The tables of the next tile are
+written while words look up in those of the current one: two banks of block RAM. Small tables lie
+in LUT RAM, which has one bank, and are written after the tile's last word. Entries are written
+along a path on which each follows from the one before by adding or subtracting one activation.
 """
 
 from itertools import pairwise
 
 import numpy as np
 from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed, unsigned
-from amaranth.lib import data, wiring
+from amaranth.lib import data
 
-from tritloom.rtl.engines.contract import engine_members
+from tritloom.rtl.engines.contract import DotEngine
+from tritloom.rtl.engines.table_facts import in_lut_ram, table_registers
 from tritloom.rtl.engines.table_walk import walk
 from tritloom.rtl.lib.adder_tree import add_under, adder_tree, delay, offset_binary
 from tritloom.rtl.lib.block_ram import ReadPort, block_ram
-from tritloom.rtl.spec.builtin import in_lut_ram, table_registers
-from tritloom.rtl.spec.config import ACT_LATENCY, AcceleratorConfig
-from tritloom.rtl.spec.packing import ALPHABETS, Encoding, encodings
+from tritloom.rtl.spec.encodings import ALPHABETS, Encoding, encodings
+from tritloom.rtl.spec.plugins import ACT_LATENCY
 
 
 def _steps(encoding: Encoding) -> list[dict[str, int]]:
@@ -29,7 +29,7 @@ def _steps(encoding: Encoding) -> list[dict[str, int]]:
     address of activations moves; from the last step to the next part's first, which has none.
     A step between entries writes the place of the next one, which is then written again.
     """
-    path = walk(encoding.group, encoding.signed, encoding.alphabet)
+    path = walk(encoding.trits_per_code, encoding.signed, encoding.alphabet)
     entries = path[-1:]
     for step in reversed(path[:-1]):
         entries.append(step if set(step) <= set(ALPHABETS[encoding.alphabet]) else entries[-1])
@@ -38,7 +38,7 @@ def _steps(encoding: Encoding) -> list[dict[str, int]]:
         next((k, b[k] < a[k]) for k in range(len(a)) if a[k] != b[k]) for a, b in pairwise(path)
     ]
     trits = [0, *(k for k, _ in changes)]
-    moves = [encoding.group - trits[-1], *(b - a for a, b in pairwise(trits))]
+    moves = [encoding.trits_per_code - trits[-1], *(b - a for a, b in pairwise(trits))]
     negatives = [0, *(int(falls) for _, falls in changes)]
     mask = (1 << encoding.index_bits) - 1
     return [
@@ -47,7 +47,7 @@ def _steps(encoding: Encoding) -> list[dict[str, int]]:
     ]
 
 
-class TableEngine(wiring.Component):
+class TableEngine(DotEngine):
     """Dot engine of block RAM and one adder a code; see ``tritloom.rtl.engines.contract``.
 
     A look-up port needs a memory of its own, so each row has copies of the tables; an entry holds
@@ -57,27 +57,11 @@ class TableEngine(wiring.Component):
     Latency: ``table_registers``, a cycle for the memory, and one for each level of the tree.
     """
 
-    i_start: Signal
-    i_more: Signal
-    act_address: Signal
-    i_act: data.View
-    ready: Signal
-    i_word: Signal
-    i_valid: Signal
-    i_swap: Signal
-    i_last: Signal
-    o_sums: data.View
-    o_negative: Signal
-
-    def __init__(self, config: AcceleratorConfig) -> None:
-        self.config = config
-        super().__init__(engine_members(config))
-
     def elaborate(self, platform: object) -> Module:
         m = Module()
         config = self.config
         encoding = encodings[config.encoding]
-        group, tokens, fill = encoding.group, config.tokens, config.fill
+        group, tokens, fill = encoding.trits_per_code, config.tokens, config.fill
         code_bits, index_bits = encoding.code_bits, encoding.index_bits
         groups = config.lanes // group
         parts = groups // fill

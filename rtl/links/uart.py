@@ -5,11 +5,11 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.cdc import FFSynchronizer
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from tritloom.rtl.lib.streams import PACKET
 from tritloom.rtl.links.cobs import FrameDecoder, FrameEncoder
+from tritloom.rtl.links.contract import PacketLink
+from tritloom.rtl.links.uart_facts import BITS_PER_BYTE, Uart
 from tritloom.rtl.spec.config import AcceleratorConfig
-
-BITS = 10
+from tritloom.rtl.spec.errors import ConfigError
 
 
 class UartTransmitter(wiring.Component):
@@ -31,8 +31,8 @@ class UartTransmitter(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         timer = Signal(range(self.divisor))
-        bits_left = Signal(range(BITS + 1))
-        shift = Signal(BITS, init=(1 << BITS) - 1)
+        bits_left = Signal(range(BITS_PER_BYTE + 1))
+        shift = Signal(BITS_PER_BYTE, init=(1 << BITS_PER_BYTE) - 1)
         line = Signal(init=1)  # a flip-flop at the pin: no glitches
         m.d.sync += line.eq(shift[0])
         m.d.comb += [self.tx.eq(line), self.i.ready.eq(bits_left == 0)]
@@ -40,7 +40,7 @@ class UartTransmitter(wiring.Component):
             with m.If(self.i.valid):
                 m.d.sync += [
                     shift.eq(Cat(Const(0, 1), self.i.payload, Const(1, 1))),
-                    bits_left.eq(BITS),
+                    bits_left.eq(BITS_PER_BYTE),
                     timer.eq(self.divisor - 1),
                 ]
         with m.Elif(timer != 0):
@@ -75,18 +75,18 @@ class UartReceiver(wiring.Component):
         line = Signal(init=1)
         m.submodules += FFSynchronizer(self.rx, line, init=1)
         timer = Signal(range(self.divisor))
-        bits_left = Signal(range(BITS + 1))
+        bits_left = Signal(range(BITS_PER_BYTE + 1))
         shift = Signal(8)
         with m.If(self.o.ready):
             m.d.sync += self.o.valid.eq(0)
         with m.If(bits_left == 0):
             with m.If(~line):
-                m.d.sync += [timer.eq(self.divisor // 2 - 1), bits_left.eq(BITS)]
+                m.d.sync += [timer.eq(self.divisor // 2 - 1), bits_left.eq(BITS_PER_BYTE)]
         with m.Elif(timer != 0):
             m.d.sync += timer.eq(timer - 1)
         with m.Else():
             m.d.sync += [timer.eq(self.divisor - 1), bits_left.eq(bits_left - 1)]
-            with m.If((bits_left == BITS) & line):  # a glitch, not a start bit
+            with m.If((bits_left == BITS_PER_BYTE) & line):  # a glitch, not a start bit
                 m.d.sync += bits_left.eq(0)
             with m.Elif(bits_left == 1):
                 with m.If(line):
@@ -96,47 +96,37 @@ class UartReceiver(wiring.Component):
         return m
 
 
-class UartLink(wiring.Component):
-    """Packets over a UART, framed as ``tritloom.rtl.spec.frames`` says.
+class UartLink(PacketLink):
+    """Packets over a UART, framed as `tritloom.rtl.spec.frames` says.
 
-    Members
+    Members (beside the contract's)
     -------
-    rx, tx : the lines
-    i, o : streams of PACKET, to and from the host
-    abort : with ``o.payload.last``: the packet did not come whole
+    rx : 1 bit in; the line to the accelerator, asynchronous
+    tx : 1 bit out; the line from it
     """
 
     rx: Signal
     tx: Signal
-    i: stream.Interface
-    o: stream.Interface
-    abort: Signal
 
     def __init__(self, config: AcceleratorConfig) -> None:
-        self.config = config
-        super().__init__(
-            {
-                "rx": In(1, init=1),
-                "tx": Out(1, init=1),
-                "i": In(stream.Signature(PACKET)),
-                "o": Out(stream.Signature(PACKET)),
-                "abort": Out(1),
-            }
-        )
+        if not isinstance(config.link, Uart):
+            raise ConfigError(f"UartLink needs a uart link, not {config.link.name!r}")
+        self._divisor = config.link.divisor(config)
+        super().__init__(config, {"rx": In(1, init=1), "tx": Out(1, init=1)})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.receiver = receiver = UartReceiver(self.config.uart_divisor)
-        m.submodules.transmitter = transmitter = UartTransmitter(self.config.uart_divisor)
+        m.submodules.receiver = receiver = UartReceiver(self._divisor)
+        m.submodules.transmitter = transmitter = UartTransmitter(self._divisor)
         m.submodules.decoder = decoder = FrameDecoder()
         m.submodules.encoder = encoder = FrameEncoder()
         connect(m, receiver.o, decoder.i)
-        connect(m, decoder.o, flipped(self.o))
-        connect(m, flipped(self.i), encoder.i)
+        connect(m, decoder.o, flipped(self.o_packet))
+        connect(m, flipped(self.i_packet), encoder.i)
         connect(m, encoder.o, transmitter.i)
         m.d.comb += [
             receiver.rx.eq(self.rx),
             self.tx.eq(transmitter.tx),
-            self.abort.eq(decoder.abort),
+            self.o_abort.eq(decoder.abort),
         ]
         return m

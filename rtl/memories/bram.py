@@ -1,42 +1,29 @@
 """Weight memory in block RAM."""
 
 from amaranth.hdl import Array, Module, Signal
-from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import connect, flipped
 
 from tritloom.rtl.lib.block_ram import ReadPort, block_ram
 from tritloom.rtl.lib.streams import StreamRegister, bits_for
-from tritloom.rtl.memories.contract import memory_members
-from tritloom.rtl.spec.config import AcceleratorConfig
+from tritloom.rtl.memories.bram_facts import BlockRam
+from tritloom.rtl.memories.contract import WeightMemory
 
 
-class BlockRamMemory(wiring.Component):
+class BlockRamMemory(WeightMemory):
     """Weights in block RAM; the words of a range come without a pause.
 
     The array is cut into banks, each with a register behind it: what chooses among them would else
     follow the blocks' slow outputs in the same cycle. A bank is as deep as a block can be that is
     still nine bits wide; deeper ones leave the parity bits unused.
 
-    Members: as in ``tritloom.rtl.memories.contract``. ``LATENCY``: cycles from a range to its
-    first word.
+    Members: as in `WeightMemory`. `BlockRam.LATENCY` cycles pass from a range to its first word.
     """
-
-    LATENCY = 4
-    BANK_WORDS = 2048
-
-    i_write: stream.Interface
-    i_read: stream.Interface
-    o: stream.Interface
-
-    def __init__(self, config: AcceleratorConfig) -> None:
-        self.config = config
-        super().__init__(memory_members(config))
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
         config = self.config
-        count = -(-config.memory_words // self.BANK_WORDS)
-        low = (self.BANK_WORDS - 1).bit_length()
+        count = -(-config.memory_words // BlockRam.BANK_WORDS)
+        low = (BlockRam.BANK_WORDS - 1).bit_length()
         address = Signal(bits_for(config.memory_words))
         left = Signal(bits_for(config.memory_words))
 
@@ -72,7 +59,7 @@ class BlockRamMemory(wiring.Component):
         with m.If(free[1]):
             m.d.sync += [valid[1].eq(valid[0]), banks[1].eq(banks[0])]
         for number, register in enumerate(registers):
-            depth = min(self.BANK_WORDS, config.memory_words - number * self.BANK_WORDS)
+            depth = min(BlockRam.BANK_WORDS, config.memory_words - number * BlockRam.BANK_WORDS)
             words = block_ram(config.word_bits, depth)
             m.submodules[f"words_{number}"] = words
             write_port = words.write_port()

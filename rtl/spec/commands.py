@@ -26,13 +26,30 @@ import zlib
 from dataclasses import dataclass
 from enum import IntEnum
 
-from tritloom.rtl.spec.config import AcceleratorConfig
+from tritloom.rtl.spec.config import CRC_BYTES, HEADER_BYTES, OVERHEAD_BYTES, AcceleratorConfig
+
+__all__ = [
+    "COUNTERS",
+    "CRC_BYTES",
+    "HEADER",
+    "HEADER_BYTES",
+    "IDENTITY",
+    "LAYER",
+    "MAGIC",
+    "OVERHEAD_BYTES",
+    "PROTOCOL_VERSION",
+    "Opcode",
+    "Request",
+    "Response",
+    "Status",
+    "identity",
+    "seal",
+    "sound",
+]
 
 PROTOCOL_VERSION = 1
 HEADER = struct.Struct("<HHIBBHI")
-HEADER_BYTES = HEADER.size
-CRC_BYTES = 4
-OVERHEAD_BYTES = HEADER_BYTES + CRC_BYTES
+assert HEADER.size == HEADER_BYTES
 LAYER = struct.Struct("<IHH")
 """Payload of DEFINE: base (in words), tiles, groups."""
 IDENTITY = struct.Struct("<4sHH8s8s")

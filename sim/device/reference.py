@@ -37,8 +37,9 @@ from tritloom.rtl.spec.commands import (
 )
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import ConfigError, DeviceError, InputError
+from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.rtl.spec.numerics import matmul
-from tritloom.rtl.spec.packing import LayerShape, pack_results, unpack_weights
+from tritloom.rtl.spec.packing import pack_results, unpack_weights
 
 __all__ = ["DeviceUrl", "ReferenceDevice", "ReferenceTransport", "open_device", "require_config"]
 
@@ -172,7 +173,7 @@ class ReferenceDevice:
         base, tiles, groups = LAYER.unpack(request.payload)
         _require(
             1 <= tiles <= self.config.max_tiles
-            and 1 <= groups <= self.config.max_groups
+            and 1 <= groups <= self.config.max_row_groups
             and base + tiles * groups <= self.config.memory_words,
             Status.OUT_OF_RANGE,
         )
@@ -278,7 +279,7 @@ class ReferenceDevice:
         """A layer's trits, int8 [groups × rows, tiles × lanes]."""
         if index not in self._weights:
             layer = self._layers[index]
-            rows = layer.shape.groups * self.config.rows
+            rows = layer.shape.row_groups * self.config.rows
             lanes = layer.shape.tiles * self.config.lanes
             image = self._image(layer).tobytes()
             try:

@@ -123,10 +123,10 @@ def verify_design(
 
     The other parameters are those of `verify`.
     """
-    if config.link != "stream":
+    if config.link.name != "stream":
         raise VerifyError(
-            f"link must be stream, not {config.link!r}; generate the design with packet streams "
-            "(the serial link has its own tests)"
+            f"link must be stream, not {config.link.name!r}; generate the design with packet "
+            "streams (the serial link has its own tests)"
         )
     _check_ports(verilog)
     simulator = find_simulator()

@@ -18,22 +18,25 @@ from tritloom.gen.emit.diagram import HEIGHT, WIDTH, block_diagram
 from tritloom.gen.emit.generate import generate, write_files
 from tritloom.gen.emit.header import c_header
 from tritloom.gen.emit.manifest import attribute_docs, describe
+from tritloom.rtl.links.uart_facts import Uart
 from tritloom.rtl.memories.bram import BlockRamMemory
+from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec import commands
 from tritloom.rtl.spec.commands import COUNTERS, IDENTITY, LAYER, Opcode, Request, Response, Status
 from tritloom.rtl.spec.config import TINY, AcceleratorConfig
+from tritloom.rtl.spec.encodings import encodings
 from tritloom.rtl.spec.errors import InputError
-from tritloom.rtl.spec.packing import encodings, pack_weights
+from tritloom.rtl.spec.packing import pack_weights
 from tritloom.sim.tools import run_yosys
 
 FILES = ["tritloom.v", "tritloom.h", "block.svg", "manifest.json"]
-UART = replace(TINY, link="uart", baud=1_000_000)
+UART = replace(TINY, link=Uart(baud=1_000_000))
 LARGEST = AcceleratorConfig(
     lanes=1000,
     rows=16,
     tokens=16,
     fill=100,
-    memory_words=1 << 24,
+    memory=BlockRam(words=1 << 24),
     max_in_features=16384,
     max_out_features=16384,
     max_layers=256,
@@ -70,7 +73,7 @@ def wanted_arrays(config):
     entry = (
         2 * config.memory_words.bit_length()
         + (config.max_tiles - 1).bit_length()
-        + (config.max_groups - 1).bit_length()
+        + (config.max_row_groups - 1).bit_length()
         + 2
     )
     full, rest = divmod(config.memory_words, BlockRamMemory.BANK_WORDS)
@@ -83,7 +86,7 @@ def wanted_arrays(config):
             (entry, config.max_layers),
             *((config.word_bits, words) for words in banks),
             (config.tokens * config.fill * config.act_bits, config.activation_words),
-            (config.tokens * config.rows * config.acc_bits, config.max_groups),
+            (config.tokens * config.rows * config.acc_bits, config.max_row_groups),
         ]
     )
 

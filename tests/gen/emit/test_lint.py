@@ -11,13 +11,14 @@ import pytest
 
 from tritloom.boards.board import board_names, load_board
 from tritloom.gen.emit.verilog import TOP, emit
+from tritloom.rtl.links.uart_facts import Uart
 from tritloom.rtl.spec.config import TINY, AcceleratorConfig
 from tritloom.rtl.spec.errors import ToolError
 from tritloom.sim.tools import run_yosys
 
 SMALL = {
     "tiny": TINY,
-    "tiny-uart": replace(TINY, link="uart", baud=1_000_000),
+    "tiny-uart": replace(TINY, link=Uart(baud=1_000_000)),
     "tokens": replace(TINY, lanes=10, tokens=2, fill=5),
 }
 # What a lint says of other things than width, latches and drivers is of style: registers that are

@@ -17,6 +17,7 @@ from tritloom.gen.measure.harness import Harness
 from tritloom.gen.passes.netlist import TOP, synthesise
 from tritloom.gen.passes.place import PLACED, TIMING, improve_placement, route_again
 from tritloom.rtl.core.core import Core
+from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import ToolError
 
@@ -367,7 +368,7 @@ def nextpnr(folder: Path, *options: str) -> None:
 def core(folder: Path) -> None:
     """A core's netlist, ``in.json``."""
     shape = {"lanes": 10, "rows": 2, "max_in_features": 40, "max_out_features": 8}
-    config = AcceleratorConfig(engine="table", memory_words=64, **shape)
+    config = AcceleratorConfig(engine="table", memory=BlockRam(words=64), **shape)
     design = rtlil.convert(Harness(Core(config)), name=TOP, emit_src=False)
     (folder / "in.json").write_text(synthesise(design, "ecp5"))
 

@@ -20,8 +20,9 @@ from tritloom.gen.workloads import MIXES
 from tritloom.rtl.memories.bram import BlockRamMemory
 from tritloom.rtl.spec import numerics
 from tritloom.rtl.spec.config import AcceleratorConfig
+from tritloom.rtl.spec.encodings import encodings
 from tritloom.rtl.spec.errors import CheckpointError, ConfigError
-from tritloom.rtl.spec.packing import LayerShape, encodings
+from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.sim.device.core import CoreSimulation
 
 REMEDY = "give the path of a folder with config.json, model.safetensors and tokenizer.json"

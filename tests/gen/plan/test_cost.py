@@ -24,6 +24,7 @@ from tritloom.rtl.core import core, partial_sums
 from tritloom.rtl.core.core import Core
 from tritloom.rtl.engines import table
 from tritloom.rtl.links import cobs
+from tritloom.rtl.links.uart_facts import Uart
 from tritloom.rtl.memories import bram as memory
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import ConfigError
@@ -137,7 +138,7 @@ def test_memories_of_the_accelerator(built, geometry):
     config = AcceleratorConfig(
         **geometry, memory_words=2500, max_in_features=700, max_out_features=300, packet_bytes=512
     )
-    config = replace(config, link="uart", baud=1_000_000)
+    config = replace(config, link=Uart(baud=1_000_000))
     of_all = core_memories(config) + weight_memories(config) + around_memories(config)
     assert built(Accelerator(config)) == listed(of_all)
 
