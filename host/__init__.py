@@ -1,9 +1,21 @@
 """The driver, its transports, checkpoint loaders and model offload."""
 
-from tritloom.host.device import Device, DeviceInfo, Handle, Job, SelfTest, Stats, connect
+from tritloom.host.checkpoints.huggingface import Checkpoint, load_checkpoint
+from tritloom.host.checkpoints.npz import load_npz
+from tritloom.host.device import (
+    Counters,
+    Device,
+    DeviceInfo,
+    Handle,
+    Job,
+    SelfTest,
+    Stats,
+    connect,
+)
 from tritloom.host.layer import TernaryLayer
 from tritloom.rtl.spec.errors import (
     CapacityError,
+    CheckpointError,
     DeviceError,
     DeviceTimeout,
     InputError,
@@ -13,6 +25,9 @@ from tritloom.rtl.spec.errors import (
 
 __all__ = [
     "CapacityError",
+    "Checkpoint",
+    "CheckpointError",
+    "Counters",
     "Device",
     "DeviceError",
     "DeviceInfo",
@@ -26,4 +41,6 @@ __all__ = [
     "TernaryLayer",
     "TritloomError",
     "connect",
+    "load_checkpoint",
+    "load_npz",
 ]

@@ -8,7 +8,7 @@ import time
 from collections import deque
 from typing import Any
 
-from tritloom.host.links.transport import DeviceUrl
+from tritloom.host.links.contract import DeviceUrl
 from tritloom.rtl.links.uart_facts import MAX_BAUD
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import DeviceError, InputError, ToolError

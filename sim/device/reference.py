@@ -1,25 +1,21 @@
-"""Reference device: answers every packet as the hardware must, from NumPy.
+"""Reference device: gives the response to every packet that the hardware must give, from NumPy.
 
-The rules are those of `tritloom.rtl.spec.commands`; this file adds what its text leaves open:
+The rules are those of `tritloom.rtl.spec.commands`, whose table of checks this device evaluates.
+This file adds what that text leaves open:
 
-* A packet of more than `packet_bytes` is dropped as one with a wrong length is.
-* Every answer repeats the request's opcode, seq and session, also NO_SESSION and NAK. `expected`
-  of an answer to what was not executed is the device's.
-* Power-up is session 0 with 1 as the next seq. RESET ends what RESULTS could read; weights and
-  activations stay.
-* Fields that a command does not use are ignored. COMMIT needs an open layer.
-* A layer's memory may overlap another's; the words are then what was written last.
-* A whole word that is out of range is OUT_OF_RANGE before a part of a word is BAD_LENGTH; a WRITE
-  or LOAD of nothing is OK at any address.
+* `expected` in NO_SESSION and NAK is the number that the device waits for.
+* At power-up the session is 0 and the next seq is 1.
+* RESET to a new session ends what RESULTS can read. Weights and activations stay.
+* A command ignores the header fields that it does not use.
+* The words of two layers may overlap in memory. Each then reads what was written last.
 """
 
 from __future__ import annotations
 
-import struct
 import zlib
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -27,12 +23,19 @@ import numpy.typing as npt
 
 from tritloom.rtl.spec.commands import (
     COUNTERS,
+    COUNTERS_STRUCT,
     LAYER,
     PROTOCOL_VERSION,
+    UNITS,
+    Check,
+    LayerState,
     Opcode,
     Request,
     Response,
+    Stage,
+    State,
     Status,
+    first_failure,
     identity,
 )
 from tritloom.rtl.spec.config import AcceleratorConfig
@@ -47,38 +50,26 @@ SEQ_MODULUS = 1 << 16
 
 
 class DeviceUrl(Protocol):
-    """What an opener reads of the URL that a device was named by."""
+    """What an opener reads of the URL of a device."""
 
     @property
     def scheme(self) -> str: ...
 
 
-class _Refused(Exception):
-    """A command that fails with a status."""
-
-    def __init__(self, status: Status, value: int = 0) -> None:
-        super().__init__(status)
-        self.status = status
-        self.value = value
-
-
-def _require(condition: bool, status: Status) -> None:
-    if not condition:
-        raise _Refused(status)
-
-
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Layer:
+    """Place and shape of a defined layer."""
+
     base: int
     shape: LayerShape
     committed: bool = False
 
 
 class ReferenceDevice:
-    """An accelerator in software: `process` takes a packet and gives its answer, or `None`.
+    """An accelerator in software: `process` takes a packet and gives the response, or `None`.
 
-    It has no clock: the counter `cycles` counts those of RUN; `stall_cycles` and
-    `dropped_packets` stay 0.
+    It has no clock: its counter `cycles` counts only the cycles of RUN. Its counters
+    `stall_cycles` and `dropped_packets` stay 0.
     """
 
     def __init__(self, config: AcceleratorConfig) -> None:
@@ -91,7 +82,7 @@ class ReferenceDevice:
         self._results: npt.NDArray[np.int32] | None = None
         self._layers: dict[int, _Layer] = {}
         self._weights: dict[int, npt.NDArray[np.int8]] = {}
-        self._answers: deque[bytes] = deque(maxlen=config.window)
+        self._responses: deque[bytes] = deque(maxlen=config.window)
         self._session = 0
         self._expected = 1
         self._counters = dict.fromkeys(COUNTERS, 0)
@@ -108,7 +99,26 @@ class ReferenceDevice:
         }
 
     def process(self, packet: bytes) -> bytes | None:
-        """The answer to a packet; `None` if its checksum or length is wrong."""
+        """The response to a packet; `None` if its checksum or length is wrong.
+
+        An interrupt, such as Ctrl-C, leaves the device as if the packet had never arrived.
+        """
+        # WRITE and LOAD may be cut short: the packet comes again, and they write the same again.
+        before = {
+            "_session": self._session,
+            "_expected": self._expected,
+            "_responses": self._responses.copy(),
+            "_layers": self._layers.copy(),
+            "_results": self._results,
+            "_counters": self._counters.copy(),
+        }
+        try:
+            return self._process(packet)
+        except BaseException:
+            self.__dict__.update(before)  # one step, which no second interrupt can split
+            raise
+
+    def _process(self, packet: bytes) -> bytes | None:
         request = Request.parse(packet) if len(packet) <= self.config.packet_bytes else None
         if request is None:
             self._counters["bad_packets"] += 1
@@ -117,18 +127,32 @@ class ReferenceDevice:
         if request.opcode == Opcode.RESET:
             return self._reset(request)
         if request.session != self._session:
-            return self._answer(request, Status.NO_SESSION)
+            return self._respond(request, Status.NO_SESSION)
         age = (self._expected - request.seq) % SEQ_MODULUS
-        if 1 <= age <= len(self._answers):
-            return self._answers[-age]
+        if 1 <= age <= len(self._responses):
+            return self._responses[-age]
         if age != 0:
-            return self._answer(request, Status.NAK)
+            return self._respond(request, Status.NAK)
         self._expected = (self._expected + 1) % SEQ_MODULUS
-        answer = self._execute(request)
-        self._answers.append(answer)
-        return answer
+        response = self._execute(request)
+        self._responses.append(response)
+        return response
 
-    def _answer(
+    def failure(self, request: Request) -> Check | None:
+        """The check that a request would fail if it were the next command.
+
+        Parameters
+        ----------
+        request : a request whose opcode is in `CHECKS`
+
+        Returns
+        -------
+        Check | None
+            `None` if the request passes all checks of its opcode.
+        """
+        return first_failure(self.config, request, self._state(request))
+
+    def _respond(
         self, request: Request, status: Status = Status.OK, value: int = 0, payload: bytes = b""
     ) -> bytes:
         return Response(
@@ -145,80 +169,70 @@ class ReferenceDevice:
         if request.session != self._session:
             self._session = request.session
             self._expected = 1
-            self._answers.clear()
+            self._responses.clear()
             self._layers.clear()
             self._results = None
-        return self._answer(request, value=PROTOCOL_VERSION)
+        return self._respond(request, value=PROTOCOL_VERSION)
 
     def _execute(self, request: Request) -> bytes:
         handler = self._handlers.get(request.opcode)
         if handler is None:
-            return self._answer(request, Status.BAD_OPCODE)
-        try:
+            return self._respond(request, Status.BAD_OPCODE)
+        state = self._state(request)
+        failed = first_failure(self.config, request, state)
+        if failed is None:
             value, payload = handler(request)
-        except _Refused as refused:
-            return self._answer(request, refused.status, refused.value)
-        return self._answer(request, value=value, payload=payload)
+            return self._respond(request, value=value, payload=payload)
+        if failed.stage >= Stage.WORD and request.opcode in UNITS:
+            handler(request)  # the whole words before the failing one stay
+        value = state.layer_checksum if failed.status == Status.BAD_CHECKSUM else 0
+        return self._respond(request, failed.status, value)
+
+    def _state(self, request: Request) -> State:
+        """What the checks of a request read of this device."""
+        rows = 0 if self._results is None else self._results.shape[1]
+        row_groups = rows // self.config.rows
+        layer = self._layers.get(request.index)
+        if layer is None:
+            return State(result_row_groups=row_groups)
+        commits = request.opcode == Opcode.COMMIT
+        return State(
+            layer=LayerState.COMMITTED if layer.committed else LayerState.OPEN,
+            layer_words=layer.shape.words,
+            layer_checksum=zlib.crc32(self._image(layer).tobytes()) if commits else 0,
+            result_row_groups=row_groups,
+        )
 
     def _identify(self, request: Request) -> tuple[int, bytes]:
-        _require(not request.payload, Status.BAD_LENGTH)
-        self._require_count(request, 1)
-        end = request.address + request.count
-        _require(end <= len(self._identity), Status.OUT_OF_RANGE)
-        return 0, self._identity[request.address : end]
+        return 0, self._identity[request.address : request.address + request.count]
 
     def _define(self, request: Request) -> tuple[int, bytes]:
-        _require(len(request.payload) == LAYER.size, Status.BAD_LENGTH)
-        self._require_layer_index(request)
-        base, tiles, groups = LAYER.unpack(request.payload)
-        _require(
-            1 <= tiles <= self.config.max_tiles
-            and 1 <= groups <= self.config.max_row_groups
-            and base + tiles * groups <= self.config.memory_words,
-            Status.OUT_OF_RANGE,
-        )
-        self._layers[request.index] = _Layer(base, LayerShape(tiles, groups))
+        base, tiles, row_groups = LAYER.unpack(request.payload)
+        self._layers[request.index] = _Layer(base, LayerShape(tiles, row_groups))
         self._weights.pop(request.index, None)
         return 0, b""
 
     def _write(self, request: Request) -> tuple[int, bytes]:
-        self._require_layer_index(request)
-        layer = self._layer(request.index, committed=False)
         self._weights.clear()
-        self._fill_words(self._words(layer), request.address, request.payload)
+        self._store(self._words(self._layers[request.index]), request)
         return 0, b""
 
     def _read(self, request: Request) -> tuple[int, bytes]:
-        _require(not request.payload, Status.BAD_LENGTH)
-        self._require_layer_index(request)
-        self._require_count(request, self.config.word_bytes)
-        image = self._image(self._layer(request.index))
-        end = request.address + request.count
-        _require(end <= len(image), Status.OUT_OF_RANGE)
-        return 0, image[request.address : end].tobytes()
+        image = self._image(self._layers[request.index])
+        return 0, image[request.address : request.address + request.count].tobytes()
 
     def _commit(self, request: Request) -> tuple[int, bytes]:
-        _require(not request.payload, Status.BAD_LENGTH)
-        self._require_layer_index(request)
-        layer = self._layer(request.index, committed=False)
-        found = zlib.crc32(self._image(layer).tobytes())
-        if found != request.address:
-            raise _Refused(Status.BAD_CHECKSUM, found)
-        layer.committed = True
-        return found, b""
+        self._layers[request.index] = replace(self._layers[request.index], committed=True)
+        return request.address, b""
 
     def _load(self, request: Request) -> tuple[int, bytes]:
-        _require(request.index < self.config.tokens, Status.OUT_OF_RANGE)
-        self._fill_words(self._activations[request.index], request.address, request.payload)
+        self._store(self._activations[request.index], request)
         return 0, b""
 
     def _run(self, request: Request) -> tuple[int, bytes]:
-        _require(not request.payload, Status.BAD_LENGTH)
-        self._require_layer_index(request)
-        _require(1 <= request.count <= self.config.tokens, Status.BAD_LENGTH)
-        layer = self._layer(request.index, committed=True)
+        layer = self._layers[request.index]
         codes = self._activations.reshape(self.config.tokens, -1).view(np.int8)
-        spare = 8 - self.config.act_bits  # high bits that the device does not keep
+        spare = 8 - self.config.act_bits  # the device does not store these high bits
         codes = codes << spare >> spare
         features = layer.shape.tiles * self.config.lanes
         self._results = matmul(self._decoded(request.index), codes[:, :features])
@@ -228,55 +242,33 @@ class ReferenceDevice:
         return cycles, b""
 
     def _read_results(self, request: Request) -> tuple[int, bytes]:
-        _require(not request.payload, Status.BAD_LENGTH)
-        _require(request.index < self.config.tokens, Status.OUT_OF_RANGE)
-        self._require_count(request, self.config.acc_bytes)
-        if self._results is None:
-            raise _Refused(Status.BAD_STATE)
+        assert self._results is not None
         start = request.address * self.config.rows
-        end = start + request.count
-        _require(end <= self._results.shape[1], Status.OUT_OF_RANGE)
-        return 0, pack_results(self.config, self._results[request.index, start:end])
+        results = self._results[request.index, start : start + request.count]
+        return 0, pack_results(self.config, results)
 
     def _read_counters(self, request: Request) -> tuple[int, bytes]:
-        _require(not request.payload, Status.BAD_LENGTH)
-        return 0, struct.pack(f"<{len(COUNTERS)}Q", *self._counters.values())
-
-    def _require_layer_index(self, request: Request) -> None:
-        _require(request.index < self.config.max_layers, Status.OUT_OF_RANGE)
-
-    def _require_count(self, request: Request, unit_bytes: int) -> None:
-        fits = request.count * unit_bytes <= self.config.max_payload
-        _require(request.count > 0 and fits, Status.BAD_LENGTH)
-
-    def _layer(self, index: int, committed: bool | None = None) -> _Layer:
-        """The defined layer `index`, committed or open as asked for."""
-        layer = self._layers.get(index)
-        if layer is None or committed not in (None, layer.committed):
-            raise _Refused(Status.BAD_STATE)
-        return layer
+        return 0, COUNTERS_STRUCT.pack(*self._counters.values())
 
     def _words(self, layer: _Layer) -> npt.NDArray[np.uint8]:
         return self._memory[layer.base : layer.base + layer.shape.words]
 
     def _image(self, layer: _Layer) -> npt.NDArray[np.uint8]:
-        """A copy of a layer's words, the bits above `word_bits` 0."""
+        """A copy of a layer's words; the bits above `word_bits` are 0."""
         image = self._words(layer).copy()
         image[:, -1] &= 0xFF >> (8 * self.config.word_bytes - self.config.word_bits)
         return image
 
-    def _fill_words(self, words: npt.NDArray[np.uint8], address: int, payload: bytes) -> None:
-        """Writes whole words from `address` until one is out of range."""
+    def _store(self, words: npt.NDArray[np.uint8], request: Request) -> None:
+        """Write the whole words of a payload, as far as `words` has room for them."""
         size = words.shape[1]
-        whole = len(payload) // size
-        room = max(0, min(whole, len(words) - address))
-        source = np.frombuffer(payload, np.uint8, room * size).reshape(room, size)
-        words[address : address + room] = source
-        _require(room == whole, Status.OUT_OF_RANGE)
-        _require(whole * size == len(payload), Status.BAD_LENGTH)
+        room = max(0, len(words) - request.address)
+        count = min(len(request.payload) // size, room)
+        source = np.frombuffer(request.payload, np.uint8, count * size).reshape(count, size)
+        words[request.address : request.address + count] = source
 
     def _decoded(self, index: int) -> npt.NDArray[np.int8]:
-        """A layer's trits, int8 [groups × rows, tiles × lanes]."""
+        """The trits of a layer, int8 [row groups × rows, tiles × lanes]."""
         if index not in self._weights:
             layer = self._layers[index]
             rows = layer.shape.row_groups * self.config.rows
@@ -284,32 +276,32 @@ class ReferenceDevice:
             image = self._image(layer).tobytes()
             try:
                 self._weights[index] = unpack_weights(self.config, image, rows, lanes)
-            except InputError:  # codes that no trits have: the sums are unspecified
+            except InputError:  # some codes stand for no trits: the sums are unspecified
                 self._weights[index] = np.zeros((rows, lanes), np.int8)
         return self._weights[index]
 
 
 class ReferenceTransport:
-    """A `ReferenceDevice` behind the interface of a link; its answers are there at once."""
+    """A `ReferenceDevice` behind the interface of a link. A response is ready at once."""
 
     timeout_s = 0.0
 
     def __init__(self, config: AcceleratorConfig) -> None:
         self.device = ReferenceDevice(config)
-        self._answers: deque[bytes] = deque()
+        self._responses: deque[bytes] = deque()
         self._closed = False
 
     def send(self, packet: bytes) -> None:
         """Hand the device a packet."""
         self._require_open()
-        answer = self.device.process(packet)
-        if answer is not None:
-            self._answers.append(answer)
+        response = self.device.process(packet)
+        if response is not None:
+            self._responses.append(response)
 
     def receive(self, timeout_s: float) -> bytes | None:
-        """The next answer, or `None` at once if there is none."""
+        """The next response, or `None` at once if there is none."""
         self._require_open()
-        return self._answers.popleft() if self._answers else None
+        return self._responses.popleft() if self._responses else None
 
     def close(self) -> None:
         """Forget the device."""

@@ -16,6 +16,7 @@ from amaranth.lib.wiring import Out
 
 from tritloom.rtl.core.partial_sums import FETCH_CYCLES
 from tritloom.rtl.engines.contract import ACT_LATENCY
+from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.commands import CRC_BYTES, OVERHEAD_BYTES
 from tritloom.rtl.spec.config import PARTIAL_SUM_CYCLES, PARTIAL_SUM_READ_CYCLES
 from tritloom.rtl.spec.encodings import encodings
@@ -146,7 +147,7 @@ def memory_contract(component: Any) -> Bench:
     and lie in the memory; nothing reads and writes at the same time.
     """
     config, inside = component.config, Inside(component, words_0=1)
-    assert config.memory_words <= component.BANK_WORDS, "the invariants know one bank"
+    assert config.memory_words <= BlockRam.BANK_WORDS, "the invariants know one bank"
     bench = Bench(component, inside)
     m, o, ask, write = bench.m, component.o, component.i_read, component.i_write
     words = config.memory_words

@@ -31,6 +31,7 @@ import numpy as np
 from cocotb.triggers import Timer, Trigger
 from numpy.typing import NDArray
 
+from tritloom.rtl.links.port_names import PortNames, StreamNames
 from tritloom.rtl.spec.commands import (
     COUNTERS,
     HEADER_BYTES,
@@ -63,12 +64,54 @@ Trits = NDArray[np.int8]
 
 
 @cache
-def config() -> AcceleratorConfig:
-    """The configuration of the design under test."""
+def manifest() -> dict[str, Any]:
+    """The configuration and the pins' names of the design under test."""
     for module in filter(None, os.environ.get(PLUGINS, "").split(",")):
         import_module(module)
-    manifest = json.loads(Path(os.environ[MANIFEST]).read_text(encoding="utf-8"))
-    return AcceleratorConfig.from_dict(manifest["config"])
+    content: dict[str, Any] = json.loads(Path(os.environ[MANIFEST]).read_text(encoding="utf-8"))
+    return content
+
+
+@cache
+def config() -> AcceleratorConfig:
+    """The configuration of the design under test."""
+    return AcceleratorConfig.from_dict(manifest()["config"])
+
+
+class Pins:
+    """The design's pins by their meaning; the manifest has their names.
+
+    `i` and `o` are the streams of commands and responses.
+    """
+
+    def __init__(self, dut: Any) -> None:
+        names = PortNames.from_dict(manifest()["interface"])
+        self.clock = getattr(dut, names.clock)
+        self.reset = getattr(dut, names.reset)
+        self.reset_level = int(names.reset_active == "high")
+        self.i = StreamPins(dut, names.commands)
+        self.o = StreamPins(dut, names.responses)
+
+
+class StreamPins:
+    """The pins of one packet stream."""
+
+    def __init__(self, dut: Any, names: StreamNames) -> None:
+        self.data = getattr(dut, names.data)
+        self.last = getattr(dut, names.last)
+        self.valid = getattr(dut, names.valid)
+        self.ready = getattr(dut, names.ready)
+        for name, bits in names.widths.items():
+            found = len(getattr(dut, name))
+            assert found == bits, f"{name} must have {bits} bits, not {found}"
+
+    def put(self, payload: int) -> None:
+        """Offer a byte; bit 8 of `payload` is `last`."""
+        self.data.value, self.last.value = payload & 0xFF, payload >> 8
+
+    def get(self) -> int:
+        """The byte that is offered; bit 8 is `last`."""
+        return int(self.data.value) | int(self.last.value) << 8
 
 
 @cache
@@ -106,7 +149,7 @@ class Bench:
     """
 
     def __init__(self, dut: Any, name: str, idle: str = "none", stall: str = "none") -> None:
-        self.dut = dut
+        self.pins = Pins(dut)
         self.config = config()
         self.random = random.Random(f"{cocotb.RANDOM_SEED} {name} {idle} {stall}")
         self.idle, self.stall = PATTERNS[idle], PATTERNS[stall]
@@ -126,22 +169,21 @@ class Bench:
 
     async def power(self) -> None:
         """Reset by the pin; the device is then as at power-up, but for its memories."""
-        dut = self.dut
-        dut.clk.value = dut.i__valid.value = dut.i__payload.value = dut.o__ready.value = 0
-        dut.rst.value = 1
+        pins = self.pins
+        pins.clock.value = pins.i.valid.value = pins.o.ready.value = 0
+        pins.i.put(0)
+        pins.reset.value = pins.reset_level
         for _ in range(3):
             await Timer(1)
-            dut.clk.value = 1
+            pins.clock.value = 1
             await Timer(1)
-            dut.clk.value = 0
-        dut.rst.value = 0
+            pins.clock.value = 0
+        pins.reset.value = 1 - pins.reset_level
         self.reference = ReferenceDevice(self.config)
         self.cycles = self.session = self.seq = self.dropped = 0
         for queue in (self._pending, self._sending, self._uncertain, self._owed):
             queue.clear()
         self._complete, self._held, self._ready = True, None, 0
-        for signal, width in ((dut.i__payload, 9), (dut.o__payload, 9)):
-            assert len(signal) == width, f"{signal._name} must have 9 bits, not {len(signal)}"
 
     async def begin(self) -> None:
         """Power-up and a new session."""
@@ -200,7 +242,7 @@ class Bench:
             await self._clock(lambda: not self._sending)
             if number < 2:
                 await self.quiet(3 * self.config.packet_bytes)
-        assert int(self.dut.o__valid.value) == 1, "o.valid must not wait for o.ready"
+        assert int(self.pins.o.valid.value) == 1, "o.valid must not wait for o.ready"
         self.blocked = False
         self._uncertain.extend(packets)
         left = -1
@@ -235,9 +277,9 @@ class Bench:
 
     async def _clock(self, done: Callable[[], bool]) -> None:
         """Run the clock until `done`; the heart of the bench, once for every cycle."""
-        dut, rng, half = self.dut, self.random, Timer(1)
-        clk, i_valid, i_payload, o_ready = dut.clk, dut.i__valid, dut.i__payload, dut.o__ready
-        i_ready, o_valid, o_payload = dut.i__ready, dut.o__valid, dut.o__payload
+        i, o, rng, half = self.pins.i, self.pins.o, self.random, Timer(1)
+        clk, i_valid, i_ready = self.pins.clock, i.valid, i.ready
+        o_valid, o_ready = o.valid, o.ready
         offered = False
         pause = hold = 0
         progress = self.cycles
@@ -246,7 +288,8 @@ class Bench:
                 if not self._sending and self._pending:
                     self._next_packet()
                 if self._sending:
-                    i_valid.value, i_payload.value = 1, self._sending[0]
+                    i_valid.value = 1
+                    i.put(self._sending[0])
                     offered = True
             wanted = int(hold == 0 and not self.blocked)
             if wanted != self._ready:
@@ -255,7 +298,7 @@ class Bench:
             self.cycles += 1
             taken = offered and int(i_ready.value) == 1
             if int(o_valid.value):
-                payload = int(o_payload.value)
+                payload = o.get()
                 assert self._held in (None, payload), (
                     f"o.payload must hold until it is taken, in cycle {self.cycles}"
                 )
@@ -280,7 +323,8 @@ class Bench:
                 if rng.random() < self.idle[0]:
                     pause = rng.randint(1, self.idle[1])
                 if pause or not (self._sending or self._pending):
-                    i_valid.value, i_payload.value = 0, rng.getrandbits(9)
+                    i_valid.value = 0
+                    i.put(rng.getrandbits(9))
                 elif not self._sending:
                     i_valid.value = 0
             if hold == 0 and rng.random() < self.stall[0]:

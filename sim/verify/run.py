@@ -20,18 +20,15 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
-from tritloom.rtl.lib.streams import PACKET
+from tritloom.rtl.links.port_names import DEFAULT_TOP, PLAIN, PortNames
 from tritloom.rtl.spec.config import AcceleratorConfig
-from tritloom.rtl.spec.errors import ConfigError, ToolError, TritloomError
+from tritloom.rtl.spec.errors import ConfigError, InputError, ToolError, TritloomError
 from tritloom.sim.tools import Simulator, find_simulator
 
 __all__ = ["BenchResult", "VerifyError", "VerifyResult", "verify", "verify_design"]
 
 MANIFEST = "manifest.json"
-VERILOG = "tritloom.v"
-TOP = "tritloom"
 BENCHES = "tritloom.sim.verify.benches"
-PORTS = ("clk", "rst", *(f"{s}__{part}" for s in "io" for part in ("payload", "valid", "ready")))
 POLL_S = 0.2
 
 Progress = Callable[[str], None]
@@ -100,10 +97,18 @@ def verify(
     if junit is not None and (junit.is_dir() or not junit.absolute().parent.is_dir()):
         raise VerifyError(f"cannot write {junit}; name a file in a folder that exists")
     _import(plugins)
-    config = _read_config(directory / MANIFEST)
-    verilog = _read(directory / VERILOG)
+    design = _read_design(directory / MANIFEST)
+    config = design.config
+    verilog = _read(directory / design.verilog)
     result = verify_design(
-        verilog, config, seed=seed, plugins=plugins, fail_fast=fail_fast, progress=progress
+        verilog,
+        config,
+        top=design.top,
+        port_names=design.port_names,
+        seed=seed,
+        plugins=plugins,
+        fail_fast=fail_fast,
+        progress=progress,
     )
     if junit is not None:
         _write_whole(junit, _junit(result, config))
@@ -114,6 +119,8 @@ def verify_design(
     verilog: str,
     config: AcceleratorConfig,
     *,
+    top: str = DEFAULT_TOP,
+    port_names: PortNames = PLAIN,
     seed: int = 0,
     plugins: Sequence[str] = (),
     fail_fast: bool = False,
@@ -121,27 +128,29 @@ def verify_design(
 ) -> VerifyResult:
     """Run the benches on the text of a design and the configuration that it should have.
 
-    The other parameters are those of `verify`.
+    `top` names its top module, `port_names` the pins; the other parameters are those of `verify`.
     """
+    design = _Design(config=config, top=top, port_names=port_names)
     if config.link.name != "stream":
         raise VerifyError(
             f"link must be stream, not {config.link.name!r}; generate the design with packet "
             "streams (the serial link has its own tests)"
         )
-    _check_ports(verilog)
+    _check_ports(verilog, design)
     simulator = find_simulator()
     with tempfile.TemporaryDirectory(prefix="tritloom-verify-") as name, _no_pytest():
         folder = Path(name)
-        (folder / VERILOG).write_text(verilog, encoding="utf-8")
-        (folder / MANIFEST).write_text(json.dumps({"config": config.to_dict()}), encoding="utf-8")
+        (folder / design.verilog).write_text(verilog, encoding="utf-8")
+        manifest = {"config": config.to_dict(), "interface": port_names.to_dict()}
+        (folder / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
         with simulator.active():
-            runner = _build(simulator, folder)
+            runner = _build(simulator, folder, design)
             settings = {
                 "TRITLOOM_PLUGINS": ",".join(plugins),
                 "COCOTB_RANDOM_SEED": str(seed),
                 "COCOTB_MAX_FAILURES": str(int(fail_fast)),
             }
-            benches = _run(runner, simulator, folder, settings, progress)
+            benches = _run(runner, simulator, folder, design, settings, progress)
     return VerifyResult(simulator=simulator.name, seed=seed, benches=benches)
 
 
@@ -162,35 +171,62 @@ def _read(path: Path) -> str:
         raise VerifyError(f"cannot read {path}: {error}") from None
 
 
-def _read_config(path: Path) -> AcceleratorConfig:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Design:
+    """What the manifest says of a design."""
+
+    config: AcceleratorConfig
+    top: str
+    port_names: PortNames
+
+    @property
+    def verilog(self) -> str:
+        """Name of the Verilog file."""
+        return f"{self.top}.v"
+
+    def port_bits(self) -> dict[str, int]:
+        """Bits of each pin that the benches use, by name."""
+        names = self.port_names
+        bits = {names.clock: 1, names.reset: 1}
+        return bits | names.commands.widths | names.responses.widths
+
+
+def _read_design(path: Path) -> _Design:
     try:
         manifest = json.loads(_read(path))
     except json.JSONDecodeError as error:
         raise VerifyError(f"{path} is not JSON: {error}") from None
     if not isinstance(manifest, dict) or not isinstance(manifest.get("config"), dict):
         raise VerifyError(f"{path} has no configuration; run tritloom generate again")
+    top = manifest.get("top", DEFAULT_TOP)
+    names = manifest.get("interface", PLAIN.to_dict())
+    if not isinstance(top, str) or not re.fullmatch(r"[A-Za-z]\w*", top, re.ASCII):
+        raise VerifyError(f"{path} names no top module; run tritloom generate again")
+    if not isinstance(names, dict):
+        raise VerifyError(f"{path} does not name the pins; run tritloom generate again")
     try:
-        return AcceleratorConfig.from_dict(manifest["config"])
-    except ConfigError as error:
+        config = AcceleratorConfig.from_dict(manifest["config"])
+        return _Design(config=config, top=top, port_names=PortNames.from_dict(names))
+    except (ConfigError, InputError) as error:
         raise VerifyError(f"{path}: {error}") from None
 
 
-def _check_ports(verilog: str) -> None:
+def _check_ports(verilog: str, design: _Design) -> None:
     """`VerifyError` if the text has no top module, or a port is missing or not as wide as it is."""
-    found = re.search(rf"^\s*module\s+{TOP}\b(.*?)^\s*endmodule\b", verilog, re.DOTALL | re.M)
-    if found is None:
-        raise VerifyError(f"{VERILOG} has no whole module {TOP}; run tritloom generate again")
+    top, file = design.top, design.verilog
+    module = re.search(rf"^\s*module\s+{top}\b(.*?)^\s*endmodule\b", verilog, re.DOTALL | re.M)
+    if module is None:
+        raise VerifyError(f"{file} has no whole module {top}; run tritloom generate again")
     widths: dict[str, int] = {}
     declarations = r"\b(?:input|output)\s+(?:wire\s+|reg\s+)?(?:\[(\d+):0\]\s*)?(\w+)"
-    for high, name in re.findall(declarations, found[1]):
+    for high, name in re.findall(declarations, module[1]):
         widths[name] = int(high or 0) + 1
-    for name in PORTS:
-        bits = PACKET.size if name.endswith("payload") else 1
+    for name, bits in design.port_bits().items():
         if name not in widths:
-            raise VerifyError(f"{VERILOG} has no port {name}; run tritloom generate again")
+            raise VerifyError(f"{file} has no port {name}; run tritloom generate again")
         if widths[name] != bits:
             raise VerifyError(
-                f"port {name} of {VERILOG} must have {bits} bits, not {widths[name]}; "
+                f"port {name} of {file} must have {bits} bits, not {widths[name]}; "
                 "run tritloom generate again"
             )
 
@@ -206,7 +242,7 @@ def _no_pytest() -> Iterator[None]:
             os.environ["PYTEST_CURRENT_TEST"] = current
 
 
-def _build(simulator: Simulator, folder: Path) -> Any:
+def _build(simulator: Simulator, folder: Path, design: _Design) -> Any:
     if importlib.util.find_spec("cocotb_tools") is None:
         raise ToolError("cocotb not found; run pip install cocotb==2.1.0")
     from cocotb_tools.runner import get_runner
@@ -215,8 +251,8 @@ def _build(simulator: Simulator, folder: Path) -> Any:
     try:
         runner = get_runner(simulator.name)
         runner.build(
-            sources=[folder / VERILOG],
-            hdl_toplevel=TOP,
+            sources=[folder / design.verilog],
+            hdl_toplevel=design.top,
             build_dir=folder / "build",
             build_args=list(simulator.build_args),
             timescale=("1ns", "1ps"),
@@ -224,7 +260,7 @@ def _build(simulator: Simulator, folder: Path) -> Any:
         )
     except (RuntimeError, ValueError, SystemExit) as error:
         reason = _last_line(log, folder, "error") or str(error)
-        raise VerifyError(f"{simulator.name} cannot compile {VERILOG}: {reason}") from None
+        raise VerifyError(f"{simulator.name} cannot compile {design.verilog}: {reason}") from None
     return runner
 
 
@@ -232,6 +268,7 @@ def _run(
     runner: Any,
     simulator: Simulator,
     folder: Path,
+    design: _Design,
     settings: Mapping[str, str],
     progress: Progress,
 ) -> tuple[BenchResult, ...]:
@@ -241,7 +278,7 @@ def _run(
     def simulate() -> None:
         runner.test(
             test_module=BENCHES,
-            hdl_toplevel=TOP,
+            hdl_toplevel=design.top,
             build_dir=folder / "build",
             test_dir=folder,
             results_xml=str(results),

@@ -6,6 +6,7 @@ import sys
 import time
 from dataclasses import replace
 from importlib.metadata import entry_points
+from types import FrameType
 
 import numpy as np
 import pytest
@@ -22,8 +23,10 @@ from tritloom.host import (
     TernaryLayer,
     connect,
 )
-from tritloom.host.device import COMMIT_TRIES, MAX_IN_FEATURES, _real_time
-from tritloom.host.links.transport import DeviceUrl, open_transport
+from tritloom.host.handle import COMMIT_TRIES
+from tritloom.host.links.contract import DeviceUrl, open_transport
+from tritloom.host.requests import Counters
+from tritloom.host.selftest import keeps_real_time
 from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec import numerics
 from tritloom.rtl.spec.commands import (
@@ -68,9 +71,9 @@ PLUGGED = replace(
     lanes=12,
     rows=3,
     fill=4,
-    memory=plugins.Stalling(words=SMALL.memory_words),
     engine=plugins.ENGINE.name,
     encoding=plugins.ENCODING.name,
+    memory=plugins.Stalling(words=SMALL.memory_words),
 )
 """Words of 60 bits, no cycle formula."""
 CONFIGS = {"tiny": TINY, "small": SMALL, "odd": ODD, "plugged": PLUGGED}
@@ -216,9 +219,9 @@ def test_info_and_counters():
         assert info.layout_digest == TINY.layout_digest.hex()
         assert info.build_digest == TINY.build_digest.hex()
         counters = device.counters()
-        assert list(counters) == list(COUNTERS)
-        assert counters["packets"] > 3
-        assert device.counters()["packets"] == counters["packets"] + 1
+        assert Counters.__slots__ == COUNTERS
+        assert counters.packets > 3
+        assert device.counters().packets == counters.packets + 1
 
 
 class TestMemory:
@@ -474,7 +477,7 @@ class TestSelfTest:
         )
         report = device.selftest()
         assert [each.ok for each in report.checks] == [i < check for i in range(5)]
-        assert f"does not answer {opcode.name}" in report.checks[check].detail
+        assert f"does not respond to {opcode.name}" in report.checks[check].detail
 
 
 class RealTime(ReferenceTransport):
@@ -497,7 +500,7 @@ class TestClock:
 
     @pytest.fixture(autouse=True)
     def _shorter(self, monkeypatch):
-        monkeypatch.setattr("tritloom.host.device.CLOCK_S", 0.2)
+        monkeypatch.setattr("tritloom.host.selftest.CLOCK_S", 0.2)
 
     def clock(self, speed, **options):
         device = Device(RealTime(speed, **options), url="serial:///dev/ttyUSB0")
@@ -536,12 +539,12 @@ class TestClock:
         ],
     )
     def test_which(self, url, real):
-        assert _real_time(url) is real
+        assert keeps_real_time(DeviceUrl.parse(url)) is real
 
     def test_link_to_a_pseudo_terminal(self, tmp_path):
         link = tmp_path / "board"
         link.symlink_to("/dev/pts/5")
-        assert not _real_time(f"serial://{link}")
+        assert not keeps_real_time(DeviceUrl.parse(f"serial://{link}"))
 
 
 class TestBadInput:
@@ -613,7 +616,7 @@ class TestBadInput:
 
     def test_more_inputs_than_int32_can_sum(self, random):
         with connect("golden", config=SMALL) as device:
-            layer = layer_of(random, 1, MAX_IN_FEATURES + 1)
+            layer = layer_of(random, 1, numerics.MAX_FEATURES + 1)
             with pytest.raises(InputError, match=r"^in_features must be at most 16777215 for sums"):
                 device.load(layer)
 
@@ -736,12 +739,12 @@ def test_a_device_that_stops_answering_and_comes_back(random):
     done = device.submit(handle, codes)
     done.result()
     transport.dead = True
-    with pytest.raises(DeviceTimeout, match=r"^test does not answer LOAD, tried 9 times; check"):
+    with pytest.raises(DeviceTimeout, match=r"^test does not respond to LOAD, tried 9 times; "):
         device.matmul(handle, codes)
     with pytest.raises(DeviceError, match="connect again"):
         device.submit(handle, codes)
     assert np.array_equal(done.result(), numerics.matmul(layer.trits, codes))
-    transport.dead = False
+    transport.dead, transport._closed = False, False
     again = Device(transport, url="test")
     assert again.info.free_words == SMALL.memory_words
     found = again.matmul(again.load(layer), codes)
@@ -795,7 +798,7 @@ def test_commands_fill_the_window_and_patience_covers_their_work(random):
         handle = device.load(layer_of(random, 7, 200))  # 40 words of 7 bytes
         timeouts.clear()
         job = device.submit(handle, codes_of(random, 5, 200))
-        assert len(transport._answers) == config.window
+        assert len(transport._responses) == config.window
         job.result()
         cycles = config.run_cycles(LayerShape(40, 1)) or 1000 + 4 * 40 * 8
         assert max(timeouts) >= cycles + 16 * 40
@@ -852,6 +855,51 @@ def test_an_interrupted_wait_mixes_nothing_up(random):
         assert interrupts == 2
         for found, each in zip(results, codes, strict=True):
             assert np.array_equal(found, numerics.matmul(layer.trits, each))
+
+
+class Tracer:
+    """Raises KeyboardInterrupt at the n-th line that the driver and the device execute."""
+
+    FILES = ("reference.py", "session.py", "device.py", "handle.py", "job.py", "allocator.py")
+
+    def __init__(self, line: int) -> None:
+        self.left = line
+
+    def __call__(self, frame: FrameType, event: str, argument: object) -> object:
+        if not frame.f_code.co_filename.endswith(self.FILES):
+            return None
+        if event == "line":
+            self.left -= 1
+            if self.left == 0:
+                raise KeyboardInterrupt
+        return self
+
+
+def test_an_interrupt_at_any_line_leaves_the_golden_device_working(random):
+    """At every 17th line of loading, computing and unloading; then all is done once more."""
+    layer = layer_of(random, 7, 30)
+    codes = codes_of(random, 3, 30)
+    expected = numerics.matmul(layer.trits, codes)
+    trace = sys.gettrace()
+    line = 0
+    interrupted = True
+    while interrupted:
+        line += 17
+        with connect("golden", config=SMALL) as device:
+            kept = device.load(layer)
+            interrupted = False
+            try:
+                sys.settrace(Tracer(line))
+                handle = device.load(layer)
+                device.matmul(handle, codes)
+                device.unload(handle)
+            except KeyboardInterrupt:
+                interrupted = True
+            finally:
+                sys.settrace(trace)
+            assert np.array_equal(device.matmul(kept, codes), expected), line
+            assert np.array_equal(device.matmul(device.load(layer), codes), expected), line
+    assert line > 1000
 
 
 def test_an_interrupted_load_gives_the_memory_back(random):

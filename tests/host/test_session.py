@@ -34,7 +34,7 @@ ABOUT = identity(WIDE)
 
 
 class Recorder(ReferenceTransport):
-    """The reference device; what was said is kept, and hooks may change it."""
+    """The reference device. It keeps requests and time-outs; hooks may lose and change packets."""
 
     timeout_s = 0.25
 
@@ -45,6 +45,10 @@ class Recorder(ReferenceTransport):
         self.silences = 0
         self.lose: Callable[[Request], bool] = lambda request: False
         self.change: Callable[[bytes], bytes | None] = lambda packet: packet
+
+    def reopen(self) -> None:
+        """As `connect` to the same device does, after the session has closed the link."""
+        self._closed = False
 
     def send(self, packet: bytes) -> None:
         request = Request.parse(packet)
@@ -73,7 +77,10 @@ def reads(count: int, offset: int = 0) -> list[Command]:
     """Commands whose answers are all different."""
     return [
         Command(
-            opcode=Opcode.IDENTIFY, address=(offset + i) % (len(ABOUT) - 7), count=8, answer_bytes=8
+            opcode=Opcode.IDENTIFY,
+            address=(offset + i) % (len(ABOUT) - 7),
+            count=8,
+            response_bytes=8,
         )
         for i in range(count)
     ]
@@ -150,7 +157,8 @@ def test_the_credit_is_never_exceeded(slots):
     session = start(transport, config)
     about = identity(config)
     commands = [
-        Command(opcode=Opcode.IDENTIFY, address=i % 50, count=1, answer_bytes=1) for i in range(300)
+        Command(opcode=Opcode.IDENTIFY, address=i % 50, count=1, response_bytes=1)
+        for i in range(300)
     ]
     session.enqueue(*commands)
     assert all(session.require(c).payload == about[c.address : c.address + 1] for c in commands)
@@ -230,7 +238,7 @@ def test_a_repeated_answer_is_discarded():
             return None
         if answer.seq == 2 and len(copies) == 1:
             copies.append(packet)
-            transport._answers.appendleft(packet)
+            transport._responses.appendleft(packet)
         return packet
 
     transport.change = lose_and_repeat
@@ -268,7 +276,7 @@ def test_a_device_that_stops_answering():
     with pytest.raises(DeviceTimeout) as caught:
         session.wait(commands[0])
     assert str(caught.value) == (
-        "test does not answer IDENTIFY, tried 9 times; "
+        "test does not respond to IDENTIFY, tried 9 times; "
         "check its power, bitstream, cable and baud, then connect again"
     )
     assert commands[0].sends == 1 + MAX_RETRIES
@@ -278,6 +286,7 @@ def test_a_device_that_stops_answering():
     with pytest.raises(DeviceError, match="connect again"):
         session.check()
     transport.lose = lambda request: False
+    transport.reopen()
     again = start(transport)
     commands = reads(9)
     again.enqueue(*commands)
@@ -287,9 +296,11 @@ def test_a_device_that_stops_answering():
 def test_no_device_at_all():
     transport = Recorder()
     transport.lose = lambda request: True
-    with pytest.raises(DeviceTimeout, match="test does not answer RESET, tried 9 times"):
+    with pytest.raises(DeviceTimeout, match="test does not respond to RESET, tried 9 times"):
         Session(transport, "test").open()
-    assert len({(r.session, r.seq, r.opcode) for r in transport.requests}) == 1
+    assert len({(r.session, r.opcode) for r in transport.requests}) == 1
+    assert [request.seq for request in transport.requests] == list(range(1 + MAX_RETRIES))
+    assert transport._closed
 
 
 def test_progress_allows_as_many_retries_again():
@@ -310,14 +321,14 @@ def test_what_a_former_session_left_in_the_link_is_ignored():
     transport = Recorder()
     former = start(transport)
     former.enqueue(*reads(WIDE.window))
-    transport._answers.appendleft(transport.device.process(transport.requests[0].pack()))
-    stale = list(transport._answers)
+    transport._responses.appendleft(transport.device.process(transport.requests[0].pack()))
+    stale = list(transport._responses)
     assert len(stale) == 1 + WIDE.window
     session = start(transport)
     assert session.discarded == 1 + WIDE.window
-    transport._answers.extend(stale)
+    transport._responses.extend(stale)
     for request in transport.requests[1 : 1 + WIDE.window]:  # late commands, too
-        transport._answers.append(transport.device.process(request.pack()))
+        transport._responses.append(transport.device.process(request.pack()))
     commands = reads(20, offset=5)
     session.enqueue(*commands)
     assert exact(session, commands)
@@ -339,7 +350,7 @@ def test_no_session_long_ago_says_nothing_about_a_silence():
     transport = Recorder()
     session = start(transport)
     late = Request(Opcode.COUNTERS, seq=1, session=session.number ^ 1).pack()
-    transport._answers.append(transport.device.process(late))
+    transport._responses.append(transport.device.process(late))
     assert exact_after(session, reads(3))
     transport.lose = lambda request: True
     with pytest.raises(DeviceTimeout):
@@ -365,9 +376,9 @@ def test_corrupt_answers_are_ignored():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"opcode": Opcode.READ}, "answered IDENTIFY with opcode 5 and 8 bytes, not 8"),
-        ({"payload": b"1234567"}, "answered IDENTIFY with opcode 2 and 7 bytes, not 8"),
-        ({"status": Status.BAD_STATE}, "answered IDENTIFY with opcode 2 and 8 bytes, not 0"),
+        ({"opcode": Opcode.READ}, "responded to IDENTIFY with opcode 5 and 8 bytes, not 8"),
+        ({"payload": b"1234567"}, "responded to IDENTIFY with opcode 2 and 7 bytes, not 8"),
+        ({"status": Status.BAD_STATE}, "responded to IDENTIFY with opcode 2 and 8 bytes, not 0"),
     ],
 )
 def test_an_answer_that_the_protocol_does_not_allow(change, message):
@@ -412,6 +423,7 @@ def test_a_link_that_babbles_is_a_timeout():
     with pytest.raises(DeviceTimeout):
         session.call(reads(1)[0])
     assert noise[0] < 2000
+    transport.reopen()
     with pytest.raises(DeviceTimeout):
         Session(transport, "test").open()
     assert noise[0] < 4000

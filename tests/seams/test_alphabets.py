@@ -204,11 +204,11 @@ def test_zero_is_no_sign(name):
         pack_weights(config, trits)
     assert str(raised.value) == message
     with connect("golden", config=config) as device:
-        before = device.info, device.counters()["packets"]
+        before = device.info, device.counters().packets
         with pytest.raises(InputError) as raised:
             device.load(TernaryLayer.from_trits(trits, 1.0))
         assert str(raised.value) == message
-        assert (device.info, device.counters()["packets"]) == (before[0], before[1] + 1)
+        assert (device.info, device.counters().packets) == (before[0], before[1] + 1)
 
 
 @pytest.mark.parametrize(

@@ -517,7 +517,7 @@ def check_memory(
     assert received == expected
     latency = config.memory.latency(config)
     if latency is not None and not idle and not pause:
-        assert came[0] - accepted[0] == latency(config)
+        assert came[0] - accepted[0] == latency
         count = len(expected) if gapless else depth
         assert came[:count] == list(range(came[0], came[0] + count)), "words pause"
 

@@ -17,7 +17,7 @@ from tritloom.gen.plan import auto
 from tritloom.gen.plan.auto import Layer, choose, model_layers, plan_text, utilization
 from tritloom.gen.plan.cost import Cost, CostModel, weight_memories
 from tritloom.gen.workloads import MIXES
-from tritloom.rtl.memories.bram import BlockRamMemory
+from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec import numerics
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.encodings import encodings
@@ -89,7 +89,7 @@ class TestFilling:
         wide = utilization(core("table", "sym6x10", 96, 3, 4, TINYLM), TINYLM)
         narrow = utilization(core("table", "base3x5", 80, 1, 16, TINYLM), TINYLM)
         adders = utilization(core("select", "diff2", 32, 8, 4, TINYLM), TINYLM)
-        # As docs/engines.md says.
+        # As docs/reference/engines.md says.
         assert [round(100 * each) for each in (wide, narrow, adders)] == [9, 73, 96]
         plan = choose("ecp5", TINYLM, core_only=True)
         sym6x10 = next(each for each in plan.ranked if each.config.encoding == "sym6x10")
@@ -308,7 +308,7 @@ class TestMemory:
         )
         assert config.memory_words >= words and config.max_layers >= 8
         blocks = sum(each.number for each in weight_memories(config))
-        assert blocks == -(-config.memory_words // BlockRamMemory.BANK_WORDS)
+        assert blocks == -(-config.memory_words // BlockRam.BANK_WORDS)
 
     def test_piece_by_piece(self):
         plan = choose("ecp5", BIG)

@@ -10,6 +10,7 @@ import pytest
 
 from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.commands import (
+    CHECKS,
     COUNTERS,
     LAYER,
     PROTOCOL_VERSION,
@@ -701,3 +702,10 @@ def test_it_needs_a_configuration() -> None:
         ConfigError, match=r"^golden needs a configuration; name a board or pass config=$"
     ):
         open_device(GOLDEN, None)
+
+
+def test_it_evaluates_the_table_of_checks(monkeypatch: pytest.MonkeyPatch, client: Client) -> None:
+    """No rule is repeated in the reference device: without its check, everything passes."""
+    assert client.status(Opcode.COUNTERS, payload=b"x") == Status.BAD_LENGTH
+    monkeypatch.setitem(CHECKS, Opcode.COUNTERS, ())
+    assert client.status(Opcode.COUNTERS, payload=b"x") == Status.OK

@@ -82,11 +82,11 @@ def fake(folder, verilog=None, **manifest):
 
 
 PORTS = """
-module tritloom(clk, rst, i__payload, i__valid, i__ready, o__payload, o__valid, o__ready);
-  input clk; input rst; input [8:0] i__payload; input i__valid; output i__ready;
-  output [8:0] o__payload; output o__valid; input o__ready;
+module tritloom(clk, rst, i_data, i_last, i_valid, i_ready, o_data, o_last, o_valid, o_ready);
+  input clk; input rst; input [7:0] i_data; input i_last; input i_valid; output i_ready;
+  output [7:0] o_data; output o_last; output o_valid; input o_ready;
 """
-SILENT = f"{PORTS}  assign i__ready = 1;\n  assign o__valid = 0;\nendmodule\n"
+SILENT = f"{PORTS}  assign i_ready = 1;\n  assign o_valid = 0;\nendmodule\n"
 
 
 @pytest.mark.sim
@@ -245,14 +245,14 @@ def test_silent_design(tmp_path):
 
 @pytest.mark.sim
 def test_unknown_output():
-    text = SILENT.replace("o__valid = 0", "o__valid = 1'bx")
+    text = SILENT.replace("o_valid = 0", "o_valid = 1'bx")
     result = verify_design(text, TINY, fail_fast=True)
     assert not result.ok
 
 
 @pytest.mark.sim
 def test_does_not_compile(tmp_path):
-    folder = fake(tmp_path / "design", SILENT.replace("assign i__ready = 1", "assign = 1"))
+    folder = fake(tmp_path / "design", SILENT.replace("assign i_ready = 1", "assign = 1"))
     junit = tmp_path / "results.xml"
     with pytest.raises(VerifyError) as error:
         verify(folder, junit=junit)
@@ -344,13 +344,13 @@ class TestBadInput:
         )
 
     def test_no_port(self, tmp_path):
-        assert self.error(fake(tmp_path, SILENT.replace("o__valid", "o_valid"))) == (
-            "tritloom.v has no port o__valid; run tritloom generate again"
+        assert self.error(fake(tmp_path, SILENT.replace("o_valid", "valid"))) == (
+            "tritloom.v has no port o_valid; run tritloom generate again"
         )
 
     def test_port_width(self, tmp_path):
-        assert self.error(fake(tmp_path, SILENT.replace("[8:0] o", "[7:0] o"))) == (
-            "port o__payload of tritloom.v must have 9 bits, not 8; run tritloom generate again"
+        assert self.error(fake(tmp_path, SILENT.replace("[7:0] o", "[8:0] o"))) == (
+            "port o_data of tritloom.v must have 8 bits, not 9; run tritloom generate again"
         )
 
     def test_no_plugin(self, tmp_path):
