@@ -97,16 +97,7 @@ def _summary(config: AcceleratorConfig) -> str:
     return (
         f"{config.lanes:,} lanes × {config.rows} rows × {_count(config.tokens, 'token')}: "
         f"{config.macs_per_cycle:,} MAC/cycle, {rate:,.2f} GMAC/s at {config.clock_hz / 1e6:g} MHz"
-        + ", ".join(
-            [
-                "",
-                *(
-                    f"{key} {value:,}"
-                    for key, value in config.link.to_dict().items()
-                    if key != "kind"
-                ),
-            ]
-        )
+        + (f", {config.link.title()}" if config.link.title() else "")
     )
 
 
@@ -149,7 +140,7 @@ def _blocks(config: AcceleratorConfig) -> list[_Block]:
             ),
         ),
         _Block(
-            *(100, 440, 230, 100, "memory", f"Weight memory: {config.memory}"),
+            *(100, 440, 230, 100, "memory", f"Weight memory: {config.memory.title()}"),
             (
                 f"{config.memory_words:,} × {config.word_bits:,} bits",
                 f"{config.encoding}, {latency}",

@@ -18,3 +18,6 @@ class PacketStream(Link):
     pins: ClassVar = MappingProxyType(
         {"i": "packets of commands, to the accelerator", "o": "packets of responses, from it"}
     )
+
+    def title(self) -> str:
+        return ""

@@ -48,6 +48,9 @@ class Uart(Link):
             f"{self.baud} is {real:.0f}",
         )
 
+    def title(self) -> str:
+        return f"UART at {self.baud / 1e6:g} Mbaud"
+
     def divisor(self, config: Config) -> int:
         """Clock cycles of a bit."""
         return round(config.clock_hz / self.baud)

@@ -58,7 +58,7 @@ PROTOCOL_VERSION = 1
 HEADER = struct.Struct("<HHIBBHI")
 assert HEADER.size == HEADER_BYTES
 LAYER = struct.Struct("<IHH")
-"""Payload of DEFINE: base (in words), tiles, groups."""
+"""Payload of DEFINE: base (in words), tiles, row groups."""
 IDENTITY = struct.Struct("<4sHH8s8s")
 """Head of the identity: magic, protocol version, bytes of JSON, layout and build digest."""
 MAGIC = b"TRIT"

@@ -352,7 +352,9 @@ class AcceleratorConfig:
 
 
 def _record(key: str, registry: Registry[Any], value: Any) -> Any:
-    """The record of a plug-in from its JSON object."""
+    """The record of a plug-in from its JSON object; a record stays as it is."""
+    if isinstance(value, Record):
+        return value
     require(
         isinstance(value, dict) and "kind" in value,
         f"{key} must be an object with kind, such as {EXAMPLES[key]}, not {json.dumps(value)}",

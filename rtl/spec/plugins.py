@@ -141,6 +141,10 @@ class Record:
     """What each member of the component beyond its contract means: pads that the accelerator
     forwards, and that a board ties to its pins."""
 
+    def title(self) -> str:
+        """What a person calls it, with its settings; empty if there is nothing to say."""
+        return self.name
+
     def to_dict(self) -> dict[str, Any]:
         """`kind` and every field."""
         return {"kind": self.name} | {f.name: getattr(self, f.name) for f in fields(self)}

@@ -385,7 +385,7 @@ class TestManifest:
     def test_weights(self):
         """The example is what the packer makes."""
         told = describe(TINY)["weights"]
-        assert (told["encoding"], told["group"], told["code_bits"]) == ("base3x5", 5, 8)
+        assert (told["encoding"], told["trits_per_code"], told["code_bits"]) == ("base3x5", 5, 8)
         assert told["codes_per_word"] == 2
         trits = np.array([told["example"]["trits"]], np.int8)
         assert pack_weights(TINY, trits)[0] == told["example"]["code"]
@@ -418,7 +418,7 @@ class TestManifest:
         )
         assert "BAD_OPCODE" not in attribute_docs(Status)
         assert attribute_docs(commands)["LAYER"] == (
-            "Payload of DEFINE: base (in words), tiles, groups."
+            "Payload of DEFINE: base (in words), tiles, row groups."
         )
 
 

@@ -36,5 +36,5 @@ def test_latency():
 @pytest.mark.parametrize(("idle", "pause"), FLOWS)
 def test_banks(monkeypatch: pytest.MonkeyPatch, idle: float, pause: float) -> None:
     """Several banks, the last one not full; ranges run across their bounds."""
-    monkeypatch.setattr(BlockRamMemory, "BANK_WORDS", 4)
+    monkeypatch.setattr(BlockRam, "BANK_WORDS", 4)
     check_memory(config_of(5, 1, 11), idle=idle, pause=pause, seed=5, gapless=True)
