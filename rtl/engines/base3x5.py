@@ -10,19 +10,21 @@ __all__ = ["Base3x5Decoder"]
 
 
 class Base3x5Decoder(TritDecoder):
-    """Decodes a byte Σ (tᵢ+1)·3^i to five trits: it peels off the two high digits by comparison.
+    """Decodes a byte Σ (tᵢ+1)·3^i, which holds five trits tᵢ.
 
-    The trits of a byte above 242, which is no code, are unspecified. Members are those of
-    `TritDecoder`.
+    The first two stages find the two highest digits by comparison and subtract them. The rest is
+    less than 27, five bits; the third stage looks up its three digits in tables of one LUT a bit.
+
+    The trits of a byte above 242, which is no code, are unspecified. Members: see `TritDecoder`.
     """
 
     CYCLES: ClassVar[int] = 3
+    """Cycles from a code to its trits."""
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        # Peeling the two high digits leaves 0..26: five bits, one small table for three digits.
         rest: Signal = self.i
-        peeled: list[Signal] = []
+        high_digits: list[Signal] = []  # lower digit first
         for weight in (81, 27):
             digit = Signal(2, reset_less=True)
             remainder = Signal(range(weight), reset_less=True)
@@ -32,11 +34,12 @@ class Base3x5Decoder(TritDecoder):
                 m.d.sync += [digit.eq(1), remainder.eq(rest - weight)]
             with m.Else():
                 m.d.sync += [digit.eq(0), remainder.eq(rest)]
-            delayed = [Signal(2, name="delayed", reset_less=True) for _ in peeled]
-            m.d.sync += [late.eq(early) for late, early in zip(delayed, peeled, strict=True)]
-            peeled, rest = [digit, *delayed], remainder
+            # A digit of an earlier stage waits for this one.
+            delayed = [Signal(2, name="delayed", reset_less=True) for _ in high_digits]
+            m.d.sync += [late.eq(early) for late, early in zip(delayed, high_digits, strict=True)]
+            high_digits, rest = [digit, *delayed], remainder
 
-        for position, digit in enumerate(peeled, start=3):
+        for position, digit in enumerate(high_digits, start=3):
             m.d.sync += [
                 self.nonzero[position].eq(digit != 1),
                 self.negative[position].eq(digit == 0),

@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 """The contract of every link: what carries packets between a host and the accelerator.
 
 A link frames packets and nothing more. It gives the accelerator each packet that a host sent, byte

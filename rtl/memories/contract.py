@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 """The contract of every weight memory.
 
 * `i_write` takes one word a transfer.
