@@ -281,7 +281,6 @@ class TestManifest:
         derived = manifest["derived"]
         for name in ("word_bits", "acc_bits", "max_payload", "window", "engine_latency"):
             assert derived[name] == getattr(config, name)
-        assert ("uart_divisor" in derived) == (config.link == "uart")
         assert derived["weight_capacity"] == config.memory_words * config.macs_per_cycle // (
             config.tokens
         )
