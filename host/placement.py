@@ -6,6 +6,7 @@ shown, before anything is built or opened. `place_layers` decides; `load_placed`
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -309,6 +310,7 @@ class PlacedLayer:
         self._device = device
         self._handles = handles
         self._tokens = 0
+        self._lock = threading.Lock()  # for the tokens: several threads may use one layer
         if placement.where != "device":
             self._host_trits = layer.trits.copy()
             for part in placement.on_device:
@@ -349,7 +351,8 @@ class PlacedLayer:
             sums = numerics.matmul(self._host_trits, codes)
             for job, part in zip(jobs, parts, strict=True):
                 sums[:, part.slices[0]] += job.result()
-        self._tokens += len(codes)
+        with self._lock:
+            self._tokens += len(codes)
         return sums
 
     def linear(self, x: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -372,7 +372,9 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("TRITLOOM_CACHE", str(tmp_path / "file"))
     with pytest.raises(
-        ToolError, match=r"^cannot use the cache .*; set TRITLOOM_CACHE to a folder$"
+        ToolError,
+        match=r"^cannot use the cache .*: Not a directory; set TRITLOOM_CACHE to a folder that you "
+        r"can write to$",
     ):
         build(lambda: "never read")
 
