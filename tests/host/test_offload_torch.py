@@ -28,6 +28,7 @@ from tritloom.host import (
     connect,
 )
 from tritloom.host.torch import offload, plan_offload
+from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec import numerics
 from tritloom.rtl.spec.config import AcceleratorConfig
 
@@ -44,7 +45,7 @@ SMALL = AcceleratorConfig(
     rows=4,
     fill=5,
     tokens=2,
-    memory_words=2048,
+    memory=BlockRam(words=2048),
     max_in_features=200,
     max_out_features=200,
     max_layers=32,
@@ -842,7 +843,7 @@ def test_layers_that_do_not_fit_stay_in_torch(tinylm):
 
 
 def test_not_even_a_part_fits(tinylm):
-    with connect("golden", config=replace(SMALL, memory_words=10)) as device:
+    with connect("golden", config=replace(SMALL, memory=BlockRam(words=10))) as device:
         with pytest.raises(CapacityError, match="no part of the model fits the device, not even"):
             offload(tinylm, device, fit="layers")
         assert untouched(tinylm, device)

@@ -9,13 +9,14 @@ import pytest
 from tritloom.host import CapacityError, Device, TernaryLayer, connect
 from tritloom.host.allocator import Allocator
 from tritloom.host.placement import Placement, Rectangle, load_placed, place_layers
+from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec import numerics
 from tritloom.rtl.spec.config import AcceleratorConfig
 
 CONFIG = AcceleratorConfig(
     lanes=10,
     rows=2,
-    memory_words=60,
+    memory=BlockRam(words=60),
     max_in_features=40,
     max_out_features=16,
     max_layers=4,
@@ -43,7 +44,7 @@ def test_all() -> None:
 def test_largest_first() -> None:
     """The last is the largest; of two alike the first in the model's order."""
     shapes = {"a": (8, 40), "b": (8, 40), "c": (16, 40)}
-    placement = place_layers(replace(CONFIG, memory_words=48), shapes)
+    placement = place_layers(replace(CONFIG, memory=BlockRam(words=48)), shapes)
     assert where(placement) == {"a": "device", "b": "host", "c": "device"}
     assert [layer.name for layer in placement.load_order] == ["c", "a"]
     assert placement.fit == "part"
@@ -52,7 +53,7 @@ def test_largest_first() -> None:
 
 def test_a_smaller_layer_fills_what_is_left() -> None:
     shapes = {"a": (16, 40), "b": (16, 40), "c": (4, 20)}
-    placement = place_layers(replace(CONFIG, memory_words=40), shapes)
+    placement = place_layers(replace(CONFIG, memory=BlockRam(words=40)), shapes)
     assert where(placement) == {"a": "device", "b": "host", "c": "device"}
 
 
@@ -65,7 +66,7 @@ def test_slots() -> None:
 
 def test_pieces_of_a_layer_that_does_not_fit() -> None:
     """20 × 50 is cut at 16 rows and 40 columns: 32, 8, 8 and 2 words."""
-    placement = place_layers(replace(CONFIG, memory_words=45), {"a": (20, 50)})
+    placement = place_layers(replace(CONFIG, memory=BlockRam(words=45)), {"a": (20, 50)})
     (layer,) = placement.layers
     assert layer.on_device == (
         Rectangle(row=0, rows=16, column=0, columns=40),
@@ -78,20 +79,22 @@ def test_pieces_of_a_layer_that_does_not_fit() -> None:
 
 def test_rows_of_a_piece_that_does_not_fit() -> None:
     """Whole row groups, as many as the memory holds; only if nothing else is on the device."""
-    placement = place_layers(replace(CONFIG, memory_words=15), {"b": (8, 40), "a": (20, 50)})
+    placement = place_layers(
+        replace(CONFIG, memory=BlockRam(words=15)), {"b": (8, 40), "a": (20, 50)}
+    )
     assert where(placement) == {"b": "host", "a": "device and host"}
     (layer,) = placement.load_order
     assert layer.on_device == (
         Rectangle(row=16, rows=4, column=0, columns=40),
         Rectangle(row=16, rows=4, column=40, columns=10),
     )
-    placement = place_layers(replace(CONFIG, memory_words=15), {"a": (16, 40)})
+    placement = place_layers(replace(CONFIG, memory=BlockRam(words=15)), {"a": (16, 40)})
     assert placement.layers[0].on_device == (Rectangle(row=0, rows=6, column=0, columns=40),)
     assert placement.words == 12
 
 
 def test_none() -> None:
-    placement = place_layers(replace(CONFIG, memory_words=3), {"a": (16, 40)})
+    placement = place_layers(replace(CONFIG, memory=BlockRam(words=3)), {"a": (16, 40)})
     assert placement.fit == "none"
     for fit in ("all", "layers"):
         with pytest.raises(CapacityError) as caught:
@@ -169,7 +172,9 @@ def test_every_sum_is_exact(seed: int) -> None:
     """Random memories, shapes and slots, on a device that may hold another layer."""
     random = np.random.default_rng(seed)
     config = replace(
-        CONFIG, memory_words=int(random.integers(4, 150)), max_layers=int(random.integers(1, 12))
+        CONFIG,
+        memory=BlockRam(words=int(random.integers(4, 150))),
+        max_layers=int(random.integers(1, 12)),
     )
     shapes = {f"l{i}": (int(random.integers(1, 40)), int(random.integers(1, 90))) for i in range(5)}
     with connect("golden", config=config) as device:
@@ -205,7 +210,7 @@ def test_every_sum_is_exact(seed: int) -> None:
 
 
 def test_a_layer_that_fails_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    with connect("golden", config=replace(CONFIG, memory_words=45)) as device:
+    with connect("golden", config=replace(CONFIG, memory=BlockRam(words=45))) as device:
         placement, layers = load_model(device, {"a": (20, 50)}, 0)
         load, calls = device.load, []
 
@@ -223,7 +228,7 @@ def test_a_layer_that_fails_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_the_device_works_for_each_part() -> None:
     """A wrong weight on the device shows in the sums: they are not computed on the host."""
-    with connect("golden", config=replace(CONFIG, memory_words=45)) as device:
+    with connect("golden", config=replace(CONFIG, memory=BlockRam(words=45))) as device:
         placement, layers = load_model(device, {"a": (20, 50)}, 1)
         other = random_layer((20, 50), 99)
         placed = load_placed(device, other, placement.layers[0])
