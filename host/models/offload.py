@@ -62,6 +62,12 @@ def run_offloaded(
     prompt_ids: list[int] = tokenizer.encode(prompt)
     if not prompt_ids:
         raise InputError("the prompt must have at least one token, not none; give some text")
+    vocabulary = model.get_input_embeddings().num_embeddings
+    if max(prompt_ids) >= vocabulary:
+        raise InputError(
+            f"token ids must be below {vocabulary}, not {max(prompt_ids)}; "
+            "use the model's own tokenizer"
+        )
     context = getattr(model.config, "max_position_embeddings", None)
     if context is not None and len(prompt_ids) + max_tokens > context:
         raise InputError(
