@@ -24,7 +24,7 @@ from tests.support.bench import (
 from tritloom.gen.emit.generate import generate
 from tritloom.gen.emit.header import c_header
 from tritloom.gen.emit.manifest import describe
-from tritloom.gen.measure.engine import bench_config
+from tritloom.gen.measure.engine import engine_config
 from tritloom.host import TernaryLayer, connect
 from tritloom.host.device import require_linear
 from tritloom.host.models import run as model
@@ -493,6 +493,6 @@ def test_a_model_needs_8_bits(monkeypatch):
 
 @pytest.mark.parametrize(("engine", "encoding"), [("select", "sign2"), ("table", "sign9")])
 def test_encoding_to_measure(engine, encoding):
-    config = bench_config("ecp5", engine, alphabet="binary", lanes=18, rows=1, act_bits=4)
+    config = engine_config("ecp5", engine, alphabet="binary", lanes=18, rows=1, act_bits=4)
     assert (config.encoding, config.act_bits) == (encoding, 4)
-    assert encodings[bench_config("ecp5", engine).encoding].alphabet == "ternary"
+    assert encodings[engine_config("ecp5", engine).encoding].alphabet == "ternary"

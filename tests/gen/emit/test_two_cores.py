@@ -40,7 +40,8 @@ def simulate(folder):
         if simulator.name == "icarus":
             commands = [["iverilog", "-g2005", "-Wall", "-o", "test", *files], ["vvp", "test"]]
         else:
-            flags = ["--binary", "--timing", "-Wno-fatal", "-o", "test"]
+            # Delays in Verilog become coroutines of C++20.
+            flags = ["--binary", "--timing", "-Wno-fatal", "-CFLAGS", "-std=gnu++20", "-o", "test"]
             commands = [["verilator", *flags, "--top-module", TEST[:-2], *files]]
             commands.append(["obj_dir/test"])
         for command in commands:

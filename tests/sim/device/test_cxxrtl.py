@@ -21,6 +21,7 @@ from tests.support.bench import Traffic, assert_answers
 from tritloom.rtl.spec.commands import Opcode, Request
 from tritloom.rtl.spec.config import TINY
 from tritloom.rtl.spec.errors import ConfigError, DeviceError, ToolError
+from tritloom.rtl.spec.remedies import package_remedy
 from tritloom.sim.device import cxxrtl
 from tritloom.sim.device.cxxrtl import Simulation, build
 from tritloom.sim.device.simulated import SimulatedDevice, open_device, recipe
@@ -357,7 +358,7 @@ def test_wrong_designs_and_tools(
     message = str(caught.value)
     assert message.startswith("C++ compiler ")
     assert "error: " in message
-    assert message.endswith("; set CXX to another compiler or run pip install ziglang")
+    assert message.endswith(f"; set CXX to another compiler or {package_remedy('ziglang', 'sim')}")
     assert "\n" not in message
     # Nothing of it stays but the locks.
     assert {path.suffix for path in cache.iterdir()} == {".lock"}
@@ -371,7 +372,9 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("TRITLOOM_CACHE", str(tmp_path / "file"))
     with pytest.raises(
-        ToolError, match=r"^cannot use the cache .*; set TRITLOOM_CACHE to a folder$"
+        ToolError,
+        match=r"^cannot use the cache .*: Not a directory; set TRITLOOM_CACHE to a folder that you "
+        r"can write to$",
     ):
         build(lambda: "never read")
 
