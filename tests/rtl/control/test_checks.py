@@ -27,7 +27,7 @@ def test_order_and_status_are_those_of_the_table(opcode):
 
 
 @pytest.mark.parametrize(
-    "change", [{"quantity": Quantity.TILES}, {"least": 0}, {"most": Quantity.LAYER_WORDS}]
+    "change", [{"quantity": Quantity.TILES}, {"least": 0}, {"quantity": Quantity.ITEMS_END}]
 )
 def test_a_check_that_the_hardware_cannot_make(monkeypatch, change):
     """A rule that is changed in the table alone is refused, not ignored."""
