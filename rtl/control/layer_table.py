@@ -93,7 +93,7 @@ class LayerTable(wiring.Component):
         definition = self.definition
         last_tile, last_group = Signal(16), Signal(16)
         # Big enough for the first sum that is beyond the memory's end.
-        end = Signal(range(config.memory_words + config.max_groups + 1))
+        end = Signal(range(config.memory_words + config.max_row_groups + 1))
         m.d.comb += [
             read.addr.eq(self.index),
             self.entry.eq(read.data),
@@ -101,11 +101,11 @@ class LayerTable(wiring.Component):
             write.en.eq(self.define | self.commit | self.forget),
             write.data.eq(read.data),
             last_tile.eq(definition.tiles - 1),
-            last_group.eq(definition.groups - 1),
+            last_group.eq(definition.row_groups - 1),
             # A number of 0 is too high as well: 0 − 1 is the highest number.
             self.wrong_shape.eq(
                 (last_tile >= config.max_tiles)
-                | (last_group >= config.max_groups)
+                | (last_group >= config.max_row_groups)
                 | (definition.base > config.memory_words)
             ),
             self.beyond.eq(end > config.memory_words),
@@ -113,7 +113,7 @@ class LayerTable(wiring.Component):
         with m.If(self.begin):
             m.d.sync += end.eq(definition.base)
         with m.Elif(self.add):
-            m.d.sync += end.eq(end + definition.groups)
+            m.d.sync += end.eq(end + definition.row_groups)
         with m.If(self.define):
             m.d.comb += [
                 write.data.base.eq(definition.base),

@@ -28,7 +28,7 @@ RESPONSE = data.StructLayout(
     }
 )
 """Header of a response."""
-DEFINITION = data.StructLayout({"base": 32, "tiles": 16, "groups": 16})
+DEFINITION = data.StructLayout({"base": 32, "tiles": 16, "row_groups": 16})
 """Payload of DEFINE."""
 COUNTER_BITS = 64
 """Bits of each counter in the response to COUNTERS."""

@@ -103,7 +103,7 @@ class CommandProcessor(wiring.Component):
                 "o_load": Out(stream.Signature(load_layout(config))),
                 "o_run": Out(stream.Signature(shape_layout(config))),
                 "done": In(1),
-                "o_fetch": Out(stream.Signature(range(config.max_groups))),
+                "o_fetch": Out(stream.Signature(range(config.max_row_groups))),
                 "i_result": In(stream.Signature(sums_layout(config, config.acc_bits))),
                 "counters": In(data.ArrayLayout(COUNTER_BITS, len(COUNTERS))),
             }
@@ -144,7 +144,7 @@ class _States:
 
         # RESULTS reads the totals of the last RUN of the session.
         self.has_results = Signal()
-        self.last_result = Signal(range(config.max_groups))
+        self.last_result = Signal(range(config.max_row_groups))
 
         # The rest belongs to one command.
         self.header = Signal(
@@ -161,7 +161,7 @@ class _States:
         self.value = Signal(32)
         # One bit more than any limit: an address that does not fit becomes all ones, out of range.
         limit_bits = max(
-            config.memory_words, config.activation_words, config.max_groups, len(about)
+            config.memory_words, config.activation_words, config.max_row_groups, len(about)
         ).bit_length()
         self.position = Signal(limit_bits + 1)  # of the next item
         self.items = Signal(max(16, limit_bits))  # words, results, bytes or counters still to come

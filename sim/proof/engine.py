@@ -7,7 +7,7 @@ from typing import Any
 from amaranth.hdl import Cat, Const, Mux, Signal, Value, signed
 
 from tritloom.rtl.engines.contract import ACT_LATENCY
-from tritloom.rtl.spec.packing import encodings
+from tritloom.rtl.spec.encodings import encodings
 from tritloom.sim.proof.formal import Bench, Inside
 from tritloom.sim.proof.streams import implies
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from amaranth.hdl import Mux, Signal
 
+from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.sim.proof.formal import Bench, Inside
 from tritloom.sim.proof.streams import RegisterState, implies
 
@@ -23,7 +24,7 @@ def memory_contract(component: Any) -> Bench:
     asked for. Its content is known if its address is `place`. Both are any numbers.
     """
     config, inside = component.config, Inside(component, words_0=1)
-    assert config.memory_words <= component.BANK_WORDS, "the invariants cover one bank"
+    assert config.memory_words <= BlockRam.BANK_WORDS, "the invariants cover one bank"
     bench = Bench(component, inside)
     m, o, ask, write = bench.m, component.o, component.i_read, component.i_write
     words = config.memory_words
@@ -54,7 +55,7 @@ def memory_contract(component: Any) -> Bench:
     distance = Signal(bits)  # words before the tracked one that are not delivered
     m.d.comb += distance.eq(index - delivered)
     tracked = (distance < waiting) & (source == place)
-    old = bench.was(demanded, component.LATENCY - 1)  # what was demanded long enough ago
+    old = bench.was(demanded, BlockRam.LATENCY - 1)  # what was demanded long enough ago
     bench.check("none_invented", implies(o.valid, waiting != 0))
     bench.check("in_time", implies(delivered != old, o.valid))
     bench.check("order", implies(tracked & o.valid & (distance == 0), o.payload == stored))

@@ -26,11 +26,14 @@ def partial_sums_total(component: Any) -> Bench:
     m = bench.m
     # `given`: a row group's turn.
     given, start = bench.free("given"), bench.free("start")
-    groups = bench.free("groups", range(config.max_groups + 1))
+    groups = bench.free("groups", range(config.max_row_groups + 1))
     tiles = bench.free("tiles", range(config.max_tiles + 1))
     running, complete = bench.state("running"), bench.state("complete")
-    group, tile = bench.state("group", range(config.max_groups)), bench.state("tile", len(tiles))
-    tracked = bench.constant("tracked", range(config.max_groups))
+    group, tile = (
+        bench.state("group", range(config.max_row_groups)),
+        bench.state("tile", len(tiles)),
+    )
+    tracked = bench.constant("tracked", range(config.max_row_groups))
     total = bench.state("total", signed(config.acc_bits + 4))
     terms, added = bench.state("terms", len(tiles)), bench.state("added", len(tiles))
     wanted = bench.free("wanted", len(group))  # while no group comes
@@ -65,14 +68,14 @@ def partial_sums_total(component: Any) -> Bench:
     lasts = [bench.was(last, n) for n in range(1, written + 1)]
     holding = bench.was(running) & running
     bench.assume(implies(holding, (groups == bench.was(groups)) & (tiles == bench.was(tiles))))
-    bench.assume(implies(running, (groups >= 1) & (groups <= config.max_groups)))
+    bench.assume(implies(running, (groups >= 1) & (groups <= config.max_row_groups)))
     bench.assume(implies(running, (tiles >= 1) & (tiles <= config.max_tiles)))
     bench.assume(~start | ~running)
     bench.assume(~given | (running & ~complete))
-    bench.assume(wanted < config.max_groups)
+    bench.assume(wanted < config.max_row_groups)
     bench.assume((component.i_sums[0] <= extreme) & (component.i_sums[0] >= -extreme))
     bench.assume(~hit | ~Cat(hits[: PARTIAL_SUM_CYCLES - 1]).any())
-    bench.assume(tracked < config.max_groups)
+    bench.assume(tracked < config.max_row_groups)
 
     asked = bench.was(component.i_row_group == tracked, FETCH_CYCLES)
     ran = Cat(bench.was(running, n) for n in range(FETCH_CYCLES + 1))

@@ -91,7 +91,7 @@ def core_rules(component: Any) -> Bench:
         bench.m.d.sync += running.eq(1)
     with bench.m.Elif(component.done):
         bench.m.d.sync += running.eq(0)
-    bench.assume((shape.last_tile < config.max_tiles) & (shape.last_group < config.max_groups))
+    bench.assume((shape.last_tile < config.max_tiles) & (shape.last_group < config.max_row_groups))
     bench.assume(~(component.i_fetch.valid & (running | component.i_run.valid)))
     bench.assume(~(component.i_run.valid & waits))
     bench.cover("result", component.o.valid & (Value.cast(component.o.payload) != 0))

@@ -70,11 +70,11 @@ def test_a_layer_lives():
         (TINY.memory_words + 1, 1, 1, 1),
         (1 << 31, 1, 1, 1),
         (0, 0, 1, 1),
-        (0, TINY.max_tiles, TINY.max_groups, 0),
+        (0, TINY.max_tiles, TINY.max_row_groups, 0),
         (0, TINY.max_tiles + 1, 1, 1),
         (0, 1 << 15, 1, 1),
         (0, 1, 0, 1),
-        (0, 1, TINY.max_groups + 1, 1),
+        (0, 1, TINY.max_row_groups + 1, 1),
         (0, 1, 1 << 15, 1),
     ],
 )

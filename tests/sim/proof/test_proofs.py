@@ -16,9 +16,10 @@ from tritloom.rtl.engines import base3x5 as decoder
 from tritloom.rtl.engines import select
 from tritloom.rtl.lib import streams
 from tritloom.rtl.memories import bram as memory
+from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.config import TINY, AcceleratorConfig
+from tritloom.rtl.spec.encodings import BASE3X5
 from tritloom.rtl.spec.errors import InputError
-from tritloom.rtl.spec.packing import BASE3X5
 from tritloom.rtl.top import Accelerator
 from tritloom.sim.proof import engine, packets, results
 from tritloom.sim.proof.formal import PropertyError, verify
@@ -34,7 +35,7 @@ from tritloom.sim.proof.streams import (
 SMALL = AcceleratorConfig(
     lanes=5,
     rows=1,
-    memory_words=6,
+    memory=BlockRam(words=6),
     max_in_features=20,
     max_out_features=6,
     max_layers=2,
@@ -88,7 +89,7 @@ PROOFS = {
         {"depth": 4, "cover": 14},
     ),
     "Base3x5Decoder inverse": (
-        lambda: engine.decoder_inverse(decoder.Base3x5Decoder()),
+        lambda: engine.decoder_inverse(decoder.Base3x5Decoder(BASE3X5)),
         {"depth": 5, "cover": 5},
     ),
     "SelectEngine product, fill 5": (
@@ -191,7 +192,7 @@ BUGS = {
     "decoder compares with > for >=": (
         decoder,
         ("rest >= 2 * weight", "rest > 2 * weight"),
-        lambda m: engine.decoder_inverse(m.Base3x5Decoder()),
+        lambda m: engine.decoder_inverse(m.Base3x5Decoder(BASE3X5)),
         "check_inverse",
     ),
     "a sum of two does not fit": (
