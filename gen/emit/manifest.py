@@ -20,7 +20,7 @@ from amaranth.lib import data
 from amaranth.lib.wiring import In
 
 from tritloom.gen.emit.top import EmittedTop, Port
-from tritloom.rtl.control.processor import COUNTER_BITS, DEFINITION, REQUEST, RESPONSE
+from tritloom.rtl.control.layouts import COUNTER_BITS, DEFINITION, REQUEST, RESPONSE
 from tritloom.rtl.lib.crc import CRC32
 from tritloom.rtl.links.port_names import DEFAULT_TOP, PLAIN, PortNames
 from tritloom.rtl.spec import commands, encodings, packing
