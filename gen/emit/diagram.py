@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from tritloom.rtl.spec.commands import Opcode, identity
 from tritloom.rtl.spec.config import PARTIAL_SUM_CYCLES, AcceleratorConfig
-from tritloom.rtl.spec.plugins import memories
 
 __all__ = ["block_diagram"]
 
@@ -21,7 +20,15 @@ INK, QUIET = "#1c2733", "#5a6773"
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """A box: its place and size in pixels, what it is, and a line of text for each fact."""
+    """A box of the diagram.
+
+    Members
+    -------
+    x, y, width, height : place and size in pixels
+    kind : which of `COLORS` it has
+    title : the block's name
+    facts : lines of text below the title
+    """
 
     x: int
     y: int
@@ -33,7 +40,7 @@ class _Block:
 
 
 def block_diagram(config: AcceleratorConfig) -> str:
-    """SVG, the same text for equal configurations."""
+    """The diagram as SVG. Equal configurations give the same text."""
     svg = ET.Element(
         "svg",
         {
@@ -73,14 +80,15 @@ def block_diagram(config: AcceleratorConfig) -> str:
 
     for block in _blocks(config):
         _draw(svg, block)
-    taken, given = ("rx", "tx") if config.link == "uart" else ("8 + last", "8 + last")
+    pins = [*config.link.pins]
+    to_device, from_device = pins if len(pins) == 2 else [config.link.name] * 2
     word = f"{config.word_bits:,} bits"
     loaded = config.tokens * config.fill * config.act_bits
     sums = config.tokens * config.rows
-    _wire(svg, "M24 160 H100", taken, 60, 150)
+    _wire(svg, "M24 160 H100", to_device, 60, 150)
     _wire(svg, "M330 160 H420", "8 bits", 375, 150)
     _wire(svg, "M700 160 H790", "8 bits", 745, 150)
-    _wire(svg, "M1020 160 H1096", given, 1058, 150)
+    _wire(svg, "M1020 160 H1096", from_device, 1058, 150)
     _wire(svg, "M450 210 V236 H215 V440", f"write, read: {word}", 332, 229)
     _wire(svg, "M560 210 V290", f"load: {config.fill * config.act_bits} bits", 568, 240, "start")
     _wire(svg, "M560 380 V440", f"{loaded:,} bits", 568, 416, "start")
@@ -98,7 +106,7 @@ def _summary(config: AcceleratorConfig) -> str:
     return (
         f"{config.lanes:,} lanes × {config.rows} rows × {_count(config.tokens, 'token')}: "
         f"{config.macs_per_cycle:,} MAC/cycle, {rate:,.2f} GMAC/s at {config.clock_hz / 1e6:g} MHz"
-        + (f", UART at {config.baud / 1e6:g} Mbaud" if config.link == "uart" else "")
+        + (f", {config.link.title()}" if config.link.title() else "")
     )
 
 
@@ -112,12 +120,8 @@ def _footer(config: AcceleratorConfig) -> list[str]:
 
 
 def _blocks(config: AcceleratorConfig) -> list[_Block]:
-    memory = memories[config.memory]
-    latency = (
-        "latency varies"
-        if memory.latency is None
-        else f"latency {_count(memory.latency(config), 'cycle')}"
-    )
+    cycles = config.memory.latency(config)
+    latency = "latency varies" if cycles is None else f"latency {_count(cycles, 'cycle')}"
     packets = f"{config.slots} × {config.packet_bytes:,} bytes"
     loaded = config.tokens * config.fill * config.act_bits
     totals = config.tokens * config.rows * config.acc_bits
@@ -145,7 +149,7 @@ def _blocks(config: AcceleratorConfig) -> list[_Block]:
             ),
         ),
         _Block(
-            *(100, 440, 230, 100, "memory", f"Weight memory: {config.memory}"),
+            *(100, 440, 230, 100, "memory", f"Weight memory: {config.memory.title()}"),
             (
                 f"{config.memory_words:,} × {config.word_bits:,} bits",
                 f"{config.encoding}, {latency}",
@@ -161,7 +165,7 @@ def _blocks(config: AcceleratorConfig) -> list[_Block]:
         _Block(
             *(790, 440, 230, 100, "arithmetic", "Partial sums"),
             (
-                f"{config.max_groups:,} × {totals:,} bits",
+                f"{config.max_row_groups:,} × {totals:,} bits",
                 f"round {_count(PARTIAL_SUM_CYCLES, 'cycle')}",
             ),
         ),
@@ -169,6 +173,7 @@ def _blocks(config: AcceleratorConfig) -> list[_Block]:
 
 
 def _count(number: int, what: str) -> str:
+    """A number with its unit, which gets an `s` unless the number is 1."""
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
@@ -196,7 +201,7 @@ def _draw(svg: ET.Element, block: _Block) -> None:
 
 
 def _wire(svg: ET.Element, path: str, label: str, x: int, y: int, anchor: str = "middle") -> None:
-    """A line with an arrow at its end."""
+    """A line with an arrow at its end, and a label at `x`, `y`."""
     style = {"fill": "none", "stroke": INK, "stroke-width": "1.5", "marker-end": "url(#arrow)"}
     ET.SubElement(svg, "path", {"d": path} | style)
     _text(svg, x, y, label, 12, anchor=anchor)

@@ -10,15 +10,15 @@ import time
 from collections import deque
 from typing import Any
 
-from tritloom.host.links.contract import BITS_PER_BYTE, DeviceUrl
-from tritloom.rtl.spec.config import MAX_BAUD, AcceleratorConfig
+from tritloom.host.links.contract import DeviceUrl
+from tritloom.rtl.links.uart_facts import BITS_PER_BYTE, MAX_BAUD, MIN_BAUD
+from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import DeviceError, InputError, ToolError
 from tritloom.rtl.spec.frames import decode_frame, encode_frame
 from tritloom.rtl.spec.remedies import package_remedy
 
 __all__ = ["SerialTransport", "open_device", "serial_ports"]
 
-MIN_BAUD = 1200
 EXCHANGE_BYTES = 256
 """Bytes of a short command and its response in frames, and of what the port may hold back."""
 PATIENCE_S = 0.3

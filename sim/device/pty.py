@@ -30,6 +30,7 @@ from types import TracebackType
 
 from amaranth.back import rtlil
 
+from tritloom.rtl.links.uart_facts import Uart
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import ConfigError, DeviceError, TritloomError
 from tritloom.rtl.top import Accelerator
@@ -84,22 +85,25 @@ class PtyBridge:
     -------
     path : file name of the terminal; it stays the same when the cable is unplugged and plugged
     config : the device's, with its UART
+    baud : rate of the line in bits a second
     noise : `Noise` of the bytes to the device (`"in"`) and from it (`"out"`); may be changed
     faults : number of faults so far, by direction and kind, such as `"in flip"`
     """
 
     def __init__(self, config: AcceleratorConfig, seed: int = 0) -> None:
-        if config.link != "uart":
+        if not isinstance(config.link, Uart):
             clock_hz = DIVISOR * 1_000_000
-            config = replace(config, link="uart", baud=clock_hz // DIVISOR, clock_hz=clock_hz)
+            config = replace(config, link=Uart(baud=clock_hz // DIVISOR), clock_hz=clock_hz)
+        assert isinstance(config.link, Uart)
         self.config = config
+        self.baud = config.link.baud
         self.noise = {"in": Noise(), "out": Noise()}
         self.faults: Counter[str] = Counter()
         self._random = random.Random(seed)
         self._library = build(
             lambda: rtlil.convert(Accelerator(config), emit_src=False),
             recipe(config),
-            config.uart_divisor,
+            config.link.divisor(config),
         )
         self._simulation = UartSimulation(self._library)
         self._folder = Path(tempfile.mkdtemp(prefix="tritloom-"))
@@ -298,7 +302,7 @@ def main(arguments: list[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         with PtyBridge(config) as bridge:
             bridge.noise = {"in": Noise.each(options.noise), "out": Noise.each(options.noise)}
-            print(f"serial://{bridge.path}?baud={bridge.config.baud}", flush=True)
+            print(f"serial://{bridge.path}?baud={bridge.baud}", flush=True)
             threading.Event().wait()
     except TritloomError as error:
         print(f"tritloom: {error}", file=sys.stderr)
