@@ -4,14 +4,14 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from tritloom.boards.board import load_board
-from tritloom.host import TritloomError, connect
-from tritloom.host.checkpoints.checkpoint import load_npz
+from tritloom.host import TritloomError, connect, load_npz
+from tritloom.host.models.result import LayerUse
 from tritloom.host.models.run import run_model
 from tritloom.rtl.spec import numerics
 
@@ -19,7 +19,7 @@ MODELS = Path(__file__).resolve().parent.parent / "models"
 BOARD = load_board("ulx3s-85f")
 PROMPT = "p4"
 """Which of the reference's prompts is gone on with."""
-RESULTS = Path(__file__).resolve().parent.parent / "docs" / "engines"
+RESULTS = Path(__file__).resolve().parent.parent / "docs" / "reference" / "engines"
 ENGINES = ("ecp5-table-sym6x10.json", "ecp5-select-diff2-small.json")
 """With about as many LUTs."""
 BATCH = 25
@@ -33,15 +33,15 @@ def progress(done: int, total: int) -> None:
         print(f"\r  {'█' * (30 * done // total):<30} {done}/{total}{end}", end="", file=sys.stderr)
 
 
-def table(layers: list[dict[str, Any]], possible: int) -> None:
+def table(layers: Sequence[LayerUse], possible: int) -> None:
     """A line a layer, of one token."""
     print(f"\n  {'layer':26}{'shape':>12}{'cycles':>8}{'MAC/cycle':>11}{'of':>5}{'bytes':>7}")
     for layer in layers:
-        rows, columns = layer["shape"]
+        rows, columns = layer.shape
         print(
-            f"  {layer['name'].removeprefix('model.'):26}{f'{rows} × {columns}':>12}"
-            f"{layer['cycles'] // layer['tokens']:>8}{layer['mac_per_cycle']:>11.1f}{possible:>5}"
-            f"{layer['bytes'] // layer['tokens']:>7}"
+            f"  {layer.name.removeprefix('model.'):26}{f'{rows} × {columns}':>12}"
+            f"{layer.cycles // layer.tokens:>8}{layer.mac_per_cycle:>11.1f}{possible:>5}"
+            f"{layer.bytes // layer.tokens:>7}"
         )
 
 
@@ -65,18 +65,7 @@ def digits(url: str) -> bool:
         possible = device.info.config.macs_per_cycle
     print(f"  {right} of {len(x)} right ({right / len(x):.2%})")
     print(f"  integers of every layer equal the golden model's: {'yes' if exact else 'NO'}")
-    rows = [
-        {
-            "name": name,
-            "shape": handle.layer.trits.shape,
-            "tokens": handle.stats.tokens,
-            "cycles": handle.stats.cycles,
-            "mac_per_cycle": handle.stats.macs / handle.stats.cycles,
-            "bytes": handle.stats.bytes_tx + handle.stats.bytes_rx,
-        }
-        for name, handle in handles.items()
-    ]
-    table(rows, possible)
+    table([LayerUse.of(name, handle) for name, handle in handles.items()], possible)
     return exact
 
 
@@ -92,23 +81,23 @@ def novel(url: str, tokens: int) -> bool:
     def write(text: str) -> None:
         print(text.replace("\n", "\n  "), end="", flush=True)
 
-    outcome = run_model(MODELS / "tinylm", url, prompt, tokens, write=write, loading=progress)
-    timing = outcome["timing"]
-    written = [*outcome["prompt_ids"], *outcome["ids"]]
+    result = run_model(MODELS / "tinylm", url, prompt, tokens, write=write, loading=progress)
+    timing = result.timing
+    written = [*result.prompt_ids, *result.ids]
     equal = written == reference[f"{PROMPT}.greedy_bitlinear"].tolist()[: len(written)]
     print(
-        f"\n\n  {len(outcome['ids'])} ids equal those that transformers computed: "
+        f"\n\n  {len(result.ids)} ids equal those that transformers computed: "
         f"{'yes' if equal else 'NO'}"
     )
-    table(outcome["layers"], timing["mac_per_cycle_possible"])
+    table(result.layers, timing.mac_per_cycle_possible)
 
-    passes = outcome["layers"][0]["tokens"]
-    cycles, sent = timing["device_cycles"] / passes, timing["bytes"] / passes
+    passes = result.layers[0].tokens
+    cycles, sent = timing.device_cycles / passes, timing.bytes / passes
     config = BOARD.build_config
     parts = {
         f"device, {cycles:,.0f} cycles at {config.clock_hz / 1e6:g} MHz": cycles / config.clock_hz,
         f"link, {sent:,.0f} bytes at {config.baud / 1e6:g} Mbaud": sent * UART_BITS / config.baud,
-        "host, this computer's NumPy": (timing["generate_s"] - timing["linear_s"]) / passes,
+        "host, this computer's NumPy": (timing.generate_s - timing.linear_s) / passes,
     }
     total = sum(parts.values())
     print(f"\n  A token on {BOARD.title} would take {total * 1e3:.1f} ms:")
@@ -119,7 +108,7 @@ def novel(url: str, tokens: int) -> bool:
 
 def engines() -> None:
     """The two engines in about as many LUTs, as ``tritloom bench engine`` measured them."""
-    print("\nEngines on a Lattice ECP5, placed and routed (docs/engines.md):\n")
+    print("\nEngines on a Lattice ECP5, placed and routed (docs/reference/engines.md):\n")
     for file in ENGINES:
         found = json.loads((RESULTS / file).read_text(encoding="utf-8"))
         rate = found["mac_per_cycle"] * found["fmax_mhz_median"] / 1e3

@@ -5,7 +5,7 @@
 
 Weights are ternary (absmean) and activations int8 (absmax) in every forward pass; the gradient
 passes the rounding unchanged. The file holds what
-`tritloom.host.checkpoints.checkpoint.load_npz` reads, with the test images. Ten seconds on a CPU,
+`tritloom.host.load_npz` reads, with the test images. Ten seconds on a CPU,
 about 99 % right.
 """
 
@@ -20,7 +20,7 @@ from sklearn.model_selection import train_test_split
 from torch import nn
 from torch.nn import functional
 
-from tritloom.host.checkpoints.checkpoint import load_npz
+from tritloom.host import load_npz
 from tritloom.host.models.bitnet import golden_linear
 from tritloom.rtl.spec.numerics import absmean_ternarize
 

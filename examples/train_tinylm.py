@@ -6,7 +6,7 @@
 The model is transformers' `BitNetForCausalLM`, trained with its own `AutoBitLinear` (ternary
 weights, int8 activations, straight-through gradient) and written packed, `linear_class:
 autobitlinear`, offline: `AutoModelForCausalLM.from_pretrained` and
-`tritloom.host.checkpoints.checkpoint.load_checkpoint` both read it. The last twentieth of the
+`tritloom.host.load_checkpoint` both read it. The last twentieth of the
 text is not trained on; it is written to heldout.txt. The default takes a few hours on two CPU
 cores.
 """
@@ -25,8 +25,9 @@ from torch import nn
 from transformers import BitNetConfig, BitNetForCausalLM, PreTrainedTokenizerFast
 from transformers.integrations.bitnet import AutoBitLinear, pack_weights
 
-from tritloom.host.checkpoints.checkpoint import load_checkpoint
-from tritloom.host.models.bitnet import Decoder, load_tokenizer, stream_text
+from tritloom.host import load_checkpoint
+from tritloom.host.models.bitnet import BitNetModel
+from tritloom.host.models.tokenizer import load_tokenizer, stream_text
 from tritloom.rtl.spec.numerics import absmean_ternarize
 
 VOCABULARY = 512
@@ -149,7 +150,7 @@ def main() -> None:
     export(model, tokenizer, arguments.output)
     (arguments.output / "heldout.txt").write_text(text[split:], encoding="utf-8")
 
-    decoder = Decoder(load_checkpoint(arguments.output))
+    decoder = BitNetModel(load_checkpoint(arguments.output))
     reader = load_tokenizer(arguments.output)
     rest = reader.encode(text[split:]).ids
     if windows := min(8, len(rest) // WINDOW):

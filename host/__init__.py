@@ -1,9 +1,12 @@
 """The driver, its transports, checkpoint loaders and model offload."""
 
+from tritloom.host.checkpoints.huggingface import Checkpoint, load_checkpoint
+from tritloom.host.checkpoints.npz import load_npz
 from tritloom.host.device import Device, DeviceInfo, Handle, Job, SelfTest, Stats, connect
 from tritloom.host.layer import TernaryLayer
 from tritloom.rtl.spec.errors import (
     CapacityError,
+    CheckpointError,
     DeviceError,
     DeviceTimeout,
     InputError,
@@ -13,6 +16,8 @@ from tritloom.rtl.spec.errors import (
 
 __all__ = [
     "CapacityError",
+    "Checkpoint",
+    "CheckpointError",
     "Device",
     "DeviceError",
     "DeviceInfo",
@@ -26,4 +31,6 @@ __all__ = [
     "TernaryLayer",
     "TritloomError",
     "connect",
+    "load_checkpoint",
+    "load_npz",
 ]

@@ -20,7 +20,7 @@ from typing import Any, Literal, NoReturn, get_args
 import numpy as np
 import numpy.typing as npt
 
-from tritloom.host.checkpoints.checkpoint import unpack_trits
+from tritloom.host.checkpoints.packed import unpack_trits
 from tritloom.host.device import Device, Handle, require_linear
 from tritloom.host.layer import TernaryLayer
 from tritloom.rtl.spec import numerics

@@ -10,8 +10,9 @@ from tests.support import ROOT
 os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-# These import torch at their top; without it nothing in them can be selected.
-collect_ignore_glob = [] if importlib.util.find_spec("torch") else ["*_torch.py"]
+# These import torch and transformers at their top; without both none of them can be selected.
+HAS_TORCH = all(importlib.util.find_spec(name) for name in ("torch", "transformers"))
+collect_ignore_glob = [] if HAS_TORCH else ["*_torch.py"]
 
 
 def _fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:

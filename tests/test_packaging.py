@@ -1,5 +1,7 @@
 import ast
+import fnmatch
 import importlib.metadata
+import os
 import re
 import subprocess
 import sys
@@ -57,16 +59,40 @@ def imports(path):
                 yield f"{node.module}.{alias.name}", node, id(node) not in later
 
 
-def tracked():
-    """The text files of the project: those that git knows, and new ones that it does not ignore."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    for name in filter(None, listed.stdout.split("\0")):
+def project_files():
+    """
+    Names of the project's files, without what was made from them.
+
+    In a clone these are the files that git tracks, and new ones that it does not ignore. An
+    unpacked source archive has no `.git`: there, all files count except those that `.gitignore`
+    names.
+    """
+    if (ROOT / ".git").exists():
+        listed = subprocess.run(
+            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+            cwd=ROOT,
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        return sorted(filter(None, listed.stdout.split("\0")))
+    ignored = [line.rstrip("/") for line in (ROOT / ".gitignore").read_text().splitlines()]
+
+    def part_of_project(names):
+        return [name for name in names if not any(fnmatch.fnmatch(name, i) for i in ignored)]
+
+    names = []
+    for folder, folders, files in os.walk(ROOT):
+        folders[:] = part_of_project(folders)
+        names += [
+            (Path(folder) / name).relative_to(ROOT).as_posix() for name in part_of_project(files)
+        ]
+    return sorted(names)
+
+
+def project_texts():
+    """Pairs of name and text of the project's text files."""
+    for name in project_files():
         try:
             yield name, (ROOT / name).read_text(encoding="utf-8")
         except (UnicodeDecodeError, FileNotFoundError):
@@ -87,7 +113,7 @@ def test_wheel_complete(tmp_path):
     """Built from a copy, so that nothing left of an earlier build can get in."""
     source = tmp_path / "source"
     expected = set()
-    for name, _ in tracked():
+    for name in project_files():
         top, _, rest = name.partition("/")
         if not rest or top in FOLDERS:
             (source / name).parent.mkdir(parents=True, exist_ok=True)
@@ -175,7 +201,7 @@ def test_no_machine_paths():
     home = re.compile(r"(?<![\w.])/(?:home|root|Users|work|mnt|media)/\w|[A-Z]:\\\\Users")
     found = [
         f"{name}:{number}"
-        for name, text in tracked()
+        for name, text in project_texts()
         if name != "tests/test_packaging.py"
         for number, line in enumerate(text.splitlines(), 1)
         if home.search(line)

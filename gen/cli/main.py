@@ -13,10 +13,14 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from tritloom.rtl.links.port_names import DEFAULT_TOP
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import ConfigError, InputError, ToolError, TritloomError
+
+if TYPE_CHECKING:
+    from tritloom.host.models.result import RunResult
 
 __all__ = ["main"]
 
@@ -91,14 +95,16 @@ DEVICES = """\
 List what --device can name: simulated devices, and the serial ports of this computer.
 """
 GENERATE = """\
-Write an accelerator to a folder: tritloom.v (Verilog for any vendor's tools), manifest.json
-(configuration, ports, commands, weight layout), tritloom.h (the same for C) and block.svg.
+Write an accelerator to a folder: NAME.v (Verilog for any vendor's tools), manifest.json
+(configuration, ports, commands, weight layout), NAME.h (the same for C) and NAME.svg (a diagram).
 The same configuration and tools give the same bytes.
 """
 GENERATE_EXAMPLES = """\
 examples:
   tritloom generate --board icebreaker -o build
   tritloom generate --config mine.json -o build
+  tritloom generate --config mine.json --name core_a --axi -o build/a   two designs in one project
+  tritloom generate --config other.json --name core_b --axi -o build/b
 
 mine.json needs five keys; the others, and what all of them mean, are in a manifest.json:
   {"lanes": 20, "rows": 2, "memory_words": 1024, "max_in_features": 256, "max_out_features": 256}
@@ -120,7 +126,7 @@ examples:
 
 The table has the best of each engine and encoding, the choice first; "bound by" says what keeps it
 from more. Weights lie in the chip's block RAM, all of them if they fit; with --weight-bits they
-come from outside, so many bits a cycle. docs/engines.md says how it decides.
+come from outside, so many bits a cycle. docs/reference/engines.md says how it decides.
 """
 VERIFY = """\
 Run the packaged benches on a generated Verilog file, as it is, with the configuration in its
@@ -162,14 +168,14 @@ examples:
   tritloom bench engine --family ecp5 --engine table
   tritloom bench engine --family ecp5 --engine table --lanes 40 --rows 2 --seeds 5
   tritloom bench engine --family ecp5 --engine table --mix bitnet-2b-4t --json
-  tritloom bench engine --family xc7 --engine select --output docs/engines/xc7-select.json
+  tritloom bench engine --family xc7 --engine select --output docs/reference/engines/xc7-select.json
   tritloom bench engine --family ecp5 --engine auto --in-features 2560 --out-features 640
 
 --engine auto measures what tritloom auto would choose for the layer, or for the layers of --mix,
 with the whole part for the core.
 
-There is no router for xc7: clocks, and what follows from them, are null. docs/engines.md says what
-each figure means.
+There is no router for xc7: clocks, and the figures that follow from them, are null.
+docs/reference/engines.md says what each figure means.
 """
 BENCH_TABLE = """\
 Bring the measured table up to date, by which auto chooses: a fixed grid of geometries of each
@@ -190,7 +196,7 @@ JSON files in DIR. The same files give the same bytes.
 """
 BENCH_REPORT_EXAMPLES = """\
 examples:
-  tritloom bench report docs/engines
+  tritloom bench report docs/reference/engines
 """
 INFO_EXAMPLES = """\
 examples:
@@ -265,6 +271,17 @@ def _parser() -> argparse.ArgumentParser:
     source.add_argument("--config", metavar="FILE", type=Path, help="a configuration in JSON")
     generate.add_argument(
         *("-o", "--output"), metavar="DIR", type=Path, required=True, help="folder to write to"
+    )
+    generate.add_argument(
+        *("--name",),
+        metavar="NAME",
+        default=DEFAULT_TOP,
+        help="of the top module, files and C macros (tritloom)",
+    )
+    generate.add_argument(
+        *("--axi",),
+        action="store_true",
+        help="AXI4-Stream names: aclk, aresetn (low), s_axis_*, m_axis_*",
     )
 
     auto = _command(commands, "auto", AUTO, AUTO_EXAMPLES, run=_auto)
@@ -451,10 +468,11 @@ def _whole(least: int) -> Callable[[str], int]:
 def _generate(options: argparse.Namespace) -> int:
     config = _config(options)
     from tritloom.gen.emit.generate import generate
+    from tritloom.rtl.links.port_names import AXI, PLAIN
 
     if sys.stderr.isatty():
         _tell(f"generating {config.macs_per_cycle} MAC/cycle …\n")
-    files = generate(config, options.output)
+    files = generate(config, options.output, options.name, port_names=AXI if options.axi else PLAIN)
     if options.json:
         _print_json(
             {
@@ -722,34 +740,34 @@ def _run(options: argparse.Namespace) -> int:
     if options.runtime == "transformers":
         from tritloom.host.models.offload import run_offloaded
 
-        outcome = run_offloaded(*asked, **settings)
+        result = run_offloaded(*asked, **settings)
     else:
-        outcome = run_model(*asked, **settings, loading=loading)
+        result = run_model(*asked, **settings, loading=loading)
     write("\n")
     if options.json:
-        _print_json(outcome)
+        _print_json(result.to_dict())
     else:
         sys.stdout.flush()
-        _tell(_report(outcome))
+        _tell(_report(result))
     return 0
 
 
-def _report(outcome: dict[str, Any]) -> str:
-    timing = outcome["timing"]
-    width = max(len(layer["name"]) for layer in outcome["layers"])
+def _report(result: "RunResult") -> str:
+    timing = result.timing
+    width = max(len(layer.name) for layer in result.layers)
     lines = ["", f"{'layer':{width}}  {'shape':>11} {'runs':>7} {'cycles':>11} {'MAC/cycle':>9}"]
     lines[-1] += f" {'bytes':>11}"
-    for layer in outcome["layers"]:
-        shape = " × ".join(map(str, layer["shape"]))
+    for layer in result.layers:
+        shape = " × ".join(map(str, layer.shape))
         lines.append(
-            f"{layer['name']:{width}}  {shape:>11} {layer['runs']:>7,} {layer['cycles']:>11,} "
-            f"{layer['mac_per_cycle']:>9.1f} {layer['bytes']:>11,}"
+            f"{layer.name:{width}}  {shape:>11} {layer.runs:>7,} {layer.cycles:>11,} "
+            f"{layer.mac_per_cycle:>9.1f} {layer.bytes:>11,}"
         )
     lines.append(
-        f"{len(outcome['ids'])} tokens in {timing['generate_s']:.1f} s on {outcome['device']}; "
-        f"its {timing['device_cycles']:,} cycles are {1e3 * timing['device_s']:.1f} ms at "
-        f"{timing['clock_hz'] / 1e6:g} MHz, {timing['mac_per_cycle']:.1f} of "
-        f"{timing['mac_per_cycle_possible']} MAC/cycle"
+        f"{len(result.ids)} tokens in {timing.generate_s:.1f} s on {result.device}; "
+        f"its {timing.device_cycles:,} cycles are {1e3 * timing.device_s:.1f} ms at "
+        f"{timing.clock_hz / 1e6:g} MHz, {timing.mac_per_cycle:.1f} of "
+        f"{timing.mac_per_cycle_possible} MAC/cycle"
     )
     return "\n".join(lines) + "\n"
 

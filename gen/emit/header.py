@@ -1,91 +1,126 @@
 """The command set and the configuration as a C header, for drivers that are not in Python."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 __all__ = ["c_header"]
 
 
+@dataclass(frozen=True, slots=True)
+class _Section:
+    """A comment above the macros that follow it."""
+
+    title: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Macro:
+    """A macro without the design's prefix; its meaning stands behind it."""
+
+    name: str
+    value: int | str | bytes
+    meaning: str = ""
+
+
+_Part = _Section | _Macro
+
+
 def c_header(manifest: dict[str, Any]) -> str:
-    """C99 header of what `tritloom.gen.emit.manifest.describe` gave; macros only, in ASCII."""
+    """C99 header of a design; macros only, in ASCII.
+
+    Every macro begins with the design's name in capitals, so headers of designs with different
+    names can be included together.
+
+    Parameters
+    ----------
+    manifest : what `tritloom.gen.emit.manifest.describe` returns
+    """
+    prefix = manifest["top"].upper()
     lines = [
         "/* Tritloom command set and configuration. Generated: do not edit.",
         " * Multi-byte fields are little end first; the rules are in manifest.json. */",
-        "#ifndef TRITLOOM_H",
-        "#define TRITLOOM_H",
-        *_protocol(manifest["commands"]),
-        *_configuration(manifest),
+        f"#ifndef {prefix}_H",
+        f"#define {prefix}_H",
+        *(_line(part, prefix) for part in _protocol(manifest["commands"])),
+        *(_line(part, prefix) for part in _configuration(manifest)),
         "",
         "#endif",
     ]
     return "\n".join(lines) + "\n"
 
 
-def _protocol(commands: dict[str, Any]) -> Iterator[str]:
-    yield from _section("Packets: header, payload, CRC-32 of both")
+def _line(part: _Part, prefix: str) -> str:
+    if isinstance(part, _Section):
+        return f"\n/* {_ascii(part.title)} */"
+    line = f"#define {prefix}_{part.name.upper()} {_literal(part.value)}"
+    return f"{line} /* {_ascii(part.meaning)} */" if part.meaning else line
+
+
+def _literal(value: int | str | bytes) -> str:
+    if isinstance(value, bytes):
+        return "{" + ", ".join(f"0x{byte:02x}" for byte in value) + "}"
+    return f'"{value}"' if isinstance(value, str) else str(value)
+
+
+def _protocol(commands: dict[str, Any]) -> Iterator[_Part]:
+    yield _Section("Packets: header, payload, CRC-32 of both")
     for name in ("protocol_version", "header_bytes", "overhead_bytes"):
-        yield _define(name, commands[name])
-    yield _define("crc_bytes", commands["crc"]["bytes"])
-    for key, prefix, title in (
-        ("request", "request", "Header of a command"),
-        ("response", "response", "Header of an answer"),
-    ):
-        yield from _section(f"{title}: where each field begins, and its size")
-        yield from _fields(prefix, commands[key])
+        yield _Macro(name, commands[name])
+    yield _Macro("crc_bytes", commands["crc"]["bytes"])
+    for key, title in (("request", "Header of a command"), ("response", "Header of a response")):
+        yield _Section(f"{title}: where each field begins, and its size")
+        yield from _fields(key, commands[key])
     for key, prefix, title in (
         ("opcodes", "op", "Commands"),
-        ("status", "status", "Status of an answer"),
+        ("status", "status", "Status of a response"),
     ):
-        yield from _section(title)
+        yield _Section(title)
         for member in commands[key]:
-            yield _define(f"{prefix}_{member['name']}", member["value"], member["meaning"])
+            yield _Macro(f"{prefix}_{member['name']}", member["value"], member["meaning"])
     for key in ("layer", "identity"):
-        yield from _section(commands[key]["meaning"])
+        yield _Section(commands[key]["meaning"])
         yield from _fields(key, commands[key]["fields"])
-    yield _define("magic", _string(commands["identity"]["magic"]))
+    yield _Macro("magic", commands["identity"]["magic"])
     counters = commands["counters"]
-    yield from _section(counters["meaning"])
-    yield _define("counter_bytes", counters["bytes"])
-    yield _define("counters", len(counters["order"]), "how many; the next are their places")
+    yield _Section(counters["meaning"])
+    yield _Macro("counter_bytes", counters["bytes"])
+    yield _Macro("counters", len(counters["order"]), "their number; below, the place of each")
     for index, name in enumerate(counters["order"]):
-        yield _define(f"counter_{name}", index)
+        yield _Macro(f"counter_{name}", index)
 
 
-def _configuration(manifest: dict[str, Any]) -> Iterator[str]:
-    yield from _section("Configuration")
-    for name, value in manifest["config"].items():
-        yield _define(name, _string(value) if isinstance(value, str) else value)
-    yield from _section("What follows from it")
+def _configuration(manifest: dict[str, Any]) -> Iterator[_Part]:
+    yield _Section("Configuration")
+    for name, value in _flat(manifest["config"]):
+        yield _Macro(name, value)
+    yield _Section("Numbers that follow from the configuration")
     for name, value in manifest["derived"].items():
-        yield _define(name, value)
-    yield _define("code_trits", manifest["weights"]["group"])
-    yield _define("code_bits", manifest["weights"]["code_bits"])
-    yield _define("code_stride", manifest["weights"]["code_stride"])
-    yield _define("code_signed", int(manifest["weights"]["signed"]))
+        yield _Macro(name, value)
+    weights = manifest["weights"]
+    yield _Macro("code_trits", weights["group"])
+    yield _Macro("code_bits", weights["code_bits"])
+    yield _Macro("code_stride", weights["code_stride"])
+    yield _Macro("code_signed", int(weights["signed"]))
+    yield _Section("Digests, as initializers of byte arrays; a driver compares the first one")
     for name, digest in manifest["digests"].items():
-        values = ", ".join(f"0x{byte:02x}" for byte in bytes.fromhex(digest))
-        yield _define(f"{name}_digest", f"{{{values}}}")
+        yield _Macro(f"{name}_digest", bytes.fromhex(digest))
 
 
-def _section(title: str) -> Iterator[str]:
-    yield ""
-    yield f"/* {_ascii(title)} */"
+def _flat(config: Mapping[str, Any]) -> Iterator[tuple[str, int | str]]:
+    """Keys and values; those of a plug-in's record behind its own name, `kind` under that name."""
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            for part, item in value.items():
+                yield (key if part == "kind" else f"{key}_{part}"), item
+        else:
+            yield key, value
 
 
-def _fields(prefix: str, fields: list[dict[str, Any]]) -> Iterator[str]:
+def _fields(prefix: str, fields: list[dict[str, Any]]) -> Iterator[_Part]:
     for field in fields:
-        yield _define(f"{prefix}_{field['name']}_offset", field["offset"])
-        yield _define(f"{prefix}_{field['name']}_bytes", field["bytes"])
-
-
-def _define(name: str, value: int | str, meaning: str = "") -> str:
-    """A macro; its meaning stands behind it."""
-    line = f"#define TRITLOOM_{name.upper()} {value}"
-    return f"{line} /* {_ascii(meaning)} */" if meaning else line
-
-
-def _string(text: str) -> str:
-    return f'"{text}"'
+        yield _Macro(f"{prefix}_{field['name']}_offset", field["offset"])
+        yield _Macro(f"{prefix}_{field['name']}_bytes", field["bytes"])
 
 
 def _ascii(text: str) -> str:

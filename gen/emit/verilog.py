@@ -1,23 +1,23 @@
 """The accelerator as one file of Verilog, for any vendor's tools."""
 
+import re
 import tempfile
 from pathlib import Path
 
 from amaranth.back import rtlil
 
+from tritloom.gen.emit.names import check_name
+from tritloom.gen.emit.top import EmittedTop
+from tritloom.rtl.links.port_names import DEFAULT_TOP, PLAIN, PortNames
 from tritloom.rtl.spec.config import AcceleratorConfig
-from tritloom.rtl.top import Accelerator
 from tritloom.sim.tools import run_yosys
 
-__all__ = ["TOP", "emit"]
-
-TOP = "tritloom"
-"""Name of the top module; all others begin with it."""
+__all__ = ["emit"]
 
 # Memories stay arrays, for the tools to put into block RAM; small tables become logic. Without
 # proc there would be `always @*` blocks, which need not run at time 0 in a simulation.
 SCRIPT = (
-    f"read_rtlil top.il; hierarchy -check -top {TOP}; proc -norom; techmap -map widen.v; "
+    "read_rtlil top.il; hierarchy -check -top {name}; proc -norom; techmap -map rewrite.v; "
     "opt_clean; check -assert; write_verilog -noattr top.v"
 )
 
@@ -68,27 +68,55 @@ module \\$logic_not (A, Y);
     assign Y = ~(|A);
 endmodule
 """
-WIDEN = NOT + "".join(
-    template.replace("OPERATOR", operator).replace("IS_SUM", str(int(operator in ("add", "sub"))))
-    for template, operators in (
+REWRITE = NOT + "".join(
+    template.replace("OPERATOR", name).replace("IS_SUM", str(int(name in ("add", "sub"))))
+    for template, names in (
         (PAIR, ("eq", "ne", "lt", "le", "gt", "ge", "add", "sub")),
         (SHIFT, ("shl", "shr", "shift", "shiftx")),
     )
-    for operator in operators
+    for name in names
 )
 
 
-def emit(config: AcceleratorConfig) -> str:
-    """Verilog of `Accelerator(config)`: the same text for equal configurations, with no path in it.
+CASE = "case (1'b1) // synopsys parallel_case"
 
-    Its ports are `clk`, `rst` (synchronous) and the streams `i` and `o`.
+
+def emit(config: AcceleratorConfig, name: str = DEFAULT_TOP, port_names: PortNames = PLAIN) -> str:
+    """Verilog of an accelerator: the same text for equal arguments, with no path in it.
+
+    Parameters
+    ----------
+    config : the accelerator
+    name : of the top module; the names of all other modules begin with it and a dot, so that
+        designs of different names share a project
+    port_names : of clock, reset and packet streams
+
+    Raises
+    ------
+    InputError
+        If the name or the port names do not fit.
+    ToolError
+        If yosys is missing or fails.
     """
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        design = rtlil.convert(Accelerator(config), name=TOP, emit_src=False)
+    check_name(name)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        design = rtlil.convert(EmittedTop(config, port_names), name=name, emit_src=False)
         (folder / "top.il").write_text(design, encoding="utf-8")
-        (folder / "widen.v").write_text(WIDEN, encoding="utf-8")
-        run_yosys(["-q", "-p", SCRIPT], cwd=folder)
+        (folder / "rewrite.v").write_text(REWRITE, encoding="utf-8")
+        run_yosys(["-q", "-p", SCRIPT.format(name=name)], cwd=folder)
         text = (folder / "top.v").read_text(encoding="utf-8")
-    _, _, modules = text.partition("\n")  # the first line tells the build of yosys
-    return f"// Tritloom accelerator {config.to_json()}\n{modules}"
+    _, _, modules = text.partition("\n")  # yosys writes its version into the first line
+    return f"// Tritloom accelerator {config.to_json()}\n{_one_hot_cases(modules)}"
+
+
+def _one_hot_cases(verilog: str) -> str:
+    """Write the choice by one-hot bits as `case (1'b1)` with one bit an item.
+
+    yosys writes `casez (s)` with patterns such as `4'b?1??`. Those overlap, of which lints warn,
+    although at most one bit is ever set; items that are not constant do not.
+    """
+    text = verilog.replace("casez (s) // synopsys parallel_case", CASE)
+    return re.sub(
+        r"^( +)\d+'b(\?*)1(\?*):$", lambda found: f"{found[1]}s[{len(found[3])}]:", text, flags=re.M
+    )

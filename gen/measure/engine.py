@@ -105,7 +105,7 @@ def bench(
     mix: str | None = None,
     progress: Progress = lambda line: None,
 ) -> dict[str, Any]:
-    """Measure an engine; the figures by name, as ``docs/engines.md`` explains them.
+    """Measure an engine; the figures by name, as ``docs/reference/engines.md`` explains them.
 
     The layer is that of the configuration's greatest features. ``BuildError`` if it does not fit
     the part, ``ToolError`` if a result or the count of cycles is not exact.

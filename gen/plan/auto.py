@@ -162,11 +162,11 @@ def model_layers(model: str) -> list[Layer]:
     """
     if model in MIXES:
         return [Layer(*layer) for layer in MIXES[model][1]]
-    from tritloom.host.checkpoints.checkpoint import load_checkpoint
-    from tritloom.host.models.bitnet import Decoder
+    from tritloom.host.checkpoints.huggingface import load_checkpoint
+    from tritloom.host.models.bitnet import BitNetModel
 
     path = find_model(model)
-    found = Decoder(load_checkpoint(path)).layers
+    found = BitNetModel(load_checkpoint(path)).layers
     names: dict[tuple[int, int], str] = {}
     counts = Counter[tuple[int, int]]()
     for name, layer in found.items():

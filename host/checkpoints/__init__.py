@@ -1,1 +1,1 @@
-"""Readers of model files."""
+"""Readers of model files: `huggingface` for folders of transformers, `npz` for archives."""

@@ -1,24 +1,22 @@
-"""A small language model runtime in NumPy: BitNet and Llama shapes with ternary layers.
+"""A small language model runtime in NumPy: BitNet and Llama models with ternary layers.
 
 Every ternary layer goes through one callable, so a device can compute it; the rest is float32 and
 follows the eager attention of transformers (`models.bitnet`, `models.llama`).
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from tritloom.host.checkpoints.checkpoint import Checkpoint
+from tritloom.host.checkpoints.huggingface import Checkpoint
 from tritloom.host.layer import TernaryLayer, stack
+from tritloom.host.models.config import BitNetConfig
 from tritloom.rtl.spec import numerics
-from tritloom.rtl.spec.errors import CheckpointError, InputError, ToolError
+from tritloom.rtl.spec.errors import CheckpointError, InputError
 
-__all__ = ["Decoder", "DecoderConfig", "Linear", "golden_linear", "load_tokenizer", "stream_text"]
+__all__ = ["BitNetModel", "Linear", "golden_linear"]
 
 F32 = npt.NDArray[np.float32]
 Linear = Callable[[str, TernaryLayer, F32], F32]
@@ -32,101 +30,17 @@ def golden_linear(name: str, layer: TernaryLayer, x: F32) -> F32:
     return numerics.bitlinear(x, layer.trits, layer.scale, layer.scale_divides, layer.bias)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DecoderConfig:
-    """What the decoder needs of config.json; `from_checkpoint` reads it.
-
-    `sub_norms` tells BitNet's norms before o_proj and down_proj. `linear_norm_eps` is the epsilon
-    of a norm inside each ternary layer, None without one.
-    """
-
-    vocab_size: int
-    hidden_size: int
-    intermediate_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    num_key_value_heads: int
-    head_dim: int
-    max_position_embeddings: int
-    rms_norm_eps: float
-    rope_theta: float
-    hidden_act: str
-    sub_norms: bool
-    tie_word_embeddings: bool
-    linear_norm_eps: float | None
-    eos_token_ids: tuple[int, ...]
-
-    @classmethod
-    def from_checkpoint(cls, checkpoint: Checkpoint) -> "DecoderConfig":
-        """Read it; `CheckpointError` for a missing key or a model of another shape."""
-        config = checkpoint.config
-
-        def need(key: str) -> Any:
-            if config.get(key) is None:
-                raise CheckpointError(f"config.json has no {key}; copy the model again")
-            return config[key]
-
-        def count(key: str, default: int | None = None) -> int:
-            value = config.get(key)
-            value = default if value is None and default else need(key)
-            if not isinstance(value, int) or value < 1:
-                raise CheckpointError(f"{key} must be a positive integer, not {value!r}")
-            return value
-
-        def one_of(key: str, value: Any, allowed: tuple[str, ...]) -> str:
-            if value not in allowed:
-                raise CheckpointError(f"{key} must be {' or '.join(allowed)}, not {value!r}")
-            return str(value)
-
-        kind = one_of("model_type", need("model_type"), ("bitnet", "llama"))
-        # transformers 5 has rope_parameters; before it were rope_scaling and rope_theta.
-        rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-        one_of("rope_type", rope.get("rope_type", rope.get("type", "default")), ("default",))
-        heads = count("num_attention_heads")
-        key_value_heads = count("num_key_value_heads", heads)
-        if heads % key_value_heads:
-            raise CheckpointError(
-                f"num_attention_heads must be a multiple of num_key_value_heads, not {heads} "
-                f"and {key_value_heads}"
-            )
-        quantization = config["quantization_config"]
-        eos = checkpoint.generation.get("eos_token_id", config.get("eos_token_id"))
-        return cls(
-            vocab_size=count("vocab_size"),
-            hidden_size=count("hidden_size"),
-            intermediate_size=count("intermediate_size"),
-            num_hidden_layers=count("num_hidden_layers"),
-            num_attention_heads=heads,
-            num_key_value_heads=key_value_heads,
-            head_dim=count("head_dim", count("hidden_size") // heads),
-            max_position_embeddings=count("max_position_embeddings"),
-            rms_norm_eps=float(need("rms_norm_eps")),
-            rope_theta=float(rope.get("rope_theta") or config.get("rope_theta") or 10000.0),
-            hidden_act=one_of("hidden_act", need("hidden_act"), ("relu2", "silu")),
-            sub_norms=kind == "bitnet",
-            tie_word_embeddings=bool(
-                config.get("tie_word_embeddings", "lm_head.weight" not in checkpoint.tensors)
-            ),
-            linear_norm_eps=(
-                float(quantization.get("rms_norm_eps", 1e-6))
-                if quantization.get("use_rms_norm")
-                else None
-            ),
-            eos_token_ids=tuple(eos) if isinstance(eos, list) else () if eos is None else (eos,),
-        )
-
-
 class _Cache:
     """Keys and values of the tokens so far: a layer, float32 `[kv_heads, room, head_dim]`."""
 
-    def __init__(self, config: DecoderConfig, room: int) -> None:
+    def __init__(self, config: BitNetConfig, room: int) -> None:
         shape = (config.num_hidden_layers, config.num_key_value_heads, room, config.head_dim)
         self.keys = np.zeros(shape, np.float32)
         self.values = np.zeros(shape, np.float32)
         self.length = 0
 
 
-class Decoder:
+class BitNetModel:
     """A causal language model that computes its ternary layers through `linear`.
 
     Parameters
@@ -146,7 +60,7 @@ class Decoder:
     def __init__(
         self, checkpoint: Checkpoint, linear: Linear = golden_linear, *, fuse: bool = True
     ) -> None:
-        self.config = config = DecoderConfig.from_checkpoint(checkpoint)
+        self.config = config = BitNetConfig.from_checkpoint(checkpoint)
         self.linear = linear
         self.layers: dict[str, TernaryLayer] = {}
         self._tensors: dict[str, F32] = {}
@@ -377,36 +291,3 @@ def _rotate(x: F32, cos: F32, sin: F32) -> F32:
     first, second = np.split(x, 2, axis=-1)
     turned: F32 = np.concatenate([-second, first], axis=-1)
     return x * cos + turned * sin
-
-
-def load_tokenizer(path: str | Path) -> Any:
-    """The `tokenizers.Tokenizer` of a model directory: `.encode(text).ids`, `.decode(ids)`."""
-    try:
-        from tokenizers import Tokenizer
-    except ImportError as error:
-        raise ToolError("tokenizers is missing; run: pip install 'tritloom[models]'") from error
-    file = Path(path) / "tokenizer.json"
-    if not file.is_file():
-        raise CheckpointError(f"no tokenizer.json in {path}; copy the whole model directory")
-    try:
-        return Tokenizer.from_file(str(file))
-    except Exception as error:
-        raise CheckpointError(f"{file} is not a tokenizer; copy it again") from error
-
-
-def stream_text(tokenizer: Any, ids: Iterable[int], prompt: Sequence[int] = ()) -> Iterator[str]:
-    """Yield the text of `ids` piece by piece, never half a character.
-
-    `prompt` are the ids before them, which some tokenizers need for the first piece's space.
-    """
-    seen = list(prompt)
-    begin, done = 0, len(seen)
-    for token in ids:
-        seen.append(token)
-        old, new = tokenizer.decode(seen[begin:done]), tokenizer.decode(seen[begin:])
-        if len(new) > len(old) and not new.endswith("\ufffd"):
-            yield new[len(old) :]
-            begin, done = done, len(seen)
-    rest = tokenizer.decode(seen[begin:])[len(tokenizer.decode(seen[begin:done])) :]
-    if rest:
-        yield rest

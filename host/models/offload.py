@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from tritloom.host.device import connect
-from tritloom.host.models.bitnet import load_tokenizer
-from tritloom.host.models.run import encode_prompt, outcome
+from tritloom.host.models.result import LayerUse, RunResult, RunTimes
+from tritloom.host.models.tokenizer import encode_prompt, load_tokenizer
 from tritloom.rtl.spec.errors import CheckpointError, InputError
 
 __all__ = ["run_offloaded"]
@@ -23,7 +23,7 @@ def run_offloaded(
     temperature: float = 0.0,
     seed: int = 0,
     write: Callable[[str], object] = lambda text: None,
-) -> dict[str, Any]:
+) -> RunResult:
     """Write up to `max_tokens` tokens after `prompt` as transformers does; the rest as `run_model`.
 
     The layers are those of the model, not fused, so that there are more of them.
@@ -92,24 +92,30 @@ def run_offloaded(
             ended = time.perf_counter()
         config = device.info.config
     report = plan.report()
-    layers = [
-        {
-            "name": layer.name,
-            "shape": [layer.out_features, layer.in_features],
-            "tokens": layer.tokens,
-            "runs": layer.calls,
-            "cycles": layer.cycles,
-            "macs": layer.tokens * layer.out_features * layer.in_features,
-            "bytes": layer.bytes_tx + layer.bytes_rx,
-        }
-        for layer in report.layers
-    ]
-    times = {
-        "connect_s": connected - started,
-        "load_s": loaded - connected,
-        "first_token_s": first_token[0] - loaded,
-        "generate_s": ended - loaded,
-        "linear_s": report.total["seconds"],
-    }
-    told = {"model": path.name, "device": url, "prompt": prompt, "prompt_ids": prompt_ids}
-    return outcome(told | {"ids": ids, "text": "".join(pieces)}, layers, times, config)
+    return RunResult.of(
+        model=path.name,
+        device=url,
+        prompt=prompt,
+        prompt_ids=prompt_ids,
+        ids=ids,
+        text="".join(pieces),
+        layers=[
+            LayerUse(
+                name=layer.name,
+                shape=(layer.out_features, layer.in_features),
+                tokens=layer.tokens,
+                runs=layer.calls,
+                cycles=layer.cycles,
+                bytes=layer.bytes_tx + layer.bytes_rx,
+            )
+            for layer in report.layers
+        ],
+        times=RunTimes(
+            connect_s=connected - started,
+            load_s=loaded - connected,
+            first_token_s=first_token[0] - loaded,
+            generate_s=ended - loaded,
+            linear_s=report.total["seconds"],
+        ),
+        config=config,
+    )

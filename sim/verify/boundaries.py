@@ -131,16 +131,18 @@ def boundary_requests(config: AcceleratorConfig, scene: Scene, opcode: Opcode) -
         definition of the layer that is not defined, and the results.
     """
     requests: dict[Request, None] = {}
-    for right in _right(config, scene, opcode):
+    for number, right in enumerate(_right(config, scene, opcode)):
         requests[right] = None
         for check in CHECKS[opcode]:
-            requests.update(dict.fromkeys(_around(config, scene, right, check)))
+            around = _around(config, scene, right, check, aliases=number == 0)
+            requests.update(dict.fromkeys(around))
     return [request for request in requests if _keeps(config, scene, request)]
 
 
 def opcode_requests() -> list[Request]:
-    """Every opcode that does not exist, without a payload."""
-    return [Request(opcode) for opcode in range(256) if opcode not in CHECKS]
+    """Opcodes that do not exist: beside the others, and one bit away from each of them."""
+    numbers = {0, max(CHECKS) + 1, 255} | {code ^ 1 << bit for code in CHECKS for bit in range(8)}
+    return [Request(number) for number in sorted(numbers) if number not in CHECKS]
 
 
 def order_requests(expected: int, session: int, window: int) -> Iterator[Request]:
@@ -214,17 +216,22 @@ def _right(config: AcceleratorConfig, scene: Scene, opcode: Opcode) -> list[Requ
 
 
 def _around(
-    config: AcceleratorConfig, scene: Scene, right: Request, check: Check
+    config: AcceleratorConfig, scene: Scene, right: Request, check: Check, *, aliases: bool
 ) -> Iterator[Request]:
-    """Requests that differ from a right one in what one check compares."""
+    """Requests that differ from a right one in what one check compares.
+
+    With `aliases` there are also values of which only the low bits are right.
+    """
     state = scene.state(right)
     least, most = check.bounds(config, right, state)
     match check.quantity:
         case Quantity.PAYLOAD_BYTES | Quantity.REST_BYTES:
             stores = check.quantity == Quantity.REST_BYTES
             unit = UNITS[Opcode(right.opcode)].of(config) if stores else least
-            sizes = {0, unit - 1, unit + 1, config.max_payload - 1, config.max_payload}
-            sizes |= {unit + (1 << bit) for bit in range(config.max_payload.bit_length())}
+            sizes = {0, unit - 1, unit + 1}
+            if aliases:
+                sizes |= {config.max_payload - 1, config.max_payload}
+                sizes |= {unit + (1 << bit) for bit in range(config.max_payload.bit_length())}
             for size in sorted(sizes):
                 if 0 <= size <= config.max_payload:
                     yield replace(right, payload=(right.payload + bytes(size))[:size])
@@ -237,29 +244,28 @@ def _around(
         case quantity:
             now = value_of(quantity, config, right, state)
             for name in FIELDS[quantity]:
-                yield from _field_values(config, right, name, least - now, most - now)
+                field = _fields(right)[name]
+                grouped = quantity == Quantity.ROW_GROUPS_END and name == "count"
+                unit = config.rows if grouped else 1
+                low, high = field + unit * (least - now), field + unit * (most - now)
+                values = {value + off for value in (low, high) for off in (-1, 0, 1)}
+                if aliases:
+                    values |= _aliases(field, low, high, FIELD_BITS[name])
+                for value in sorted(values):
+                    if 0 <= value < 1 << FIELD_BITS[name]:
+                        yield _with_field(right, name, value)
 
 
-def _field_values(
-    config: AcceleratorConfig, right: Request, name: str, least: int, most: int
-) -> Iterator[Request]:
-    """A right request with other values of one field.
+def _aliases(right: int, low: int, high: int, bits: int) -> set[int]:
+    """Values that differ from a right one, or from one below `low`, in one high bit only.
 
-    `least` and `most` say by how much the field's value must change to reach each bound.
+    If only one value is right, that is every bit.
     """
-    limit = 1 << FIELD_BITS[name]
-    fields = _fields(right)
-    now = fields[name]
-    per_unit = config.rows if name == "count" and right.opcode == Opcode.RESULTS else 1
-    bounds = {max(0, now + per_unit * least), now + per_unit * most}
-    values = {now, limit - 1}
-    for bound in bounds:
-        values |= {bound - 1, bound, bound + 1}
-        lowest = 0 if len(bounds) == 1 else bound.bit_length()
-        values |= {bound ^ 1 << bit for bit in range(lowest, FIELD_BITS[name])}
-    for value in sorted(values):
-        if 0 <= value < limit:
-            yield _with_field(right, name, value)
+    first = 0 if low == high else max(0, high).bit_length()
+    aliases = {right ^ 1 << bit for bit in range(first, bits)} | {(1 << bits) - 1}
+    if low > 0:
+        aliases |= {low - 1 + (1 << bit) for bit in range(first)}
+    return aliases
 
 
 def _fields(request: Request) -> dict[str, int]:
@@ -272,7 +278,7 @@ def _fields(request: Request) -> dict[str, int]:
 
 def _with_field(request: Request, name: str, value: int) -> Request:
     if name not in PLACE_FIELDS:
-        return replace(request, **{name: value})
+        return replace(request, **{name: value})  # type: ignore[arg-type]
     fields = _fields(request) | {name: value}
     return replace(request, payload=LAYER.pack(*(fields[field] for field in PLACE_FIELDS)))
 

@@ -25,6 +25,7 @@ from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.packing import ALPHABETS, LayerShape, act_limits, pack_weights
 from tritloom.sim.device.reference import ReferenceDevice
 from tritloom.sim.verify import requests
+from tritloom.sim.verify.pins import LAST, Pins
 from tritloom.sim.verify.requests import Trits
 from tritloom.sim.verify.settings import config, report, watchdog_s
 
@@ -36,8 +37,8 @@ WATCHDOG_CYCLES = 2000
 """Cycles that may take `watchdog_s`; a simulator that takes longer is stuck, and is ended."""
 OPCODE_BYTE = 8
 """Where the opcode stands in a packet."""
-LAST = 0x100
-"""The bit of a stream's payload that ends a packet."""
+SHORT_COMMAND_CYCLES = 300
+"""Cycles in which any design executes a command of few bytes that needs no memory."""
 CLOCK_SLACK = 2
 """Cycles by which the design's cycle counter may differ from the bench's."""
 
@@ -48,11 +49,16 @@ covered: set[tuple[int, int]] = set()
 def patience(config: AcceleratorConfig) -> int:
     """Cycles without a byte in or out after which a design is taken to be dead.
 
-    Each stage of the longest command handles a packet of `packet_bytes`, at the slowest a few
-    cycles for each byte, while `slots` packets may wait. DEFINE counts tiles, RESET layers.
+    A command moves at most `packet_bytes`, at the slowest in a few cycles for each byte, and up to
+    `slots` packets wait before it. DEFINE counts tiles, RESET counts layers.
     """
     moving = 16 * config.packet_bytes + 64 * config.slots
     return 2_000 + moving + 200 * config.word_bytes + config.max_tiles + config.max_layers
+
+
+def drain_cycles(config: AcceleratorConfig) -> int:
+    """Cycles in which any design is done with the largest packet of an unknown opcode."""
+    return 1_000 + 4 * config.packet_bytes
 
 
 @dataclass(slots=True)
@@ -73,7 +79,7 @@ class Driver:
     """
 
     def __init__(self, dut: Any, name: str, idle: str = "none", stall: str = "none") -> None:
-        self.dut = dut
+        self.pins = Pins(dut)
         self.config = config()
         self.random = random.Random(f"{cocotb.RANDOM_SEED} {name} {idle} {stall}")
         self.idle, self.stall = PATTERNS[idle], PATTERNS[stall]
@@ -93,22 +99,21 @@ class Driver:
 
     async def power(self) -> None:
         """Reset by the pin; the device is then as at power-up, except for its memories."""
-        dut = self.dut
-        dut.clk.value = dut.i__valid.value = dut.i__payload.value = dut.o__ready.value = 0
-        dut.rst.value = 1
+        pins = self.pins
+        pins.clock.value = pins.i.valid.value = pins.o.ready.value = 0
+        pins.i.put(0)
+        pins.reset.value = pins.reset_level
         for _ in range(3):
             await Timer(1)
-            dut.clk.value = 1
+            pins.clock.value = 1
             await Timer(1)
-            dut.clk.value = 0
-        dut.rst.value = 0
+            pins.clock.value = 0
+        pins.reset.value = 1 - pins.reset_level
         self.reference = ReferenceDevice(self.config)
         self.cycles = self.session = self.seq = self.dropped = 0
         for queue in (self._pending, self._sending, self._uncertain, self._owed):
             queue.clear()
         self._complete, self._waiting_payload, self._ready = True, None, 0
-        for signal, width in ((dut.i__payload, 9), (dut.o__payload, 9)):
-            assert len(signal) == width, f"{signal._name} must have 9 bits, not {len(signal)}"
 
     async def begin(self) -> None:
         """Power-up and a new session."""
@@ -168,11 +173,12 @@ class Driver:
     async def send_blocked(self, packets: Sequence[bytes]) -> None:
         """Send packets while no response is taken, each when the device is done with the last.
 
-        Then take and check all responses. The device must have room for the packets.
+        Then take and check all responses. The device must have room for the packets, and execute
+        each in `SHORT_COMMAND_CYCLES`.
         """
         self.blocked = True
         for packet in packets:
-            await self.begin_to_send(packet, len(packet) + 4 * self.config.packet_bytes)
+            await self.begin_to_send(packet, len(packet) + SHORT_COMMAND_CYCLES)
         assert not self._sending, "the receive buffer must hold what the window allows"
         self.blocked = False
         await self._clock(lambda: not self._owed)
@@ -193,14 +199,14 @@ class Driver:
             self._queue(packet)
             await self._clock(lambda: not self._sending)
             if number < 2:
-                await self.quiet(4 * self.config.packet_bytes)
-        assert int(self.dut.o__valid.value) == 1, "o.valid must not wait for o.ready"
+                await self.quiet(drain_cycles(self.config))
+        assert int(self.pins.o.valid.value) == 1, "o.valid must not wait for o.ready"
         self.blocked = False
         self._uncertain.extend(packets)
         left = -1
         while left != len(self._uncertain):
             left = len(self._uncertain)
-            await self.quiet(self.patience)
+            await self.quiet(drain_cycles(self.config))
         await self._clock(lambda: not self._owed)
         dropped = list(self._uncertain)
         self._uncertain.clear()
@@ -232,9 +238,9 @@ class Driver:
 
     async def _clock(self, done: Callable[[], bool]) -> None:
         """Run the clock until `done`; the heart of the bench, once for every cycle."""
-        dut, rng, half = self.dut, self.random, Timer(1)
-        clk, i_valid, i_payload, o_ready = dut.clk, dut.i__valid, dut.i__payload, dut.o__ready
-        i_ready, o_valid, o_payload = dut.i__ready, dut.o__valid, dut.o__payload
+        i, o, rng, half = self.pins.i, self.pins.o, self.random, Timer(1)
+        clk, i_valid, i_ready = self.pins.clock, i.valid, i.ready
+        o_valid, o_ready = o.valid, o.ready
         offered = False
         pause = hold = 0
         progress = self.cycles
@@ -243,7 +249,8 @@ class Driver:
                 if not self._sending and self._pending:
                     self._next_packet()
                 if self._sending:
-                    i_valid.value, i_payload.value = 1, self._sending[0]
+                    i_valid.value = 1
+                    i.put(self._sending[0])
                     offered = True
             wanted = int(hold == 0 and not self.blocked)
             if wanted != self._ready:
@@ -252,7 +259,7 @@ class Driver:
             self.cycles += 1
             accepted = offered and int(i_ready.value) == 1
             if int(o_valid.value):
-                payload = int(o_payload.value)
+                payload = o.get()
                 assert self._waiting_payload in (None, payload), (
                     f"o.payload must hold until it is taken, in cycle {self.cycles}"
                 )
@@ -277,7 +284,8 @@ class Driver:
                 if rng.random() < self.idle[0]:
                     pause = rng.randint(1, self.idle[1])
                 if pause or not (self._sending or self._pending):
-                    i_valid.value, i_payload.value = 0, rng.getrandbits(9)
+                    i_valid.value = 0
+                    i.put(rng.getrandbits(9))
                 elif not self._sending:
                     i_valid.value = 0
             if hold == 0 and rng.random() < self.stall[0]:

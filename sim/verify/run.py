@@ -1,4 +1,4 @@
-"""Runs the benches of `tritloom.sim.verify.benches` on an emitted design's Verilog.
+"""Runs the benches of `BENCHES` on an emitted design's Verilog.
 
 The design's folder stays as it is; the simulator works in a temporary one.
 """
@@ -20,30 +20,34 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
-from tritloom.rtl.lib.streams import PACKET
+from tritloom.rtl.links.port_names import DEFAULT_TOP, PLAIN, PortNames
 from tritloom.rtl.spec.config import AcceleratorConfig
-from tritloom.rtl.spec.errors import ConfigError, ToolError, TritloomError
+from tritloom.rtl.spec.design import FORMAT, MANIFEST
+from tritloom.rtl.spec.errors import ConfigError, InputError, ToolError, TritloomError
 from tritloom.sim.tools import Simulator, find_simulator
 
 __all__ = ["BenchResult", "VerifyError", "VerifyResult", "verify", "verify_design"]
 
-MANIFEST = "manifest.json"
-VERILOG = "tritloom.v"
-TOP = "tritloom"
-BENCHES = "tritloom.sim.verify.benches"
-PORTS = ("clk", "rst", *(f"{s}__{part}" for s in "io" for part in ("payload", "valid", "ready")))
+BENCHES = tuple(
+    f"tritloom.sim.verify.benches.{name}" for name in ("protocol", "products", "checks", "mixed")
+)
+"""The modules that hold benches, in the order in which they run."""
+SUITE = "tritloom.sim.verify"
+"""Name of the suite in JUnit files."""
 POLL_S = 0.2
+NAME_COLUMNS = 32
+"""Columns for the name of a bench; the longest is `identify idle=heavy stall=heavy`."""
 
 Progress = Callable[[str], None]
 
 
 class VerifyError(TritloomError, ValueError):
-    """A design that cannot be verified: not what ``generate`` wrote, or it does not compile."""
+    """A design that cannot be verified: not what `generate` wrote, or it does not compile."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BenchResult:
-    """One bench; `message` tells on one line why it failed, and is empty where it passed."""
+    """One bench; `message` says on one line why it failed, and is empty if it passed."""
 
     name: str
     seconds: float
@@ -56,7 +60,7 @@ class BenchResult:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VerifyResult:
-    """What the benches found on one design, in their order."""
+    """The results of all benches on one design, in their order."""
 
     simulator: str
     seed: int
@@ -89,7 +93,7 @@ def verify(
     fail_fast: bool = False,
     progress: Progress = _ignore,
 ) -> VerifyResult:
-    """Run the benches on the design in `directory`, as ``generate`` wrote it.
+    """Run the benches on the design in `directory`, as `generate` wrote it.
 
     `plugins` are modules that register what the configuration names; `fail_fast` ends with the
     first bench that fails; `progress` gets a line for each bench that is done. `junit` is written
@@ -100,10 +104,18 @@ def verify(
     if junit is not None and (junit.is_dir() or not junit.absolute().parent.is_dir()):
         raise VerifyError(f"cannot write {junit}; name a file in a folder that exists")
     _import(plugins)
-    config = _read_config(directory / MANIFEST)
-    verilog = _read(directory / VERILOG)
+    design = _read_design(directory / MANIFEST)
+    config = design.config
+    verilog = _read(directory / design.verilog)
     result = verify_design(
-        verilog, config, seed=seed, plugins=plugins, fail_fast=fail_fast, progress=progress
+        verilog,
+        config,
+        top=design.top,
+        port_names=design.port_names,
+        seed=seed,
+        plugins=plugins,
+        fail_fast=fail_fast,
+        progress=progress,
     )
     if junit is not None:
         _write_whole(junit, _junit(result, config))
@@ -114,6 +126,8 @@ def verify_design(
     verilog: str,
     config: AcceleratorConfig,
     *,
+    top: str = DEFAULT_TOP,
+    port_names: PortNames = PLAIN,
     seed: int = 0,
     plugins: Sequence[str] = (),
     fail_fast: bool = False,
@@ -121,27 +135,29 @@ def verify_design(
 ) -> VerifyResult:
     """Run the benches on the text of a design and the configuration that it should have.
 
-    The other parameters are those of `verify`.
+    `top` names its top module, `port_names` the pins; the other parameters are those of `verify`.
     """
+    design = _Design(config=config, top=top, port_names=port_names)
     if config.link != "stream":
         raise VerifyError(
             f"link must be stream, not {config.link!r}; generate the design with packet streams "
             "(the serial link has its own tests)"
         )
-    _check_ports(verilog)
+    _check_ports(verilog, design)
     simulator = find_simulator()
     with tempfile.TemporaryDirectory(prefix="tritloom-verify-") as name, _no_pytest():
         folder = Path(name)
-        (folder / VERILOG).write_text(verilog, encoding="utf-8")
-        (folder / MANIFEST).write_text(json.dumps({"config": config.to_dict()}), encoding="utf-8")
+        (folder / design.verilog).write_text(verilog, encoding="utf-8")
+        manifest = {"config": config.to_dict(), "interface": port_names.to_dict()}
+        (folder / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
         with simulator.active():
-            runner = _build(simulator, folder)
+            runner = _build(simulator, folder, design)
             settings = {
                 "TRITLOOM_PLUGINS": ",".join(plugins),
                 "COCOTB_RANDOM_SEED": str(seed),
                 "COCOTB_MAX_FAILURES": str(int(fail_fast)),
             }
-            benches = _run(runner, simulator, folder, settings, progress)
+            benches = _run(runner, simulator, folder, design, settings, progress)
     return VerifyResult(simulator=simulator.name, seed=seed, benches=benches)
 
 
@@ -162,42 +178,73 @@ def _read(path: Path) -> str:
         raise VerifyError(f"cannot read {path}: {error}") from None
 
 
-def _read_config(path: Path) -> AcceleratorConfig:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Design:
+    """What the manifest says of a design."""
+
+    config: AcceleratorConfig
+    top: str
+    port_names: PortNames
+
+    @property
+    def verilog(self) -> str:
+        """Name of the Verilog file."""
+        return f"{self.top}.v"
+
+    def port_bits(self) -> dict[str, int]:
+        """Bits of each pin that the benches use, by name."""
+        names = self.port_names
+        bits = {names.clock: 1, names.reset: 1}
+        return bits | names.commands.widths | names.responses.widths
+
+
+def _read_design(path: Path) -> _Design:
     try:
         manifest = json.loads(_read(path))
     except json.JSONDecodeError as error:
         raise VerifyError(f"{path} is not JSON: {error}") from None
     if not isinstance(manifest, dict) or not isinstance(manifest.get("config"), dict):
         raise VerifyError(f"{path} has no configuration; run tritloom generate again")
+    if (written := manifest.get("format")) != FORMAT:
+        raise VerifyError(
+            f"{path} must have format {FORMAT}, not {written!r}; run tritloom generate again"
+        )
+    top = manifest.get("top", DEFAULT_TOP)
+    names = manifest.get("interface", PLAIN.to_dict())
+    if not isinstance(top, str) or not re.fullmatch(r"[A-Za-z]\w*", top, re.ASCII):
+        raise VerifyError(f"{path} names no top module; run tritloom generate again")
+    if not isinstance(names, dict):
+        raise VerifyError(f"{path} does not name the pins; run tritloom generate again")
     try:
-        return AcceleratorConfig.from_dict(manifest["config"])
-    except ConfigError as error:
+        config = AcceleratorConfig.from_dict(manifest["config"])
+        return _Design(config=config, top=top, port_names=PortNames.from_dict(names))
+    except (ConfigError, InputError) as error:
         raise VerifyError(f"{path}: {error}") from None
 
 
-def _check_ports(verilog: str) -> None:
+def _check_ports(verilog: str, design: _Design) -> None:
     """`VerifyError` if the text has no top module, or a port is missing or not as wide as it is."""
-    found = re.search(rf"^\s*module\s+{TOP}\b(.*?)^\s*endmodule\b", verilog, re.DOTALL | re.M)
-    if found is None:
-        raise VerifyError(f"{VERILOG} has no whole module {TOP}; run tritloom generate again")
+    top, file = design.top, design.verilog
+    module = re.search(rf"^\s*module\s+{top}\b(.*?)^\s*endmodule\b", verilog, re.DOTALL | re.M)
+    if module is None:
+        raise VerifyError(f"{file} has no whole module {top}; run tritloom generate again")
     widths: dict[str, int] = {}
     declarations = r"\b(?:input|output)\s+(?:wire\s+|reg\s+)?(?:\[(\d+):0\]\s*)?(\w+)"
-    for high, name in re.findall(declarations, found[1]):
+    for high, name in re.findall(declarations, module[1]):
         widths[name] = int(high or 0) + 1
-    for name in PORTS:
-        bits = PACKET.size if name.endswith("payload") else 1
+    for name, bits in design.port_bits().items():
         if name not in widths:
-            raise VerifyError(f"{VERILOG} has no port {name}; run tritloom generate again")
+            raise VerifyError(f"{file} has no port {name}; run tritloom generate again")
         if widths[name] != bits:
             raise VerifyError(
-                f"port {name} of {VERILOG} must have {bits} bits, not {widths[name]}; "
+                f"port {name} of {file} must have {bits} bits, not {widths[name]}; "
                 "run tritloom generate again"
             )
 
 
 @contextmanager
 def _no_pytest() -> Iterator[None]:
-    """cocotb's runner behaves otherwise where it believes that it is a test itself."""
+    """Hide from cocotb's runner that it runs inside a test; it would behave differently."""
     current = os.environ.pop("PYTEST_CURRENT_TEST", None)
     try:
         yield
@@ -206,17 +253,17 @@ def _no_pytest() -> Iterator[None]:
             os.environ["PYTEST_CURRENT_TEST"] = current
 
 
-def _build(simulator: Simulator, folder: Path) -> Any:
+def _build(simulator: Simulator, folder: Path, design: _Design) -> Any:
     if importlib.util.find_spec("cocotb_tools") is None:
-        raise ToolError("cocotb not found; run pip install cocotb==2.1.0")
+        raise ToolError("cocotb not found; install tritloom with the extra [sim]")
     from cocotb_tools.runner import get_runner
 
     log = folder / "build.log"
     try:
         runner = get_runner(simulator.name)
         runner.build(
-            sources=[folder / VERILOG],
-            hdl_toplevel=TOP,
+            sources=[folder / design.verilog],
+            hdl_toplevel=design.top,
             build_dir=folder / "build",
             build_args=list(simulator.build_args),
             timescale=("1ns", "1ps"),
@@ -224,7 +271,7 @@ def _build(simulator: Simulator, folder: Path) -> Any:
         )
     except (RuntimeError, ValueError, SystemExit) as error:
         reason = _last_line(log, folder, "error") or str(error)
-        raise VerifyError(f"{simulator.name} cannot compile {VERILOG}: {reason}") from None
+        raise VerifyError(f"{simulator.name} cannot compile {design.verilog}: {reason}") from None
     return runner
 
 
@@ -232,6 +279,7 @@ def _run(
     runner: Any,
     simulator: Simulator,
     folder: Path,
+    design: _Design,
     settings: Mapping[str, str],
     progress: Progress,
 ) -> tuple[BenchResult, ...]:
@@ -240,8 +288,8 @@ def _run(
 
     def simulate() -> None:
         runner.test(
-            test_module=BENCHES,
-            hdl_toplevel=TOP,
+            test_module=list(BENCHES),
+            hdl_toplevel=design.top,
             build_dir=folder / "build",
             test_dir=folder,
             results_xml=str(results),
@@ -256,32 +304,38 @@ def _run(
         )
 
     with ThreadPoolExecutor(1) as pool:
-        lines = _watch(pool.submit(simulate), done, progress)
+        names = _watch(pool.submit(simulate), done, progress)
     if not results.exists():
         reason = _last_line(log, folder, "timeout (")
         if reason.startswith("Timeout ("):
             reason = "it was stuck in one clock cycle"
-        at = f"after {lines[-1]!r}" if lines else "before the first bench was done"
+        at = f"after the bench {names[-1]!r}" if names else "before the first bench was done"
         raise VerifyError(f"{simulator.name} ended early, {at}{reason and ': ' + reason}")
     return tuple(_benches(results))
 
 
 def _watch(running: Future[None], done: Path, progress: Progress) -> list[str]:
-    """The lines of the progress file, each handed on when it comes, until the simulator ends."""
-    told = 0
+    """Report each line of the progress file when it comes; the names of the benches that ended."""
+    names: list[str] = []
     while True:
         ended = running.done()
         lines = done.read_text(encoding="utf-8").splitlines()
-        for line in lines[told:]:
-            progress(line)
-        told = len(lines)
+        for line in lines[len(names) :]:
+            name, result, seconds = line.split("\t")
+            progress(progress_line(name, result, float(seconds)))
+            names.append(name)
         if ended:
             break
         time.sleep(POLL_S)
     failure = running.exception()
     if failure is not None and not isinstance(failure, RuntimeError | SystemExit):
         raise ToolError(f"the simulator cannot be run: {failure}") from None
-    return lines
+    return names
+
+
+def progress_line(name: str, result: str, seconds: float) -> str:
+    """One line of progress; the columns of all lines are aligned."""
+    return f"{name:<{NAME_COLUMNS}} {result:<6} {seconds:7.1f} s"
 
 
 def _benches(results: Path) -> Iterator[BenchResult]:
@@ -291,8 +345,8 @@ def _benches(results: Path) -> Iterator[BenchResult]:
         if bad and bad[0].get("type") == "RegressionTerminated":
             continue  # fail_fast: not run
         if bad:
-            told = (bad[0].get("message") or "").strip().splitlines()
-            message = told[0] if told else bad[0].get("type") or bad[0].tag
+            lines = (bad[0].get("message") or "").strip().splitlines()
+            message = lines[0] if lines else bad[0].get("type") or bad[0].tag
         yield BenchResult(
             name=str(case.get("name")).replace("/", " "),
             seconds=float(case.get("time", 0)),
@@ -306,8 +360,8 @@ def _last_line(log: Path, folder: Path, word: str) -> str:
         return ""
     text = log.read_text(encoding="utf-8", errors="replace").replace(f"{folder}{os.sep}", "")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    found = [line for line in lines if word in line.lower()] or lines[-1:]
-    return found[0] if found else ""
+    matching = [line for line in lines if word in line.lower()] or lines[-1:]
+    return matching[0] if matching else ""
 
 
 def _junit(result: VerifyResult, config: AcceleratorConfig) -> bytes:
@@ -320,7 +374,7 @@ def _junit(result: VerifyResult, config: AcceleratorConfig) -> bytes:
         "time": f"{sum(bench.seconds for bench in result.benches):.3f}",
     }
     root = ET.Element("testsuites", {"name": "tritloom verify", **counts})
-    suite = ET.SubElement(root, "testsuite", {"name": BENCHES, **counts})
+    suite = ET.SubElement(root, "testsuite", {"name": SUITE, **counts})
     properties = ET.SubElement(suite, "properties")
     for name, value in (
         ("simulator", result.simulator),
@@ -333,7 +387,7 @@ def _junit(result: VerifyResult, config: AcceleratorConfig) -> bytes:
         case = ET.SubElement(
             suite,
             "testcase",
-            {"classname": BENCHES, "name": bench.name, "time": f"{bench.seconds:.3f}"},
+            {"classname": SUITE, "name": bench.name, "time": f"{bench.seconds:.3f}"},
         )
         if not bench.ok:
             failure = ET.SubElement(case, "failure", {"message": bench.message})

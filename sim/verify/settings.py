@@ -12,7 +12,9 @@ import os
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
+from tritloom.rtl.links.port_names import PortNames
 from tritloom.rtl.spec.config import AcceleratorConfig
 
 MANIFEST = "TRITLOOM_MANIFEST"
@@ -22,12 +24,24 @@ WATCHDOG = "TRITLOOM_WATCHDOG_S"
 
 
 @cache
-def config() -> AcceleratorConfig:
-    """The configuration of the design under test."""
+def manifest() -> dict[str, Any]:
+    """The manifest of the design under test, with its plug-ins imported."""
     for module in filter(None, os.environ.get(PLUGINS, "").split(",")):
         import_module(module)
-    manifest = json.loads(Path(os.environ[MANIFEST]).read_text(encoding="utf-8"))
-    return AcceleratorConfig.from_dict(manifest["config"])
+    content: dict[str, Any] = json.loads(Path(os.environ[MANIFEST]).read_text(encoding="utf-8"))
+    return content
+
+
+@cache
+def config() -> AcceleratorConfig:
+    """The configuration of the design under test."""
+    return AcceleratorConfig.from_dict(manifest()["config"])
+
+
+@cache
+def port_names() -> PortNames:
+    """The names of its pins."""
+    return PortNames.from_dict(manifest()["interface"])
 
 
 @cache

@@ -9,9 +9,8 @@ from tests.support import ROOT
 from tritloom.boards.board import Board, board_names, load_board
 from tritloom.boards.icebreaker import ICEBREAKER
 from tritloom.boards.ulx3s import ULX3S_85F
-from tritloom.host import connect
-from tritloom.host.checkpoints.checkpoint import load_checkpoint, load_npz
-from tritloom.host.models.bitnet import Decoder
+from tritloom.host import connect, load_checkpoint, load_npz
+from tritloom.host.models.bitnet import BitNetModel
 from tritloom.rtl.spec import numerics
 from tritloom.rtl.spec.errors import ConfigError
 from tritloom.rtl.spec.packing import LayerShape
@@ -21,7 +20,7 @@ BOARDS = [load_board(name) for name in board_names()]
 
 
 def tinylm(fuse):
-    return Decoder(load_checkpoint(MODELS / "tinylm"), fuse=fuse).layers
+    return BitNetModel(load_checkpoint(MODELS / "tinylm"), fuse=fuse).layers
 
 
 def digits():

@@ -5,21 +5,13 @@ import random
 import numpy as np
 import pytest
 
-from tests.support.bench import (
-    KINDS,
-    check_core,
-    extreme_vectors,
-    geometry,
-    random_codes,
-    random_trits,
-    random_vectors,
-    run_core,
-    two_codes,
-)
+from tests.support.core import check_core, run_core
+from tests.support.geometries import KINDS, extreme_vectors, geometry, random_vectors, two_codes
 from tritloom.host import TernaryLayer, connect
 from tritloom.rtl.spec import numerics
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.packing import LayerShape, act_limits, encodings
+from tritloom.sim.conformance.operands import random_codes, random_trits
 from tritloom.sim.device.core import CoreSimulation
 
 

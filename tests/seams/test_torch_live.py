@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from tests.support import ROOT
-from tritloom.host.checkpoints.checkpoint import load_checkpoint, load_npz
-from tritloom.host.models.bitnet import Decoder, load_tokenizer
+from tritloom.host import load_checkpoint, load_npz
+from tritloom.host.models.bitnet import BitNetModel
+from tritloom.host.models.tokenizer import load_tokenizer
 
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("default")]
 
@@ -82,7 +83,7 @@ def test_random_models_equal_the_library(
     arrays = given | shared.make_hf.outputs(given)
     case = shared.make_hf.cases(arrays, "model")[name]
     shared.make_hf.write_model(tmp_path, name, case)
-    logits = Decoder(load_checkpoint(tmp_path)).logits(case["ids"])
+    logits = BitNetModel(load_checkpoint(tmp_path)).logits(case["ids"])
     # A code that flips at a tie moves a few logits; the rest agree to the last bits.
     assert np.median(np.abs(logits - case["logits"])) < 1e-4
 
@@ -91,7 +92,7 @@ def test_random_models_equal_the_library(
 def test_tinylm_equals_the_library(model: Any, prompt: list[int]) -> None:
     import torch
 
-    decoder = Decoder(load_checkpoint(TINYLM))
+    decoder = BitNetModel(load_checkpoint(TINYLM))
     ids = torch.tensor([prompt])
     with torch.no_grad():
         logits = model(ids).logits[0].numpy()
@@ -124,5 +125,5 @@ def test_train_tinylm_writes_what_transformers_reads(tmp_path: Path) -> None:
     assert ids == load_tokenizer(tmp_path).encode("It was a fine evening").ids
     with torch.no_grad():
         logits = model(torch.tensor([ids])).logits[0].numpy()
-    ours = Decoder(load_checkpoint(tmp_path)).logits(ids)
+    ours = BitNetModel(load_checkpoint(tmp_path)).logits(ids)
     assert np.median(np.abs(ours - logits)) < 1e-4

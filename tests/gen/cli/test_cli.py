@@ -490,9 +490,9 @@ class TestRun:
 
     def test_streams(self, run, monkeypatch):
         """Each piece is written when it is there, before the next token is computed."""
-        from tritloom.host.models.bitnet import Decoder
+        from tritloom.host.models.bitnet import BitNetModel
 
-        seen, generate = [], Decoder.generate
+        seen, generate = [], BitNetModel.generate
 
         def slow(self, *arguments, **options):
             for token in generate(self, *arguments, **options):
@@ -500,7 +500,7 @@ class TestRun:
                 yield token
 
         written = []
-        monkeypatch.setattr(Decoder, "generate", slow)
+        monkeypatch.setattr(BitNetModel, "generate", slow)
         monkeypatch.setattr(sys.stdout, "write", written.append)
         run("run", TINYLM, "--device", "golden", "--prompt", "Emma was", "--max-tokens", 5)
         assert seen == [0, 1, 2, 3, 4]

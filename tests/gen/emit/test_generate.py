@@ -18,6 +18,8 @@ from tritloom.gen.emit.diagram import HEIGHT, WIDTH, block_diagram
 from tritloom.gen.emit.generate import generate, write_files
 from tritloom.gen.emit.header import c_header
 from tritloom.gen.emit.manifest import attribute_docs, describe
+from tritloom.gen.emit.names import check_name
+from tritloom.rtl.links.port_names import AXI, PLAIN, PortNames
 from tritloom.rtl.memories.bram import BlockRamMemory
 from tritloom.rtl.spec import commands
 from tritloom.rtl.spec.commands import COUNTERS, IDENTITY, LAYER, Opcode, Request, Response, Status
@@ -26,7 +28,7 @@ from tritloom.rtl.spec.errors import InputError
 from tritloom.rtl.spec.packing import encodings, pack_weights
 from tritloom.sim.tools import run_yosys
 
-FILES = ["tritloom.v", "tritloom.h", "block.svg", "manifest.json"]
+FILES = ["tritloom.v", "tritloom.h", "tritloom.svg", "manifest.json"]
 UART = replace(TINY, link="uart", baud=1_000_000)
 LARGEST = AcceleratorConfig(
     lanes=1000,
@@ -178,7 +180,7 @@ class TestWriteFiles:
     def test_failed_early(self, tmp_path, monkeypatch):
         """Before all of it is there, not even the folder is made."""
 
-        def fail(config):
+        def fail(config, name, port_names):
             raise InputError("no Verilog today")
 
         monkeypatch.setattr(module, "emit", fail)
@@ -223,6 +225,47 @@ class TestWriteFiles:
         assert str(error.value) == f"cannot write to {file}: File exists; choose another folder"
 
 
+class TestNames:
+    @pytest.mark.parametrize("name", ["a", "Core_1", "tritloom", "x" * 64])
+    def test_accepted(self, name):
+        assert check_name(name) == name
+
+    @pytest.mark.parametrize("name", ["", "1a", "_a", "a_", "a__b", "a-b", "é", "a.b", "x" * 65])
+    def test_refused(self, name):
+        with pytest.raises(InputError) as error:
+            check_name(name)
+        assert str(error.value) == (
+            "name must be a letter, then letters, digits and single underscores between them, at "
+            f"most 64, not {name!r}"
+        )
+
+    @pytest.mark.parametrize("name", ["module", "entity", "Buffer", "int"])
+    def test_reserved(self, name):
+        with pytest.raises(InputError) as error:
+            check_name(name)
+        assert str(error.value) == (
+            f"name must not be {name!r}, a reserved word of Verilog, VHDL or C; choose another"
+        )
+
+    def test_header(self):
+        """Every macro and the guard carry the name."""
+        header = c_header(describe(TINY, "core_a"))
+        assert set(re.findall(r"TRITLOOM\w*", header)) == set()
+        names = re.findall(r"^#(?:define|ifndef) (\w+)", header, re.MULTILINE)
+        assert names[:2] == ["CORE_A_H"] * 2
+        assert all(name.startswith("CORE_A_") for name in names)
+
+    def test_folder_of_another_design(self, tmp_path):
+        (tmp_path / "manifest.json").write_text('{"top": "core_a"}')
+        with pytest.raises(InputError) as error:
+            generate(TINY, tmp_path, "core_b")
+        assert str(error.value) == (
+            f"{tmp_path} holds the design 'core_a'; choose another folder for 'core_b', or remove "
+            "it"
+        )
+        assert [path.name for path in tmp_path.iterdir()] == ["manifest.json"]
+
+
 class TestManifest:
     @every_config
     def test_configuration(self, config):
@@ -242,18 +285,50 @@ class TestManifest:
 
     def test_ports(self):
         ports = {port["name"]: port for port in describe(TINY)["ports"]}
-        streams = [f"{name}__{part}" for name in "io" for part in ("payload", "valid", "ready")]
-        assert list(ports)[:8] == ["clk", "rst", *streams]
-        assert ports["o__payload"] == {
-            "name": "o__payload",
+        streams = [f"{name}_{part}" for name in "io" for part in ("data", "last", "valid", "ready")]
+        assert list(ports)[:10] == ["clk", "rst", *streams]
+        assert ports["o_data"] == {
+            "name": "o_data",
             "direction": "output",
-            "bits": 9,
-            "meaning": "answers: one byte of a packet: data in bits 7:0, last in bit 8; "
-            "last ends the packet",
+            "bits": 8,
+            "meaning": "responses: one byte of a packet",
         }
         assert all(port["meaning"] for port in ports.values())
 
+    def test_axi_ports(self):
+        described = describe(TINY, "core", AXI)
+        ports = {port["name"]: port for port in described["ports"]}
+        streams = [
+            f"{side}_axis_t{part}" for side in "sm" for part in ("data", "last", "valid", "ready")
+        ]
+        assert list(ports)[:10] == ["aclk", "aresetn", *streams]
+        assert ports["aresetn"]["meaning"].startswith("synchronous reset, active low;")
+        assert described["top"] == "core"
+        assert PortNames.from_dict(described["interface"]) == AXI
+
+    def test_vhdl_names(self):
+        """VHDL has no two underscores in a row, none at an end, and does not tell case apart."""
+        for config in (TINY, UART):
+            for names in (PLAIN, AXI) if config is TINY else (PLAIN,):
+                ports = [port["name"].lower() for port in describe(config, "c", names)["ports"]]
+                assert len(set(ports)) == len(ports)
+                for port in ports:
+                    assert check_name(port) == port
+
+    def test_axi_needs_streams(self):
+        with pytest.raises(InputError) as error:
+            describe(UART, "core", AXI)
+        assert str(error.value) == (
+            "AXI4-Stream names need packet streams, which this configuration's link does not have; "
+            "choose the stream link or leave --axi out"
+        )
+
     def test_uart_ports(self):
+        assert describe(UART)["interface"] == {
+            "clock": "clk",
+            "reset": "rst",
+            "reset_active": "high",
+        }
         ports = describe(UART)["ports"]
         assert [port["name"] for port in ports[:4]] == ["clk", "rst", "rx", "tx"]
         assert [port["direction"] for port in ports[2:4]] == ["input", "output"]

@@ -88,7 +88,7 @@ class TestFilling:
         wide = utilization(core("table", "sym6x10", 96, 3, 4, TINYLM), TINYLM)
         narrow = utilization(core("table", "base3x5", 80, 1, 16, TINYLM), TINYLM)
         adders = utilization(core("select", "diff2", 32, 8, 4, TINYLM), TINYLM)
-        # As docs/engines.md says.
+        # As docs/reference/engines.md says.
         assert [round(100 * each) for each in (wide, narrow, adders)] == [9, 73, 96]
         plan = choose("ecp5", TINYLM, core_only=True)
         sym6x10 = next(each for each in plan.ranked if each.config.encoding == "sym6x10")

@@ -178,7 +178,7 @@ class TestMapped:
 
 
 def test_adders():
-    """As docs/engines.md says: 44 codes of 11 bits; each sum a bit wider than what it adds."""
+    """44 codes of 11 bits; each sum is one bit wider than its addends."""
     assert cost_module._tree(44, 11) == (555, 22 * 12 + 11 * 13 + 6 * 14 + 3 * 15 + 2 * 16 + 17)
     assert cost_module._tree(1, 9) == (0, 0)
 

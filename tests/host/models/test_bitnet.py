@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 
 from tests.support import ROOT
-from tritloom.host.checkpoints.checkpoint import Checkpoint, load_checkpoint, load_npz
+from tritloom.host.checkpoints.huggingface import Checkpoint, load_checkpoint
+from tritloom.host.checkpoints.npz import load_npz
 from tritloom.host.layer import TernaryLayer
-from tritloom.host.models.bitnet import Decoder, golden_linear, load_tokenizer, stream_text
+from tritloom.host.models.bitnet import BitNetModel, golden_linear
+from tritloom.host.models.tokenizer import load_tokenizer, stream_text
 from tritloom.rtl.spec import numerics
 from tritloom.rtl.spec.errors import CheckpointError, InputError, ToolError
 
@@ -35,8 +37,8 @@ def checkpoint() -> Checkpoint:
 
 
 @pytest.fixture(scope="module")
-def decoder(checkpoint: Checkpoint) -> Decoder:
-    return Decoder(checkpoint)
+def decoder(checkpoint: Checkpoint) -> BitNetModel:
+    return BitNetModel(checkpoint)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +57,7 @@ def changed(checkpoint: Checkpoint, **config: Any) -> Checkpoint:
 
 @pytest.mark.parametrize("prompt", range(8))
 def test_greedy_ids_equal_transformers(
-    decoder: Decoder, reference: dict[str, np.ndarray], prompt: int
+    decoder: BitNetModel, reference: dict[str, np.ndarray], prompt: int
 ) -> None:
     ids = reference[f"p{prompt}.ids"]
     expected = reference[f"p{prompt}.greedy_bitlinear"]
@@ -65,14 +67,14 @@ def test_greedy_ids_equal_transformers(
 
 @pytest.mark.parametrize("prompt", range(8))
 def test_logits_equal_transformers(
-    decoder: Decoder, reference: dict[str, np.ndarray], prompt: int
+    decoder: BitNetModel, reference: dict[str, np.ndarray], prompt: int
 ) -> None:
     logits = decoder.logits(reference[f"p{prompt}.ids"])
     assert logits.dtype == np.float32
     assert np.allclose(logits, reference[f"p{prompt}.logits_bitlinear"], rtol=0, atol=1e-4)
 
 
-def test_nll_equals_transformers(decoder: Decoder, reference: dict[str, np.ndarray]) -> None:
+def test_nll_equals_transformers(decoder: BitNetModel, reference: dict[str, np.ndarray]) -> None:
     text = (MODELS / "heldout.txt").read_text(encoding="utf-8")
     windows, tokens = reference["nll_windows"]
     nll = decoder.nll(load_tokenizer(TINYLM).encode(text).ids, windows, tokens)
@@ -86,7 +88,7 @@ def test_llama_shapes_equal_transformers(tmp_path: Path, name: str, fuse: bool) 
     with np.load(DATA / "hf_bitlinear.npz", allow_pickle=False) as archive:
         case = make_hf.cases(dict(archive), "model")[name]
     make_hf.write_model(tmp_path, name, case)
-    decoder = Decoder(load_checkpoint(tmp_path), fuse=fuse)
+    decoder = BitNetModel(load_checkpoint(tmp_path), fuse=fuse)
     assert np.allclose(decoder.logits(case["ids"]), case["logits"], rtol=0, atol=1e-4)
     assert ("model.layers.0.mlp.gate_up_proj" in decoder.layers) == (fuse and name == "packed")
     assert decoder.config.eos_token_ids == (1, 2)
@@ -103,7 +105,7 @@ def test_digits_accuracy_on_the_integer_path() -> None:
     assert (right, len(x)) == (439, 450)
 
 
-def test_generation_goes_on_from_its_cache(decoder: Decoder) -> None:
+def test_generation_goes_on_from_its_cache(decoder: BitNetModel) -> None:
     """Each greedy token is also the most likely one of a fresh pass over all before it."""
     prompt = load_tokenizer(TINYLM).encode("It is a truth").ids
     ids = [*prompt, *decoder.generate(prompt, 12)]
@@ -111,8 +113,10 @@ def test_generation_goes_on_from_its_cache(decoder: Decoder) -> None:
     assert best[len(prompt) - 1 : -1].tolist() == ids[len(prompt) :]
 
 
-def test_fused_layers_are_the_same_bit_for_bit(checkpoint: Checkpoint, decoder: Decoder) -> None:
-    plain = Decoder(checkpoint, fuse=False)
+def test_fused_layers_are_the_same_bit_for_bit(
+    checkpoint: Checkpoint, decoder: BitNetModel
+) -> None:
+    plain = BitNetModel(checkpoint, fuse=False)
     assert list(plain.layers)[:7] == [
         f"model.layers.0.{name}_proj"
         for name in (
@@ -143,7 +147,7 @@ def test_every_layer_goes_through_linear_in_order(checkpoint: Checkpoint) -> Non
         calls.append((name, x.shape))
         return golden_linear(name, layer, x)
 
-    decoder = Decoder(checkpoint, linear)
+    decoder = BitNetModel(checkpoint, linear)
     stream = decoder.generate([5, 6, 7], 3)
     assert calls == []
     next(stream)
@@ -156,7 +160,7 @@ def test_every_layer_goes_through_linear_in_order(checkpoint: Checkpoint) -> Non
 
 
 @pytest.mark.parametrize("layer", range(8))
-def test_every_layer_matters(checkpoint: Checkpoint, decoder: Decoder, layer: int) -> None:
+def test_every_layer_matters(checkpoint: Checkpoint, decoder: BitNetModel, layer: int) -> None:
     broken = list(decoder.layers)[layer]
 
     def linear(name: str, layer: TernaryLayer, x: np.ndarray) -> np.ndarray:
@@ -164,19 +168,21 @@ def test_every_layer_matters(checkpoint: Checkpoint, decoder: Decoder, layer: in
         return -y if name == broken else y
 
     ids = [5, 6, 7]
-    assert not np.allclose(Decoder(checkpoint, linear).logits(ids), decoder.logits(ids), atol=0.1)
+    assert not np.allclose(
+        BitNetModel(checkpoint, linear).logits(ids), decoder.logits(ids), atol=0.1
+    )
 
 
 def test_generation_ends_with_an_end_of_sequence_id(
-    checkpoint: Checkpoint, decoder: Decoder
+    checkpoint: Checkpoint, decoder: BitNetModel
 ) -> None:
     ids = list(decoder.generate([28, 64], 9))
     stop = ids[4]
     expected = ids[: ids.index(stop) + 1]
     for eos in (stop, [511, stop]):
-        early = Decoder(changed(checkpoint, eos_token_id=eos))
+        early = BitNetModel(changed(checkpoint, eos_token_id=eos))
         assert list(early.generate([28, 64], 9)) == expected
-    endless = Decoder(changed(checkpoint, eos_token_id=None))
+    endless = BitNetModel(changed(checkpoint, eos_token_id=None))
     assert list(endless.generate([28, 64], 9)) == ids
 
 
@@ -184,10 +190,10 @@ def test_generation_config_overrides_the_end(checkpoint: Checkpoint) -> None:
     other = Checkpoint(
         TINYLM, checkpoint.config, {"eos_token_id": [7]}, checkpoint.layers, checkpoint.tensors
     )
-    assert Decoder(other).config.eos_token_ids == (7,)
+    assert BitNetModel(other).config.eos_token_ids == (7,)
 
 
-def test_sampling(decoder: Decoder) -> None:
+def test_sampling(decoder: BitNetModel) -> None:
     def draw(temperature: float, seed: int) -> list[int]:
         return list(decoder.generate([28, 64, 491], 20, temperature=temperature, seed=seed))
 
@@ -197,7 +203,7 @@ def test_sampling(decoder: Decoder) -> None:
     assert len(set(draw(100.0, 1))) > 15
 
 
-def test_sampling_follows_the_distribution(decoder: Decoder) -> None:
+def test_sampling_follows_the_distribution(decoder: BitNetModel) -> None:
     logits = decoder.logits([28])[0].astype(np.float64) / 0.7
     expected = np.exp(logits - logits.max())
     expected /= expected.sum()
@@ -206,7 +212,7 @@ def test_sampling_follows_the_distribution(decoder: Decoder) -> None:
     assert abs(drawn.count(top) / 400 - expected[top]) < 0.08
 
 
-def test_stream_text_is_the_decoded_text(decoder: Decoder) -> None:
+def test_stream_text_is_the_decoded_text(decoder: BitNetModel) -> None:
     tokenizer = load_tokenizer(TINYLM)
     prompt = tokenizer.encode("Emma was").ids
     ids = list(decoder.generate(prompt, 30))
@@ -275,7 +281,7 @@ def test_stream_text_takes_ids_one_by_one() -> None:
     ],
 )
 def test_generate_refuses_at_once(
-    decoder: Decoder, prompt: list[int], tokens: int, options: dict[str, Any], message: str
+    decoder: BitNetModel, prompt: list[int], tokens: int, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(InputError) as caught:
         decoder.generate(prompt, tokens, **options)
@@ -283,7 +289,7 @@ def test_generate_refuses_at_once(
 
 
 @pytest.mark.parametrize(("windows", "tokens"), [(2, 6), (0, 4), (1, 1)])
-def test_nll_refuses(decoder: Decoder, windows: int, tokens: int) -> None:
+def test_nll_refuses(decoder: BitNetModel, windows: int, tokens: int) -> None:
     message = f"nll needs {windows} windows of {tokens} tokens, there are 11; give a longer"
     with pytest.raises(InputError, match=message):
         decoder.nll(range(11), windows, tokens)
@@ -332,17 +338,17 @@ def test_checkpoints_that_do_not_fit(
     checkpoint: Checkpoint, config: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(CheckpointError) as caught:
-        Decoder(changed(checkpoint, **config))
+        BitNetModel(changed(checkpoint, **config))
     assert str(caught.value) == message
 
 
-def test_projections_left_as_floats(checkpoint: Checkpoint, decoder: Decoder) -> None:
+def test_projections_left_as_floats(checkpoint: Checkpoint, decoder: BitNetModel) -> None:
     """A float projection is computed here; with the same weights the result is close."""
     name = "model.layers.1.mlp.down_proj"
     layer = checkpoint.layers[name]
     tensors = checkpoint.tensors | {f"{name}.weight": layer.trits * layer.scale}
     layers = {key: value for key, value in checkpoint.layers.items() if key != name}
-    mixed = Decoder(Checkpoint(TINYLM, checkpoint.config, {}, layers, tensors))
+    mixed = BitNetModel(Checkpoint(TINYLM, checkpoint.config, {}, layers, tensors))
     assert name not in mixed.layers
     ids = [28, 64, 491]
     assert np.allclose(mixed.logits(ids), decoder.logits(ids), atol=0.5)
@@ -350,22 +356,22 @@ def test_projections_left_as_floats(checkpoint: Checkpoint, decoder: Decoder) ->
     biased = TernaryLayer.from_trits(layer.trits, layer.scale, bias=bias)
     floats = Checkpoint(TINYLM, checkpoint.config, {}, layers, tensors | {f"{name}.bias": bias})
     ternary = Checkpoint(TINYLM, checkpoint.config, {}, layers | {name: biased}, checkpoint.tensors)
-    expected = Decoder(ternary).logits(ids)
-    assert np.allclose(Decoder(floats).logits(ids), expected, atol=0.5)
+    expected = BitNetModel(ternary).logits(ids)
+    assert np.allclose(BitNetModel(floats).logits(ids), expected, atol=0.5)
     assert not np.allclose(mixed.logits(ids), expected, atol=0.5)
 
 
-def test_own_head_where_config_does_not_say(checkpoint: Checkpoint, decoder: Decoder) -> None:
+def test_own_head_where_config_does_not_say(checkpoint: Checkpoint, decoder: BitNetModel) -> None:
     silent = changed(checkpoint, tie_word_embeddings=None)
-    assert Decoder(silent).config.tie_word_embeddings
+    assert BitNetModel(silent).config.tie_word_embeddings
     head = -checkpoint.tensors["model.embed_tokens.weight"]
     tensors = checkpoint.tensors | {"lm_head.weight": head}
-    own = Decoder(Checkpoint(TINYLM, silent.config, {}, checkpoint.layers, tensors))
+    own = BitNetModel(Checkpoint(TINYLM, silent.config, {}, checkpoint.layers, tensors))
     assert not own.config.tie_word_embeddings
     assert np.allclose(own.logits([5, 6]), -decoder.logits([5, 6]))
 
 
-def test_nll_of_the_shortest_windows(decoder: Decoder) -> None:
+def test_nll_of_the_shortest_windows(decoder: BitNetModel) -> None:
     """Two windows of two tokens: the mean of two surprises."""
     ids = [28, 64, 300, 10]
     surprises = []

@@ -7,13 +7,14 @@ import pytest
 from amaranth.hdl import Module
 from amaranth.lib import wiring
 
-from tests.support.bench import last_numbers, run_core, run_layer, simulate, sink, source
+from tests.support.core import last_numbers, run_core, run_layer
 from tritloom.rtl.core.core import Core
 from tritloom.rtl.engines.contract import engine_members
 from tritloom.rtl.lib.adder_tree import delay
 from tritloom.rtl.spec.config import PARTIAL_SUM_READ_CYCLES, TINY, AcceleratorConfig
 from tritloom.rtl.spec.packing import LayerShape
 from tritloom.rtl.spec.plugins import Engine, engines
+from tritloom.sim.conformance.streams import simulate, sink, source
 
 WIDE = AcceleratorConfig(
     lanes=10,

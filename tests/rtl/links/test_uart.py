@@ -4,10 +4,10 @@ import random
 
 import pytest
 
-from tests.support.bench import simulate, sink, source
 from tritloom.rtl.links.uart import UartReceiver, UartTransmitter
 from tritloom.rtl.spec.config import TINY, AcceleratorConfig
 from tritloom.rtl.spec.errors import ConfigError
+from tritloom.sim.conformance.streams import simulate, sink, source
 
 BYTES = [0x00, 0xFF, 0x55, 0xAA, 0x01, 0x80]
 

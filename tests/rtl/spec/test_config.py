@@ -6,7 +6,7 @@ import json
 import pytest
 
 from tests.support import plugins
-from tests.support.bench import Traffic, assert_answers, run_packets
+from tests.support.packets import assert_responses, run_packets
 from tritloom.rtl.spec.config import (
     ACT_LATENCY,
     PARTIAL_SUM_CYCLES,
@@ -18,6 +18,7 @@ from tritloom.rtl.spec.errors import ConfigError, TritloomError
 from tritloom.rtl.spec.packing import LayerShape
 from tritloom.rtl.spec.plugins import engines, memories
 from tritloom.rtl.top import Accelerator
+from tritloom.sim.verify.traffic import Traffic
 
 plugins.register()
 
@@ -354,4 +355,4 @@ def test_run_cycles(name):
             cycles = traffic.empty_product(0, 0, shape.tiles, shape.groups)
             assert cycles == config.run_cycles(shape)
     answers = run_packets(Accelerator(config), config, traffic.packets)
-    assert_answers(config, traffic.packets, answers)
+    assert_responses(config, traffic.packets, answers)

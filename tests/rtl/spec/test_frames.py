@@ -6,7 +6,6 @@ import pytest
 from amaranth.hdl import Module
 from amaranth.lib.wiring import connect
 
-from tests.support.bench import FLOWS, simulate, sink, source
 from tritloom.rtl.links.cobs import FrameDecoder, FrameEncoder
 from tritloom.rtl.spec.frames import (
     BLOCK_BYTES,
@@ -17,6 +16,7 @@ from tritloom.rtl.spec.frames import (
     decode_frame,
     encode_frame,
 )
+from tritloom.sim.conformance.streams import FLOWS, simulate, sink, source
 
 EDGES = [1, 2, BLOCK_BYTES - 1, BLOCK_BYTES, BLOCK_BYTES + 1, 2 * BLOCK_BYTES, 600]
 

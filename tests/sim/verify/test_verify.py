@@ -12,12 +12,13 @@ from tests.support import ROOT, plugins
 from tritloom.gen.emit.generate import generate
 from tritloom.gen.emit.verilog import emit
 from tritloom.rtl.spec.config import TINY, AcceleratorConfig
+from tritloom.rtl.spec.design import FORMAT
 from tritloom.rtl.spec.errors import ToolError, TritloomError
 from tritloom.sim import tools
 from tritloom.sim.verify import run as module
 from tritloom.sim.verify.run import VerifyError, verify, verify_design
 
-BENCHES = 40
+BENCHES = 52
 
 WIDE = AcceleratorConfig(
     lanes=10,
@@ -75,18 +76,19 @@ def failures(result):
 def fake(folder, verilog=None, **manifest):
     """A folder as generate writes it, with what is not needed left out."""
     folder.mkdir(exist_ok=True)
-    (folder / "manifest.json").write_text(json.dumps({"config": TINY.to_dict()} | manifest))
+    content = {"format": FORMAT, "config": TINY.to_dict()} | manifest
+    (folder / "manifest.json").write_text(json.dumps(content))
     if verilog is not None:
         (folder / "tritloom.v").write_text(verilog)
     return folder
 
 
 PORTS = """
-module tritloom(clk, rst, i__payload, i__valid, i__ready, o__payload, o__valid, o__ready);
-  input clk; input rst; input [8:0] i__payload; input i__valid; output i__ready;
-  output [8:0] o__payload; output o__valid; input o__ready;
+module tritloom(clk, rst, i_data, i_last, i_valid, i_ready, o_data, o_last, o_valid, o_ready);
+  input clk; input rst; input [7:0] i_data; input i_last; input i_valid; output i_ready;
+  output [7:0] o_data; output o_last; output o_valid; input o_ready;
 """
-SILENT = f"{PORTS}  assign i__ready = 1;\n  assign o__valid = 0;\nendmodule\n"
+SILENT = f"{PORTS}  assign i_ready = 1;\n  assign o_valid = 0;\nendmodule\n"
 
 
 @pytest.mark.sim
@@ -95,8 +97,8 @@ def test_tiny(tmp_path):
     generate(TINY, folder)
     before = {path: path.read_bytes() for path in folder.iterdir()}
     junit = tmp_path / "results.xml"
-    told = []
-    result = verify(folder, junit=junit, seed=5, progress=told.append)
+    lines = []
+    result = verify(folder, junit=junit, seed=5, progress=lines.append)
     assert failures(result) == []
     assert (result.passed, result.failed, result.ok) == (BENCHES, 0, True)
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
@@ -114,7 +116,9 @@ def test_tiny(tmp_path):
     assert found["seed"] == "5"
     assert AcceleratorConfig.from_json(found["config"]) == TINY
     assert str(tmp_path) not in junit.read_text()
-    assert told == [f"{bench.name}: passed" for bench in result.benches]
+    assert [line.split("  ")[0] for line in lines] == [bench.name for bench in result.benches]
+    for line in lines:
+        assert re.fullmatch(r".{32} passed  {1,6}\d+\.\d s", line), line
 
 
 @pytest.mark.sim
@@ -186,7 +190,7 @@ MUTATIONS = {
         r"words_0\[(\w+)\[5:0\]\] <=",
         r"words_0[\1[4:0]] <=",
     ),
-    "answer address": ("tritloom.sender", r"= kept\[port__addr\]", "= kept[port__addr | 16]"),
+    "response address": ("tritloom.sender", r"= kept\[port__addr\]", "= kept[port__addr | 16]"),
     "order": ("tritloom.processor", r"(expected \} \+ 17'h0000)1", r"\g<1>2"),
     "hold": (
         "tritloom.sender",
@@ -201,7 +205,7 @@ MUTATIONS = {
 }
 
 
-EARLY = ("identity", "hold", "answer address")  # by the first benches, so in a second
+EARLY = ("identity", "hold", "response address")  # by the first benches, so in a second
 
 
 @pytest.mark.sim
@@ -211,7 +215,7 @@ EARLY = ("identity", "hold", "answer address")  # by the first benches, so in a 
 )
 def test_bug_is_found(name):
     told = {
-        "identity": ("identify", "answer to IDENTIFY"),
+        "identity": ("identify", "response to IDENTIFY"),
         "checksum": ("damage", ""),
         "hold": ("identify", "o.payload must hold until it is taken"),
         "wait for ready": ("overflow", "o.valid must not wait for o.ready"),
@@ -232,27 +236,24 @@ def test_silent_design(tmp_path):
     folder = fake(tmp_path / "design", SILENT)
     junit = tmp_path / "results.xml"
     result = verify(folder, junit=junit, fail_fast=True)
+    patience = 2000 + 16 * 128 + 64 * 2 + 200 * 2 + 4 + 4
     assert (result.passed, result.failed, result.ok) == (0, 1, False)
-    assert failures(result) == [
-        (
-            "power_up",
-            "no answer to IDENTIFY (index 0, count 4, address 0, 0 bytes), seq 1 in 2400 cycles",
-        )
-    ]
+    command = "IDENTIFY (index 0, count 4, address 0, 0 bytes), seq 1"
+    assert failures(result) == [("power_up", f"no response to {command} in {patience} cycles")]
     (failed,) = ET.parse(junit).getroot().iter("failure")
     assert failed.get("message") == result.benches[0].message
 
 
 @pytest.mark.sim
 def test_unknown_output():
-    text = SILENT.replace("o__valid = 0", "o__valid = 1'bx")
+    text = SILENT.replace("o_valid = 0", "o_valid = 1'bx")
     result = verify_design(text, TINY, fail_fast=True)
     assert not result.ok
 
 
 @pytest.mark.sim
 def test_does_not_compile(tmp_path):
-    folder = fake(tmp_path / "design", SILENT.replace("assign i__ready = 1", "assign = 1"))
+    folder = fake(tmp_path / "design", SILENT.replace("assign i_ready = 1", "assign = 1"))
     junit = tmp_path / "results.xml"
     with pytest.raises(VerifyError) as error:
         verify(folder, junit=junit)
@@ -319,6 +320,13 @@ class TestBadInput:
             f"{tmp_path / 'manifest.json'} has no configuration; run tritloom generate again"
         )
 
+    @pytest.mark.parametrize("written", [99, FORMAT - 1, str(FORMAT), None])
+    def test_other_format(self, tmp_path, written):
+        assert self.error(fake(tmp_path, SILENT, format=written)) == (
+            f"{tmp_path / 'manifest.json'} must have format {FORMAT}, not {written!r}; "
+            "run tritloom generate again"
+        )
+
     def test_bad_configuration(self, tmp_path):
         folder = fake(tmp_path, SILENT, config=TINY.to_dict() | {"lanes": 12})
         assert self.error(folder) == (
@@ -344,13 +352,13 @@ class TestBadInput:
         )
 
     def test_no_port(self, tmp_path):
-        assert self.error(fake(tmp_path, SILENT.replace("o__valid", "o_valid"))) == (
-            "tritloom.v has no port o__valid; run tritloom generate again"
+        assert self.error(fake(tmp_path, SILENT.replace("o_valid", "valid"))) == (
+            "tritloom.v has no port o_valid; run tritloom generate again"
         )
 
     def test_port_width(self, tmp_path):
-        assert self.error(fake(tmp_path, SILENT.replace("[8:0] o", "[7:0] o"))) == (
-            "port o__payload of tritloom.v must have 9 bits, not 8; run tritloom generate again"
+        assert self.error(fake(tmp_path, SILENT.replace("[7:0] o", "[8:0] o"))) == (
+            "port o_data of tritloom.v must have 8 bits, not 9; run tritloom generate again"
         )
 
     def test_no_plugin(self, tmp_path):
@@ -375,7 +383,7 @@ class TestBadInput:
         monkeypatch.setattr(module, "find_simulator", lambda: tools.Simulator(name="icarus"))
         with pytest.raises(ToolError) as error:
             verify(fake(tmp_path, SILENT))
-        assert str(error.value) == "cocotb not found; run pip install cocotb==2.1.0"
+        assert str(error.value) == "cocotb not found; install tritloom with the extra [sim]"
 
     def test_environment_stays(self, tmp_path, monkeypatch):
         monkeypatch.setenv("PYTEST_CURRENT_TEST", "this one")

@@ -1,0 +1,138 @@
+# amaranth: UnusedElaboratable=no
+"""The top module of the emitted Verilog: an accelerator whose pins have names for other languages.
+
+Amaranth joins the parts of a member's name by two underscores, which VHDL does not accept, and puts
+a packet's byte and its mark `last` into one port. This top gives each its own port.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from amaranth.hdl import ClockDomain, ClockSignal, Module, ResetSignal, Shape, Value
+from amaranth.lib import wiring
+from amaranth.lib.wiring import Flow, In
+
+from tritloom.rtl.lib.streams import PACKET
+from tritloom.rtl.links.port_names import PLAIN, PortNames, StreamNames
+from tritloom.rtl.spec.config import AcceleratorConfig
+from tritloom.rtl.spec.errors import InputError
+from tritloom.rtl.top import Accelerator
+
+__all__ = ["EmittedTop", "Port", "has_packet_streams"]
+
+STREAMS = {"i": "commands", "o": "responses"}
+"""Packet streams of the accelerator, and the fields of `PortNames` that name their pins."""
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """A pin of the emitted top and what it stands for.
+
+    Members
+    -------
+    name : the pin's name
+    flow : `In` or `Out`, from the design's side
+    bits : width
+    member : the accelerator's member that it belongs to; empty for clock and reset
+    role : for a packet stream `data`, `last`, `valid` or `ready`; for clock and reset those words;
+        otherwise empty
+    """
+
+    name: str
+    flow: Flow
+    bits: int
+    member: str
+    role: str
+
+
+class EmittedTop(wiring.Component):
+    """An `Accelerator` in the clock domain of its own pins.
+
+    Parameters
+    ----------
+    config : the accelerator
+    names : of clock, reset and packet streams
+
+    Members
+    -------
+    clock, reset : the pins that `names` names; the reset is synchronous
+    streams : four pins each, if the link brings packet streams
+    others : every other member of the accelerator, with the parts of its name joined by one
+        underscore
+
+    Attributes
+    ----------
+    accelerator : the component inside
+    port_list : a `Port` for each member, in order
+
+    Raises
+    ------
+    InputError
+        If `names` renames packet streams that the configuration's link does not have, or if two
+        pins get one name.
+    """
+
+    def __init__(self, config: AcceleratorConfig, names: PortNames = PLAIN) -> None:
+        self.names = names
+        self.accelerator = Accelerator(config)
+        if names != PLAIN and not has_packet_streams(self.accelerator):
+            raise InputError(
+                "AXI4-Stream names need packet streams, which this configuration's link does not "
+                "have; choose the stream link or leave --axi out"
+            )
+        self.port_list = _ports(self.accelerator, names)
+        members = {port.name: port.flow(port.bits) for port in self.port_list}
+        if len(members) != len(self.port_list):
+            raise InputError("two pins of the design have one name; rename the plug-in's pin")
+        super().__init__(members)
+
+    def elaborate(self, platform: object) -> Module:
+        accelerator = self.accelerator
+        # Its own module, not one inside this, so that the Verilog has no level more.
+        m = accelerator.elaborate(platform)
+        m.domains.sync = ClockDomain("sync")
+        reset = getattr(self, self.names.reset)
+        m.d.comb += [
+            ClockSignal().eq(getattr(self, self.names.clock)),
+            ResetSignal().eq(~reset if self.names.reset_active == "low" else reset),
+        ]
+        for path, _, value in accelerator.signature.flatten(accelerator):
+            for pin, part in _pins(path, value, self.names):
+                port: Any = getattr(self, pin)
+                flow = self.signature.members[pin].flow
+                m.d.comb += part.eq(port) if flow is In else port.eq(part)
+        return m
+
+
+def has_packet_streams(accelerator: Accelerator) -> bool:
+    """Whether the accelerator's commands and responses are packet streams at its pins."""
+    return all(name in accelerator.signature.members for name in STREAMS)
+
+
+def _ports(accelerator: Accelerator, names: PortNames) -> list[Port]:
+    ports = [Port(names.clock, In, 1, "", "clock"), Port(names.reset, In, 1, "", "reset")]
+    for path, member, value in accelerator.signature.flatten(accelerator):
+        for pin, part in _pins(path, value, names):
+            role = _role(pin, names)
+            width = Shape.cast(part.shape()).width
+            ports.append(Port(pin, member.flow, width, str(path[0]), role))
+    return ports
+
+
+def _pins(path: tuple[str | int, ...], value: Any, names: PortNames) -> list[tuple[str, Value]]:
+    """The pins of one leaf of the signature: their names and the parts of the leaf."""
+    name = str(path[0])
+    if name in STREAMS:
+        stream: StreamNames = getattr(names, STREAMS[name])
+        if path[1] == "payload":
+            return [(getattr(stream, field), value[field]) for field, _ in PACKET]
+        return [(getattr(stream, str(path[1])), value)]
+    return [("_".join(map(str, path)), Value.cast(value))]
+
+
+def _role(pin: str, names: PortNames) -> str:
+    for stream in (names.commands, names.responses):
+        for role in ("data", "last", "valid", "ready"):
+            if getattr(stream, role) == pin:
+                return role
+    return ""

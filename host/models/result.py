@@ -1,0 +1,180 @@
+"""What a run of a language model gives: the text, and what the device did for it."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from tritloom.host.device import Handle
+from tritloom.rtl.spec.config import AcceleratorConfig
+
+__all__ = ["LayerUse", "RunResult", "RunTimes", "Timing"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerUse:
+    """What one layer did on the device.
+
+    Members
+    -------
+    name : the layer's name
+    shape : out_features, in_features
+    tokens : activation vectors that the layer was multiplied with
+    runs : RUN commands; a layer in several pieces needs one for each
+    cycles : the device's cycles for them; 0 if the device does not count
+    bytes : bytes of whole packets, in both directions
+    """
+
+    name: str
+    shape: tuple[int, int]
+    tokens: int
+    runs: int
+    cycles: int
+    bytes: int
+
+    @classmethod
+    def of(cls, name: str, handle: Handle) -> "LayerUse":
+        """What the device did for a layer since it was loaded."""
+        stats = handle.stats
+        return cls(
+            name=name,
+            shape=(stats.out_features, stats.in_features),
+            tokens=stats.tokens,
+            runs=stats.runs,
+            cycles=stats.cycles,
+            bytes=stats.bytes_tx + stats.bytes_rx,
+        )
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of the layer; padding does not count."""
+        return self.tokens * self.shape[0] * self.shape[1]
+
+    @property
+    def mac_per_cycle(self) -> float:
+        return _rate(self.macs, self.cycles)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The layer as JSON can hold it, with its rate."""
+        return asdict(self) | {"shape": list(self.shape), "mac_per_cycle": self.mac_per_cycle}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunTimes:
+    """Seconds that the host measured.
+
+    Members
+    -------
+    connect_s : opening the device
+    load_s : writing the weights
+    first_token_s : from the weights' end to the first new token
+    generate_s : from the weights' end to the last new token
+    linear_s : of these, waiting for the device's products
+    """
+
+    connect_s: float
+    load_s: float
+    first_token_s: float
+    generate_s: float
+    linear_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing(RunTimes):
+    """The host's seconds, and what follows from the device's cycles.
+
+    Members
+    -------
+    tokens_per_s : new tokens, as the host saw them
+    device_cycles, device_s : cycles of all layers, and their time at `clock_hz`
+    clock_hz : the clock in the device's configuration
+    mac_per_cycle : reached by all layers together
+    mac_per_cycle_possible : the most that the device's geometry allows
+    bytes : bytes of all layers' packets, in both directions
+    """
+
+    tokens_per_s: float
+    device_cycles: int
+    device_s: float
+    clock_hz: int
+    mac_per_cycle: float
+    mac_per_cycle_possible: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResult:
+    """A finished run.
+
+    Members
+    -------
+    model : name of the model's folder
+    device : URL of the device
+    prompt, prompt_ids : the text to continue, and its token ids
+    ids, text : the new tokens, and their text
+    layers : what each layer did on the device, in the order of the model
+    timing : of the whole run
+    """
+
+    model: str
+    device: str
+    prompt: str
+    prompt_ids: tuple[int, ...]
+    ids: tuple[int, ...]
+    text: str
+    layers: tuple[LayerUse, ...]
+    timing: Timing
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        model: str,
+        device: str,
+        prompt: str,
+        prompt_ids: Sequence[int],
+        ids: Sequence[int],
+        text: str,
+        layers: Sequence[LayerUse],
+        times: RunTimes,
+        config: AcceleratorConfig,
+    ) -> "RunResult":
+        """Make the result; `config` is the device's configuration."""
+        cycles = sum(layer.cycles for layer in layers)
+        timing = Timing(
+            **asdict(times),
+            tokens_per_s=len(ids) / times.generate_s,
+            device_cycles=cycles,
+            device_s=cycles / config.clock_hz,
+            clock_hz=config.clock_hz,
+            mac_per_cycle=_rate(sum(layer.macs for layer in layers), cycles),
+            mac_per_cycle_possible=config.macs_per_cycle,
+            bytes=sum(layer.bytes for layer in layers),
+        )
+        return cls(
+            model=model,
+            device=device,
+            prompt=prompt,
+            prompt_ids=tuple(prompt_ids),
+            ids=tuple(ids),
+            text=text,
+            layers=tuple(layers),
+            timing=timing,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as JSON can hold it."""
+        return {
+            "model": self.model,
+            "device": self.device,
+            "prompt": self.prompt,
+            "prompt_ids": list(self.prompt_ids),
+            "ids": list(self.ids),
+            "text": self.text,
+            "layers": [layer.to_dict() for layer in self.layers],
+            "timing": asdict(self.timing),
+        }
+
+
+def _rate(macs: int, cycles: int) -> float:
+    """MACs a cycle; 0 for a device that counts no cycles."""
+    return macs / cycles if cycles else 0.0
