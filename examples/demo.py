@@ -107,7 +107,7 @@ def novel(url: str, tokens: int) -> bool:
 
 
 def engines() -> None:
-    """The two engines in about as many LUTs, as ``tritloom bench engine`` measured them."""
+    """The two engines in about as many LUTs, as ``tritloom measure engine`` measured them."""
     print("\nEngines on a Lattice ECP5, placed and routed (docs/reference/engines.md):\n")
     for file in ENGINES:
         found = json.loads((RESULTS / file).read_text(encoding="utf-8"))

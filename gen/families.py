@@ -1,4 +1,4 @@
-"""What the bench measures on: families, their tools and parts, best geometries."""
+"""What `measure` measures on: families, their tools and parts, best geometries."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -2,7 +2,16 @@
 
 from tritloom.host.checkpoints.huggingface import Checkpoint, load_checkpoint
 from tritloom.host.checkpoints.npz import load_npz
-from tritloom.host.device import Device, DeviceInfo, Handle, Job, SelfTest, Stats, connect
+from tritloom.host.device import (
+    Counters,
+    Device,
+    DeviceInfo,
+    Handle,
+    Job,
+    SelfTest,
+    Stats,
+    connect,
+)
 from tritloom.host.layer import TernaryLayer
 from tritloom.rtl.spec.errors import (
     CapacityError,
@@ -18,6 +27,7 @@ __all__ = [
     "CapacityError",
     "Checkpoint",
     "CheckpointError",
+    "Counters",
     "Device",
     "DeviceError",
     "DeviceInfo",

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tritloom.rtl.spec.errors import InputError
+from tritloom.rtl.spec.numerics import to_array, to_bool
 
 __all__ = ["TernaryLayer", "stack"]
 
@@ -59,7 +60,8 @@ class TernaryLayer:
         another dtype or shape, no elements, another value (named with its place), NaN or inf, a
         scale of zero that would divide.
         """
-        matrix = np.asarray(trits)
+        matrix = to_array(trits, "trits")
+        divides = to_bool(scale_divides, "scale_divides")
         if matrix.dtype != np.int8:
             raise InputError(f"trits must be int8, not {matrix.dtype}; use .astype(np.int8)")
         if matrix.ndim != 2:
@@ -76,11 +78,11 @@ class TernaryLayer:
             )
         out_features = matrix.shape[0]
         factor = _vector(scale, "scale", out_features, scalar=True)
-        if scale_divides and not factor.all():
+        if divides and not factor.all():
             row = int(np.argwhere(np.atleast_1d(factor) == 0)[0, 0])
             raise InputError(f"scale must not be 0 where it divides, row {row}; check its meaning")
         offset = None if bias is None else _vector(bias, "bias", out_features, scalar=False)
-        return cls(_frozen(matrix), factor, bool(scale_divides), offset)
+        return cls(_frozen(matrix), factor, divides, offset)
 
 
 def stack(layers: Sequence[TernaryLayer]) -> TernaryLayer:
@@ -92,6 +94,11 @@ def stack(layers: Sequence[TernaryLayer]) -> TernaryLayer:
     """
     if not layers:
         raise InputError("stack needs at least one layer, not an empty list")
+    for index, layer in enumerate(layers):
+        if not isinstance(layer, TernaryLayer):
+            raise InputError(
+                f"stack takes TernaryLayers, not {type(layer).__name__} (layer {index})"
+            )
     first = layers[0]
     for index, layer in enumerate(layers):
         if layer.in_features != first.in_features:
@@ -129,7 +136,7 @@ def _frozen(array: npt.NDArray[T]) -> npt.NDArray[T]:
 
 def _vector(values: npt.ArrayLike, name: str, out_features: int, *, scalar: bool) -> F32:
     """Finite float32 of shape `[out_features]`, or `()` where a scalar may stand for all rows."""
-    array = np.asarray(values)
+    array = to_array(values, name)
     if array.dtype.kind not in "fiu":
         raise InputError(f"{name} must be float32, not {array.dtype}; use .astype(np.float32)")
     with np.errstate(over="ignore"):

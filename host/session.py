@@ -1,53 +1,79 @@
 """A session with a device: commands in order, each executed once, over a link that may fail.
 
-The device executes only the next sequence number, replays the answers to its last ``window``
-commands, and answers each packet that arrives once. So a packet that is unanswered when a later
-one is answered was lost, one way or the other, and is sent again; after a silence all are. At most
-``window`` packets are under way, each of at most ``packet_bytes``, which is what the device can
-buffer. Answers of another session, to another command, repeated or corrupt are discarded.
+The device executes only the command with the next sequence number. It repeats its stored responses
+to the last `window` commands, and it responds once to every packet that arrives. So if a later
+packet has a response and an earlier one has none, the earlier packet or its response was lost, and
+the packet is sent again. After a time-out, every packet without a response is sent again. At most
+`window` packets are unanswered at a time, each of at most `packet_bytes`: this is what the device
+can buffer. A response that belongs to another session or to no command of ours, that repeats an
+earlier one, or that is damaged, is discarded.
 
-Nothing runs in the background: commands are sent when they are enqueued and credit is left, and
-whenever a caller waits. The state is consistent between any two statements, so a wait that is
-interrupted loses nothing: the next wait goes on from there.
+Nothing runs in the background. Commands are sent when they are enqueued and the window has room,
+and whenever a caller waits for a response. The state is consistent between any two statements. An
+interrupted wait therefore loses nothing, and the next wait continues it.
+
+Threads take turns: whoever uses the session holds `lock`. A process that was forked has no session.
 """
 
 from __future__ import annotations
 
+import os
 import secrets
+import threading
+import time
 from collections import deque
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
+from typing import NoReturn
 
-from tritloom.host.links.transport import Transport
+from tritloom.host.links.contract import BITS_PER_BYTE, Transport
 from tritloom.rtl.spec.commands import OVERHEAD_BYTES, Opcode, Request, Response, Status
 from tritloom.rtl.spec.config import AcceleratorConfig
-from tritloom.rtl.spec.errors import DeviceError, DeviceTimeout, ProtocolError
+from tritloom.rtl.spec.errors import DeviceError, DeviceTimeout, InputError, ProtocolError
 
 __all__ = ["MAX_RETRIES", "SMALLEST_PAYLOAD", "Command", "Session"]
 
 MAX_RETRIES = 8
-"""How often in a row all is sent again without any answer before the device is given up, at least;
-oftener where the transport's timeout has become shorter than it was: the time is the same."""
+"""Time-outs in a row, without any response, after which the device may be given up.
+
+A transport may shorten its time-out during these. Then more of them are needed, so that the time
+is the same."""
 BAD_SHARE = 1 / 8
-"""Share of packets sent again from which pieces are small: long packets hardly come through."""
+"""The link is bad if a greater share of the latest packets had to be sent again."""
 BAD_WINDOW = 3
-"""Most commands under way while it is so."""
+"""Most unanswered commands on a bad link."""
 SHARE_PACKETS = 32
-"""Packets over which that share is taken."""
+"""Packets over which that share is averaged."""
 LINK_CYCLES_PER_BYTE = 16
-"""Device cycles that a byte may take on a link that is not slower by itself."""
-UART_BITS_PER_BYTE = 12
-"""Start, eight and stop, and room for what framing adds."""
+"""Device cycles that a byte may take on any link."""
+LINK_SLACK = 1.2
+"""Time that a byte may take on the link, relative to the least: framing adds some bytes."""
+LATENCY_SLACK = 1.25
+"""Patience for the latency of a link, relative to the measured one."""
+LATENCY_DECAY = 7 / 8
+"""The most by which one response lowers the latency that is assumed."""
 SMALLEST_PAYLOAD = 64 - OVERHEAD_BYTES
-"""Payload that any device takes and sends, whatever its configuration."""
+"""Payload that every device takes and sends, whatever its configuration."""
 SEQ_MASK = 0xFFFF
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Command:
-    """One command, and its answer once it has one.
+    """One command, and its response as soon as there is one.
 
-    ``answer_bytes``: payload of the answer. ``cycles``: device cycles it may take, link excluded.
-    ``bytes_tx``, ``bytes_rx``: what it moved over the link, packets sent again included.
+    Parameters
+    ----------
+    opcode, index, count, address, payload : the request
+    response_bytes : payload of the response if its status is OK
+    cycles : device cycles that the command may take, without the link
+
+    Members
+    -------
+    seq : its sequence number, once it was sent
+    sends : how often it was sent
+    sent_s : when it was sent last, of `time.monotonic`
+    bytes_tx, bytes_rx : bytes of its packets and of their responses, repeated ones included
+    response : None until there is one
     """
 
     opcode: Opcode
@@ -55,20 +81,32 @@ class Command:
     count: int = 0
     address: int = 0
     payload: bytes = b""
-    answer_bytes: int = 0
+    response_bytes: int = 0
     cycles: int = 0
     seq: int = 0
     sends: int = 0
+    sent_s: float = 0.0
     bytes_tx: int = 0
     bytes_rx: int = 0
-    answer: Response | None = None
+    response: Response | None = None
 
 
 class Session:
-    """Commands and answers over one transport, from ``open`` until an error or ``close``.
+    """Commands and responses over one transport, from `open` until an error or `close`.
 
-    ``name`` is what error messages call the device. ``retransmissions`` and ``discarded`` count
-    packets sent again and packets received in vain.
+    An error that ends the session also closes the transport, so that the device can be opened
+    again.
+
+    Parameters
+    ----------
+    transport : the link to the device
+    name : what error messages call the device
+
+    Members
+    -------
+    number : the session's number, random
+    retransmissions : packets that were sent again
+    discarded : packets that arrived and were of no use
     """
 
     def __init__(self, transport: Transport, name: str) -> None:
@@ -77,58 +115,108 @@ class Session:
         self.retransmissions = 0
         self.discarded = 0
         self._transport = transport
+        self._lock = threading.RLock()
+        self._process = os.getpid()
         self._window = 1
         self._clock_hz: int | None = None
-        self._byte_cycles = LINK_CYCLES_PER_BYTE
-        self._waiting: deque[Command] = deque()
-        self._flight: deque[Command] = deque()  # from the oldest unanswered; the newest stays
-        self._sent: deque[Command] = deque()  # packets that may yet be answered, oldest first
-        self._retries = 0
-        self._waited_s = 0.0  # in these retries
+        self._byte_cycles: float = LINK_CYCLES_PER_BYTE
+        self._waiting: deque[Command] = deque()  # not yet sent
+        # From the oldest unanswered command on; the newest command always stays.
+        self._flight: deque[Command] = deque()
+        self._sent: deque[Command] = deque()  # a response may still come; oldest packet first
+        self._retries = 0  # time-outs in a row
+        self._waited_s = 0.0  # time that they took
         self._first_timeout_s = transport.timeout_s
+        self._latency_s = 0.0  # by which responses may exceed the transport's time-out
         self._share_again = 0.0
-        self._useless = 0
-        self._stranger = False  # the last thing heard was NO_SESSION
+        self._useless = 0  # packets in a row that were of no use
+        self._stranger = False  # the last response was NO_SESSION
         self._over: str | None = None
 
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise InputError(
+            f"{self.name}: a connected device cannot be copied or pickled; connect where it is used"
+        )
+
+    @property
+    def lock(self) -> AbstractContextManager[bool]:
+        """Held while the session is used, by one thread at a time.
+
+        Raises
+        ------
+        DeviceError : this process was forked from the one that connected
+        """
+        if os.getpid() != self._process:
+            raise DeviceError(
+                f"{self.name} was connected by another process; close it and connect in this one"
+            )
+        return self._lock
+
     def open(self) -> int:
-        """Start the session on the device; returns the device's protocol version."""
+        """Start the session on the device.
+
+        Each attempt has a sequence number of its own, which the response repeats. So it is known
+        which attempt has succeeded, and how long the link took. The numbers count down from 0,
+        because the commands count up from 1: a late response must not seem to be for a command.
+
+        Returns
+        -------
+        version : the device's protocol version
+
+        Raises
+        ------
+        DeviceTimeout : no device responds
+        ProtocolError : the link returns what is sent
+        """
         reset = Command(opcode=Opcode.RESET)
+        starts_s: list[float] = []
+        packets: set[bytes] = set()
         while not self._is_hopeless():
             timeout_s = self._transport.timeout_s
+            reset.seq = -len(starts_s) & SEQ_MASK
+            starts_s.append(time.monotonic())
+            packets.add(self._request(reset))
             self._send(reset)
             for _ in range(self._useless_limit):
                 packet = self._receive(timeout_s)
                 if packet is None:
                     break
-                answer = Response.parse(packet)
+                if packet in packets:
+                    raise self._fail(self._echo())
+                response = Response.parse(packet)
+                attempt = 0 if response is None else -response.seq & SEQ_MASK
                 if (
-                    answer is not None
-                    and (answer.session, answer.opcode) == (self.number, Opcode.RESET)
-                    and answer.status == Status.OK
+                    response is not None
+                    and (response.session, response.opcode) == (self.number, Opcode.RESET)
+                    and response.status == Status.OK
+                    and attempt < len(starts_s)
                 ):
-                    reset.answer = answer
+                    if attempt < len(starts_s) - 1:  # it came after a time-out
+                        self._latency_s = time.monotonic() - starts_s[attempt]
+                    reset.seq = 0
+                    reset.response = response
                     self._sent.clear()
                     self._flight.append(reset)
                     self._progress()
-                    return answer.value
+                    return response.value
                 self.discarded += 1
             self._retries += 1
             self._waited_s += timeout_s
         raise self._fail(self._timeout(reset))
 
     def configure(self, config: AcceleratorConfig) -> None:
-        """Use the device's own credit and clock; before, the least that any device has."""
+        """Use the window, clock and link of the device; until then, the least of any device."""
         self._window = config.window
         self._clock_hz = config.clock_hz
         if config.link == "uart":
-            self._byte_cycles = max(self._byte_cycles, UART_BITS_PER_BYTE * config.uart_divisor)
+            byte_cycles = LINK_SLACK * BITS_PER_BYTE * config.uart_divisor
+            self._byte_cycles = max(LINK_CYCLES_PER_BYTE, byte_cycles)
 
     def payload_limit(self, most: int) -> int:
-        """Bytes of payload to put in a packet of at most ``most``: few while the link is bad.
+        """Bytes of payload to put in a packet that can hold `most`: few while the link is bad.
 
-        With a byte in thirty damaged, as much gets through a second at 20 to 50 bytes of payload,
-        and next to nothing at some hundred.
+        With one byte in thirty damaged, payloads of 20 to 50 bytes give the best throughput, and
+        packets of several hundred bytes hardly ever arrive.
         """
         return min(most, SMALLEST_PAYLOAD) if self._is_bad else most
 
@@ -137,14 +225,14 @@ class Session:
         return self._share_again > BAD_SHARE
 
     def enqueue(self, *commands: Command) -> None:
-        """Append commands; they are executed in this order, after all that came before."""
+        """Append commands. The device executes them in this order, after all earlier ones."""
         self.check()
         self._waiting.extend(commands)
         self._advance()
 
     def wait(self, command: Command) -> Response:
-        """Wait for the answer to an enqueued command, whatever its status."""
-        while command.answer is None:
+        """Wait for the response to an enqueued command, whatever its status."""
+        while command.response is None:
             self.check()
             self._advance()
             patience_s = self._patience_s()
@@ -153,59 +241,65 @@ class Session:
                 self._give_up_waiting(patience_s)
             else:
                 self._accept(packet)
-        return command.answer
+        return command.response
 
     def call(self, command: Command) -> Response:
-        """Enqueue a command and wait; ``DeviceError`` if the device refuses it."""
+        """Enqueue a command and wait; `DeviceError` if the device refuses it."""
         self.enqueue(command)
         return self.require(command)
 
     def require(self, command: Command) -> Response:
-        """Wait for an answer that must be OK; ``DeviceError`` if it is not."""
-        answer = self.wait(command)
-        if answer.status != Status.OK:
+        """Wait for a response that must be OK; `DeviceError` if it is not."""
+        response = self.wait(command)
+        if response.status != Status.OK:
             try:
-                reason = Status(answer.status).name
+                reason = Status(response.status).name
             except ValueError:
-                reason = f"unknown status {answer.status}"
+                reason = f"unknown status {response.status}"
             raise DeviceError(
                 f"{self.name} refused {command.opcode.name} of index {command.index}, "
                 f"count {command.count}, address {command.address}: {reason}"
             )
-        return answer
+        return response
 
     def check(self) -> None:
-        """Raise ``DeviceError`` if the session has ended."""
+        """Raise `DeviceError` if the session has ended."""
         if self._over is not None:
             raise DeviceError(self._over)
 
     def close(self) -> None:
-        """End the session; commands that are still unanswered get none."""
-        if self._over is None:
-            self._over = f"{self.name} is closed; connect again"
-        self._transport.close()
+        """End the session. Commands that have no response yet get none."""
+        if os.getpid() != self._process:
+            self._transport.close()  # of this process alone; the lock may be held for ever
+            return
+        with self._lock:
+            if self._over is None:
+                self._over = f"{self.name} is closed; connect again"
+            self._transport.close()
 
     @property
     def _useless_limit(self) -> int:
-        """Packets received in vain that count as silence: a link that babbles must not hang us."""
+        """Useless packets that count as a time-out: a link full of garbage must not hang us."""
         return 64 + 8 * self._window
 
     def _patience_s(self) -> float:
-        """How long the device may be silent, with all that is under way."""
+        """How long the device may send nothing, given the commands that it still has."""
+        least_s = self._transport.timeout_s + LATENCY_SLACK * self._latency_s
         if self._clock_hz is None:
-            return self._transport.timeout_s
+            return least_s
         cycles = sum(
             command.cycles
-            + self._byte_cycles * (len(command.payload) + command.answer_bytes + 2 * OVERHEAD_BYTES)
+            + self._byte_cycles
+            * (len(command.payload) + command.response_bytes + 2 * OVERHEAD_BYTES)
             for command in self._unanswered()
         )
-        return self._transport.timeout_s + 2 * cycles / self._clock_hz
+        return least_s + 2 * cycles / self._clock_hz
 
     def _advance(self) -> None:
-        """Send what the credit allows: what was lost, oldest first, then what waits."""
+        """Send what the window allows: first the lost packets, oldest first, then new ones."""
         while self._waiting and self._has_room():
             command = self._waiting[0]
-            if command is not self._flight[-1]:  # it is if we were interrupted just below
+            if command is not self._flight[-1]:  # it is if an interrupt came before `popleft`
                 command.seq = (self._flight[-1].seq + 1) & SEQ_MASK
                 self._flight.append(command)
             self._waiting.popleft()
@@ -214,54 +308,58 @@ class Session:
                 self._send(command)
 
     def _has_room(self) -> bool:
-        """Whether the oldest unanswered command stays within what the device replays."""
-        while len(self._flight) > 1 and self._flight[0].answer is not None:
+        """Whether the device would still repeat its response to the oldest unanswered command."""
+        while len(self._flight) > 1 and self._flight[0].response is not None:
             self._flight.popleft()
-        # While the link is bad, what is behind a lost packet is mostly sent in vain.
+        # On a bad link the device ignores most packets, because an earlier one was lost.
         window = min(self._window, BAD_WINDOW) if self._is_bad else self._window
-        return self._flight[0].answer is not None or len(self._flight) < window
+        return self._flight[0].response is not None or len(self._flight) < window
 
     def _unanswered(self) -> list[Command]:
-        return [command for command in self._flight if command.answer is None]
+        return [command for command in self._flight if command.response is None]
 
     def _accept(self, packet: bytes) -> None:
-        answer = Response.parse(packet)
-        command = None if answer is None else self._addressee(answer)
-        if answer is None or command is None:
+        response = Response.parse(packet)
+        command = None if response is None else self._command_of(response)
+        if response is None or command is None:
             self._discard()
             return
         command.bytes_rx += len(packet)
+        # Responses come in order: packets before this command's were lost.
         while command in self._sent and self._sent.popleft() is not command:
             pass
-        if answer.status in (Status.NAK, Status.NO_SESSION):
-            # Never proof by itself: it may be late, and belong to what was sent long ago.
-            self._stranger = answer.status == Status.NO_SESSION
+        if response.status in (Status.NAK, Status.NO_SESSION):
+            # No proof by itself: it may be late and concern a packet from long ago.
+            self._stranger = response.status == Status.NO_SESSION
             self._discard()
             if self._stranger and command is self._unanswered()[0]:
                 self._give_up_waiting(self._patience_s())
             return
-        size = command.answer_bytes if answer.status == Status.OK else 0
-        if answer.opcode != command.opcode or len(answer.payload) != size:
+        size = command.response_bytes if response.status == Status.OK else 0
+        if response.opcode != command.opcode or len(response.payload) != size:
             raise self._fail(
                 ProtocolError(
-                    f"{self.name} answered {command.opcode.name} with opcode {answer.opcode} and "
-                    f"{len(answer.payload)} bytes, not {size}; "
+                    f"{self.name} responded to {command.opcode.name} with opcode "
+                    f"{response.opcode} and {len(response.payload)} bytes, not {size}; "
                     "build its bitstream with this version"
                 )
             )
-        command.answer = answer
+        if self._latency_s and command.sends == 1:
+            measured_s = time.monotonic() - command.sent_s
+            self._latency_s = min(self._latency_s, max(measured_s, LATENCY_DECAY * self._latency_s))
+        command.response = response
         self._progress()
         self._stranger = False
 
-    def _addressee(self, answer: Response) -> Command | None:
-        """The unanswered command that was sent and that this is about."""
-        if answer.session != self.number and answer.status != Status.NO_SESSION:
+    def _command_of(self, response: Response) -> Command | None:
+        """The command that a response is for, if we sent it and it has no response yet."""
+        if response.session != self.number:
             return None
-        place = (answer.seq - self._flight[0].seq) & SEQ_MASK
+        place = (response.seq - self._flight[0].seq) & SEQ_MASK
         if place >= len(self._flight):
             return None
         command = self._flight[place]
-        return command if command.sends and command.answer is None else None
+        return command if command.sends and command.response is None else None
 
     def _discard(self) -> None:
         self.discarded += 1
@@ -270,7 +368,10 @@ class Session:
             self._give_up_waiting(self._patience_s())
 
     def _give_up_waiting(self, patience_s: float) -> None:
-        """Take all that is unanswered for lost; the session ends when that happens too often."""
+        """Assume that every unanswered packet was lost.
+
+        The session ends if that happens too often without any progress.
+        """
         self._retries += 1
         self._waited_s += patience_s
         if self._is_hopeless():
@@ -279,8 +380,8 @@ class Session:
         self._sent.clear()
 
     def _is_hopeless(self) -> bool:
-        """Whether the device is given up: tried often enough, and for long enough."""
-        # Half a timeout less, so that rounding does not ask for one more.
+        """Whether the device was tried often enough, and for long enough, to be given up."""
+        # Half a time-out less, so that rounding does not ask for one more.
         enough_s = (MAX_RETRIES + 0.5) * self._first_timeout_s
         return self._retries > MAX_RETRIES and self._waited_s >= enough_s
 
@@ -289,8 +390,9 @@ class Session:
         self._waited_s = 0.0
         self._useless = 0
 
-    def _send(self, command: Command) -> None:
-        packet = Request(
+    def _request(self, command: Command) -> bytes:
+        """The packet of a command."""
+        return Request(
             command.opcode,
             command.seq,
             self.number,
@@ -299,11 +401,15 @@ class Session:
             command.address,
             command.payload,
         ).pack()
+
+    def _send(self, command: Command) -> None:
+        packet = self._request(command)
         self._share_again += (bool(command.sends) - self._share_again) / SHARE_PACKETS
         if command.sends:
             self.retransmissions += 1
         self._sent.append(command)
         command.sends += 1
+        command.sent_s = time.monotonic()
         command.bytes_tx += len(packet)
         try:
             self._transport.send(packet)
@@ -319,15 +425,23 @@ class Session:
     def _link_error(self, error: Exception) -> DeviceError:
         return DeviceError(f"{self.name}: the link failed ({error}); check it and connect again")
 
+    def _echo(self) -> ProtocolError:
+        return ProtocolError(
+            f"{self.name} returns what is sent to it and is no device; separate transmit from "
+            "receive, or choose the port of the board"
+        )
+
     def _timeout(self, command: Command) -> DeviceError:
         if self._stranger:
             return DeviceError(f"{self.name} was reset; connect again")
         return DeviceTimeout(
-            f"{self.name} does not answer {command.opcode.name}, tried {self._retries} times; "
+            f"{self.name} does not respond to {command.opcode.name}, tried {self._retries} times; "
             "check its power, bitstream, cable and baud, then connect again"
         )
 
     def _fail(self, error: DeviceError) -> DeviceError:
-        """End the session: what the device has executed is no longer known."""
+        """End the session, because it is unknown what the device has executed."""
         self._over = f"{self.name}: the session ended with an error; connect again ({error})"
+        with suppress(OSError, DeviceError):
+            self._transport.close()
         return error

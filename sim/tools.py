@@ -18,33 +18,86 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tritloom.rtl.spec.errors import ToolError
+from tritloom.rtl.spec.files import scratch_folder
+from tritloom.rtl.spec.remedies import package_remedy
 
 __all__ = [
     "Simulator",
     "ToolError",
     "cache_dir",
+    "cache_folder",
     "find_cxx",
     "find_script",
     "find_simulator",
     "formal_path",
     "locked",
+    "read_output",
     "run_sby",
     "run_yosys",
 ]
 
 
 def cache_dir() -> Path:
-    """The project's folder in the user's cache: `$TRITLOOM_CACHE`, else the XDG place."""
-    if own := os.environ.get("TRITLOOM_CACHE"):
-        return Path(own).absolute()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "tritloom"
+    """The project's folder in the user's cache: `$TRITLOOM_CACHE`, else the XDG place.
+
+    Raises
+    ------
+    ToolError : the user has no home folder, and no variable names another place
+    """
+    try:
+        if own := os.environ.get("TRITLOOM_CACHE"):
+            return Path(own).expanduser().absolute()
+        base = os.environ.get("XDG_CACHE_HOME")
+        return (Path(base) if base else Path.home() / ".cache") / "tritloom"
+    except RuntimeError:
+        raise ToolError(
+            "there is no home folder for the cache; set TRITLOOM_CACHE to a folder"
+        ) from None
+
+
+@contextmanager
+def cache_folder(name: str) -> Iterator[Path]:
+    """A folder of the cache, made if it is not there, for the length of a block.
+
+    Raises
+    ------
+    ToolError : the folder cannot be used, or a file in it cannot; the message names the remedy
+    """
+    folder = cache_dir() / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder
+    except BrokenPipeError:  # of a stream that the block writes to
+        raise
+    except OSError as error:
+        raise ToolError(
+            f"cannot use the cache {folder}: {error.strerror or error}; "
+            "set TRITLOOM_CACHE to a folder that you can write to"
+        ) from error
+
+
+def read_output(file: Path, ending: str) -> str:
+    """The text that a tool wrote, which ends with `ending` but for white space.
+
+    yosys ends without an error if the disk is full and its output is cut.
+
+    Raises
+    ------
+    ToolError : the file is cut
+    """
+    text = file.read_text(encoding="utf-8", errors="replace")
+    if not text.rstrip().endswith(ending):
+        raise ToolError(
+            f"{file.name} was written only in part; is the disk of {file.parent.parent} full? "
+            "Free some space, or set TRITLOOM_CACHE and TMPDIR to folders on another disk"
+        )
+    return text
 
 
 @contextmanager
 def locked(path: Path, waiting: Callable[[], object] = lambda: None) -> Iterator[None]:
-    """Keeps other processes out; calls `waiting` if one is in."""
-    if os.name != "posix":  # no lock: a result is made twice, and each appears whole
+    """Keeps other processes out for the length of a block; calls `waiting` if one is in."""
+    if os.name != "posix":  # without a lock a result may be made twice, but each appears whole
         yield
         return
     import fcntl
@@ -74,19 +127,23 @@ def _environment(env: Mapping[str, str]) -> Iterator[None]:
 
 
 def _bin_dir(commands: Mapping[str, Sequence[str]]) -> Path:
-    """A folder of scripts, one a name, each becoming its command; made once, then reused."""
+    """A folder of scripts, one for each command by its name; made once, then used again."""
     scripts = {
         name: f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n' for name, command in commands.items()
     }
     digest = hashlib.sha256(repr(sorted(scripts.items())).encode()).hexdigest()[:16]
-    folder = cache_dir() / "bin" / digest
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in scripts.items():
-        if not (folder / name).exists():
-            new = folder / f".{name}.{os.getpid()}"
-            new.write_text(text)
-            new.chmod(0o755)
-            new.replace(folder / name)
+    with cache_folder(f"bin/{digest}") as folder:
+        if not all((folder / name).exists() for name in scripts):
+            with scratch_folder(folder) as scratch:
+                for name, text in scripts.items():
+                    (scratch / name).write_text(text)
+                    (scratch / name).chmod(0o755)
+                    (scratch / name).replace(folder / name)
+    if not all(os.access(folder / name, os.X_OK) for name in scripts):
+        raise ToolError(
+            f"programs in the cache {folder} cannot be started (noexec); "
+            "set TRITLOOM_CACHE to a folder on another file system"
+        )
     return folder
 
 
@@ -158,30 +215,30 @@ def find_cxx() -> list[str]:
             raise ToolError(f"CXX is {own[0]}, which is not found; unset CXX or install it")
         return own
     for name in ("g++", "clang++"):
-        if found := shutil.which(name):
-            return [found]
+        if path := shutil.which(name):
+            return [path]
     if importlib.util.find_spec("ziglang") is None:
-        raise ToolError("no C++ compiler found; install g++ or run pip install ziglang")
+        raise ToolError(f"no C++ compiler found; install g++ or {package_remedy('ziglang', 'sim')}")
     return [sys.executable, "-m", "ziglang", "c++"]
 
 
 def find_script(name: str, package: str) -> str:
     """The path of a console script of this Python's environment, else of `PATH`."""
     own = Path(sysconfig.get_path("scripts")) / name
-    if found := str(own) if own.exists() else shutil.which(name):
-        return found
-    raise ToolError(f"{name} not found; run pip install {package}")
+    if path := str(own) if own.exists() else shutil.which(name):
+        return path
+    raise ToolError(f"{name} not found; {package_remedy(package)}")
 
 
 def _run(tool: str, command: Sequence[str], cwd: Path) -> str:
-    """Standard output of a command; the tool's own error line, if it fails."""
+    """The standard output of a command; `ToolError` has the tool's own error line if it fails."""
     result = subprocess.run(
         command, cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True
     )
     if result.returncode != 0:
         lines = (result.stdout + result.stderr).strip().splitlines()
-        told = ("ERROR", "Assert failed", "Unreached cover")
-        errors = [line for line in lines if any(word in line for word in told)] or lines[-1:]
+        signs = ("ERROR", "Assert failed", "Unreached cover")
+        errors = [line for line in lines if any(sign in line for sign in signs)] or lines[-1:]
         reason = errors[0].strip() if errors else f"exit status {result.returncode}"
         raise ToolError(f"{tool} failed: {reason}")
     return result.stdout

@@ -15,6 +15,8 @@ from packaging.requirements import Requirement
 from tests.support import ROOT
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+TOP = "tritloom"
+"""The folder of the package that the others are sub-packages of."""
 FOLDERS = ["rtl", "gen", "sim", "boards", "host"]
 SHIPPED = {".py", ".cc", ".v", ".h", ".json", ".typed"}
 MODULES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
@@ -102,7 +104,9 @@ def project_texts():
 def test_packages_listed():
     setuptools = PYPROJECT["tool"]["setuptools"]
     listed = [f"tritloom.{package.replace('/', '.')}" for package in PACKAGES]
-    assert sorted(setuptools["packages"]) == listed, "what is not listed is missing in the wheel"
+    assert sorted(setuptools["packages"]) == sorted([*listed, TOP]), (
+        "what is not listed is missing in the wheel"
+    )
     assert setuptools["package-dir"] == {f"tritloom.{folder}": folder for folder in FOLDERS}
     for package in PACKAGES:
         assert (ROOT / package / "__init__.py").exists()
@@ -115,11 +119,13 @@ def test_wheel_complete(tmp_path):
     expected = set()
     for name in project_files():
         top, _, rest = name.partition("/")
-        if not rest or top in FOLDERS:
+        if not rest or top in (*FOLDERS, TOP):
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             (source / name).write_bytes((ROOT / name).read_bytes())
         if top in FOLDERS and Path(name).suffix in SHIPPED:
             expected.add(f"tritloom/{name}")
+        if top == TOP:
+            expected.add(name)
     subprocess.run(
         [
             *(sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "--quiet"),

@@ -2,11 +2,10 @@
 
 import hashlib
 import json
-import os
-import tempfile
 from pathlib import Path
 
 from tritloom.gen.emit.diagram import block_diagram
+from tritloom.gen.emit.files import write_files
 from tritloom.gen.emit.header import c_header
 from tritloom.gen.emit.manifest import describe
 from tritloom.gen.emit.names import check_name
@@ -16,7 +15,7 @@ from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.design import MANIFEST
 from tritloom.rtl.spec.errors import InputError
 
-__all__ = ["MANIFEST", "generate", "write_files"]
+__all__ = ["MANIFEST", "generate"]
 
 
 def generate(
@@ -73,28 +72,3 @@ def _check_folder(folder: Path, name: str) -> None:
         raise InputError(
             f"{folder} holds the design {other!r}; choose another folder for {name!r}, or remove it"
         )
-
-
-def write_files(directory: Path, files: dict[str, str]) -> list[Path]:
-    """Write files so that each appears whole or not at all, in their order.
-
-    `InputError` if one cannot be written; a folder that had to be made is then removed again.
-    """
-    made = not directory.exists()
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        try:
-            with tempfile.TemporaryDirectory(prefix=".tritloom-", dir=directory) as name:
-                for file, text in files.items():
-                    (Path(name) / file).write_bytes(text.encode())
-                for file in files:
-                    os.replace(Path(name) / file, directory / file)
-        except BaseException:
-            if made and not any(directory.iterdir()):
-                directory.rmdir()
-            raise
-    except OSError as error:
-        raise InputError(
-            f"cannot write to {directory}: {error.strerror or error}; choose another folder"
-        ) from error
-    return [directory / file for file in files]

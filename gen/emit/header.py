@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tritloom.gen.emit.driver_code import FRAME_MACROS, driver_code
+
 __all__ = ["c_header"]
 
 
@@ -27,24 +29,29 @@ _Part = _Section | _Macro
 
 
 def c_header(manifest: dict[str, Any]) -> str:
-    """C99 header of a design; macros only, in ASCII.
+    """Header of a design for C99 and C++, in ASCII: macros, and the functions that a driver needs.
 
-    Every macro begins with the design's name in capitals, so headers of designs with different
-    names can be included together.
+    Every macro begins with the design's name in capitals and every function with the name itself,
+    so headers of designs with different names can be included together.
 
     Parameters
     ----------
     manifest : what `tritloom.gen.emit.manifest.describe` returns
     """
-    prefix = manifest["top"].upper()
+    name = manifest["top"]
+    prefix = name.upper()
     lines = [
         "/* Tritloom command set and configuration. Generated: do not edit.",
         " * Multi-byte fields are little end first; the rules are in manifest.json. */",
         f"#ifndef {prefix}_H",
         f"#define {prefix}_H",
+        "",
+        "#include <stddef.h>",
+        "#include <stdint.h>",
+        "#include <string.h>",
         *(_line(part, prefix) for part in _protocol(manifest["commands"])),
         *(_line(part, prefix) for part in _configuration(manifest)),
-        "",
+        driver_code(name),
         "#endif",
     ]
     return "\n".join(lines) + "\n"
@@ -68,6 +75,8 @@ def _protocol(commands: dict[str, Any]) -> Iterator[_Part]:
     for name in ("protocol_version", "header_bytes", "overhead_bytes"):
         yield _Macro(name, commands[name])
     yield _Macro("crc_bytes", commands["crc"]["bytes"])
+    for macro in FRAME_MACROS:
+        yield _Macro(*macro)
     for key, title in (("request", "Header of a command"), ("response", "Header of a response")):
         yield _Section(f"{title}: where each field begins, and its size")
         yield from _fields(key, commands[key])
@@ -80,7 +89,9 @@ def _protocol(commands: dict[str, Any]) -> Iterator[_Part]:
             yield _Macro(f"{prefix}_{member['name']}", member["value"], member["meaning"])
     for key in ("layer", "identity"):
         yield _Section(commands[key]["meaning"])
-        yield from _fields(key, commands[key]["fields"])
+        fields = commands[key]["fields"]
+        yield from _fields(key, fields)
+        yield _Macro(f"{key}_bytes", fields[-1]["offset"] + fields[-1]["bytes"], "all of it")
     yield _Macro("magic", commands["identity"]["magic"])
     counters = commands["counters"]
     yield _Section(counters["meaning"])

@@ -57,7 +57,7 @@ def describe(
         "top": name,
         "interface": _interface(top),
         "ports": _ports(top),
-        "commands": _commands(),
+        "commands": _commands(config),
         "weights": _weights(config),
     }
 
@@ -152,7 +152,7 @@ def _member_docs(component: type) -> dict[str, str]:
     return docs
 
 
-def _commands() -> dict[str, Any]:
+def _commands(config: AcceleratorConfig) -> dict[str, Any]:
     module = attribute_docs(commands)
     algorithm = CRC32.algorithm
     return {
@@ -172,7 +172,7 @@ def _commands() -> dict[str, Any]:
             "reflect_output": algorithm.reflect_output,
             "xor_output": f"{algorithm.xor_output:#010x}",
         },
-        "opcodes": _members(commands.Opcode),
+        "opcodes": _opcodes(config),
         "status": _members(commands.Status),
         "layer": {"meaning": module["LAYER"], "fields": _layout(DEFINITION)},
         "identity": {
@@ -194,6 +194,28 @@ def _members(kind: type[commands.Opcode] | type[commands.Status]) -> list[dict[s
         {"name": member.name, "value": member.value, "meaning": docs.get(member.name, "")}
         for member in kind
     ]
+
+
+def _opcodes(config: AcceleratorConfig) -> list[dict[str, Any]]:
+    """The opcodes with their checks in order, and the bounds that the configuration gives."""
+    opcodes = _members(commands.Opcode)
+    for opcode in opcodes:
+        opcode["checks"] = [
+            {"must_hold": str(check), "status": check.status.name, **_bounds(check, config)}
+            for check in commands.CHECKS[commands.Opcode(opcode["value"])]
+        ]
+    return opcodes
+
+
+def _bounds(check: commands.Check, config: AcceleratorConfig) -> dict[str, int]:
+    """The numbers of a check that do not depend on the device's state."""
+    numbers = {}
+    for name, bound in (("least", check.least), ("most", check.most)):
+        if isinstance(bound, commands.Limit):
+            numbers[name] = bound.of(config)
+        elif not isinstance(bound, commands.Quantity) and bound != commands.UNLIMITED:
+            numbers[name] = int(bound)
+    return numbers
 
 
 def _layout(layout: data.StructLayout) -> list[dict[str, Any]]:

@@ -37,7 +37,8 @@ from tritloom.gen.passes.place import AGAIN, PLACED, TIMING, route_again
 from tritloom.gen.workloads import MIXES, mix_figures
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import ConfigError
-from tritloom.sim.tools import cache_dir, locked
+from tritloom.rtl.spec.files import scratch_folder
+from tritloom.sim.tools import cache_folder, locked, read_output
 
 __all__ = ["Build", "BuildError", "build", "fit"]
 
@@ -189,20 +190,21 @@ def fit(
     reasons: dict[int, str] = {}
 
     def attempt(rows: int) -> Path | None:
+        plural = f"{rows} row{'' if rows == 1 else 's'}"
         words = max(1, weight_bits // (start.word_bits // start.rows * rows))
         try:
             tried = replace(start, rows=rows, memory_words=words)
-            say(f"{rows} rows: {tried.macs_per_cycle} MAC/cycle")
+            say(f"{plural}: {tried.macs_per_cycle} MAC/cycle")
             kept = _Design(board, tried).build(range(seed, seed + seeds), say)
         except (BuildError, ConfigError) as error:
             reasons[rows] = str(error)
         else:
             missed = advice(_read_report(kept))
             if not missed:
-                say(f"{rows} rows: timing met")
+                say(f"{plural}: timing met")
                 return kept
             reasons[rows] = missed
-        say(f"{rows} rows: {reasons[rows]}")
+        say(f"{plural}: {reasons[rows]}")
         return None
 
     with _writable(directory):
@@ -255,15 +257,13 @@ class _Design:
 
     def build(self, seeds: range, say: Progress) -> Path:
         """The folder of the first seed that meets timing, else of the fastest one."""
-        place = cache_dir() / "builds"
-        place.mkdir(parents=True, exist_ok=True)
         best: tuple[float, Path] | None = None
         waiting = "waiting for another build of the same design"
         with (
+            cache_folder("builds") as place,
             locked(place / f"{self._key()}.lock", lambda: say(waiting)),
-            tempfile.TemporaryDirectory(dir=place) as name,
+            scratch_folder(place) as scratch,
         ):
-            scratch = Path(name)
             for seed in seeds:
                 kept = place / self._key(seed)
                 if all((kept / file).is_file() for file in self._products()):
@@ -418,7 +418,7 @@ def _mixes(config: AcceleratorConfig) -> dict[str, Any]:
 
 def _results(folder: Path) -> tuple[Any, Any]:
     """What nextpnr wrote: the design, and its report."""
-    placed, timing = (json.loads((folder / name).read_text()) for name in (PLACED, TIMING))
+    placed, timing = (json.loads(read_output(folder / name, "}")) for name in (PLACED, TIMING))
     return placed, timing
 
 
@@ -467,10 +467,10 @@ def _writable(directory: Path) -> Iterator[None]:
 def _deliver(board: Board, kept: Path, directory: Path) -> Build:
     """Copy all, then give all their names, the report last: each appears whole or not at all."""
     files = sorted(kept.iterdir(), key=lambda file: (file.name == "report.json", file.name))
-    with tempfile.TemporaryDirectory(prefix=".tritloom-", dir=directory) as name:
+    with scratch_folder(directory) as scratch:
         for file in files:
-            shutil.copyfile(file, Path(name) / file.name)
+            shutil.copyfile(file, scratch / file.name)
         for file in files:
-            os.replace(Path(name) / file.name, directory / file.name)
+            os.replace(scratch / file.name, directory / file.name)
     bitstream = f"{board.name}.{FLOWS[board.family].bitstream}"
     return Build(directory / bitstream, _read_report(kept))

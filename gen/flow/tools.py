@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from tritloom.rtl.spec.errors import ToolError
+from tritloom.rtl.spec.remedies import package_remedy
 from tritloom.sim.tools import find_script
 
 __all__ = ["YOSYS", "BuildError", "Progress", "Watch", "run_tool", "timed", "tool_version"]
@@ -33,7 +34,7 @@ def tool_version(package: str) -> str:
     try:
         return version(package)
     except PackageNotFoundError:
-        raise ToolError(f"{package} not found; run pip install {package}") from None
+        raise ToolError(f"{package} not found; {package_remedy(package)}") from None
 
 
 def timed(progress: Progress) -> Progress:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import shlex
 import statistics
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -37,21 +36,23 @@ from tritloom.rtl.core.core import Core
 from tritloom.rtl.spec import numerics
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import ConfigError, ToolError
+from tritloom.rtl.spec.files import scratch_folder, write_whole
 from tritloom.rtl.spec.packing import ALPHABETS, LayerShape, act_limits, encodings
 from tritloom.rtl.spec.plugins import engines
 from tritloom.sim.device.core import CoreSimulation
-from tritloom.sim.tools import cache_dir, locked
+from tritloom.sim.tools import cache_folder, locked
 
 __all__ = [
-    "bench",
-    "bench_config",
+    "engine_config",
     "figures",
+    "measure_engine",
     "median_mhz",
     "place_and_route",
     "vectors",
-    "write_whole",
 ]
 
+CACHE = "measure"
+"""The folder of the cache that has what was measured."""
 FORMAT = 1
 """Of what is kept of a placement; a change of what is counted, and how, needs a new number."""
 RESOURCES = ("luts", "ffs", "block_rams", "dsps")
@@ -60,7 +61,7 @@ RANDOM_TOKENS = 3
 I8 = npt.NDArray[np.int8]
 
 
-def bench_config(
+def engine_config(
     family: str,
     engine: str,
     in_features: int | None = None,
@@ -96,7 +97,7 @@ def bench_config(
     )
 
 
-def bench(
+def measure_engine(
     family: str,
     config: AcceleratorConfig,
     *,
@@ -215,7 +216,7 @@ def _command(family: str, config: AcceleratorConfig, part: str, seeds: int, mix:
     values |= {"part": part} | ({"seeds": seeds} if FAMILIES[family].place else {})
     values |= {} if mix is None else {"mix": mix}
     options = [(f"--{name.replace('_', '-')}", str(value)) for name, value in values.items()]
-    return shlex.join(["tritloom", "bench", "engine", *sum(options, ()), "--json"])
+    return shlex.join(["tritloom", "measure", "engine", *sum(options, ()), "--json"])
 
 
 def place_and_route(
@@ -240,49 +241,37 @@ def place_and_route(
         [dict(c) for c in flow.cells],
     )
     facts = (FORMAT, design, of_family, flow.parts[part].options, tools, RECIPE)
-    scratch: tempfile.TemporaryDirectory[str] | None = None
     runs = []
-    try:
+    with cache_folder(CACHE) as folder, ExitStack() as stack:
+        scratch: Path | None = None
         for seed in seeds:
 
             def make(seed: int | None = seed) -> dict[str, Any]:
                 nonlocal scratch
                 if scratch is None:
-                    scratch = tempfile.TemporaryDirectory(dir=_cache())
-                    _synthesize(design, family, Path(scratch.name), say)
-                return _route(family, part, seed, Path(scratch.name), say)
+                    scratch = stack.enter_context(scratch_folder(folder))
+                    _synthesize(design, family, scratch, say)
+                return _route(family, part, seed, scratch, say)
 
             runs.append(_cached(("place", facts, seed), make, say, _name(seed)))
-    finally:
-        if scratch is not None:
-            scratch.cleanup()
     return runs
 
 
-def _cache() -> Path:
-    folder = cache_dir() / "bench"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
 def _cached(facts: object, make: Callable[[], Any], say: Progress, what: str) -> Any:
-    """What was made of the same facts before, else what ``make`` gives."""
-    file = _cache() / f"{hashlib.sha256(repr(facts).encode()).hexdigest()[:24]}.json"
-    with locked(file.with_suffix(".lock"), lambda: say(f"{what}: waiting for another bench")):
+    """The result that the cache has for the same facts, or else the one that `make` gives."""
+    key = hashlib.sha256(repr(facts).encode()).hexdigest()[:24]
+    waiting = f"{what}: waiting for another process that measures it"
+    with (
+        cache_folder(CACHE) as folder,
+        locked(folder / f"{key}.lock", lambda: say(waiting)),
+    ):
+        file = folder / f"{key}.json"
         if file.exists():
             say(f"{what}: measured before, taken from the cache")
             return json.loads(file.read_text())
-        made = make()
-        write_whole(file, json.dumps(made))
-        return made
-
-
-def write_whole(file: Path, text: str) -> None:
-    """The file appears whole or not at all."""
-    with tempfile.TemporaryDirectory(prefix=".tritloom-", dir=file.parent) as name:
-        new = Path(name) / file.name
-        new.write_text(text, encoding="utf-8")
-        os.replace(new, file)
+        result = make()
+        write_whole(file, json.dumps(result))
+        return result
 
 
 def _synthesize(design: str, family: str, folder: Path, say: Progress) -> None:

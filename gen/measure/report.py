@@ -1,4 +1,4 @@
-"""The page of the engines' measurements: table and plots from the JSON files of the bench."""
+"""The page of the measurements: its table and plots, from JSON files of `measure engine`."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tritloom.gen.measure.engine import write_whole
 from tritloom.rtl.spec.errors import InputError
+from tritloom.rtl.spec.files import write_whole
 
 __all__ = ["PUBLIC", "summary", "write_report"]
 
-BEGIN, END = "<!-- bench report: begin -->", "<!-- bench report: end -->"
+BEGIN, END = "<!-- measure report: begin -->", "<!-- measure report: end -->"
 OURS, THEIRS = "#1f77b4", "#b0b0b0"
 
 
@@ -112,7 +112,7 @@ def write_report(directory: Path) -> list[Path]:
     page = directory.with_suffix(".md")
     rows = [_row(file) for file in sorted(directory.glob("*.json"))]
     if not rows:
-        raise InputError(f"{directory} has no JSON files; write some with bench engine --output")
+        raise InputError(f"{directory} has no JSON files; write some with measure engine --output")
     text = page.read_text(encoding="utf-8")
     if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
         raise InputError(f"{page} must have one line {BEGIN} and after it one line {END}")
@@ -156,7 +156,7 @@ def _row(file: Path) -> Row:
             command=result["command"],
         )
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{file} is not a measurement of bench engine: {error!r}") from None
+        raise InputError(f"{file} is not a measurement of measure engine: {error!r}") from None
 
 
 def _section(folder: str, rows: Sequence[Row], plots: dict[str, Any]) -> str:

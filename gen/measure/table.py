@@ -1,7 +1,7 @@
 """The measured table that ``auto`` chooses by: what geometries of every engine take of a part.
 
-``measured.json`` beside this file holds the points; ``tritloom bench table`` makes them, by the
-bench's own flow, and measures a point again only where its design or the tools are others.
+``measured.json`` beside this file holds the points; ``tritloom measure table`` makes them, by the
+flow of `measure engine`, and measures a point again only where its design or the tools are others.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from amaranth.back import rtlil
 
 from tritloom.gen.families import FAMILIES, FEATURES, GEOMETRIES
 from tritloom.gen.flow.tools import YOSYS, BuildError, Progress, timed, tool_version
-from tritloom.gen.measure.engine import RESOURCES, median_mhz, place_and_route, write_whole
+from tritloom.gen.measure.engine import RESOURCES, median_mhz, place_and_route
 from tritloom.gen.measure.harness import Harness
 from tritloom.gen.passes.netlist import RECIPE, TOP
 from tritloom.rtl.core.core import Core
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import ConfigError, InputError
+from tritloom.rtl.spec.files import write_whole
 from tritloom.rtl.spec.packing import encodings
 from tritloom.rtl.spec.plugins import engines
 from tritloom.rtl.top import Accelerator
@@ -133,7 +134,7 @@ ACCELERATORS = (
 
 
 def grid(family: str, engine: str | None = None) -> Iterator[tuple[Point, bool]]:
-    """What ``bench table`` measures, results missing, and whether to route it.
+    """What ``measure table`` measures, results missing, and whether to route it.
 
     ``ConfigError`` for an engine that has no grid.
     """
@@ -276,5 +277,5 @@ def read_table(table: Path = TABLE) -> list[Point]:
         return [Point(**values) for values in content["points"]]
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"{table} is not a table of bench table: {error}; delete it and make it again"
+            f"{table} is not a table of measure table: {error}; delete it and make it again"
         ) from None

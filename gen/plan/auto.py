@@ -36,7 +36,6 @@ __all__ = [
     "choose",
     "model_layers",
     "part_of",
-    "plan_text",
     "utilization",
 ]
 
@@ -568,7 +567,7 @@ def choose(
     lie in block RAM: all of them, else in ``memory_words`` words, else in what is left. ``tokens``
     of each layer are computed, as many at once as pays. ``share``: percent of the LUTs and
     flip-flops that all of it may take. ``core_only``: the core has the part for itself, as in
-    ``tritloom bench engine``.
+    ``tritloom measure engine``.
 
     Equal arguments give equal plans. ``ConfigError`` where nothing fits, names what is short.
     """
@@ -694,45 +693,3 @@ def _notes(asked: _Search, best: Candidate, board: Board | None) -> Iterator[str
         yield "no clock was measured for this family: ranked by MAC/cycle"
     elif board is not None and best.mhz < board.config.clock_hz / 1e6:
         yield f"the engine reaches {best.mhz:g} MHz: set clock_hz to no more"
-
-
-def plan_text(plan: Plan) -> str:
-    """The decision for people: the choice, what was weighed, what must be known."""
-    best = plan.best
-    config = best.config
-    tokens = f" × {config.tokens} tokens" if config.tokens > 1 else ""
-    chosen = (
-        f"{config.engine} {config.encoding}, {config.lanes} lanes × {config.rows} rows{tokens}, "
-        f"fill {config.fill}, words of {config.word_bits} bits"
-    )
-    lines = [f"{plan.part}: {chosen}", ""]
-    row = "{:8}{:10}{:>12}{:>11}{:>8}{:>7}{:>9}{:>9}{:>11}{:>7}{:>9}  {}".format
-    lines.append(
-        row(
-            *("engine", "encoding", "geometry", "MAC/cycle", "of", "used", "LUTs", "FFs"),
-            *("block RAM", "MHz", "GMAC/s", "bound by"),
-        )
-    )
-    for each in plan.ranked:
-        geometry = f"{each.config.lanes}×{each.config.rows}"
-        geometry += f"×{each.config.tokens}" if each.config.tokens > 1 else ""
-        lines.append(
-            row(
-                *(each.config.engine, each.config.encoding, geometry),
-                f"{each.mac_per_cycle:,.1f}",
-                f"{each.config.macs_per_cycle:,}",
-                f"{each.utilization:.0%}",
-                *(f"{each.cost.luts:,.0f}", f"{each.cost.ffs:,.0f}", each.cost.block_rams),
-                "" if each.mhz is None else f"{each.mhz:.0f}",
-                "" if each.gmac_per_s is None else f"{each.gmac_per_s:,.1f}",
-                each.bound,
-            )
-        )
-    budget = plan.budget
-    lines.append(
-        row(
-            *("", "", "may take", "", "", "", f"{budget.luts:,.0f}", f"{budget.ffs:,.0f}"),
-            *(budget.block_rams, "", "", ""),
-        ).rstrip()
-    )
-    return "\n".join([*lines, *(f"note: {note}" for note in plan.notes)])

@@ -362,7 +362,7 @@ class CostModel:
         cores = [point for point in own if not point.memory_words]
         if not cores:
             raise ConfigError(
-                f"nothing is measured for {family}; run tritloom bench table --family {family}"
+                f"nothing is measured for {family}; run tritloom measure table --family {family}"
             )
         self.family = family
         self.paired = FAMILIES[family].paired
@@ -424,7 +424,7 @@ class CostModel:
         return _fit(rows, [p.luts for p in points]), _fit(rows, [p.ffs for p in points])
 
     def core(self, config: AcceleratorConfig) -> Cost:
-        """The core alone, as ``tritloom bench engine`` counts it."""
+        """The core alone, as ``tritloom measure engine`` counts it."""
         features = core_features(config, self.family)
         luts, ffs = self._cores[config.engine]
         blocks = _sum(self.family, core_memories(config)).blocks
@@ -435,7 +435,7 @@ class CostModel:
         if self._around is None:
             raise ConfigError(
                 f"no accelerator is measured for {self.family}; "
-                f"run tritloom bench table --family {self.family}"
+                f"run tritloom measure table --family {self.family}"
             )
         if not weights:
             config = replace(config, memory_words=1)

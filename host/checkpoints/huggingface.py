@@ -10,7 +10,7 @@ import numpy.typing as npt
 from tritloom.host.checkpoints.packed import unpack_trits
 from tritloom.host.checkpoints.quantization import Quantization
 from tritloom.host.checkpoints.safetensors import read_safetensors
-from tritloom.host.checkpoints.values import read_json, show
+from tritloom.host.checkpoints.values import read_json, show, yes_or_no
 from tritloom.host.layer import TernaryLayer
 from tritloom.rtl.spec.errors import CheckpointError, InputError
 from tritloom.rtl.spec.numerics import absmean_ternarize
@@ -36,14 +36,14 @@ class Checkpoint:
     -------
     path : the directory
     config : config.json
-    generation : generation_config.json, empty if there is none
+    generation : generation_config.json, None if there is none
     layers : ternary layers by module name, such as `model.layers.0.mlp.up_proj`
     tensors : all other tensors by tensor name; floats are float32
     """
 
     path: Path
     config: dict[str, Any]
-    generation: dict[str, Any]
+    generation: dict[str, Any] | None
     layers: dict[str, TernaryLayer]
     tensors: dict[str, Array]
 
@@ -70,6 +70,13 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     config = read_json(folder / "config.json")
     quantization = Quantization.from_config(config, str(folder / "config.json"))
     tensors = _with_base(_read_tensors(folder))
+    head, embedding = f"{HEAD}weight", f"{EMBEDDING}.weight"
+    if yes_or_no(config, "tie_word_embeddings", False):
+        # One of the two is enough. With both in the files transformers uses each for itself.
+        if embedding in tensors:
+            tensors.setdefault(head, tensors[embedding])
+        elif head in tensors:
+            tensors[embedding] = tensors[head]
     layers: dict[str, TernaryLayer] = {}
     for key in sorted(tensors):
         name = key.removesuffix(".weight")
@@ -86,7 +93,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     return Checkpoint(
         path=folder,
         config=config,
-        generation=read_json(generation) if generation.is_file() else {},
+        generation=read_json(generation) if generation.is_file() else None,
         layers=layers,
         tensors={key: tensor for key, tensor in tensors.items() if key not in used},
     )
@@ -123,7 +130,7 @@ def _with_base(tensors: dict[str, Array]) -> dict[str, Array]:
         else:
             name = key if key.startswith((BASE, HEAD)) else BASE + key
         if name in named:
-            raise CheckpointError(f"{name} is in the files twice, once as {key}; keep one of them")
+            raise CheckpointError(f"{name} is in the files twice; keep one of the two")
         named[name] = tensor
     return named
 

@@ -24,8 +24,11 @@ LENGTH_BYTES = 8
 """Bytes before the header that give its length."""
 MAX_DIMENSIONS = 32
 """More than any tensor of a model has, and no more than NumPy takes."""
-MAX_DIMENSION = 2**48
-"""Above the addresses of any computer, and far below what overflows NumPy's 64 bits."""
+MAX_ELEMENTS = 2**48
+"""More than any computer can store, and far below what overflows NumPy's 64 bits.
+
+The dimensions of a tensor without elements count as well, but not those that are 0.
+"""
 
 _DTYPES = {
     "F64": "<f8",
@@ -118,7 +121,8 @@ def _check_entries(entries: dict[str, _Entry], file: Path, data_bytes: int, star
                 f"{file} is truncated, {key} ends at byte {start + entry.end} of "
                 f"{start + data_bytes}; copy it again"
             )
-        if len(entry.shape) > MAX_DIMENSIONS or max(entry.shape, default=0) > MAX_DIMENSION:
+        elements = math.prod(max(1, size) for size in entry.shape)
+        if len(entry.shape) > MAX_DIMENSIONS or elements > MAX_ELEMENTS:
             raise CheckpointError(f"{key} has shape {show(entry.shape)}; copy {file} again")
         needed = math.prod(entry.shape) * np.dtype(_DTYPES[entry.dtype]).itemsize
         if min((entry.begin, *entry.shape)) < 0 or entry.end - entry.begin != needed:

@@ -36,7 +36,10 @@ def read_json(file: Path) -> dict[str, Any]:
 
 def show(value: object) -> str:
     """The value as Python writes it, on one line and cut after `LONGEST_SHOWN` characters."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except RecursionError:
+        return f"a {type(value).__name__} that is nested too deeply"
     return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
 
 

@@ -1,7 +1,7 @@
 """A small language model runtime in NumPy: BitNet and Llama models with ternary layers.
 
-Every ternary layer goes through one callable, so a device can compute it; the rest is float32 and
-follows the eager attention of transformers (`models.bitnet`, `models.llama`).
+Every ternary layer goes through one callable, so that a device can compute it. The rest is float32
+and follows the eager attention of transformers (`models.bitnet`, `models.llama`).
 """
 
 import math
@@ -22,22 +22,31 @@ F32 = npt.NDArray[np.float32]
 Linear = Callable[[str, TernaryLayer, F32], F32]
 """Computes one layer: its name, the layer, float32 `[tokens, in]` → float32 `[tokens, out]`."""
 
-_FUSED = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
+FUSED = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
+"""Layers that read the same input; each row of the table may be computed as one layer."""
+FIRST_CACHE_TOKENS = 256
+"""Room of a new cache; it doubles when it is full."""
 
 
 def golden_linear(name: str, layer: TernaryLayer, x: F32) -> F32:
-    """The golden model's BitLinear; what a device's must equal bit for bit."""
+    """The golden model's BitLinear; a device must give the same bits."""
     return numerics.bitlinear(x, layer.trits, layer.scale, layer.scale_divides, layer.bias)
 
 
 class _Cache:
-    """Keys and values of the tokens so far: a layer, float32 `[kv_heads, room, head_dim]`."""
+    """Keys and values of the tokens so far: one layer is float32 `[kv_heads, room, head_dim]`."""
 
-    def __init__(self, config: BitNetConfig, room: int) -> None:
-        shape = (config.num_hidden_layers, config.num_key_value_heads, room, config.head_dim)
-        self.keys = np.zeros(shape, np.float32)
-        self.values = np.zeros(shape, np.float32)
+    def __init__(self, config: BitNetConfig) -> None:
+        layers, heads = config.num_hidden_layers, config.num_key_value_heads
+        self.keys = np.zeros((layers, heads, FIRST_CACHE_TOKENS, config.head_dim), np.float32)
+        self.values = self.keys.copy()
         self.length = 0
+
+    def make_room(self, tokens: int) -> None:
+        """Grow until `tokens` more fit."""
+        while self.length + tokens > self.keys.shape[2]:
+            self.keys = np.concatenate([self.keys, np.zeros_like(self.keys)], axis=2)
+            self.values = np.concatenate([self.values, np.zeros_like(self.values)], axis=2)
 
 
 class BitNetModel:
@@ -47,14 +56,16 @@ class BitNetModel:
     ----------
     checkpoint : as `load_checkpoint` reads it
     linear : computes one ternary layer, by default the golden model
-    fuse : stack q/k/v and gate/up into one layer each; results are the same bit for bit
+    fuse : stack q/k/v and gate/up into one layer each; the results are the same bit for bit
 
     Members
     -------
     config : the model's shape
     layers : ternary layers by the name that `linear` receives, in the order of use
 
-    Raises `CheckpointError` when a tensor is missing or has another shape than config.json says.
+    Raises
+    ------
+    CheckpointError : a tensor is missing or has another shape than config.json says
     """
 
     def __init__(
@@ -77,31 +88,32 @@ class BitNetModel:
             "up_proj": (inner, hidden),
             "down_proj": (hidden, inner),
         }
+        fuse = fuse and config.quantization.norm_eps is None
         for index in range(config.num_hidden_layers):
             block = f"model.layers.{index}"
-            for part, fused, last in (
-                ("self_attn", "qkv_proj", "o_proj"),
-                ("mlp", "gate_up_proj", "down_proj"),
+            for part, fused, last, bias in (
+                ("self_attn", "qkv_proj", "o_proj", config.attention_bias),
+                ("mlp", "gate_up_proj", "down_proj", config.mlp_bias),
             ):
-                for name in (*_FUSED[fused], last):
-                    self._take_linear(checkpoint, f"{block}.{part}.{name}", *shapes[name])
-                    if name == _FUSED[fused][-1] and fuse and config.linear_norm_eps is None:
-                        self._fuse(f"{block}.{part}", fused)
+                for name in FUSED[fused]:
+                    self._take_linear(checkpoint, f"{block}.{part}.{name}", shapes[name], bias)
+                if fuse:
+                    self._fuse(f"{block}.{part}", fused)
+                self._take_linear(checkpoint, f"{block}.{part}.{last}", shapes[last], bias)
             self._take(checkpoint, f"{block}.input_layernorm", hidden)
             self._take(checkpoint, f"{block}.post_attention_layernorm", hidden)
             if config.sub_norms:
                 self._take(checkpoint, f"{block}.self_attn.attn_sub_norm", queries)
                 self._take(checkpoint, f"{block}.mlp.ffn_sub_norm", inner)
         self._take(checkpoint, "model.norm", hidden)
-        if not config.tie_word_embeddings:
-            self._take(checkpoint, "lm_head", config.vocab_size, hidden)
+        self._take_linear(checkpoint, "lm_head", (config.vocab_size, hidden), bias=False)
         exponents = np.arange(0, config.head_dim, 2, dtype=np.float32) / np.float32(config.head_dim)
         self._frequencies = np.float32(1) / np.float32(config.rope_theta) ** exponents
 
     def logits(self, ids: Sequence[int]) -> F32:
         """Next-token logits after each token of `ids`: float32 `[tokens, vocab_size]`."""
         prompt = self._check(ids, 0)
-        return self._head(self._run(prompt, _Cache(self.config, len(prompt))))
+        return self._head(self._run(prompt, _Cache(self.config)))
 
     def generate(
         self,
@@ -113,9 +125,17 @@ class BitNetModel:
     ) -> Iterator[int]:
         """Yield new token ids as they are computed; an end-of-sequence id is the last one.
 
-        `temperature` 0 takes the most likely token, above it tokens are drawn with `seed`.
-        Raises `InputError` at once for an empty or too long prompt, an id outside the vocabulary,
-        a number of tokens below 1, a negative temperature.
+        Parameters
+        ----------
+        prompt : token ids to continue
+        max_new_tokens : most new ids
+        temperature : 0 takes the most likely token, above 0 tokens are drawn with `seed`
+        seed : of the drawing
+
+        Raises
+        ------
+        InputError : at once, for an empty or too long prompt, an id outside the vocabulary, a
+            number of tokens below 1, a negative temperature
         """
         if max_new_tokens < 1:
             raise InputError(f"max_new_tokens must be at least 1, not {max_new_tokens}")
@@ -147,7 +167,7 @@ class BitNetModel:
     def _generate(
         self, ids: list[int], max_new_tokens: int, temperature: float, rng: np.random.Generator
     ) -> Iterator[int]:
-        cache = _Cache(self.config, len(ids) + max_new_tokens)
+        cache = _Cache(self.config)
         for _ in range(max_new_tokens):
             scores = self._head(self._run(ids, cache)[-1:])[0]
             if temperature:
@@ -160,7 +180,8 @@ class BitNetModel:
                 return
             ids = [token]
 
-    def _check(self, ids: Sequence[int], more: int) -> list[int]:
+    def _check(self, ids: Sequence[int], new_tokens: int) -> list[int]:
+        """The ids as Python integers, if the model can read them and write `new_tokens`."""
         tokens = [int(token) for token in ids]
         if not tokens:
             raise InputError("the prompt must have at least one token, not none; give some text")
@@ -170,42 +191,58 @@ class BitNetModel:
                     f"token ids must be below {self.config.vocab_size}, not {token}; "
                     "use the model's own tokenizer"
                 )
-        if len(tokens) + more > self.config.max_position_embeddings:
+        if len(tokens) + new_tokens > self.config.max_position_embeddings:
             raise InputError(
-                f"{len(tokens)} + {more} tokens exceed the model's context of "
+                f"{len(tokens)} + {new_tokens} tokens exceed the model's context of "
                 f"{self.config.max_position_embeddings}; shorten the prompt or the output"
             )
         return tokens
 
     def _take(self, checkpoint: Checkpoint, name: str, *shape: int) -> None:
-        """Keep the tensor `NAME.weight` if it has this shape."""
+        """Store the float tensor `NAME.weight`; it must have this shape."""
         key = f"{name}.weight"
         tensor = checkpoint.tensors.get(key)
         if tensor is None:
             raise CheckpointError(f"the checkpoint has no {key}; copy the model again")
         if tensor.shape != shape:
             raise CheckpointError(f"{key} has shape {tensor.shape}, config.json asks for {shape}")
+        if tensor.dtype != np.float32:
+            raise CheckpointError(f"{key} must be a float tensor, not {tensor.dtype}")
         self._tensors[key] = tensor
 
-    def _take_linear(self, checkpoint: Checkpoint, name: str, rows: int, columns: int) -> None:
-        """Keep a ternary layer, or the float one that modules_to_not_convert left."""
-        if self.config.linear_norm_eps is not None:
-            self._take(checkpoint, f"{name}.rms_norm", columns)
+    def _take_linear(
+        self, checkpoint: Checkpoint, name: str, shape: tuple[int, int], bias: bool
+    ) -> None:
+        """Store a linear layer: a ternary one, or the floats that modules_to_not_convert left."""
         layer = checkpoint.layers.get(name)
         if layer is None:
-            self._take(checkpoint, name, rows, columns)
-            bias = checkpoint.tensors.get(f"{name}.bias")
-            self._tensors[f"{name}.bias"] = np.zeros(rows, np.float32) if bias is None else bias
-            return
-        if layer.trits.shape != (rows, columns):
+            self._take(checkpoint, name, *shape)
+            offset = checkpoint.tensors.get(f"{name}.bias")
+            if offset is not None:
+                self._tensors[f"{name}.bias"] = offset
+        else:
+            if layer.trits.shape != shape:
+                raise CheckpointError(
+                    f"{name} has shape {layer.trits.shape}, config.json asks for {shape}"
+                )
+            if self.config.quantization.norm_eps is not None:
+                self._take(checkpoint, f"{name}.rms_norm", shape[1])
+            offset = layer.bias
+            self.layers[name] = layer
+        if (offset is not None) != bias:
             raise CheckpointError(
-                f"{name} has shape {layer.trits.shape}, config.json asks for {(rows, columns)}"
+                f"{name} has {'no' if bias else 'a'} bias, but config.json says "
+                f"{'that it has one' if bias else 'it has none'}; "
+                "mend attention_bias or mlp_bias, or copy the model again"
             )
-        self.layers[name] = layer
+        if offset is not None and offset.shape != shape[:1]:
+            raise CheckpointError(
+                f"{name}.bias has shape {offset.shape}, config.json asks for {shape[:1]}"
+            )
 
     def _fuse(self, block: str, fused: str) -> None:
-        """Replace the parts of `fused` by their stack, where all of them are ternary."""
-        names = [f"{block}.{part}" for part in _FUSED[fused]]
+        """Replace the parts of `fused` by their stack, if all of them are ternary."""
+        names = [f"{block}.{part}" for part in FUSED[fused]]
         if all(name in self.layers for name in names):
             parts = [self.layers.pop(name) for name in names]
             self._ends[f"{block}.{fused}"] = np.cumsum([part.out_features for part in parts])[:-1]
@@ -213,18 +250,20 @@ class BitNetModel:
 
     def _apply(self, name: str, x: F32) -> F32:
         """One linear layer: float32 `[tokens, in]` → `[tokens, out]`."""
-        if self.config.linear_norm_eps is not None:
-            norm = self._tensors[f"{name}.rms_norm.weight"]
-            x = numerics.rms_norm(x, norm, self.config.linear_norm_eps)
         layer = self.layers.get(name)
         if layer is None:
-            return x @ self._tensors[f"{name}.weight"].T + self._tensors[f"{name}.bias"]
+            y: F32 = x @ self._tensors[f"{name}.weight"].T
+            bias = self._tensors.get(f"{name}.bias")
+            return y if bias is None else y + bias
+        if self.config.quantization.norm_eps is not None:
+            norm = self._tensors[f"{name}.rms_norm.weight"]
+            x = numerics.rms_norm(x, norm, self.config.quantization.norm_eps)
         return self.linear(name, layer, x)
 
     def _parts(self, block: str, fused: str, x: F32) -> list[F32]:
-        """The outputs of the parts of `fused`, computed as one layer where they are."""
+        """The outputs of the parts of `fused`, computed as one layer if they were stacked."""
         if f"{block}.{fused}" not in self.layers:
-            return [self._apply(f"{block}.{part}", x) for part in _FUSED[fused]]
+            return [self._apply(f"{block}.{part}", x) for part in FUSED[fused]]
         y = self._apply(f"{block}.{fused}", x)
         return np.split(y, self._ends[f"{block}.{fused}"], axis=1)
 
@@ -232,13 +271,11 @@ class BitNetModel:
         return numerics.rms_norm(x, self._tensors[f"{name}.weight"], self.config.rms_norm_eps)
 
     def _head(self, hidden: F32) -> F32:
-        tied = self.config.tie_word_embeddings
-        weight = self._tensors["model.embed_tokens.weight" if tied else "lm_head.weight"]
-        scores: F32 = hidden @ weight.T
-        return scores
+        return self._apply("lm_head", hidden)
 
     def _run(self, ids: Sequence[int], cache: _Cache) -> F32:
-        """Final hidden states of `ids`, which follow what the cache holds: `[tokens, hidden]`."""
+        """Final hidden states `[tokens, hidden]` of `ids`, which follow the tokens in the cache."""
+        cache.make_room(len(ids))
         positions = np.arange(cache.length, cache.length + len(ids), dtype=np.float32)
         angles = np.tile(positions[:, None] * self._frequencies, 2)
         cos, sin = np.cos(angles)[:, None], np.sin(angles)[:, None]
@@ -287,7 +324,7 @@ class BitNetModel:
 
 
 def _rotate(x: F32, cos: F32, sin: F32) -> F32:
-    """Rotary position embedding of `[tokens, heads, head_dim]`, halves as pairs."""
+    """Rotary position embedding of `[tokens, heads, head_dim]`; a pair is a head's two halves."""
     first, second = np.split(x, 2, axis=-1)
     turned: F32 = np.concatenate([-second, first], axis=-1)
     return x * cos + turned * sin

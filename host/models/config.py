@@ -4,17 +4,36 @@ from dataclasses import dataclass
 from typing import Any
 
 from tritloom.host.checkpoints.huggingface import Checkpoint
+from tritloom.host.checkpoints.quantization import Quantization
+from tritloom.host.checkpoints.values import choice, count, number, show, yes_or_no
+from tritloom.host.models.generation import end_of_sequence_ids
 from tritloom.rtl.spec.errors import CheckpointError
 
 __all__ = ["BitNetConfig"]
 
+DEFAULT_ROPE_THETA = {"bitnet": 500_000.0, "llama": 10_000.0}
+"""Base of the rotary embedding by model type, for a config.json without it; as in transformers."""
+FULL_ATTENTION = "full_attention"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BitNetConfig:
-    """What the decoder needs of config.json; `from_checkpoint` reads it.
+    """What the runtime needs of config.json; `from_checkpoint` reads it.
 
-    `sub_norms` tells BitNet's norms before o_proj and down_proj. `linear_norm_eps` is the epsilon
-    of a norm inside each ternary layer, None without one.
+    Members
+    -------
+    vocab_size, hidden_size, intermediate_size : widths of the model
+    num_hidden_layers : blocks of attention and feed-forward layers
+    num_attention_heads, num_key_value_heads : several query heads may share one key head
+    head_dim : width of one head
+    max_position_embeddings : most tokens that the model was trained for
+    rms_norm_eps : epsilon of the norms between the layers
+    rope_theta : base of the rotary embedding
+    hidden_act : `relu2` or `silu`, of the gate
+    sub_norms : whether there are norms before o_proj and down_proj, as in BitNet
+    attention_bias, mlp_bias : whether the layers of these blocks have a bias
+    quantization : which layers are ternary
+    eos_token_ids : ids that end the text
     """
 
     vocab_size: int
@@ -29,65 +48,85 @@ class BitNetConfig:
     rope_theta: float
     hidden_act: str
     sub_norms: bool
-    tie_word_embeddings: bool
-    linear_norm_eps: float | None
+    attention_bias: bool
+    mlp_bias: bool
+    quantization: Quantization
     eos_token_ids: tuple[int, ...]
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint) -> "BitNetConfig":
-        """Read it; `CheckpointError` for a missing key or a model of another shape."""
+        """Read and check config.json.
+
+        Raises
+        ------
+        CheckpointError : a key is missing, has a wrong value, or asks for what the runtime does not
+            compute
+        """
         config = checkpoint.config
-
-        def need(key: str) -> Any:
-            if config.get(key) is None:
-                raise CheckpointError(f"config.json has no {key}; copy the model again")
-            return config[key]
-
-        def count(key: str, default: int | None = None) -> int:
-            value = config.get(key)
-            value = default if value is None and default else need(key)
-            if not isinstance(value, int) or value < 1:
-                raise CheckpointError(f"{key} must be a positive integer, not {value!r}")
-            return value
-
-        def one_of(key: str, value: Any, allowed: tuple[str, ...]) -> str:
-            if value not in allowed:
-                raise CheckpointError(f"{key} must be {' or '.join(allowed)}, not {value!r}")
-            return str(value)
-
-        kind = one_of("model_type", need("model_type"), ("bitnet", "llama"))
-        # transformers 5 has rope_parameters; before it were rope_scaling and rope_theta.
-        rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-        one_of("rope_type", rope.get("rope_type", rope.get("type", "default")), ("default",))
-        heads = count("num_attention_heads")
-        key_value_heads = count("num_key_value_heads", heads)
-        if heads % key_value_heads:
+        if config.get("model_type") is None:
+            raise CheckpointError("config.json has no model_type; copy the model again")
+        kind = choice("model_type", config["model_type"], tuple(DEFAULT_ROPE_THETA))
+        _check_attention(config)
+        heads = count(config, "num_attention_heads")
+        hidden = count(config, "hidden_size")
+        shape = cls(
+            vocab_size=count(config, "vocab_size"),
+            hidden_size=hidden,
+            intermediate_size=count(config, "intermediate_size"),
+            num_hidden_layers=count(config, "num_hidden_layers"),
+            num_attention_heads=heads,
+            num_key_value_heads=count(config, "num_key_value_heads", heads),
+            head_dim=count(config, "head_dim", max(1, hidden // heads)),
+            max_position_embeddings=count(config, "max_position_embeddings"),
+            rms_norm_eps=number(config, "rms_norm_eps"),
+            rope_theta=_rope_theta(config, DEFAULT_ROPE_THETA[kind]),
+            hidden_act=choice("hidden_act", config.get("hidden_act"), ("relu2", "silu")),
+            sub_norms=kind == "bitnet",
+            attention_bias=yes_or_no(config, "attention_bias", False),
+            mlp_bias=yes_or_no(config, "mlp_bias", False) and kind == "llama",
+            quantization=Quantization.from_config(config, "config.json"),
+            eos_token_ids=end_of_sequence_ids(config, checkpoint.generation),
+        )
+        if heads % shape.num_key_value_heads:
             raise CheckpointError(
                 f"num_attention_heads must be a multiple of num_key_value_heads, not {heads} "
-                f"and {key_value_heads}"
+                f"and {shape.num_key_value_heads}"
             )
-        quantization = config["quantization_config"]
-        eos = checkpoint.generation.get("eos_token_id", config.get("eos_token_id"))
-        return cls(
-            vocab_size=count("vocab_size"),
-            hidden_size=count("hidden_size"),
-            intermediate_size=count("intermediate_size"),
-            num_hidden_layers=count("num_hidden_layers"),
-            num_attention_heads=heads,
-            num_key_value_heads=key_value_heads,
-            head_dim=count("head_dim", count("hidden_size") // heads),
-            max_position_embeddings=count("max_position_embeddings"),
-            rms_norm_eps=float(need("rms_norm_eps")),
-            rope_theta=float(rope.get("rope_theta") or config.get("rope_theta") or 10000.0),
-            hidden_act=one_of("hidden_act", need("hidden_act"), ("relu2", "silu")),
-            sub_norms=kind == "bitnet",
-            tie_word_embeddings=bool(
-                config.get("tie_word_embeddings", "lm_head.weight" not in checkpoint.tensors)
-            ),
-            linear_norm_eps=(
-                float(quantization.get("rms_norm_eps", 1e-6))
-                if quantization.get("use_rms_norm")
-                else None
-            ),
-            eos_token_ids=tuple(eos) if isinstance(eos, list) else () if eos is None else (eos,),
-        )
+        if shape.head_dim % 2:
+            raise CheckpointError(f"head_dim must be even, not {shape.head_dim}")
+        if shape.sub_norms and heads * shape.head_dim != hidden:
+            raise CheckpointError(
+                f"hidden_size of a bitnet model must be num_attention_heads · head_dim, not "
+                f"{hidden} for {heads} · {shape.head_dim}"
+            )
+        return shape
+
+
+def _check_attention(config: dict[str, Any]) -> None:
+    """Refuse attention to a part of the tokens; the runtime has none, and would be wrong."""
+    for key in ("sliding_window", "attention_chunk_size"):
+        if config.get(key) is not None:
+            raise CheckpointError(
+                f"{key} is {show(config[key])}, but each token attends to all before it here; "
+                "set it to null if the model was trained so"
+            )
+    kinds = config.get("layer_types")
+    if kinds is not None and (
+        not isinstance(kinds, list) or any(kind != FULL_ATTENTION for kind in kinds)
+    ):
+        raise CheckpointError(f"layer_types must all be {FULL_ATTENTION}, not {show(kinds)}")
+
+
+def _rope_theta(config: dict[str, Any], default: float) -> float:
+    """Base of the rotary embedding.
+
+    transformers 5 writes `rope_parameters`; older versions wrote `rope_scaling` and `rope_theta`.
+    """
+    rope = config.get("rope_scaling") or config.get("rope_parameters") or {}
+    if not isinstance(rope, dict):
+        raise CheckpointError(f"rope_parameters must be an object, not {show(rope)}")
+    for key, value in rope.items():
+        if isinstance(value, dict):
+            raise CheckpointError(f"rope_parameters must be the same for all layers, not by {key}")
+    choice("rope_type", rope.get("rope_type", rope.get("type", "default")), ("default",))
+    return number(rope, "rope_theta", number(config, "rope_theta", default))

@@ -1,17 +1,23 @@
-"""Runs a language model in transformers, its ternary layers on a device."""
+"""Runs a language model in transformers, with its ternary layers on a device."""
 
+import math
 import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tritloom.host.checkpoints.values import read_json
 from tritloom.host.device import connect
+from tritloom.host.models.generation import end_of_sequence_ids
 from tritloom.host.models.result import LayerUse, RunResult, RunTimes
-from tritloom.host.models.tokenizer import encode_prompt, load_tokenizer
+from tritloom.host.models.tokenizer import check_text
 from tritloom.rtl.spec.errors import CheckpointError, InputError
 
 __all__ = ["run_offloaded"]
+
+LONGEST_REASON = 200
+"""Characters of transformers' own message that an error shows."""
 
 
 def run_offloaded(
@@ -24,31 +30,33 @@ def run_offloaded(
     seed: int = 0,
     write: Callable[[str], object] = lambda text: None,
 ) -> RunResult:
-    """Write up to `max_tokens` tokens after `prompt` as transformers does; the rest as `run_model`.
+    """Continue a prompt; the device computes each ternary layer, transformers the rest.
 
-    The layers are those of the model, not fused, so that there are more of them.
+    Parameters and results are those of `run_model`. transformers does not fuse layers, so there are
+    more of them.
+
+    Raises
+    ------
+    CheckpointError, InputError : of the model and the prompt, before the device is opened
+    DeviceError : of the device
     """
     os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
-    from tritloom.host.torch import offload  # tells how to get torch, where it is missing
+    from tritloom.host.torch import offload  # its error says how to install torch
 
     import torch  # isort: skip
-    from transformers import AutoModelForCausalLM, AutoTokenizer, TextStreamer
-    from transformers.utils import logging
+    from transformers import GenerationConfig, TextStreamer
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-
-    if not 0 <= temperature < float("inf"):
+    if not 0 <= temperature < math.inf:
         raise InputError(f"temperature must be 0 or more, not {temperature}")
-    prompt_ids = encode_prompt(load_tokenizer(path), prompt)
+    check_text(prompt)
+    generation = path / "generation_config.json"
+    end_ids = end_of_sequence_ids(
+        read_json(path / "config.json"), read_json(generation) if generation.is_file() else None
+    )
+    model, tokenizer = _load(path)
+    prompt_ids: list[int] = tokenizer.encode(prompt)
     if not prompt_ids:
         raise InputError("the prompt must have at least one token, not none; give some text")
-    try:
-        model = AutoModelForCausalLM.from_pretrained(path, local_files_only=True).eval()
-        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise CheckpointError(f"transformers cannot load {path}: {reason}") from None
     context = getattr(model.config, "max_position_embeddings", None)
     if context is not None and len(prompt_ids) + max_tokens > context:
         raise InputError(
@@ -60,7 +68,7 @@ def run_offloaded(
     first_token: list[float] = []
 
     class Streamer(TextStreamer):
-        """Hands on the text as it comes, and notes the ids."""
+        """Passes the text on piece by piece, and records the ids."""
 
         def put(self, value: Any) -> None:
             if not self.next_tokens_are_prompt:
@@ -72,6 +80,8 @@ def run_offloaded(
             pieces.append(text)
             write(text)
 
+    # Only what the other runtime uses as well; the rest of the model's file would take part too.
+    model.generation_config = GenerationConfig(eos_token_id=list(end_ids) or None, pad_token_id=0)
     drawing = {"temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature else {}
     started = time.perf_counter()
     with connect(url) as device:
@@ -79,14 +89,18 @@ def run_offloaded(
         with offload(model, device) as plan, torch.no_grad():
             loaded = time.perf_counter()
             torch.manual_seed(seed)
-            given = torch.tensor([prompt_ids])
+            inputs = torch.tensor([prompt_ids])
             model.generate(
-                given,
-                attention_mask=torch.ones_like(given),
+                inputs,
+                attention_mask=torch.ones_like(inputs),
                 max_new_tokens=max_tokens,
                 do_sample=bool(temperature),
-                pad_token_id=0,
-                streamer=Streamer(tokenizer, skip_prompt=True),
+                streamer=Streamer(
+                    tokenizer,
+                    skip_prompt=True,
+                    skip_special_tokens=True,
+                    clean_up_tokenization_spaces=False,
+                ),
                 **drawing,
             )
             ended = time.perf_counter()
@@ -115,7 +129,23 @@ def run_offloaded(
             load_s=loaded - connected,
             first_token_s=first_token[0] - loaded,
             generate_s=ended - loaded,
-            linear_s=report.total["seconds"],
+            linear_s=report.total.seconds,
         ),
         config=config,
     )
+
+
+def _load(path: Path) -> tuple[Any, Any]:
+    """The model and its tokenizer as transformers loads them; `CheckpointError` if it does not."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        model = AutoModelForCausalLM.from_pretrained(path, local_files_only=True).eval()
+        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
+    except Exception as error:  # any of torch, safetensors, tokenizers and of the configuration
+        reason = " ".join(str(error).split())[:LONGEST_REASON] or type(error).__name__
+        raise CheckpointError(f"transformers cannot load {path}: {reason}") from error
+    return model, tokenizer

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tritloom.rtl.spec.errors import CheckpointError, InputError, ToolError
+from tritloom.rtl.spec.remedies import package_remedy
 
 __all__ = ["encode_prompt", "load_tokenizer", "stream_text"]
 
@@ -20,7 +21,9 @@ def load_tokenizer(path: str | Path) -> Any:
     try:
         from tokenizers import Tokenizer
     except ImportError as error:
-        raise ToolError("tokenizers is missing; run: pip install 'tritloom[models]'") from error
+        raise ToolError(
+            f"tokenizers is missing; {package_remedy('tokenizers', 'models')}"
+        ) from error
     file = Path(path) / "tokenizer.json"
     if not file.is_file():
         raise CheckpointError(f"no tokenizer.json in {path}; copy the whole model directory")

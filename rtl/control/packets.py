@@ -1,4 +1,4 @@
-"""Packets in and out: checksum, length, receive buffer, answers kept for replay."""
+"""Packets in and out: checksum, length, receive buffer, responses stored for replay."""
 
 from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import stream, wiring
@@ -12,16 +12,25 @@ from tritloom.rtl.spec.config import AcceleratorConfig
 
 
 class PacketReceiver(wiring.Component):
-    """Keeps each packet until its checksum and length are found right; drops the others.
+    """Buffers packets, checks them, and passes on the right ones without their checksum.
 
-    Never makes the link wait but for the one cycle after a packet in which it is checked.
+    A packet is right if its checksum matches, its header states its length, it is at least a header
+    and a checksum and at most `packet_bytes` long, and the link did not abort it. The bytes of a
+    packet go into the buffer as they come; only when the packet is right are they released to `o`,
+    else their room is free again.
 
     Members
     -------
-    i : stream of PACKET; whole packets, checksum included
-    abort : with the last byte: the link knows that the packet is wrong
-    o : stream of bytes; header and payload of the packets that are right
-    good, bad, dropped : strobes, one for a packet: taken; wrong; right, but the buffer was full
+    i : in, stream of `PACKET`
+        Whole packets, checksum included. Not ready in the one cycle after a packet's last byte, in
+        which the packet is checked; else always ready.
+    abort : in, 1 bit
+        With a byte of a packet, usually its last: the link knows that the packet is wrong.
+    o : out, stream of bytes
+        Header and payload of the right packets, one byte a cycle.
+    good, bad, dropped : out, 1 bit each
+        Exactly one is set for one cycle after each packet. Good: released to `o`. Bad: not right.
+        Dropped: right, but the buffer was full.
     """
 
     i: stream.Interface
@@ -53,14 +62,14 @@ class PacketReceiver(wiring.Component):
         write = buffer.write_port()
         read = ReadPort(m, buffer)
 
-        head = Signal(range(depth))  # next byte to write
-        limit = Signal(range(depth))  # end of the packets found right
-        tail = Signal(range(depth))  # next byte to read
-        count = Signal(bits_for(packet_bytes))
-        length = Signal(16)
-        wrong = Signal()
-        full = Signal()
-        check = Signal()
+        head = Signal(range(depth))  # place of the next byte to write
+        limit = Signal(range(depth))  # end of the packets that were released
+        tail = Signal(range(depth))  # place of the next byte to read
+        count = Signal(bits_for(packet_bytes))  # bytes of the packet so far, at most packet_bytes
+        length = Signal(16)  # what the header states
+        wrong = Signal()  # the packet is too long or was aborted
+        full = Signal()  # a byte of the packet found no room
+        check = Signal()  # the packet's last byte came in the cycle before
         sound = Signal()
 
         m.d.comb += [
@@ -104,13 +113,23 @@ class PacketReceiver(wiring.Component):
 
 
 class PacketSender(wiring.Component):
-    """Keeps ``slots`` answers and sends one when asked, with its checksum behind it.
+    """Stores `slots` responses and sends one on request, followed by its checksum.
+
+    The first two bytes of a response are its length, checksum included. Another slot may be written
+    while one is sent.
 
     Members
     -------
-    address, byte, write : header and payload are written here, at slot × packet_bytes
-    i : stream of slot numbers to send; ready while nothing is being sent
-    o : stream of PACKET
+    address : in, number
+        Slot × `packet_bytes` + place of the byte in its packet.
+    byte : in, 8 bits
+        A byte of a response's header or payload.
+    write : in, 1 bit
+        `byte` is stored at `address` at the end of this cycle.
+    i : in, stream of slot numbers
+        The response to send. Ready while nothing is sent.
+    o : out, stream of `PACKET`
+        The packets, checksum included, up to one byte a cycle.
     """
 
     address: Signal
@@ -135,10 +154,10 @@ class PacketSender(wiring.Component):
         m = Module()
         packet_bytes = self.config.packet_bytes
         m.submodules.crc = crc = CRC32.create()
-        m.submodules.kept = kept = block_ram(8, self.config.slots * packet_bytes)
-        write = kept.write_port()
-        read = ReadPort(m, kept)
-        offset = Signal(range(packet_bytes))  # in its slot; a port of this name in the Verilog
+        m.submodules.stored = stored = block_ram(8, self.config.slots * packet_bytes)
+        write = stored.write_port()
+        read = ReadPort(m, stored)
+        offset = Signal(range(packet_bytes))  # place in the slot
         m.d.comb += [
             offset.eq(self.address[: len(offset)]),
             write.addr.eq(self.address),
@@ -147,11 +166,12 @@ class PacketSender(wiring.Component):
         ]
 
         slot = Signal(range(self.config.slots))
-        fetched = Signal(bits_for(packet_bytes))
-        sent = Signal(bits_for(packet_bytes))
+        fetched = Signal(bits_for(packet_bytes))  # bytes read from the memory
+        sent = Signal(bits_for(packet_bytes))  # bytes sent, the checksum not counted
         length = Signal(16)
-        tail = Signal(range(CRC_BYTES))
-        # The block RAM answers late in a cycle; the checksum begins a new one.
+        tail = Signal(range(CRC_BYTES))  # bytes of the checksum sent
+        # The block RAM's output comes late in a cycle; this register gives the checksum's logic a
+        # cycle of its own.
         m.submodules.body = body = StreamRegister(8)
         with m.FSM():
             with m.State("IDLE"):
@@ -166,7 +186,8 @@ class PacketSender(wiring.Component):
                     ]
                     m.next = "BODY"
             with m.State("BODY"):
-                # The first two bytes are the length, long read when it is needed.
+                # `length` starts at its highest value, so that nothing ends before it is known: it
+                # is in the first two bytes, and no packet ends before byte OVERHEAD_BYTES.
                 m.d.comb += [
                     read.addr.eq(Cat(fetched[: len(offset)], slot)),
                     self.o.payload.data.eq(body.o.payload),

@@ -12,9 +12,12 @@ from tritloom.rtl.lib.adder_tree import delay
 from tritloom.rtl.lib.block_ram import ReadPort, block_ram
 from tritloom.rtl.spec.config import PARTIAL_SUM_CYCLES, PARTIAL_SUM_READ_CYCLES, AcceleratorConfig
 
+OPEN_CYCLES = 2
+"""Cycles from the decision that a tile may begin to its first word: `may_begin`, then `open_`."""
+
 
 def load_layout(config: AcceleratorConfig) -> data.StructLayout:
-    """``fill`` activations of one token, at a word of the activation buffer."""
+    """`fill` activations of one token, and the word of the activation buffer that they go to."""
     return data.StructLayout(
         {
             "token": range(config.tokens),
@@ -25,7 +28,7 @@ def load_layout(config: AcceleratorConfig) -> data.StructLayout:
 
 
 def shape_layout(config: AcceleratorConfig) -> data.StructLayout:
-    """A layer's shape: the numbers, from 0, of its last tile of inputs and last group of rows."""
+    """A layer's shape: the number of its last tile and of its last row group, counted from 0."""
     return data.StructLayout(
         {"last_tile": range(config.max_tiles), "last_group": range(config.max_groups)}
     )
@@ -34,15 +37,29 @@ def shape_layout(config: AcceleratorConfig) -> data.StructLayout:
 class Core(wiring.Component):
     """Multiplies the loaded activations by a layer's weights, which come as a stream of words.
 
+    The order is tile-major: for each tile of `lanes` activations the weight words of all row groups
+    pass once, so weights are read strictly forward. A run takes `AcceleratorConfig.run_cycles` if
+    the core never waits for a weight word.
+
     Members
     -------
-    i_load : stream of activations to write; none while a layer starts or runs
-    i_run : stream of shapes; ready while no layer runs, none while a fetched group is not taken
-    i_word : stream of weight words, tiles × groups for each run
-    done : strobe, the results are complete
-    stall : the engine waits for a weight word
-    i_fetch : stream of groups to read, while no layer runs
-    o : stream of that group's totals, one for each token and row, ``acc_bits`` signed
+    i_load : in, stream of `load_layout`
+        Activations to write, one word a cycle, always ready. None may come from the transfer at
+        `i_run` until `done`.
+    i_run : in, stream of `shape_layout`
+        The transfer starts a layer. Ready while no layer runs. None may come while a fetched row
+        group waits at `o`.
+    i_word : in, stream of weight words
+        Tiles × row groups words for each layer. Ready while the current tile still needs words.
+    done : out, 1 bit
+        Set for one cycle when the last sum is written; the results can be fetched from then on.
+    stall : out, 1 bit
+        Set in each cycle in which the core is ready for a weight word and none comes.
+    i_fetch : in, stream of row group numbers
+        Allowed while no layer runs. Ready until one is accepted, then not before that row group's
+        totals are taken from `o`.
+    o : out, stream of `sums_layout`, `acc_bits` signed
+        The totals of the fetched row group, one for each token and row.
     """
 
     i_load: stream.Interface
@@ -75,21 +92,20 @@ class Core(wiring.Component):
         self._connect_activations(m, engine)
 
         shape = Signal(shape_layout(config), reset_less=True)
-        busy = Signal()
-        start = Signal()
-        starts = Signal()  # in the next cycle too, from a register
+        busy = Signal()  # a layer runs
+        start = Signal()  # a layer is accepted in this cycle
+        started = Signal()  # the same, one cycle later
         m.d.comb += [
             self.i_run.ready.eq(~busy),
             start.eq(self.i_run.valid & self.i_run.ready),
-            engine.i_start.eq(starts),
+            engine.i_start.eq(started),
             self.done.eq(sums.done),
         ]
-        m.d.sync += [starts.eq(start), busy.eq(start | (busy & ~self.done))]
+        m.d.sync += [started.eq(start), busy.eq(start | (busy & ~self.done))]
         with m.If(~busy):
             m.d.sync += shape.eq(self.i_run.payload)
 
-        # Weight words: one tile's groups after the other. A tile waits for its activations, and
-        # with few groups for the partial sums of the tile before.
+        # `open_` is set while words of the current tile are accepted.
         open_ = Signal()
         word = Signal()
         m.d.comb += [
@@ -97,46 +113,49 @@ class Core(wiring.Component):
             self.stall.eq(open_ & ~self.i_word.valid),
             word.eq(open_ & self.i_word.valid),
         ]
-        # Counts up to 0 at a tile's last group; the carry of the step says that the next word is
-        # the last, in its load as well. It is loaded after the last word, and when a layer starts.
+        # `groups_left` is minus the number of row groups that the tile has after the next word. It
+        # counts up, so its carry means none: `last` says that the next word is the tile's last. The
+        # count is loaded for the next tile with the last word, and when a layer starts.
         groups_left = Signal(range(config.max_groups), reset_less=True)
         last = Signal(init=1)
-        begins = Signal(reset_less=True)
-        with m.If(word | starts):
+        begins = Signal(reset_less=True)  # the next word is the tile's first
+        with m.If(word | started):
             before = Mux(last, ~shape.last_group, groups_left)
             m.d.sync += [Cat(groups_left, last).eq(before + 1), begins.eq(last)]
         with m.If(~busy):
             m.d.sync += last.eq(1)
 
-        # All else learns of a word in the next cycle, from registers.
-        taken = Signal()
-        first = Signal()
-        final = Signal()
+        # The rest of the core sees a word one cycle later, from registers.
+        taken = Signal()  # a word was accepted
+        first = Signal()  # it was the tile's first
+        final = Signal()  # it was the tile's last
         m.d.sync += [taken.eq(word), first.eq(word & begins), final.eq(word & last)]
-        # The group of that word, or between layers the one that is fetched.
-        group = Signal(range(config.max_groups), reset_less=True)
-        free = Signal(init=1)
+        # The row group of that word; between layers the one to fetch.
+        row_group = Signal(range(config.max_groups), reset_less=True)
+        free = Signal(init=1)  # a row group may be fetched
         m.d.comb += self.i_fetch.ready.eq(free)
         with m.If(taken | free):
-            m.d.sync += group.eq(Mux(free, self.i_fetch.payload, group) + ~free)
-        with m.If(final | starts):
-            m.d.sync += group.eq(0)
-        # The same count for tiles, of those that have not begun.
+            m.d.sync += row_group.eq(Mux(free, self.i_fetch.payload, row_group) + ~free)
+        with m.If(final | started):
+            m.d.sync += row_group.eq(0)
+        # `tiles_left` counts in the same way: minus the number of tiles that have not begun, plus
+        # one. Its carry means that one tile is left.
         tiles_left = Signal(range(config.max_tiles), reset_less=True)
-        more = Signal()
+        more = Signal()  # at least one tile has not begun
         one_left = Signal()
         first_tile = Signal()
-        with m.If(first | starts):
-            before = Mux(starts, ~shape.last_tile, tiles_left)
+        with m.If(first | started):
+            before = Mux(started, ~shape.last_tile, tiles_left)
             m.d.sync += [
                 Cat(tiles_left, one_left).eq(before + 1),
-                more.eq(starts | ~one_left),
+                more.eq(started | ~one_left),
             ]
         with m.If(final):
             m.d.sync += first_tile.eq(0)
-        with m.If(starts):
+        with m.If(started):
             m.d.sync += first_tile.eq(1)
-        # Of an engine's sums, how much sooner than the partial ones they come.
+        # Cycles by which the engine's sums precede the partial sums they are added to; negative if
+        # they follow. The earlier of the two waits.
         early = PARTIAL_SUM_READ_CYCLES - config.engine_latency
         late = max(0, -early)
         m.d.comb += [
@@ -146,30 +165,34 @@ class Core(wiring.Component):
             engine.i_swap.eq(first),
             engine.i_last.eq(final),
             sums.i_valid.eq(delay(m, taken, late)),
+            # A tile of one row group begins and ends with one word: `more` does not yet count it.
             sums.i_last.eq(delay(m, final & Mux(first, one_left, ~more), late)),
             sums.i_first.eq(delay(m, first_tile, late, reset_less=True)),
-            sums.i_group.eq(delay(m, group, late, reset_less=True)),
+            sums.i_row_group.eq(delay(m, row_group, late, reset_less=True)),
             sums.i_sums.eq(delay(m, engine.o_sums, max(0, early), reset_less=True)),
             sums.i_negative.eq(delay(m, engine.o_negative, max(0, early), reset_less=True)),
         ]
 
-        # A tile may begin when it is loaded; one of few groups not before all of the one before
-        # has ended, and its first sum is written. With more, what is known of the next tile is
-        # true again by the last word.
+        # A tile may begin once loaded. With fewer row groups than PARTIAL_SUM_CYCLES it must also
+        # wait until the previous tile's sums are written back, or it would read stale ones: its
+        # first word comes PARTIAL_SUM_CYCLES after the previous tile's last. With more row groups
+        # nothing waits: `ready` falls with the swap, so `may_begin` describes the next tile before
+        # the last word of this one is accepted.
         loaded = Signal()
         may_begin = Signal()
         few = Signal()
-        ended = [word & last, final]
-        for _ in range(PARTIAL_SUM_CYCLES - 4):
+        ended = [word & last, final]  # the previous tile ended 0, 1, … cycles ago
+        while len(ended) < PARTIAL_SUM_CYCLES - OPEN_CYCLES:
             ended.append(delay(m, ended[-1], 1))
+        most_of_few = PARTIAL_SUM_CYCLES - 2  # greatest `last_group` that has to wait
         m.d.sync += [
-            few.eq(~shape.last_group[(PARTIAL_SUM_CYCLES - 2).bit_length() :].any()),
+            few.eq(~shape.last_group[most_of_few.bit_length() :].any()),
             loaded.eq(more & engine.ready),
             may_begin.eq(loaded & ~(few & Cat(may_begin, open_, ended).any())),
             open_.eq(may_begin | (open_ & ~(self.i_word.valid & last))),
         ]
 
-        # A group that is fetched stays addressed until it is taken.
+        # `row_group` keeps the number of a fetched row group until its totals are taken.
         fetches = self.i_fetch.valid & free
         fetched = self.o.valid & self.o.ready
         m.d.comb += self.o.payload.eq(sums.o)
@@ -182,14 +205,14 @@ class Core(wiring.Component):
         return m
 
     def _connect_activations(self, m: Module, engine: Any) -> None:
-        """Block RAM between ``i_load`` and the engine."""
+        """Add the activation buffer between `i_load` and the engine."""
         config = self.config
-        # One write enable for each token's part of a word.
+        # A word holds `fill` activations of each token; each token has a write enable of its own.
         bits = config.fill * config.act_bits
         m.submodules.activations = words = block_ram(config.tokens * bits, config.activation_words)
         write = words.write_port(granularity=bits)
         read = ReadPort(m, words)
-        # From where commands are executed it may be far: a cycle for the way.
+        # Whoever loads may be placed far from the buffer, so the load is registered first.
         load = delay(m, self.i_load.payload, 1, reset_less=True)
         m.d.comb += [
             self.i_load.ready.eq(1),
@@ -197,5 +220,6 @@ class Core(wiring.Component):
             write.data.eq(load.word.replicate(config.tokens)),
             write.en.eq(delay(m, self.i_load.valid << self.i_load.payload.token, 1)),
             read.addr.eq(engine.act_address),
+            # The read port itself takes one cycle of ACT_LATENCY.
             engine.i_act.eq(delay(m, read.data, ACT_LATENCY - 1, reset_less=True)),
         ]

@@ -1,7 +1,8 @@
-"""Decoders of weight codes to trits, for engines that select by trit.
+"""The `base3x5` decoder, and the contract of every decoder of weight codes to trits.
 
-Contract: ``i`` is one code; ``nonzero`` and ``negative``, one bit a trit, follow
-``Encoding.decoder_cycles`` (at least 1) later. One code in every cycle; no state but the pipeline.
+An engine that selects by trit has one decoder for each code of a weight word. A decoder takes a
+code at `i` in every cycle. `Encoding.decoder_cycles` (at least 1) later, `nonzero` and `negative`
+hold one bit for each of its trits. It has no state but its pipeline.
 """
 
 from amaranth.hdl import Array, Const, Module, Signal
@@ -10,17 +11,25 @@ from amaranth.lib.wiring import In, Out
 
 
 class Base3x5Decoder(wiring.Component):
-    """``base3x5``: byte Σ (tᵢ+1)·3^i → five trits, two digits peeled off by comparison first.
+    """Decodes `base3x5`: a byte Σ (tᵢ+1)·3^i holds five trits tᵢ.
+
+    The first two stages find the two highest digits by comparison and subtract them. The rest is
+    less than 27, five bits; the third stage looks up its three digits in tables of one LUT a bit.
 
     A byte above 242 is no code; its trits are unspecified.
 
     Members
     -------
-    i : code, 8 bits
-    nonzero, negative : 5 bits each, trit 0 in bit 0; ``negative`` only where ``nonzero``
+    i : in, 8 bits
+        A code.
+    nonzero : out, 5 bits
+        Which trits are not 0, trit 0 in bit 0, `CYCLES` after the code.
+    negative : out, 5 bits
+        Which trits are −1, in the same cycle.
     """
 
     CYCLES = 3
+    """Cycles from a code to its trits."""
 
     i: Signal
     nonzero: Signal
@@ -31,9 +40,8 @@ class Base3x5Decoder(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        # Peeling the two high digits leaves 0..26: five bits, one small table for three digits.
         rest: Signal = self.i
-        peeled: list[Signal] = []
+        high_digits: list[Signal] = []  # lower digit first
         for weight in (81, 27):
             digit = Signal(2, reset_less=True)
             remainder = Signal(range(weight), reset_less=True)
@@ -43,11 +51,12 @@ class Base3x5Decoder(wiring.Component):
                 m.d.sync += [digit.eq(1), remainder.eq(rest - weight)]
             with m.Else():
                 m.d.sync += [digit.eq(0), remainder.eq(rest)]
-            delayed = [Signal(2, name="delayed", reset_less=True) for _ in peeled]
-            m.d.sync += [late.eq(early) for late, early in zip(delayed, peeled, strict=True)]
-            peeled, rest = [digit, *delayed], remainder
+            # A digit of an earlier stage waits for this one.
+            delayed = [Signal(2, name="delayed", reset_less=True) for _ in high_digits]
+            m.d.sync += [late.eq(early) for late, early in zip(delayed, high_digits, strict=True)]
+            high_digits, rest = [digit, *delayed], remainder
 
-        for position, digit in enumerate(peeled, start=3):
+        for position, digit in enumerate(high_digits, start=3):
             m.d.sync += [
                 self.nonzero[position].eq(digit != 1),
                 self.negative[position].eq(digit == 0),

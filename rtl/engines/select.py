@@ -1,4 +1,4 @@
-"""The ``select`` engine: each lane adds x, −x or 0, in a pipelined tree; no memories."""
+"""The `select` engine: each lane adds x, −x or 0, in a pipelined tree; no memories."""
 
 from amaranth.hdl import Cat, Const, Module, Signal, Value, signed
 from amaranth.lib import data, wiring
@@ -11,12 +11,15 @@ from tritloom.rtl.spec.plugins import load_component
 
 
 class SelectEngine(wiring.Component):
-    """Portable dot engine of adders alone; the contract is in ``tritloom.rtl.engines.contract``.
+    """Portable dot engine of adders alone.
 
-    A lane's zero is made where it costs nothing: in the reset of an even lane's register, in the
-    spare inputs of the adder that an odd lane goes to. Signs are deferred (``adder_tree``).
+    Lanes are added in pairs. A trit of 0 costs no logic: it resets the register of an even lane,
+    and in an odd lane it uses spare inputs of the adder. Signs are deferred (`adder_tree`).
 
-    Latency: the decoder's cycles, one for the even lanes, one for each level of the tree.
+    Latency: the decoder's cycles, one for the lanes' registers, one for each level of the tree, the
+    level that adds the pairs included.
+
+    Members: see `tritloom.rtl.engines.contract`.
     """
 
     i_start: Signal
@@ -42,14 +45,16 @@ class SelectEngine(wiring.Component):
         lanes, fill, tokens = config.lanes, config.fill, config.tokens
         act = signed(config.act_bits)
 
-        # Loaded low inputs first, each word pushing the earlier ones down.
+        # A tile is loaded in words of `fill` activations, low inputs first. Each word enters at the
+        # top and moves the earlier ones down.
         loaded = Signal(data.ArrayLayout(data.ArrayLayout(act, lanes), tokens), reset_less=True)
         current = Signal(data.ArrayLayout(data.ArrayLayout(act, lanes), tokens), reset_less=True)
-        words = Signal(range(lanes // fill + 1))
-        full = Signal()
-        pending = Signal()
-        run = Signal()
-        # Codes of the tile before are still in the decoder when the first of the next one comes.
+        words = Signal(range(lanes // fill + 1))  # words of the next tile that were asked for
+        full = Signal()  # all of them
+        pending = Signal()  # a swap was announced and has not happened yet
+        run = Signal()  # `act_address` is read in this cycle
+        # The swap waits as long as the decoder takes: codes of the previous tile are still in the
+        # decoder when the first code of the next tile comes.
         swap = delay(m, self.i_swap, encoding.decoder_cycles - 1)
         arriving = Cat(delay(m, run, n + 1) for n in range(ACT_LATENCY))
         m.d.comb += [
@@ -77,7 +82,7 @@ class SelectEngine(wiring.Component):
 
         for row in range(config.rows):
             zeros, nonzeros, relatives = self._trits(m, row)
-            # Binary weights have no zeros: constants, which take no registers.
+            # Binary weights have no zeros: their bits are constants and take no registers.
             keeps = [
                 bit if isinstance(bit, Const) else delay(m, bit, 1, reset_less=True)
                 for bit in nonzeros
@@ -95,14 +100,15 @@ class SelectEngine(wiring.Component):
                     pair = Signal(config.act_bits + 1, name="pair", reset_less=True)
                     left = Cat(even, even[-1])
                     if lane + 1 < lanes:
-                        x = Signal(act, name="odd", reset_less=True)
-                        m.d.sync += x.eq(current[token][lane + 1])
-                        odd = x.as_unsigned() & keeps[lane // 2].replicate(len(x))
-                        total = add_under(left, Cat(odd, odd[-1]), late[lane + 1])
+                        odd = Signal(act, name="odd", reset_less=True)
+                        m.d.sync += odd.eq(current[token][lane + 1])
+                        right = odd.as_unsigned() & keeps[lane // 2].replicate(len(odd))
+                        total = add_under(left, Cat(right, right[-1]), late[lane + 1])
                         m.d.sync += pair.eq(total)
                     else:
                         m.d.sync += pair.eq(left)
-                    # Only now: an adder takes an inverted input for nothing, not an inverted sum.
+                    # Converted behind the register: the next adder inverts an input at no cost,
+                    # this one could not invert its sum.
                     pairs.append(offset_binary(pair))
                 negatives = [delay(m, bit, 1, reset_less=True) for bit in late[::2]]
                 sums.append(adder_tree(m, pairs, negatives))
@@ -114,7 +120,19 @@ class SelectEngine(wiring.Component):
         return m
 
     def _trits(self, m: Module, row: int) -> tuple[list[Value], list[Value], list[Value]]:
-        """Of a row: even lanes that are 0, odd ones that are not, and the relative signs."""
+        """Decode the codes of a row.
+
+        Parameters
+        ----------
+        m : module that the decoders are added to
+        row : number of the row
+
+        Returns
+        -------
+        One bit for each even lane: its trit is 0. One bit for each odd lane: its trit is not 0. One
+        bit for each lane: its sign in the form of `adder_tree`. They follow the weight word by the
+        decoder's cycles.
+        """
         config = self.config
         encoding = encodings[config.encoding]
         codes = config.lanes // encoding.group

@@ -1,13 +1,15 @@
-"""The ``table`` engine: memory holds every sum that a code can select; the code is the address.
+"""The `table` engine: memory holds every sum that a code can select; the code is the address.
 
-For each group of activations (``Encoding.group`` of them) a table has one entry a code, or one for
-each code and its negative where the code ends in a sign. The tables of the next tile are written
-while words look up in those of the current one: two banks of block RAM. Small tables lie in LUT
-RAM, which has one bank, and are written after the tile's last word. Entries are written along a
-path on which each follows from the one before by adding or subtracting one activation.
+For each `Encoding.group` activations, the trits of one code, there is a table. It has one entry for
+each code; where the code ends in a sign, one entry serves a code and its negative. The tables of
+the next tile are written while weight words look up in those of the current tile: block RAM has two
+banks for that. Small tables lie in LUT RAM, which has one bank; they are written after the tile's
+last word. Entries are written in the order of `table_walk.walk`, in which each entry follows from
+the one before by adding or subtracting one activation.
 """
 
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed, unsigned
@@ -21,13 +23,25 @@ from tritloom.rtl.spec.builtin import in_lut_ram, table_registers
 from tritloom.rtl.spec.config import ACT_LATENCY, AcceleratorConfig
 from tritloom.rtl.spec.packing import ALPHABETS, Encoding, encodings
 
+STEP_CYCLES = 3
+"""Cycles from the number of a walk step to the step: the ROM and two registers."""
+ADDRESS_CYCLES = 1
+"""Cycles from a walk step to `act_address`: a register on the way to the activations."""
+WRITE_CYCLES = 2
+"""Cycles from an activation to the entry that it completes: the adder, a register on the way."""
+
 
 def _steps(encoding: Encoding) -> list[dict[str, int]]:
-    """For each entry of the path: its place in the table, and how it follows from the last.
+    """Contents of the ROM that the walk is read from.
 
-    The activation of trit k is word k of a part, so where the trit that changes is another one the
-    address of activations moves; from the last step to the next part's first, which has none.
-    A step between entries writes the place of the next one, which is then written again.
+    Each walk step has these fields:
+
+    * `index`: place of its entry in the table. A step whose trits are no code (binary alphabets
+      pass through zeros) has the place of the next entry, which then overwrites it.
+    * `move`: how far the activation address moves. A trit's activation is the word of its number in
+      the fill step, so the address moves where another trit changes than in the step before. The
+      first step leads from the last activation of one fill step to the first of the next.
+    * `negative`: whether the activation is subtracted.
     """
     path = walk(encoding.group, encoding.signed, encoding.alphabet)
     entries = path[-1:]
@@ -47,14 +61,27 @@ def _steps(encoding: Encoding) -> list[dict[str, int]]:
     ]
 
 
+class _Filling(NamedTuple):
+    """What is written to the tables in a cycle."""
+
+    enables: Value
+    """One bit for each fill step: its tables are written."""
+    index: Value
+    """Place of the entry, the same in all tables that are written."""
+    entries: list[Value]
+    """For each of the `fill` tables of a fill step: the sums of all tokens."""
+
+
 class TableEngine(wiring.Component):
-    """Dot engine of block RAM and one adder a code; see ``tritloom.rtl.engines.contract``.
+    """Dot engine of block RAM and one adder a code.
 
-    A look-up port needs a memory of its own, so each row has copies of the tables; an entry holds
-    the sums of all tokens. ``fill`` tables of each row are written at a time, by one adder each;
-    a tile is ``lanes / (fill · group)`` such parts.
+    A memory has one look-up port, so each row has copies of the tables; an entry holds the sums of
+    all tokens. `fill` tables of each row are written at a time, by one adder each and token; a tile
+    takes `lanes / (fill · trits_per_code)` such fill steps.
 
-    Latency: ``table_registers``, a cycle for the memory, and one for each level of the tree.
+    Latency: `table_registers`, one cycle for the memory, and one for each level of the adder tree.
+
+    Members: see `tritloom.rtl.engines.contract`.
     """
 
     i_start: Signal
@@ -75,21 +102,29 @@ class TableEngine(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
+        encoding = encodings[self.config.encoding]
+        # An entry is a sum of trits_per_code terms, each in ±2^(act_bits-1).
+        entry_bits = (encoding.group << (self.config.act_bits - 1)).bit_length() + 1
+        filling = self._fill(m, encoding, entry_bits)
+        self._look_up(m, encoding, entry_bits, filling)
+        return m
+
+    def _fill(self, m: Module, encoding: Encoding, entry_bits: int) -> _Filling:
+        """Add the logic that walks through the tables' entries and computes them."""
         config = self.config
-        encoding = encodings[config.encoding]
-        group, tokens, fill = encoding.group, config.tokens, config.fill
-        code_bits, index_bits = encoding.code_bits, encoding.index_bits
-        groups = config.lanes // group
-        parts = groups // fill
-        single = in_lut_ram(config)
-        # An entry lies in ±group·2^(act_bits-1).
-        entry_bits = (group << (config.act_bits - 1)).bit_length() + 1
+        tokens, fill = config.tokens, config.fill
+        fill_steps = config.lanes // encoding.group // fill
 
         steps = _steps(encoding)
         layout = data.StructLayout(
-            {"index": index_bits, "move": signed(group.bit_length() + 1), "negative": 1}
+            {
+                "index": encoding.index_bits,
+                "move": signed(encoding.group.bit_length() + 1),
+                "negative": 1,
+            }
         )
-        # Numbers end at 0, after the highest: the carry of the step says that the next is the last.
+        # Step numbers run from `lowest` to the highest, then 0 is the last: the carry of the
+        # increment says that the next step is the last one.
         number_bits = (len(steps) - 1).bit_length()
         lowest = (1 << number_bits) - len(steps) + 1
         contents = [steps[-1], *[steps[0]] * (lowest - 1), *steps[:-1]]
@@ -97,62 +132,65 @@ class TableEngine(wiring.Component):
         read = ReadPort(m, rom)
         step = Signal(layout, reset_less=True)
         number = Signal(number_bits, init=lowest)
-        part = Signal(parts, init=1)  # one bit for each
-        first = Signal(init=1)
-        full = Signal()
-        run = Signal()
-        last = Signal()
+        fill_step = Signal(fill_steps, init=1)  # one-hot
+        first = Signal(init=1)  # `number` is the first step of the walk
+        last = Signal()  # `number` is the last step of the walk
+        full = Signal()  # the loaded tile is complete and no word uses it yet
+        run = Signal()  # `number` advances
         ends = Signal()
-        free = Signal(init=1)
+        free = Signal(init=1)  # no word still needs the tables that are written
         m.d.comb += read.addr.eq(number)
         fetched = Signal(layout, reset_less=True)
         m.d.sync += [fetched.eq(read.data), step.eq(fetched)]
         with m.If(run):
             m.d.sync += [Cat(number, last).eq(Mux(last, lowest - 1, number) + 1), first.eq(last)]
-            with m.If(last & part[-1]):
+            with m.If(last & fill_step[-1]):
                 m.d.sync += run.eq(0)
         with m.Else():
             m.d.sync += run.eq(self.i_more & ~full & ~ends & free)
-        # From a register to so many; the next part's last step is far.
+        # `ends` drives every table, so it is registered. One cycle late is harmless: the next fill
+        # step ends at least a full walk later.
         m.d.sync += ends.eq(run & last)
         with m.If(ends):
-            m.d.sync += [part.eq(part.rotate_left(1)), full.eq(part[-1])]
+            m.d.sync += [fill_step.eq(fill_step.rotate_left(1)), full.eq(fill_step[-1])]
         swap = delay(m, self.i_swap, 1)
         with m.If(swap):
             m.d.sync += full.eq(0)
-        if single:
-            # There is no other bank: the last word must have looked up.
+        if in_lut_ram(config):
+            # There is no second bank: writing waits until the tile's last word has looked up.
             with m.If(delay(m, self.i_last, 1)):
                 m.d.sync += free.eq(1)
             with m.Elif(swap):
                 m.d.sync += free.eq(0)
 
-        # The step comes 3 cycles after its number, its activation ACT_LATENCY + 1 later; then it is
-        # added, passed on, and written. The last entry is written in the first cycle of ready, and
-        # no word looks up before the next. After a swap no word of the tile before is left when the
-        # first entry of the next one comes.
-        added = 4 + ACT_LATENCY
-        m.d.comb += self.ready.eq(delay(m, full, added) & full & ~swap)
-        moves = delay(m, run, 2)
+        # Cycles from a step's number to its activation at `i_act`, which is then added. `full` is
+        # set two cycles after the last number, and the last entry is written WRITE_CYCLES after its
+        # activation: that is the first cycle of `ready`, and no word looks up before the next one.
+        # After a swap, the previous tile's last word has looked up when the next tile's first entry
+        # is written.
+        arrival = STEP_CYCLES + ADDRESS_CYCLES + ACT_LATENCY
+        m.d.comb += self.ready.eq(delay(m, full, arrival) & full & ~swap)
+        moves = delay(m, run, STEP_CYCLES - 1)
         bits = len(self.act_address)
+        # The address moves with the first step too; before a layer it lies one such move behind.
         address = Signal(bits, init=-steps[0]["move"] % (1 << bits), reset_less=True)
-        # A register for the way to the activations; their start is still before the first step.
-        m.d.comb += self.act_address.eq(delay(m, address, 1, reset_less=True))
+        m.d.comb += self.act_address.eq(delay(m, address, ADDRESS_CYCLES, reset_less=True))
         with m.If(self.i_start):
             m.d.sync += address.eq(address.init)
         with m.Elif(moves):
             m.d.sync += address.eq(address + fetched.move)
-        zero = delay(m, first, added, reset_less=True)
-        negative = delay(m, step.negative, ACT_LATENCY + 1, reset_less=True)
-        index = delay(m, step.index, ACT_LATENCY + 3, reset_less=True)
-        # One for each part; a flip-flop on the way to so many blocks.
-        writing = Signal(parts, reset_less=True)
-        writes = Signal(parts)
+        zero = delay(m, first, arrival, reset_less=True)
+        negative = delay(m, step.negative, ADDRESS_CYCLES + ACT_LATENCY, reset_less=True)
+        index = delay(m, step.index, ADDRESS_CYCLES + ACT_LATENCY + WRITE_CYCLES, reset_less=True)
+        # Write enables, one bit for each fill step. Two registers stand before the many tables;
+        # `fill_step` itself changes a cycle after the number.
+        writing = Signal(fill_steps, reset_less=True)
+        enables = Signal(fill_steps)
         idle = Signal(init=1)
         m.d.sync += [
-            idle.eq(~delay(m, run, added - 1)),
-            writing.eq(delay(m, part, added - 1, reset_less=True)),
-            writes.eq(writing),
+            idle.eq(~delay(m, run, arrival - 1)),
+            writing.eq(delay(m, fill_step, arrival - 1, reset_less=True)),
+            enables.eq(writing),
         ]
         with m.If(idle):
             m.d.sync += writing.eq(0)
@@ -170,42 +208,52 @@ class TableEngine(wiring.Component):
                     m.d.sync += total.eq(total.init)
                 totals.append(total)
             entries.append(delay(m, Cat(totals), 1, reset_less=True))
+        return _Filling(enables, index, entries)
+
+    def _look_up(self, m: Module, encoding: Encoding, entry_bits: int, filling: _Filling) -> None:
+        """Add the tables of every row, their look-up by weight codes, and the adder trees."""
+        config = self.config
+        tokens, fill = config.tokens, config.fill
+        codes = config.lanes // encoding.group
+        fill_steps = codes // fill
+        code_bits, index_bits = encoding.code_bits, encoding.index_bits
+        banks = 1 if in_lut_ram(config) else 2
 
         before, after = table_registers(config)
         word = delay(m, self.i_word, before, reset_less=True)
-        # The bank in which that word looks up; the other is written. What turns comes first: copies
-        # of the registers that feed the memories are then behind a register, not behind logic.
+        # Words look up in `bank`; `other` is written. Each is a register that toggles before the
+        # delay, so a copy that the fan-out pass makes for some tables has a register in front of
+        # it, not logic.
         bank = Signal()
         other = Signal(init=1)
         m.d.sync += [bank.eq(bank ^ self.i_swap), other.eq(other ^ self.i_swap)]
         bank, other = (delay(m, signal, before - 1) for signal in (bank, other))
         shape = data.ArrayLayout(unsigned(entry_bits), tokens)
         for row in range(config.rows):
-            found: list[data.View] = []
+            outputs: list[data.View] = []
             negatives: list[Value] = []
-            for n in range(groups):
-                # A read and a write never meet: they are in different banks, or at other times.
-                table = block_ram(shape, (1 if single else 2) << index_bits)
+            for n in range(codes):
+                # A read and a write never meet: they use different banks or different times.
+                table = block_ram(shape, banks << index_bits)
                 m.submodules[f"table_{row}_{n}"] = table
                 write = table.write_port()
                 look = ReadPort(m, table)
-                code = word.word_select(row * groups + n, code_bits)
+                code = word.word_select(row * codes + n, code_bits)
                 m.d.comb += [
-                    write.en.eq(writes[n % parts]),
-                    write.addr.eq(Cat(index, other)[: len(write.addr)]),
-                    write.data.eq(entries[n // parts]),
+                    write.en.eq(filling.enables[n % fill_steps]),
+                    write.addr.eq(Cat(filling.index, other)[: len(write.addr)]),
+                    write.data.eq(filling.entries[n // fill_steps]),
                     look.addr.eq(Cat(code[:index_bits], bank)),
                 ]
                 output = delay(m, look.data.as_value(), after, reset_less=True)
-                found.append(data.View(shape, output))
+                outputs.append(data.View(shape, output))
                 negatives.append(delay(m, code[-1], 1 + after, reset_less=True))
             for token in range(tokens):
                 total, sign = adder_tree(
-                    m, [output[token] for output in found], negatives if encoding.signed else None
+                    m, [output[token] for output in outputs], negatives if encoding.signed else None
                 )
                 m.d.comb += self.o_sums[token * config.rows + row].eq(
                     offset_binary(total).as_signed()
                 )
             if sign is not None:
                 m.d.comb += self.o_negative[row].eq(sign)
-        return m

@@ -9,20 +9,37 @@ __all__ = ["ReadPort", "block_ram"]
 
 
 def block_ram(shape: Any, depth: int, init: Any = ()) -> Memory:
-    """A memory of which no port reads a word that it needs while another writes it.
+    """A memory whose user never needs a word that is read and written in the same cycle.
 
-    Families differ in what such a read gives. Synthesis is told not to care: it would else build
-    comparators and a by-pass around every block, larger than all the rest of a small memory's use.
-    That no such word is used is shown at gate level, where that read is made to be wrong.
+    FPGA families differ in what such a read returns. By default synthesis makes it return the old
+    word on all of them: it builds comparators and a by-pass around every block, which take more
+    logic than a small memory's user does. The attribute `no_rw_check` forbids that. The gate-level
+    tests make each such read return a wrong word, and so show that no user needs it.
+
+    Parameters
+    ----------
+    shape : shape of a word
+    depth : number of words
+    init : contents at power-up; the remaining words are 0
+
+    Returns
+    -------
+    A memory component; the caller adds it to its submodules.
     """
     return Memory(shape=shape, depth=depth, init=init, attrs={"no_rw_check": 1})
 
 
 class ReadPort:
-    """Read port of a ``block_ram``: ``data`` is the word at ``addr``, a cycle later, if ``en``.
+    """Registered read port of a `block_ram`.
 
-    Synthesis keeps to ``no_rw_check`` where the port is a read and a register, not where Amaranth's
-    synchronous port asks for the old word.
+    It is an asynchronous read followed by a register. Synthesis honours `no_rw_check` on that form;
+    it ignores the attribute on Amaranth's own synchronous port, which asks for the old word.
+
+    Members
+    -------
+    addr : driven by the user
+    en : driven by the user, 1 if left alone
+    data : the word at `addr`, one cycle after a cycle with `en`; else unchanged
     """
 
     def __init__(self, m: Module, memory: Memory) -> None:

@@ -1,4 +1,4 @@
-"""The checksum of packets and frames in hardware: CRC-32 of IEEE 802.3, a byte a cycle."""
+"""The checksum of packets and frames in hardware: CRC-32 of IEEE 802.3, one byte a cycle."""
 
 from amaranth.lib.crc.catalog import CRC32_ISO_HDLC
 

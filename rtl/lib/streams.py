@@ -1,4 +1,4 @@
-"""Stream helpers: the packet byte, a memory read as a stream, a register."""
+"""Stream helpers: the payload of packet streams, a memory read as a stream, a register stage."""
 
 from typing import Any
 
@@ -9,13 +9,23 @@ from amaranth.lib.wiring import In, Out
 from tritloom.rtl.lib.block_ram import ReadPort
 
 PACKET = data.StructLayout({"data": 8, "last": 1})
-"""Payload of a packet stream: one byte; ``last`` ends the packet."""
+"""Payload of a packet stream: one byte; `last` marks the last byte of a packet."""
 
 
 def stream_from_memory(m: Module, port: ReadPort, o: Any, more: ValueLike) -> Signal:
-    """Send what ``port`` reads to the stream ``o``, one word a cycle, while ``more`` is set.
+    """Connect a memory's read port to a stream; one word a cycle while `more` is set.
 
-    Returns ``fetch``: in such a cycle the port's address is taken, and the caller advances it.
+    Parameters
+    ----------
+    m : module that the logic is added to
+    port : read port; this function drives `en`, the caller drives `addr`
+    o : stream that the words are sent to
+    more : whether `port.addr` is the address of a word that shall be sent
+
+    Returns
+    -------
+    `fetch`: set in each cycle in which the memory reads `port.addr`. The caller then moves the
+    address on. The word is in `o.payload` from the next cycle until it is transferred.
     """
     fetch = Signal()
     m.d.comb += [
@@ -31,12 +41,24 @@ def stream_from_memory(m: Module, port: ReadPort, o: Any, more: ValueLike) -> Si
 
 
 class StreamRegister(wiring.Component):
-    """Registers in a stream, ``ready`` too: one cycle later, full rate, no path from end to end.
+    """A register stage of a stream, in both directions: no combinational path leads through it.
 
-    Two places in turn. A place takes what is there whenever it is free, whether or not it counts:
-    only its own register chooses, not the sink, for which a wide payload would be far.
+    A ping-pong of two entries. An empty entry loads the input in every cycle, valid or not, so its
+    enable depends on one local flip-flop and never on the sink's `ready`. Behind a wide payload the
+    wire of `ready` would be the critical path.
 
-    Members: ``i``, ``o``: streams of ``shape``.
+    Latency: one cycle. Throughput: one word a cycle.
+
+    Parameters
+    ----------
+    shape : shape of the payload
+
+    Members
+    -------
+    i : in, stream of `shape`
+        `ready` is set while at least one entry is empty.
+    o : out, stream of `shape`
+        `valid` is set from the cycle after the transfer at `i`.
     """
 
     i: stream.Interface
@@ -47,22 +69,22 @@ class StreamRegister(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        places = [
-            Signal.like(self.i.payload, name=f"place_{number}", reset_less=True)
+        entries = [
+            Signal.like(self.i.payload, name=f"entry_{number}", reset_less=True)
             for number in range(2)
         ]
-        full = Signal(2)
-        filling = Signal()  # the place that is filled next
-        sending = Signal()  # the one that is sent next
-        first, second = (Value.cast(place) for place in places)
+        full = Signal(2)  # one bit an entry
+        filling = Signal()  # number of the entry that the next word from `i` fills
+        sending = Signal()  # number of the entry whose word is sent next
+        first, second = (Value.cast(entry) for entry in entries)
         m.d.comb += [
             self.i.ready.eq(~full.all()),
             self.o.valid.eq(full.bit_select(sending, 1)),
             self.o.payload.eq(Mux(sending, second, first)),
         ]
-        for place, taken in zip(places, full, strict=True):
-            with m.If(~taken):
-                m.d.sync += place.eq(self.i.payload)
+        for entry, is_full in zip(entries, full, strict=True):
+            with m.If(~is_full):
+                m.d.sync += entry.eq(self.i.payload)
         with m.If(self.i.valid & self.i.ready):
             m.d.sync += [full.bit_select(filling, 1).eq(1), filling.eq(~filling)]
         with m.If(self.o.valid & self.o.ready):
@@ -71,5 +93,5 @@ class StreamRegister(wiring.Component):
 
 
 def bits_for(limit: int) -> Shape:
-    """Unsigned shape that holds 0 to ``limit``."""
+    """Unsigned shape that holds 0 to `limit`."""
     return Shape(max(1, limit.bit_length()))

@@ -1,4 +1,4 @@
-"""Frames of ``tritloom.rtl.spec.frames`` in hardware."""
+"""Encoder and decoder of the frames of `tritloom.rtl.spec.frames`."""
 
 from amaranth.hdl import Cat, Const, Module, Signal
 from amaranth.lib import stream, wiring
@@ -11,12 +11,17 @@ from tritloom.rtl.spec.frames import BLOCK_BYTES, CHECK_BYTES
 
 
 class FrameEncoder(wiring.Component):
-    """Packets to frames. Collects a COBS block, then sends it; the input waits meanwhile.
+    """Encodes packets as frames.
+
+    A COBS block begins with its length, so the encoder collects a whole block before it sends it.
+    The input waits while a block is sent.
 
     Members
     -------
-    i : stream of PACKET
-    o : stream of bytes
+    i : in, stream of `PACKET`
+        Ready while a block is collected.
+    o : out, stream of bytes
+        The frames.
     """
 
     i: stream.Interface
@@ -31,11 +36,12 @@ class FrameEncoder(wiring.Component):
         m.submodules.block = block = block_ram(8, BLOCK_BYTES)
         write = block.write_port()
         read = ReadPort(m, block)
-        fetched = Signal(8, reset_less=True)  # the block RAM answers late in a cycle
-        size = Signal(8)
+        # The block RAM's output comes late in a cycle, so the byte gets a cycle of its own.
+        fetched = Signal(8, reset_less=True)
+        size = Signal(8)  # bytes of the block, its length byte not counted
         sent = Signal(8)
-        final = Signal()
-        zero_last = Signal()
+        final = Signal()  # the block holds the packet's last byte
+        zero_last = Signal()  # the packet's last byte is 0
         check = Signal(7 * CHECK_BYTES)
         digit = Signal(range(CHECK_BYTES))
         byte = self.i.payload.data
@@ -76,7 +82,7 @@ class FrameEncoder(wiring.Component):
             with m.State("FETCH"):
                 with m.If(sent != size):
                     m.next = "BLOCK"
-                with m.Elif(zero_last):  # the packet ends in 0: an empty block behind it
+                with m.Elif(zero_last):  # a packet that ends in 0 ends in an empty block
                     m.d.sync += [zero_last.eq(0), size.eq(0), sent.eq(0)]
                     m.next = "CODE"
                 with m.Elif(final):
@@ -95,7 +101,7 @@ class FrameEncoder(wiring.Component):
                 with m.If(self.o.ready):
                     m.d.sync += sent.eq(sent + 1)
                     m.next = "NEXT"
-            with m.State("NEXT"):  # the memory reads at the new address
+            with m.State("NEXT"):  # `read.data` becomes the byte at the new address
                 m.next = "FETCH"
             with m.State("CHECK"):
                 m.d.comb += [self.o.payload.eq(Cat(check[:7], Const(1))), self.o.valid.eq(1)]
@@ -111,13 +117,17 @@ class FrameEncoder(wiring.Component):
 
 
 class FrameDecoder(wiring.Component):
-    """Frames to packets; a frame that did not come whole ends with ``abort``.
+    """Decodes frames to packets.
 
     Members
     -------
-    i : stream of bytes
-    o : stream of PACKET; the last byte leaves when the frame's end has come
-    abort : with ``o.payload.last``: drop this packet
+    i : in, stream of bytes
+        The frames.
+    o : out, stream of `PACKET`
+        The packets' bytes. A byte leaves when the next one is known, the last byte when the end of
+        the frame has come.
+    abort : out, 1 bit
+        With the last byte of a packet at `o`: the frame did not come whole, drop the packet.
     """
 
     i: stream.Interface
@@ -132,28 +142,29 @@ class FrameDecoder(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         m.submodules.crc = crc = CRC32.create()
-        # The last bytes before the end are the check; they are held back until it is known.
-        held = Signal(8 * CHECK_BYTES)
-        held_count = Signal(range(CHECK_BYTES + 1))
-        byte = held[:8]
-        left = Signal(8)  # of the COBS block; a 0 follows it
-        implied = Signal()
-        out = Signal(8)  # one decoded byte held back for `last`
+        # The last CHECK_BYTES before the end of a frame are its check. Which bytes these are shows
+        # only at the end, so that many bytes are always held back.
+        window = Signal(8 * CHECK_BYTES)
+        window_count = Signal(range(CHECK_BYTES + 1))
+        oldest = window[:8]
+        left = Signal(8)  # bytes of the COBS block that are still to come
+        implied = Signal()  # a 0 follows the block, unless the frame ends with it
+        out = Signal(8)  # a decoded byte, held back until it shows whether it is the last
         has_out = Signal()
-        wrong = Signal()
-        taken = Signal(8)
+        wrong = Signal()  # the frame that has ended was not whole
+        body = Signal(8)  # the byte that left `window`
         end = Signal()
 
-        check = Cat(held.word_select(n, 8)[:7] for n in range(CHECK_BYTES))
-        marks = Cat(held.word_select(n, 8)[7] for n in range(CHECK_BYTES))
+        check = Cat(window.word_select(n, 8)[:7] for n in range(CHECK_BYTES))
+        marks = Cat(window.word_select(n, 8)[7] for n in range(CHECK_BYTES))
         whole = Signal()
         m.d.comb += [
-            crc.data.eq(byte),
+            crc.data.eq(oldest),
             end.eq(self.i.payload == 0),
             whole.eq(
                 ~wrong
                 & (left == 0)
-                & (held_count == CHECK_BYTES)
+                & (window_count == CHECK_BYTES)
                 & marks.all()
                 & (check == crc.crc)
             ),
@@ -168,14 +179,18 @@ class FrameDecoder(wiring.Component):
                         m.d.sync += wrong.eq(~whole)
                         m.next = "END"
                     with m.Else():
-                        m.d.sync += [held.eq(Cat(held[8:], self.i.payload)), taken.eq(byte)]
-                        with m.If(held_count != CHECK_BYTES):
-                            m.d.sync += held_count.eq(held_count + 1)
+                        m.d.sync += [
+                            window.eq(Cat(window[8:], self.i.payload)),
+                            body.eq(oldest),
+                        ]
+                        with m.If(window_count != CHECK_BYTES):
+                            m.d.sync += window_count.eq(window_count + 1)
                         with m.Else():
                             m.d.comb += crc.valid.eq(1)
                             m.next = "DECODE"
             with m.State("DECODE"):
-                # `taken` is the next byte of the body: a block's length or one of its bytes.
+                # `body` is the length of the next COBS block or, while `left` counts, one of its
+                # bytes. A length decodes to the 0 that the previous block implies.
                 m.d.comb += [
                     has_decoded.eq((left != 0) | implied),
                     decoded.eq(0),
@@ -183,14 +198,14 @@ class FrameDecoder(wiring.Component):
                     self.o.valid.eq(has_decoded & has_out),
                 ]
                 with m.If(left != 0):
-                    m.d.comb += decoded.eq(taken)
+                    m.d.comb += decoded.eq(body)
                 with m.If(~self.o.valid | self.o.ready):
                     with m.If(has_decoded):
                         m.d.sync += [out.eq(decoded), has_out.eq(1)]
                     with m.If(left != 0):
                         m.d.sync += left.eq(left - 1)
                     with m.Else():
-                        m.d.sync += [left.eq(taken - 1), implied.eq(taken != BLOCK_BYTES + 1)]
+                        m.d.sync += [left.eq(body - 1), implied.eq(body != BLOCK_BYTES + 1)]
                     m.next = "TAKE"
             with m.State("END"):
                 m.d.comb += [
@@ -202,7 +217,7 @@ class FrameDecoder(wiring.Component):
                 ]
                 with m.If(~self.o.valid | self.o.ready):
                     m.d.sync += [
-                        held_count.eq(0),
+                        window_count.eq(0),
                         left.eq(0),
                         implied.eq(0),
                         has_out.eq(0),

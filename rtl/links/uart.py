@@ -10,15 +10,22 @@ from tritloom.rtl.links.cobs import FrameDecoder, FrameEncoder
 from tritloom.rtl.spec.config import AcceleratorConfig
 
 BITS = 10
+"""Bits of a byte on the line: start, eight data bits, stop."""
 
 
 class UartTransmitter(wiring.Component):
-    """Bytes to the line; a bit takes ``divisor`` cycles.
+    """Sends bytes on the line.
+
+    Parameters
+    ----------
+    divisor : clock cycles of a bit
 
     Members
     -------
-    i : stream of bytes
-    tx : the line
+    i : in, stream of bytes
+        Ready while no byte is being sent.
+    tx : out, 1 bit
+        The line, from a flip-flop; the start bit follows the transfer at `i` by two cycles.
     """
 
     i: stream.Interface
@@ -33,7 +40,7 @@ class UartTransmitter(wiring.Component):
         timer = Signal(range(self.divisor))
         bits_left = Signal(range(BITS + 1))
         shift = Signal(BITS, init=(1 << BITS) - 1)
-        line = Signal(init=1)  # a flip-flop at the pin: no glitches
+        line = Signal(init=1)  # a flip-flop at the pin, so that the line has no glitches
         m.d.sync += line.eq(shift[0])
         m.d.comb += [self.tx.eq(line), self.i.ready.eq(bits_left == 0)]
         with m.If(bits_left == 0):
@@ -55,12 +62,21 @@ class UartTransmitter(wiring.Component):
 
 
 class UartReceiver(wiring.Component):
-    """The line to bytes, sampled in the middle of each bit; a byte without its stop bit is lost.
+    """Receives bytes from the line; each bit is sampled in its middle.
+
+    A byte whose stop bit is 0 is lost. A start bit that is gone by its middle is a glitch and is
+    ignored.
+
+    Parameters
+    ----------
+    divisor : clock cycles of a bit
 
     Members
     -------
-    rx : the line, asynchronous
-    o : stream of bytes; must be taken within a byte's time
+    rx : in, 1 bit
+        The line, asynchronous to the clock.
+    o : out, stream of bytes
+        Must be transferred within a byte's time; else the next byte takes its place.
     """
 
     rx: Signal
@@ -86,7 +102,7 @@ class UartReceiver(wiring.Component):
             m.d.sync += timer.eq(timer - 1)
         with m.Else():
             m.d.sync += [timer.eq(self.divisor - 1), bits_left.eq(bits_left - 1)]
-            with m.If((bits_left == BITS) & line):  # a glitch, not a start bit
+            with m.If((bits_left == BITS) & line):  # a glitch: the start bit is gone
                 m.d.sync += bits_left.eq(0)
             with m.Elif(bits_left == 1):
                 with m.If(line):
@@ -97,13 +113,20 @@ class UartReceiver(wiring.Component):
 
 
 class UartLink(wiring.Component):
-    """Packets over a UART, framed as ``tritloom.rtl.spec.frames`` says.
+    """Carries packets over a UART, framed as `tritloom.rtl.spec.frames` says.
 
     Members
     -------
-    rx, tx : the lines
-    i, o : streams of PACKET, to and from the host
-    abort : with ``o.payload.last``: the packet did not come whole
+    rx : in, 1 bit
+        The line from the host, asynchronous to the clock.
+    tx : out, 1 bit
+        The line to the host.
+    i : in, stream of `PACKET`
+        Packets for the host.
+    o : out, stream of `PACKET`
+        Packets from the host. Each byte must be transferred within a byte's time on the line.
+    abort : out, 1 bit
+        With the last byte of a packet at `o`: the packet did not come whole and must be dropped.
     """
 
     rx: Signal

@@ -13,15 +13,16 @@ from tritloom.rtl.spec.config import AcceleratorConfig
 class BlockRamMemory(wiring.Component):
     """Weights in block RAM; the words of a range come without a pause.
 
-    The array is cut into banks, each with a register behind it: what chooses among them would else
-    follow the blocks' slow outputs in the same cycle. A bank is as deep as a block can be that is
-    still nine bits wide; deeper ones leave the parity bits unused.
+    The memory is divided into banks, and each bank has a register behind it. Without the registers,
+    the multiplexer that chooses a bank would follow the slow outputs of the blocks in the same
+    cycle. A bank is 2048 words deep: that is the deepest form in which a block is nine bits wide.
+    In deeper forms the parity bits are unused.
 
-    Members: as in ``tritloom.rtl.memories.contract``. ``LATENCY``: cycles from a range to its
-    first word.
+    Members: see `tritloom.rtl.memories.contract`.
     """
 
     LATENCY = 4
+    """Cycles from the transfer of a range at `i_read` to its first word at `o`."""
     BANK_WORDS = 2048
 
     i_write: stream.Interface
@@ -40,7 +41,7 @@ class BlockRamMemory(wiring.Component):
         address = Signal(bits_for(config.memory_words))
         left = Signal(bits_for(config.memory_words))
 
-        # The blocks lie all over the die: what is written to them has a cycle to get there.
+        # The blocks lie all over the die, so the write is registered once on its way to them.
         writing = Signal(count)
         write = Signal(self.i_write.payload.shape(), reset_less=True)
         m.d.sync += [
@@ -48,12 +49,13 @@ class BlockRamMemory(wiring.Component):
             write.eq(self.i_write.payload),
         ]
 
-        # Three steps behind the address, filled as soon as they are free: block, register, output.
+        # A word moves through three stages: the block's read port, its bank's register, `output`.
+        # Each stage takes a word as soon as it is free.
         m.submodules.output = output = StreamRegister(config.word_bits)
-        more = Signal()  # left is not 0
-        fetch = Signal()
-        valid = Signal(2)
-        free = Signal(2)
+        more = Signal()  # `left` is not 0
+        fetch = Signal()  # the blocks are read at `address`
+        valid = Signal(2)  # of the read ports and of the registers: holds a word
+        free = Signal(2)  # of the same: takes a word in this cycle
         banks = [Signal(range(count), name=f"bank_{n}") for n in range(2)]
         registers = Array(
             Signal(config.word_bits, name=f"register_{n}", reset_less=True) for n in range(count)

@@ -95,6 +95,8 @@ COUNTERS = ("cycles", "run_cycles", "stall_cycles", "packets", "bad_packets", "d
 """Counted since power-up: clock cycles; cycles of RUN; cycles of RUN that waited for weights; sound
 packets, executed or not; packets with a wrong checksum or length; packets that were dropped because
 the receive buffer was full."""
+COUNTERS_STRUCT = struct.Struct(f"<{len(COUNTERS)}Q")
+"""Payload of the response to COUNTERS: 64 bits each, in that order."""
 
 
 @dataclass(frozen=True, slots=True)

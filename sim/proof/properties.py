@@ -104,7 +104,7 @@ def core_rules(component: Any) -> Bench:
 def _register(inside: Any) -> tuple[Value, Value, Value]:
     """Of a `StreamRegister`: whether a second word waits, which one, and whose turn it is holds."""
     full, filling, sending = inside["full"], inside["filling"], inside["sending"]
-    first, second = (Value.cast(place) for place in inside["places"])
+    first, second = (Value.cast(entry) for entry in inside["entries"])
     one = full == Mux(sending, 2, 1)
     return (
         full.all(),
@@ -358,7 +358,7 @@ def partial_sums_total(component: Any) -> Bench:
     ``PARTIAL_SUM_CYCLES`` (of the tracked group alone), sums of at most ``lanes`` extreme terms.
     """
     config, inside = component.config, Inside(component, totals=1)
-    bench = Bench(component, inside, driven=("i_valid", "i_group", "i_first", "i_last"))
+    bench = Bench(component, inside, driven=("i_valid", "i_row_group", "i_first", "i_last"))
     m = bench.m
     given, start = bench.free("given"), bench.free("start")
     groups = bench.free("groups", range(config.max_groups + 1))
@@ -377,7 +377,7 @@ def partial_sums_total(component: Any) -> Bench:
         hit.eq(given & (group == tracked)),
         last.eq(given & (group + 1 == groups) & (tile + 1 == tiles)),
         component.i_valid.eq(given),
-        component.i_group.eq(Mux(given, group, wanted)),
+        component.i_row_group.eq(Mux(given, group, wanted)),
         component.i_first.eq(tile == 0),
         component.i_last.eq(last),
     ]
@@ -409,7 +409,7 @@ def partial_sums_total(component: Any) -> Bench:
     bench.assume(~hit | ~Cat(hits[: PARTIAL_SUM_CYCLES - 1]).any())
     bench.assume(tracked < config.max_groups)
 
-    asked = bench.was(component.i_group == tracked, FETCH_CYCLES)
+    asked = bench.was(component.i_row_group == tracked, FETCH_CYCLES)
     ran = Cat(bench.was(running, n) for n in range(FETCH_CYCLES + 1))
     bench.check("total", implies(asked & ~ran.any(), component.o[0] == total))
     bench.check("done", component.done == lasts[-1])

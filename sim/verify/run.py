@@ -24,6 +24,8 @@ from tritloom.rtl.links.port_names import DEFAULT_TOP, PLAIN, PortNames
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.design import FORMAT, MANIFEST
 from tritloom.rtl.spec.errors import ConfigError, InputError, ToolError, TritloomError
+from tritloom.rtl.spec.files import write_whole
+from tritloom.rtl.spec.remedies import package_remedy
 from tritloom.sim.tools import Simulator, find_simulator
 
 __all__ = ["BenchResult", "VerifyError", "VerifyResult", "verify", "verify_design"]
@@ -118,7 +120,7 @@ def verify(
         progress=progress,
     )
     if junit is not None:
-        _write_whole(junit, _junit(result, config))
+        _write_junit(junit, _junit(result, config))
     return result
 
 
@@ -255,7 +257,7 @@ def _no_pytest() -> Iterator[None]:
 
 def _build(simulator: Simulator, folder: Path, design: _Design) -> Any:
     if importlib.util.find_spec("cocotb_tools") is None:
-        raise ToolError("cocotb not found; install tritloom with the extra [sim]")
+        raise ToolError(f"cocotb not found; {package_remedy('cocotb', 'sim')}")
     from cocotb_tools.runner import get_runner
 
     log = folder / "build.log"
@@ -396,11 +398,8 @@ def _junit(result: VerifyResult, config: AcceleratorConfig) -> bytes:
     return b'<?xml version="1.0" encoding="utf-8"?>\n' + ET.tostring(root) + b"\n"
 
 
-def _write_whole(path: Path, content: bytes) -> None:
-    new = path.with_name(f".{path.name}.{os.getpid()}")
+def _write_junit(path: Path, content: bytes) -> None:
     try:
-        new.write_bytes(content)
-        os.replace(new, path)
+        write_whole(path, content)
     except OSError as error:
-        new.unlink(missing_ok=True)
         raise VerifyError(f"cannot write {path}: {error.strerror}; name another file") from None

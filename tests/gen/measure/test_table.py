@@ -120,12 +120,12 @@ class TestMeasure:
         table = tmp_path / "table.json"
         monkeypatch.setattr(measured, "TABLE", table)
         monkeypatch.setattr(measure, "__kwdefaults__", {**measure.__kwdefaults__, "table": table})
-        assert cli.main(["bench", "table", "--family", "ecp5", "--json"]) == 0
+        assert cli.main(["measure", "table", "--family", "ecp5", "--json"]) == 0
         told = json.loads(capsys.readouterr().out)
         assert told == {"file": str(table), "measured": 3, "points": 3}
-        assert cli.main(["bench", "table", "--family", "ecp5"]) == 0
+        assert cli.main(["measure", "table", "--family", "ecp5"]) == 0
         out, err = capsys.readouterr()
-        assert out == f"0 of 3 points measured, the others were there: {table}\n" and not err
+        assert out == f"0 of 3 points measured, the others are unchanged:\n{table}\n" and not err
 
 
 class TestGrid:
@@ -180,7 +180,7 @@ class TestTable:
     )
     def test_not_a_table(self, text, tmp_path):
         (tmp_path / "table.json").write_text(text)
-        with pytest.raises(InputError, match=r"table.json is not a table of bench table: "):
+        with pytest.raises(InputError, match=r"table.json is not a table of measure table: "):
             read_table(tmp_path / "table.json")
 
 

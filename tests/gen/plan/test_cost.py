@@ -202,7 +202,7 @@ class TestNonnegative:
 
 class TestModel:
     def test_nothing_measured(self):
-        message = "nothing is measured for gowin; run tritloom bench table --family gowin"
+        message = "nothing is measured for gowin; run tritloom measure table --family gowin"
         with pytest.raises(ConfigError, match=message):
             CostModel("gowin", [point for point in POINTS if point.family == "ecp5"])
 

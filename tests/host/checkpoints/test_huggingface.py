@@ -11,6 +11,7 @@ from safetensors.numpy import save_file
 from tests.support import ROOT
 from tests.support.checkpoints import message, packed
 from tritloom.host.checkpoints.huggingface import load_checkpoint
+from tritloom.host.checkpoints.quantization import Quantization
 from tritloom.rtl.spec import numerics
 
 MODELS = ROOT / "models"
@@ -59,7 +60,7 @@ def test_the_class_tells_what_the_scale_means(
 def test_members(tmp_path: Path) -> None:
     tensors = good()
     folder = write(tmp_path, tensors)
-    assert load_checkpoint(folder).generation == {}
+    assert load_checkpoint(folder).generation is None
     (folder / "generation_config.json").write_text('{"eos_token_id": 3}')
     checkpoint = load_checkpoint(str(folder))
     assert checkpoint.path == folder
@@ -115,6 +116,132 @@ def test_modules_to_not_convert_stay_floats(tmp_path: Path) -> None:
     assert message(lambda: load_checkpoint(folder)) == (
         f"{key} has no {key}_scale; convert the model again, or list it in modules_to_not_convert"
     )
+
+
+UP, DOWN, QUERY = (
+    f"model.layers.0.{name}" for name in ("mlp.up_proj", "mlp.down_proj", "self_attn.q_proj")
+)
+
+
+@pytest.mark.parametrize(
+    ("patterns", "floats"),
+    [
+        (None, {"lm_head"}),
+        ([], set()),
+        (["lm_head"], {"lm_head"}),
+        (["mlp"], set()),
+        (["self_attn"], set()),
+        (["n_proj"], {DOWN}),
+        (["q_proj"], {QUERY}),
+        (["model.layers.*.self_attn"], {QUERY}),
+        (["model.layers.0.mlp"], {UP, DOWN}),
+        (["model.layers.0.mlp.up"], set()),
+        (["model.layers.0."], {UP, DOWN, QUERY}),
+        (["model.layers.0.mlp|lm_head"], {UP, DOWN, "lm_head"}),
+        (["layers.0.mlp"], set()),
+        ([".*mlp"], {UP, DOWN}),
+        (["Up_proj", "lm_head"], {"lm_head"}),
+        ([""], {UP, DOWN, QUERY, "lm_head"}),
+    ],
+)
+def test_which_modules_stay_floats(patterns: list[str] | None, floats: set[str]) -> None:
+    config = {"quantization_config": {"modules_to_not_convert": patterns}}
+    quantization = Quantization.from_config(config, "config.json")
+    names = {UP, DOWN, QUERY, "lm_head"}
+    assert {name for name in names if quantization.is_float(name)} == floats
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("lm_head", "must be a list of names, not 'lm_head'; write [\"lm_head\"]"),
+        (3, 'must be a list of names, not 3; write ["lm_head"]'),
+        (False, 'must be a list of names, not False; write ["lm_head"]'),
+        (["a", 3], "must be a list of names, not ['a', 3]; write [\"lm_head\"]"),
+        (["*"], "has '*', which is no regular expression: nothing to repeat at position 0"),
+    ],
+)
+def test_wrong_patterns(tmp_path: Path, value: Any, expected: str) -> None:
+    folder = write(tmp_path, good(), modules_to_not_convert=value)
+    assert message(lambda: load_checkpoint(folder)) == f"modules_to_not_convert {expected}"
+
+
+def test_a_list_without_the_head_makes_it_ternary(tmp_path: Path) -> None:
+    """As in transformers: a tied head is ternarized, while the embedding stays as it is."""
+    tensors = {f"{NAME}.weight": RNG.standard_normal((8, 6)), **good()}
+    tensors = {key: tensors[key].astype(np.float32) for key in tensors if "scale" not in key}
+    write(tmp_path, tensors, quantization_mode="online", modules_to_not_convert=[])
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"tie_word_embeddings": True}))
+    checkpoint = load_checkpoint(tmp_path)
+    table = tensors["model.embed_tokens.weight"]
+    assert (checkpoint.tensors["model.embed_tokens.weight"] == table).all()
+    assert (checkpoint.layers["lm_head"].trits == numerics.absmean_ternarize(table)[0]).all()
+    write(tmp_path, good(), modules_to_not_convert=[])
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"tie_word_embeddings": True}))
+    assert message(lambda: load_checkpoint(tmp_path)) == (
+        "lm_head.weight has no lm_head.weight_scale; convert the model again, or list it in "
+        "modules_to_not_convert"
+    )
+
+
+def test_names_without_the_base(tmp_path: Path) -> None:
+    """A file of the model without its head, and one that has the prefix once too often."""
+    whole = load_checkpoint(write(tmp_path, good() | {"lm_head.weight": np.ones((5, 6))}))
+    for change in (lambda key: key.removeprefix("model."), lambda key: f"model.{key}"):
+        tensors = good() | {"lm_head.weight": np.ones((5, 6))}
+        write(tmp_path, {change(key): tensor for key, tensor in tensors.items()})
+        other = load_checkpoint(tmp_path)
+        assert other.layers.keys() == whole.layers.keys()
+        assert other.tensors.keys() == whole.tensors.keys()
+    write(tmp_path, good() | {"norm.weight": np.ones(6)})
+    assert message(lambda: load_checkpoint(tmp_path)) == (
+        "model.norm.weight is in the files twice; keep one of the two"
+    )
+
+
+def test_a_stale_index_beside_the_whole_file(tmp_path: Path) -> None:
+    folder = write(tmp_path, good())
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "gone"}}')
+    assert list(load_checkpoint(folder).layers) == [NAME]
+
+
+@pytest.mark.parametrize(
+    ("quantization", "expected"),
+    [
+        ("bitnet", "has no quantization_config; the model is not a BitNet one"),
+        ({"linear_class": 3}, "linear_class must be bitlinear or autobitlinear, not 3"),
+        ({"linear_class": ["bitlinear"]}, "linear_class must be bitlinear or autobitlinear, not ["),
+        ({"linear_class": ""}, "linear_class must be bitlinear or autobitlinear, not ''"),
+        ({"quantization_mode": {}}, "quantization_mode must be offline or online, not {}"),
+        ({"use_rms_norm": "no"}, "use_rms_norm must be true or false, not 'no'"),
+        (
+            {"use_rms_norm": True, "rms_norm_eps": "x"},
+            "rms_norm_eps must be a positive number, not 'x'",
+        ),
+        (
+            {"quant_method": "x" * 99},
+            f"quantization_config.quant_method must be bitnet, not '{'x' * 59}…",
+        ),
+    ],
+)
+def test_wrong_types(tmp_path: Path, quantization: Any, expected: str) -> None:
+    folder = write(tmp_path, good())
+    config = CONFIG | {"quantization_config": quantization}
+    (folder / "config.json").write_text(json.dumps(config))
+    assert expected in message(lambda: load_checkpoint(folder))
+
+
+@pytest.mark.parametrize("name", ["config.json", "generation_config.json"])
+def test_deep_json(tmp_path: Path, name: str) -> None:
+    folder = write(tmp_path, good())
+    (folder / name).write_text("[" * 200_000)
+    expected = f"{folder / name} is nested too deeply for a model; copy it again"
+    assert message(lambda: load_checkpoint(folder)) == expected
+    # As deep as Python still reads it.
+    (folder / name).write_text('{"quantization_config": ' + "[" * 900 + "]" * 900 + "}")
+    if name == "config.json":
+        assert "has no quantization_config" in message(lambda: load_checkpoint(folder))
 
 
 def test_shards(tmp_path: Path) -> None:

@@ -97,8 +97,73 @@ def test_file_without_tensors(tmp_path: Path) -> None:
             "a has 4 bytes, not those of F32 [1]",
         ),
         ({"a": {"dtype": "F32", "shape": [-1], "data_offsets": [4, 0]}}, "a has -4 bytes"),
+        (b'{"a": {"dtype": "F32", "shape": [1e400], "data_offsets": [0, 4]}}', "a broken header"),
+        ({"a": {"dtype": "F32", "shape": ["1"], "data_offsets": [0, 4]}}, "has a broken header"),
+        ({"a": {"dtype": "F32", "shape": [1.0], "data_offsets": [0, 4]}}, "has a broken header"),
+        ({"a": {"dtype": "F32", "shape": [True], "data_offsets": [0, 4]}}, "has a broken header"),
+        ({"a": {"dtype": "F32", "shape": 1, "data_offsets": [0, 4]}}, "has a broken header"),
+        ({"a": {"dtype": "F32", "shape": [1], "data_offsets": "04"}}, "has a broken header"),
+        ({"a": [1]}, "has a broken header"),
+        (b"[" * 200_000, "has a broken header"),
+        (b'{"a": ' * 100_000, "has a broken header"),
+        (
+            {"a": {"dtype": "F32", "shape": [1] * 100, "data_offsets": [0, 4]}},
+            "a has shape (1, 1, 1,",
+        ),
+        (
+            {"a": {"dtype": "F32", "shape": [2**63, 0], "data_offsets": [0, 0]}},
+            "a has shape (9223372036854775808, 0); copy",
+        ),
+        (
+            {"a": {"dtype": "F32", "shape": [2**40] * 3, "data_offsets": [0, 4]}},
+            "a has shape (1099511627776, 1099511627776,",
+        ),
+        (
+            {"a": {"dtype": "F32", "shape": [1], "data_offsets": [2**70, 2**70 + 4]}},
+            "is truncated, a ends at byte",
+        ),
+        (
+            {"a\nb": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}},
+            "the name 'a\\nb'; copy",
+        ),
+        (
+            {"a": {"dtype": "F\n2", "shape": [1], "data_offsets": [0, 4]}},
+            "a has dtype 'F\\n2'; save it as one of",
+        ),
     ],
 )
 def test_broken_header(tmp_path: Path, header: Any, expected: str) -> None:
     file = write_raw(tmp_path / "x.safetensors", header, bytes(4))
     assert expected in message(lambda: read_safetensors(file))
+
+
+def test_tensors_that_share_bytes(tmp_path: Path) -> None:
+    """A small file that would fill the memory: every tensor is all of the data."""
+    entry = {"dtype": "F32", "shape": [1000], "data_offsets": [0, 4000]}
+    file = write_raw(tmp_path / "x.safetensors", {f"t{i}": entry for i in range(9)}, bytes(4000))
+    assert message(lambda: read_safetensors(file)) == (
+        "t1 begins at byte 0 of the data, not 4000 where the tensor before it ends; "
+        f"copy {file} again"
+    )
+
+
+@pytest.mark.parametrize(
+    ("shape", "fits"),
+    [
+        ([0], True),
+        ([3, 0, 5], True),
+        ([2**48, 0], True),
+        ([2**24, 0, 2**24], True),
+        ([2**48 + 1, 0], False),
+        ([0, 2**48, 2**48], False),
+        ([0] + [1] * 31, True),
+        ([0] + [1] * 32, False),
+    ],
+)
+def test_shapes_without_elements(tmp_path: Path, shape: list[int], fits: bool) -> None:
+    header = {"t": {"dtype": "BF16", "shape": shape, "data_offsets": [0, 0]}}
+    file = write_raw(tmp_path / "x.safetensors", header)
+    if fits:
+        assert read_safetensors(file)["t"].shape == tuple(shape)
+    else:
+        assert message(lambda: read_safetensors(file)).startswith("t has shape (")

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from tests.support import ROOT
 from tritloom.host.checkpoints.huggingface import Checkpoint, load_checkpoint
@@ -52,7 +53,7 @@ def changed(checkpoint: Checkpoint, **config: Any) -> Checkpoint:
     merged = {
         key: value for key, value in (checkpoint.config | config).items() if value is not None
     }
-    return Checkpoint(checkpoint.path, merged, {}, checkpoint.layers, checkpoint.tensors)
+    return Checkpoint(checkpoint.path, merged, None, checkpoint.layers, checkpoint.tensors)
 
 
 @pytest.mark.parametrize("prompt", range(8))
@@ -312,6 +313,62 @@ def test_nll_refuses(decoder: BitNetModel, windows: int, tokens: int) -> None:
             {"rope_parameters": None, "rope_scaling": {"type": "linear", "factor": 2}},
             "rope_type must be default, not 'linear'",
         ),
+        ({"hidden_size": "x"}, "hidden_size must be a positive integer, not 'x'"),
+        ({"vocab_size": True}, "vocab_size must be a positive integer, not True"),
+        ({"vocab_size": 512.0}, "vocab_size must be a positive integer, not 512.0"),
+        ({"num_hidden_layers": [2]}, "num_hidden_layers must be a positive integer, not [2]"),
+        ({"rms_norm_eps": "x"}, "rms_norm_eps must be a positive number, not 'x'"),
+        ({"rms_norm_eps": True}, "rms_norm_eps must be a positive number, not True"),
+        ({"rms_norm_eps": 10**400}, f"rms_norm_eps must be a positive number, not 1{'0' * 59}…"),
+        ({"rms_norm_eps": float("nan")}, "rms_norm_eps must be a positive number, not nan"),
+        ({"rms_norm_eps": -1}, "rms_norm_eps must be a positive number, not -1"),
+        ({"rope_parameters": [1]}, "rope_parameters must be an object, not [1]"),
+        ({"rope_parameters": "x"}, "rope_parameters must be an object, not 'x'"),
+        ({"rope_parameters": {"rope_type": 3}}, "rope_type must be default, not 3"),
+        (
+            {"rope_parameters": {"rope_theta": "x"}},
+            "rope_theta must be a positive number, not 'x'",
+        ),
+        ({"rope_parameters": {"rope_theta": 0}}, "rope_theta must be a positive number, not 0"),
+        (
+            {"rope_parameters": {"full_attention": {"rope_theta": 1e4}}},
+            "rope_parameters must be the same for all layers, not by full_attention",
+        ),
+        ({"hidden_act": ["silu"]}, "hidden_act must be relu2 or silu, not ['silu']"),
+        ({"hidden_act": None}, "hidden_act must be relu2 or silu, not None"),
+        ({"model_type": {}}, "model_type must be bitnet or llama, not {}"),
+        ({"attention_bias": "no"}, "attention_bias must be true or false, not 'no'"),
+        ({"head_dim": 33}, "head_dim must be even, not 33"),
+        (
+            {"head_dim": 32},
+            (
+                "hidden_size of a bitnet model must be num_attention_heads · head_dim, not 256 for "
+                "4 · 32"
+            ),
+        ),
+        (
+            {"sliding_window": 4},
+            (
+                "sliding_window is 4, but each token attends to all before it here; "
+                "set it to null if the model was trained so"
+            ),
+        ),
+        (
+            {"attention_chunk_size": 4},
+            (
+                "attention_chunk_size is 4, but each token attends to all before it here; "
+                "set it to null if the model was trained so"
+            ),
+        ),
+        (
+            {"layer_types": ["full_attention", "sliding_attention"]},
+            "layer_types must all be full_attention, not ['full_attention', 'sliding_attention']",
+        ),
+        ({"layer_types": 7}, "layer_types must all be full_attention, not 7"),
+        ({"eos_token_id": "2"}, "eos_token_id must be a token id or a list, not '2'"),
+        ({"eos_token_id": [1, "2"]}, "eos_token_id must be a token id or a list, not [1, '2']"),
+        ({"eos_token_id": True}, "eos_token_id must be a token id or a list, not True"),
+        ({"eos_token_id": -1}, "eos_token_id must be a token id or a list, not -1"),
         (
             {"num_key_value_heads": 3},
             "num_attention_heads must be a multiple of num_key_value_heads, not 4 and 3",
@@ -328,10 +385,6 @@ def test_nll_refuses(decoder: BitNetModel, windows: int, tokens: int) -> None:
             {"vocab_size": 513},
             "model.embed_tokens.weight has shape (512, 256), config.json asks for (513, 256)",
         ),
-        (
-            {"tie_word_embeddings": False},
-            "the checkpoint has no lm_head.weight; copy the model again",
-        ),
     ],
 )
 def test_checkpoints_that_do_not_fit(
@@ -344,31 +397,109 @@ def test_checkpoints_that_do_not_fit(
 
 def test_projections_left_as_floats(checkpoint: Checkpoint, decoder: BitNetModel) -> None:
     """A float projection is computed here; with the same weights the result is close."""
-    name = "model.layers.1.mlp.down_proj"
+    name = "model.layers.1.self_attn.o_proj"
     layer = checkpoint.layers[name]
     tensors = checkpoint.tensors | {f"{name}.weight": layer.trits * layer.scale}
     layers = {key: value for key, value in checkpoint.layers.items() if key != name}
-    mixed = BitNetModel(Checkpoint(TINYLM, checkpoint.config, {}, layers, tensors))
+    mixed = BitNetModel(Checkpoint(TINYLM, checkpoint.config, None, layers, tensors))
     assert name not in mixed.layers
     ids = [28, 64, 491]
     assert np.allclose(mixed.logits(ids), decoder.logits(ids), atol=0.5)
+    config = checkpoint.config | {"attention_bias": True}
+    for key, other in layers.items():
+        if "self_attn" in key:
+            zeros = np.zeros(other.out_features, np.float32)
+            layers[key] = TernaryLayer.from_trits(other.trits, other.scale, bias=zeros)
     bias = np.linspace(-9, 9, 256, dtype=np.float32)
     biased = TernaryLayer.from_trits(layer.trits, layer.scale, bias=bias)
-    floats = Checkpoint(TINYLM, checkpoint.config, {}, layers, tensors | {f"{name}.bias": bias})
-    ternary = Checkpoint(TINYLM, checkpoint.config, {}, layers | {name: biased}, checkpoint.tensors)
+    floats = Checkpoint(TINYLM, config, None, layers, tensors | {f"{name}.bias": bias})
+    ternary = Checkpoint(TINYLM, config, None, layers | {name: biased}, checkpoint.tensors)
     expected = BitNetModel(ternary).logits(ids)
     assert np.allclose(BitNetModel(floats).logits(ids), expected, atol=0.5)
     assert not np.allclose(mixed.logits(ids), expected, atol=0.5)
 
 
-def test_own_head_where_config_does_not_say(checkpoint: Checkpoint, decoder: BitNetModel) -> None:
-    silent = changed(checkpoint, tie_word_embeddings=None)
-    assert BitNetModel(silent).config.tie_word_embeddings
-    head = -checkpoint.tensors["model.embed_tokens.weight"]
-    tensors = checkpoint.tensors | {"lm_head.weight": head}
-    own = BitNetModel(Checkpoint(TINYLM, silent.config, {}, checkpoint.layers, tensors))
-    assert not own.config.tie_word_embeddings
-    assert np.allclose(own.logits([5, 6]), -decoder.logits([5, 6]))
+def test_config_keys_that_say_nothing_new(checkpoint: Checkpoint) -> None:
+    """Full attention by another name, and a rotary base in each of its places."""
+    for config in (
+        {"layer_types": ["full_attention"] * 2, "head_dim": None},
+        {"rope_parameters": {"rope_theta": 500_000}},
+        {"rope_parameters": None, "rope_theta": 500_000},
+        {"rope_parameters": None, "rope_scaling": {"type": "default"}, "rope_theta": 5e5},
+        {"rope_parameters": None},
+    ):
+        theta = BitNetModel(changed(checkpoint, **config)).config.rope_theta
+        assert theta == (10_000 if "layer_types" in config else 500_000)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("model.layers.0.mlp.up_proj.bias", np.ones(512, np.float32), "up_proj has a bias, but"),
+        ("model.layers.0.self_attn.q_proj.bias", np.ones(256), "q_proj has a bias, but config"),
+    ],
+)
+def test_biases_that_transformers_would_ignore(
+    tmp_path: Path, key: str, value: np.ndarray, message: str
+) -> None:
+    folder = edited(tmp_path, tensors={key: value})
+    with pytest.raises(CheckpointError, match=message):
+        BitNetModel(load_checkpoint(folder))
+
+
+def test_biases_that_are_missing(tmp_path: Path) -> None:
+    folder = edited(tmp_path, attention_bias=True)
+    with pytest.raises(CheckpointError, match="q_proj has no bias, but config"):
+        BitNetModel(load_checkpoint(folder))
+
+
+def edited(
+    folder: Path, *, tensors: dict[str, np.ndarray | None] | None = None, **config: Any
+) -> Path:
+    """A copy of tinylm with other tensors and other values in config.json; None removes one."""
+    shutil.copytree(TINYLM, folder / "m")
+    file = folder / "m" / "config.json"
+    merged = json.loads(file.read_text()) | config
+    file.write_text(json.dumps({k: v for k, v in merged.items() if v is not None}))
+    weights = folder / "m" / "model.safetensors"
+    merged = load_file(weights) | (tensors or {})
+    save_file({k: v for k, v in merged.items() if v is not None}, weights)
+    return folder / "m"
+
+
+class TestHead:
+    """Which weights the head has: those that transformers gives it."""
+
+    embedding = "model.embed_tokens.weight"
+
+    def test_tied(self, tmp_path: Path, checkpoint: Checkpoint, decoder: BitNetModel) -> None:
+        """With either name in the files."""
+        table = checkpoint.tensors[self.embedding]
+        assert checkpoint.tensors["lm_head.weight"] is table
+        folder = edited(tmp_path, tensors={self.embedding: None, "lm_head.weight": table})
+        model = BitNetModel(load_checkpoint(folder))
+        assert model.logits([5, 6]).tobytes() == decoder.logits([5, 6]).tobytes()
+
+    @pytest.mark.parametrize("tie", [True, False, None])
+    def test_own(
+        self, tmp_path: Path, checkpoint: Checkpoint, decoder: BitNetModel, tie: bool | None
+    ) -> None:
+        head = -checkpoint.tensors[self.embedding]
+        folder = edited(tmp_path, tensors={"lm_head.weight": head}, tie_word_embeddings=tie)
+        own = BitNetModel(load_checkpoint(folder))
+        assert np.allclose(own.logits([5, 6]), -decoder.logits([5, 6]))
+
+    @pytest.mark.parametrize("tie", [False, None])
+    def test_missing(self, tmp_path: Path, tie: bool | None) -> None:
+        """Without a word on it the head is its own, and transformers would make one at random."""
+        folder = edited(tmp_path, tie_word_embeddings=tie)
+        with pytest.raises(CheckpointError, match=r"has no lm_head.weight; copy the model again"):
+            BitNetModel(load_checkpoint(folder))
+
+    def test_wrong_type(self, tmp_path: Path) -> None:
+        folder = edited(tmp_path, tie_word_embeddings="yes")
+        with pytest.raises(CheckpointError, match="tie_word_embeddings must be true or false, not"):
+            load_checkpoint(folder)
 
 
 def test_nll_of_the_shortest_windows(decoder: BitNetModel) -> None:
@@ -397,7 +528,7 @@ def test_tokenizer_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(CheckpointError, match=r"tokenizer.json is not a tokenizer; copy it again"):
         load_tokenizer(tmp_path)
     monkeypatch.setitem(sys.modules, "tokenizers", None)
-    with pytest.raises(ToolError, match=r"pip install 'tritloom\[models\]'"):
+    with pytest.raises(ToolError, match=r"run pip install .*\[models\]"):
         load_tokenizer(TINYLM)
 
 

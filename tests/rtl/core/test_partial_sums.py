@@ -29,7 +29,7 @@ async def fetch(ctx, dut, groups):
     """The totals of groups, one asked for in each cycle."""
     totals = []
     for cycle in range(len(groups) + FETCH_CYCLES):
-        ctx.set(dut.i_group, groups[min(cycle, len(groups) - 1)])
+        ctx.set(dut.i_row_group, groups[min(cycle, len(groups) - 1)])
         if cycle >= FETCH_CYCLES:
             totals.append(plain(ctx.get(dut.o)))
         await ctx.tick()
@@ -62,7 +62,7 @@ def test_sums(geometry):
             noise = (0, chance.randrange(config.max_groups), chance.getrandbits(1), 0)
             valid, group, first, last = order or noise
             ctx.set(dut.i_valid, valid)
-            ctx.set(dut.i_group, group)
+            ctx.set(dut.i_row_group, group)
             ctx.set(dut.i_first, first)
             ctx.set(dut.i_last, last)
             negative = chance.getrandbits(config.rows)
@@ -109,12 +109,12 @@ def test_first_read_after_done_sees_the_last_sum():
 
     async def bench(ctx):
         for total in (77, -5):
-            for name, value in (("valid", 1), ("group", 3), ("first", 1), ("last", 1)):
+            for name, value in (("valid", 1), ("row_group", 3), ("first", 1), ("last", 1)):
                 ctx.set(getattr(dut, f"i_{name}"), value)
             await ctx.tick()
             ctx.set(dut.i_valid, 0)
             ctx.set(dut.i_last, 0)
-            ctx.set(dut.i_group, 0)
+            ctx.set(dut.i_row_group, 0)
             await ctx.tick().repeat(PARTIAL_SUM_READ_CYCLES - 1)
             ctx.set(dut.i_sums, [total])
             await ctx.tick()

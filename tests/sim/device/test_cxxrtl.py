@@ -21,6 +21,7 @@ from tests.support.packets import assert_responses
 from tritloom.rtl.spec.commands import Opcode, Request
 from tritloom.rtl.spec.config import TINY
 from tritloom.rtl.spec.errors import ConfigError, DeviceError, ToolError
+from tritloom.rtl.spec.remedies import package_remedy
 from tritloom.sim.device import cxxrtl
 from tritloom.sim.device.cxxrtl import Simulation, build
 from tritloom.sim.device.simulated import SimulatedDevice, open_device, recipe
@@ -358,7 +359,7 @@ def test_wrong_designs_and_tools(
     message = str(caught.value)
     assert message.startswith("C++ compiler ")
     assert "error: " in message
-    assert message.endswith("; set CXX to another compiler or run pip install ziglang")
+    assert message.endswith(f"; set CXX to another compiler or {package_remedy('ziglang', 'sim')}")
     assert "\n" not in message
     # Nothing of it stays but the locks.
     assert {path.suffix for path in cache.iterdir()} == {".lock"}

@@ -14,6 +14,7 @@ from tritloom.gen.emit.verilog import emit
 from tritloom.rtl.spec.config import TINY, AcceleratorConfig
 from tritloom.rtl.spec.design import FORMAT
 from tritloom.rtl.spec.errors import ToolError, TritloomError
+from tritloom.rtl.spec.remedies import package_remedy
 from tritloom.sim import tools
 from tritloom.sim.verify import run as module
 from tritloom.sim.verify.run import VerifyError, verify, verify_design
@@ -383,7 +384,7 @@ class TestBadInput:
         monkeypatch.setattr(module, "find_simulator", lambda: tools.Simulator(name="icarus"))
         with pytest.raises(ToolError) as error:
             verify(fake(tmp_path, SILENT))
-        assert str(error.value) == "cocotb not found; install tritloom with the extra [sim]"
+        assert str(error.value) == f"cocotb not found; {package_remedy('cocotb', 'sim')}"
 
     def test_environment_stays(self, tmp_path, monkeypatch):
         monkeypatch.setenv("PYTEST_CURRENT_TEST", "this one")

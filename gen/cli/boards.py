@@ -1,0 +1,67 @@
+"""`tritloom boards`: the boards and the accelerator of each."""
+
+import argparse
+import dataclasses
+from typing import Any
+
+from tritloom.gen.cli.options import Help, add_command
+from tritloom.gen.cli.text import Column, print_json, table
+
+__all__ = ["add"]
+
+HELP = Help(
+    summary="list the boards and the accelerator of each",
+    text="""\
+Lists the boards that are installed, each with the accelerator that its bitstream holds. The names
+are those that --board and a device's URL take.
+""",
+    examples="""
+  tritloom boards
+  tritloom boards --json
+""",
+    prints="""
+A line a board: MAC/cycle is how many multiply-accumulates a clock cycle does at most, weights is
+how many ternary weights lie in the chip, and the last column says whether somebody has run it on
+the board itself.
+
+--json prints a list of objects: name, title, family, part, platform, leds, config, baud, loader,
+dfu, run_on_hardware.
+""",
+)
+
+
+def add(commands: Any) -> None:
+    """Declares the command."""
+    add_command(commands, "boards", HELP, _boards)
+
+
+def _boards(options: argparse.Namespace) -> int:
+    from tritloom.boards.board import board_names, load_board
+
+    boards = [load_board(name) for name in board_names()]
+    if options.json:
+        print_json([dataclasses.asdict(board) for board in boards])
+        return 0
+    heads = [
+        Column("name"),
+        Column("board", wraps=True),
+        Column("part"),
+        Column("MAC/cycle", right=True),
+        Column("MHz", right=True),
+        Column("weights", right=True),
+        Column("on hardware"),
+    ]
+    rows = [
+        (
+            board.name,
+            board.title,
+            board.part,
+            board.config.macs_per_cycle,
+            f"{board.config.clock_hz / 1e6:g}",
+            f"{board.config.memory_words * board.config.rows * board.config.lanes:,}",
+            "has run" if board.run_on_hardware else "not yet",
+        )
+        for board in boards
+    ]
+    print("\n".join(table(heads, rows)))
+    return 0

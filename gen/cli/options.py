@@ -1,0 +1,153 @@
+"""How a command is declared: its help, its options, and the kinds of values that options take."""
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tritloom.gen.cli.text import columns, fill
+from tritloom.rtl.spec.config import AcceleratorConfig
+from tritloom.rtl.spec.errors import ConfigError, InputError
+
+__all__ = [
+    "Help",
+    "add_command",
+    "add_group",
+    "config_of",
+    "existing_folder",
+    "path",
+    "read_config",
+    "whole",
+]
+
+WIDEST_HELP = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Help:
+    """What `--help` says of a command.
+
+    Members
+    -------
+    summary : one line, for the list of commands
+    text : what the command does and why; paragraphs are wrapped to the terminal
+    examples : command lines that work as they are typed, with or without remarks
+    prints : what the command prints, and what `--json` prints instead
+    """
+
+    summary: str
+    text: str
+    examples: str
+    prints: str
+
+    @property
+    def epilog(self) -> str:
+        """What stands below the options."""
+        parts = [("examples", self.examples), ("prints", self.prints)]
+        return "\n\n".join(f"{name}:\n{text.strip(chr(10))}" for name, text in parts if text)
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """Wraps paragraphs to the terminal; what is indented, as examples are, stays as it is."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=min(columns() - 1, WIDEST_HELP))
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return fill(text, width)
+
+
+def new_parser(name: str, help_: Help) -> argparse.ArgumentParser:
+    """The parser of the tool itself."""
+    return argparse.ArgumentParser(
+        prog=name,
+        description=help_.text,
+        epilog=help_.epilog,
+        formatter_class=_Formatter,
+        allow_abbrev=False,
+    )
+
+
+def add_command(
+    commands: Any,
+    name: str,
+    help_: Help,
+    run: Callable[[argparse.Namespace], int],
+    extra: str = "",
+) -> argparse.ArgumentParser:
+    """A command's parser, with `--json`.
+
+    Parameters
+    ----------
+    commands : what `add_subparsers` gave
+    name : what the user types
+    help_ : what `--help` says
+    run : the command itself; gives the exit status
+    extra : of pyproject's optional dependencies, the one that brings all that the command needs
+    """
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=help_.summary,
+        description=help_.text,
+        epilog=help_.epilog,
+        formatter_class=_Formatter,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(command=run, extra=extra)
+    parser.add_argument("--json", action="store_true", help="print one JSON value, for programs")
+    return parser
+
+
+def add_group(commands: Any, name: str, help_: Help) -> Any:
+    """A command that has commands of its own; they are added to what this gives."""
+    parser = commands.add_parser(
+        name,
+        help=help_.summary,
+        description=help_.text,
+        epilog=help_.epilog,
+        formatter_class=_Formatter,
+        allow_abbrev=False,
+    )
+    return parser.add_subparsers(metavar="COMMAND", required=True)
+
+
+def whole(least: int) -> Callable[[str], int]:
+    """The type of an option that takes a whole number from `least` on."""
+
+    def parse(text: str) -> int:
+        if not (text.isascii() and text.isdecimal()) or int(text) < least:
+            raise argparse.ArgumentTypeError(f"must be a whole number from {least}, not {text!r}")
+        return int(text)
+
+    return parse
+
+
+def path(text: str) -> Path:
+    """The type of an option that names a file or a folder; an empty name is none."""
+    if not text:
+        raise argparse.ArgumentTypeError("must name a file or a folder, not ''")
+    return Path(text)
+
+
+def existing_folder(file: Path, option: str) -> None:
+    """`InputError` if the folder of a file to be written does not exist."""
+    if not file.absolute().parent.is_dir():
+        raise InputError(f"{option}: there is no folder {file.parent}")
+
+
+def config_of(options: argparse.Namespace) -> AcceleratorConfig:
+    """The configuration that `--board` or `--config` names."""
+    if options.board is not None:
+        from tritloom.boards.board import load_board
+
+        return load_board(options.board).config
+    return read_config(options.config)
+
+
+def read_config(file: Path) -> AcceleratorConfig:
+    """The configuration in a JSON file; an error begins with the file's name."""
+    try:
+        return AcceleratorConfig.from_json(file.read_bytes())
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}") from None

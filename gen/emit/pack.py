@@ -1,0 +1,162 @@
+"""Writes a layer's weights as a device's memory holds them, for drivers that are not in Python."""
+
+import json
+import zlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from tritloom.gen.emit.files import write_files
+from tritloom.gen.emit.names import check_name
+from tritloom.host.checkpoints.huggingface import load_checkpoint
+from tritloom.host.checkpoints.npz import load_npz
+from tritloom.host.layer import TernaryLayer
+from tritloom.rtl.spec.config import AcceleratorConfig
+from tritloom.rtl.spec.errors import InputError
+from tritloom.rtl.spec.packing import LayerShape, pack_weights
+
+__all__ = ["PackedLayer", "pack", "read_layer"]
+
+SHOWN_NAMES = 8
+"""Layer names that an error lists."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PackedLayer:
+    """What a driver must know of an image.
+
+    Members
+    -------
+    in_features, out_features : shape of the weight matrix
+    tiles, groups : payload of DEFINE, beside the base address
+    words : weight words that the layer takes in the device's memory
+    word_bytes : bytes of each word in the image
+    image_bytes : size of the image
+    crc32 : of the image; COMMIT takes it as its address
+    layout_digest : of the configuration that the image is for; IDENTIFY reads the device's
+    """
+
+    in_features: int
+    out_features: int
+    tiles: int
+    groups: int
+    words: int
+    word_bytes: int
+    image_bytes: int
+    crc32: int
+    layout_digest: str
+
+
+def read_layer(source: Path, name: str | None = None) -> TernaryLayer:
+    """One layer of an archive or a checkpoint.
+
+    Parameters
+    ----------
+    source : an `.npz` archive of layers, or a model's folder as transformers writes it
+    name : of the layer; may be left out if there is only one
+
+    Raises
+    ------
+    CheckpointError
+        If the source cannot be read.
+    InputError
+        If it has no such layer, or several and no name is given.
+    """
+    layers = load_checkpoint(source).layers if source.is_dir() else load_npz(source)[0]
+    if name is None and len(layers) == 1:
+        return next(iter(layers.values()))
+    if name is None:
+        raise InputError(
+            f"{source} holds {len(layers)} layers; name one with --layer: {_some(layers)}"
+        )
+    if name not in layers:
+        raise InputError(f"{source} has no layer {name!r}; it has {_some(layers)}")
+    return layers[name]
+
+
+def pack(
+    config: AcceleratorConfig, trits: npt.NDArray[np.int8], folder: Path, name: str
+) -> tuple[PackedLayer, list[Path]]:
+    """Write `NAME.bin`, the image, and what a driver must know of it: `NAME.h` and `NAME.json`.
+
+    Parameters
+    ----------
+    config : the device's
+    trits : int8 `[out_features, in_features]`
+    folder : made if it is not there
+    name : of the files; the macros in `NAME.h` begin with it in capitals
+
+    Returns
+    -------
+    tuple[PackedLayer, list[Path]]
+        The facts and the files.
+
+    Raises
+    ------
+    InputError
+        If the layer does not fit the device, the name does not fit, or a file cannot be written.
+    """
+    check_name(name)
+    _check_fit(config, *trits.shape)
+    image = pack_weights(config, trits)
+    out_features, in_features = trits.shape
+    shape = LayerShape.of(config, out_features, in_features)
+    layer = PackedLayer(
+        in_features=in_features,
+        out_features=out_features,
+        tiles=shape.tiles,
+        groups=shape.groups,
+        words=shape.words,
+        word_bytes=config.word_bytes,
+        image_bytes=len(image),
+        crc32=zlib.crc32(image),
+        layout_digest=config.layout_digest.hex(),
+    )
+    files: dict[str, str | bytes] = {
+        f"{name}.bin": image,
+        f"{name}.h": _c_header(layer, name),
+        f"{name}.json": json.dumps(asdict(layer), indent=2) + "\n",
+    }
+    return layer, write_files(folder, files)
+
+
+def _some(names: dict[str, TernaryLayer]) -> str:
+    shown = list(names)[:SHOWN_NAMES]
+    return ", ".join(shown) + (", …" if len(names) > SHOWN_NAMES else "")
+
+
+def _check_fit(config: AcceleratorConfig, out_features: int, in_features: int) -> None:
+    for what, size, limit in (
+        ("in_features", in_features, config.max_in_features),
+        ("out_features", out_features, config.max_out_features),
+        (
+            "weight words",
+            LayerShape.of(config, out_features, in_features).words,
+            config.memory_words,
+        ),
+    ):
+        if size > limit:
+            raise InputError(
+                f"{what} of the layer must be at most {limit} on this device, not {size}; "
+                "choose a larger configuration or a smaller layer"
+            )
+
+
+def _c_header(layer: PackedLayer, name: str) -> str:
+    """Macros of the facts; the digest is an initializer of a byte array."""
+    prefix = name.upper()
+    lines = [
+        f"/* A layer packed for a Tritloom device; its image is {name}.bin. Do not edit. */",
+        f"#ifndef {prefix}_H",
+        f"#define {prefix}_H",
+        "",
+    ]
+    for key, value in asdict(layer).items():
+        if key == "layout_digest":
+            value = "{" + ", ".join(f"0x{byte:02x}" for byte in bytes.fromhex(value)) + "}"
+        elif key == "crc32":
+            value = f"0x{value:08x}u"
+        lines.append(f"#define {prefix}_{key.upper()} {value}")
+    return "\n".join([*lines, "", "#endif"]) + "\n"

@@ -1,0 +1,162 @@
+"""A layer in a device's weight memory, and how it gets there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tritloom.host.allocator import Allocator, Piece
+from tritloom.host.layer import TernaryLayer
+from tritloom.host.requests import Requests
+from tritloom.host.session import Session
+from tritloom.rtl.spec.commands import Status
+from tritloom.rtl.spec.config import AcceleratorConfig
+from tritloom.rtl.spec.errors import DeviceError, InputError
+from tritloom.rtl.spec.numerics import MAX_FEATURES
+from tritloom.rtl.spec.packing import check_trits, pack_weights
+
+__all__ = ["COMMIT_TRIES", "Handle", "Stats", "load"]
+
+COMMIT_TRIES = 3
+"""How often a layer is written before its memory is called faulty."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stats:
+    """What the products with one layer took. `+` adds two of them.
+
+    Members
+    -------
+    out_features, in_features : of the layer
+    tokens : tokens that were multiplied
+    runs : RUN commands
+    cycles : device cycles, from the start of each RUN to its end
+    bytes_tx, bytes_rx : bytes of whole packets to and from the device, repeated ones included
+    """
+
+    out_features: int
+    in_features: int
+    tokens: int = 0
+    runs: int = 0
+    cycles: int = 0
+    bytes_tx: int = 0
+    bytes_rx: int = 0
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of the layer, without padding."""
+        return self.tokens * self.out_features * self.in_features
+
+    def __add__(self, other: Stats) -> Stats:
+        return Stats(
+            out_features=self.out_features,
+            in_features=self.in_features,
+            tokens=self.tokens + other.tokens,
+            runs=self.runs + other.runs,
+            cycles=self.cycles + other.cycles,
+            bytes_tx=self.bytes_tx + other.bytes_tx,
+            bytes_rx=self.bytes_rx + other.bytes_rx,
+        )
+
+
+class Handle:
+    """A layer in a device's memory, from `Device.load` to `Device.unload`.
+
+    Members
+    -------
+    layer : what was loaded
+    stats : sum over the jobs whose result was asked for
+    """
+
+    def __init__(self, session: Session, allocator: Allocator, layer: TernaryLayer) -> None:
+        self.layer = layer
+        self.stats = Stats(out_features=layer.out_features, in_features=layer.in_features)
+        self._session = session
+        self._allocator = allocator
+
+    @property
+    def out_features(self) -> int:
+        """Rows of the weight matrix."""
+        return self.layer.out_features
+
+    @property
+    def in_features(self) -> int:
+        """Columns of the weight matrix."""
+        return self.layer.in_features
+
+    @property
+    def words(self) -> int:
+        """Words of weight memory that it takes; 0 after `unload`."""
+        return sum(piece.shape.words for piece in self._allocator.pieces(self) or ())
+
+    def pieces_on(self, session: Session) -> tuple[Piece, ...]:
+        """Its pieces; `InputError` if they are on another device, or were unloaded."""
+        if self._session is not session:
+            raise InputError(f"the layer is on {self._session.name}, not here; load it here")
+        pieces = self._allocator.pieces(self)
+        if pieces is None:
+            raise InputError("the layer was unloaded; load it again")
+        return pieces
+
+
+def load(
+    session: Session, config: AcceleratorConfig, allocator: Allocator, layer: TernaryLayer
+) -> Handle:
+    """Write a layer to the device's weight memory.
+
+    Raises
+    ------
+    CapacityError : there is no room
+    InputError : not a layer, or not one for this device
+    DeviceError : the memory does not keep it, or the session ended
+    """
+    if not isinstance(layer, TernaryLayer):
+        raise InputError(
+            f"load takes a TernaryLayer, not {type(layer).__name__}; make one with "
+            "TernaryLayer.from_trits(trits, scale)"
+        )
+    if layer.in_features > MAX_FEATURES:
+        raise InputError(
+            f"in_features must be at most {MAX_FEATURES} for sums that fit in int32, "
+            f"not {layer.in_features}"
+        )
+    check_trits(config, layer.trits)
+    pieces = allocator.place(layer.out_features, layer.in_features)
+    handle = Handle(session, allocator, layer)
+    try:
+        allocator.take(handle, pieces)
+        for piece in pieces:
+            rows = slice(piece.row, piece.row + piece.rows)
+            columns = slice(piece.column, piece.column + piece.columns)
+            _write_piece(session, config, piece, layer.trits[rows, columns])
+    except BaseException:
+        allocator.release(handle)
+        raise
+    return handle
+
+
+def _write_piece(
+    session: Session, config: AcceleratorConfig, piece: Piece, trits: NDArray[np.int8]
+) -> None:
+    """Write one piece, and again if the device has stored something else."""
+    requests = Requests(session, config)
+    image = pack_weights(config, trits)
+    for _ in range(COMMIT_TRIES):
+        commit = requests.commit(piece.index, image)
+        writes = [
+            requests.define(piece.index, piece.base, piece.shape),
+            *requests.write(piece.index, image),
+        ]
+        session.enqueue(*writes, commit)
+        for command in writes:
+            session.require(command)
+        if session.wait(commit).status != Status.BAD_CHECKSUM:
+            session.require(commit)
+            return
+    raise DeviceError(
+        f"{session.name} does not keep what is written to words {piece.base} to "
+        f"{piece.base + piece.shape.words - 1}: wrong checksum {COMMIT_TRIES} times; "
+        "run its self-test"
+    )

@@ -1,0 +1,53 @@
+"""Checks of the arrays that callers give to a device."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tritloom.rtl.spec.config import AcceleratorConfig
+from tritloom.rtl.spec.errors import InputError
+from tritloom.rtl.spec.numerics import to_array
+from tritloom.rtl.spec.packing import act_limits
+
+__all__ = ["checked_codes", "require_linear"]
+
+
+def checked_codes(
+    config: AcceleratorConfig, codes: ArrayLike, in_features: int
+) -> NDArray[np.int8]:
+    """Codes as int8 `[tokens, in_features]`.
+
+    Raises
+    ------
+    InputError : another dtype or shape, no token, or a code that `act_bits` bits do not hold
+    """
+    array = to_array(codes, "codes")
+    if array.dtype != np.int8:
+        raise InputError(f"codes must be int8, not {array.dtype}; quantize the activations first")
+    if array.ndim != 2:
+        raise InputError(
+            f"codes must have shape [tokens, in_features], not {array.shape}; reshape them"
+        )
+    if array.shape[0] == 0:
+        raise InputError(f"codes must not be empty, their shape is {array.shape}")
+    if array.shape[1] != in_features:
+        raise InputError(f"codes must have {in_features} features, not {array.shape[1]}")
+    least, most = act_limits(config)
+    if array.min() < least or array.max() > most:
+        token, place = np.argwhere((array < least) | (array > most))[0]
+        raise InputError(
+            f"codes must be {least} to {most} on a device of {config.act_bits}-bit activations, "
+            f"not {array[token, place]} at [{token}, {place}]; "
+            f"quantize to {config.act_bits} bits"
+        )
+    return array
+
+
+def require_linear(config: AcceleratorConfig) -> None:
+    """`InputError` for a device that cannot take the codes of BitNet's 8-bit quantizer."""
+    if config.act_bits != 8:
+        raise InputError(
+            f"a layer of floats needs 8-bit activations, the device has {config.act_bits}-bit "
+            "ones; use matmul with codes of your own quantizer or a device with act_bits 8"
+        )

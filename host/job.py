@@ -1,0 +1,125 @@
+"""A product on a device: the commands for it, and its sums."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tritloom.host.handle import Handle, Stats
+from tritloom.host.requests import Requests
+from tritloom.host.session import Command, Session
+from tritloom.rtl.spec.commands import Opcode
+from tritloom.rtl.spec.config import AcceleratorConfig
+from tritloom.rtl.spec.packing import unpack_results
+
+__all__ = ["Job", "submit"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Slice:
+    """A RESULTS command, and where its numbers belong in the sums."""
+
+    command: Command
+    token: int
+    row: int
+
+
+class Job:
+    """A product that the device computes; `result` waits for it.
+
+    Members
+    -------
+    stats : what it took; None until `result` has returned
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        config: AcceleratorConfig,
+        handle: Handle,
+        tokens: int,
+        commands: list[Command],
+        slices: list[_Slice],
+    ) -> None:
+        self.stats: Stats | None = None
+        self._session = session
+        self._config = config
+        self._handle = handle
+        self._tokens = tokens
+        self._commands = commands
+        self._slices = slices
+        self._sums: NDArray[np.int32] | None = None
+
+    def result(self) -> NDArray[np.int32]:
+        """Wait for the sums, int32 `[tokens, out_features]`; the same array in each call.
+
+        Raises
+        ------
+        DeviceError : the device refused a command of this job, or the session ended before
+        """
+        if self._sums is not None:
+            return self._sums
+        with self._session.lock:
+            return self._wait()
+
+    def _wait(self) -> NDArray[np.int32]:
+        if self._sums is not None:  # another thread has waited
+            return self._sums
+        for command in self._commands:
+            self._session.require(command)
+        handle = self._handle
+        sums = np.zeros((self._tokens, handle.out_features), np.int32)
+        for piece in self._slices:
+            payload = self._session.require(piece.command).payload
+            numbers = unpack_results(self._config, payload)
+            sums[piece.token, piece.row : piece.row + len(numbers)] += numbers
+        runs = [command for command in self._commands if command.opcode == Opcode.RUN]
+        stats = Stats(
+            out_features=handle.out_features,
+            in_features=handle.in_features,
+            tokens=self._tokens,
+            runs=len(runs),
+            cycles=sum(self._session.require(command).value for command in runs),
+            bytes_tx=sum(command.bytes_tx for command in self._commands),
+            bytes_rx=sum(command.bytes_rx for command in self._commands),
+        )
+        self.stats = stats
+        handle.stats += stats
+        self._sums = sums
+        self._commands, self._slices = [], []
+        return sums
+
+
+def submit(
+    session: Session, config: AcceleratorConfig, handle: Handle, codes: NDArray[np.int8]
+) -> Job:
+    """Enqueue the commands of a product.
+
+    The codes, int8 `[tokens, in_features]`, must have been checked; they are copied. As many tokens
+    as the device takes are computed at once. The activations of a token are loaded once for all
+    pieces of the layer that need the same ones.
+    """
+    pieces = handle.pieces_on(session)
+    requests = Requests(session, config)
+    commands: list[Command] = []
+    slices: list[_Slice] = []
+    for start in range(0, len(codes), config.tokens):
+        batch = codes[start : start + config.tokens]
+        loaded_column = None
+        for piece in pieces:
+            if piece.column != loaded_column:
+                loaded_column = piece.column
+                for token, row in enumerate(batch):
+                    columns = row[piece.column : piece.column + piece.columns]
+                    commands += requests.load(token, columns)
+            commands.append(requests.run(piece.index, piece.shape, len(batch)))
+            for token in range(len(batch)):
+                for command in requests.results(token, piece.rows):
+                    row_in_layer = piece.row + command.address * config.rows
+                    slices.append(_Slice(command, start + token, row_in_layer))
+                    commands.append(command)
+    job = Job(session, config, handle, len(codes), commands, slices)
+    session.enqueue(*commands)
+    return job

@@ -1,0 +1,129 @@
+"""Commands for a device: requests of `tritloom.rtl.spec.requests`, and how long each may take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tritloom.host.session import Command, Session
+from tritloom.rtl.spec import requests
+from tritloom.rtl.spec.commands import COUNTERS, COUNTERS_STRUCT, Opcode, Request
+from tritloom.rtl.spec.config import AcceleratorConfig
+from tritloom.rtl.spec.packing import LayerShape
+from tritloom.rtl.spec.plugins import engines
+
+__all__ = ["Counters", "Requests", "identity_command"]
+
+COMMIT_CYCLES_PER_BYTE = 2
+"""Device cycles that COMMIT may take for each byte of its layer."""
+STALL_FACTOR = 4
+"""A memory that may stall takes at most this many times as long, by far."""
+STALL_TILE_CYCLES = 8
+STALL_CYCLES = 1000
+"""Least cycles of a tile, and further cycles of a run, with a memory that may stall."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counters:
+    """The device's counters since power-up.
+
+    Members
+    -------
+    cycles : clock cycles
+    run_cycles : cycles in which a layer was computed
+    stall_cycles : of those, cycles in which the engine waited for weights
+    packets : packets that arrived whole, executed or not
+    bad_packets : packets with a wrong checksum or length
+    dropped_packets : packets that found the receive buffer full
+    """
+
+    cycles: int
+    run_cycles: int
+    stall_cycles: int
+    packets: int
+    bad_packets: int
+    dropped_packets: int
+
+
+def identity_command(start: int, count: int) -> Command:
+    """Read `count` bytes of the identity from byte `start`."""
+    return _command(None, requests.read_identity(start, count))
+
+
+class Requests:
+    """Makes commands that suit the device's configuration and the state of its link."""
+
+    def __init__(self, session: Session, config: AcceleratorConfig) -> None:
+        self._session = session
+        self._config = config
+
+    @property
+    def payload_bytes(self) -> int:
+        """Most bytes of payload in a packet, at present."""
+        return self._session.payload_limit(self._config.max_payload)
+
+    def define(self, index: int, base: int, shape: LayerShape) -> Command:
+        """Give layer `index` a place and a shape."""
+        return self._one(requests.define_layer(index, base, shape))
+
+    def write(self, index: int, image: bytes) -> list[Command]:
+        """Write the whole image of layer `index`."""
+        return self._all(requests.write_words(self._config, index, image, self.payload_bytes))
+
+    def commit(self, index: int, image: bytes) -> Command:
+        """Close layer `index` if it holds the image."""
+        command = self._one(requests.commit_layer(index, image))
+        command.cycles = COMMIT_CYCLES_PER_BYTE * len(image)
+        return command
+
+    def read(self, index: int, words: int) -> list[Command]:
+        """Read the first `words` words of layer `index`."""
+        return self._all(requests.read_words(self._config, index, words, self.payload_bytes))
+
+    def load(self, token: int, codes: NDArray[np.int8]) -> list[Command]:
+        """Load the activations of one token."""
+        return self._all(requests.load_activations(self._config, token, codes, self.payload_bytes))
+
+    def run(self, index: int, shape: LayerShape, tokens: int) -> Command:
+        """Compute layer `index` for the first `tokens` tokens."""
+        command = self._one(requests.run_layer(index, tokens))
+        command.cycles = self._run_cycles(shape)
+        return command
+
+    def results(self, token: int, rows: int) -> list[Command]:
+        """Read the first `rows` sums of one token."""
+        return self._all(requests.read_results(self._config, token, rows, self.payload_bytes))
+
+    def counters(self) -> Counters:
+        """Read the counters, and wait for them."""
+        payload = self._session.call(self._one(requests.read_counters())).payload
+        return Counters(**dict(zip(COUNTERS, COUNTERS_STRUCT.unpack(payload), strict=True)))
+
+    def _one(self, request: Request) -> Command:
+        return _command(self._config, request)
+
+    def _all(self, several: Iterable[Request]) -> list[Command]:
+        return [self._one(request) for request in several]
+
+    def _run_cycles(self, shape: LayerShape) -> int:
+        """Cycles that RUN takes; with a memory that may stall, far more than it should take."""
+        cycles = self._config.run_cycles(shape)
+        if cycles is not None:
+            return cycles
+        tile_cycles = max(self._config.tile_cycles(shape.groups), STALL_TILE_CYCLES)
+        fill_cycles = engines[self._config.engine].fill_cycles(self._config)
+        return STALL_FACTOR * shape.tiles * tile_cycles + fill_cycles + STALL_CYCLES
+
+
+def _command(config: AcceleratorConfig | None, request: Request) -> Command:
+    return Command(
+        opcode=Opcode(request.opcode),
+        index=request.index,
+        count=request.count,
+        address=request.address,
+        payload=request.payload,
+        response_bytes=requests.response_bytes(config, request),
+    )

@@ -1,0 +1,95 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from tritloom.boards.board import board_names
+from tritloom.gen.flow import build as build_module
+from tritloom.rtl.spec.config import TINY
+
+BOARDS = board_names()
+
+
+def failed(text):
+    return 1, "", f"tritloom: error: {text}\n"
+
+
+class TestBuild:
+    """What is built is tested in test_build.py."""
+
+    @pytest.fixture
+    def built(self, monkeypatch):
+        """`build` and `fit` replaced; what they were called with."""
+        calls = []
+        report = {
+            **{key: {"used": 1000, "available": 5280} for key in ("luts", "ffs")},
+            **{key: {"used": 7, "available": 30} for key in ("block_rams", "dsps")},
+            "clock_mhz": {"wanted": 24.0, "reached": 30.25},
+            "timing_met": True,
+            "mac_per_cycle": 20,
+            "lut_per_mac": 50.0,
+            "weight_capacity": {"trits": 30720, "bits": 49152},
+            "mixes": {"a-model": {"utilization": 0.75, "gmac_per_s_sustained": 12.3}},
+            "critical_path": {"from": "a", "to": "b"},
+        }
+
+        def replacement(name):
+            def made(board, directory, *, progress, **options):
+                calls.append((name, board.name, directory, options))
+                progress("     0 s  synthesis …")
+                return build_module.Build(directory / f"{board.name}.bin", report)
+
+            return made
+
+        for name in ("build", "fit"):
+            monkeypatch.setattr(build_module, name, replacement(name))
+        return calls, report
+
+    def test_text(self, run, built):
+        assert run("build", "--board", "icebreaker", "-o", "out") == (
+            0,
+            (
+                "out/icebreaker.bin\n"
+                "1,000 of 5,280 LUTs, 1,000 of 5,280 flip-flops, 7 of 30 block RAMs, 7 of 30 DSPs\n"
+                "30.2 of 24 MHz, 20 MAC/cycle, 50.0 LUT/MAC, room for 30,720 weights\n"
+                "a-model: 75.0% of the peak, 12.30 GMAC/s sustained\n"
+            ),
+            "     0 s  synthesis …\n",
+        )
+        options = {"config": None, "seed": 1, "seeds": 1}
+        assert built[0] == [("build", "icebreaker", Path("out"), options)]
+
+    def test_options(self, run, built, tmp_path):
+        file = tmp_path / "tiny.json"
+        file.write_text(TINY.to_json())
+        status, out, _ = run(
+            *("build", "--board", "icebreaker", "-o", "out", "--config", file, "--fit"),
+            *("--seed", "3", "--seeds", "9", "--json"),
+        )
+        assert status == 0
+        assert json.loads(out) == {"bitstream": "out/icebreaker.bin", **built[1]}
+        options = {"config": TINY, "seed": 3, "seeds": 9}
+        assert built[0] == [("fit", "icebreaker", Path("out"), options)]
+
+    def test_timing_missed(self, run, built):
+        built[1].update(timing_met=False, clock_mhz={"wanted": 24.0, "reached": 23.07})
+        status, out, err = run("build", "--board", "icebreaker", "-o", "out")
+        assert status == 1 and out.startswith("out/icebreaker.bin\n")
+        assert err.splitlines()[1:] == [
+            (
+                "tritloom: error: timing missed by 0.93 MHz: 23.07 of 24 MHz, from a to b; try "
+                "--seeds 8 or --fit, or set clock_hz to at most 23000000; out has the files"
+            )
+        ]
+
+    def test_unknown_board(self, run, tmp_path):
+        assert run("build", "--board", "nix", "-o", tmp_path / "out") == failed(
+            f"unknown board 'nix'; known are {', '.join(BOARDS)}"
+        )
+        assert not list(tmp_path.iterdir())
+
+    def test_bad_config(self, run, tmp_path):
+        file = tmp_path / "bad.json"
+        file.write_text("{")
+        status, _, err = run("build", "--board", "icebreaker", "--config", file, "-o", "out")
+        assert status == 1 and err.startswith(f"tritloom: error: {file}: configuration is not JSON")

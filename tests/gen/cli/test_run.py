@@ -1,0 +1,180 @@
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from tests.support import ROOT
+from tritloom.boards.board import load_board
+
+TINYLM = ROOT / "models" / "tinylm"
+REMEDY = "give the path of a folder with config.json, model.safetensors and tokenizer.json"
+ULX3S = load_board("ulx3s-85f").config
+
+
+def failed(text):
+    return 1, "", f"tritloom: error: {text}\n"
+
+
+class TestRun:
+    def test_json(self, run):
+        """The ids that transformers computed; the text; every layer; on one line."""
+        reference = np.load(ROOT / "models" / "tinylm_reference.npz")
+        status, out, err = run(
+            *("run", "tinylm", "--device", "golden", "--prompt", reference["p0.prompt"]),
+            *("--max-tokens", 12, "--json"),
+        )
+        assert (status, err) == (0, "")
+        assert out.count("\n") == 1
+        told = json.loads(out)
+        prompt = reference["p0.ids"].tolist()
+        assert told["prompt_ids"] == prompt
+        assert told["ids"] == reference["p0.greedy_bitlinear"].tolist()[len(prompt) :][:12]
+        assert told["text"] == " in the same, and then returned"
+        assert len(told["layers"]) == 8
+        layer = told["layers"][0]
+        assert (layer["name"], layer["shape"]) == ("model.layers.0.self_attn.qkv_proj", [512, 256])
+        assert (layer["tokens"], layer["runs"]) == (15, 15)
+        assert layer["mac_per_cycle"] == 15 * 512 * 256 / layer["cycles"]
+        assert 160 <= layer["mac_per_cycle"] <= ULX3S.macs_per_cycle
+        assert layer["bytes"] > 15 * (512 * 3 + 256)
+        timing = told["timing"]
+        assert timing["device_cycles"] == sum(layer["cycles"] for layer in told["layers"])
+        assert timing["device_s"] == timing["device_cycles"] / timing["clock_hz"]
+        assert 0 < timing["first_token_s"] <= timing["generate_s"]
+
+    def test_text(self, run):
+        status, out, err = run(
+            *("run", TINYLM, "--device", "golden", "--prompt", "Emma was", "--max-tokens", 12)
+        )
+        assert (status, out) == (0, " in the same, and then returned\n")
+        lines = err.splitlines()
+        assert lines[1].split() == ["layer", "shape", "runs", "cycles", "MAC/cycle", "bytes"]
+        assert lines[2].split()[:5] == [
+            *("layers.0.self_attn.qkv_proj", "512", "×", "256"),
+            "15",
+        ]
+        total = " ".join(lines[-2:])
+        assert total.startswith("12 tokens in ")
+        assert total.endswith(f"of {ULX3S.macs_per_cycle} MAC/cycle")
+
+    def test_streams(self, run, monkeypatch):
+        """Each piece is written when it is there, before the next token is computed."""
+        from tritloom.host.models.bitnet import BitNetModel
+
+        seen, generate = [], BitNetModel.generate
+
+        def slow(self, *arguments, **options):
+            for token in generate(self, *arguments, **options):
+                seen.append(len(written))
+                yield token
+
+        written = []
+        monkeypatch.setattr(BitNetModel, "generate", slow)
+        monkeypatch.setattr(sys.stdout, "write", written.append)
+        run("run", TINYLM, "--device", "golden", "--prompt", "Emma was", "--max-tokens", 5)
+        assert seen == [0, 1, 2, 3, 4]
+
+    def test_temperature(self, run):
+        """Drawn tokens: the same for a seed, others for another one."""
+        texts = [
+            run(
+                *("run", TINYLM, "--device", "golden", "--prompt", "Emma was"),
+                *("--max-tokens", 20, "--temperature", 1.0, "--seed", seed),
+            )[1]
+            for seed in (1, 1, 2)
+        ]
+        assert texts[0] == texts[1] != texts[2]
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["nope", "--prompt", "a"], f"no model directory nope or models/nope; {REMEDY}"),
+            (["./nope", "--prompt", "a"], f"no model directory nope; {REMEDY}"),
+            (["a/nope", "--prompt", "a"], f"no model directory a/nope; {REMEDY}"),
+            (["models", "--prompt", "a"], "no config.json in models; copy the whole model"),
+            (
+                ["tinylm", "--prompt", ""],
+                "the prompt must have at least one token, not none; give some text",
+            ),
+            (
+                ["tinylm", "--prompt", "a\udcff"],
+                "the prompt is not text at character 1; give it in UTF-8",
+            ),
+            (
+                ["tinylm", "--prompt", "a", "--max-tokens", "512"],
+                (
+                    "1 + 512 tokens exceed the model's context of 512; "
+                    "shorten the prompt or the output"
+                ),
+            ),
+            (
+                ["tinylm", "--prompt", "a", "--temperature", "nan"],
+                "temperature must be 0 or more, not nan",
+            ),
+        ],
+    )
+    def test_bad_input(self, run, monkeypatch, arguments, message):
+        """Told before a device is opened."""
+        monkeypatch.setattr("tritloom.host.models.run.connect", None)
+        assert run("run", *arguments) == failed(message)
+
+    @pytest.mark.torch
+    @pytest.mark.filterwarnings("default")
+    def test_transformers(self, run, monkeypatch):
+        """The same words, the layers one by one."""
+        monkeypatch.setenv("TORCHDYNAMO_DISABLE", "1")
+        arguments = ["run", "tinylm", "--device", "golden", "--prompt", "Emma was"]
+        arguments += ["--max-tokens", "12"]
+        told = json.loads(run(*arguments, "--json")[1])
+        status, out, err = run(*arguments, "--json", "--runtime", "transformers")
+        other = json.loads(out)
+        assert (status, err) == (0, "")
+        for key in ("prompt_ids", "ids", "text", "device"):
+            assert other[key] == told[key]
+        assert list(other) == list(told) and list(other["timing"]) == list(told["timing"])
+        assert set(other["layers"][0]) == set(told["layers"][0])
+        layer = other["layers"][0]
+        assert (layer["name"], layer["shape"]) == ("model.layers.0.self_attn.q_proj", [256, 256])
+        assert layer["mac_per_cycle"] == 15 * 256 * 256 / layer["cycles"]
+        arguments += ["--runtime", "transformers", "--temperature", "1"]
+        drawn = [run(*arguments, "--seed", seed)[1] for seed in (1, 1, 2)]
+        assert drawn[0] == drawn[1] != drawn[2]
+
+    @pytest.mark.torch
+    @pytest.mark.filterwarnings("default")
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (
+                ["--prompt", ""],
+                "the prompt must have at least one token, not none; give some text",
+            ),
+            (
+                ["--prompt", "a\udcff"],
+                "the prompt is not text at character 1; give it in UTF-8",
+            ),
+            (
+                ["--prompt", "a", "--max-tokens", "512"],
+                (
+                    "1 + 512 tokens exceed the model's context of 512; "
+                    "shorten the prompt or the output"
+                ),
+            ),
+            (
+                ["--prompt", "a", "--temperature", "nan"],
+                "temperature must be 0 or more, not nan",
+            ),
+        ],
+    )
+    def test_transformers_bad_input(self, run, monkeypatch, arguments, message):
+        monkeypatch.setattr("tritloom.host.device.connect", None)
+        assert run("run", "tinylm", "--runtime", "transformers", *arguments) == failed(message)
+
+    def test_too_small(self, run):
+        status, out, err = run(
+            "run", "tinylm", "--device", "golden?board=icebreaker", "--prompt", "a"
+        )
+        assert (status, out) == (1, "")
+        assert err.startswith("tritloom: error: ") and err.count("\n") == 1
+        assert "words" in err

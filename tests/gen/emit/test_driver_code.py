@@ -1,0 +1,197 @@
+"""The C functions of the header against the Python that they copy, and the C example end to end."""
+
+import random
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tests.support import ROOT
+from tritloom.boards.icebreaker import ICEBREAKER
+from tritloom.gen.emit.header import c_header
+from tritloom.gen.emit.manifest import describe
+from tritloom.gen.emit.pack import pack
+from tritloom.rtl.spec.commands import Request, Response
+from tritloom.rtl.spec.config import TINY
+from tritloom.rtl.spec.frames import cobs_encode, decode_frame, encode_frame
+from tritloom.rtl.spec.numerics import matmul
+from tritloom.rtl.spec.packing import act_limits, pack_results
+
+pytestmark = pytest.mark.sim
+STRICT = ["-Wall", "-Wextra", "-pedantic", "-Werror"]
+WIDE = replace(TINY, packet_bytes=1024, max_in_features=2000)
+PROGRAM = r"""
+#include <stdio.h>
+#include <stdlib.h>
+#include "core.h"
+
+static uint8_t data[4096], out[4096];
+
+static size_t parse(const char *text)
+{
+    size_t n;
+    unsigned byte;
+    for (n = 0; sscanf(text + 2 * n, "%2x", &byte) == 1; n++)
+        data[n] = (uint8_t)byte;
+    return n;
+}
+
+/* Lines of a letter and bytes in hexadecimal: what the function of that letter makes of them. */
+int main(void)
+{
+    static char line[9000];
+    while (fgets(line, sizeof line, stdin) != NULL) {
+        size_t bytes = parse(line + 1), size = 0, n;
+        if (line[0] == 'f')
+            size = core_frame(out, data, bytes);
+        else if (line[0] == 'u')
+            size = core_unframe(out, data, bytes);
+        else if (line[0] == 'r')
+            size = core_request(out, 0x89ABCDEFu, 0x1234, 7, 2, 300, 0x01020304u, data, bytes);
+        else if (line[0] == 's')
+            size = (size_t)core_sound(data, bytes);
+        if (line[0] == 'n')
+            for (n = 0; n * CORE_ACC_BYTES < bytes; n++)
+                printf("%ld ", (long)core_result(data, n));
+        else if (line[0] == 's')
+            printf("%d", (int)size);
+        else
+            for (n = 0; n < size; n++)
+                printf("%02x", out[n]);
+        printf("\n");
+    }
+    return 0;
+}
+"""
+
+
+def compiled(folder, source, name, language="c"):
+    """The program of a C source, with the warnings of strict C as errors."""
+    compiler = {"c": "cc", "c++": "c++"}[language]
+    command = [compiler] if shutil.which(compiler) else [sys.executable, "-m", "ziglang", compiler]
+    standard = {"c": "-std=c99", "c++": "-std=c++11"}[language]
+    command += ["-x", language, standard, *STRICT, f"-I{folder}", str(source)]
+    result = subprocess.run(
+        [*command, "-o", str(folder / name)], capture_output=True, text=True, timeout=300
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    return folder / name
+
+
+@pytest.fixture(scope="module", params=["c", "c++"])
+def convert(request, tmp_path_factory):
+    """Calls the functions of the header of `WIDE`: lines in, lines out."""
+    folder = tmp_path_factory.mktemp("code")
+    (folder / "core.h").write_text(c_header(describe(WIDE, "core")))
+    (folder / "main.c").write_text(PROGRAM)
+    program = compiled(folder, folder / "main.c", "main", request.param)
+
+    def call(letter, items):
+        lines = "".join(f"{letter}{item.hex()}\n" for item in items)
+        ran = subprocess.run([program], input=lines, capture_output=True, text=True, check=True)
+        return ran.stdout.splitlines()
+
+    return call
+
+
+def packets():
+    """With and without zeros, at the lengths of COBS blocks, up to the longest."""
+    rng = random.Random(5)
+    made = [b"", b"\0", b"\0\0", b"\1", b"\1\0"]
+    for size in (253, 254, 255, 508, 509, WIDE.packet_bytes):
+        made += [bytes([7] * size), bytes(size), bytes([7] * (size - 1) + [0])]
+        made.append(rng.randbytes(size))
+        made.append(bytes(rng.choices((0, 1), k=size)))
+    return made
+
+
+def test_frame(convert):
+    frames = convert("f", packets()[1:])
+    assert frames == [encode_frame(packet).hex() for packet in packets()[1:]]
+
+
+def test_unframe(convert):
+    """Whole frames, frames with one wrong byte, and rests of frames."""
+    insides = [encode_frame(packet)[1:-1] for packet in packets()[1:]]
+    rng = random.Random(6)
+    for inside in insides[:20]:
+        at = rng.randrange(len(inside))
+        insides.append(inside[:at] + bytes([inside[at] ^ 1 << rng.randrange(8)]) + inside[at + 1 :])
+        insides.append(inside[:at])
+    assert convert("u", insides) == [(decode_frame(inside) or b"").hex() for inside in insides]
+
+
+def test_unframe_takes_no_more_than_a_packet(convert):
+    longest = bytes([7] * WIDE.packet_bytes)
+    assert convert("u", [encode_frame(longest + b"\7")[1:-1]]) == [""]
+    assert convert("u", [encode_frame(longest + b"\0")[1:-1]]) == [""]
+    assert len(cobs_encode(longest)) + 7 <= 2 + 1024 + 1024 // 254 + 1 + 5
+
+
+def test_request(convert):
+    payloads = [b"", b"a", bytes(range(200)), bytes(WIDE.max_payload)]
+    made = [Request(7, 0x1234, 0x89ABCDEF, 2, 300, 0x01020304, p).pack().hex() for p in payloads]
+    assert convert("r", payloads) == made
+    assert convert("r", [bytes(WIDE.max_payload + 1)]) == [""]
+
+
+def test_sound(convert):
+    right = Response(9, 5, 6, 0, 7, 8, b"xyz").pack()
+    wrong = [right[:-1], right + b"\0", right[:20] + b"!" + right[21:], b"", right[:19]]
+    assert convert("s", [right, *wrong]) == ["1", "0", "0", "0", "0", "0"]
+
+
+def test_results(convert):
+    limit = 1 << (8 * WIDE.acc_bytes - 1)
+    sums = np.array([0, 1, -1, limit - 1, -limit, 1234, -1234], np.int32)
+    (line,) = convert("n", [pack_results(WIDE, sums)])
+    assert [int(number) for number in line.split()] == sums.tolist()
+
+
+def run_example(folder, config, out_features, in_features):
+    """`examples/c/matmul.c` on the simulated board: its sums, and those of the golden model."""
+    from tritloom.sim.device.pty import PtyBridge
+
+    rng = np.random.default_rng(8)
+    trits = rng.integers(-1, 2, (out_features, in_features)).astype(np.int8)
+    least, most = act_limits(config)
+    activations = rng.integers(least, most + 1, (1, in_features)).astype(np.int8)
+    activations[0, 0] = least
+    (folder / "tritloom.h").write_text(c_header(describe(config)))
+    pack(config, trits, folder, "layer")
+    (folder / "activations.bin").write_bytes(activations.tobytes())
+    program = compiled(folder, ROOT / "examples" / "c" / "matmul.c", "matmul")
+    with PtyBridge(config) as bridge:
+        ran = subprocess.run(
+            [program, bridge.path, folder / "layer.bin", folder / "activations.bin"],
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    return [int(line) for line in ran.stdout.split()], matmul(trits, activations)[0].tolist()
+
+
+def test_example(tmp_path):
+    sums, right = run_example(tmp_path, TINY, 15, 18)
+    assert sums == right
+
+
+@pytest.mark.slow
+def test_example_on_a_board(tmp_path):
+    config = ICEBREAKER.config
+    sums, right = run_example(tmp_path, config, config.max_out_features, 190)
+    assert sums == right
+
+
+def test_example_refuses_another_configuration(tmp_path):
+    other = replace(TINY, rows=1)
+    (tmp_path / "tritloom.h").write_text(c_header(describe(TINY)))
+    pack(other, np.ones((3, 4), np.int8), tmp_path, "layer")
+    program = compiled(tmp_path, ROOT / "examples" / "c" / "matmul.c", "matmul")
+    ran = subprocess.run([program, "a", "b", "c"], capture_output=True, text=True)
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert ran.stderr == ("matmul: layer.h was packed for another configuration than tritloom.h\n")

@@ -1,0 +1,9 @@
+"""`python -m tritloom`: the command `tritloom`."""
+
+import sys
+
+from tritloom.gen.cli.main import main
+
+if __name__ == "__main__":
+    sys.argv[0] = "tritloom"
+    sys.exit(main())
