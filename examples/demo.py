@@ -13,6 +13,7 @@ from tritloom.boards.board import load_board
 from tritloom.host import TritloomError, connect, load_npz
 from tritloom.host.models.result import LayerUse
 from tritloom.host.models.run import run_model
+from tritloom.rtl.links.uart_facts import BITS_PER_BYTE, Uart
 from tritloom.rtl.spec import numerics
 
 MODELS = Path(__file__).resolve().parent.parent / "models"
@@ -23,7 +24,6 @@ RESULTS = Path(__file__).resolve().parent.parent / "docs" / "reference" / "engin
 ENGINES = ("ecp5-table-sym6x10.json", "ecp5-select-diff2-small.json")
 """With about as many LUTs."""
 BATCH = 25
-UART_BITS = 10
 """Bits on the line for a byte: start, eight, stop."""
 
 
@@ -94,9 +94,11 @@ def novel(url: str, tokens: int) -> bool:
     passes = result.layers[0].tokens
     cycles, sent = timing.device_cycles / passes, timing.bytes / passes
     config = BOARD.build_config
+    assert isinstance(config.link, Uart)
+    baud = config.link.baud
     parts = {
         f"device, {cycles:,.0f} cycles at {config.clock_hz / 1e6:g} MHz": cycles / config.clock_hz,
-        f"link, {sent:,.0f} bytes at {config.baud / 1e6:g} Mbaud": sent * UART_BITS / config.baud,
+        f"link, {sent:,.0f} bytes at {baud / 1e6:g} Mbaud": sent * BITS_PER_BYTE / baud,
         "host, this computer's NumPy": (timing.generate_s - timing.linear_s) / passes,
     }
     total = sum(parts.values())

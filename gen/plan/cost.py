@@ -15,16 +15,16 @@ from math import ceil, log2
 import numpy as np
 import numpy.typing as npt
 
-from tritloom.gen.families import FAMILIES
+from tritloom.boards.families.family import load_family
 from tritloom.gen.measure.table import Point
+from tritloom.rtl.engines.table_facts import in_lut_ram, table_registers
 from tritloom.rtl.engines.table_walk import walk_steps
-from tritloom.rtl.memories.bram import BlockRamMemory
-from tritloom.rtl.spec.builtin import in_lut_ram, table_registers
+from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.commands import IDENTITY
 from tritloom.rtl.spec.config import AcceleratorConfig
+from tritloom.rtl.spec.encodings import encodings
 from tritloom.rtl.spec.errors import ConfigError
 from tritloom.rtl.spec.frames import BLOCK_BYTES
-from tritloom.rtl.spec.packing import encodings
 
 __all__ = [
     "Cost",
@@ -41,7 +41,7 @@ F64 = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Of LUTs, flip-flops and block RAMs, as ``families.Part.available`` counts them."""
+    """Of LUTs, flip-flops and block RAMs, as `Part.available` counts them."""
 
     luts: float
     ffs: float
@@ -64,70 +64,10 @@ class Memory:
     number: int = 1
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Ram:
-    """A kind of RAM that a family has, as yosys knows it.
-
-    ``widths``: the choices; ``bits`` without those for parity. ``byte``: bits that have a write
-    enable; 0 where a word has one. ``cost`` is yosys's, of which ``by_width`` is for the used share
-    of the width. ``blocks``: of the family's block RAM; 0 for LUT RAM.
-    """
-
-    widths: tuple[int, ...]
-    bits: int
-    byte: int = 0
-    cost: float
-    by_width: float = 0.0
-    blocks: int = 0
-
-    def choices(self) -> list[tuple[int, int]]:
-        """(Width, words), as many as fit without parity."""
-        return [(width, self.bits // _power(width)) for width in self.widths]
-
-
-def _power(width: int) -> int:
-    """The power of two that a width has, parity left away: 36 is 32."""
-    return 1 << (width.bit_length() - 1)
-
-
-_NARROW = (1, 2, 4, 9, 18)
-RAMS: Mapping[str, tuple[Ram, ...]] = {
-    "ecp5": (
-        Ram(widths=(4,), bits=64, cost=4),
-        Ram(widths=(*_NARROW, 36), bits=16384, byte=9, cost=128, blocks=1),
-    ),
-    "ice40": (
-        Ram(widths=(2, 4, 8), bits=4096, cost=64, blocks=1),
-        Ram(widths=(16,), bits=4096, byte=1, cost=64, blocks=1),
-    ),
-    "gowin": (
-        Ram(widths=(4,), bits=64, cost=4, by_width=4),
-        Ram(widths=(*_NARROW, 36), bits=16384, byte=9, cost=128, blocks=1),
-    ),
-    "xc7": (
-        Ram(widths=(6,), bits=128, cost=8, by_width=7),
-        Ram(widths=(3,), bits=128, cost=8, by_width=7),
-        Ram(widths=(*_NARROW, 36), bits=16384, byte=9, cost=129, blocks=1),
-        Ram(widths=(*_NARROW, 36, 72), bits=32768, byte=9, cost=257, blocks=2),
-    ),
-}
-"""By family, from yosys's ``brams*.txt`` and ``lutrams*.txt``."""
-BLOCK_BITS = {
-    family: max(
-        ram.bits // _power(width) * width // ram.blocks
-        for ram in rams
-        for width in ram.widths
-        if ram.blocks
-    )
-    for family, rams in RAMS.items()
-}
-"""Bits of a block, those for parity among them."""
 REACH = 2
 """Beyond so many times the largest core of an engine that was routed, or synthesised where nothing
 was, nothing is foretold: its clock would be a guess. Of LUTs, bits of a word, fill."""
 MUX_COST, BIT_COST = 0.5, 1.0
-ROM_BIT_COST = {"xc7": 1 / 64}
-"""Of a bit of a ROM in logic, where LUTs hold more than the usual ``1 / 16`` says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,12 +84,14 @@ class Mapped:
 def mapped(family: str, memory: Memory) -> Mapped:
     """As yosys maps one such memory: to what costs least by its own count."""
     bits = memory.width * memory.words
-    each = ROM_BIT_COST.get(family, 1 / 16) if memory.rom else BIT_COST
+    facts = load_family(family)
+    each = facts.rom_bit_cost if memory.rom else BIT_COST
     best, found = bits * each, Mapped(bits=bits)
-    for ram in RAMS[family]:
+    for ram in facts.rams:
         if memory.rom and not ram.blocks:
             continue
-        for width, words in ram.choices():
+        for width in ram.widths:
+            words = ram.words(width)
             byte = 1 if memory.rom else min(ram.byte or width, width)
             part = memory.width // memory.parts
             padded = memory.parts * ceil(part / byte) * byte
@@ -183,19 +125,19 @@ def core_memories(config: AcceleratorConfig) -> list[Memory]:
             config.activation_words,
             parts=config.tokens,
         ),
-        Memory(config.tokens * config.rows * config.acc_bits, config.max_groups),
+        Memory(config.tokens * config.rows * config.acc_bits, config.max_row_groups),
     ]
     if config.engine == "table":
         encoding = encodings[config.encoding]
-        steps = walk_steps(encoding.group, encoding.signed, encoding.alphabet)
-        step_bits = encoding.index_bits + encoding.group.bit_length() + 2
+        steps = walk_steps(encoding.trits_per_code, encoding.signed, encoding.alphabet)
+        step_bits = encoding.index_bits + encoding.trits_per_code.bit_length() + 2
         banks = 1 if in_lut_ram(config) else 2
         found += [
             Memory(step_bits, 1 << (steps - 1).bit_length(), rom=True),
             Memory(
                 config.tokens * _entry_bits(config),
                 banks << encoding.index_bits,
-                number=config.rows * config.lanes // encoding.group,
+                number=config.rows * config.lanes // encoding.trits_per_code,
             ),
         ]
     return found
@@ -203,15 +145,15 @@ def core_memories(config: AcceleratorConfig) -> list[Memory]:
 
 def weight_memories(config: AcceleratorConfig) -> list[Memory]:
     """The weight memory's banks."""
-    whole, rest = divmod(config.memory_words, BlockRamMemory.BANK_WORDS)
-    sizes = [(BlockRamMemory.BANK_WORDS, whole), (rest, int(rest > 0))]
+    whole, rest = divmod(config.memory_words, BlockRam.BANK_WORDS)
+    sizes = [(BlockRam.BANK_WORDS, whole), (rest, int(rest > 0))]
     return [Memory(config.word_bits, words, number=number) for words, number in sizes if number]
 
 
 def around_memories(config: AcceleratorConfig) -> list[Memory]:
     """Packets in both directions, the link's block, layers, the configuration's text."""
     entry = 2 * config.memory_words.bit_length() + (config.max_tiles - 1).bit_length()
-    entry += (config.max_groups - 1).bit_length() + 2
+    entry += (config.max_row_groups - 1).bit_length() + 2
     return [
         Memory(8, config.slots * config.packet_bytes, number=2),
         Memory(8, BLOCK_BYTES),
@@ -229,7 +171,7 @@ def _identity_bytes(config: AcceleratorConfig) -> int:
 
 
 def _entry_bits(config: AcceleratorConfig) -> int:
-    return (encodings[config.encoding].group << (config.act_bits - 1)).bit_length() + 1
+    return (encodings[config.encoding].trits_per_code << (config.act_bits - 1)).bit_length() + 1
 
 
 def _tree(terms: int, bits: int) -> tuple[int, int]:
@@ -247,11 +189,11 @@ def core_features(config: AcceleratorConfig, family: str) -> dict[str, float]:
     """Bits of each kind that a core has; which there are depends on the engine alone."""
     encoding = encodings[config.encoding]
     lanes, rows, tokens, fill = config.lanes, config.rows, config.tokens, config.fill
-    codes = rows * lanes // encoding.group
+    codes = rows * lanes // encoding.trits_per_code
     memory = _sum(family, core_memories(config))
     found: dict[str, float] = {
         "constant": 1,
-        "counted": config.max_groups.bit_length() + config.max_tiles.bit_length(),
+        "counted": config.max_row_groups.bit_length() + config.max_tiles.bit_length(),
         "addressed": log2(config.activation_words),
         "loaded": fill * tokens * config.act_bits,
         "partial": rows * tokens * config.acc_bits,
@@ -263,7 +205,7 @@ def core_features(config: AcceleratorConfig, family: str) -> dict[str, float]:
     }
     if config.engine == "table":
         entry = _entry_bits(config)
-        slots, registers = _tree(lanes // encoding.group, entry)
+        slots, registers = _tree(lanes // encoding.trits_per_code, entry)
         # In LUT RAM there is nothing on the way to a table and from it.
         near = in_lut_ram(config)
         before, after = table_registers(config)
@@ -274,7 +216,7 @@ def core_features(config: AcceleratorConfig, family: str) -> dict[str, float]:
             "codes": codes * encoding.code_bits * before,
             "codes near": codes * near,
             "signs": codes * encoding.signed * after,
-            "parts": lanes // (encoding.group * fill),
+            "parts": lanes // (encoding.trits_per_code * fill),
             "rom": encoding.code_bits,
         }
     else:
@@ -294,7 +236,7 @@ def core_features(config: AcceleratorConfig, family: str) -> dict[str, float]:
 def around_features(config: AcceleratorConfig, family: str) -> dict[str, float]:
     """The same of what is around a core: link, packets, commands, weight memory."""
     memory = _sum(family, [*weight_memories(config), *around_memories(config)])
-    banks = ceil(config.memory_words / BlockRamMemory.BANK_WORDS)
+    banks = ceil(config.memory_words / BlockRam.BANK_WORDS)
     return {
         "constant": 1,
         "word": config.word_bits,
@@ -365,7 +307,7 @@ class CostModel:
                 f"nothing is measured for {family}; run tritloom measure table --family {family}"
             )
         self.family = family
-        self.paired = FAMILIES[family].paired
+        self.paired = load_family(family).measure.paired
         self.points = cores
         self.encodings = sorted({(point.engine, point.encoding) for point in cores})
         self._cores: dict[str, Fit] = {}
@@ -438,7 +380,7 @@ class CostModel:
                 f"run tritloom measure table --family {self.family}"
             )
         if not weights:
-            config = replace(config, memory_words=1)
+            config = config.with_words(1)
         features = around_features(config, self.family)
         luts, ffs = self._around
         blocks = _sum(self.family, around_memories(config) + weight_memories(config)).blocks

@@ -33,15 +33,56 @@ from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from functools import lru_cache
 
-from tritloom.rtl.spec.config import AcceleratorConfig
+from tritloom.rtl.spec.config import CRC_BYTES, HEADER_BYTES, OVERHEAD_BYTES, AcceleratorConfig
+
+__all__ = [
+    "ACTIVATION_WORDS",
+    "CHECKS",
+    "COUNTERS",
+    "CRC_BYTES",
+    "HEADER",
+    "HEADER_BYTES",
+    "IDENTITY",
+    "IDENTITY_BYTES",
+    "LAYER",
+    "LAYERS_END",
+    "MAGIC",
+    "MAX_ROW_GROUPS",
+    "MAX_TILES",
+    "MEMORY_WORDS",
+    "OVERHEAD_BYTES",
+    "PAYLOAD_LIMIT",
+    "PAYLOAD_RESULTS",
+    "PAYLOAD_WORDS",
+    "PROTOCOL_VERSION",
+    "TOKENS",
+    "TOKENS_END",
+    "UNITS",
+    "UNLIMITED",
+    "Bound",
+    "Check",
+    "LayerState",
+    "Limit",
+    "Opcode",
+    "Quantity",
+    "Request",
+    "Response",
+    "Stage",
+    "State",
+    "Status",
+    "check_table",
+    "first_failure",
+    "identity",
+    "seal",
+    "sound",
+    "value_of",
+]
 
 PROTOCOL_VERSION = 1
 HEADER = struct.Struct("<HHIBBHI")
-HEADER_BYTES = HEADER.size
-CRC_BYTES = 4
-OVERHEAD_BYTES = HEADER_BYTES + CRC_BYTES
+assert HEADER.size == HEADER_BYTES
 LAYER = struct.Struct("<IHH")
-"""Payload of DEFINE: base (in words), tiles, groups."""
+"""Payload of DEFINE: base (in words), tiles, row groups."""
 IDENTITY = struct.Struct("<4sHH8s8s")
 """Head of the identity: magic, protocol version, bytes of JSON, layout and build digest."""
 MAGIC = b"TRIT"
@@ -303,7 +344,7 @@ LAYERS_END = Limit("max_layers - 1", lambda config: config.max_layers - 1)
 TOKENS_END = Limit("tokens - 1", lambda config: config.tokens - 1)
 TOKENS = Limit("tokens", lambda config: config.tokens)
 MAX_TILES = Limit("max_tiles", lambda config: config.max_tiles)
-MAX_ROW_GROUPS = Limit("max_groups", lambda config: config.max_groups)
+MAX_ROW_GROUPS = Limit("max_row_groups", lambda config: config.max_row_groups)
 MEMORY_WORDS = Limit("memory_words", lambda config: config.memory_words)
 ACTIVATION_WORDS = Limit("activation_words", lambda config: config.activation_words)
 PAYLOAD_LIMIT = Limit("max_payload", lambda config: config.max_payload)

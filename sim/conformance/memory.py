@@ -7,7 +7,6 @@ from typing import Any
 
 from tritloom.rtl.memories.contract import create_memory
 from tritloom.rtl.spec.config import AcceleratorConfig
-from tritloom.rtl.spec.plugins import memories
 from tritloom.sim.conformance.streams import require, simulate, sink, source
 
 __all__ = ["check_memory"]
@@ -75,12 +74,12 @@ def check_memory(
     simulate(dut, write_then_read, sink(dut.o, len(expected), received, pause, seed), watch)
     for number, (word, right) in enumerate(zip(received, expected, strict=True)):
         require(word == right, f"word {number} must be {right:#x}, not {word:#x}")
-    latency = memories[config.memory].latency
+    latency = config.memory.latency(config)
     if latency is not None and not idle and not pause:
         cycles = word_cycles[0] - request_cycles[0]
         require(
-            cycles == latency(config),
-            f"the first word must come {latency(config)} cycles after its range, not {cycles}",
+            cycles == latency,
+            f"the first word must come {latency} cycles after its range, not {cycles}",
         )
         count = len(expected) if gapless else depth
         first = word_cycles[0]

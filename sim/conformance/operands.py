@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tritloom.rtl.spec.config import AcceleratorConfig
-from tritloom.rtl.spec.packing import ALPHABETS, act_limits, pack_weights
+from tritloom.rtl.spec.encodings import ALPHABETS
+from tritloom.rtl.spec.packing import act_limits, pack_weights
 
 __all__ = ["Trits", "random_codes", "random_trits", "weight_words"]
 

@@ -1,4 +1,4 @@
-"""A simulated Core, without memory, packets and driver: whole layers, their results and cycles."""
+"""A simulated `Core` alone, without memory, packets and driver: runs layers and counts cycles."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from amaranth.hdl import Const
 from tritloom.rtl.core.core import Core, load_layout, shape_layout
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import DeviceError
-from tritloom.rtl.spec.packing import LayerShape, pack_weights
+from tritloom.rtl.spec.layer_shape import LayerShape
+from tritloom.rtl.spec.packing import pack_weights
 from tritloom.sim.device.cxxrtl import build
 
 __all__ = ["CoreSimulation"]
@@ -26,10 +27,13 @@ I64 = npt.NDArray[np.int64]
 
 
 class CoreSimulation:
-    """Runs layers on the core of a configuration, a weight word in every cycle that takes one.
+    """Runs layers on the core of a configuration. A weight word is offered in every cycle.
 
-    ``design`` gives RTLIL to run in place of the core's own: a module ``top`` with its ports, such
-    as a netlist's (``tritloom.sim.gates.gates``).
+    Parameters
+    ----------
+    config : the core's
+    design : returns RTLIL to run in place of the core's own, such as that of a netlist
+        (`tritloom.sim.gates.gates`); its module `top` must have the ports of `Core`
     """
 
     def __init__(
@@ -54,13 +58,30 @@ class CoreSimulation:
             function.restype, function.argtypes = result, arguments
 
     def layer(self, trits: I8, tokens: I8) -> Iterator[tuple[I64, int]]:
-        """For every ``config.tokens`` tokens, int8 [n, in]: results [n, out], and RUN's cycles."""
+        """Run a layer for some tokens.
+
+        Parameters
+        ----------
+        trits : int8 [out_features, in_features]
+        tokens : int8 [n, in_features], any number of tokens
+
+        Yields
+        ------
+        tuple[I64, int]
+            For each batch of `config.tokens` tokens: int64 [tokens of the batch, out_features], and
+            the cycles that the run took.
+
+        Raises
+        ------
+        DeviceError
+            If the core does not come to an end.
+        """
         config = self.config
         shape = LayerShape.of(config, *trits.shape)
         image = pack_weights(config, trits)
         words = len(image) // config.word_bytes
         request = _pack(
-            shape_layout(config), last_tile=shape.tiles - 1, last_group=shape.groups - 1
+            shape_layout(config), last_tile=shape.tiles - 1, last_group=shape.row_groups - 1
         )
         bits = config.tokens * config.rows * config.acc_bits
         record = -(-bits // 8)
@@ -75,9 +96,9 @@ class CoreSimulation:
                 cycles = self._calls.tritloom_run(
                     device, request, len(request), image, config.word_bytes, words, limit
                 )
-                raw = ctypes.create_string_buffer(record * shape.groups)
+                raw = ctypes.create_string_buffer(record * shape.row_groups)
                 fetched = self._calls.tritloom_fetch(
-                    device, shape.groups, raw, record, 100 * shape.groups
+                    device, shape.row_groups, raw, record, 100 * shape.row_groups
                 )
                 if not (loaded and cycles and fetched):
                     raise DeviceError("the simulated core does not end a layer in time")
@@ -92,7 +113,7 @@ class CoreSimulation:
             self._calls.tritloom_close(device)
 
     def _loads(self, tokens: I8, shape: LayerShape) -> tuple[bytes, int]:
-        """Records of ``i_load`` with the activations of whole tiles, and the bytes of one."""
+        """The payloads of `i_load` for a batch, filled up to whole tiles, and the bytes of one."""
         config = self.config
         padded = np.zeros((config.tokens, shape.tiles * config.lanes), np.int8)
         padded[: tokens.shape[0], : tokens.shape[1]] = tokens
@@ -114,17 +135,17 @@ class CoreSimulation:
     def _results(self, raw: bytes, shape: LayerShape) -> I64:
         config = self.config
         count = config.tokens * config.rows
-        records = np.frombuffer(raw, np.uint8).reshape(shape.groups, -1)
+        records = np.frombuffer(raw, np.uint8).reshape(shape.row_groups, -1)
         bits = np.unpackbits(records, axis=1, count=count * config.acc_bits, bitorder="little")
         places = np.int64(1) << np.arange(config.acc_bits, dtype=np.int64)
         places[-1] = -places[-1]
-        sums = (bits.reshape(shape.groups, config.tokens, config.rows, -1) * places).sum(-1)
+        sums = (bits.reshape(shape.row_groups, config.tokens, config.rows, -1) * places).sum(-1)
         results: I64 = sums.transpose(1, 0, 2).reshape(config.tokens, -1)
         return results
 
 
 def _pack(layout: object, **fields: int) -> bytes:
-    """A payload of a struct layout, as little-endian bytes."""
+    """A payload of a struct layout, as bytes, little end first."""
     constant = layout.const(fields)  # type: ignore[attr-defined]
     value = Const.cast(constant)
     number = value.value

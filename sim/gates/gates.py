@@ -1,6 +1,6 @@
 """Gate level: a design as the cells of an FPGA, which run in place of its RTL.
 
-A netlist is that of a bitstream (``tritloom.gen.passes.netlist``). It is read with a model of each
+A netlist is that of a bitstream (`tritloom.gen.passes.synthesis`). It is read with a model of each
 cell: yosys brings most, those that it leaves empty are in ``<family>_cells.v``. What comes out is
 RTLIL, for ``tritloom.sim.device.cxxrtl``, with the same ports.
 """

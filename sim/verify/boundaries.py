@@ -26,7 +26,7 @@ from tritloom.rtl.spec.commands import (
     value_of,
 )
 from tritloom.rtl.spec.config import AcceleratorConfig
-from tritloom.rtl.spec.packing import LayerShape
+from tritloom.rtl.spec.layer_shape import LayerShape
 
 __all__ = [
     "Scene",
@@ -87,7 +87,7 @@ class Scene:
             layer=layer,
             layer_words=self.shape.words if layer else 0,
             layer_checksum=self.checksum,
-            result_row_groups=0 if self.committed is None else self.shape.groups,
+            result_row_groups=0 if self.committed is None else self.shape.row_groups,
         )
 
     def index(self, *states: LayerState) -> int:
@@ -190,7 +190,7 @@ def _right(config: AcceleratorConfig, scene: Scene, opcode: Opcode) -> list[Requ
         case Opcode.DEFINE:
             index = scene.index(LayerState.UNDEFINED)
             tiles = min(config.max_tiles, 3, config.memory_words)
-            row_groups = min(config.max_groups, config.memory_words // tiles, 5)
+            row_groups = min(config.max_row_groups, config.memory_words // tiles, 5)
             places = [(0, 1, 1), (config.memory_words - 1, 1, 1)]
             places.append((config.memory_words - tiles * row_groups, tiles, row_groups))
             return [

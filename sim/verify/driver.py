@@ -22,7 +22,9 @@ from cocotb.triggers import Timer, Trigger
 
 from tritloom.rtl.spec.commands import COUNTERS, LAYER, Opcode, Request, Response, Status
 from tritloom.rtl.spec.config import AcceleratorConfig
-from tritloom.rtl.spec.packing import ALPHABETS, LayerShape, act_limits, pack_weights
+from tritloom.rtl.spec.encodings import ALPHABETS
+from tritloom.rtl.spec.layer_shape import LayerShape
+from tritloom.rtl.spec.packing import act_limits, pack_weights
 from tritloom.sim.device.reference import ReferenceDevice
 from tritloom.sim.verify import requests
 from tritloom.sim.verify.pins import LAST, Pins
@@ -388,7 +390,7 @@ class Driver:
 
     def open_layer(self, index: int, base: int, shape: LayerShape, image: bytes) -> list[bytes]:
         """Packets that define and write a layer."""
-        layer = LAYER.pack(base, shape.tiles, shape.groups)
+        layer = LAYER.pack(base, shape.tiles, shape.row_groups)
         writes = requests.writes(self.config, index, self.dirty(image))
         define = self.command(Opcode.DEFINE, index=index, payload=layer)
         return [define, *(self.pack(request) for request in writes)]

@@ -7,7 +7,7 @@ import random
 from collections.abc import Mapping
 
 from tritloom.rtl.spec.config import PARTIAL_SUM_CYCLES, AcceleratorConfig
-from tritloom.rtl.spec.packing import LayerShape
+from tritloom.rtl.spec.layer_shape import LayerShape
 
 __all__ = ["Pair", "Shape", "layer_cycles", "plan"]
 
@@ -29,7 +29,7 @@ def layer_cycles(config: AcceleratorConfig, out_features: int, in_features: int)
     weights = shape.words * (2 * config.word_bytes + 3)
     activations = config.tokens * shape.tiles * config.lanes
     loads = activations * (config.fill + 2) // config.fill
-    results = 2 * config.tokens * shape.groups * config.rows * config.acc_bytes
+    results = 2 * config.tokens * shape.row_groups * config.rows * config.acc_bytes
     transfers = weights + loads + results
     commands = LAYER_COMMANDS + transfers // config.max_payload
     return transfers + commands * COMMAND_CYCLES + shape.words

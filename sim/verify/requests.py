@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from tritloom.rtl.spec.commands import LAYER, Opcode, Request
 from tritloom.rtl.spec.config import AcceleratorConfig
-from tritloom.rtl.spec.packing import LayerShape, pack_activations
+from tritloom.rtl.spec.layer_shape import LayerShape
+from tritloom.rtl.spec.packing import pack_activations
 
 __all__ = ["Trits", "define", "layer", "loads", "results", "writes"]
 
@@ -23,7 +24,9 @@ Trits = NDArray[np.int8]
 
 def define(index: int, base: int, shape: LayerShape) -> Request:
     """The DEFINE of a layer."""
-    return Request(Opcode.DEFINE, index=index, payload=LAYER.pack(base, shape.tiles, shape.groups))
+    return Request(
+        Opcode.DEFINE, index=index, payload=LAYER.pack(base, shape.tiles, shape.row_groups)
+    )
 
 
 def writes(config: AcceleratorConfig, index: int, image: bytes, address: int = 0) -> list[Request]:

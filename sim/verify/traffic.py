@@ -25,7 +25,9 @@ from tritloom.rtl.spec.commands import (
     seal,
 )
 from tritloom.rtl.spec.config import AcceleratorConfig
-from tritloom.rtl.spec.packing import ALPHABETS, LayerShape, pack_weights
+from tritloom.rtl.spec.encodings import ALPHABETS
+from tritloom.rtl.spec.layer_shape import LayerShape
+from tritloom.rtl.spec.packing import pack_weights
 from tritloom.sim.device.reference import ReferenceDevice
 from tritloom.sim.verify import requests
 
@@ -181,7 +183,7 @@ class Traffic:
 
     def prepare(self) -> None:
         """Write all weight words and activations that `random` can read: memory is unknown."""
-        row_groups = min(self._memory_words, self.config.max_groups)
+        row_groups = min(self._memory_words, self.config.max_row_groups)
         for first in range(0, self._memory_words, row_groups):
             count = min(row_groups, self._memory_words - first)
             shape = LayerShape(1, count)
@@ -255,7 +257,9 @@ class Traffic:
         if self._rng.random() < 0.8:
             most = min(most, SMALL_WORDS)
         tiles = self._rng.randint(1, min(self._max_tiles, most))
-        return LayerShape(tiles, self._rng.randint(1, min(self.config.max_groups, most // tiles)))
+        return LayerShape(
+            tiles, self._rng.randint(1, min(self.config.max_row_groups, most // tiles))
+        )
 
     def _place(self, shape: LayerShape) -> int:
         return self._first_word + self._rng.randint(0, self._memory_words - shape.words)
@@ -276,14 +280,14 @@ class Traffic:
             return
         config, shape = self.config, self._shape()
         base = self._place(shape)
-        tiles, row_groups = shape.tiles, shape.groups
+        tiles, row_groups = shape.tiles, shape.row_groups
         match self._rng.randrange(5):
             case 0:
                 base = self._beyond(config.memory_words - shape.words, 32)
             case 1:
                 tiles = self._rng.choice((0, self._beyond(config.max_tiles, 16)))
             case 2:
-                row_groups = self._rng.choice((0, self._beyond(config.max_groups, 16)))
+                row_groups = self._rng.choice((0, self._beyond(config.max_row_groups, 16)))
             case _:
                 pass
         payload = LAYER.pack(base, tiles, row_groups)
@@ -354,7 +358,7 @@ class Traffic:
         count = self._number(1, self.config.tokens, 16)
         response = self.command(Opcode.RUN, index=index, count=count)
         if response.status == Status.OK:
-            self._result_groups = self._layers[index].shape.groups
+            self._result_groups = self._layers[index].shape.row_groups
 
     def _results(self) -> None:
         config = self.config

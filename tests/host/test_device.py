@@ -32,6 +32,7 @@ from tritloom.host.handle import COMMIT_TRIES
 from tritloom.host.links.contract import DeviceUrl, open_transport
 from tritloom.host.requests import Counters
 from tritloom.host.selftest import keeps_real_time
+from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec import numerics
 from tritloom.rtl.spec.commands import (
     COUNTERS,
@@ -44,7 +45,7 @@ from tritloom.rtl.spec.commands import (
 )
 from tritloom.rtl.spec.config import TINY, AcceleratorConfig
 from tritloom.rtl.spec.errors import ToolError
-from tritloom.rtl.spec.packing import LayerShape
+from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.sim.device.reference import ReferenceTransport
 
 SMALL = AcceleratorConfig(
@@ -52,7 +53,7 @@ SMALL = AcceleratorConfig(
     rows=3,
     fill=5,
     tokens=2,
-    memory_words=1024,
+    memory=BlockRam(words=1024),
     max_in_features=100,
     max_out_features=60,
     max_layers=12,
@@ -63,7 +64,7 @@ ODD = AcceleratorConfig(
     lanes=5,
     rows=7,
     fill=5,
-    memory_words=4096,
+    memory=BlockRam(words=4096),
     max_in_features=200,
     max_out_features=200,
     packet_bytes=128,
@@ -77,7 +78,7 @@ PLUGGED = replace(
     fill=4,
     engine=plugins.ENGINE.name,
     encoding=plugins.ENCODING.name,
-    memory=plugins.STALLING.name,
+    memory=plugins.Stalling(words=SMALL.memory_words),
 )
 """Words of 60 bits, no cycle formula."""
 CONFIGS = {"tiny": TINY, "small": SMALL, "odd": ODD, "plugged": PLUGGED}
@@ -121,7 +122,7 @@ def test_random_layers_are_exact(config, random):
     "shape", [(61, 101), (200, 30), (30, 200), (60, 100), (121, 100), (60, 201), (1, 300)]
 )
 def test_layers_beyond_the_limits_are_split(shape, random):
-    with connect("golden", config=replace(SMALL, memory_words=4096)) as device:
+    with connect("golden", config=replace(SMALL, memory=BlockRam(words=4096))) as device:
         layer = layer_of(random, *shape)
         handle = device.load(layer)
         codes = codes_of(random, 5, shape[1])
@@ -131,7 +132,7 @@ def test_layers_beyond_the_limits_are_split(shape, random):
 
 
 def test_activations_are_sent_once_for_all_rows_of_a_split_layer(random):
-    with connect("golden", config=replace(SMALL, memory_words=4096)) as device:
+    with connect("golden", config=replace(SMALL, memory=BlockRam(words=4096))) as device:
         handle = device.load(layer_of(random, 180, 100))
         job = device.submit(handle, codes_of(random, 2, 100))
         opcodes = [command.opcode for command in job._commands]
@@ -141,7 +142,7 @@ def test_activations_are_sent_once_for_all_rows_of_a_split_layer(random):
 
 
 def test_limits_that_are_no_multiple_of_the_geometry(random):
-    config = replace(SMALL, max_in_features=17, max_out_features=7, memory_words=2048)
+    config = replace(SMALL, max_in_features=17, max_out_features=7, memory=BlockRam(words=2048))
     config = replace(config, max_layers=64)
     with connect("golden", config=config) as device:
         layer = layer_of(random, 20, 40)
@@ -156,8 +157,8 @@ def test_limits_below_one_tile_and_group(random):
     with connect("golden", config=config) as device:
         layer = layer_of(random, 5, 20)
         codes = codes_of(random, 3, 20)
-        found = device.matmul(device.load(layer), codes)
-        assert np.array_equal(found, numerics.matmul(layer.trits, codes))
+        sums = device.matmul(device.load(layer), codes)
+        assert np.array_equal(sums, numerics.matmul(layer.trits, codes))
 
 
 def test_many_layers_at_once_and_jobs_in_any_order(random):
@@ -261,7 +262,7 @@ class TestMemory:
             device.load(layer_of(random, 1, 1))
 
     def test_pieces_of_a_layer_need_slots_each(self, random):
-        with connect("golden", config=replace(TINY, memory_words=1024)) as device:
+        with connect("golden", config=replace(TINY, memory=BlockRam(words=1024))) as device:
             with pytest.raises(CapacityError, match=r"and 6 layer slots; .* 4 of 4 slots"):
                 device.load(layer_of(random, 48, 40))
             assert device.info.free_words == 1024
@@ -277,9 +278,9 @@ class TestMemory:
             device.unload(handles[1])
             handle = device.load(half)
             codes = codes_of(random, 2, 20)
-            for held, layer in ((handles[3], quarter), (handle, half)):
+            for loaded, layer in ((handles[3], quarter), (handle, half)):
                 assert np.array_equal(
-                    device.matmul(held, codes), numerics.matmul(layer.trits, codes)
+                    device.matmul(loaded, codes), numerics.matmul(layer.trits, codes)
                 )
 
     def test_words_are_reused_while_jobs_with_the_old_layer_are_queued(self, random):
@@ -297,19 +298,19 @@ class TestMemory:
 
     def test_random_loads_and_unloads_never_overlap(self, random):
         with connect("golden", config=SMALL) as device:
-            held: list[tuple[object, TernaryLayer]] = []
+            loaded: list[tuple[object, TernaryLayer]] = []
             refused = 0
             for _ in range(150):
-                if held and random.random() < 0.4:
-                    device.unload(held.pop(int(random.integers(len(held))))[0])
+                if loaded and random.random() < 0.4:
+                    device.unload(loaded.pop(int(random.integers(len(loaded))))[0])
                 layer = layer_of(random, *random.integers(1, 90, 2).tolist())
                 try:
-                    held.append((device.load(layer), layer))
+                    loaded.append((device.load(layer), layer))
                 except CapacityError:
                     refused += 1
-                used = sum(handle.words for handle, _ in held)
+                used = sum(handle.words for handle, _ in loaded)
                 assert device.info.free_words == SMALL.memory_words - used
-                handle, layer = held[int(random.integers(len(held)))]
+                handle, layer = loaded[int(random.integers(len(loaded)))]
                 codes = codes_of(random, 2, layer.in_features)
                 expected = numerics.matmul(layer.trits, codes)
                 assert np.array_equal(device.matmul(handle, codes), expected)
@@ -360,8 +361,8 @@ class TestMemory:
         transport.device._image = flaky
         layer = layer_of(random, 16, 20)
         codes = codes_of(random, 1, 20)
-        found = device.matmul(device.load(layer), codes)
-        assert np.array_equal(found, numerics.matmul(layer.trits, codes))
+        sums = device.matmul(device.load(layer), codes)
+        assert np.array_equal(sums, numerics.matmul(layer.trits, codes))
 
 
 class TestSelfTest:
@@ -385,8 +386,8 @@ class TestSelfTest:
             assert report.checks[1].detail == f"{free} of {free} free words keep two patterns"
             assert device.info == before
             codes = codes_of(random, 2, 10)
-            found = device.matmul(handle, codes)
-            assert np.array_equal(found, numerics.matmul(layer.trits, codes))
+            sums = device.matmul(handle, codes)
+            assert np.array_equal(sums, numerics.matmul(layer.trits, codes))
 
     def test_without_room_says_so(self, random):
         with connect("golden", config=TINY) as device:
@@ -397,8 +398,8 @@ class TestSelfTest:
             assert str(report).count("nothing tested: no free layer slot or no free words") == 2
             codes = codes_of(random, 1, 20)
             for handle, layer in zip(handles, layers, strict=True):
-                found = device.matmul(handle, codes)
-                assert np.array_equal(found, numerics.matmul(layer.trits, codes))
+                sums = device.matmul(handle, codes)
+                assert np.array_equal(sums, numerics.matmul(layer.trits, codes))
 
     def test_finds_words_that_are_seen_twice(self):
         transport = ReferenceTransport(TINY)
@@ -464,7 +465,7 @@ class TestSelfTest:
         assert report.checks[3].detail.startswith("0 bad_packets (1 in all)")
 
     def test_large_memories_are_sampled(self):
-        config = replace(SMALL, memory_words=1 << 19)
+        config = replace(SMALL, memory=BlockRam(words=1 << 19))
         report = connect("golden", config=config).selftest()
         assert report.ok
         tested, free = map(int, re.findall(r"\d+", report.checks[1].detail)[:2])
@@ -526,8 +527,8 @@ class TestClock:
     def test_wrong(self, speed):
         assert not self.clock(speed).ok
 
-    def test_one_slow_answer(self):
-        """An answer that comes late makes nothing wrong, and hides nothing."""
+    def test_one_slow_response(self):
+        """A response that comes late makes nothing wrong, and hides nothing."""
         late = [0.0] * 3 + [0.2]
         for speed, ok in ((1.0, True), (1.2, False)):
             assert self.clock(speed, tries=[*late, *[0.0] * 1000]).ok is ok
@@ -603,10 +604,10 @@ class TestBadInput:
             layer = layer_of(random, 4, 10)
             handle = device.load(layer)
             codes = codes_of(random, 1, 10)
-            taken, late = (device.submit(handle, codes) for _ in range(2))
-            taken.result()
+            done, late = (device.submit(handle, codes) for _ in range(2))
+            done.result()
         device.close()
-        assert np.array_equal(taken.result(), numerics.matmul(layer.trits, codes))
+        assert np.array_equal(done.result(), numerics.matmul(layer.trits, codes))
         for call in (
             late.result,
             device.counters,
@@ -705,10 +706,10 @@ class TestConnect:
     )
     def test_identities_that_do_not_match(self, place, message):
         transport = ReferenceTransport(TINY)
-        told = bytearray(identity(TINY))
-        assert told[4] == 1
-        told[place + (place >= IDENTITY.size)] ^= 1
-        transport.device._identity = bytes(told)
+        changed = bytearray(identity(TINY))
+        assert changed[4] == 1
+        changed[place + (place >= IDENTITY.size)] ^= 1
+        transport.device._identity = bytes(changed)
         with pytest.raises(ProtocolError, match=r"^" + re.escape(message)):
             Device(transport, url="test")
         with pytest.raises(DeviceError, match="closed"):
@@ -725,7 +726,7 @@ class TestConnect:
 
 
 class Mortal(ReferenceTransport):
-    """Stops answering when ``dead``."""
+    """Stops responding when ``dead``."""
 
     dead = False
 
@@ -734,7 +735,7 @@ class Mortal(ReferenceTransport):
             super().send(packet)
 
 
-def test_a_device_that_stops_answering_and_comes_back(random):
+def test_a_device_that_stops_responding_and_comes_back(random):
     transport = Mortal(SMALL)
     device = Device(transport, url="test")
     layer = layer_of(random, 30, 50)
@@ -751,8 +752,8 @@ def test_a_device_that_stops_answering_and_comes_back(random):
     transport.dead, transport._closed = False, False
     again = Device(transport, url="test")
     assert again.info.free_words == SMALL.memory_words
-    found = again.matmul(again.load(layer), codes)
-    assert np.array_equal(found, numerics.matmul(layer.trits, codes))
+    sums = again.matmul(again.load(layer), codes)
+    assert np.array_equal(sums, numerics.matmul(layer.trits, codes))
 
 
 def test_a_device_that_is_reset_by_another(random):
@@ -792,7 +793,11 @@ def test_commands_fill_the_window_and_patience_covers_their_work(random):
             return super().receive(timeout_s)
 
     timeouts: list[int] = []
-    for config in (replace(ODD, slots=2), replace(ODD, slots=2, memory=plugins.STALLING.name), ODD):
+    for config in (
+        replace(ODD, slots=2),
+        replace(ODD, slots=2, memory=plugins.Stalling(words=4096)),
+        ODD,
+    ):
         transport = Recorder(config)
         device = Device(transport, url="test")
         handle = device.load(layer_of(random, 7, 200))  # 40 words of 7 bytes
@@ -813,10 +818,10 @@ def test_a_refused_write_gives_the_memory_back(random):
     process = transport.device.process
 
     def refuse(packet: bytes) -> bytes | None:
-        answer = process(packet)
+        response = process(packet)
         if Request.parse(packet).opcode == Opcode.WRITE:
-            return replace(Response.parse(answer), status=Status.OUT_OF_RANGE).pack()
-        return answer
+            return replace(Response.parse(response), status=Status.OUT_OF_RANGE).pack()
+        return response
 
     transport.device.process = refuse
     with pytest.raises(DeviceError, match=r"^test refused WRITE of index 0, .*: OUT_OF_RANGE$"):
@@ -853,8 +858,8 @@ def test_an_interrupted_wait_mixes_nothing_up(random):
             except KeyboardInterrupt:
                 interrupts += 1
         assert interrupts == 2
-        for found, each in zip(results, codes, strict=True):
-            assert np.array_equal(found, numerics.matmul(layer.trits, each))
+        for sums, each in zip(results, codes, strict=True):
+            assert np.array_equal(sums, numerics.matmul(layer.trits, each))
 
 
 class Tracer:
@@ -886,7 +891,7 @@ def test_an_interrupt_at_any_line_leaves_the_golden_device_working(random):
     while interrupted:
         line += 17
         with connect("golden", config=SMALL) as device:
-            kept = device.load(layer)
+            first = device.load(layer)
             interrupted = False
             try:
                 sys.settrace(Tracer(line))
@@ -897,7 +902,7 @@ def test_an_interrupt_at_any_line_leaves_the_golden_device_working(random):
                 interrupted = True
             finally:
                 sys.settrace(trace)
-            assert np.array_equal(device.matmul(kept, codes), expected), line
+            assert np.array_equal(device.matmul(first, codes), expected), line
             assert np.array_equal(device.matmul(device.load(layer), codes), expected), line
     assert line > 1000
 
@@ -917,8 +922,8 @@ def test_an_interrupted_load_gives_the_memory_back(random):
         device.load(layer)
     assert device.info.free_words == SMALL.memory_words
     codes = codes_of(random, 2, 100)
-    found = device.matmul(device.load(layer), codes)
-    assert np.array_equal(found, numerics.matmul(layer.trits, codes))
+    sums = device.matmul(device.load(layer), codes)
+    assert np.array_equal(sums, numerics.matmul(layer.trits, codes))
 
 
 def bad_link_campaign(faulty: FaultyTransport, config: AcceleratorConfig) -> list[str]:
@@ -993,8 +998,8 @@ def test_boards(board, random):
     with connect(f"golden?board={board}") as device:
         layer = layer_of(random, 100, 130)
         codes = codes_of(random, 3, 130)
-        found = device.matmul(device.load(layer), codes)
-        assert np.array_equal(found, numerics.matmul(layer.trits, codes))
+        sums = device.matmul(device.load(layer), codes)
+        assert np.array_equal(sums, numerics.matmul(layer.trits, codes))
     if board == "ulx3s-85f":
         assert connect("golden").info.config == device.info.config
 

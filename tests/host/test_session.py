@@ -18,6 +18,7 @@ from tritloom.host.session import (
     Command,
     Session,
 )
+from tritloom.rtl.links.uart_facts import Uart
 from tritloom.rtl.spec.commands import (
     OVERHEAD_BYTES,
     PROTOCOL_VERSION,
@@ -76,7 +77,7 @@ def start(transport: object, config: AcceleratorConfig = WIDE) -> Session:
 
 
 def reads(count: int, offset: int = 0) -> list[Command]:
-    """Commands whose answers are all different."""
+    """Commands whose responses are all different."""
     return [
         Command(
             opcode=Opcode.IDENTIFY,
@@ -121,7 +122,7 @@ def test_commands_are_numbered_from_one_and_fill_the_window():
     assert (session.retransmissions, session.discarded, transport.silences) == (0, 0, 0)
 
 
-def test_answers_can_be_awaited_in_any_order():
+def test_responses_can_be_awaited_in_any_order():
     session = start(Recorder())
     commands = reads(20)
     session.enqueue(*commands)
@@ -134,7 +135,7 @@ def test_sessions_differ():
 
 @pytest.mark.parametrize("slots", [2, 4, 8, 64])
 def test_the_credit_is_never_exceeded(slots):
-    """With answers that come late: what is unanswered is what the receive buffer must hold."""
+    """With responses that come late: what is undone is what the receive buffer must hold."""
     config = replace(TINY, slots=slots)
     most = 0
 
@@ -192,7 +193,7 @@ def test_the_last_command_lost_is_repeated_after_silence():
     assert (session.retransmissions, transport.silences) == (1, 1)
 
 
-def test_a_lost_answer_is_replayed_and_the_command_not_executed_again():
+def test_a_lost_response_is_replayed_and_the_command_not_executed_again():
     transport = Recorder()
     executed: list[int] = []
     execute = transport.device._execute
@@ -200,11 +201,11 @@ def test_a_lost_answer_is_replayed_and_the_command_not_executed_again():
     session = start(transport)
     lost = [2, 5]
 
-    def lose_answer(packet: bytes) -> bytes | None:
+    def lose_response(packet: bytes) -> bytes | None:
         seq = Response.parse(packet).seq
         return None if seq in lost and not lost.remove(seq) else packet
 
-    transport.change = lose_answer
+    transport.change = lose_response
     commands = reads(6)
     session.enqueue(*commands)
     assert exact(session, commands)
@@ -212,33 +213,33 @@ def test_a_lost_answer_is_replayed_and_the_command_not_executed_again():
     assert (session.retransmissions, transport.silences) == (2, 0)
 
 
-def test_nothing_is_sent_that_would_end_the_replay_of_an_unanswered_command():
+def test_nothing_is_sent_that_would_end_the_replay_of_an_undone_command():
     transport = Recorder(replace(TINY, slots=4))
     session = start(transport, transport.device.config)
     lost = [2] * 5
 
-    def lose_answer(packet: bytes) -> bytes | None:
+    def lose_response(packet: bytes) -> bytes | None:
         seq = Response.parse(packet).seq
         return None if seq in lost and not lost.remove(seq) else packet
 
-    transport.change = lose_answer
+    transport.change = lose_response
     commands = reads(9)
     session.enqueue(*commands)
     assert [session.require(command).status for command in commands] == [Status.OK] * 9
     assert commands[1].sends == 6
 
 
-def test_a_repeated_answer_is_discarded():
+def test_a_repeated_response_is_discarded():
     transport = Recorder()
     session = start(transport)
     copies: list[bytes] = []
 
     def lose_and_repeat(packet: bytes) -> bytes | None:
-        answer = Response.parse(packet)
-        if answer.seq == 1 and not copies:
+        response = Response.parse(packet)
+        if response.seq == 1 and not copies:
             copies.append(packet)
             return None
-        if answer.seq == 2 and len(copies) == 1:
+        if response.seq == 2 and len(copies) == 1:
             copies.append(packet)
             transport._responses.appendleft(packet)
         return packet
@@ -269,7 +270,7 @@ def test_sequence_numbers_wrap(slots):
     assert commands[-1].seq == (0xFFC0 + 300) & 0xFFFF
 
 
-def test_a_device_that_stops_answering():
+def test_a_device_that_stops_responding():
     transport = Recorder()
     session = start(transport)
     transport.lose = lambda request: True
@@ -359,7 +360,7 @@ def test_no_session_long_ago_says_nothing_about_a_silence():
         session.call(reads(1)[0])
 
 
-def test_corrupt_answers_are_ignored():
+def test_corrupt_responses_are_ignored():
     transport = Recorder()
     session = start(transport)
     damaged = [False]
@@ -383,7 +384,7 @@ def test_corrupt_answers_are_ignored():
         ({"status": Status.BAD_STATE}, "responded to IDENTIFY with opcode 2 and 8 bytes, not 0"),
     ],
 )
-def test_an_answer_that_the_protocol_does_not_allow(change, message):
+def test_a_response_that_the_protocol_does_not_allow(change, message):
     transport = Recorder()
     session = start(transport)
     transport.change = lambda packet: replace(Response.parse(packet), **change).pack()
@@ -483,11 +484,11 @@ def test_patience_covers_the_work_and_the_bytes_under_way():
 
 
 def test_patience_knows_a_slow_link():
-    config = replace(TINY, link="uart", baud=115200)
+    config = replace(TINY, link=Uart(baud=115200))
     transport = Recorder(config)
     session = start(transport, config)
     session.call(reads(1)[0])
-    cycles = 12 * config.uart_divisor * (8 + 2 * OVERHEAD_BYTES)
+    cycles = 12 * config.link.divisor(config) * (8 + 2 * OVERHEAD_BYTES)
     assert transport.timeouts[-1] == pytest.approx(0.25 + 2 * cycles / config.clock_hz)
     assert transport.timeouts[-1] - 0.25 > 10 * (8 + 2 * OVERHEAD_BYTES) / 115200
 
@@ -551,7 +552,7 @@ def test_an_interrupt_at_any_line_loses_nothing():
 @pytest.mark.parametrize("rate", [0.01, 0.1])
 @pytest.mark.parametrize("slots", [2, 4, 16])
 def test_ten_thousand_commands_on_a_bad_link(slots, rate):
-    """Each with its own answer; at one in ten, a session may give up, but never hang or lie."""
+    """Each with its own response; at one in ten, a session may give up, but never hang or lie."""
     config = replace(TINY, slots=slots)
     about = identity(config)
     count = 10_000 if rate < 0.1 else 2_000
@@ -563,16 +564,16 @@ def test_ten_thousand_commands_on_a_bad_link(slots, rate):
         corrupt=rate,
         seed=slots,
     )
-    answered = 0
-    while answered < count:
+    done = 0
+    while done < count:
         try:
             session = start(faulty, config)
-            commands = reads(count - answered)
+            commands = reads(count - done)
             session.enqueue(*commands)
             for command in commands:
                 expected = about[command.address : command.address + 8]
                 assert session.require(command).payload == expected
-                answered += 1
+                done += 1
         except DeviceError:
             assert rate >= 0.1, "a link with one packet in a hundred lost must not be given up"
     assert min(faulty.faults.values()) > count * rate / 4

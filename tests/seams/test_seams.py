@@ -12,10 +12,12 @@ import pytest
 from tests.support import ROOT, plugins
 from tests.support.packets import assert_responses, run_packets
 from tritloom.host import TernaryLayer, connect
+from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.commands import COUNTERS, Opcode, Response
 from tritloom.rtl.spec.config import TINY, AcceleratorConfig
+from tritloom.rtl.spec.encodings import BASE3X5, encodings
 from tritloom.rtl.spec.errors import ConfigError, InputError
-from tritloom.rtl.spec.packing import BASE3X5, LayerShape, encodings
+from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.rtl.spec.plugins import engines, memories
 from tritloom.rtl.top import Accelerator
 from tritloom.sim.conformance.engine import check_engine
@@ -29,7 +31,7 @@ SIGNED = {"engine": "test-signed", "encoding": "test-signed"}
 ODD = AcceleratorConfig(
     lanes=6,
     rows=1,
-    memory_words=64,
+    memory=BlockRam(words=64),
     max_in_features=20,
     max_out_features=13,
     packet_bytes=128,
@@ -43,8 +45,7 @@ CONFIGS = {
         rows=3,
         tokens=2,
         fill=4,
-        memory="test-stalling",
-        memory_words=60,
+        memory=plugins.Stalling(words=60),
         max_in_features=40,
         max_out_features=23,
         max_layers=5,
@@ -52,8 +53,8 @@ CONFIGS = {
         slots=4,
         **SIGNED,
     ),
-    "memory": dataclasses.replace(TINY, memory="test-stalling"),
-    "late memory": dataclasses.replace(TINY, memory="test-late"),
+    "memory": dataclasses.replace(TINY, memory=plugins.Stalling(words=64)),
+    "late memory": dataclasses.replace(TINY, memory=plugins.Late(words=64)),
 }
 
 
@@ -120,8 +121,8 @@ def test_top(name, idle, pause):
     config = CONFIGS[name]
     traffic = Traffic(config, 22)
     traffic.reset(3)
-    shape = LayerShape(min(3, config.max_tiles), min(5, config.max_groups))
-    traffic.product(0, 2, shape.tiles, shape.groups)
+    shape = LayerShape(min(3, config.max_tiles), min(5, config.max_row_groups))
+    traffic.product(0, 2, shape.tiles, shape.row_groups)
     traffic.random(25)
     answers = run_packets(Accelerator(config), config, traffic.packets, idle=idle, pause=pause)
     assert_responses(config, traffic.packets, answers)
@@ -138,7 +139,9 @@ def test_stalls_are_counted():
     answers = [Response.parse(a) for a in run_packets(Accelerator(config), config, traffic.packets)]
     counters = dict(zip(COUNTERS, struct.unpack("<6Q", answers[-1].payload), strict=True))
     cycles = [answer.value for answer in answers if answer.opcode == Opcode.RUN]
-    free = dataclasses.replace(config, memory="bram").run_cycles(LayerShape(2, 6))
+    free = dataclasses.replace(config, memory=BlockRam(words=config.memory_words)).run_cycles(
+        LayerShape(2, 6)
+    )
     assert len(cycles) == 3 and counters["run_cycles"] == sum(cycles)
     assert 0 < counters["stall_cycles"] <= sum(cycles)
     assert counters["stall_cycles"] >= sum(cycle - free for cycle in cycles)

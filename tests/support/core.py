@@ -9,7 +9,8 @@ import numpy as np
 from tritloom.rtl.core.core import Core
 from tritloom.rtl.spec import numerics
 from tritloom.rtl.spec.config import AcceleratorConfig
-from tritloom.rtl.spec.packing import LayerShape, act_limits
+from tritloom.rtl.spec.layer_shape import LayerShape
+from tritloom.rtl.spec.packing import act_limits
 from tritloom.sim.conformance.operands import random_codes, random_trits, weight_words
 from tritloom.sim.conformance.streams import simulate, sink, source
 from tritloom.sim.device.core import CoreSimulation
@@ -58,7 +59,7 @@ async def run_layer(
 
 def last_numbers(shape: LayerShape) -> dict[str, int]:
     """The payload of `Core.i_run` for a shape."""
-    return {"last_tile": shape.tiles - 1, "last_group": shape.groups - 1}
+    return {"last_tile": shape.tiles - 1, "last_group": shape.row_groups - 1}
 
 
 def run_core(
@@ -77,7 +78,7 @@ def run_core(
 
     async def bench(ctx):
         for number, shape in enumerate(shapes):
-            size = (shape.groups * config.rows, shape.tiles * config.lanes)
+            size = (shape.row_groups * config.rows, shape.tiles * config.lanes)
             trits = random_trits(config, rng, size)
             codes = random_codes(config, rng, (config.tokens, size[1]))
             if number % 3 == 0:
@@ -94,10 +95,10 @@ def run_core(
             run_cycles.append(cycles)
             stalls.append(stalled)
             totals: list[list[int]] = []
-            for group in range(shape.groups):
+            for group in range(shape.row_groups):
                 await source(dut.i_fetch, [group], idle, group)(ctx)
                 await sink(dut.o, group + 1, totals, pause, group)(ctx)
-            sums = np.array(totals).reshape(shape.groups, config.tokens, config.rows)
+            sums = np.array(totals).reshape(shape.row_groups, config.tokens, config.rows)
             expected = codes.astype(np.int64) @ trits.T
             assert (sums.transpose(1, 0, 2).reshape(config.tokens, -1) == expected).all()
 

@@ -4,9 +4,12 @@ from itertools import product
 
 import numpy as np
 
-from tritloom.rtl.spec.builtin import SELECT, TABLE
+from tritloom.rtl.engines.select_facts import SELECT
+from tritloom.rtl.engines.table_facts import TABLE
+from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.config import AcceleratorConfig
-from tritloom.rtl.spec.packing import ALPHABETS, act_limits, encodings
+from tritloom.rtl.spec.encodings import ALPHABETS, encodings
+from tritloom.rtl.spec.packing import act_limits
 from tritloom.sim.conformance.operands import random_codes, random_trits
 
 KINDS = [(engine.name, name) for engine in (SELECT, TABLE) for name in engine.encodings]
@@ -35,7 +38,7 @@ def geometry(
         tokens=tokens,
         fill=fill,
         act_bits=act_bits,
-        memory_words=groups * (inputs // lanes),
+        memory=BlockRam(words=groups * (inputs // lanes)),
         max_in_features=inputs,
         max_out_features=groups * rows,
     )
@@ -45,7 +48,7 @@ def two_codes(
     engine: str, encoding: str, act_bits: int, *, tokens: int = 4, fill: int = 2, tiles: int = 2
 ) -> AcceleratorConfig:
     """Two codes in a row, a few tiles, and outputs for every weight of one code, twice."""
-    group = encodings[encoding].group
+    group = encodings[encoding].trits_per_code
     groups = len(ALPHABETS[encodings[encoding].alphabet]) ** group
     lanes = 2 * group
     return geometry(
@@ -63,7 +66,7 @@ def random_vectors(config: AcceleratorConfig, seed: int) -> tuple[np.ndarray, np
 def extreme_vectors(config: AcceleratorConfig) -> list[tuple[np.ndarray, np.ndarray]]:
     """For `two_codes`: every weight of one code, and all extreme activations for it, the other
     code at its extremes; for either code."""
-    group = encodings[config.encoding].group
+    group = encodings[config.encoding].trits_per_code
 
     def every(values: tuple[int, ...], first: int, second: int) -> np.ndarray:
         of_one = np.array(list(product(values, repeat=group)))

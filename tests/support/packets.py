@@ -7,7 +7,6 @@ from amaranth.hdl import Value
 
 from tritloom.rtl.spec.commands import COUNTERS, Opcode, Request, Response
 from tritloom.rtl.spec.config import AcceleratorConfig
-from tritloom.rtl.spec.plugins import memories
 from tritloom.sim.conformance.streams import simulate
 
 OPCODE_AT = 8
@@ -33,14 +32,14 @@ def comparable(config: AcceleratorConfig, packet: bytes) -> Response:
     value, payload = response.value, response.payload
     if response.opcode == Opcode.COUNTERS and payload:
         hidden = ["cycles"]
-        if memories[config.memory].latency is None:
+        if config.memory.latency(config) is None:
             hidden += ["run_cycles", "stall_cycles"]
         masked = bytearray(payload)
         for name in hidden:
             at = 8 * COUNTERS.index(name)
             masked[at : at + 8] = bytes(8)
         payload = bytes(masked)
-    if response.opcode == Opcode.RUN and memories[config.memory].latency is None:
+    if response.opcode == Opcode.RUN and config.memory.latency(config) is None:
         value = 0
     return Response(
         response.opcode,

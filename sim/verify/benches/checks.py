@@ -10,7 +10,8 @@ from typing import Any
 import cocotb
 
 from tritloom.rtl.spec.commands import CHECKS, Opcode, Request, Stage, Status
-from tritloom.rtl.spec.packing import LayerShape, pack_weights
+from tritloom.rtl.spec.layer_shape import LayerShape
+from tritloom.rtl.spec.packing import pack_weights
 from tritloom.sim.verify.boundaries import (
     Scene,
     boundary_requests,
@@ -27,7 +28,7 @@ ERRORS_PER_CHECK = 2
 @cache
 def all_scenes() -> list[Scene]:
     """The scenes of the design, with layers of two words if it has room for them."""
-    words = min(2, config().max_groups, config().memory_words)
+    words = min(2, config().max_row_groups, config().memory_words)
     return scenes(config(), LayerShape(1, words))
 
 
@@ -35,7 +36,7 @@ async def prepare(t: Driver, scene: Scene) -> tuple[Scene, bytes]:
     """A new session with the layers of a scene; the scene and the words of its open layer."""
     await t.renew()
     await t.do(Opcode.RESULTS, Status.BAD_STATE, count=1)
-    shape = (scene.shape.groups * t.config.rows, t.config.lanes)
+    shape = (scene.shape.row_groups * t.config.rows, t.config.lanes)
     base = scene.base
     await t.send(*t.loads(t.codes(t.config.lanes, "random")))
     if scene.committed is not None:
@@ -53,14 +54,14 @@ async def finish(t: Driver, scene: Scene, image: bytes) -> None:
     """The layers of the scene are whole, and the open one can be committed."""
     if scene.committed is not None:
         await t.do(Opcode.RUN, Status.OK, index=scene.committed, count=1)
-        await t.send(*t.results(scene.shape.groups * t.config.rows))
+        await t.send(*t.results(scene.shape.row_groups * t.config.rows))
     if scene.open is not None:
         base = scene.base + (scene.shape.words if scene.committed is not None else 0)
         if t.reference.failure(Request(Opcode.COMMIT, index=scene.open, address=scene.checksum)):
             await t.send(*t.open_layer(scene.open, base, scene.shape, image))
         await t.do(Opcode.COMMIT, Status.OK, index=scene.open, address=scene.checksum)
         await t.do(Opcode.RUN, Status.OK, index=scene.open, count=1)
-        await t.send(*t.results(scene.shape.groups * t.config.rows))
+        await t.send(*t.results(scene.shape.row_groups * t.config.rows))
     await t.do(Opcode.COUNTERS, Status.OK)
 
 
@@ -105,7 +106,7 @@ async def errors(dut: Any, idle: str, stall: str) -> None:
                 f"status of {name_of(request.opcode)} must be {status!r}, not {t.last().status}"
             )
             if number % 6 == 0 and scene.committed is not None:
-                await t.send(*t.results(scene.shape.groups * t.config.rows))
+                await t.send(*t.results(scene.shape.row_groups * t.config.rows))
                 assert t.last().status == Status.OK
         await finish(t, scene, image)
 

@@ -8,7 +8,7 @@ from typing import Any
 import cocotb
 
 from tritloom.rtl.spec.commands import Opcode, Status
-from tritloom.rtl.spec.packing import LayerShape
+from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.sim.verify import plan
 from tritloom.sim.verify.driver import PATTERNS, Driver, bench, patience
 from tritloom.sim.verify.settings import budget_cycles, config

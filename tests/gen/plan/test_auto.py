@@ -9,19 +9,21 @@ import pytest
 
 from tests.support import ROOT
 from tritloom.boards.board import Board, board_names, load_board
+from tritloom.boards.families.family import load_family
 from tritloom.gen.cli.options import read_config
-from tritloom.gen.families import FAMILIES
 from tritloom.gen.measure import engine as engine_module
 from tritloom.gen.measure.table import read_table
 from tritloom.gen.plan import auto
 from tritloom.gen.plan.auto import Layer, choose, model_layers, utilization
 from tritloom.gen.plan.cost import Cost, CostModel, weight_memories
 from tritloom.gen.workloads import MIXES
-from tritloom.rtl.memories.bram import BlockRamMemory
+from tritloom.rtl.links.stream_facts import PacketStream
+from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec import numerics
 from tritloom.rtl.spec.config import AcceleratorConfig
+from tritloom.rtl.spec.encodings import encodings
 from tritloom.rtl.spec.errors import CheckpointError, ConfigError
-from tritloom.rtl.spec.packing import LayerShape, encodings
+from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.sim.device.core import CoreSimulation
 
 REMEDY = "give the path of a folder with config.json, model.safetensors and tokenizer.json"
@@ -44,7 +46,7 @@ def core(engine, encoding, lanes, rows, fill, layers, **more):
         lanes=lanes,
         rows=rows,
         fill=fill,
-        memory_words=1,
+        memory=BlockRam(words=1),
         max_in_features=max(layer.in_features for layer in layers),
         max_out_features=max(layer.out_features for layer in layers),
         packet_bytes=4096,
@@ -107,12 +109,12 @@ def search(family, layers, **changes):
     """A search with the part's whole core, as ``choose`` makes it."""
     values = {
         "model": CostModel(family, read_table()),
-        "part": next(iter(FAMILIES[family].parts)),
+        "part": load_family(family).part()[0],
         "layers": tuple(layers),
         "tokens": 1,
         "act_bits": 8,
         "alphabet": "ternary",
-        "budget": Cost(*next(iter(FAMILIES[family].parts.values())).available[:3]),
+        "budget": Cost(*load_family(family).part()[1].available[:3]),
         "word_limit": None,
         "memory_words": 0,
         "core_only": True,
@@ -272,13 +274,13 @@ class TestParts:
         kept = {"clock_hz": 80_000_000, "packet_bytes": 1024, "slots": 4, "max_layers": 64}
         assert {name: getattr(plan.config, name) for name in kept} == kept
         assert all(each.mhz == 80 for each in plan.ranked)
-        assert plan.config.link == "stream" and not plan.notes
+        assert plan.config.link == PacketStream() and not plan.notes
 
     def test_boards_have_parts(self):
         for name in ("ulx3s-12f", "ulx3s-25f", "ulx3s-45f", "ulx3s-85f", "icebreaker"):
             board = load_board(name)
             part, _ = auto.board_part(board)
-            assert part in FAMILIES[board.family].parts
+            assert part in load_family(board.family).parts
 
     def test_board_of_an_unknown_part(self):
         board: Board = replace(load_board("ulx3s-85f"), part="LFE5UM-85F")
@@ -307,7 +309,7 @@ class TestMemory:
         )
         assert config.memory_words >= words and config.max_layers >= 8
         blocks = sum(each.number for each in weight_memories(config))
-        assert blocks == -(-config.memory_words // BlockRamMemory.BANK_WORDS)
+        assert blocks == -(-config.memory_words // BlockRam.BANK_WORDS)
 
     def test_piece_by_piece(self):
         plan = choose("ecp5", BIG)
@@ -329,10 +331,10 @@ class TestMemory:
     def test_pieces_of_several_rows(self):
         """24 words of 3 tiles: 8 groups of 4 rows at a time."""
         asked = search("ecp5", SMALL, inside=True, whole=False, core_only=False)
-        config = replace(core("select", "diff2", 20, 4, 4, SMALL), memory_words=24)
+        config = core("select", "diff2", 20, 4, 4, SMALL).with_words(24)
         pieces = [LayerShape(3, 8), LayerShape(3, 2)]
         assert asked.cycles(config) == sum(config.run_cycles(shape) for shape in pieces)
-        assert asked.cycles(replace(config, memory_words=2)) is None
+        assert asked.cycles(config.with_words(2)) is None
 
     def test_words_given(self):
         plan = choose("ecp5", BIG, memory_words=600)

@@ -134,7 +134,7 @@ def test_a_port_that_takes_nothing_blocks_nobody_and_loses_nothing(port: Port) -
         came += piece
         assert port.transport.receive(0.001) is None
     frames = b"".join(map(encode_frame, packets))
-    # Those before the port was full went twice, the others were kept once.
+    # Those before the port was full were sent twice, the others were stored once.
     assert [frame for frame in came.split(b"\0") if frame][-50:] == [
         frame for frame in frames.split(b"\0") if frame
     ][-50:]
@@ -380,7 +380,7 @@ class TestPatience:
         assert patience.timeout_s == 0.4
 
 
-def answering(port: Port, reply: bytes | None) -> threading.Thread:
+def responding(port: Port, reply: bytes | None) -> threading.Thread:
     """A thing at the port that is no device: it echoes, or sends the reply to whatever comes."""
 
     def serve() -> None:
@@ -396,10 +396,10 @@ def answering(port: Port, reply: bytes | None) -> threading.Thread:
 
 @pytest.mark.parametrize("reply", [b"login: ", b"\0\0\0", b"\xff" * 40])
 def test_what_is_no_device_is_a_clear_error(port: Port, reply: bytes | None) -> None:
-    """Also a device at another baud rate: it hears garbage and answers nothing, or sends it."""
+    """Also a device at another baud rate: it hears garbage and sends nothing, or sends it."""
     port.transport.close()
     url = f"serial://{port.path}?baud=9600"
-    thread = answering(port, reply)
+    thread = responding(port, reply)
     started = time.monotonic()
     with pytest.raises(DeviceTimeout) as caught:
         connect(url)
@@ -414,7 +414,7 @@ def test_what_is_no_device_is_a_clear_error(port: Port, reply: bytes | None) -> 
 def test_an_echo_is_no_device(port: Port) -> None:
     """Receive and transmit wired together, say."""
     port.transport.close()
-    thread = answering(port, None)
+    thread = responding(port, None)
     url = f"serial://{port.path}?baud=9600"
     with pytest.raises(DeviceError) as caught:
         connect(url)
@@ -434,7 +434,7 @@ def test_a_silent_port_is_a_clear_error_in_time(port: Port) -> None:
 
 
 def url_of(bridge: PtyBridge) -> str:
-    return f"serial://{bridge.path}?baud={bridge.config.baud}"
+    return f"serial://{bridge.path}?baud={bridge.baud}"
 
 
 def layer_of(out_features: int = 6, in_features: int = 10, seed: int = 0) -> TernaryLayer:
@@ -667,11 +667,11 @@ class TestBursts:
             return sum((digit & 0x7F) << (7 * n) for n, digit in enumerate(digits))
 
         zero = crc_of(bytes(self.BODY_BYTES))
-        found = []
+        remainders = []
         for bit in range(8 * self.BODY_BYTES):
             wrong = (1 << bit).to_bytes(self.BODY_BYTES, "little")
-            found.append(crc_of(wrong) ^ zero)
-        return found + [1 << bit for bit in range(32)]
+            remainders.append(crc_of(wrong) ^ zero)
+        return remainders + [1 << bit for bit in range(32)]
 
     def test_the_check_is_affine(self) -> None:
         rng = random.Random(1)

@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.packets import Inputs, comparable
 from tritloom.rtl.control.processor import CommandProcessor
+from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.commands import (
     COUNTERS,
     CRC_BYTES,
@@ -33,7 +34,7 @@ WIDE = AcceleratorConfig(
     rows=3,
     tokens=2,
     fill=2,
-    memory_words=40,
+    memory=BlockRam(words=40),
     max_in_features=35,
     max_out_features=19,
     max_layers=3,

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from tritloom.rtl.engines.select import SelectEngine
-from tritloom.rtl.spec.builtin import SELECT
-from tritloom.rtl.spec.config import ACT_LATENCY, AcceleratorConfig
-from tritloom.rtl.spec.plugins import engines, load_component
+from tritloom.rtl.engines.select_facts import SELECT
+from tritloom.rtl.memories.bram_facts import BlockRam
+from tritloom.rtl.spec.config import AcceleratorConfig
+from tritloom.rtl.spec.plugins import ACT_LATENCY, engines
+from tritloom.rtl.spec.registry import load_component
 from tritloom.sim.conformance.engine import check_engine, run_words
 from tritloom.sim.conformance.operands import weight_words
 
@@ -38,7 +40,7 @@ def config_of(encoding: str, lanes: int, rows: int, tokens: int, fill: int) -> A
         tokens=tokens,
         fill=fill,
         encoding=encoding,
-        memory_words=16,
+        memory=BlockRam(words=16),
         max_in_features=4 * lanes,
         max_out_features=8,
     )

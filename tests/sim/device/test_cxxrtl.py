@@ -373,7 +373,9 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("TRITLOOM_CACHE", str(tmp_path / "file"))
     with pytest.raises(
-        ToolError, match=r"^cannot use the cache .*; set TRITLOOM_CACHE to a folder$"
+        ToolError,
+        match=r"^cannot use the cache .*: Not a directory; set TRITLOOM_CACHE to a folder that you "
+        r"can write to$",
     ):
         build(lambda: "never read")
 
@@ -428,13 +430,19 @@ def test_a_known_configuration_opens_without_its_design(monkeypatch: pytest.Monk
 
 
 PLUGIN = """
+from dataclasses import dataclass
+from typing import ClassVar
 from tritloom.rtl.memories.bram import BlockRamMemory
 from tritloom.rtl.spec.plugins import Memory, memories
 
 class {name}Memory(BlockRamMemory):
     pass
 
-memories.add(Memory(name="{name}", component="{name}:{name}Memory", latency=lambda config: 3))
+@memories.add
+@dataclass(frozen=True, kw_only=True)
+class Facts(Memory):
+    name: ClassVar[str] = "{name}"
+    component: ClassVar[str] = "{name}:{name}Memory"
 """
 
 
@@ -450,7 +458,7 @@ def test_a_recipe_holds_all_that_a_design_is_made_from(
     source.write_text(PLUGIN.format(name=name))
     monkeypatch.syspath_prepend(tmp_path)
     module = importlib.import_module(name)
-    config = replace(TINY, memory=name)
+    config = replace(TINY, memory=module.Facts(words=64))
     first = recipe(config)
     assert first is not None
     source.write_text(source.read_text() + "\n# changed\n")

@@ -12,9 +12,12 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from tests.support.packets import assert_responses
-from tritloom.gen.passes.netlist import SYNTHESIS, TOP, Netlist, synthesise
+from tritloom.boards.families.family import TOP, bitstream_families
+from tritloom.gen.passes.netlist import Netlist
+from tritloom.gen.passes.synthesis import synthesise
 from tritloom.rtl.lib.block_ram import ReadPort, block_ram
 from tritloom.rtl.lib.streams import PACKET
+from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.config import TINY, AcceleratorConfig
 from tritloom.rtl.spec.errors import ToolError
 from tritloom.rtl.top import Accelerator
@@ -23,8 +26,8 @@ from tritloom.sim.gates.gates import FAMILIES, simulatable
 from tritloom.sim.verify.traffic import Traffic
 
 CONFIGS = {
-    "ecp5": replace(TINY, lanes=10, rows=2, fill=5, memory_words=512, max_in_features=40),
-    "ice40": replace(TINY, lanes=5, rows=2, memory_words=512),
+    "ecp5": replace(TINY, lanes=10, rows=2, fill=5, memory=BlockRam(words=512), max_in_features=40),
+    "ice40": replace(TINY, lanes=5, rows=2, memory=BlockRam(words=512)),
 }
 """Small ones with block RAM for weights, of the kind that the boards of a family have."""
 
@@ -260,7 +263,7 @@ def test_models_of_blocks(family: str, netlists: dict[str, str]) -> None:
 
 
 def test_what_has_no_model() -> None:
-    assert set(SYNTHESIS) == set(FAMILIES)
+    assert set(bitstream_families()) == set(FAMILIES)
     with pytest.raises(ToolError, match=r"^family must be one of ecp5, ice40, not 'gowin'$"):
         synthesise("", "gowin")
     with pytest.raises(ToolError, match=r"^family must be one of ecp5, ice40, not 'gowin'$"):

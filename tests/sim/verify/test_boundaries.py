@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec import commands
 from tritloom.rtl.spec.commands import (
     CHECKS,
@@ -19,7 +20,7 @@ from tritloom.rtl.spec.commands import (
     value_of,
 )
 from tritloom.rtl.spec.config import TINY, AcceleratorConfig
-from tritloom.rtl.spec.packing import LayerShape
+from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.sim.verify.boundaries import (
     boundary_requests,
     opcode_requests,
@@ -33,7 +34,7 @@ WIDE = AcceleratorConfig(
     rows=3,
     tokens=2,
     fill=2,
-    memory_words=40,
+    memory=BlockRam(words=40),
     max_in_features=35,
     max_out_features=19,
     max_layers=3,
@@ -44,7 +45,7 @@ LEAST = AcceleratorConfig(
     lanes=5,
     rows=1,
     fill=5,
-    memory_words=1,
+    memory=BlockRam(words=1),
     max_in_features=5,
     max_out_features=1,
     max_layers=1,
@@ -56,7 +57,7 @@ LARGE = AcceleratorConfig(
     rows=5,
     tokens=4,
     fill=8,
-    memory_words=1500,
+    memory=BlockRam(words=1500),
     max_in_features=1000,
     max_out_features=300,
     max_layers=256,
@@ -67,7 +68,7 @@ CONFIGS = {"tiny": TINY, "wide": WIDE, "least": LEAST, "large": LARGE}
 
 
 def scenes_of(config):
-    return scenes(config, LayerShape(1, min(2, config.max_groups, config.memory_words)))
+    return scenes(config, LayerShape(1, min(2, config.max_row_groups, config.memory_words)))
 
 
 def reachable(config, opcode, check):
