@@ -164,10 +164,7 @@ def around_memories(config: AcceleratorConfig) -> list[Memory]:
 
 def _identity_bytes(config: AcceleratorConfig) -> int:
     """Length of ``commands.identity(config)``, without making it."""
-    values = (getattr(config, name) for name in config.__slots__)
-    texts = sum(len(v) + 2 if isinstance(v, str) else len(str(v)) for v in values)
-    # Of each key its quotes, a colon and a comma; braces, one comma less.
-    return IDENTITY.size + texts + sum(len(name) + 4 for name in config.__slots__) + 1
+    return IDENTITY.size + len(config.to_json())
 
 
 def _entry_bits(config: AcceleratorConfig) -> int:

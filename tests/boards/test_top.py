@@ -11,7 +11,6 @@ from tritloom.boards.clock import choose_pll
 from tritloom.boards.families.gowin import GOWIN
 from tritloom.boards.families.ice40 import ICE40
 from tritloom.boards.top import BoardTop
-from tritloom.rtl.links.uart_facts import Uart
 from tritloom.rtl.spec.config import TINY
 from tritloom.rtl.spec.errors import ConfigError
 
@@ -40,7 +39,7 @@ PINS = {
 def small(board):
     """A small accelerator in the place of the board's."""
     built = board.build_config
-    return replace(TINY, link=Uart(baud=built.baud), clock_hz=built.clock_hz)
+    return replace(TINY, link=built.link, clock_hz=built.clock_hz)
 
 
 def files(board):

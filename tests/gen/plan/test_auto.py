@@ -350,7 +350,7 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            ({"family": "ecp6"}, "family must be one of ecp5, ice40, gowin, xc7, not 'ecp6'"),
+            ({"family": "ecp6"}, "family must be one of ecp5, gowin, ice40, xc7, not 'ecp6'"),
             (
                 {"family": "ice40", "part": "HX8K"},
                 "part of ice40 must be one of iCE40UP5K-SG48, not 'HX8K'",
@@ -511,5 +511,5 @@ class TestMeasureEngine:
 
     def test_mix_has_the_features(self, measured):
         options = ("--family", "ecp5", "--mix", "bitnet-2b-4t", "--in-features", 8)
-        message = "--mix says the layers of --engine auto; leave the features out"
+        message = "--mix names the layers of --engine auto; leave the features out"
         assert measured(*options) == (1, f"tritloom: error: {message}\n")

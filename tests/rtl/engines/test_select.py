@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from tests.support import quick_first
 from tritloom.rtl.engines.select import SelectEngine
 from tritloom.rtl.engines.select_facts import SELECT
 from tritloom.rtl.memories.bram_facts import BlockRam
@@ -48,7 +49,7 @@ def config_of(encoding: str, lanes: int, rows: int, tokens: int, fill: int) -> A
 
 @pytest.mark.parametrize("groups", [1, 2, 5])
 @pytest.mark.parametrize("idle", [0.0, 0.3])
-@pytest.mark.parametrize("geometry", GEOMETRIES)
+@quick_first("geometry", GEOMETRIES)
 def test_engine(geometry, idle, groups):
     check_engine(
         config_of(*geometry), row_groups=groups, idle=idle, seed=GEOMETRIES.index(geometry)
