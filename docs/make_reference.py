@@ -403,7 +403,7 @@ ULX3S = Bench(
     trouble=(
         (
             "the lights die a second or two after the bitstream was written",
-            "An ESP32 with its first firmware loads another bitstream. Erase or update it.",
+            "The ESP32 loaded another bitstream. Build with this version, which prevents it.",
         ),
         (
             "`flash` finds no board",
