@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
 from typing import Any, Protocol
 
 from tritloom.rtl.spec.errors import ConfigError
+from tritloom.rtl.spec.registry import Registry
 
 __all__ = [
     "PLL_TOLERANCE",
@@ -20,6 +20,7 @@ __all__ = [
     "TOP",
     "Bitstream",
     "Family",
+    "FamilyPart",
     "Measure",
     "Part",
     "Pll",
@@ -30,7 +31,6 @@ __all__ = [
     "unreachable_clock",
 ]
 
-GROUP = "tritloom.families"
 TOP = "top"
 """Name of the top module in every netlist, and the stem of every file that the tools exchange."""
 RESOURCES = ("luts", "ffs", "block_rams", "dsps")
@@ -55,6 +55,22 @@ class Part:
     options: tuple[str, ...] = ()
     limit_mhz: float | None = None
     grid: tuple[int, int] = (1, 1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FamilyPart:
+    """A part that another package adds to a family: an entry point in the group `tritloom.parts`.
+
+    Members
+    -------
+    name : part number, as far as it selects the die and the speed grade; also its entry point
+    family : name of the family
+    part : what it has
+    """
+
+    name: str
+    family: str
+    part: Part
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -218,17 +234,19 @@ class Family:
         ConfigError : the family has no part of that name; the message lists the known ones
         """
         name = name or next(iter(self.parts))
-        if name not in self.parts:
-            raise ConfigError(
-                f"part of {self.name} must be one of {', '.join(self.parts)}, not {name!r}"
-            )
-        return name, self.parts[name]
+        if name in self.parts:
+            return name, self.parts[name]
+        if name in more_parts and more_parts[name].family == self.name:
+            return name, more_parts[name].part
+        raise ConfigError(
+            f"part of {self.name} must be one of {', '.join(self.parts)}, not {name!r}"
+        )
 
     def part_of(self, number: str) -> tuple[str, Part] | None:
         """The part that a vendor's whole part number begins with; `None` if it is not known."""
-        for name, part in self.parts.items():
+        for name in (*self.parts, *more_parts):
             if number.startswith(name):
-                return name, part
+                return self.part(name)
         return None
 
 
@@ -239,9 +257,20 @@ def unreachable_clock(input_hz: int, output_hz: int) -> ConfigError:
     )
 
 
+def _fault(kind: type) -> Callable[[Any], str]:
+    def fault(item: Any) -> str:
+        return "" if isinstance(item, kind) else f"it is {item!r:.60}, not a {kind.__name__}"
+
+    return fault
+
+
+families: Registry[Family] = Registry("family", "tritloom.families", _fault(Family))
+more_parts: Registry[FamilyPart] = Registry("part", "tritloom.parts", _fault(FamilyPart))
+
+
 def family_names() -> list[str]:
     """The names of all families that are installed."""
-    return sorted({entry.name for entry in entry_points(group=GROUP)})
+    return list(families)
 
 
 def bitstream_families() -> list[str]:
@@ -254,9 +283,6 @@ def load_family(name: str) -> Family:
 
     Raises
     ------
-    ConfigError : there is none; the message lists the known ones
+    ConfigError : there is none (the message lists the known ones), or its package is broken
     """
-    for entry in entry_points(group=GROUP, name=name):
-        family: Family = entry.load()
-        return family
-    raise ConfigError(f"family must be one of {', '.join(family_names())}, not {name!r}")
+    return families[name]

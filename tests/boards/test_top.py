@@ -1,7 +1,9 @@
+# amaranth: UnusedElaboratable=no
 """Boards as the tools get them: the pins and hard blocks that no simulation sees."""
 
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import pytest
 from amaranth.build import Pins, Resource
@@ -13,6 +15,7 @@ from tritloom.boards.families.ice40 import ICE40
 from tritloom.boards.top import BoardTop
 from tritloom.rtl.spec.config import TINY
 from tritloom.rtl.spec.errors import ConfigError
+from tritloom.rtl.spec.plugins import Link
 
 PINS = {
     "icebreaker": {
@@ -114,3 +117,15 @@ def test_family_without_a_pll():
     platform = load_board("icebreaker").create_platform()
     with pytest.raises(ConfigError, match="no PLL of family gowin is supported; choose another"):
         choose_pll(platform, GOWIN, 24_000_000)
+
+
+def test_pads_that_nothing_ties():
+    @dataclass(frozen=True, kw_only=True)
+    class Loose(Link):
+        name: ClassVar[str] = "test-loose"
+        component: ClassVar[str] = "tritloom.rtl.links.stream:StreamLink"
+        pins: ClassVar = {"i": "commands", "o": "responses"}
+
+    config = replace(TINY, link=Loose(), clock_hz=24_000_000)
+    with pytest.raises(ConfigError, match=r"^'test-loose' brings pins that it cannot tie"):
+        BoardTop(load_board("icebreaker"), config)
