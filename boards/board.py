@@ -64,8 +64,18 @@ class Board:
         return load_component(self.platform)()
 
     def request(self, platform: Any, kind: str) -> Any:
-        """The ports of the platform's resource for a kind of pins, without buffers."""
+        """The ports of the platform's resource for a kind of pins, without buffers.
+
+        Raises
+        ------
+        ConfigError : the platform has no such resource
+        """
         name, _, number = self.resources.get(kind, kind).partition(":")
+        if (name, int(number or 0)) not in platform.resources:
+            raise ConfigError(
+                f"{self.name} has no resource {name}:{number or 0} for the pins of {kind}; "
+                "name another one in the board's `resources`"
+            )
         return platform.request(name, int(number or 0), dir="-")
 
 

@@ -17,7 +17,7 @@ from tritloom.rtl.spec.errors import ConfigError, InputError, ToolError
 from tritloom.rtl.spec.registry import Registry
 from tritloom.rtl.spec.remedies import package_remedy
 
-__all__ = ["DEFAULT_BOARD", "DeviceUrl", "Transport", "open_transport"]
+__all__ = ["DEFAULT_BOARD", "DeviceUrl", "Transport", "known_config", "open_transport"]
 
 DEFAULT_BOARD = "ulx3s-85f"
 SIMULATED = ("golden", "sim")
@@ -110,11 +110,27 @@ def open_transport(
     ToolError : a package is missing that the device needs
     DeviceError : the link cannot be opened
     """
+    config = known_config(url, config)
     device = _load_named(devices, url.scheme)
-    if url.scheme in SIMULATED:
-        config = _simulated_config(url, config)
     transport: Transport = device(url, config)
     return transport, config
+
+
+def known_config(
+    url: DeviceUrl, config: AcceleratorConfig | None = None
+) -> AcceleratorConfig | None:
+    """The configuration that a device must have, as far as it is known before it is opened.
+
+    A simulated device is made from `config` or from the board in its URL. Any other device has a
+    configuration of its own: then this is `config`, or None.
+
+    Raises
+    ------
+    InputError : the device or the board is unknown, or both a board and `config` are given
+    """
+    if url.scheme not in devices:
+        raise InputError(f"unknown device {url.scheme!r}; known are {', '.join(devices)}")
+    return _simulated_config(url, config) if url.scheme in SIMULATED else config
 
 
 def _simulated_config(url: DeviceUrl, config: AcceleratorConfig | None) -> AcceleratorConfig:

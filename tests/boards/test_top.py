@@ -52,7 +52,7 @@ def files(board):
     }
 
 
-def pins(texts):
+def located(texts):
     locate = r'LOCATE COMP "(\w+)__io" SITE "(\w+)"|set_io (\w+)__io (\w+)'
     text = texts.get("top.lpf") or texts["top.pcf"]
     return {one or two: site or pin for one, site, two, pin in re.findall(locate, text)}
@@ -66,7 +66,7 @@ def constant(text, name):
 
 @pytest.mark.parametrize("name", ["icebreaker", "ulx3s-12f"])
 def test_pins(name):
-    assert pins(files(load_board(name))) == PINS[name.partition("-")[0]]
+    assert located(files(load_board(name))) == PINS[name.partition("-")[0]]
 
 
 def test_constant_pins_are_driven():
@@ -129,3 +129,13 @@ def test_pads_that_nothing_ties():
     config = replace(TINY, link=Loose(), clock_hz=24_000_000)
     with pytest.raises(ConfigError, match=r"^'test-loose' brings pins that it cannot tie"):
         BoardTop(load_board("icebreaker"), config)
+
+
+def test_missing_resource():
+    board = replace(load_board("icebreaker"), resources={"uart": "uart:7"})
+    with pytest.raises(ConfigError) as caught:
+        board.request(board.create_platform(), "uart")
+    assert str(caught.value) == (
+        "icebreaker has no resource uart:7 for the pins of uart; name another one in the board's "
+        "`resources`"
+    )

@@ -5,9 +5,12 @@ import struct
 import pytest
 from amaranth.back import rtlil
 
+from tests.support import quick_first
 from tests.support.bench import FLOWS, Traffic, assert_answers, is_counters, run_packets
 from tritloom.boards.icebreaker import ICEBREAKER
 from tritloom.boards.ulx3s import ULX3S_85F
+from tritloom.rtl.control.layer_table import LayerTable
+from tritloom.rtl.control.order import CommandOrder
 from tritloom.rtl.control.packets import PacketReceiver, PacketSender
 from tritloom.rtl.control.processor import CommandProcessor
 from tritloom.rtl.core.core import Core
@@ -51,7 +54,7 @@ CONFIGS = {"tiny": TINY, "wide": WIDE, "least": LEAST}
 
 
 @pytest.mark.parametrize(("idle", "pause"), FLOWS)
-@pytest.mark.parametrize("name", CONFIGS)
+@quick_first("name", CONFIGS)
 def test_random_traffic(name, idle, pause):
     config = CONFIGS[name]
     seed = FLOWS.index((idle, pause))
@@ -116,6 +119,8 @@ COMPONENTS = [
     BlockRamMemory,
     PartialSums,
     Core,
+    CommandOrder,
+    LayerTable,
     CommandProcessor,
     Accelerator,
 ]
