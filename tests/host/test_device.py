@@ -29,6 +29,7 @@ from tritloom.host import (
     connect,
 )
 from tritloom.host.handle import COMMIT_TRIES
+from tritloom.host.links import contract
 from tritloom.host.links.contract import DeviceUrl, open_transport
 from tritloom.host.requests import Counters
 from tritloom.host.selftest import keeps_real_time
@@ -666,6 +667,7 @@ class TestConnect:
 
     def test_a_missing_extra(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "tritloom.sim.device.reference", None)
+        monkeypatch.setattr(contract.devices, "_loaded", {})
         with pytest.raises(ToolError, match=r"needs the module .*; run pip install "):
             connect("golden", config=TINY)
 
