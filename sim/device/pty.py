@@ -24,15 +24,16 @@ import weakref
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from importlib.metadata import entry_points
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from amaranth.back import rtlil
 
 from tritloom.rtl.links.uart_facts import Uart
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import ConfigError, DeviceError, TritloomError
+from tritloom.rtl.spec.registry import Registry
 from tritloom.rtl.top import Accelerator
 from tritloom.sim.device.cxxrtl import UartSimulation, build
 from tritloom.sim.device.simulated import recipe
@@ -277,10 +278,10 @@ class PtyBridge:
 
 
 def _config(board: str) -> AcceleratorConfig:
-    boards = {entry.name: entry for entry in entry_points(group="tritloom.boards")}
+    boards: Registry[Any] = Registry("board", "tritloom.boards", lambda item: "")
     if board not in boards:
-        raise ConfigError(f"unknown board {board!r}; known are {', '.join(sorted(boards))}")
-    config: AcceleratorConfig = boards[board].load().build_config
+        raise ConfigError(f"unknown board {board!r}; known are {', '.join(boards)}")
+    config: AcceleratorConfig = boards[board].build_config
     return config
 
 

@@ -16,6 +16,7 @@ from tritloom.host import (
     ProtocolError,
     connect,
 )
+from tritloom.host.links import contract
 from tritloom.host.links.contract import DeviceUrl
 from tritloom.rtl.spec.commands import (
     IDENTITY,
@@ -66,6 +67,7 @@ class TestConnect:
 
     def test_a_missing_extra(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "tritloom.sim.device.reference", None)
+        monkeypatch.setattr(contract.devices, "_loaded", {})
         with pytest.raises(ToolError, match=r"needs the module .*; run pip install "):
             connect("golden", config=TINY)
 
