@@ -6,6 +6,7 @@ command needs the packages of another.
 """
 
 import argparse
+import errno
 import io
 import os
 import signal
@@ -145,14 +146,14 @@ def _drop_output() -> None:
 
 
 def _os_message(error: OSError) -> str:
-    """The line for an error of the operating system, with the name of the file."""
-    try:
-        sys.stdout.flush()
-    except OSError:
+    """The line for an error of the operating system, with the name of the file if there is one."""
+    reason = error.strerror or str(error)
+    if error.filename is not None:
+        return f"{error.filename}: {reason}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
         _drop_output()
-        return f"cannot write to standard output: {error.strerror or error}"
-    named = f"{error.filename}: " if error.filename else ""
-    return f"{named}{error.strerror or error}"
+        return f"cannot write: {reason}; free some space, or write to another place"
+    return reason
 
 
 def _module_message(error: ModuleNotFoundError, extra: str) -> str:

@@ -52,7 +52,7 @@ def describe(
         "format": FORMAT,
         "tools": {name: version(name) for name in TOOLS},
         "config": config.to_dict(),
-        "config_help": _plain(AcceleratorConfig.__doc__),
+        "config_help": _plain(docstring(AcceleratorConfig)),
         "digests": {"layout": config.layout_digest.hex(), "build": config.build_digest.hex()},
         "derived": _derived(config),
         "top": name,
@@ -79,13 +79,21 @@ def attribute_docs(source: type[Enum] | ModuleType) -> dict[str, str]:
     return docs
 
 
-def _plain(text: str | None) -> str:
+def docstring(source: type | ModuleType) -> str:
+    """The docstring of a class or module, read from its source: `python -OO` drops the others."""
+    tree: Any = ast.parse(inspect.getsource(source))
+    if isinstance(source, type):
+        tree = tree.body[0]
+    return ast.get_docstring(tree) or ""
+
+
+def _plain(text: str) -> str:
     """One line without the marks of code."""
-    return " ".join((text or "").replace("`", "").split())
+    return " ".join(text.replace("`", "").split())
 
 
-def _paragraphs(text: str | None) -> list[str]:
-    return [_plain(part) for part in (text or "").split("\n\n")]
+def _paragraphs(text: str) -> list[str]:
+    return [_plain(part) for part in text.split("\n\n")]
 
 
 def _derived(config: AcceleratorConfig) -> dict[str, int]:
@@ -145,7 +153,7 @@ def _meaning(port: Port, names: PortNames, members: dict[str, str]) -> str:
 
 def _member_docs(component: type) -> dict[str, str]:
     """The table "Members" of a component's docstring: `a, b : meaning` a line."""
-    table = (inspect.getdoc(component) or "").partition("Members\n-------\n")[2]
+    table = docstring(component).partition("Members\n-------\n")[2]
     docs = {}
     for line in table.splitlines():
         names, colon, meaning = line.partition(" : ")
@@ -159,7 +167,7 @@ def _commands(config: AcceleratorConfig) -> dict[str, Any]:
     return {
         "protocol_version": commands.PROTOCOL_VERSION,
         "byte_order": "little",
-        "rules": _paragraphs(commands.__doc__),
+        "rules": _paragraphs(docstring(commands)),
         "header_bytes": commands.HEADER_BYTES,
         "overhead_bytes": commands.OVERHEAD_BYTES,
         "request": _layout(REQUEST),
@@ -240,8 +248,8 @@ def _weights(config: AcceleratorConfig) -> dict[str, Any]:
     encoding = packing.encodings[config.encoding]
     trits = np.resize(np.array(packing.ALPHABETS[encoding.alphabet], np.int8), encoding.group)
     return {
-        "rules": _paragraphs(packing.__doc__),
-        "encoding_rules": _paragraphs(packing.Encoding.__doc__),
+        "rules": _paragraphs(docstring(packing)),
+        "encoding_rules": _paragraphs(docstring(packing.Encoding)),
         "encoding": encoding.name,
         "group": encoding.group,
         "code_bits": encoding.code_bits,

@@ -31,6 +31,9 @@ __all__ = ["BenchResult", "VerifyError", "VerifyResult", "verify", "verify_desig
 
 MANIFEST = "manifest.json"
 BENCHES = "tritloom.sim.verify.benches"
+HIDDEN = ("PYTEST_CURRENT_TEST", "PYTHONOPTIMIZE")
+"""Variables that the simulator must not see: cocotb's runner takes itself for a test by the first,
+and by the second Python drops the checks of the benches, so that every design would pass."""
 POLL_S = 0.2
 
 Progress = Callable[[str], None]
@@ -140,7 +143,7 @@ def verify_design(
         )
     _check_ports(verilog, design)
     simulator = find_simulator()
-    with tempfile.TemporaryDirectory(prefix="tritloom-verify-") as name, _no_pytest():
+    with tempfile.TemporaryDirectory(prefix="tritloom-verify-") as name, _without(*HIDDEN):
         folder = Path(name)
         (folder / design.verilog).write_text(verilog, encoding="utf-8")
         manifest = {"config": config.to_dict(), "interface": port_names.to_dict()}
@@ -234,14 +237,13 @@ def _check_ports(verilog: str, design: _Design) -> None:
 
 
 @contextmanager
-def _no_pytest() -> Iterator[None]:
-    """cocotb's runner behaves otherwise where it believes that it is a test itself."""
-    current = os.environ.pop("PYTEST_CURRENT_TEST", None)
+def _without(*names: str) -> Iterator[None]:
+    """Takes variables out of the environment for the length of a block."""
+    values = {name: os.environ.pop(name) for name in names if name in os.environ}
     try:
         yield
     finally:
-        if current is not None:
-            os.environ["PYTEST_CURRENT_TEST"] = current
+        os.environ.update(values)
 
 
 def _build(simulator: Simulator, folder: Path, design: _Design) -> Any:
