@@ -1,4 +1,4 @@
-"""The driver, its transports, checkpoint loaders and model offload."""
+"""The driver: devices and their layers, links to them, checkpoints and models."""
 
 from tritloom.host.checkpoints.huggingface import Checkpoint, load_checkpoint
 from tritloom.host.checkpoints.npz import load_npz

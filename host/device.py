@@ -59,7 +59,7 @@ class DeviceInfo:
     protocol_version : of the device and this driver
     layout_digest, build_digest : of the configuration, in hexadecimal
     free_words : words of weight memory that no layer has
-    layers_used : layer slots that are taken
+    layers_used : layer slots in use
     """
 
     url: str

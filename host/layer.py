@@ -1,4 +1,4 @@
-"""A ternary layer: weights, scale and bias, checked once and then immutable."""
+"""A ternary layer: weights, scale and bias, which are checked once and then never change."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,8 +24,9 @@ class TernaryLayer:
     -------
     trits : int8 `[out_features, in_features]` in {-1, 0, 1}, read-only
     scale : float32 `()` or `[out_features]`, weight scale, read-only
-    scale_divides : False: outputs are (acc / s) · scale. True: acc / (s · scale), as transformers'
-        packed `BitLinear`. The two round differently, so the convention stays with the scale.
+    scale_divides : if False, outputs are (acc / s) · scale; if True, acc / (s · scale), as in the
+        packed `BitLinear` of transformers. The two round differently, so a layer remembers which
+        convention its scale has.
     bias : float32 `[out_features]` or None, added last
     """
 
@@ -55,10 +56,17 @@ class TernaryLayer:
     ) -> "TernaryLayer":
         """Check the arrays and copy them into a layer.
 
-        `trits` is int8 `[out_features, in_features]` in {-1, 0, 1}; `scale` a number or
-        `[out_features]`; `bias` None or `[out_features]`. Raises `InputError` for anything else:
-        another dtype or shape, no elements, another value (named with its place), NaN or inf, a
-        scale of zero that would divide.
+        Parameters
+        ----------
+        trits : int8 `[out_features, in_features]` in {-1, 0, 1}
+        scale : a number, or one for each row, `[out_features]`
+        scale_divides : convention of the scale, see above
+        bias : one number for each row, `[out_features]`, or None
+
+        Raises
+        ------
+        InputError : another dtype or shape, no elements, another value (the message names its
+            place), NaN or inf, a masked array, or a scale of zero that divides
         """
         matrix = to_array(trits, "trits")
         divides = to_bool(scale_divides, "scale_divides")
@@ -86,11 +94,19 @@ class TernaryLayer:
 
 
 def stack(layers: Sequence[TernaryLayer]) -> TernaryLayer:
-    """Fuse layers that read the same input into one, rows in the given order (q/k/v, gate/up).
+    """Fuse layers that read the same input into one layer, such as q/k/v or gate/up.
 
-    The result has `[sum of out_features, in_features]` trits and a scale a row; its outputs are
-    the layers' outputs side by side, bit for bit. Raises `InputError` when in_features or the
-    scale's convention differ, or there is no layer.
+    Parameters
+    ----------
+    layers : their rows follow each other in this order
+
+    Returns
+    -------
+    layer : one scale for each row; its outputs are those of the layers side by side, bit for bit
+
+    Raises
+    ------
+    InputError : there is no layer, or in_features or the conventions of the scales differ
     """
     if not layers:
         raise InputError("stack needs at least one layer, not an empty list")
@@ -113,7 +129,7 @@ def stack(layers: Sequence[TernaryLayer]) -> TernaryLayer:
             )
     bias = None
     if any(layer.bias is not None for layer in layers):
-        # Adding -0.0 changes no float, adding 0.0 would turn -0.0 into 0.0.
+        # To add -0.0 changes no float. To add 0.0 would turn -0.0 into 0.0.
         bias = np.concatenate(
             [
                 np.full(layer.out_features, -0.0, np.float32) if layer.bias is None else layer.bias
@@ -135,7 +151,7 @@ def _frozen(array: npt.NDArray[T]) -> npt.NDArray[T]:
 
 
 def _vector(values: npt.ArrayLike, name: str, out_features: int, *, scalar: bool) -> F32:
-    """Finite float32 of shape `[out_features]`, or `()` where a scalar may stand for all rows."""
+    """Finite float32 of shape `[out_features]`; with `scalar` also `()`, one value for all rows."""
     array = to_array(values, name)
     if array.dtype.kind not in "fiu":
         raise InputError(f"{name} must be float32, not {array.dtype}; use .astype(np.float32)")

@@ -37,7 +37,7 @@ class Counters:
     stall_cycles : of those, cycles in which the engine waited for weights
     packets : packets that arrived whole, executed or not
     bad_packets : packets with a wrong checksum or length
-    dropped_packets : packets that found the receive buffer full
+    dropped_packets : packets that were lost because the receive buffer was full
     """
 
     cycles: int

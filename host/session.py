@@ -4,7 +4,7 @@ The device executes only the command with the next sequence number. It repeats i
 to the last `window` commands, and it responds once to every packet that arrives. So if a later
 packet has a response and an earlier one has none, the earlier packet or its response was lost, and
 the packet is sent again. After a time-out, every packet without a response is sent again. At most
-`window` packets are unanswered at a time, each of at most `packet_bytes`: this is what the device
+`window` packets have no response at a time, each of at most `packet_bytes`: this is what the device
 can buffer. A response that belongs to another session or to no command of ours, that repeats an
 earlier one, or that is damaged, is discarded.
 
@@ -26,7 +26,7 @@ from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from typing import NoReturn
 
-from tritloom.host.links.contract import Transport
+from tritloom.host.links.contract import BITS_PER_BYTE, Transport
 from tritloom.rtl.spec.commands import OVERHEAD_BYTES, Opcode, Request, Response, Status
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import DeviceError, DeviceTimeout, InputError, ProtocolError
@@ -41,13 +41,11 @@ is the same."""
 BAD_SHARE = 1 / 8
 """The link is bad if a greater share of the latest packets had to be sent again."""
 BAD_WINDOW = 3
-"""Most unanswered commands on a bad link."""
+"""Most commands without a response on a bad link."""
 SHARE_PACKETS = 32
 """Packets over which that share is averaged."""
 LINK_CYCLES_PER_BYTE = 16
 """Device cycles that a byte may take on any link."""
-BITS_PER_BYTE = 10
-"""Bits on a serial line for each byte: one start bit, eight data bits, one stop bit."""
 LINK_SLACK = 1.2
 """Time that a byte may take on the link, relative to the least: framing adds some bytes."""
 LATENCY_SLACK = 1.25
@@ -123,7 +121,7 @@ class Session:
         self._clock_hz: int | None = None
         self._byte_cycles: float = LINK_CYCLES_PER_BYTE
         self._waiting: deque[Command] = deque()  # not yet sent
-        # From the oldest unanswered command on; the newest command always stays.
+        # From the oldest pending command on; the newest command always stays.
         self._flight: deque[Command] = deque()
         self._sent: deque[Command] = deque()  # a response may still come; oldest packet first
         self._retries = 0  # time-outs in a row
@@ -142,7 +140,7 @@ class Session:
 
     @property
     def lock(self) -> AbstractContextManager[bool]:
-        """Held while the session is used, by one thread at a time.
+        """The lock of whoever uses the session.
 
         Raises
         ------
@@ -158,7 +156,8 @@ class Session:
         """Start the session on the device.
 
         Each attempt has a sequence number of its own, which the response repeats. So it is known
-        which attempt has succeeded, and how long the link took.
+        which attempt has succeeded, and how long the link took. The numbers count down from 0,
+        because the commands count up from 1: a late response must not seem to be for a command.
 
         Returns
         -------
@@ -174,7 +173,7 @@ class Session:
         packets: set[bytes] = set()
         while not self._is_hopeless():
             timeout_s = self._transport.timeout_s
-            reset.seq = len(starts_s) & SEQ_MASK
+            reset.seq = -len(starts_s) & SEQ_MASK
             starts_s.append(time.monotonic())
             packets.add(self._request(reset))
             self._send(reset)
@@ -185,14 +184,15 @@ class Session:
                 if packet in packets:
                     raise self._fail(self._echo())
                 response = Response.parse(packet)
+                attempt = 0 if response is None else -response.seq & SEQ_MASK
                 if (
                     response is not None
                     and (response.session, response.opcode) == (self.number, Opcode.RESET)
                     and response.status == Status.OK
-                    and response.seq < len(starts_s)
+                    and attempt < len(starts_s)
                 ):
-                    if response.seq < len(starts_s) - 1:  # it came after a time-out
-                        self._latency_s = time.monotonic() - starts_s[response.seq]
+                    if attempt < len(starts_s) - 1:  # it came after a time-out
+                        self._latency_s = time.monotonic() - starts_s[attempt]
                     reset.seq = 0
                     reset.response = response
                     self._sent.clear()
@@ -270,7 +270,8 @@ class Session:
     def close(self) -> None:
         """End the session. Commands that have no response yet get none."""
         if os.getpid() != self._process:
-            self._transport.close()  # of this process alone; the lock may be held for ever
+            # Without the lock: a thread of the other process may have had it when this one forked.
+            self._transport.close()
             return
         with self._lock:
             if self._over is None:
@@ -291,7 +292,7 @@ class Session:
             command.cycles
             + self._byte_cycles
             * (len(command.payload) + command.response_bytes + 2 * OVERHEAD_BYTES)
-            for command in self._unanswered()
+            for command in self._pending()
         )
         return least_s + 2 * cycles / self._clock_hz
 
@@ -303,19 +304,19 @@ class Session:
                 command.seq = (self._flight[-1].seq + 1) & SEQ_MASK
                 self._flight.append(command)
             self._waiting.popleft()
-        for command in self._unanswered():
+        for command in self._pending():
             if command not in self._sent:
                 self._send(command)
 
     def _has_room(self) -> bool:
-        """Whether the device would still repeat its response to the oldest unanswered command."""
+        """Whether the device would still repeat its response to the oldest pending command."""
         while len(self._flight) > 1 and self._flight[0].response is not None:
             self._flight.popleft()
         # On a bad link the device ignores most packets, because an earlier one was lost.
         window = min(self._window, BAD_WINDOW) if self._is_bad else self._window
         return self._flight[0].response is not None or len(self._flight) < window
 
-    def _unanswered(self) -> list[Command]:
+    def _pending(self) -> list[Command]:
         return [command for command in self._flight if command.response is None]
 
     def _accept(self, packet: bytes) -> None:
@@ -332,7 +333,7 @@ class Session:
             # No proof by itself: it may be late and concern a packet from long ago.
             self._stranger = response.status == Status.NO_SESSION
             self._discard()
-            if self._stranger and command is self._unanswered()[0]:
+            if self._stranger and command is self._pending()[0]:
                 self._give_up_waiting(self._patience_s())
             return
         size = command.response_bytes if response.status == Status.OK else 0
@@ -368,14 +369,14 @@ class Session:
             self._give_up_waiting(self._patience_s())
 
     def _give_up_waiting(self, patience_s: float) -> None:
-        """Assume that every unanswered packet was lost.
+        """Assume that every pending packet was lost.
 
         The session ends if that happens too often without any progress.
         """
         self._retries += 1
         self._waited_s += patience_s
         if self._is_hopeless():
-            raise self._fail(self._timeout(self._unanswered()[0]))
+            raise self._fail(self._timeout(self._pending()[0]))
         self._useless = 0
         self._sent.clear()
 

@@ -1,18 +1,18 @@
 """Offload: a device computes the BitLinear layers of a Hugging Face transformers model.
 
-Each layer's activation codes come from the library's own quantizer, in the model's dtype; the
-device multiplies them exactly; the library's own arithmetic makes the output. The modules stay
-where they are, with their names, weights, hooks and classes: only their ``forward`` is replaced.
+The library's own quantizer makes the activation codes of a layer, in the model's dtype. The device
+multiplies them exactly. The library's own arithmetic makes the output. The modules stay where they
+are, with their names, weights, hooks and classes: only their `forward` is replaced.
 """
 
 from __future__ import annotations
 
-import json
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from types import MethodType, TracebackType
 from typing import Any, Literal, NoReturn, get_args
@@ -23,6 +23,7 @@ import numpy.typing as npt
 from tritloom.host.checkpoints.packed import unpack_trits
 from tritloom.host.device import Device, Handle, require_linear
 from tritloom.host.layer import TernaryLayer
+from tritloom.host.report import LayerReport, Report, Totals
 from tritloom.rtl.spec import numerics
 from tritloom.rtl.spec.errors import (
     CapacityError,
@@ -42,104 +43,41 @@ except ImportError as _error:
         f"{package_remedy('torch', 'torch')}"
     ) from _error
 
-__all__ = ["LayerReport", "Match", "Offload", "Report", "Verify", "offload"]
+__all__ = ["LayerReport", "Match", "Offload", "Report", "Totals", "Verify", "offload"]
 
 Match = str | re.Pattern[str] | Callable[[str], bool]
 Verify = Literal["first", "always", "off"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LayerReport:
-    """What one layer did on the device.
-
-    ``calls`` of the module, of which ``checks`` were compared with the golden model; ``tokens`` in
-    them, padding included; ``cycles`` of the device; ``bytes_tx`` and ``bytes_rx`` to and from it;
-    ``seconds`` that the host waited for products. The writing of weights is in none of them.
-    """
-
-    name: str
-    out_features: int
-    in_features: int
-    where: str
-    calls: int = 0
-    tokens: int = 0
-    cycles: int = 0
-    bytes_tx: int = 0
-    bytes_rx: int = 0
-    seconds: float = 0.0
-    checks: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
-    """What an offload did; ``str()`` is a table.
-
-    ``not_offloaded`` names the BitLinear layers that ``match`` left to torch.
-    """
-
-    layers: tuple[LayerReport, ...]
-    not_offloaded: tuple[str, ...]
-
-    @property
-    def total(self) -> dict[str, int | float]:
-        """Sums over the layers, by name."""
-        counted = [field.name for field in fields(LayerReport)[4:]]
-        return {name: sum(getattr(layer, name) for layer in self.layers) for name in counted}
-
-    def to_dict(self) -> dict[str, Any]:
-        """All of it, of what JSON can hold."""
-        return {
-            "layers": [asdict(layer) for layer in self.layers],
-            "total": self.total,
-            "not_offloaded": list(self.not_offloaded),
-        }
-
-    def to_json(self) -> str:
-        """All of it as JSON."""
-        return json.dumps(self.to_dict(), indent=2)
-
-    def __str__(self) -> str:
-        counted = list(self.total)
-        rows = [["layer", "shape", "where", *counted]]
-        for layer in self.layers:
-            shape = f"{layer.out_features}×{layer.in_features}"
-            rows.append([layer.name, shape, layer.where, *_cells(asdict(layer), counted)])
-        rows.append(["total", "", "", *_cells(self.total, counted)])
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = [
-            "  ".join(
-                cell.ljust(width) if i in (0, 2) else cell.rjust(width)
-                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-            ).rstrip()
-            for row in rows
-        ]
-        if self.not_offloaded:
-            lines.append(f"left to torch: {', '.join(self.not_offloaded)}")
-        return "\n".join(lines)
-
-
-def _cells(values: dict[str, Any], names: list[str]) -> list[str]:
-    return [f"{values[name]:.3f}" if name == "seconds" else f"{values[name]:,}" for name in names]
-
-
 def offload(model: Any, device: Device, match: Match = "*", verify: Verify = "first") -> Offload:
-    """Let ``device`` compute the BitLinear and AutoBitLinear layers of ``model``, from now on.
+    """Let a device compute the BitLinear and AutoBitLinear layers of a model.
+
+    All layers are replaced, or none. Each error begins with the layer's name. Use the result in a
+    `with` statement, or call its `restore`.
 
     Parameters
     ----------
     model : torch.nn.Module
-    device : of ``connect``; it holds the weights until ``restore``
-    match : which of the layers, by full name: a glob (``"*.mlp.*"``), a compiled regular
-        expression (``search``), or a function of the name
-    verify : which calls of each layer are compared with the golden model: its first, all or none
+    device : of `connect`; it stores the weights until `restore`
+    match : which of the layers, by full name: a glob (`"*.mlp.*"`), a compiled regular expression
+        (`search`), or a function of the name
+    verify : which calls of each layer are compared with the golden model: the first, all or none
 
-    All layers are replaced, or none: ``InputError`` for what the device cannot compute exactly as
-    the library does, ``CheckpointError`` for a weight code 3, ``CapacityError`` for lack of room,
-    ``DeviceError`` from the device, each with the layer's name. Use the result in a ``with``
-    statement, or call its ``restore``.
+    Returns
+    -------
+    plan : undoes all of it at the end of `with`, or by `restore`
+
+    Raises
+    ------
+    InputError : a layer that the device cannot compute exactly as the library does
+    CheckpointError : a weight code 3
+    CapacityError : the layers do not fit
+    DeviceError : the device failed
     """
     if not isinstance(model, torch.nn.Module):
         raise InputError(f"model must be a torch.nn.Module, not {type(model).__name__}")
+    if not isinstance(device, Device):
+        raise InputError(f"device must be what connect returned, not {type(device).__name__}")
     if verify not in get_args(Verify):
         raise InputError(f'verify must be "first", "always" or "off", not {verify!r}')
     require_linear(device.info.config)
@@ -161,7 +99,7 @@ def offload(model: Any, device: Device, match: Match = "*", verify: Verify = "fi
 
 
 class Offload:
-    """Layers of a model that a device computes, until ``restore`` or the end of ``with``."""
+    """Layers of a model that a device computes, until `restore` or the end of `with`."""
 
     def __init__(self, device: Device, layers: list[_Layer], not_offloaded: list[str]) -> None:
         self._where = device.info.url
@@ -180,10 +118,14 @@ class Offload:
         self.restore()
 
     def restore(self) -> None:
-        """Give the layers back to torch and free the device; calling it again does nothing.
+        """Give the layers back to torch, and free the device's memory.
 
-        `InputError` if something else has replaced a layer's ``forward`` since, with its name; the
-        other layers are restored, and this one by another call once that is undone.
+        A second call does nothing.
+
+        Raises
+        ------
+        InputError : something else has replaced the `forward` of a layer since. All other layers
+            are restored. Undo that replacement, and call `restore` again.
         """
         for layer in self._layers:
             layer.restore()
@@ -197,7 +139,7 @@ class Offload:
             )
 
     def report(self) -> Report:
-        """What was done up to now; also after ``restore``."""
+        """What was done up to now; also after `restore`."""
         return Report(
             layers=tuple(layer.report(self._where) for layer in self._layers),
             not_offloaded=self._not_offloaded,
@@ -207,8 +149,8 @@ class Offload:
 class _Layer:
     """A module, and its weights as the device has them.
 
-    Its ``forward`` takes the place of the module's. ``weights.scale`` is the module's weight scale
-    in its own convention; of an online AutoBitLinear, what its ternary weights are multiplied by.
+    Its `forward` replaces that of the module. `weights.scale` is the module's weight scale in its
+    own convention; for an online AutoBitLinear, the factor of its ternary weights.
     """
 
     def __init__(self, name: str, module: Any, device: Device, verify: Verify) -> None:
@@ -219,6 +161,10 @@ class _Layer:
         self._device = device
         self._verify = verify
         self._stamp = _stamp(module.weight)
+        # torch does not count the writes to a tensor that was made in inference mode.
+        watched = module.weight.is_inference() or verify == "always"
+        self._copy = module.weight.detach().clone() if watched else None
+        self._lock = threading.Lock()  # for what `report` counts
         self._handle: Handle | None = None
         self._calls = 0
         self._checks = 0
@@ -267,7 +213,7 @@ class _Layer:
         )
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002
-        """The module's output; the parameter has the name that the library gives it."""
+        """The module's output. The parameter must have the same name as in the library."""
         module = self._module
         with torch.no_grad(), _named(self.name):
             self._check(input)
@@ -282,7 +228,7 @@ class _Layer:
     def _check(self, x: torch.Tensor) -> None:
         """`InputError` where the library would not compute what this class computes."""
         module = self._module
-        if _stamp(module.weight) != self._stamp:
+        if _stamp(module.weight) != self._stamp or not self._has_copied_weights():
             raise InputError(
                 "the weight was moved, cast or written since offload; restore() and offload again"
             )
@@ -300,6 +246,9 @@ class _Layer:
         if torch.is_autocast_enabled(x.device.type):
             raise InputError("autocast changes the layer's arithmetic; cast the model instead")
 
+    def _has_copied_weights(self) -> bool:
+        return self._copy is None or torch.equal(self._module.weight, self._copy)
+
     def _bitlinear(self, x: torch.Tensor) -> torch.Tensor:
         module = self._module
         codes, scale = module.activation_quant(x)
@@ -311,7 +260,7 @@ class _Layer:
         return y
 
     def _autobitlinear(self, x: torch.Tensor) -> torch.Tensor:
-        """ActQuant returns codes / scale: in float32 its product with the scale rounds to them."""
+        """`ActQuant` returns codes / scale. Times the scale, in float32, it rounds to the codes."""
         module = self._module
         x32 = x.float()
         scale = 127 / x32.abs().max(dim=-1, keepdim=True).values.clamp_(min=1e-5)
@@ -334,11 +283,14 @@ class _Layer:
         assert self._handle is not None
         start = time.perf_counter()
         sums = self._device.matmul(self._handle, array)
-        self._seconds += time.perf_counter() - start
-        self._calls += 1
-        if self._verify == "always" or (self._verify == "first" and not self._checks):
+        seconds = time.perf_counter() - start
+        compared = self._verify == "always" or (self._verify == "first" and not self._checks)
+        if compared:
             self._compare(sums, numerics.matmul(self.weights.trits, array))
-            self._checks += 1
+        with self._lock:
+            self._seconds += seconds
+            self._calls += 1
+            self._checks += compared
         return torch.from_numpy(sums).to(codes.device).reshape(*shape, -1)
 
     def _compare(self, sums: npt.NDArray[np.int32], expected: npt.NDArray[np.int32]) -> None:
@@ -357,7 +309,7 @@ class _Layer:
 
 
 class _NoGradient(torch.autograd.Function):
-    """Output that is not differentiable, and says so when a gradient is wanted."""
+    """An output without gradient: to ask for its gradient is an error."""
 
     @staticmethod
     def forward(ctx: Any, output: torch.Tensor, name: str, *inputs: torch.Tensor) -> torch.Tensor:
@@ -371,7 +323,7 @@ class _NoGradient(torch.autograd.Function):
 
 @contextmanager
 def _named(name: str) -> Iterator[None]:
-    """Errors get the layer's name."""
+    """Put the layer's name before the text of an error."""
     try:
         yield
     except CapacityError as error:
@@ -393,7 +345,12 @@ def _predicate(match: Match) -> Callable[[str], bool]:
 
 
 def _choose(model: Any, matches: Callable[[str], bool]) -> tuple[list[tuple[str, Any]], list[str]]:
-    """The layers to offload, and the names of the others; `InputError` for one that cannot be."""
+    """The layers to offload, and the names of the others.
+
+    Raises
+    ------
+    InputError : a chosen layer cannot be offloaded, or none was chosen
+    """
     chosen, rest = [], []
     for path, module in model.named_modules():
         kind = type(module)
@@ -425,7 +382,7 @@ def _choose(model: Any, matches: Callable[[str], bool]) -> tuple[list[tuple[str,
 
 
 def _replaced(module: Any) -> _Layer | None:
-    """The layer whose ``forward`` a module has."""
+    """The `_Layer` that computes a module, if any."""
     forward = vars(module).get("forward")
     owner = forward.__self__ if isinstance(forward, MethodType) else None
     return owner if isinstance(owner, _Layer) else None
@@ -465,14 +422,14 @@ def _ternary(module: Any) -> TernaryLayer:
 
 
 def _make(trits: npt.NDArray[np.int8], scale: torch.Tensor, *, divides: bool) -> TernaryLayer:
-    """`InputError` for a scale that is neither one nor one a row, not finite, or a zero divisor."""
+    """A layer; `InputError` if scales have another shape, are not finite, or divide and are 0."""
     return TernaryLayer.from_trits(
         trits, scale.detach().float().cpu().numpy(), scale_divides=divides
     )
 
 
 def _stamp(weight: torch.Tensor) -> tuple[object, ...]:
-    """Differs once a tensor is another, elsewhere, of another dtype, or written by torch."""
+    """A value that changes if torch replaces, moves, casts or writes the tensor."""
     version = 0 if weight.is_inference() else weight._version
     return weight.data_ptr(), weight.dtype, weight.device, version
 

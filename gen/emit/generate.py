@@ -2,10 +2,10 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
 from pathlib import Path
 
 from tritloom.gen.emit.diagram import block_diagram
+from tritloom.gen.emit.files import write_files
 from tritloom.gen.emit.header import c_header
 from tritloom.gen.emit.manifest import describe
 from tritloom.gen.emit.names import check_name
@@ -13,9 +13,8 @@ from tritloom.gen.emit.verilog import emit
 from tritloom.rtl.links.port_names import DEFAULT_TOP, PLAIN, PortNames
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import InputError
-from tritloom.rtl.spec.files import write_all_whole
 
-__all__ = ["MANIFEST", "generate", "write_files"]
+__all__ = ["MANIFEST", "generate"]
 
 MANIFEST = "manifest.json"
 
@@ -74,23 +73,3 @@ def _check_folder(folder: Path, name: str) -> None:
         raise InputError(
             f"{folder} holds the design {other!r}; choose another folder for {name!r}, or remove it"
         )
-
-
-def write_files(directory: Path, files: Mapping[str, str | bytes]) -> list[Path]:
-    """Write files so that each appears whole or not at all, in their order.
-
-    `InputError` if one cannot be written; a folder that had to be made is then removed again.
-    """
-    made = not directory.exists()
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        try:
-            return write_all_whole(directory, files)
-        except BaseException:
-            if made and not any(directory.iterdir()):
-                directory.rmdir()
-            raise
-    except OSError as error:
-        raise InputError(
-            f"cannot write to {directory}: {error.strerror or error}; choose another folder"
-        ) from error

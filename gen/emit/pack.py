@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from tritloom.gen.emit.generate import write_files
+from tritloom.gen.emit.files import write_files
 from tritloom.gen.emit.names import check_name
 from tritloom.host.checkpoints.huggingface import load_checkpoint
 from tritloom.host.checkpoints.npz import load_npz

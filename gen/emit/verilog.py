@@ -14,14 +14,15 @@ from tritloom.sim.tools import run_yosys
 
 __all__ = ["emit"]
 
-# Memories stay arrays, for the tools to put into block RAM; small tables become logic. Without
-# proc there would be `always @*` blocks, which need not run at time 0 in a simulation.
+# Memories stay arrays, so that the user's tools put them into block RAM; `-norom` keeps small case
+# tables logic. `proc` removes `always @*` blocks, which a simulator need not run at time 0.
 SCRIPT = (
     "read_rtlil top.il; hierarchy -check -top {name}; proc -norom; techmap -map rewrite.v; "
     "opt_clean; check -assert; write_verilog -noattr top.v"
 )
 
-# Operators of operands as wide as each other and, for sums, as the result: lints warn of others.
+# Lints warn about operands of different widths. These modules replace such operators by ones whose
+# operands have one width; the result of a sum has that width, too.
 PAIR = """
 module \\$OPERATOR (A, B, Y);
     parameter A_SIGNED = 0, B_SIGNED = 0, A_WIDTH = 1, B_WIDTH = 1, Y_WIDTH = 1, SUM = IS_SUM;

@@ -1,7 +1,7 @@
-"""What carries packets to a device, and how a device's URL finds it.
+"""The contract of a link on the host's side, and how a URL names a device.
 
-A package adds a kind of device with one entry point in the group ``tritloom.devices``:
-``scheme = "module:open_device"``, where ``open_device(url, config)`` returns a ``Transport``.
+A package adds a kind of device with one entry point in the group `tritloom.devices`:
+`scheme = "module:open_device"`, where `open_device(url, config)` returns a `Transport`.
 """
 
 from __future__ import annotations
@@ -17,38 +17,52 @@ from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import InputError, ToolError
 from tritloom.rtl.spec.remedies import package_remedy
 
-__all__ = ["DEFAULT_BOARD", "DeviceUrl", "Transport", "open_transport"]
+__all__ = ["BITS_PER_BYTE", "DEFAULT_BOARD", "DeviceUrl", "Transport", "open_transport"]
 
+BITS_PER_BYTE = 10
+"""Bits on a serial line for each byte: one start bit, eight data bits, one stop bit."""
 DEVICES = "tritloom.devices"
 BOARDS = "tritloom.boards"
 DEFAULT_BOARD = "ulx3s-85f"
 SIMULATED = ("golden", "sim")
-"""Devices that are made from a configuration; any other tells its own."""
+"""Devices that are made from a configuration. Any other device has its own."""
 
 
 class Transport(Protocol):
-    """A link to one device. It may lose, repeat, reorder and corrupt packets, but invents none.
+    """A link to one device.
 
-    A broken link (a pulled cable) raises ``OSError`` or ``DeviceError``.
+    It may lose, repeat, reorder and damage packets, but it invents none. If the link breaks, such
+    as by a pulled cable, its methods raise `OSError` or `DeviceError`.
     """
 
     @property
     def timeout_s(self) -> float:
-        """Seconds in which an idle device has answered a short command, link included."""
+        """Seconds in which an idle device responds to a short command, link included."""
 
     def send(self, packet: bytes) -> None:
         """Send one whole packet. Returns without waiting for the device."""
 
     def receive(self, timeout_s: float) -> bytes | None:
-        """Next packet from the device; ``None`` when none came in ``timeout_s`` (device time)."""
+        """The next packet from the device; `None` if none has come after `timeout_s` seconds.
+
+        The seconds are those of the device, which is not real time if it is simulated.
+        """
 
     def close(self) -> None:
-        """Let go of the link; calling it again does nothing."""
+        """Give the link back to the system. A second call does nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceUrl:
-    """``scheme[://path][?key=value&…]``, as in ``sim?board=icebreaker``, ``serial:///dev/ttyUSB0``."""
+    """`scheme[://path][?key=value&…]`, such as `sim?board=icebreaker`, `serial:///dev/ttyUSB0`.
+
+    Members
+    -------
+    text : the whole URL
+    scheme : the kind of device
+    path : what follows `://`, or an empty string
+    query : the keys and values after the question mark
+    """
 
     text: str
     scheme: str
@@ -57,6 +71,7 @@ class DeviceUrl:
 
     @classmethod
     def parse(cls, text: str) -> DeviceUrl:
+        """The parts of a URL; `InputError` if it has another form."""
         if not isinstance(text, str):
             raise InputError(f'device URL must be text such as "sim", not {text!r}')
         place, mark, tail = text.partition("?")
@@ -80,7 +95,25 @@ class DeviceUrl:
 def open_transport(
     url: DeviceUrl, config: AcceleratorConfig | None
 ) -> tuple[Transport, AcceleratorConfig | None]:
-    """The link that ``url`` names, and the configuration that its device must have, if known."""
+    """Open the link to a device.
+
+    Parameters
+    ----------
+    url : of the device
+    config : what a simulated device is made from instead of a board, or what any other device must
+        agree with in layout; may be None
+
+    Returns
+    -------
+    transport : the link
+    expected : the configuration that the device must agree with in layout; None if any will do
+
+    Raises
+    ------
+    InputError : the URL is wrong
+    ToolError : a package is missing that the device needs
+    DeviceError : the link cannot be opened
+    """
     device = _entry(DEVICES, "device", url.scheme)
     if url.scheme in SIMULATED:
         config = _simulated_config(url, config)
@@ -104,10 +137,10 @@ def _simulated_config(url: DeviceUrl, config: AcceleratorConfig | None) -> Accel
 
 
 def _entry(group: str, what: str, name: str) -> EntryPoint:
-    known = {entry.name: entry for entry in entry_points(group=group)}
-    if name not in known:
-        raise InputError(f"unknown {what} {name!r}; known are {', '.join(sorted(known))}")
-    return known[name]
+    entries = {entry.name: entry for entry in entry_points(group=group)}
+    if name not in entries:
+        raise InputError(f"unknown {what} {name!r}; known are {', '.join(sorted(entries))}")
+    return entries[name]
 
 
 def _load(entry: EntryPoint) -> Any:

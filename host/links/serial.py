@@ -1,14 +1,16 @@
-"""Device ``serial``: packets over a serial port, framed as ``tritloom.rtl.spec.frames`` says."""
+"""Device `serial`: packets over a serial port, framed as in `tritloom.rtl.spec.frames`."""
 
 from __future__ import annotations
 
+import errno
 import os
 import select
+import sys
 import time
 from collections import deque
 from typing import Any
 
-from tritloom.host.links.contract import DeviceUrl
+from tritloom.host.links.contract import BITS_PER_BYTE, DeviceUrl
 from tritloom.rtl.spec.config import MAX_BAUD, AcceleratorConfig
 from tritloom.rtl.spec.errors import DeviceError, InputError, ToolError
 from tritloom.rtl.spec.frames import decode_frame, encode_frame
@@ -17,34 +19,44 @@ from tritloom.rtl.spec.remedies import package_remedy
 __all__ = ["SerialTransport", "open_device", "serial_ports"]
 
 MIN_BAUD = 1200
-LINE_BITS = 10
-"""Bits on the line for a byte."""
 EXCHANGE_BYTES = 256
-"""A short command and its answer in frames, and what the port may hold back."""
+"""Bytes of a short command and its response in frames, and of what the port may hold back."""
 PATIENCE_S = 0.3
-"""What the host's drivers, the USB bridge and the scheduler may add."""
+"""Time that drivers, USB bridge and scheduler may add to an exchange."""
 HASTE_S = 0.002
-"""Least timeout on a link that loses frames."""
-SLOWER = 1.1
+"""Least time-out on a link that loses frames."""
+BACKOFF = 1.1
+"""Factor by which each silence in a row lengthens the time-out on such a link."""
+MEASURED_SHARE = 1 / 4
+"""Longest time-out on such a link, relative to the one on a good link."""
+SURPRISE_FACTOR = 3
+"""A wait counts as at most this many times the mean: the computer may have been busy."""
 MOST_COPIES = 8
 COPIES_BYTES = 512
-"""Most copies of a packet that are sent at once, and what they may have together."""
+"""Most copies of a packet that are sent at once, and most bytes of all copies together."""
 GOOD_PACKETS = 256
-"""So many in a row, and the link is no longer one that loses frames."""
+"""A link is good again after this many packets in a row without a loss."""
 FRAME_LIMIT_BYTES = 1 << 14
 """Longer than any frame: more bytes without an end are garbage."""
 READ_BYTES = 1 << 12
 TICK_S = 0.001
-"""Between two looks at a port that cannot be waited for."""
+"""Time between two looks at a port, where the system cannot wait for it."""
 
 
 class SerialTransport:
-    """Frames on one serial port.
+    """Packets over one serial port.
 
-    Nothing blocks: what the port does not take is kept and written while ``receive`` waits, a
-    frame that is sent again while it is still kept whole is kept once.
+    Nothing blocks. Bytes that the port does not accept are stored, and written while `receive`
+    waits. If a stored frame is sent again before its first byte was written, it is stored once.
 
-    A port that goes away is a ``DeviceError``; ``connect`` works again when it is back.
+    Parameters
+    ----------
+    path : of the port, such as `/dev/ttyUSB0`
+    baud : bits a second
+
+    Raises
+    ------
+    DeviceError : the port cannot be opened; later also, if it goes away
     """
 
     def __init__(self, path: str, baud: int) -> None:
@@ -53,27 +65,26 @@ class SerialTransport:
         try:
             self._port: Any = serial.Serial(path, baud, timeout=0, write_timeout=0, exclusive=True)
         except (serial.SerialException, ValueError, OSError) as error:
-            raise DeviceError(
-                f"cannot open {path}: {_reason(error)}; `tritloom devices` lists the ports"
-            ) from error
+            raise DeviceError(f"cannot open {path}: {_open_error(path, error)}") from error
         self._unsent: deque[bytes] = deque()
         self._written = 0  # bytes of the first unsent frame
         self._received = bytearray()
         self._packets: deque[bytes] = deque()
-        self._vain = 0  # waits in a row
+        self._silences = 0  # time-outs in a row
         self._copies = 1
-        self._patience = _Patience(PATIENCE_S + LINE_BITS * EXCHANGE_BYTES / baud)
+        self._patience = _Patience(PATIENCE_S + BITS_PER_BYTE * EXCHANGE_BYTES / baud)
 
     @property
     def timeout_s(self) -> float:
-        """Seconds in which an idle device has answered a short command, as far as is known."""
+        """Seconds in which an idle device responds to a short command, as far as is known."""
         return self._patience.timeout_s
 
     def send(self, packet: bytes) -> None:
-        """Queue a packet and write what the port takes.
+        """Store a packet, and write what the port accepts.
 
-        After waits in vain, the next goes out several times: the session then sends its oldest
-        again, all behind it need that one, and the wait costs more than the bytes.
+        After a time-out, the session first sends its oldest packet again. That packet goes out
+        several times at once: every later command waits for it, and another time-out would cost
+        more than the extra bytes.
         """
         frame = encode_frame(packet)
         if frame not in list(self._unsent)[1:]:
@@ -83,74 +94,82 @@ class SerialTransport:
         self._write()
 
     def receive(self, timeout_s: float) -> bytes | None:
-        """The next whole packet; ``None`` when none came in ``timeout_s`` seconds."""
+        """The next whole packet; `None` if none has come after `timeout_s` seconds."""
         if self._packets:
             return self._packets.popleft()
-        started = now = time.monotonic()
-        deadline = started + timeout_s
+        started_s = now_s = time.monotonic()
+        deadline_s = started_s + timeout_s
         while not self._packets:
-            self._wait(deadline - now)
+            self._wait(deadline_s - now_s)
             self._write()
             damaged = self._read()
-            now = time.monotonic()
-            if damaged:  # that was an answer, maybe the last
-                deadline = min(deadline, now + HASTE_S)
-            if not self._packets and now >= deadline:
+            now_s = time.monotonic()
+            if damaged:  # this was a response, maybe the last one
+                deadline_s = min(deadline_s, now_s + HASTE_S)
+            if not self._packets and now_s >= deadline_s:
                 self._patience.silent()
-                self._vain += 1
-                self._copies = min(1 + 2 * self._vain, MOST_COPIES)
+                self._silences += 1
+                self._copies = min(1 + 2 * self._silences, MOST_COPIES)
                 return None
-        self._patience.heard(now - started)
-        self._vain = 0
+        self._patience.heard(now_s - started_s)
+        self._silences = 0
         self._copies = 1
         return self._packets.popleft()
 
     def close(self) -> None:
-        """Close the port; calling it again does nothing."""
+        """Close the port. A second call does nothing."""
         self._port.close()
 
     def _wait(self, timeout_s: float) -> None:
-        """Until the port has something, or takes something that waits; not longer."""
-        if os.name != "posix":
-            if not self._port.in_waiting:
-                time.sleep(min(max(timeout_s, 0), TICK_S))
-            return
-        port = [self._port.fileno()]
-        select.select(port, port if self._unsent else [], [], max(timeout_s, 0))
+        """Wait until the port can be read, or can be written if frames are stored."""
+        if os.name == "posix":
+            _ready(self._port.fileno(), bool(self._unsent), max(timeout_s, 0))
+        elif not self._port.in_waiting:
+            time.sleep(min(max(timeout_s, 0), TICK_S))
 
     def _write(self) -> None:
         try:
-            while self._unsent and self._takes():
+            while self._unsent and self._is_writable():
                 self._written += self._port.write(self._unsent[0][self._written :]) or 0
                 if self._written < len(self._unsent[0]):
                     return
                 self._unsent.popleft()
                 self._written = 0
         except Exception as error:
-            if type(error).__name__ != "SerialTimeoutException":  # which is: the port is full
+            if type(error).__name__ != "SerialTimeoutException":  # it means that the port is full
                 raise self._broken(error) from error
 
-    def _takes(self) -> bool:
-        """Whether the port takes a byte now: pyserial's write spins while a port takes none."""
-        return os.name != "posix" or bool(select.select([], [self._port.fileno()], [], 0)[1])
+    def _is_writable(self) -> bool:
+        """Whether the port accepts a byte now: pyserial's `write` spins until it does."""
+        return os.name != "posix" or _ready(self._port.fileno(), True, 0)[1]
 
     def _read(self) -> bool:
-        """Read what has come; whether a damaged frame was in it."""
+        """Read what has come. Returns whether there was a damaged frame."""
         try:
-            if os.name == "posix" and not select.select([self._port.fileno()], [], [], 0)[0]:
-                return False
-            chunk = self._port.read(READ_BYTES)
-        except Exception as error:  # pyserial raises five kinds for a lost port
+            chunk = self._read_bytes()
+        except Exception as error:  # pyserial raises five kinds for a port that went away
             raise self._broken(error) from error
         self._received += chunk
         *frames, rest = bytes(self._received).split(b"\0")
         self._received = bytearray(rest if len(rest) <= FRAME_LIMIT_BYTES else b"")
-        found = [decode_frame(inside) for inside in frames if inside]
-        self._packets.extend(packet for packet in found if packet is not None)
-        damaged = None in found
+        packets = [decode_frame(inside) for inside in frames if inside]
+        self._packets.extend(packet for packet in packets if packet is not None)
+        damaged = None in packets
         if damaged:
             self._patience.damaged()
         return damaged
+
+    def _read_bytes(self) -> bytes:
+        if os.name != "posix":
+            return bytes(self._port.read(READ_BYTES))
+        port = self._port.fileno()
+        if not _ready(port, False, 0)[0]:
+            return b""
+        # Not pyserial's `read`, which fails for file numbers from 1024 on.
+        chunk = os.read(port, READ_BYTES)
+        if not chunk:  # it can be read, and yet there is nothing: the other end is gone
+            raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
+        return chunk
 
     def _broken(self, error: Exception) -> DeviceError:
         return DeviceError(
@@ -159,11 +178,15 @@ class SerialTransport:
 
 
 class _Patience:
-    """How long to wait for an answer: long on a good link, as measured on one that loses frames.
+    """The time-out of a serial link: long if it is good, as measured if it loses frames.
 
-    Waiting too short costs a packet sent in vain, waiting too long costs the time; so it gets
-    shorter only where frames were lost of late. Each wait in a row in which nothing at all was
-    heard makes the next one longer, up to a quarter of the first.
+    A time-out that is too short costs a packet that is sent for nothing; one that is too long costs
+    the time. So it is short only if frames were lost recently. Each silence in a row lengthens it,
+    up to a quarter of the long one.
+
+    Parameters
+    ----------
+    longest_s : time-out of a good link
     """
 
     def __init__(self, longest_s: float) -> None:
@@ -174,50 +197,51 @@ class _Patience:
 
     @property
     def timeout_s(self) -> float:
+        """The time-out at present."""
         if self._good >= GOOD_PACKETS:
             return self._longest_s
         measured_s = max(HASTE_S, self._mean_s + 2 * self._deviation_s)
-        return min(self._longest_s / 4, self._factor * measured_s)
+        return min(MEASURED_SHARE * self._longest_s, self._factor * measured_s)
 
     def heard(self, waited_s: float) -> None:
-        """A packet came after a wait; mean and deviation are kept as TCP does (RFC 6298).
+        """A packet came after a wait. Mean and deviation are averaged as in TCP (RFC 6298).
 
-        One wait that is far too long, such as of a computer that was busy, is not believed.
+        A single wait that is far too long, such as on a busy computer, counts less.
         """
-        waited_s = min(waited_s, 3 * max(self._mean_s, HASTE_S))
+        waited_s = min(waited_s, SURPRISE_FACTOR * max(self._mean_s, HASTE_S))
         self._good += 1
         self._factor = 1.0
         self._deviation_s += (abs(waited_s - self._mean_s) - self._deviation_s) / 4
         self._mean_s += (waited_s - self._mean_s) / 8
 
     def damaged(self) -> None:
-        """A frame came that is not whole: the device answers, the link is bad."""
+        """A damaged frame came: the device responds, and the link is bad."""
         self._good = 0
         self._factor = 1.0
 
     def silent(self) -> None:
-        """A wait was in vain."""
+        """A wait ended without a packet."""
         if self._good < GOOD_PACKETS:
-            self._factor *= SLOWER
+            self._factor *= BACKOFF
         self._good = 0
 
 
 def open_device(url: DeviceUrl, config: AcceleratorConfig | None) -> SerialTransport:
-    """Open ``serial://PATH?baud=N``; ``config``, if given, is what the device must have."""
+    """Open `serial://PATH?baud=N`. The device has its own configuration; `config` is not used."""
     if not url.path:
         raise InputError('serial needs a port, as in "serial:///dev/ttyUSB0?baud=3000000"')
     for key in url.query:
         if key != "baud":
             raise InputError(f"unknown key {key!r} for device 'serial'; known are baud")
     text = url.query.get("baud", str(MAX_BAUD))
-    # isdecimal alone takes digits of other scripts.
+    # isdecimal alone accepts digits of other scripts.
     if not (text.isascii() and text.isdecimal() and MIN_BAUD <= int(text) <= MAX_BAUD):
         raise InputError(f"baud must be {MIN_BAUD} to {MAX_BAUD}, not {text!r}")
     return SerialTransport(url.path, int(text))
 
 
 def serial_ports() -> list[tuple[str, str]]:
-    """The serial ports of this computer: device URL and description."""
+    """The serial ports of this computer: device URL and description of each."""
     _pyserial()
     from serial.tools import list_ports
 
@@ -230,6 +254,55 @@ def _pyserial() -> Any:
     except ImportError as error:
         raise ToolError(f"pyserial is missing; {package_remedy('pyserial')}") from error
     return serial
+
+
+def _ready(port: int, write: bool, timeout_s: float) -> tuple[bool, bool]:
+    """Wait until a port can be read, or if `write` is set, written.
+
+    A port that is broken counts as both, so that reading or writing it shows the error.
+
+    Returns
+    -------
+    readable, writable : both False if `timeout_s` has passed
+    """
+    if sys.platform == "darwin":  # its poll does not take terminals
+        readers, writers, _ = select.select([port], [port] if write else [], [], timeout_s)
+        return bool(readers), bool(writers)
+    # Not select, which takes only file numbers below 1024.
+    poll = select.poll()
+    poll.register(port, select.POLLIN | (select.POLLOUT if write else 0))
+    events = 0
+    for _, mask in poll.poll(1000 * timeout_s):
+        events |= mask
+    broken = events & (select.POLLERR | select.POLLHUP | select.POLLNVAL)
+    return bool(events & select.POLLIN or broken), bool(events & select.POLLOUT or broken)
+
+
+def _open_error(path: str, error: Exception) -> str:
+    """Why a port cannot be opened, and the remedy."""
+    number = getattr(error, "errno", None)
+    if number in (errno.EAGAIN, errno.EBUSY) or "PermissionError" in str(error):  # on Windows
+        return "another program has it open; close that program"
+    if number in (errno.EACCES, errno.EPERM):
+        group = _group(path)
+        return (
+            f"you may not use it; join the group {group} with `sudo usermod -aG {group} $USER`, "
+            "then log in again"
+        )
+    if number in (errno.EMFILE, errno.ENFILE):
+        return "too many files are open; close some, or raise the limit with `ulimit -n`"
+    return f"{_reason(error)}; `tritloom devices` lists the ports"
+
+
+def _group(path: str) -> str:
+    """The group that may use a port: mostly dialout, on some systems uucp."""
+    try:
+        import grp
+
+        group = grp.getgrgid(os.stat(path).st_gid).gr_name
+    except (ImportError, KeyError, OSError):
+        return "dialout"
+    return "dialout" if group == "root" else group
 
 
 def _reason(error: Exception) -> str:

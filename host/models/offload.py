@@ -129,7 +129,7 @@ def run_offloaded(
             load_s=loaded - connected,
             first_token_s=first_token[0] - loaded,
             generate_s=ended - loaded,
-            linear_s=report.total["seconds"],
+            linear_s=report.total.seconds,
         ),
         config=config,
     )

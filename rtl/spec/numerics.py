@@ -1,8 +1,9 @@
 """Golden model: what every device must compute, in NumPy.
 
 Integers are exact for every input. Floats are float32 and follow Hugging Face transformers
-(`transformers.integrations.bitnet` and `BitNetRMSNorm`) operation by operation, so that they
-agree bit for bit wherever the order of a sum does not matter; each function says where it does.
+(`transformers.integrations.bitnet` and `BitNetRMSNorm`) operation by operation. So they agree bit
+for bit wherever the order of a sum does not matter, except for the sign of some zeros. Each
+function says where they differ.
 """
 
 from typing import Any
@@ -248,7 +249,10 @@ def bitlinear(
 
     `x` is float `[tokens, in_features]`, the result float32 `[tokens, out_features]`; the other
     arguments are those of `matmul` and `rescale`. With `scale_divides=True` it equals
-    transformers' `BitLinear` in float32 bit for bit, up to 131,072 features.
+    transformers' `BitLinear` in float32 bit for bit, up to 131,072 features, except for the sign of
+    some zeros. The library multiplies floats: if the only product of a layer with one input is a
+    negative number times zero, the kernel that torch chooses may return -0.0. Here a sum that is
+    zero has no sign.
     """
     codes, s = absmax_quantize(x)
     return rescale(matmul(trits, codes), s, scale, scale_divides, bias)

@@ -1,5 +1,6 @@
-// Runs layers on a Core made by yosys's write_cxxrtl: loads activations, feeds the words of a run,
-// fetches the results. DESIGN names the file. Little-endian hosts, as CXXRTL's chunks are copied.
+// Runs layers on a Core that write_cxxrtl of yosys made: loads the activations, feeds the weight words
+// of a run, fetches the results. The macro DESIGN names the design's file. Records are copied into
+// the 32-bit chunks of CXXRTL as they are, so the host must be little-endian.
 
 #include DESIGN
 
@@ -26,7 +27,7 @@ void set(cxxrtl::value<Bits> &port, const uint8_t *bytes, size_t count) {
     std::memcpy(port.data, bytes, std::min(count, sizeof port.data));
 }
 
-// A stream into the design: offers one record after the other.
+// A stream into the design: offers one record after another.
 struct Source {
     const uint8_t *next;
     size_t record;
@@ -39,7 +40,7 @@ struct Source {
             set(payload, next, record);
     }
 
-    void taken() {
+    void advance() {
         next += record;
         left--;
     }
@@ -54,20 +55,21 @@ public:
         settle();
     }
 
-    // Loads until all is taken; whether that was in time.
+    // Loads all records. Returns whether the design took them within `limit` cycles.
     bool load(Source loads, uint64_t limit) {
         for (; loads.left != 0 && limit != 0; limit--) {
             loads.offer(top.p_i__load____valid, top.p_i__load____payload);
             edge([&] {
                 if (words(top.p_i__load____ready)[0])
-                    loads.taken();
+                    loads.advance();
             });
         }
         top.p_i__load____valid.data[0] = 0;
         return loads.left == 0;
     }
 
-    // Cycles from the one after the run was taken until it is done; 0 if that exceeds the limit.
+    // Runs a layer. Returns its cycles, from the one after the run was taken to the one in which
+    // `done` is high; 0 if they exceed `limit`.
     uint64_t run(const uint8_t *shape, size_t bytes, Source image, uint64_t limit) {
         Source request{shape, bytes, 1};
         uint64_t cycles = 0;
@@ -78,9 +80,9 @@ public:
             image.offer(top.p_i__word____valid, top.p_i__word____payload);
             edge([&] {
                 if (!running && words(top.p_i__run____ready)[0])
-                    request.taken();
+                    request.advance();
                 if (image.left != 0 && words(top.p_i__word____ready)[0])
-                    image.taken();
+                    image.advance();
                 done = running && words(top.p_done)[0];
             });
             cycles += running;
@@ -89,22 +91,22 @@ public:
         return done && image.left == 0 ? cycles : 0;
     }
 
-    // Fetches the groups 0 .. groups - 1; whether all came in time.
+    // Fetches the row groups 0 to groups - 1. Returns whether all came within `limit` cycles.
     bool fetch(uint32_t groups, uint8_t *results, size_t record, uint64_t limit) {
-        uint32_t asked = 0, come = 0;
+        uint32_t requested = 0, received = 0;
         top.p_o____ready.data[0] = 1;
-        for (; come != groups && limit != 0; limit--) {
-            top.p_i__fetch____valid.data[0] = asked != groups;
-            top.p_i__fetch____payload.data[0] = asked;
+        for (; received != groups && limit != 0; limit--) {
+            top.p_i__fetch____valid.data[0] = requested != groups;
+            top.p_i__fetch____payload.data[0] = requested;
             edge([&] {
-                if (asked != groups && words(top.p_i__fetch____ready)[0])
-                    asked++;
+                if (requested != groups && words(top.p_i__fetch____ready)[0])
+                    requested++;
                 if (words(top.p_o____valid)[0])
-                    std::memcpy(results + record * come++, words(top.p_o____payload), record);
+                    std::memcpy(results + record * received++, words(top.p_o____payload), record);
             });
         }
         top.p_i__fetch____valid.data[0] = 0;
-        return come == groups;
+        return received == groups;
     }
 
 private:
@@ -114,7 +116,7 @@ private:
         top.commit();
     }
 
-    // Outputs are sampled before the edge; then the registers change.
+    // Calls `sample` with the outputs before the clock edge, then lets the registers change.
     template <class Sample>
     void edge(Sample sample) {
         top.p_clk.data[0] = 0;

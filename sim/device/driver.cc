@@ -1,10 +1,11 @@
-// Runs a design made by yosys's write_cxxrtl and moves packets through its two streams.
+// Runs a design that write_cxxrtl of yosys made, and moves packets through its two streams.
 //
-// The design is the file that DESIGN names: module top with clk, rst and the streams i and o, whose
-// payload is a byte in bits 7:0 and last in bit 8. Python calls the functions at the end.
+// The macro DESIGN names the design's file. Its module top has clk, rst and the streams i and o. A
+// payload has a byte in bits 7:0 and last in bit 8. Python calls the functions at the end of this
+// file.
 //
-// With UART_DIVISOR, the design has the lines rx and tx instead (8N1, that many cycles a bit), and
-// what moves are single bytes.
+// With the macro UART_DIVISOR the design has the lines rx and tx instead of the streams: 8N1, each
+// bit UART_DIVISOR cycles long. Then single bytes move, not packets.
 
 #include DESIGN
 
@@ -29,13 +30,14 @@ uint32_t get(const cxxrtl::wire<Bits> &port) {
 class Device {
 public:
     Device() {
-        // A design without feedback is settled by one evaluation; then so is a clock cycle.
+        // If one evaluation settles the design, it has no combinational feedback between modules,
+        // and one evaluation is enough for each clock cycle, too.
         one_pass = top.eval();
         top.commit();
         settle();
     }
 
-    // Takes a byte from each stream with a chance of 1/4 less; 0 ends that.
+    // Lets each stream pause in a quarter of the cycles, at random; a seed of 0 ends that.
     void stall(uint64_t seed) { random = seed; }
 
     void send(const uint8_t *packet, size_t bytes) {
@@ -49,17 +51,18 @@ public:
     }
 
 #ifdef UART_DIVISOR
-    // Runs for `limit` cycles; how many bytes have come.
+    // Runs for `limit` cycles. Returns the number of bytes that have come out.
     size_t run(uint64_t limit) {
         for (; limit != 0; limit--)
             cycle();
         return output.size();
     }
 
-    // Bytes that have not yet gone in whole.
+    // Number of bytes that have not gone in completely.
     size_t pending() const { return input.size() - next + (sending != 0); }
 #else
-    // Runs until a packet is whole or `limit` cycles have passed; its bytes, or 0.
+    // Runs until a whole packet has come out or `limit` cycles have passed. Returns the number of
+    // bytes of the packet, or 0.
     size_t run(uint64_t limit) {
         for (; limit != 0 && !whole; limit--)
             cycle();
@@ -96,7 +99,7 @@ private:
     }
 
 #ifdef UART_DIVISOR
-    static constexpr unsigned BITS = 10; // start, eight, stop
+    static constexpr unsigned BITS = 10; // a start bit, eight data bits, a stop bit
 
     void cycle() {
         if (sending == 0 && next < input.size() && !idle()) {
@@ -122,7 +125,7 @@ private:
         cycles++;
     }
 
-    // Looks at tx in the middle of each bit, from the edge that starts a byte.
+    // Reads tx in the middle of each bit, counted from the falling edge that starts a byte.
     void sample() {
         const uint32_t line = get(top.p_tx);
         if (receiving == 0) {
@@ -133,7 +136,7 @@ private:
         const unsigned elapsed = BITS * UART_DIVISOR - receiving;
         if (elapsed % UART_DIVISOR == UART_DIVISOR / 2)
             received = received >> 1 | line << (BITS - 1);
-        // The stop bit is left half way, so that the next edge is seen wherever it is.
+        // A byte ends in the middle of its stop bit, so that an early start bit is not missed.
         if (elapsed == (BITS - 1) * UART_DIVISOR + UART_DIVISOR / 2) {
             if (line != 0)
                 output.push_back(static_cast<uint8_t>(received >> 1));
@@ -152,7 +155,7 @@ private:
         top.p_i____valid.data[0] = offered;
         top.p_o____ready.data[0] = taking;
         if (one_pass) {
-            // Outputs are those before the edge: registers change in commit() only.
+            // Registers change in commit(), so the outputs here are those before the clock edge.
             top.prev_p_clk.data[0] = 0;
             top.p_clk.data[0] = 1;
             top.eval();
@@ -186,7 +189,7 @@ private:
     std::vector<uint16_t> input;
     size_t next = 0;
     bool offered = false;
-    unsigned sending = 0, receiving = 0; // cycles left of the byte on each line
+    unsigned sending = 0, receiving = 0; // cycles that remain of the byte on each line
     uint32_t shift = 0, received = 0;
     std::vector<uint8_t> output;
     bool whole = false;

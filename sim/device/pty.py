@@ -1,7 +1,8 @@
-"""A simulated accelerator at a pseudo-terminal: its UART's bytes are the terminal's.
+"""A simulated accelerator behind a pseudo-terminal, as if it were a board at a serial port.
 
-``python -m tritloom.sim.device.pty --board icebreaker`` prints a URL that ``connect`` takes as it
-takes that of a serial port. Only where there are pseudo-terminals (Linux, macOS, BSD).
+What a program writes to the terminal goes into the UART of the simulated design, and what the UART
+sends can be read from the terminal. `python -m tritloom.sim.device.pty --board icebreaker` prints a
+URL that `connect` accepts. Needs an operating system with pseudo-terminals (Linux, macOS, BSD).
 """
 
 from __future__ import annotations
@@ -38,19 +39,29 @@ from tritloom.sim.device.simulated import recipe
 __all__ = ["Noise", "PtyBridge"]
 
 DIVISOR = 4
-"""Least that a UART takes: a byte in the fewest cycles."""
+"""Cycles of a bit: the fewest that the UART accepts, so that a byte takes little time."""
 STEP_CYCLES = 2048
-"""Between two looks at the terminal: about a millisecond."""
+"""Cycles between two looks at the terminal; they take about a millisecond."""
 QUIET_CYCLES = 1 << 19
-"""So long the clock runs on when nothing moves; then it stands until something does."""
+"""Cycles that the clock runs on after the last byte moved. Then it stops until a byte comes."""
 BUFFER_BYTES = 1 << 16
-"""What a USB bridge might hold for a reader that does not read; more is lost."""
-ANSWER_S = 30.0
+"""Bytes that wait for a host that does not read, as in a USB bridge; further bytes are lost."""
+READ_BYTES = BUFFER_BYTES // 64
+"""The most bytes that are read from the terminal at once, and that wait for the design."""
+JOIN_S = 30.0
+"""The longest wait for the bridge's thread, in seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Noise:
-    """Probability of each fault for a byte: one of its bits flips, it is lost, it comes twice."""
+    """Faults of a cable: the probability of each for one byte.
+
+    Members
+    -------
+    flip : one bit of the byte flips
+    drop : the byte is lost
+    repeat : the byte comes twice
+    """
 
     flip: float = 0.0
     drop: float = 0.0
@@ -62,14 +73,19 @@ class Noise:
 
 
 class PtyBridge:
-    """A device with a UART behind a pseudo-terminal, in a thread of its own; use it in ``with``.
+    """A simulated device with a UART behind a pseudo-terminal. It runs in a thread; use `with`.
+
+    Parameters
+    ----------
+    config : the device's. If it has no UART, the bridge gives it one of `DIVISOR` cycles a bit.
+    seed : of the noise
 
     Members
     -------
-    path : the terminal's name, the same after ``plug``
-    config : the device's, with a UART of the fewest cycles a bit if the given one has none
-    noise : of the bytes to the device (``"in"``) and from it (``"out"``); may be changed
-    faults : what noise did, by direction and kind
+    path : file name of the terminal; it stays the same when the cable is unplugged and plugged
+    config : the device's, with its UART
+    noise : `Noise` of the bytes to the device (`"in"`) and from it (`"out"`); may be changed
+    faults : number of faults so far, by direction and kind, such as `"in flip"`
     """
 
     def __init__(self, config: AcceleratorConfig, seed: int = 0) -> None:
@@ -88,7 +104,7 @@ class PtyBridge:
         self._simulation = UartSimulation(self._library)
         self._folder = Path(tempfile.mkdtemp(prefix="tritloom-"))
         self.path = str(self._folder / "serial")
-        # Also when the interpreter ends first.
+        # Removes the folder even if the interpreter ends before `close`.
         self._remove = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self._ends: tuple[int, int] | None = None
         self._out = bytearray()
@@ -98,7 +114,7 @@ class PtyBridge:
         self._wake, self._waker = os.pipe()
         self._ended = False
         self._plug()
-        # A daemon: a test that fails without closing must not keep the interpreter.
+        # A daemon thread, so that a test that fails without closing does not keep Python running.
         self._thread = threading.Thread(target=self._serve, name="pty bridge", daemon=True)
         self._thread.start()
 
@@ -114,11 +130,11 @@ class PtyBridge:
         self.close()
 
     def close(self) -> None:
-        """End the thread and free everything; calling it again does nothing."""
+        """End the thread and free everything. A second call does nothing."""
         if self._thread.is_alive():
             self._orders.put(self._end)
             os.write(self._waker, b"\0")
-            self._thread.join(ANSWER_S)
+            self._thread.join(JOIN_S)
         if self._wake >= 0:
             os.close(self._wake)
             os.close(self._waker)
@@ -126,29 +142,29 @@ class PtyBridge:
         self._remove()
 
     def unplug(self) -> None:
-        """Pull the cable: the terminal is gone at once, with all that is in it."""
+        """Pull the cable: the terminal disappears at once, with the bytes in it."""
         self._do(self._unplug)
 
     def plug(self, *, power_up: bool = False) -> None:
-        """Put the cable back; ``power_up``: the device had lost its power, too."""
+        """Put the cable back; with `power_up` the device has been without power and starts anew."""
         if power_up:
             self._do(self._power_up)
         self._do(self._plug)
 
     def stall(self, seconds: float) -> None:
-        """Read nothing from the terminal for a while."""
+        """Read nothing from the terminal for some time."""
         self._do(lambda: setattr(self, "_stalled_until", time.monotonic() + seconds))
 
     def inject(self, garbage: bytes) -> None:
-        """Bytes to the host that the device did not send."""
+        """Send bytes to the host that do not come from the device."""
         self._do(lambda: self._out.extend(garbage))
 
     def inject_in(self, garbage: bytes) -> None:
-        """Bytes to the device that the host did not send."""
+        """Send bytes to the device that do not come from the host."""
         self._do(lambda: self._feed(garbage))
 
     def _do(self, order: Callable[[], None]) -> None:
-        """Have the thread do something, and wait until it has."""
+        """Let the thread execute `order`, wait until it has, and raise what it raised."""
         done = threading.Event()
         failed: list[BaseException] = []
 
@@ -163,8 +179,8 @@ class PtyBridge:
             raise DeviceError("the bridge is closed; make a new one")
         self._orders.put(run)
         os.write(self._waker, b"\0")
-        if not done.wait(ANSWER_S):
-            raise DeviceError("the bridge does not answer; its thread has failed")
+        if not done.wait(JOIN_S):
+            raise DeviceError("the bridge does not respond; its thread has failed, make a new one")
         if failed:
             raise failed[0]
 
@@ -191,17 +207,19 @@ class PtyBridge:
             self._quiet_cycles = 0
         if self._ended or self._ends is None or [self._ends[0]] != master:
             master = []
-        # What the device has not got for long is the host's to hold.
-        if master and master[0] in readable and self._simulation.pending < BUFFER_BYTES // 64:
-            self._feed(self._through("in", os.read(master[0], BUFFER_BYTES // 64)))
+        # While many bytes wait for the device, the host's bytes stay in the terminal, so that a
+        # host that writes too fast is blocked as it is by a real port.
+        if master and master[0] in readable and self._simulation.pending < READ_BYTES:
+            self._feed(self._through("in", os.read(master[0], READ_BYTES)))
         if master and master[0] in writable:
             del self._out[: os.write(master[0], self._out)]
         if not self._ended and self._quiet_cycles < QUIET_CYCLES:
-            moved = self._simulation.pending
-            came = self._simulation.run(STEP_CYCLES)
-            self._out += self._through("out", came)
+            pending = self._simulation.pending
+            received = self._simulation.run(STEP_CYCLES)
+            self._out += self._through("out", received)
             del self._out[BUFFER_BYTES:]
-            self._quiet_cycles = 0 if moved or came else self._quiet_cycles + STEP_CYCLES
+            is_quiet = not (pending or received)
+            self._quiet_cycles = self._quiet_cycles + STEP_CYCLES if is_quiet else 0
 
     def _feed(self, data: bytes) -> None:
         self._simulation.send(data)
@@ -236,7 +254,7 @@ class PtyBridge:
         if self._ends is not None:
             return
         master, slave = pty.openpty()
-        # The slave stays open here, or the master would fail while no host has it.
+        # The slave stays open here; otherwise reading the master fails while no host has it open.
         tty.setraw(slave)
         os.set_blocking(master, False)
         new = self._folder / "new"

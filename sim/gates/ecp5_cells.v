@@ -1,11 +1,13 @@
-// Cells of the Lattice ECP5 that yosys leaves empty, in the modes that it makes.
-// A mode that is not modelled has no module of its name, so reading the netlist fails.
+// Models of the Lattice ECP5 cells that yosys leaves empty, in the modes that its synthesis uses.
+// A cell in another mode instantiates a module that does not exist, so reading the netlist fails.
 
-// Block RAM (Lattice FPGA-TN-02204): 512 rows of four bytes of nine bits, two ports, each with an
-// output register or not; that register knows the clock and OCE, not CE. Widths 1, 2 and 4 do not use the ninth bits. In widths 18 and 36 the low address bits
-// are byte enables; in width 36 port A only writes and port B only reads, with the pins of both.
-// What one port reads where the other writes is undefined: here it is the complement, so that a
-// design that looks at it is found out.
+// Block RAM (Lattice FPGA-TN-02204): 512 rows of four bytes of nine bits, with two ports. Each port
+// may have an output register, which obeys the clock and OCE, but not CE.
+// * Widths 1, 2 and 4 do not use the ninth bit of a byte.
+// * In widths 18 and 36 the low address bits are byte enables.
+// * In width 36 port A only writes and port B only reads, and each uses the data pins of both.
+// If one port reads an address that the other writes in the same cycle, the data are undefined. The
+// model then returns the complement, so that the tests of a design that uses such data fail.
 module DP16KD(
     input DIA17, DIA16, DIA15, DIA14, DIA13, DIA12, DIA11, DIA10, DIA9,
         DIA8, DIA7, DIA6, DIA5, DIA4, DIA3, DIA2, DIA1, DIA0,
@@ -51,7 +53,7 @@ module DP16KD(
         INITVAL_38 = 0, INITVAL_39 = 0, INITVAL_3A = 0, INITVAL_3B = 0,
         INITVAL_3C = 0, INITVAL_3D = 0, INITVAL_3E = 0, INITVAL_3F = 0;
 
-    // Sixteen half rows of 18 bits, 20 bits apart.
+    // A parameter holds sixteen half rows of 18 bits, each in 20 bits.
     localparam [64*320-1:0] INIT = {
         INITVAL_3F, INITVAL_3E, INITVAL_3D, INITVAL_3C,
         INITVAL_3B, INITVAL_3A, INITVAL_39, INITVAL_38,
@@ -133,7 +135,8 @@ module DP16KD(
             if (mask_b[k])
                 memory[row_b][k] <= new_b[k];
 
-    // Half a cycle apart the ports do not collide, but no design here has two edges.
+    // Ports that use opposite clock edges do not collide; the model treats them as if they did,
+    // because no design here uses both edges.
     wire same_row = row_a == row_b;
     wire [35:0] old_a = memory[row_a] ^ (same_row ? mask_b : 36'd0);
     wire [35:0] old_b = memory[row_b] ^ (same_row ? mask_a : 36'd0);
@@ -198,7 +201,7 @@ module DP16KD(
     } = out_b;
 endmodule
 
-// Multiplier (Lattice FPGA-TN-02205) without registers.
+// Multiplier (Lattice FPGA-TN-02205) in the mode without registers.
 module MULT18X18D(
     input A17, A16, A15, A14, A13, A12, A11, A10, A9, A8, A7, A6, A5, A4, A3, A2, A1, A0,
     input B17, B16, B15, B14, B13, B12, B11, B10, B9, B8, B7, B6, B5, B4, B3, B2, B1, B0,

@@ -1,11 +1,16 @@
 """The driver on the reference device: every result exact, or a clear error."""
 
+import copy
+import os
+import pickle
+import platform
 import re
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
-from importlib.metadata import entry_points
+from importlib.metadata import entry_points, version
 from types import FrameType
 
 import numpy as np
@@ -151,8 +156,8 @@ def test_limits_below_one_tile_and_group(random):
     with connect("golden", config=config) as device:
         layer = layer_of(random, 5, 20)
         codes = codes_of(random, 3, 20)
-        found = device.matmul(device.load(layer), codes)
-        assert np.array_equal(found, numerics.matmul(layer.trits, codes))
+        sums = device.matmul(device.load(layer), codes)
+        assert np.array_equal(sums, numerics.matmul(layer.trits, codes))
 
 
 def test_many_layers_at_once_and_jobs_in_any_order(random):
@@ -272,9 +277,9 @@ class TestMemory:
             device.unload(handles[1])
             handle = device.load(half)
             codes = codes_of(random, 2, 20)
-            for held, layer in ((handles[3], quarter), (handle, half)):
+            for loaded, layer in ((handles[3], quarter), (handle, half)):
                 assert np.array_equal(
-                    device.matmul(held, codes), numerics.matmul(layer.trits, codes)
+                    device.matmul(loaded, codes), numerics.matmul(layer.trits, codes)
                 )
 
     def test_words_are_reused_while_jobs_with_the_old_layer_are_queued(self, random):
@@ -292,19 +297,19 @@ class TestMemory:
 
     def test_random_loads_and_unloads_never_overlap(self, random):
         with connect("golden", config=SMALL) as device:
-            held: list[tuple[object, TernaryLayer]] = []
+            loaded: list[tuple[object, TernaryLayer]] = []
             refused = 0
             for _ in range(150):
-                if held and random.random() < 0.4:
-                    device.unload(held.pop(int(random.integers(len(held))))[0])
+                if loaded and random.random() < 0.4:
+                    device.unload(loaded.pop(int(random.integers(len(loaded))))[0])
                 layer = layer_of(random, *random.integers(1, 90, 2).tolist())
                 try:
-                    held.append((device.load(layer), layer))
+                    loaded.append((device.load(layer), layer))
                 except CapacityError:
                     refused += 1
-                used = sum(handle.words for handle, _ in held)
+                used = sum(handle.words for handle, _ in loaded)
                 assert device.info.free_words == SMALL.memory_words - used
-                handle, layer = held[int(random.integers(len(held)))]
+                handle, layer = loaded[int(random.integers(len(loaded)))]
                 codes = codes_of(random, 2, layer.in_features)
                 expected = numerics.matmul(layer.trits, codes)
                 assert np.array_equal(device.matmul(handle, codes), expected)
@@ -355,8 +360,8 @@ class TestMemory:
         transport.device._image = flaky
         layer = layer_of(random, 16, 20)
         codes = codes_of(random, 1, 20)
-        found = device.matmul(device.load(layer), codes)
-        assert np.array_equal(found, numerics.matmul(layer.trits, codes))
+        sums = device.matmul(device.load(layer), codes)
+        assert np.array_equal(sums, numerics.matmul(layer.trits, codes))
 
 
 class TestSelfTest:
@@ -380,8 +385,8 @@ class TestSelfTest:
             assert report.checks[1].detail == f"{free} of {free} free words keep two patterns"
             assert device.info == before
             codes = codes_of(random, 2, 10)
-            found = device.matmul(handle, codes)
-            assert np.array_equal(found, numerics.matmul(layer.trits, codes))
+            sums = device.matmul(handle, codes)
+            assert np.array_equal(sums, numerics.matmul(layer.trits, codes))
 
     def test_without_room_says_so(self, random):
         with connect("golden", config=TINY) as device:
@@ -392,8 +397,8 @@ class TestSelfTest:
             assert str(report).count("nothing tested: no free layer slot or no free words") == 2
             codes = codes_of(random, 1, 20)
             for handle, layer in zip(handles, layers, strict=True):
-                found = device.matmul(handle, codes)
-                assert np.array_equal(found, numerics.matmul(layer.trits, codes))
+                sums = device.matmul(handle, codes)
+                assert np.array_equal(sums, numerics.matmul(layer.trits, codes))
 
     def test_finds_words_that_are_seen_twice(self):
         transport = ReferenceTransport(TINY)
@@ -521,8 +526,8 @@ class TestClock:
     def test_wrong(self, speed):
         assert not self.clock(speed).ok
 
-    def test_one_slow_answer(self):
-        """An answer that comes late makes nothing wrong, and hides nothing."""
+    def test_one_slow_response(self):
+        """A response that comes late makes nothing wrong, and hides nothing."""
         late = [0.0] * 3 + [0.2]
         for speed, ok in ((1.0, True), (1.2, False)):
             assert self.clock(speed, tries=[*late, *[0.0] * 1000]).ok is ok
@@ -598,10 +603,10 @@ class TestBadInput:
             layer = layer_of(random, 4, 10)
             handle = device.load(layer)
             codes = codes_of(random, 1, 10)
-            taken, late = (device.submit(handle, codes) for _ in range(2))
-            taken.result()
+            done, late = (device.submit(handle, codes) for _ in range(2))
+            done.result()
         device.close()
-        assert np.array_equal(taken.result(), numerics.matmul(layer.trits, codes))
+        assert np.array_equal(done.result(), numerics.matmul(layer.trits, codes))
         for call in (
             late.result,
             device.counters,
@@ -700,10 +705,10 @@ class TestConnect:
     )
     def test_identities_that_do_not_match(self, place, message):
         transport = ReferenceTransport(TINY)
-        told = bytearray(identity(TINY))
-        assert told[4] == 1
-        told[place + (place >= IDENTITY.size)] ^= 1
-        transport.device._identity = bytes(told)
+        changed = bytearray(identity(TINY))
+        assert changed[4] == 1
+        changed[place + (place >= IDENTITY.size)] ^= 1
+        transport.device._identity = bytes(changed)
         with pytest.raises(ProtocolError, match=r"^" + re.escape(message)):
             Device(transport, url="test")
         with pytest.raises(DeviceError, match="closed"):
@@ -720,7 +725,7 @@ class TestConnect:
 
 
 class Mortal(ReferenceTransport):
-    """Stops answering when ``dead``."""
+    """Stops responding when ``dead``."""
 
     dead = False
 
@@ -729,7 +734,7 @@ class Mortal(ReferenceTransport):
             super().send(packet)
 
 
-def test_a_device_that_stops_answering_and_comes_back(random):
+def test_a_device_that_stops_responding_and_comes_back(random):
     transport = Mortal(SMALL)
     device = Device(transport, url="test")
     layer = layer_of(random, 30, 50)
@@ -746,8 +751,8 @@ def test_a_device_that_stops_answering_and_comes_back(random):
     transport.dead, transport._closed = False, False
     again = Device(transport, url="test")
     assert again.info.free_words == SMALL.memory_words
-    found = again.matmul(again.load(layer), codes)
-    assert np.array_equal(found, numerics.matmul(layer.trits, codes))
+    sums = again.matmul(again.load(layer), codes)
+    assert np.array_equal(sums, numerics.matmul(layer.trits, codes))
 
 
 def test_a_device_that_is_reset_by_another(random):
@@ -808,10 +813,10 @@ def test_a_refused_write_gives_the_memory_back(random):
     process = transport.device.process
 
     def refuse(packet: bytes) -> bytes | None:
-        answer = process(packet)
+        response = process(packet)
         if Request.parse(packet).opcode == Opcode.WRITE:
-            return replace(Response.parse(answer), status=Status.OUT_OF_RANGE).pack()
-        return answer
+            return replace(Response.parse(response), status=Status.OUT_OF_RANGE).pack()
+        return response
 
     transport.device.process = refuse
     with pytest.raises(DeviceError, match=r"^test refused WRITE of index 0, .*: OUT_OF_RANGE$"):
@@ -848,8 +853,8 @@ def test_an_interrupted_wait_mixes_nothing_up(random):
             except KeyboardInterrupt:
                 interrupts += 1
         assert interrupts == 2
-        for found, each in zip(results, codes, strict=True):
-            assert np.array_equal(found, numerics.matmul(layer.trits, each))
+        for sums, each in zip(results, codes, strict=True):
+            assert np.array_equal(sums, numerics.matmul(layer.trits, each))
 
 
 class Tracer:
@@ -881,7 +886,7 @@ def test_an_interrupt_at_any_line_leaves_the_golden_device_working(random):
     while interrupted:
         line += 17
         with connect("golden", config=SMALL) as device:
-            kept = device.load(layer)
+            first = device.load(layer)
             interrupted = False
             try:
                 sys.settrace(Tracer(line))
@@ -892,7 +897,7 @@ def test_an_interrupt_at_any_line_leaves_the_golden_device_working(random):
                 interrupted = True
             finally:
                 sys.settrace(trace)
-            assert np.array_equal(device.matmul(kept, codes), expected), line
+            assert np.array_equal(device.matmul(first, codes), expected), line
             assert np.array_equal(device.matmul(device.load(layer), codes), expected), line
     assert line > 1000
 
@@ -912,8 +917,8 @@ def test_an_interrupted_load_gives_the_memory_back(random):
         device.load(layer)
     assert device.info.free_words == SMALL.memory_words
     codes = codes_of(random, 2, 100)
-    found = device.matmul(device.load(layer), codes)
-    assert np.array_equal(found, numerics.matmul(layer.trits, codes))
+    sums = device.matmul(device.load(layer), codes)
+    assert np.array_equal(sums, numerics.matmul(layer.trits, codes))
 
 
 def bad_link_campaign(faulty: FaultyTransport, config: AcceleratorConfig) -> list[str]:
@@ -988,7 +993,275 @@ def test_boards(board, random):
     with connect(f"golden?board={board}") as device:
         layer = layer_of(random, 100, 130)
         codes = codes_of(random, 3, 130)
-        found = device.matmul(device.load(layer), codes)
-        assert np.array_equal(found, numerics.matmul(layer.trits, codes))
+        sums = device.matmul(device.load(layer), codes)
+        assert np.array_equal(sums, numerics.matmul(layer.trits, codes))
     if board == "ulx3s-85f":
         assert connect("golden").info.config == device.info.config
+
+
+class TestThreads:
+    def products(self, url, config, threads, each):
+        """Every thread has a layer of its own, and all use one device."""
+        with connect(url, config=config) as device:
+            layers = [layer_of(np.random.default_rng(i), 20 + i, 40 + i) for i in range(threads)]
+            wrong: list[str] = []
+
+            def work(number: int) -> None:
+                random = np.random.default_rng(number)
+                layer = layers[number]
+                try:
+                    for i in range(each):
+                        handle = device.load(layer)
+                        codes = codes_of(random, 3, layer.in_features)
+                        sums = device.matmul(handle, codes)
+                        if not np.array_equal(sums, numerics.matmul(layer.trits, codes)):
+                            wrong.append(f"wrong sums in thread {number}, product {i}")
+                        device.unload(handle)
+                except Exception as error:  # noqa: BLE001 - the test reports all of them
+                    wrong.append(repr(error))
+
+            before = sys.getswitchinterval()
+            sys.setswitchinterval(1e-6)
+            try:
+                workers = [threading.Thread(target=work, args=(i,)) for i in range(threads)]
+                for worker in workers:
+                    worker.start()
+                for worker in workers:
+                    worker.join()
+            finally:
+                sys.setswitchinterval(before)
+            assert wrong == []
+            assert device.info.layers_used == 0
+            assert device.selftest().ok
+
+    def test_golden(self):
+        self.products("golden", SMALL, threads=4, each=15)
+
+    @pytest.mark.sim
+    def test_hardware(self):
+        self.products("sim", SMALL, threads=4, each=6)
+
+    def test_jobs_of_one_handle_and_close(self, random):
+        """Threads that wait for each other's jobs; then one closes the device."""
+        with connect("golden", config=SMALL) as device:
+            layer = layer_of(random, 30, 50)
+            handle = device.load(layer)
+            codes = [codes_of(random, 2, 50) for _ in range(12)]
+            jobs = [device.submit(handle, each) for each in codes]
+            results: dict[int, np.ndarray] = {}
+
+            def work(numbers: list[int]) -> None:
+                for number in numbers:
+                    results[number] = jobs[number].result()
+
+            orders = [list(range(12)), list(range(12))[::-1]]
+            workers = [threading.Thread(target=work, args=(order,)) for order in orders]
+            for worker in workers:
+                worker.start()
+            for worker in workers:
+                worker.join()
+            for number, each in enumerate(codes):
+                assert np.array_equal(results[number], numerics.matmul(layer.trits, each))
+            assert handle.stats.tokens == 24
+            closer = threading.Thread(target=device.close)
+            closer.start()
+            closer.join()
+            with pytest.raises(DeviceError, match=r"^golden is closed; connect again$"):
+                device.counters()
+
+
+class TestProcesses:
+    @pytest.mark.filterwarnings("default")
+    def test_a_forked_process_gets_an_error_and_ends(self, random):
+        """Also if another thread had the lock; the device goes on in the first process."""
+        with connect("golden", config=SMALL) as device:
+            layer = layer_of(random, 20, 30)
+            handle = device.load(layer)
+            codes = codes_of(random, 2, 30)
+            locked, done = threading.Event(), threading.Event()
+
+            def hold() -> None:
+                with device._session.lock:
+                    locked.set()
+                    done.wait(60)
+
+            holder = threading.Thread(target=hold)
+            holder.start()
+            locked.wait(60)
+            child = os.fork()
+            if child == 0:
+                status = 1
+                try:
+                    device.matmul(handle, codes)
+                except DeviceError as error:
+                    status = 0 if "was connected by another process" in str(error) else 2
+                    device.close()
+                finally:
+                    os._exit(status)
+            done.set()
+            holder.join()
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+            sums = device.matmul(handle, codes)
+            assert np.array_equal(sums, numerics.matmul(layer.trits, codes))
+
+    def test_pickles_and_copies(self, random):
+        with connect("golden", config=SMALL) as device:
+            handle = device.load(layer_of(random, 4, 10))
+            job = device.submit(handle, codes_of(random, 1, 10))
+            for thing in (device, handle, job):
+                for duplicate in (pickle.dumps, copy.deepcopy):
+                    with pytest.raises(InputError, match=r"^golden: a connected device cannot be "):
+                        duplicate(thing)
+            layer = pickle.loads(pickle.dumps(handle.layer))
+            assert np.array_equal(layer.trits, handle.layer.trits)
+
+
+class FakeTensor:
+    """What the driver uses of a torch tensor."""
+
+    def __init__(self, values, dtype="torch.bfloat16", grad=True):
+        self.values, self.dtype, self.grad = values, dtype, grad
+
+    def detach(self):
+        return FakeTensor(self.values, self.dtype, grad=False)
+
+    def cpu(self):
+        return self
+
+    def float(self):
+        return FakeTensor(self.values, "torch.float32", self.grad)
+
+    def __array__(self, dtype=None, copy=None):
+        if self.grad:
+            raise RuntimeError("Can't call numpy() on Tensor that requires grad.")
+        if self.dtype == "torch.bfloat16":
+            raise TypeError("Got unsupported ScalarType BFloat16")
+        return self.values
+
+
+class TestInputKinds:
+    @pytest.fixture
+    def device(self):
+        with connect("golden", config=SMALL) as device:
+            yield device
+
+    @pytest.fixture
+    def handle(self, device, random):
+        return device.load(layer_of(random, 4, 10))
+
+    def test_tensors_and_lists_are_right(self, device, handle, random):
+        x = random.normal(size=(2, 10)).astype(np.float32)
+        codes = codes_of(random, 2, 10)
+        y = device.linear(handle, x)
+        for given in (x.tolist(), FakeTensor(x), FakeTensor(x, "torch.float32"), x[::-1][::-1]):
+            assert np.array_equal(device.linear(handle, given), y)
+        expected = device.matmul(handle, codes)
+        given = FakeTensor(codes, "torch.int8", grad=False)
+        assert np.array_equal(device.matmul(handle, given), expected)
+
+    @pytest.mark.parametrize(
+        ("x", "message"),
+        [
+            ([[1.0, 2.0], [1.0]], "x must be an array of numbers: setting an array element"),
+            (None, "x must be an array of numbers, not NoneType"),
+            ("text", "x must be float32, not <U4"),
+            ([[None] * 10], "x must be an array of numbers, not list"),
+            ({"a": 1}, "x must be an array of numbers, not dict"),
+            (
+                np.ma.masked_less(np.ones((1, 10)), 2),
+                r"x must not be a masked array, its mask would be lost; fill it with \.filled\(0\)",
+            ),
+        ],
+    )
+    def test_linear(self, device, handle, x, message):
+        with pytest.raises(InputError, match=f"^{message}"):
+            device.linear(handle, x)
+
+    def test_codes(self, device, handle):
+        masked = np.ma.masked_less(np.ones((1, 10), np.int8), 2)
+        for codes, message in (
+            (masked, "codes must not be a masked array"),
+            ([[1], [1, 2]], "codes must be an array of numbers: setting"),
+            (None, "codes must be an array of numbers, not NoneType"),
+            ([[1] * 10], "codes must be int8, not int64"),
+        ):
+            with pytest.raises(InputError, match=f"^{message}"):
+                device.matmul(handle, codes)
+
+    def test_handles_and_layers(self, device, handle):
+        codes = np.zeros((1, 10), np.int8)
+        for wrong in (None, handle.layer, 3):
+            for call in (
+                lambda wrong=wrong: device.matmul(wrong, codes),
+                lambda wrong=wrong: device.linear(wrong, codes.astype(np.float32)),
+                lambda wrong=wrong: device.unload(wrong),
+            ):
+                with pytest.raises(InputError, match=r"^handle must be what load returned, not "):
+                    call()
+        with pytest.raises(InputError) as caught:
+            device.load(np.zeros((2, 3), np.int8))
+        assert str(caught.value) == (
+            "load takes a TernaryLayer, not ndarray; make one with "
+            "TernaryLayer.from_trits(trits, scale)"
+        )
+
+    def test_config(self):
+        with pytest.raises(InputError, match=r"^config must be an AcceleratorConfig, not dict$"):
+            connect("golden", config={"lanes": 10})
+
+
+class TestReport:
+    def test_all_is_in_it(self, random):
+        with connect("golden", config=SMALL) as device:
+            result = device.selftest()
+            text = result.report()
+        assert result.kind == "golden"
+        assert result.config == SMALL
+        assert result.counters.packets > 20
+        assert all(check.seconds > 0 for check in result.checks)
+        lines = text.splitlines()
+        assert lines[0] == "tritloom self-test: passed"
+        assert text.endswith("\n")
+        assert max(map(len, lines)) < 800
+        for name, value in (
+            ("tritloom", version("tritloom")),
+            ("numpy", np.__version__),
+            ("device", "golden"),
+            ("layout digest", SMALL.layout_digest.hex()),
+            ("build digest", SMALL.build_digest.hex()),
+            ("configuration", SMALL.to_json()),
+            ("packets", str(result.counters.packets)),
+        ):
+            assert f"{name:18}{value}" in lines
+        for check in result.checks:
+            assert f"ok   {check.seconds:7.3f} s  {check.name}: {check.detail}" in lines
+
+    def test_it_names_no_host_and_no_path(self):
+        url = "serial:///dev/serial/by-id/usb-FTDI_ULX3S_K00123-if00?baud=3000000"
+
+        class Dying(ReferenceTransport):
+            dead = False
+
+            def receive(self, timeout_s: float) -> bytes | None:
+                if self.dead:
+                    raise DeviceError("the link at /dev/serial/by-id/usb-FTDI_ULX3S_K00123-if00 br")
+                return super().receive(timeout_s)
+
+        transport = Dying(TINY)
+        device = Device(transport, url=url)
+        process = transport.device.process
+
+        def die_at_run(packet: bytes) -> bytes | None:
+            transport.dead = Request.parse(packet).opcode == Opcode.RUN
+            return process(packet)
+
+        transport.device.process = die_at_run
+        result = device.selftest()
+        assert not result.ok
+        assert result.counters is None
+        text = result.report()
+        assert text.startswith("tritloom self-test: FAILED\n")
+        assert f"{'device':18}serial\n" in text
+        assert "serial: the link failed (the link at its port br)" in text
+        for secret in ("/dev", "K00123", platform.node(), os.path.expanduser("~"), "baud="):
+            assert secret not in text

@@ -187,3 +187,49 @@ def test_stack_refuses() -> None:
         stack([part, TernaryLayer.from_trits(TRITS, 1)])
     with pytest.raises(InputError, match="all multiply or all divide by the scale, layer 2 diff"):
         stack([part, part, layer_of(2, 1, divides=True)])
+
+
+@pytest.mark.parametrize("value", ["no", "", 0, 1, None, [False], np.array([True, False]), 0.0])
+def test_scale_divides_is_yes_or_no(value: Any) -> None:
+    with pytest.raises(InputError, match=r"^scale_divides must be True or False, not "):
+        TernaryLayer.from_trits(TRITS, 2.0, scale_divides=value)
+
+
+@pytest.mark.parametrize("value", [np.True_, np.array(True), True])
+def test_numpy_has_yes_and_no_too(value: Any) -> None:
+    assert TernaryLayer.from_trits(TRITS, 2.0, scale_divides=value).scale_divides is True
+
+
+def test_masked_arrays_are_refused() -> None:
+    """Their masks would be lost, and what is masked would count."""
+    trits = np.ma.masked_equal(TRITS, 1)
+    ones = np.ma.masked_equal(np.ones(2), 1)
+    for arguments, name in (
+        ((trits, 1.0), "trits"),
+        ((TRITS, ones), "scale"),
+        ((TRITS, 1.0, ones), "bias"),
+    ):
+        weights, scale, *bias = arguments
+        options = {"bias": bias[0]} if bias else {}
+        with pytest.raises(InputError, match=f"^{name} must not be a masked array, its mask would"):
+            TernaryLayer.from_trits(weights, scale, **options)
+
+
+@pytest.mark.parametrize(
+    ("trits", "scale", "message"),
+    [
+        (None, 1.0, "trits must be an array of numbers, not NoneType"),
+        ([[1, 0], [1]], 1.0, "trits must be an array of numbers: setting an array element"),
+        (TRITS, [1.0, [2.0]], "scale must be an array of numbers: setting an array element"),
+        (TRITS, object(), "scale must be an array of numbers, not object"),
+    ],
+)
+def test_what_is_no_array(trits: Any, scale: Any, message: str) -> None:
+    with pytest.raises(InputError, match=f"^{message}"):
+        TernaryLayer.from_trits(trits, scale)
+
+
+def test_stack_of_something_else() -> None:
+    layer = TernaryLayer.from_trits(TRITS, 1)
+    with pytest.raises(InputError, match=r"^stack takes TernaryLayers, not ndarray \(layer 1\)$"):
+        stack([layer, TRITS])  # type: ignore[list-item]

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 
 os.environ["TORCHDYNAMO_DISABLE"] = "1"
 
@@ -17,7 +18,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 from transformers.integrations.bitnet import AutoBitLinear, BitLinear, pack_weights
 
 from tests.support import ROOT
-from tritloom.host import CapacityError, DeviceError, InputError, TritloomError, connect
+from tritloom.host import (
+    CapacityError,
+    DeviceError,
+    InputError,
+    TernaryLayer,
+    TritloomError,
+    connect,
+)
 from tritloom.host.torch import offload
 from tritloom.rtl.spec import numerics
 from tritloom.rtl.spec.config import AcceleratorConfig
@@ -240,9 +248,9 @@ def test_cache_and_no_cache_agree(tinylm_bitlinear, device):
     ids = [REFERENCE["p2.ids"].tolist()]
     with offload(tinylm_bitlinear, device) as plan:
         with_cache = generate(tinylm_bitlinear, ids)
-        cached = plan.report().total["tokens"]
+        cached = plan.report().total.tokens
         assert generate(tinylm_bitlinear, ids, use_cache=False) == with_cache
-    assert plan.report().total["tokens"] > 5 * cached
+    assert plan.report().total.tokens > 5 * cached
 
 
 @pytest.mark.parametrize("prompt", PROMPTS[:3])
@@ -414,7 +422,7 @@ def test_report(small):
     assert (layer.out_features, layer.in_features, layer.where) == (40, 64, "golden")
     assert (layer.calls, layer.tokens, layer.checks) == (2, 5, 1)
     assert min(layer.cycles, layer.bytes_tx, layer.bytes_rx, layer.seconds) > 0
-    assert report.total["tokens"] == 14 * 5
+    assert report.total.tokens == 14 * 5
     assert json.loads(report.to_json()) == report.to_dict()
     assert report.to_dict()["layers"][-1]["cycles"] == layer.cycles
     lines = str(report).splitlines()
@@ -513,6 +521,122 @@ def test_changed_weights_are_refused(small, change):
         with pytest.raises(InputError, match=r"^AutoBitLinear: the weight was moved, cast or wri"):
             layer(torch.ones(1, 35))
     assert untouched(layer, small)
+
+
+@pytest.mark.parametrize("verify", ["first", "always", "off"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_written_in_inference_mode_are_refused(small, kind, verify):
+    """torch does not count the writes to tensors that were made in inference mode."""
+    with torch.inference_mode():
+        layer = make_layer(kind, (12, 35))
+        layer.weight = layer.weight.clone() if kind == BITLINEAR else layer.weight
+        other = make_layer(kind, (12, 35), seed=1)
+        x = torch.ones(1, 35)
+        with offload(layer, small, verify=verify):
+            layer(x)
+            layer.weight.copy_(other.weight)
+            with pytest.raises(InputError, match=r"Linear: the weight was moved, cast or written"):
+                layer(x)
+        expected = other(x)
+        with offload(layer, small, verify=verify):
+            assert torch.allclose(layer(x), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_made_before_and_written_in_inference_mode_are_refused(small, kind):
+    layer = make_layer(kind, (12, 35))
+    with torch.inference_mode(), offload(layer, small):
+        layer(torch.ones(1, 35))
+        layer.weight.zero_()
+        with pytest.raises(InputError, match=r"Linear: the weight was moved, cast or written"):
+            layer(torch.ones(1, 35))
+
+
+def test_verify_always_sees_what_is_written_through_data(small):
+    layer = make_layer(OFFLINE, (12, 35))
+    with offload(layer, small, verify="always"):
+        layer(torch.ones(1, 35))
+        layer.weight.data.neg_()
+        with pytest.raises(InputError, match=r"^AutoBitLinear: the weight was moved, cast or wri"):
+            layer(torch.ones(1, 35))
+
+
+def test_an_interrupt_leaves_the_offload_working(small):
+    """At every 97th line that the driver and the golden device execute."""
+    layer = make_layer(BITLINEAR, (12, 35))
+    x = torch.randn(3, 35, generator=torch.Generator().manual_seed(4))
+    expected = layer(x)
+    trace = sys.gettrace()
+    files = tuple(
+        f"/{name}.py" for name in ("reference", "session", "device", "handle", "job", "torch")
+    )
+
+    def interrupt_at(line):
+        left = line
+
+        def tracer(frame, event, argument):
+            nonlocal left
+            if not (frame.f_code.co_filename.endswith(files) and "site-packages" not in str(frame)):
+                return None
+            left -= event == "line"
+            if event == "line" and left == 0:
+                raise KeyboardInterrupt
+            return tracer
+
+        return tracer
+
+    with offload(layer, small, verify="always"):
+        line, interrupted = 0, True
+        while interrupted:
+            line += 97
+            interrupted = False
+            try:
+                sys.settrace(interrupt_at(line))
+                layer(x)
+            except KeyboardInterrupt:
+                interrupted = True
+            finally:
+                sys.settrace(trace)
+            assert torch.equal(layer(x), expected)
+        assert line > 400
+    assert untouched(layer, small)
+
+
+def test_threads_take_turns(small):
+    layer = make_layer(BITLINEAR, (12, 35))
+    inputs = [torch.randn(2, 35, generator=torch.Generator().manual_seed(i)) for i in range(4)]
+    expected = [layer(x) for x in inputs]
+    wrong = []
+
+    def work(i):
+        for _ in range(8):
+            if not torch.equal(layer(inputs[i]), expected[i]):
+                wrong.append(i)
+
+    with offload(layer, small, verify="always") as plan:
+        threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert wrong == []
+    report = plan.report().layers[0]
+    assert (report.calls, report.checks, report.tokens) == (32, 32, 64)
+
+
+def test_tensors_given_to_the_device_itself(small):
+    """bfloat16, and tensors that want a gradient, as any other array of floats."""
+    layer = TernaryLayer.from_trits(np.ones((4, 10), np.int8), 1.0)
+    handle = small.load(layer)
+    x = torch.randn(2, 10, generator=torch.Generator().manual_seed(1)).bfloat16()
+    y = small.linear(handle, x.float().numpy())
+    for given in (x, x.float().requires_grad_(), x.clone().requires_grad_()):
+        assert np.array_equal(small.linear(handle, given), y)
+    codes = torch.ones(2, 10, dtype=torch.int8)
+    assert (small.matmul(handle, codes) == 10).all()
+    for wrong in (x.to_sparse(), x.to("meta"), torch.ones(2, 10, dtype=torch.complex64)):
+        with pytest.raises(InputError, match=r"^x must be "):
+            small.linear(handle, wrong)
 
 
 def test_gradients_are_refused(small):
@@ -672,6 +796,8 @@ def test_wrong_arguments(small):
         offload(torch.nn.Linear(2, 2), small)
     with pytest.raises(InputError, match=r"model must be a torch\.nn\.Module, not str"):
         offload("tinylm", small)
+    with pytest.raises(InputError, match="device must be what connect returned, not str"):
+        offload(model, "golden")
     with offload(model, small), pytest.raises(InputError, match="computes this layer already"):
         offload(model, small, match="*up_proj")
     assert untouched(model, small)
@@ -727,7 +853,7 @@ def test_llama_on_the_simulated_device():
     with connect("sim", config=SMALL) as device:
         with offload(model, device, verify="always") as plan:
             assert generate(model, ids) == expected
-    assert plan.report().total["cycles"] > 0
+    assert plan.report().total.cycles > 0
 
 
 @pytest.mark.sim

@@ -1,5 +1,8 @@
 """The link session: order, credit, repetition and errors, against the reference device."""
 
+import copy
+import os
+import pickle
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -25,7 +28,7 @@ from tritloom.rtl.spec.commands import (
     identity,
 )
 from tritloom.rtl.spec.config import TINY, AcceleratorConfig
-from tritloom.rtl.spec.errors import DeviceError, DeviceTimeout, ProtocolError
+from tritloom.rtl.spec.errors import DeviceError, DeviceTimeout, InputError, ProtocolError
 from tritloom.sim.device.reference import ReferenceTransport
 
 WIDE = replace(TINY, slots=8)
@@ -73,7 +76,7 @@ def start(transport: object, config: AcceleratorConfig = WIDE) -> Session:
 
 
 def reads(count: int, offset: int = 0) -> list[Command]:
-    """Commands whose answers are all different."""
+    """Commands whose responses are all different."""
     return [
         Command(
             opcode=Opcode.IDENTIFY,
@@ -118,7 +121,7 @@ def test_commands_are_numbered_from_one_and_fill_the_window():
     assert (session.retransmissions, session.discarded, transport.silences) == (0, 0, 0)
 
 
-def test_answers_can_be_awaited_in_any_order():
+def test_responses_can_be_awaited_in_any_order():
     session = start(Recorder())
     commands = reads(20)
     session.enqueue(*commands)
@@ -131,7 +134,7 @@ def test_sessions_differ():
 
 @pytest.mark.parametrize("slots", [2, 4, 8, 64])
 def test_the_credit_is_never_exceeded(slots):
-    """With answers that come late: what is unanswered is what the receive buffer must hold."""
+    """With responses that come late: what is undone is what the receive buffer must hold."""
     config = replace(TINY, slots=slots)
     most = 0
 
@@ -189,7 +192,7 @@ def test_the_last_command_lost_is_repeated_after_silence():
     assert (session.retransmissions, transport.silences) == (1, 1)
 
 
-def test_a_lost_answer_is_replayed_and_the_command_not_executed_again():
+def test_a_lost_response_is_replayed_and_the_command_not_executed_again():
     transport = Recorder()
     executed: list[int] = []
     execute = transport.device._execute
@@ -197,11 +200,11 @@ def test_a_lost_answer_is_replayed_and_the_command_not_executed_again():
     session = start(transport)
     lost = [2, 5]
 
-    def lose_answer(packet: bytes) -> bytes | None:
+    def lose_response(packet: bytes) -> bytes | None:
         seq = Response.parse(packet).seq
         return None if seq in lost and not lost.remove(seq) else packet
 
-    transport.change = lose_answer
+    transport.change = lose_response
     commands = reads(6)
     session.enqueue(*commands)
     assert exact(session, commands)
@@ -209,33 +212,33 @@ def test_a_lost_answer_is_replayed_and_the_command_not_executed_again():
     assert (session.retransmissions, transport.silences) == (2, 0)
 
 
-def test_nothing_is_sent_that_would_end_the_replay_of_an_unanswered_command():
+def test_nothing_is_sent_that_would_end_the_replay_of_an_undone_command():
     transport = Recorder(replace(TINY, slots=4))
     session = start(transport, transport.device.config)
     lost = [2] * 5
 
-    def lose_answer(packet: bytes) -> bytes | None:
+    def lose_response(packet: bytes) -> bytes | None:
         seq = Response.parse(packet).seq
         return None if seq in lost and not lost.remove(seq) else packet
 
-    transport.change = lose_answer
+    transport.change = lose_response
     commands = reads(9)
     session.enqueue(*commands)
     assert [session.require(command).status for command in commands] == [Status.OK] * 9
     assert commands[1].sends == 6
 
 
-def test_a_repeated_answer_is_discarded():
+def test_a_repeated_response_is_discarded():
     transport = Recorder()
     session = start(transport)
     copies: list[bytes] = []
 
     def lose_and_repeat(packet: bytes) -> bytes | None:
-        answer = Response.parse(packet)
-        if answer.seq == 1 and not copies:
+        response = Response.parse(packet)
+        if response.seq == 1 and not copies:
             copies.append(packet)
             return None
-        if answer.seq == 2 and len(copies) == 1:
+        if response.seq == 2 and len(copies) == 1:
             copies.append(packet)
             transport._responses.appendleft(packet)
         return packet
@@ -266,7 +269,7 @@ def test_sequence_numbers_wrap(slots):
     assert commands[-1].seq == (0xFFC0 + 300) & 0xFFFF
 
 
-def test_a_device_that_stops_answering():
+def test_a_device_that_stops_responding():
     transport = Recorder()
     session = start(transport)
     transport.lose = lambda request: True
@@ -298,7 +301,7 @@ def test_no_device_at_all():
     with pytest.raises(DeviceTimeout, match="test does not respond to RESET, tried 9 times"):
         Session(transport, "test").open()
     assert len({(r.session, r.opcode) for r in transport.requests}) == 1
-    assert [request.seq for request in transport.requests] == list(range(1 + MAX_RETRIES))
+    assert [request.seq for request in transport.requests] == [-n & 0xFFFF for n in range(9)]
     assert transport._closed
 
 
@@ -356,7 +359,7 @@ def test_no_session_long_ago_says_nothing_about_a_silence():
         session.call(reads(1)[0])
 
 
-def test_corrupt_answers_are_ignored():
+def test_corrupt_responses_are_ignored():
     transport = Recorder()
     session = start(transport)
     damaged = [False]
@@ -380,7 +383,7 @@ def test_corrupt_answers_are_ignored():
         ({"status": Status.BAD_STATE}, "responded to IDENTIFY with opcode 2 and 8 bytes, not 0"),
     ],
 )
-def test_an_answer_that_the_protocol_does_not_allow(change, message):
+def test_a_response_that_the_protocol_does_not_allow(change, message):
     transport = Recorder()
     session = start(transport)
     transport.change = lambda packet: replace(Response.parse(packet), **change).pack()
@@ -548,7 +551,7 @@ def test_an_interrupt_at_any_line_loses_nothing():
 @pytest.mark.parametrize("rate", [0.01, 0.1])
 @pytest.mark.parametrize("slots", [2, 4, 16])
 def test_ten_thousand_commands_on_a_bad_link(slots, rate):
-    """Each with its own answer; at one in ten, a session may give up, but never hang or lie."""
+    """Each with its own response; at one in ten, a session may give up, but never hang or lie."""
     config = replace(TINY, slots=slots)
     about = identity(config)
     count = 10_000 if rate < 0.1 else 2_000
@@ -560,17 +563,153 @@ def test_ten_thousand_commands_on_a_bad_link(slots, rate):
         corrupt=rate,
         seed=slots,
     )
-    answered = 0
-    while answered < count:
+    done = 0
+    while done < count:
         try:
             session = start(faulty, config)
-            commands = reads(count - answered)
+            commands = reads(count - done)
             session.enqueue(*commands)
             for command in commands:
                 expected = about[command.address : command.address + 8]
                 assert session.require(command).payload == expected
-                answered += 1
+                done += 1
         except DeviceError:
             assert rate >= 0.1, "a link with one packet in a hundred lost must not be given up"
     assert min(faulty.faults.values()) > count * rate / 4
     assert len(faulty.faults) == 8
+
+
+@pytest.mark.parametrize("opcode", [Opcode.IDENTIFY, Opcode.COUNTERS])
+def test_a_response_to_a_command_that_was_never_sent_is_discarded(opcode):
+    """One that an interrupt has kept from being sent, a later one, one of another session."""
+    transport = Recorder()
+    session = start(transport)
+    command = reads(1)[0]
+    command.seq = 1
+    session._flight.append(command)  # as if an interrupt had come here
+    for seq, number in ((1, session.number), (2, session.number), (1, session.number ^ 1)):
+        for status in (Status.OK, Status.NO_SESSION, Status.NAK):
+            response = Response(opcode, seq, number, status, payload=b"forgery!")
+            session._accept(response.pack())
+    assert command.response is None
+    assert session.discarded == 9
+    assert not session._stranger
+    assert session._retries == 0
+    assert session.require(command).payload == ABOUT[:8]
+
+
+@pytest.mark.parametrize("status", [Status.NO_SESSION, Status.NAK])
+def test_a_response_of_another_session_says_nothing_about_ours(status):
+    transport = Recorder()
+    session = start(transport)
+    command = reads(1)[0]
+    session.enqueue(command)
+    sends = command.sends
+    forged = Response(Opcode.IDENTIFY, command.seq, session.number ^ 1, status)
+    transport._responses.appendleft(forged.pack())
+    assert session.require(command).payload == ABOUT[:8]
+    assert (command.sends, session.discarded) == (sends, 1)
+
+
+def test_a_late_response_to_an_attempt_to_open_is_none_to_a_command():
+    """Of several RESETs, all but one response come after the session began."""
+    transport = Recorder()
+    responses: list[bytes] = []
+
+    def keep(packet: bytes) -> bytes | None:
+        responses.append(packet)
+        return packet if len(responses) == 4 else None
+
+    transport.change = keep
+    session = Session(transport, "test")
+    assert session.open() == PROTOCOL_VERSION
+    assert session._latency_s == 0, "the last attempt has succeeded"
+    transport.change = lambda packet: packet
+    session.configure(WIDE)
+    transport._responses.extend(responses)
+    commands = reads(9)
+    assert exact_after(session, commands)
+    assert [command.seq for command in commands] == list(range(1, 10))
+    assert session.discarded == 4
+
+
+def test_a_late_response_to_reset_tells_the_latency(monkeypatch):
+    now_s = 100.0
+    monkeypatch.setattr("tritloom.host.session.time.monotonic", lambda: now_s)
+    transport = Recorder()
+    responses: list[bytes] = []
+
+    def delay(packet: bytes) -> bytes | None:
+        nonlocal now_s
+        now_s += 0.2
+        responses.append(packet)
+        return responses[0] if len(responses) == 3 else None
+
+    transport.change = delay
+    session = Session(transport, "test")
+    session.open()
+    assert session._latency_s == pytest.approx(0.6)
+    transport.change = lambda packet: packet
+    session.configure(WIDE)
+    session.enqueue(*reads(3))
+    assert session._patience_s() == pytest.approx(0.25 + 1.25 * 0.6, rel=1e-3)
+    for command in reads(40):
+        session.call(command)
+    assert session._latency_s < 0.01, "the link is quick after all"
+
+
+def test_an_echo_is_no_device():
+    class Echo(Recorder):
+        def send(self, packet: bytes) -> None:
+            self._responses.append(packet)
+
+    transport = Echo()
+    with pytest.raises(ProtocolError, match=r"^test returns what is sent to it and is no device; "):
+        Session(transport, "test").open()
+    assert transport._closed
+
+
+@pytest.mark.parametrize("failure", ["timeout", "link", "protocol"])
+def test_a_session_that_fails_closes_its_link(failure):
+    transport = Recorder()
+    session = start(transport)
+    if failure == "timeout":
+        transport.lose = lambda request: True
+    elif failure == "link":
+        transport.change = lambda packet: (_ for _ in ()).throw(OSError("pulled"))
+    else:
+        transport.change = lambda p: replace(Response.parse(p), opcode=Opcode.READ).pack()
+    with pytest.raises(DeviceError):
+        session.call(reads(1)[0])
+    assert transport._closed
+
+
+def test_a_link_that_cannot_be_closed_hides_no_error():
+    transport = Recorder()
+    session = start(transport)
+    transport.lose = lambda request: True
+
+    def close() -> None:
+        raise OSError("no such device")
+
+    transport.close = close
+    with pytest.raises(DeviceTimeout):
+        session.call(reads(1)[0])
+
+
+def test_a_session_cannot_be_pickled_or_copied():
+    session = start(Recorder())
+    for duplicate in (pickle.dumps, copy.copy, copy.deepcopy):
+        with pytest.raises(InputError, match=r"^test: a connected device cannot be copied or pic"):
+            duplicate(session)
+
+
+def test_a_session_belongs_to_one_process(monkeypatch):
+    transport = Recorder()
+    session = start(transport)
+    process = os.getpid()
+    monkeypatch.setattr("tritloom.host.session.os.getpid", lambda: process + 1)
+    with pytest.raises(DeviceError, match=r"^test was connected by another process; close it and"):
+        _ = session.lock
+    session.close()
+    assert transport._closed

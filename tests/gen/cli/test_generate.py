@@ -30,6 +30,31 @@ class TestGenerate:
             str(tmp_path / "out" / name) for name in told["files"]
         ]
 
+    @pytest.mark.sim
+    def test_names(self, run, tmp_path):
+        file, out = tmp_path / "tiny.json", tmp_path / "out"
+        file.write_text(TINY.to_json())
+        status, _, err = run(
+            *("generate", "--config", file, "-o", out, "--name", "core_a", "--axi")
+        )
+        assert (status, err) == (0, "")
+        names = ["core_a.h", "core_a.svg", "core_a.v", "manifest.json"]
+        assert sorted(path.name for path in out.iterdir()) == names
+        manifest = json.loads((out / "manifest.json").read_text())
+        assert manifest["top"] == "core_a"
+        assert manifest["interface"]["reset"] == "aresetn"
+        assert "module core_a(" in (out / "core_a.v").read_text()
+
+    def test_bad_name(self, run, tmp_path):
+        file = tmp_path / "tiny.json"
+        file.write_text(TINY.to_json())
+        assert run(
+            *("generate", "--config", file, "-o", tmp_path / "out", "--name", "module")
+        ) == failed(
+            "name must not be 'module', a reserved word of Verilog, VHDL or C; choose another"
+        )
+        assert not (tmp_path / "out").exists()
+
     @pytest.mark.parametrize(
         ("text", "message"),
         [

@@ -21,7 +21,7 @@ COMMAND = [
     "import sys; from tritloom.gen.cli.main import main; sys.exit(main())",
 ]
 COMMANDS = [
-    *("boards", "generate", "verify", "auto", "build", "flash", "run", "devices", "info"),
+    *("boards", "generate", "verify", "auto", "build", "flash", "run", "devices", "info", "pack"),
     *("measure", "measure engine", "measure table", "measure report"),
 ]
 

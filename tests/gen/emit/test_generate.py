@@ -15,7 +15,8 @@ from tritloom.boards.icebreaker import ICEBREAKER
 from tritloom.boards.ulx3s import ULX3S_85F
 from tritloom.gen.emit import generate as module
 from tritloom.gen.emit.diagram import HEIGHT, WIDTH, block_diagram
-from tritloom.gen.emit.generate import generate, write_files
+from tritloom.gen.emit.files import write_files
+from tritloom.gen.emit.generate import generate
 from tritloom.gen.emit.header import c_header
 from tritloom.gen.emit.manifest import attribute_docs, describe
 from tritloom.gen.emit.names import check_name

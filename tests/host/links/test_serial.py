@@ -1,10 +1,12 @@
 """The serial link: the transport at a bare pseudo-terminal, and whole devices behind one."""
 
+import errno
 import gc
 import os
 import pty
 import random
 import re
+import resource
 import select
 import signal
 import subprocess
@@ -18,6 +20,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import serial
 
 from tests.support.processes import interruptible
 from tritloom.host import Device, DeviceError, DeviceTimeout, InputError, TernaryLayer, connect
@@ -34,8 +37,9 @@ from tritloom.host.links.serial import (
 from tritloom.rtl.spec import numerics
 from tritloom.rtl.spec.config import TINY
 from tritloom.rtl.spec.errors import ConfigError
-from tritloom.rtl.spec.frames import check_bytes, encode_frame
+from tritloom.rtl.spec.frames import check_bytes, decode_frame, encode_frame
 from tritloom.sim.device.pty import Noise, PtyBridge, main
+from tritloom.sim.device.reference import ReferenceDevice
 
 CONFIG = replace(TINY, slots=8)
 GIVE_UP_S = 10 * 2 * PATIENCE_S
@@ -130,7 +134,7 @@ def test_a_port_that_takes_nothing_blocks_nobody_and_loses_nothing(port: Port) -
         came += piece
         assert port.transport.receive(0.001) is None
     frames = b"".join(map(encode_frame, packets))
-    # Those before the port was full went twice, the others were kept once.
+    # Those before the port was full were sent twice, the others were stored once.
     assert [frame for frame in came.split(b"\0") if frame][-50:] == [
         frame for frame in frames.split(b"\0") if frame
     ][-50:]
@@ -177,8 +181,128 @@ def test_closing_twice(port: Port) -> None:
 
 
 def test_a_port_in_use(port: Port) -> None:
-    with pytest.raises(DeviceError, match=f"cannot open {port.path}: "):
+    with pytest.raises(DeviceError) as caught:
         SerialTransport(port.path, 1_000_000)
+    assert str(caught.value) == (
+        f"cannot open {port.path}: another program has it open; close that program"
+    )
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        (errno.EBUSY, "another program has it open; close that program"),
+        (
+            errno.EACCES,
+            (
+                "you may not use it; join the group dialout with "
+                "`sudo usermod -aG dialout $USER`, then log in again"
+            ),
+        ),
+        (
+            errno.EMFILE,
+            "too many files are open; close some, or raise the limit with `ulimit -n`",
+        ),
+        (errno.EIO, "Input/output error; `tritloom devices` lists the ports"),
+    ],
+)
+def test_why_a_port_does_not_open(
+    monkeypatch: pytest.MonkeyPatch, number: int, message: str
+) -> None:
+    def refuse(*arguments: object, **options: object) -> None:
+        raise serial.SerialException(number, "could not open port")
+
+    monkeypatch.setattr(serial, "Serial", refuse)
+    with pytest.raises(DeviceError) as caught:
+        connect("serial:///dev/ttyUSB7")
+    assert str(caught.value) == f"cannot open /dev/ttyUSB7: {message}"
+
+
+def test_a_port_in_use_on_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object, **options: object) -> None:
+        raise serial.SerialException(
+            "could not open port 'COM3': PermissionError(13, 'Access is denied.', None, 5)"
+        )
+
+    monkeypatch.setattr(serial, "Serial", refuse)
+    with pytest.raises(DeviceError, match=r"^cannot open COM3: another program has it open; clo"):
+        connect("serial://COM3")
+
+
+def test_more_than_1024_open_files(port: Port) -> None:
+    """The port's file number is then above those that `select` takes."""
+    port.transport.close()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 1100:
+        pytest.fail(f"this test needs 1,100 open files, the limit is {hard}; raise it")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 1100), hard))
+    files = [os.open(os.devnull, os.O_RDONLY) for _ in range(1024)]
+    try:
+        transport = SerialTransport(port.path, 1_000_000)
+        transport.send(b"packet")
+        assert port.read() == encode_frame(b"packet")
+        port.write(encode_frame(b"response"))
+        assert transport.receive(1) == b"response"
+        assert transport.receive(0) is None
+        transport.close()
+    finally:
+        for file in files:
+            os.close(file)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+class SlowLink:
+    """A golden device behind a pseudo-terminal; every byte from it is late."""
+
+    def __init__(self, port: Port, latency_s: float) -> None:
+        self._port = port
+        self._latency_s = latency_s
+        self._device = ReferenceDevice(CONFIG)
+        self._ended = threading.Event()
+        self.frames = 0
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _serve(self) -> None:
+        received = b""
+        late: list[tuple[float, bytes]] = []
+        while not self._ended.is_set():
+            if select.select([self._port.master], [], [], 0.002)[0]:
+                received += os.read(self._port.master, 4096)
+            *frames, received = received.split(b"\0")
+            for frame in filter(None, frames):
+                packet = decode_frame(frame)
+                assert packet is not None
+                self.frames += 1
+                response = self._device.process(packet)
+                assert response is not None
+                late.append((time.monotonic() + self._latency_s, encode_frame(response)))
+            while late and late[0][0] <= time.monotonic():
+                os.write(self._port.master, late.pop(0)[1])
+
+
+@pytest.mark.slow
+def test_half_a_second_of_latency(port: Port) -> None:
+    """The session learns it from RESET; after that no packet is sent in vain."""
+    port.transport.close()
+    link = SlowLink(port, 0.5)
+    try:
+        with connect(f"serial://{port.path}?baud=1000000") as device:
+            handle = device.load(layer_of())
+            frames, again = link.frames, device._session.retransmissions
+            codes = codes_of(20)
+            job = device.submit(handle, codes)
+            started_s = time.monotonic()
+            assert np.array_equal(job.result(), numerics.matmul(handle.layer.trits, codes))
+            assert device._session.retransmissions == again
+            assert link.frames == frames + 60
+            assert time.monotonic() - started_s < 1.5 * 0.5 * 60 / CONFIG.window
+    finally:
+        link.close()
 
 
 @pytest.mark.parametrize(
@@ -256,7 +380,7 @@ class TestPatience:
         assert patience.timeout_s == 0.4
 
 
-def answering(port: Port, reply: bytes | None) -> threading.Thread:
+def responding(port: Port, reply: bytes | None) -> threading.Thread:
     """A thing at the port that is no device: it echoes, or sends the reply to whatever comes."""
 
     def serve() -> None:
@@ -272,10 +396,10 @@ def answering(port: Port, reply: bytes | None) -> threading.Thread:
 
 @pytest.mark.parametrize("reply", [b"login: ", b"\0\0\0", b"\xff" * 40])
 def test_what_is_no_device_is_a_clear_error(port: Port, reply: bytes | None) -> None:
-    """Also a device at another baud rate: it hears garbage and answers nothing, or sends it."""
+    """Also a device at another baud rate: it hears garbage and sends nothing, or sends it."""
     port.transport.close()
     url = f"serial://{port.path}?baud=9600"
-    thread = answering(port, reply)
+    thread = responding(port, reply)
     started = time.monotonic()
     with pytest.raises(DeviceTimeout) as caught:
         connect(url)
@@ -290,7 +414,7 @@ def test_what_is_no_device_is_a_clear_error(port: Port, reply: bytes | None) -> 
 def test_an_echo_is_no_device(port: Port) -> None:
     """Receive and transmit wired together, say."""
     port.transport.close()
-    thread = answering(port, None)
+    thread = responding(port, None)
     url = f"serial://{port.path}?baud=9600"
     with pytest.raises(DeviceError) as caught:
         connect(url)
@@ -394,7 +518,6 @@ class TestDevice:
         assert "\n" not in str(caught.value)
         with pytest.raises(DeviceError, match="connect again"):
             device.counters()
-        device.close()
         with pytest.raises(DeviceError, match="cannot open"):
             connect(url_of(bridge))
         bridge.plug(power_up=power_up)
@@ -544,11 +667,11 @@ class TestBursts:
             return sum((digit & 0x7F) << (7 * n) for n, digit in enumerate(digits))
 
         zero = crc_of(bytes(self.BODY_BYTES))
-        found = []
+        remainders = []
         for bit in range(8 * self.BODY_BYTES):
             wrong = (1 << bit).to_bytes(self.BODY_BYTES, "little")
-            found.append(crc_of(wrong) ^ zero)
-        return found + [1 << bit for bit in range(32)]
+            remainders.append(crc_of(wrong) ^ zero)
+        return remainders + [1 << bit for bit in range(32)]
 
     def test_the_check_is_affine(self) -> None:
         rng = random.Random(1)

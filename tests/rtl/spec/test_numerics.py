@@ -245,3 +245,29 @@ def test_ternarize_refuses_nan() -> None:
 def test_matmul_refuses(trits: np.ndarray, codes: np.ndarray, message: str) -> None:
     with pytest.raises(InputError, match=message):
         numerics.matmul(trits, codes)
+
+
+def test_masked_arrays_are_refused() -> None:
+    """Their masks would be lost, and what is masked would count."""
+    x = np.ma.masked_equal(np.ones((1, 2), np.float32), 1)
+    with pytest.raises(InputError, match=r"^x must not be a masked array"):
+        numerics.absmax_quantize(x)
+    with pytest.raises(InputError, match=r"^weights must not be a masked array"):
+        numerics.absmean_ternarize(x)
+    codes = np.ones((1, 2), np.int8)
+    for pair, name in (
+        ((np.ma.masked_equal(codes, 1), codes), "trits"),
+        ((codes, np.ma.masked_equal(codes, 1)), "codes"),
+    ):
+        with pytest.raises(InputError, match=f"^{name} must not be a masked array"):
+            numerics.matmul(*pair)
+    acc, s = np.ones((1, 2), np.int32), np.ones((1, 1), np.float32)
+    with pytest.raises(InputError, match=r"^scale must not be a masked array"):
+        numerics.rescale(acc, s, np.ma.masked_equal(np.ones(2), 1))
+
+
+@pytest.mark.parametrize("value", ["no", 1, None, np.array([True, False])])
+def test_scale_divides_is_yes_or_no(value: object) -> None:
+    acc, s = np.ones((1, 2), np.int32), np.ones((1, 1), np.float32)
+    with pytest.raises(InputError, match=r"^scale_divides must be True or False, not "):
+        numerics.rescale(acc, s, 2.0, value)  # type: ignore[arg-type]
