@@ -54,7 +54,8 @@ class TestHelp:
     def test_examples(self, run, command):
         """Each example is a command line that the parser takes."""
         out = run(*command.split(), "--help")[1]
-        text = out[out.index("\nexamples:\n") :].partition("\n\nprints:")[0].replace("\\\n", " ")
+        text = out[out.index("\nexamples:\n") :].partition("\n\nprints:")[0]
+        text = re.sub(r" *\\\n +", " ", text)
         lines = [line for line in text.splitlines() if line.startswith("  tritloom ")]
         assert lines
         for line in lines:
