@@ -21,7 +21,19 @@ COMMAND = [
     "import sys; from tritloom.gen.cli.main import main; sys.exit(main())",
 ]
 COMMANDS = [
-    *("boards", "generate", "verify", "auto", "build", "flash", "run", "devices", "info", "pack"),
+    *(
+        "boards",
+        "generate",
+        "verify",
+        "auto",
+        "build",
+        "flash",
+        "run",
+        "devices",
+        "info",
+        "pack",
+        "sim",
+    ),
     *("measure", "measure engine", "measure table", "measure report"),
 ]
 
