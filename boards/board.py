@@ -1,10 +1,11 @@
 """What a board is: its FPGA, its link, and the accelerator that fits it; and how a name finds it.
 
-A package adds a board with one entry point in the group ``tritloom.boards``:
-``name = "module:BOARD"``, where ``BOARD`` is a ``Board``.
+A package adds a board with one entry point in the group `tritloom.boards`: `name = "module:BOARD"`,
+where `BOARD` is a `Board`.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -19,18 +20,23 @@ GROUP = "tritloom.boards"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Board:
-    """A board by its facts; nothing here needs Amaranth, so that a driver can read it.
+    """A board by its facts. Nothing here needs Amaranth, so a driver can read it.
 
     Members
     -------
-    name : as in ``--board`` and in a device's URL; also its entry point
+    name : as in `--board` and in a device's URL; also its entry point
     title : what people call it
-    family : FPGA family, in the words of the synthesis tool: ``ecp5``, ``ice40``
+    family : name of its FPGA family (`tritloom.boards.families`)
     part : the vendor's part number
-    platform : its class in amaranth-boards, as ``module:Class``
+    platform : its class in amaranth-boards, as `module:Class`
     config : the accelerator that fits it, with packet streams for a link
     baud : rate of its serial link in bits a second
     leds : lights that show the accelerator's state
+    resources : the platform's resource for each kind of pins (`tritloom.boards.pins`) that a link
+        or memory may bring, as `name` or `name:number`; a kind that is not listed has the
+        platform's resource of its own name
+    constants : pins of the platform that the bitstream must drive, as `resource` or
+        `resource.pin`, and the value: 0 or 1
     loader : what openFPGALoader calls it; empty if it does not know it
     dfu : options of dfu-util, before the file, for its DFU boot loader; empty if it has none
     run_on_hardware : whether somebody has run it on the board itself
@@ -44,18 +50,25 @@ class Board:
     leds: int
     config: AcceleratorConfig
     baud: int
+    resources: Mapping[str, str] = field(default_factory=dict)
+    constants: Mapping[str, int] = field(default_factory=dict)
     loader: str = ""
     dfu: tuple[str, ...] = ()
     run_on_hardware: bool = False
 
     @property
     def build_config(self) -> AcceleratorConfig:
-        """What its bitstream holds: ``config`` behind the serial link."""
+        """What its bitstream holds: `config` behind the serial link."""
         return replace(self.config, link="uart", baud=self.baud)
 
     def create_platform(self) -> Any:
         """A new platform of amaranth-boards; each can be prepared once."""
         return load_component(self.platform)()
+
+    def request(self, platform: Any, kind: str) -> Any:
+        """The ports of the platform's resource for a kind of pins, without buffers."""
+        name, _, number = self.resources.get(kind, kind).partition(":")
+        return platform.request(name, int(number or 0), dir="-")
 
 
 def board_names() -> list[str]:
@@ -64,7 +77,12 @@ def board_names() -> list[str]:
 
 
 def load_board(name: str) -> Board:
-    """The board of that name; ``ConfigError`` lists the known ones."""
+    """The board of that name.
+
+    Raises
+    ------
+    ConfigError : there is none; the message lists the known ones
+    """
     for entry in entry_points(group=GROUP, name=name):
         board: Board = entry.load()
         return board

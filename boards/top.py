@@ -7,19 +7,30 @@ from amaranth.lib import io
 
 from tritloom.boards.board import Board
 from tritloom.boards.clock import clock_domain
+from tritloom.boards.families.family import load_family
 from tritloom.rtl.spec.config import AcceleratorConfig
+from tritloom.rtl.spec.plugins import load_component
 from tritloom.rtl.top import Accelerator
+
+__all__ = ["BoardTop"]
 
 BLINK_HZ = 1
 FLASH_BIT = 4
-"""From the top of the counter: it falls eight times a blink."""
+"""Counted from the top of the counter; this bit falls eight times a blink."""
+FLASH_TICKS = 2
+"""Falling edges of that bit for which an event lights: an eighth of a second and a little more."""
 
 
 class BoardTop(Elaboratable):
     """The accelerator on a board's pins.
 
-    Lights, as many as the board has, in this order: alive (blinks about once a second), running, a
-    packet came, a wrong packet came. An event lights for about an eighth of a second.
+    The lights, as many as the board has, are in this order: alive (blinks about once a second),
+    running, a packet came, a wrong packet came. An event lights for about an eighth of a second.
+
+    Parameters
+    ----------
+    board : says the family, the pins and the number of lights
+    config : the accelerator, with the link that the board has
     """
 
     def __init__(self, board: Board, config: AcceleratorConfig) -> None:
@@ -28,24 +39,34 @@ class BoardTop(Elaboratable):
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
-        clock_hz = self.config.clock_hz
-        clock_domain(m, platform, self.board.family, clock_hz)
+        clock_domain(m, platform, load_family(self.board.family), self.config.clock_hz)
         m.submodules.accelerator = accelerator = Accelerator(self.config)
-        uart = platform.request("uart", dir="-")
-        m.submodules.rx = rx = io.Buffer("i", uart.rx)
-        m.submodules.tx = tx = io.Buffer("o", uart.tx)
-        m.d.comb += [accelerator.rx.eq(rx.i), tx.o.eq(accelerator.tx)]
+        for kind in ("uart",):
+            tie = load_component(f"tritloom.boards.pins.{kind}:tie")
+            tie(m, accelerator, self.board.request(platform, kind))
+        self._drive_constants(m, platform)
+        self._show_state(m, platform, accelerator)
+        return m
 
-        # One counter for all: its top bit blinks, a bit below paces the flashes.
-        beat = Signal((clock_hz // BLINK_HZ - 1).bit_length())
+    def _drive_constants(self, m: Module, platform: Any) -> None:
+        for pin, value in self.board.constants.items():
+            resource, _, name = pin.partition(".")
+            ports = platform.request(resource, 0, dir="-")
+            buffer = io.Buffer("o", getattr(ports, name) if name else ports)
+            m.submodules[f"constant_{pin.replace('.', '_')}"] = buffer
+            m.d.comb += buffer.o.eq(value)
+
+    def _show_state(self, m: Module, platform: Any, accelerator: Any) -> None:
+        # One counter for all lights: its top bit blinks, and a lower bit paces the flashes.
+        beat = Signal((self.config.clock_hz // BLINK_HZ - 1).bit_length())
         before = Signal()
         m.d.sync += [beat.eq(beat + 1), before.eq(beat[-FLASH_BIT])]
         tick = before & ~beat[-FLASH_BIT]
         lights: list[Value] = [beat[-1]]
         for event in (accelerator.running, accelerator.good, accelerator.bad):
-            left = Signal(2)
+            left = Signal(range(FLASH_TICKS + 1))
             with m.If(event):
-                m.d.sync += left.eq(2)
+                m.d.sync += left.eq(FLASH_TICKS)
             with m.Elif(tick & (left != 0)):
                 m.d.sync += left.eq(left - 1)
             lights.append(left.any())
@@ -53,4 +74,3 @@ class BoardTop(Elaboratable):
             led = io.Buffer("o", platform.request("led", number, dir="-"))
             m.submodules[f"led_{number}"] = led
             m.d.comb += led.o.eq(light)
-        return m

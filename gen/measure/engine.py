@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from amaranth.back import rtlil
 
-from tritloom.gen.families import FAMILIES, FEATURES, GEOMETRIES, Family, Part
+from tritloom.boards.families.family import RESOURCES, TOP, Family, Part, load_family
 from tritloom.gen.flow.report import critical_path
 from tritloom.gen.flow.tools import (
     YOSYS,
@@ -29,8 +29,9 @@ from tritloom.gen.flow.tools import (
     tool_version,
 )
 from tritloom.gen.measure.harness import KEPT, Harness, harness_cost
-from tritloom.gen.passes.netlist import RECIPE, TOP, Netlist, improve, run_synthesis
-from tritloom.gen.passes.place import AGAIN, PLACED, TIMING, route_again
+from tritloom.gen.passes.netlist import Netlist
+from tritloom.gen.passes.reroute import AGAIN, PLACED, TIMING, route_again
+from tritloom.gen.passes.synthesis import RECIPE, improve, run_synthesis
 from tritloom.gen.workloads import MIXES, layer_cycles, mix_figures
 from tritloom.rtl.core.core import Core
 from tritloom.rtl.spec import numerics
@@ -38,7 +39,7 @@ from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import ConfigError, ToolError
 from tritloom.rtl.spec.files import scratch_folder, write_whole
 from tritloom.rtl.spec.packing import ALPHABETS, LayerShape, act_limits, encodings
-from tritloom.rtl.spec.plugins import engines
+from tritloom.rtl.spec.plugins import engines, load_component
 from tritloom.sim.device.core import CoreSimulation
 from tritloom.sim.tools import cache_folder, locked
 
@@ -55,7 +56,6 @@ CACHE = "measure"
 """The folder of the cache that has what was measured."""
 FORMAT = 1
 """Of what is kept of a placement; a change of what is counted, and how, needs a new number."""
-RESOURCES = ("luts", "ffs", "block_rams", "dsps")
 RANDOM_TOKENS = 3
 """Random vectors of activations, beside the extreme ones."""
 I8 = npt.NDArray[np.int8]
@@ -71,7 +71,8 @@ def engine_config(
     """The configuration to measure: the family's best known geometry, changed by what is given."""
     asked = {name: value for name, value in given.items() if value is not None}
     engines[engine]  # its one line, if there is none of that name
-    known = [key[2] for key in GEOMETRIES if key[:2] == (family, engine)]
+    measure = load_family(family).measure
+    known = [encoding for name, encoding in measure.geometries if name == engine]
     alphabet = asked.get("alphabet", "ternary")
     fitting = [
         name
@@ -79,19 +80,18 @@ def engine_config(
         if encodings[name].alphabet == alphabet
     ]
     encoding = asked.setdefault("encoding", (fitting or known or engines[engine].encodings)[0])
-    geometry = GEOMETRIES.get((family, engine, str(encoding)))
+    geometry = measure.geometries.get((engine, str(encoding)))
     if geometry is None and not {"lanes", "rows"} <= asked.keys():
         raise ConfigError(
             f"no geometry of {engine} with {encoding} is known for {family}; "
             "give --lanes and --rows"
         )
-    default = FEATURES.get(family, (6912, 4096))
     values: dict[str, Any] = {**(geometry or {}), **asked}
     return AcceleratorConfig(
         engine=engine,
         memory_words=1,
-        max_in_features=in_features or default[0],
-        max_out_features=out_features or default[1],
+        max_in_features=in_features or measure.features[0],
+        max_out_features=out_features or measure.features[1],
         packet_bytes=4096,  # no part of the core; only the widest words need so much
         **values,
     )
@@ -111,20 +111,19 @@ def measure_engine(
     The layer is that of the configuration's greatest features. ``BuildError`` if it does not fit
     the part, ``ToolError`` if a result or the count of cycles is not exact.
     """
-    flow = FAMILIES[family]
-    part = part or next(iter(flow.parts))
-    if part not in flow.parts:
-        raise ConfigError(f"part of {family} must be one of {', '.join(flow.parts)}, not {part!r}")
+    facts = load_family(family)
+    place = facts.measure.place
+    part, part_facts = facts.part(part)
     if mix is not None and max(layer[1] for layer in MIXES[mix][1]) > config.max_in_features:
         needed = max(layer[1] for layer in MIXES[mix][1])
         raise ConfigError(f"--mix {mix} needs --in-features of at least {needed}")
     say = timed(progress)
-    tools = [f"{name} {tool_version(name)}" for name in ("amaranth", YOSYS, flow.place) if name]
+    tools = [f"{name} {tool_version(name)}" for name in ("amaranth", YOSYS, place) if name]
     design = rtlil.convert(Harness(Core(config)), name=TOP, emit_src=False)
-    used = list(range(1, seeds + 1)) if flow.place else [1]
+    used = list(range(1, seeds + 1)) if place else [1]
     runs = place_and_route(design, family, part, used, tools, say)
     cycles, exact = _simulate(config, tools, say)
-    limit = flow.parts[part].limit_mhz
+    limit = part_facts.limit_mhz
     routed = [run["fmax_mhz"] for run in runs if run["fmax_mhz"] is not None]
     return {
         "family": family,
@@ -133,13 +132,13 @@ def measure_engine(
         "in_features": config.max_in_features,
         "out_features": config.max_out_features,
         "part": part,
-        **figures(config, runs[-1], flow.parts[part], routed, cycles),
+        **figures(config, runs[-1], part_facts, routed, cycles),
         "exact_vectors": exact,
         **({} if mix is None else {"mix": mix_figures(mix, config, median_mhz(routed, limit))}),
         "fmax_mhz": routed,
         "fmax_limit_mhz": limit,
         "critical_path": min(runs, key=lambda run: run["fmax_mhz"] or 0.0)["critical_path"],
-        "seeds": used if flow.place else [],
+        "seeds": used if place else [],
         "tools": tools,
         "config": config.to_dict(),
         "command": _command(family, config, part, seeds, mix),
@@ -213,7 +212,7 @@ def _command(family: str, config: AcceleratorConfig, part: str, seeds: int, mix:
     names = ("encoding", "lanes", "rows", "tokens", "fill", "act_bits", "alphabet")
     values |= {name: getattr(config, name) for name in names}
     values |= {"in_features": config.max_in_features, "out_features": config.max_out_features}
-    values |= {"part": part} | ({"seeds": seeds} if FAMILIES[family].place else {})
+    values |= {"part": part} | ({"seeds": seeds} if load_family(family).measure.place else {})
     values |= {} if mix is None else {"mix": mix}
     options = [(f"--{name.replace('_', '-')}", str(value)) for name, value in values.items()]
     return shlex.join(["tritloom", "measure", "engine", *sum(options, ()), "--json"])
@@ -231,16 +230,17 @@ def place_and_route(
 
     With ``None`` for a seed the cells are packed and counted, not placed, and may be too many.
     """
-    flow = FAMILIES[family]
+    facts = load_family(family)
+    measure = facts.measure
     of_family = (
-        flow.synthesis,
-        flow.finish,
-        flow.constraints,
-        flow.target_mhz,
-        flow.again,
-        [dict(c) for c in flow.cells],
+        facts.synthesis,
+        measure.finish,
+        measure.constraints,
+        measure.target_mhz,
+        measure.shorten_paths,
+        [dict(cells) for cells in facts.cells.values()],
     )
-    facts = (FORMAT, design, of_family, flow.parts[part].options, tools, RECIPE)
+    key = (FORMAT, design, of_family, facts.parts[part].options, tools, RECIPE)
     runs = []
     with cache_folder(CACHE) as folder, ExitStack() as stack:
         scratch: Path | None = None
@@ -253,7 +253,7 @@ def place_and_route(
                     _synthesize(design, family, scratch, say)
                 return _route(family, part, seed, scratch, say)
 
-            runs.append(_cached(("place", facts, seed), make, say, _name(seed)))
+            runs.append(_cached(("place", key, seed), make, say, _name(seed)))
     return runs
 
 
@@ -275,8 +275,8 @@ def _cached(facts: object, make: Callable[[], Any], say: Progress, what: str) ->
 
 
 def _synthesize(design: str, family: str, folder: Path, say: Progress) -> None:
-    flow = FAMILIES[family]
-    (folder / f"{TOP}.cst").write_text(flow.constraints)
+    facts = load_family(family)
+    (folder / f"{TOP}.cst").write_text(facts.measure.constraints)
     stages = iter(("synthesis", "synthesis again, by other commands"))
 
     def run(arguments: list[str], place: Path) -> None:
@@ -284,11 +284,11 @@ def _synthesize(design: str, family: str, folder: Path, say: Progress) -> None:
 
     scripts = [
         f"setattr -mod -set keep_hierarchy 1 {KEPT}; {commands}; "
-        f"setattr -mod -unset keep_hierarchy {KEPT}; flatten; opt_clean; {flow.finish}"
-        for commands in flow.synthesis
+        f"setattr -mod -unset keep_hierarchy {KEPT}; flatten; opt_clean; {facts.measure.finish}"
+        for commands in facts.synthesis
     ]
     netlist = run_synthesis(design, scripts, folder, run)
-    (folder / f"{TOP}.json").write_text(improve(netlist, family), encoding="utf-8")
+    (folder / f"{TOP}.json").write_text(improve(netlist, facts), encoding="utf-8")
 
 
 def _name(seed: int | None) -> str:
@@ -296,12 +296,13 @@ def _name(seed: int | None) -> str:
 
 
 def _route(family: str, part: str, seed: int | None, folder: Path, say: Progress) -> dict[str, Any]:
-    flow = FAMILIES[family]
+    facts = load_family(family)
+    measure = facts.measure
     netlist = Netlist(json.loads((folder / f"{TOP}.json").read_text()), TOP)
-    cells = Counter(_kind(cell["type"]) for cell in netlist.cells.values())
+    cells = Counter(facts.cell_type(cell["type"]) for cell in netlist.cells.values())
     fmax = path = None
-    if flow.place:
-        timing = _nextpnr(flow, part, seed, folder, say)
+    if measure.place:
+        timing = _nextpnr(facts, part, seed, folder, say)
         for name, count in timing["utilization"].items():
             cells[name] = count["used"]
         if seed is not None:
@@ -310,28 +311,23 @@ def _route(family: str, part: str, seed: int | None, folder: Path, say: Progress
                 critical_path(timing, next(iter(timing["fmax"]))),
             )
             say(f"seed {seed}: {fmax:g} MHz, from {path['from']} to {path['to']}")
-    else:
-        cells["ROUTE_THROUGH"] = _xc7_route_throughs(netlist)
+    for name, counter in measure.count.items():
+        cells[name] = load_component(counter)(netlist)
     used = {
-        name: sum(cells[cell] * each for cell, each in kinds.items())
-        for name, kinds in zip(RESOURCES, flow.cells, strict=True)
+        name: sum(cells[cell] * each for cell, each in facts.cells[name].items())
+        for name in RESOURCES
     }
-    available = dict(zip(RESOURCES, flow.parts[part].available, strict=True))
+    available = dict(zip(RESOURCES, facts.parts[part].available, strict=True))
     if seed is not None:
         _refuse(part, filter(None, (_over(n, used[n], available[n]) for n in RESOURCES)))
     cost = harness_cost(netlist)
     return {
         **used,
-        "harness_luts": cost["cells" if flow.paired else "luts"],
+        "harness_luts": cost["cells" if measure.paired else "luts"],
         "harness_ffs": cost["ffs"],
         "fmax_mhz": fmax,
         "critical_path": path,
     }
-
-
-def _kind(cell: str) -> str:
-    """A cell's type, the variants of a flip-flop under one name."""
-    return "SB_DFF" if cell.startswith("SB_DFF") else cell
 
 
 def _over(name: str, used: int, available: int) -> str:
@@ -345,30 +341,32 @@ def _refuse(part: str, over: Iterable[str]) -> None:
         )
 
 
-def _nextpnr(flow: Family, part: str, seed: int | None, folder: Path, say: Progress) -> Any:
+def _nextpnr(family: Family, part: str, seed: int | None, folder: Path, say: Progress) -> Any:
+    measure = family.measure
     options = [
-        *flow.parts[part].options,
+        *family.parts[part].options,
         *("--json", f"{TOP}.json", "--report", TIMING, "--timing-allow-fail"),
-        *("--freq", str(flow.target_mhz)),
+        *("--freq", str(measure.target_mhz)),
         *(("--pack-only",) if seed is None else ("--seed", str(seed), "--write", PLACED)),
     ]
     watch = Watch(f"{_name(seed)}: packing cells", say)
     try:
-        run_tool(flow.place, flow.place, options, folder, watch)
+        run_tool(measure.place, measure.place, options, folder, watch)
     except BuildError:
         _refuse(
             part, filter(None, (_over(name, *used) for name, used in watch.utilization.items()))
         )
         raise
-    if flow.again and seed is not None:
-        told = route_again(
+    if measure.shorten_paths and seed is not None:
+        outcome = route_again(
             folder,
-            flow.target_mhz,
+            measure.target_mhz,
             lambda where: _reached(json.loads((where / TIMING).read_text())),
-            lambda where: run_tool(flow.place, flow.place, [*options, *AGAIN], where, watch),
+            lambda where: run_tool(measure.place, measure.place, [*options, *AGAIN], where, watch),
+            load_component(measure.shorten_paths),
         )
-        if told:
-            say(f"seed {seed}: {told}")
+        if outcome:
+            say(f"seed {seed}: {outcome}")
     return json.loads((folder / TIMING).read_text())
 
 
@@ -377,25 +375,6 @@ def _reached(timing: Any) -> float:
         raise BuildError(f"nextpnr reports {len(timing['fmax'])} clocks, not one")
     ((_, clock),) = timing["fmax"].items()
     return float(clock["achieved"])
-
-
-def _xc7_route_throughs(netlist: Netlist) -> int:
-    """LUTs that only carry a signal to a CARRY4: an input S comes from nowhere else."""
-    drivers = netlist.pins("output")
-    free = {
-        bit
-        for bit, pins in drivers.items()
-        if any(netlist.cells[pin.cell]["type"].startswith(("LUT", "INV")) for pin in pins)
-    }
-    needed = 0
-    for cell in netlist.cells.values():
-        if cell["type"] == "CARRY4":
-            for bit in cell["connections"]["S"]:
-                if bit in free:
-                    free.remove(bit)  # a LUT is beside one carry only
-                else:
-                    needed += isinstance(bit, int)
-    return needed
 
 
 def _simulate(config: AcceleratorConfig, tools: Sequence[str], say: Progress) -> tuple[int, int]:

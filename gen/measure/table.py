@@ -15,11 +15,11 @@ from typing import Any
 
 from amaranth.back import rtlil
 
-from tritloom.gen.families import FAMILIES, FEATURES, GEOMETRIES
+from tritloom.boards.families.family import RESOURCES, TOP, load_family
 from tritloom.gen.flow.tools import YOSYS, BuildError, Progress, timed, tool_version
-from tritloom.gen.measure.engine import RESOURCES, median_mhz, place_and_route
+from tritloom.gen.measure.engine import median_mhz, place_and_route
 from tritloom.gen.measure.harness import Harness
-from tritloom.gen.passes.netlist import RECIPE, TOP
+from tritloom.gen.passes.synthesis import RECIPE
 from tritloom.rtl.core.core import Core
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import ConfigError, InputError
@@ -138,6 +138,7 @@ def grid(family: str, engine: str | None = None) -> Iterator[tuple[Point, bool]]
 
     ``ConfigError`` for an engine that has no grid.
     """
+    measure = load_family(family).measure
     grids = {"table": CODES, "select": LANES}
     if engine is not None and engine not in grids:
         raise ConfigError(f"engine must be one of {', '.join(sorted(grids))}, not {engine!r}")
@@ -149,11 +150,10 @@ def grid(family: str, engine: str | None = None) -> Iterator[tuple[Point, bool]]
             binary = encodings[encoding].alphabet == "binary"
             for lanes, *values, routed in few if binary else grids[name]:
                 yield _core(family, name, encoding, lanes * unit, *values), routed
-            if best := GEOMETRIES.get((family, name, encoding)):
-                features = FEATURES.get(family, (6912, 4096))
+            if best := measure.geometries.get((name, encoding)):
                 of = best["lanes"], best["rows"], best.get("tokens", 1), best["fill"]
                 # nextpnr takes minutes a seed for as many adders as that has.
-                yield _core(family, name, encoding, *of, 8, *features), name == "table"
+                yield _core(family, name, encoding, *of, 8, *measure.features), name == "table"
     for name, encoding, lanes, rows, tokens, fill, features, whole in ACCELERATORS:
         if engine in (None, name):
             core = _core(family, name, encoding, lanes, rows, tokens, fill, 8, *features)
@@ -193,9 +193,10 @@ def measure(
     """
     points = {point.key: point for point in read_table(table)} if table.exists() else {}
     say = timed(progress)
-    flow = FAMILIES[family]
-    part = next(iter(flow.parts))
-    tools = [f"{name} {tool_version(name)}" for name in ("amaranth", YOSYS, flow.place) if name]
+    facts = load_family(family)
+    part, part_facts = facts.part()
+    place = facts.measure.place
+    tools = [f"{name} {tool_version(name)}" for name in ("amaranth", YOSYS, place) if name]
     # What takes longest last.
     wanted = sorted(dict(grid(family, engine)).items(), key=lambda item: item[1])
     made = 0
@@ -204,10 +205,10 @@ def measure(
         config = point.config
         component: Any = (Accelerator if point.memory_words else Core)(config)
         design = rtlil.convert(Harness(component), name=TOP, emit_src=False)
-        routed = routed and bool(flow.place)
+        routed = routed and bool(place)
         seeds: Sequence[int | None] = SEEDS if routed else [None]
-        facts = (design, flow.synthesis, flow.finish, RECIPE, tools, seeds)
-        digest = hashlib.sha256(repr(facts).encode()).hexdigest()[:12]
+        key = (design, facts.synthesis, facts.measure.finish, RECIPE, tools, seeds)
+        digest = hashlib.sha256(repr(key).encode()).hexdigest()[:12]
         known = points.get(point.key)
         if known is not None and known.design == digest:
             continue
@@ -229,7 +230,7 @@ def measure(
         for name in ("luts", "ffs"):
             net[name] -= runs[-1][f"harness_{name}"]
         reached = [run["fmax_mhz"] for run in runs if run["fmax_mhz"] is not None]
-        median = median_mhz(reached, flow.parts[part].limit_mhz)
+        median = median_mhz(reached, part_facts.limit_mhz)
         points[point.key] = replace(point, **net, mhz=median, design=digest)
         _write(table, points.values())
         made += 1

@@ -1,26 +1,27 @@
-"""Registers that feed memories or adders all over an ECP5, one for each few of them.
+"""Netlist pass for ECP5: a register that feeds cells all over the die gets copies.
 
-Block RAM stands in rows across the die. A wire to all of it takes longer than any logic, nextpnr
-does not copy registers, and yosys would merge copies. So do wires to many tables in LUT RAM, and to
-the adders that one sign, or one mask, goes to.
+Block RAMs stand in rows across the die. A wire from one register to all of them takes longer than
+any logic, and so do wires to many tables in LUT RAM, or to all adders that use one sign or mask.
+nextpnr copies no registers, and yosys would merge copies that the design makes.
 """
 
 from __future__ import annotations
 
 from copy import deepcopy
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from tritloom.gen.passes.netlist import Netlist, Pin
+from tritloom.gen.passes.netlist import Netlist, Pin
 
 __all__ = ["copy_registers"]
 
 EACH = {"DP16KD": 3, "TRELLIS_DPR16X4": 16, "CCU2C": 24}
-"""Cells of a kind that one flip-flop feeds at most."""
+"""How many cells of a type one flip-flop may feed."""
 
 
 def copy_registers(netlist: Netlist) -> None:
-    """Give every few cells of these kinds that a flip-flop feeds a copy of it, in their order."""
+    """Split the cells of the types in `EACH` among copies of the flip-flop that feeds them.
+
+    The cells are split in the order of the netlist, which keeps neighbours together.
+    """
     users = netlist.pins("input")
     order = {name: number for number, name in enumerate(netlist.cells)}
     for name, cell in list(netlist.cells.items()):

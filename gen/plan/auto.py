@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from tritloom.boards.board import Board, board_names, load_board
-from tritloom.gen.families import FAMILIES, Part
+from tritloom.boards.families.family import Part, family_names, load_family
 from tritloom.gen.measure.table import read_table
-from tritloom.gen.plan.cost import BLOCK_BITS, Cost, CostModel, weight_blocks
+from tritloom.gen.plan.cost import Cost, CostModel, weight_blocks
 from tritloom.gen.workloads import MIXES, layer_cycles
 from tritloom.host.models.run import find_model
 from tritloom.rtl.memories.bram import BlockRamMemory
@@ -35,14 +35,9 @@ __all__ = [
     "Plan",
     "choose",
     "model_layers",
-    "part_of",
     "utilization",
 ]
 
-SHARE = {"ice40": 95}
-"""Percent of a part's LUTs and flip-flops that are filled, where it is not ``USUAL_SHARE``: the
-small dies leave wires for more. Block RAM may be used up."""
-USUAL_SHARE = 80
 FILLING = 0.1
 """Share of the cycles that filling must cost to be what bounds a candidate."""
 FULL = 0.85
@@ -185,25 +180,15 @@ def utilization(config: AcceleratorConfig, layers: Sequence[Layer]) -> float:
     return macs / (cycles * config.macs_per_cycle)
 
 
-def part_of(family: str, name: str | None = None) -> tuple[str, Part]:
-    """A family's part by name, else its first one; ``ConfigError`` lists the known."""
-    if family not in FAMILIES:
-        raise ConfigError(f"family must be one of {', '.join(FAMILIES)}, not {family!r}")
-    parts = FAMILIES[family].parts
-    name = name or next(iter(parts))
-    if name not in parts:
-        raise ConfigError(f"part of {family} must be one of {', '.join(parts)}, not {name!r}")
-    return name, parts[name]
-
-
 def board_part(board: Board) -> tuple[str, Part]:
     """The measured part that a board has; ``ConfigError`` if it is none."""
-    for name, part in FAMILIES[board.family].parts.items() if board.family in FAMILIES else ():
-        if board.part.startswith(name):
-            return name, part
+    families = [load_family(name) for name in family_names()]
+    for family in families:
+        if family.name == board.family and (known := family.part_of(board.part)):
+            return known
     raise ConfigError(
         f"the {board.part} of {board.name} is not among the parts that are known: "
-        f"{', '.join(name for each in FAMILIES.values() for name in each.parts)}"
+        f"{', '.join(name for family in families for name in family.parts)}"
     )
 
 
@@ -575,7 +560,7 @@ def choose(
         family = board.family
         name, facts = board_part(board)
     else:
-        name, facts = part_of(family, part)
+        name, facts = load_family(family).part(part)
     _check(layers, tokens, weight_bits, share)
     if alphabet not in ALPHABETS:
         raise ConfigError(f"alphabet must be one of {', '.join(ALPHABETS)}, not {alphabet!r}")
@@ -586,7 +571,7 @@ def choose(
     kept = ("max_layers", "packet_bytes", "slots", "clock_hz")
     base = {key: getattr(like, key) for key in kept} if like is not None else {}
     base = {"packet_bytes": 1024, **base} if not core_only else {"packet_bytes": 4096}
-    percent = share or SHARE.get(family, USUAL_SHARE)
+    percent = share or load_family(family).usable_percent
     luts, ffs, block_rams, _ = facts.available
     budget = Cost(luts * percent // 100, ffs * percent // 100, block_rams)
     inside = weight_bits is None and not core_only
@@ -612,7 +597,9 @@ def choose(
     # Words of no engine are denser than the weights themselves.
     known = [encodings[each] for _, each in model.encodings if encodings[each].alphabet == alphabet]
     densest = min((each.code_bits / each.group for each in known), default=1.0)
-    held = block_rams * BLOCK_BITS[family] >= densest * sum(layer.weights for layer in layers)
+    held = block_rams * load_family(family).block_bits >= densest * sum(
+        layer.weights for layer in layers
+    )
     asked = search(whole=not inside or (memory_words is None and held))
     ranked = _ranked(asked)
     if not ranked and asked.inside and asked.whole:

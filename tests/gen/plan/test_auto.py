@@ -9,8 +9,8 @@ import pytest
 
 from tests.support import ROOT
 from tritloom.boards.board import Board, board_names, load_board
+from tritloom.boards.families.family import load_family
 from tritloom.gen.cli.options import read_config
-from tritloom.gen.families import FAMILIES
 from tritloom.gen.measure import engine as engine_module
 from tritloom.gen.measure.table import read_table
 from tritloom.gen.plan import auto
@@ -107,12 +107,12 @@ def search(family, layers, **changes):
     """A search with the part's whole core, as ``choose`` makes it."""
     values = {
         "model": CostModel(family, read_table()),
-        "part": next(iter(FAMILIES[family].parts)),
+        "part": load_family(family).part()[0],
         "layers": tuple(layers),
         "tokens": 1,
         "act_bits": 8,
         "alphabet": "ternary",
-        "budget": Cost(*next(iter(FAMILIES[family].parts.values())).available[:3]),
+        "budget": Cost(*load_family(family).part()[1].available[:3]),
         "word_limit": None,
         "memory_words": 0,
         "core_only": True,
@@ -278,7 +278,7 @@ class TestParts:
         for name in ("ulx3s-12f", "ulx3s-25f", "ulx3s-45f", "ulx3s-85f", "icebreaker"):
             board = load_board(name)
             part, _ = auto.board_part(board)
-            assert part in FAMILIES[board.family].parts
+            assert part in load_family(board.family).parts
 
     def test_board_of_an_unknown_part(self):
         board: Board = replace(load_board("ulx3s-85f"), part="LFE5UM-85F")

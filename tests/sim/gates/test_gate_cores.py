@@ -17,7 +17,9 @@ from tests.support.bench import (
     random_vectors,
     two_codes,
 )
-from tritloom.gen.passes.netlist import TOP, Netlist, synthesise
+from tritloom.boards.families.family import TOP
+from tritloom.gen.passes.netlist import Netlist
+from tritloom.gen.passes.synthesis import synthesise
 from tritloom.rtl.core.core import Core
 from tritloom.rtl.spec.builtin import in_lut_ram
 from tritloom.rtl.spec.config import AcceleratorConfig

@@ -12,7 +12,9 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from tests.support.bench import Traffic, assert_answers
-from tritloom.gen.passes.netlist import TOP, Netlist, synthesise
+from tritloom.boards.families.family import TOP
+from tritloom.gen.passes.netlist import Netlist
+from tritloom.gen.passes.synthesis import synthesise
 from tritloom.rtl.lib.streams import PACKET
 from tritloom.rtl.spec.config import TINY, AcceleratorConfig
 from tritloom.rtl.top import Accelerator

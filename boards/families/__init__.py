@@ -1,0 +1,1 @@
+"""FPGA families, one file each: parts, cells, RAM, PLL and the open tools."""
