@@ -11,7 +11,8 @@ from typing import Any
 
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import ConfigError
-from tritloom.rtl.spec.plugins import load_component
+from tritloom.rtl.spec.plugins import Link
+from tritloom.rtl.spec.registry import load_component
 
 __all__ = ["Board", "board_names", "load_board"]
 
@@ -30,7 +31,7 @@ class Board:
     part : the vendor's part number
     platform : its class in amaranth-boards, as `module:Class`
     config : the accelerator that fits it, with packet streams for a link
-    baud : rate of its serial link in bits a second
+    link : its link to the host
     leds : lights that show the accelerator's state
     resources : the platform's resource for each kind of pins (`tritloom.boards.pins`) that a link
         or memory may bring, as `name` or `name:number`; a kind that is not listed has the
@@ -49,7 +50,7 @@ class Board:
     platform: str
     leds: int
     config: AcceleratorConfig
-    baud: int
+    link: Link
     resources: Mapping[str, str] = field(default_factory=dict)
     constants: Mapping[str, int] = field(default_factory=dict)
     loader: str = ""
@@ -58,8 +59,8 @@ class Board:
 
     @property
     def build_config(self) -> AcceleratorConfig:
-        """What its bitstream holds: `config` behind the serial link."""
-        return replace(self.config, link="uart", baud=self.baud)
+        """What its bitstream holds: `config` behind the board's link."""
+        return replace(self.config, link=self.link)
 
     def create_platform(self) -> Any:
         """A new platform of amaranth-boards; each can be prepared once."""

@@ -1,6 +1,8 @@
 """1BitSquared iCEBreaker: Lattice iCE40 UltraPlus, 5 thousand LUTs."""
 
 from tritloom.boards.board import Board
+from tritloom.rtl.links.uart_facts import Uart
+from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.config import AcceleratorConfig
 
 __all__ = ["ICEBREAKER"]
@@ -17,7 +19,7 @@ ICEBREAKER = Board(
         lanes=20,
         rows=1,
         fill=1,
-        memory_words=1536,
+        memory=BlockRam(words=1536),
         max_in_features=140,
         max_out_features=128,
         max_layers=8,
@@ -25,5 +27,5 @@ ICEBREAKER = Board(
         slots=2,
         clock_hz=24_000_000,
     ),
-    baud=3_000_000,
+    link=Uart(baud=3_000_000),
 )

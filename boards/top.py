@@ -9,7 +9,7 @@ from tritloom.boards.board import Board
 from tritloom.boards.clock import clock_domain
 from tritloom.boards.families.family import load_family
 from tritloom.rtl.spec.config import AcceleratorConfig
-from tritloom.rtl.spec.plugins import load_component
+from tritloom.rtl.spec.registry import load_component
 from tritloom.rtl.top import Accelerator
 
 __all__ = ["BoardTop"]

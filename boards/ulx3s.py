@@ -1,6 +1,8 @@
 """Radiona ULX3S: Lattice ECP5, 12 to 84 thousand LUTs. The 12F has the die of the 25F."""
 
 from tritloom.boards.board import Board
+from tritloom.rtl.links.uart_facts import Uart
+from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.config import AcceleratorConfig
 
 __all__ = ["ULX3S_12F", "ULX3S_25F", "ULX3S_45F", "ULX3S_85F"]
@@ -24,7 +26,7 @@ def _ulx3s(size: str, lanes: int, rows: int, memory_words: int, slots: int = 8) 
             lanes=lanes,
             rows=rows,
             fill=5,
-            memory_words=memory_words,
+            memory=BlockRam(words=memory_words),
             max_in_features=2080,
             max_out_features=2048,
             max_layers=64,
@@ -32,7 +34,7 @@ def _ulx3s(size: str, lanes: int, rows: int, memory_words: int, slots: int = 8) 
             slots=slots,
             clock_hz=80_000_000,
         ),
-        baud=3_000_000,
+        link=Uart(baud=3_000_000),
     )
 
 

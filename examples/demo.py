@@ -15,6 +15,7 @@ from tritloom.gen.cli.text import Column, columns, fill, loading_bar, table
 from tritloom.host import TritloomError, connect, load_npz
 from tritloom.host.models.result import LayerUse
 from tritloom.host.models.run import run_model
+from tritloom.rtl.links.uart_facts import BITS_PER_BYTE, Uart
 from tritloom.rtl.spec import numerics
 
 MODELS = Path(__file__).resolve().parent.parent / "models"
@@ -26,8 +27,6 @@ ENGINES = ("ecp5-table-sym6x10.json", "ecp5-select-diff2-small.json")
 """With about as many LUTs."""
 BATCH = 25
 INDENT = "  "
-UART_BITS = 10
-"""Bits on the line for a byte: start, eight, stop."""
 
 
 class Prose:
@@ -118,9 +117,11 @@ def novel(url: str, tokens: int) -> bool:
     passes = result.layers[0].tokens
     cycles, sent = timing.device_cycles / passes, timing.bytes / passes
     config = BOARD.build_config
+    assert isinstance(config.link, Uart)
+    baud = config.link.baud
     parts = {
         f"device, {cycles:,.0f} cycles at {config.clock_hz / 1e6:g} MHz": cycles / config.clock_hz,
-        f"link, {sent:,.0f} bytes at {config.baud / 1e6:g} Mbaud": sent * UART_BITS / config.baud,
+        f"link, {sent:,.0f} bytes at {baud / 1e6:g} Mbaud": sent * BITS_PER_BYTE / baud,
         "host, this computer's NumPy": (timing.generate_s - timing.linear_s) / passes,
     }
     total = sum(parts.values())

@@ -6,7 +6,7 @@ from typing import Any
 
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import ConfigError
-from tritloom.rtl.spec.packing import LayerShape
+from tritloom.rtl.spec.layer_shape import LayerShape
 
 __all__ = ["MIXES", "layer_cycles", "mix_figures"]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import CapacityError
-from tritloom.rtl.spec.packing import LayerShape
+from tritloom.rtl.spec.layer_shape import LayerShape
 
 __all__ = ["Allocator", "Piece"]
 

@@ -12,7 +12,7 @@ from tritloom.host.session import Command, Session
 from tritloom.rtl.spec import requests
 from tritloom.rtl.spec.commands import COUNTERS, COUNTERS_STRUCT, Opcode, Request
 from tritloom.rtl.spec.config import AcceleratorConfig
-from tritloom.rtl.spec.packing import LayerShape
+from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.rtl.spec.plugins import engines
 
 __all__ = ["Counters", "Requests", "identity_command"]
@@ -113,7 +113,7 @@ class Requests:
         cycles = self._config.run_cycles(shape)
         if cycles is not None:
             return cycles
-        tile_cycles = max(self._config.tile_cycles(shape.groups), STALL_TILE_CYCLES)
+        tile_cycles = max(self._config.tile_cycles(shape.row_groups), STALL_TILE_CYCLES)
         fill_cycles = engines[self._config.engine].fill_cycles(self._config)
         return STALL_FACTOR * shape.tiles * tile_cycles + fill_cycles + STALL_CYCLES
 

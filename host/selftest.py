@@ -26,8 +26,10 @@ from tritloom.host.session import Session
 from tritloom.rtl.spec import numerics
 from tritloom.rtl.spec.commands import PROTOCOL_VERSION
 from tritloom.rtl.spec.config import AcceleratorConfig
+from tritloom.rtl.spec.encodings import ALPHABETS
 from tritloom.rtl.spec.errors import DeviceError
-from tritloom.rtl.spec.packing import ALPHABETS, LayerShape, act_limits
+from tritloom.rtl.spec.layer_shape import LayerShape
+from tritloom.rtl.spec.packing import act_limits
 
 __all__ = ["Check", "SelfTest", "keeps_real_time", "run_selftest"]
 
@@ -238,7 +240,7 @@ def _check_memory(
 
 def _memory_blocks(config: AcceleratorConfig, allocator: Allocator) -> list[tuple[int, int]]:
     """First word and number of words of the blocks to test; each is a layer of one tile."""
-    block_words = config.max_groups
+    block_words = config.max_row_groups
     blocks = [
         (base + start, min(block_words, words - start))
         for base, words in allocator.free_runs

@@ -26,7 +26,7 @@ from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from typing import NoReturn
 
-from tritloom.host.links.contract import BITS_PER_BYTE, Transport
+from tritloom.host.links.contract import Transport
 from tritloom.rtl.spec.commands import OVERHEAD_BYTES, Opcode, Request, Response, Status
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import DeviceError, DeviceTimeout, InputError, ProtocolError
@@ -208,9 +208,8 @@ class Session:
         """Use the window, clock and link of the device; until then, the least of any device."""
         self._window = config.window
         self._clock_hz = config.clock_hz
-        if config.link == "uart":
-            byte_cycles = LINK_SLACK * BITS_PER_BYTE * config.uart_divisor
-            self._byte_cycles = max(LINK_CYCLES_PER_BYTE, byte_cycles)
+        byte_cycles = LINK_SLACK * config.link.cycles_per_byte(config)
+        self._byte_cycles = max(LINK_CYCLES_PER_BYTE, byte_cycles)
 
     def payload_limit(self, most: int) -> int:
         """Bytes of payload to put in a packet that can hold `most`: few while the link is bad.

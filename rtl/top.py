@@ -1,16 +1,24 @@
-"""The accelerator: packets of commands in, packets of answers out. A link only carries them."""
+"""The accelerator: packets of commands in, packets of responses out. A link only carries them."""
+
+from typing import Any
 
 from amaranth.hdl import Const, Module, Signal
-from amaranth.lib import stream, wiring
-from amaranth.lib.wiring import In, Out, connect, flipped
+from amaranth.lib import wiring
+from amaranth.lib.fifo import SyncFIFO
+from amaranth.lib.wiring import In, Member, Out, connect, flipped
 
 from tritloom.rtl.control.packets import PacketReceiver, PacketSender
 from tritloom.rtl.control.processor import CommandProcessor
 from tritloom.rtl.core.core import Core
-from tritloom.rtl.lib.streams import PACKET, StreamRegister
-from tritloom.rtl.links.uart import UartLink
-from tritloom.rtl.memories.contract import create_memory
+from tritloom.rtl.lib.streams import StreamRegister
+from tritloom.rtl.links.contract import PacketLink, create_link, link_members
+from tritloom.rtl.memories.contract import create_memory, memory_members
 from tritloom.rtl.spec.config import AcceleratorConfig
+from tritloom.rtl.spec.errors import ConfigError
+
+__all__ = ["Accelerator"]
+
+STATUS = ("running", "good", "bad")
 
 
 class Accelerator(wiring.Component):
@@ -18,50 +26,57 @@ class Accelerator(wiring.Component):
 
     Members
     -------
-    i, o : streams of PACKET (link ``stream``); the commands are in ``tritloom.rtl.spec.commands``
-    rx, tx : the lines of the UART (link ``uart``)
-    running : RUN is executing
-    good, bad : strobes, a packet came, a wrong one came
+    the link's pads : with `stream` the packet streams `i` and `o`, with `uart` the lines `rx` and
+        `tx`; the commands are in `tritloom.rtl.spec.commands`
+    the memory's pads : none with `bram`
+    running : 1 bit out; RUN is executing
+    good : 1 bit out; strobe, a sound packet was taken
+    bad : 1 bit out; strobe, a packet with a wrong checksum or length was dropped
     """
 
-    i: stream.Interface
-    o: stream.Interface
-    rx: Signal
-    tx: Signal
     running: Signal
     good: Signal
     bad: Signal
 
     def __init__(self, config: AcceleratorConfig) -> None:
         self.config = config
-        packets = stream.Signature(PACKET)
-        members = {
-            "stream": {"i": In(packets), "o": Out(packets)},
-            "uart": {"rx": In(1, init=1), "tx": Out(1, init=1)},
+        self._link = create_link(config)
+        self._memory = create_memory(config)
+        self._pads = {
+            "link": _pads(self._link, link_members(config)),
+            "memory": _pads(self._memory, memory_members(config)),
         }
-        super().__init__({**members[config.link], "running": Out(1), "good": Out(1), "bad": Out(1)})
+        members: dict[str, Member] = {}
+        for what, pads in self._pads.items():
+            for name, member in pads.items():
+                if name in members or name in STATUS:
+                    raise ConfigError(
+                        f"the {what}'s pad {name!r} has the name of another port; rename it"
+                    )
+                members[name] = member
+        super().__init__({**members, **{name: Out(1) for name in STATUS}})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
         m.submodules.receiver = receiver = PacketReceiver(self.config)
         m.submodules.processor = processor = CommandProcessor(self.config)
         m.submodules.sender = sender = PacketSender(self.config)
-        m.submodules.memory = memory = create_memory(self.config)
+        m.submodules.memory = memory = self._memory
         m.submodules.core = core = Core(self.config)
+        m.submodules.link = link = self._link
+        for component, pads in ((link, self._pads["link"]), (memory, self._pads["memory"])):
+            for name, member in pads.items():
+                _forward(m, getattr(self, name), getattr(component, name), member)
 
-        if self.config.link == "uart":
-            m.submodules.link = link = UartLink(self.config)
-            connect(m, link.o, receiver.i)
-            connect(m, sender.o, link.i)
-            m.d.comb += [
-                link.rx.eq(self.rx),
-                self.tx.eq(link.tx),
-                receiver.abort.eq(link.abort),
-            ]
-        else:
-            connect(m, flipped(self.i), receiver.i)
-            connect(m, sender.o, flipped(self.o))
-        # The buffer's block RAM answers late in a cycle; what reads it begins a new one.
+        connect(m, link.o_packet, receiver.i)
+        connect(m, sender.o, link.i_packet)
+        m.d.comb += [
+            receiver.abort.eq(link.o_abort),
+            link.i_good.eq(receiver.good),
+            link.i_bad.eq(receiver.bad),
+            link.i_dropped.eq(receiver.dropped),
+        ]
+        # The buffer's block RAM answers late in a cycle, so what reads it starts from a register.
         m.submodules.command = command = StreamRegister(8)
         connect(m, receiver.o, command.i)
         connect(m, command.o, processor.i)
@@ -83,6 +98,7 @@ class Accelerator(wiring.Component):
             self.good.eq(receiver.good),
             self.bad.eq(receiver.bad),
         ]
+        self._connect_peers(m, receiver, processor, sender, link)
 
         # In the order of COUNTERS; at 100 MHz cycles are counted for a month, packets for longer.
         events = [
@@ -98,3 +114,47 @@ class Accelerator(wiring.Component):
             m.d.sync += counter.eq(counter + event)
             m.d.comb += processor.counters[index].eq(counter)
         return m
+
+    def _connect_peers(
+        self,
+        m: Module,
+        receiver: PacketReceiver,
+        processor: CommandProcessor,
+        sender: PacketSender,
+        link: PacketLink,
+    ) -> None:
+        """Queue each packet's sender until its response is sent, for links with several peers."""
+        bits = self.config.link.peer_bits(self.config)
+        if not bits:
+            return
+        m.submodules.peers = peers = SyncFIFO(width=bits, depth=self.config.slots)
+        peer = Signal(bits)
+        sends = Signal()
+        m.d.comb += [
+            peers.w_data.eq(link.o_peer),
+            peers.w_en.eq(receiver.good),
+            receiver.crowded.eq(~peers.w_rdy),
+            # Each packet that the receiver takes gets one response, in order.
+            sends.eq(processor.o_send.valid & processor.o_send.ready),
+            peers.r_en.eq(sends),
+            link.i_peer.eq(peer),
+        ]
+        with m.If(sends):
+            m.d.sync += peer.eq(peers.r_data)
+
+
+def _pads(component: wiring.Component, contract: dict[str, Member]) -> dict[str, Member]:
+    """The members of a component that are not of its contract."""
+    return {
+        name: member for name, member in component.signature.members.items() if name not in contract
+    }
+
+
+def _forward(m: Module, outer: Any, inner: Any, member: Member) -> None:
+    """Wire a port of the accelerator to the same port of one of its components."""
+    if member.is_signature:
+        connect(m, flipped(outer), inner)
+    elif member.flow == In:
+        m.d.comb += inner.eq(outer)
+    else:
+        m.d.comb += outer.eq(inner)

@@ -19,7 +19,7 @@ The same configuration and tools give the same bytes.
 """,
     examples="""
   tritloom generate --board icebreaker -o build/ice
-  echo '{"lanes": 20, "rows": 2, "memory_words": 1024,
+  echo '{"lanes": 20, "rows": 2, "memory": {"kind": "bram", "words": 1024},
          "max_in_features": 256, "max_out_features": 256}' > mine.json
   tritloom generate --config mine.json -o build/mine
   tritloom generate --config mine.json -o build/a --name core_a --axi

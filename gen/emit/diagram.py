@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from tritloom.rtl.spec.commands import Opcode, identity
 from tritloom.rtl.spec.config import PARTIAL_SUM_CYCLES, AcceleratorConfig
-from tritloom.rtl.spec.plugins import memories
 
 __all__ = ["block_diagram"]
 
@@ -73,7 +72,7 @@ def block_diagram(config: AcceleratorConfig) -> str:
 
     for block in _blocks(config):
         _draw(svg, block)
-    taken, given = ("rx", "tx") if config.link == "uart" else ("8 + last", "8 + last")
+    taken, given = ("8 + last",) * 2 if config.link.name == "stream" else [*config.link.pins][:2]
     word = f"{config.word_bits:,} bits"
     loaded = config.tokens * config.fill * config.act_bits
     sums = config.tokens * config.rows
@@ -98,7 +97,7 @@ def _summary(config: AcceleratorConfig) -> str:
     return (
         f"{config.lanes:,} lanes × {config.rows} rows × {_count(config.tokens, 'token')}: "
         f"{config.macs_per_cycle:,} MAC/cycle, {rate:,.2f} GMAC/s at {config.clock_hz / 1e6:g} MHz"
-        + (f", UART at {config.baud / 1e6:g} Mbaud" if config.link == "uart" else "")
+        + (f", {config.link.title()}" if config.link.title() else "")
     )
 
 
@@ -112,12 +111,8 @@ def _footer(config: AcceleratorConfig) -> list[str]:
 
 
 def _blocks(config: AcceleratorConfig) -> list[_Block]:
-    memory = memories[config.memory]
-    latency = (
-        "latency varies"
-        if memory.latency is None
-        else f"latency {_count(memory.latency(config), 'cycle')}"
-    )
+    cycles = config.memory.latency(config)
+    latency = "latency varies" if cycles is None else f"latency {_count(cycles, 'cycle')}"
     packets = f"{config.slots} × {config.packet_bytes:,} bytes"
     loaded = config.tokens * config.fill * config.act_bits
     totals = config.tokens * config.rows * config.acc_bits
@@ -145,7 +140,7 @@ def _blocks(config: AcceleratorConfig) -> list[_Block]:
             ),
         ),
         _Block(
-            *(100, 440, 230, 100, "memory", f"Weight memory: {config.memory}"),
+            *(100, 440, 230, 100, "memory", f"Weight memory: {config.memory.title()}"),
             (
                 f"{config.memory_words:,} × {config.word_bits:,} bits",
                 f"{config.encoding}, {latency}",
@@ -161,7 +156,7 @@ def _blocks(config: AcceleratorConfig) -> list[_Block]:
         _Block(
             *(790, 440, 230, 100, "arithmetic", "Partial sums"),
             (
-                f"{config.max_groups:,} × {totals:,} bits",
+                f"{config.max_row_groups:,} × {totals:,} bits",
                 f"round {_count(PARTIAL_SUM_CYCLES, 'cycle')}",
             ),
         ),

@@ -109,7 +109,7 @@ def _configuration(manifest: dict[str, Any]) -> Iterator[_Part]:
     for name, value in manifest["derived"].items():
         yield _Macro(name, value)
     weights = manifest["weights"]
-    yield _Macro("code_trits", weights["group"])
+    yield _Macro("code_trits", weights["trits_per_code"])
     yield _Macro("code_bits", weights["code_bits"])
     yield _Macro("code_stride", weights["code_stride"])
     yield _Macro("code_signed", int(weights["signed"]))

@@ -23,9 +23,9 @@ from tritloom.gen.emit.top import EmittedTop, Port
 from tritloom.rtl.control.processor import COUNTER_BITS, DEFINITION, REQUEST, RESPONSE
 from tritloom.rtl.lib.crc import CRC32
 from tritloom.rtl.links.port_names import DEFAULT_TOP, PLAIN, PortNames
-from tritloom.rtl.spec import commands, packing
+from tritloom.rtl.spec import commands, encodings, packing
 from tritloom.rtl.spec.config import AcceleratorConfig
-from tritloom.rtl.spec.plugins import engines, memories
+from tritloom.rtl.spec.plugins import engines
 from tritloom.rtl.top import Accelerator
 
 __all__ = ["FORMAT", "attribute_docs", "describe"]
@@ -57,7 +57,7 @@ def describe(
         "derived": _derived(config),
         "top": name,
         "interface": _interface(top),
-        "ports": _ports(top),
+        "ports": _ports(config, top),
         "commands": _commands(config),
         "weights": _weights(config),
     }
@@ -103,13 +103,14 @@ def _derived(config: AcceleratorConfig) -> dict[str, int]:
         for name, member in inspect.getmembers(AcceleratorConfig)
         if isinstance(member, property)
         and not name.endswith("_digest")
-        and (config.link == "uart" or not name.startswith("uart_"))
+        and name != "memory_words"  # the configuration has it
     }
-    engine, memory = engines[config.engine], memories[config.memory]
+    engine = engines[config.engine]
     numbers["fill_cycles"] = engine.fill_cycles(config)
     numbers["tile_cycles"] = engine.tile_cycles(config)
-    if memory.latency is not None:
-        numbers["memory_latency"] = memory.latency(config)
+    latency = config.memory.latency(config)
+    if latency is not None:
+        numbers["memory_latency"] = latency
     numbers["weight_capacity"] = config.memory_words * config.rows * config.lanes
     return numbers
 
@@ -125,8 +126,8 @@ def _interface(top: EmittedTop) -> dict[str, Any]:
     }
 
 
-def _ports(top: EmittedTop) -> list[dict[str, Any]]:
-    members = _member_docs(Accelerator)
+def _ports(config: AcceleratorConfig, top: EmittedTop) -> list[dict[str, Any]]:
+    members = {**_member_docs(Accelerator), **config.memory.pins, **config.link.pins}
     return [
         {
             "name": port.name,
@@ -245,13 +246,15 @@ def _identity_layout() -> list[dict[str, Any]]:
 
 
 def _weights(config: AcceleratorConfig) -> dict[str, Any]:
-    encoding = packing.encodings[config.encoding]
-    trits = np.resize(np.array(packing.ALPHABETS[encoding.alphabet], np.int8), encoding.group)
+    encoding = encodings.encodings[config.encoding]
+    trits = np.resize(
+        np.array(encodings.ALPHABETS[encoding.alphabet], np.int8), encoding.trits_per_code
+    )
     return {
         "rules": _paragraphs(docstring(packing)),
-        "encoding_rules": _paragraphs(docstring(packing.Encoding)),
+        "encoding_rules": _paragraphs(docstring(encodings.Encoding)),
         "encoding": encoding.name,
-        "group": encoding.group,
+        "trits_per_code": encoding.trits_per_code,
         "code_bits": encoding.code_bits,
         "code_stride": engines[config.engine].code_stride(config),
         "signed": encoding.signed,

@@ -15,7 +15,8 @@ from tritloom.host.checkpoints.npz import load_npz
 from tritloom.host.layer import TernaryLayer
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import InputError
-from tritloom.rtl.spec.packing import LayerShape, pack_weights
+from tritloom.rtl.spec.layer_shape import LayerShape
+from tritloom.rtl.spec.packing import pack_weights
 
 __all__ = ["PackedLayer", "pack", "read_layer"]
 
@@ -30,7 +31,7 @@ class PackedLayer:
     Members
     -------
     in_features, out_features : shape of the weight matrix
-    tiles, groups : payload of DEFINE, beside the base address
+    tiles, row_groups : payload of DEFINE, beside the base address
     words : weight words that the layer takes in the device's memory
     word_bytes : bytes of each word in the image
     image_bytes : size of the image
@@ -41,7 +42,7 @@ class PackedLayer:
     in_features: int
     out_features: int
     tiles: int
-    groups: int
+    row_groups: int
     words: int
     word_bytes: int
     image_bytes: int
@@ -107,7 +108,7 @@ def pack(
         in_features=in_features,
         out_features=out_features,
         tiles=shape.tiles,
-        groups=shape.groups,
+        row_groups=shape.row_groups,
         words=shape.words,
         word_bytes=config.word_bytes,
         image_bytes=len(image),

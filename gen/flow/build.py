@@ -44,10 +44,11 @@ from tritloom.gen.passes.netlist import Netlist
 from tritloom.gen.passes.reroute import AGAIN, PLACED, TIMING, route_again
 from tritloom.gen.passes.synthesis import RECIPE, synthesise
 from tritloom.gen.workloads import MIXES, mix_figures
+from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import ConfigError
 from tritloom.rtl.spec.files import scratch_folder
-from tritloom.rtl.spec.plugins import load_component
+from tritloom.rtl.spec.registry import load_component
 from tritloom.sim.tools import cache_folder, locked, read_output
 
 __all__ = ["Build", "BuildError", "build", "fit"]
@@ -117,7 +118,7 @@ def fit(
         plural = f"{rows} row{'' if rows == 1 else 's'}"
         words = max(1, weight_bits // (start.word_bits // start.rows * rows))
         try:
-            tried = replace(start, rows=rows, memory_words=words)
+            tried = replace(start, rows=rows, memory=BlockRam(words=words))
             say(f"{plural}: {tried.macs_per_cycle} MAC/cycle")
             kept = _Design(board, tried).build(range(seed, seed + seeds), say)
         except (BuildError, ConfigError) as error:
@@ -150,7 +151,7 @@ def fit(
 def _for_board(board: Board, config: AcceleratorConfig | None) -> AcceleratorConfig:
     if config is None:
         return board.build_config
-    return config if config.link == "uart" else replace(config, link="uart", baud=board.baud)
+    return config if config.link == board.link else replace(config, link=board.link)
 
 
 class _Design:

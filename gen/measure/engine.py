@@ -34,12 +34,16 @@ from tritloom.gen.passes.reroute import AGAIN, PLACED, TIMING, route_again
 from tritloom.gen.passes.synthesis import RECIPE, improve, run_synthesis
 from tritloom.gen.workloads import MIXES, layer_cycles, mix_figures
 from tritloom.rtl.core.core import Core
+from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec import numerics
 from tritloom.rtl.spec.config import AcceleratorConfig
+from tritloom.rtl.spec.encodings import ALPHABETS, encodings
 from tritloom.rtl.spec.errors import ConfigError, ToolError
 from tritloom.rtl.spec.files import scratch_folder, write_whole
-from tritloom.rtl.spec.packing import ALPHABETS, LayerShape, act_limits, encodings
-from tritloom.rtl.spec.plugins import engines, load_component
+from tritloom.rtl.spec.layer_shape import LayerShape
+from tritloom.rtl.spec.packing import act_limits
+from tritloom.rtl.spec.plugins import engines
+from tritloom.rtl.spec.registry import load_component
 from tritloom.sim.device.core import CoreSimulation
 from tritloom.sim.tools import cache_folder, locked
 
@@ -89,7 +93,7 @@ def engine_config(
     values: dict[str, Any] = {**(geometry or {}), **asked}
     return AcceleratorConfig(
         engine=engine,
-        memory_words=1,
+        memory=BlockRam(words=1),
         max_in_features=in_features or measure.features[0],
         max_out_features=out_features or measure.features[1],
         packet_bytes=4096,  # no part of the core; only the widest words need so much

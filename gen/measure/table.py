@@ -21,10 +21,12 @@ from tritloom.gen.measure.engine import median_mhz, place_and_route
 from tritloom.gen.measure.harness import Harness
 from tritloom.gen.passes.synthesis import RECIPE
 from tritloom.rtl.core.core import Core
+from tritloom.rtl.links.uart_facts import Uart
+from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.config import AcceleratorConfig
+from tritloom.rtl.spec.encodings import encodings
 from tritloom.rtl.spec.errors import ConfigError, InputError
 from tritloom.rtl.spec.files import write_whole
-from tritloom.rtl.spec.packing import encodings
 from tritloom.rtl.spec.plugins import engines
 from tritloom.rtl.top import Accelerator
 
@@ -71,13 +73,14 @@ class Point:
     def config(self) -> AcceleratorConfig:
         """What was measured; of a core, the rest is of no effect."""
         names = ("engine", "encoding", "lanes", "rows", "tokens", "fill", "act_bits")
-        whole = ("memory_words", "max_layers", "packet_bytes", "slots")
-        rest: dict[str, Any] = {"memory_words": 1, "packet_bytes": 4096}
+        rest: dict[str, Any] = {"packet_bytes": 4096}
         if self.memory_words:
-            rest = {name: getattr(self, name) for name in whole} | {"link": "uart", "baud": BAUD}
+            whole = ("max_layers", "packet_bytes", "slots")
+            rest = {name: getattr(self, name) for name in whole} | {"link": Uart(baud=BAUD)}
         return AcceleratorConfig(
             **{name: getattr(self, name) for name in names},
             alphabet=encodings[self.encoding].alphabet,
+            memory=BlockRam(words=self.memory_words or 1),
             max_in_features=self.in_features,
             max_out_features=self.out_features,
             **rest,
@@ -144,7 +147,7 @@ def grid(family: str, engine: str | None = None) -> Iterator[tuple[Point, bool]]
         raise ConfigError(f"engine must be one of {', '.join(sorted(grids))}, not {engine!r}")
     for name in sorted(grids) if engine is None else [engine]:
         for encoding in engines[name].encodings:
-            unit = encodings[encoding].group if name == "table" else 1
+            unit = encodings[encoding].trits_per_code if name == "table" else 1
             # Binary weights cost what ternary ones do; a few points show it.
             few = [each for each in grids[name][:4] if not each[-1]]
             binary = encodings[encoding].alphabet == "binary"

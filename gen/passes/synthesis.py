@@ -10,7 +10,7 @@ from pathlib import Path
 from tritloom.boards.families.family import TOP, Family, bitstream_families, load_family
 from tritloom.gen.passes.netlist import Netlist
 from tritloom.rtl.spec.errors import ToolError
-from tritloom.rtl.spec.plugins import load_component
+from tritloom.rtl.spec.registry import load_component
 from tritloom.sim.tools import read_output, run_yosys
 
 __all__ = ["RECIPE", "improve", "run_synthesis", "synthesise"]

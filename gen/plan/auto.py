@@ -23,10 +23,11 @@ from tritloom.gen.measure.table import read_table
 from tritloom.gen.plan.cost import Cost, CostModel, weight_blocks
 from tritloom.gen.workloads import MIXES, layer_cycles
 from tritloom.host.models.run import find_model
-from tritloom.rtl.memories.bram import BlockRamMemory
+from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.config import FEATURES_LIMIT, AcceleratorConfig
+from tritloom.rtl.spec.encodings import ALPHABETS, encodings
 from tritloom.rtl.spec.errors import ConfigError
-from tritloom.rtl.spec.packing import ALPHABETS, LayerShape, encodings
+from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.rtl.spec.plugins import engines
 
 __all__ = [
@@ -236,7 +237,7 @@ class _Search:
         self, engine: str, encoding: str, lanes: int, rows: int, tokens: int, fill: int, most: int
     ) -> AcceleratorConfig | None:
         """A geometry with its weight memory not yet known; ``None`` if it is none."""
-        word = rows * lanes // encodings[encoding].group * encodings[encoding].code_bits
+        word = rows * lanes // encodings[encoding].trits_per_code * encodings[encoding].code_bits
         # Bytes of the widest thing in a packet, at most; its header and checksum are 20.
         needed = max(word // 8 + 1, fill, 4 * rows) + 20
         packet_bytes = max(self.base["packet_bytes"], 1 << (needed - 1).bit_length())
@@ -251,7 +252,7 @@ class _Search:
                 fill=fill,
                 act_bits=self.act_bits,
                 alphabet=self.alphabet,
-                memory_words=1,
+                memory=BlockRam(words=1),
                 max_in_features=self.max_in,
                 max_out_features=most,
             )
@@ -298,14 +299,14 @@ class _Search:
         if self.inside and self.whole and pieces > layers:
             return None
         words = self.memory_words or min(words, 1 << 24)
-        config = replace(config, memory_words=words, max_layers=layers)
+        config = replace(config.with_words(words), max_layers=layers)
         if self.inside:
             free = self.budget.block_rams - self.model.blocks(config)
             if not self.whole and not self.memory_words:
                 words = min(words, self._held(config, free))
                 if words == 0:
                     return None
-                config = replace(config, memory_words=words)
+                config = config.with_words(words)
             elif weight_blocks(self.model.family, config) > free:
                 return None
         cost = self.cost(config)
@@ -313,12 +314,12 @@ class _Search:
 
     def _held(self, config: AcceleratorConfig, blocks: int) -> int:
         """Most words that so many blocks hold: whole banks, else a half or a quarter of one."""
-        bank = BlockRamMemory.BANK_WORDS
-        one = weight_blocks(self.model.family, replace(config, memory_words=bank))
+        bank = BlockRam.BANK_WORDS
+        one = weight_blocks(self.model.family, config.with_words(bank))
         if blocks >= one:
             return blocks // one * bank
         for words in (bank // 2, bank // 4):
-            if weight_blocks(self.model.family, replace(config, memory_words=words)) <= blocks:
+            if weight_blocks(self.model.family, config.with_words(words)) <= blocks:
                 return words
         return 0
 
@@ -366,7 +367,7 @@ class _Search:
         filling = 0
         for layer in self.layers:
             shape = LayerShape.of(config, layer.out_features, layer.in_features)
-            later = (shape.tiles - 1) * (config.tile_cycles(shape.groups) - shape.groups)
+            later = (shape.tiles - 1) * (config.tile_cycles(shape.row_groups) - shape.row_groups)
             filling += layer.count * (engine.fill_cycles(config) + later)
         filling *= ceil(self.tokens / config.tokens)
         if filling > FILLING * candidate.cycles:
@@ -379,7 +380,7 @@ class _Search:
         if shares[scarcest] > FULL:
             return f"{scarcest}, {shares[scarcest]:.0%} of what it may take"
         # Not full, but perhaps too full for the next step.
-        group = encodings[config.encoding].group
+        group = encodings[config.encoding].trits_per_code
         for lanes, rows in (
             (config.lanes, 2 * config.rows),
             (config.lanes + group * config.fill, config.rows),
@@ -400,7 +401,7 @@ class _Search:
         """The greater the better: MAC/s, then fewer LUTs, then fewer bits a weight."""
         encoding = encodings[candidate.config.encoding]
         speed = _steps(candidate.mac_per_cycle * (candidate.mhz or 1.0))
-        return speed, -candidate.cost.luts, -encoding.code_bits / encoding.group
+        return speed, -candidate.cost.luts, -encoding.code_bits / encoding.trits_per_code
 
     def best(self, engine: str, encoding: str) -> Candidate | None:
         """The best geometry of an engine and encoding; ``None`` if none fits."""
@@ -453,13 +454,13 @@ class _Search:
             most = -(-most // 2)
 
     def _fills(self, engine: str, encoding: str, lanes: int, tokens: int) -> list[int]:
-        units = lanes // encodings[encoding].group if engine == "table" else lanes
+        units = lanes // encodings[encoding].trits_per_code if engine == "table" else lanes
         most = max(1, self.model.most_filled(engine) // tokens)
         return [fill for fill in range(1, min(units, most) + 1) if units % fill == 0]
 
     def _geometries(self, engine: str, encoding: str) -> Iterator[tuple[int, int, int]]:
         """Lanes, rows and tokens of which the core's logic fits with the slowest filling."""
-        group, code_bits = encodings[encoding].group, encodings[encoding].code_bits
+        group, code_bits = encodings[encoding].trits_per_code, encodings[encoding].code_bits
         most_codes = min(1024, -(-self.max_in // group) * group) // group
         fitting = {-(-layer.in_features // group) for layer in self.layers}
         all_rows = _thinned(min(256, self.max_out), {layer.out_features for layer in self.layers})
@@ -491,14 +492,16 @@ class _Search:
             if encodings[encoding].alphabet != self.alphabet:
                 continue
             for codes in range(1, 9):
-                lanes = codes * encodings[encoding].group
+                lanes = codes * encodings[encoding].trits_per_code
                 most = min(LEAST_PART, self.max_out)
                 config = self.config(engine, encoding, lanes, 1, 1, 1, most)
                 if config is None or (self.word_limit or config.word_bits) < config.word_bits:
                     continue
                 if self.inside and not self.core_only:
                     words = self.words(config)[0] if self.whole else 256
-                    config = replace(config, memory_words=self.memory_words or words)
+                    config = replace(
+                        config, memory=replace(config.memory, words=self.memory_words or words)
+                    )
                 cost = self.cost(config)
                 found.append((self.crowding(cost), f"{engine} {encoding} {lanes} × 1", cost))
         if not found:
@@ -596,7 +599,7 @@ def choose(
 
     # Words of no engine are denser than the weights themselves.
     known = [encodings[each] for _, each in model.encodings if encodings[each].alphabet == alphabet]
-    densest = min((each.code_bits / each.group for each in known), default=1.0)
+    densest = min((each.code_bits / each.trits_per_code for each in known), default=1.0)
     held = block_rams * load_family(family).block_bits >= densest * sum(
         layer.weights for layer in layers
     )

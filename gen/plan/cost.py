@@ -17,14 +17,14 @@ import numpy.typing as npt
 
 from tritloom.boards.families.family import load_family
 from tritloom.gen.measure.table import Point
+from tritloom.rtl.engines.table_facts import in_lut_ram, table_registers
 from tritloom.rtl.engines.table_walk import walk_steps
-from tritloom.rtl.memories.bram import BlockRamMemory
-from tritloom.rtl.spec.builtin import in_lut_ram, table_registers
+from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.commands import IDENTITY
 from tritloom.rtl.spec.config import AcceleratorConfig
+from tritloom.rtl.spec.encodings import encodings
 from tritloom.rtl.spec.errors import ConfigError
 from tritloom.rtl.spec.frames import BLOCK_BYTES
-from tritloom.rtl.spec.packing import encodings
 
 __all__ = [
     "Cost",
@@ -125,19 +125,19 @@ def core_memories(config: AcceleratorConfig) -> list[Memory]:
             config.activation_words,
             parts=config.tokens,
         ),
-        Memory(config.tokens * config.rows * config.acc_bits, config.max_groups),
+        Memory(config.tokens * config.rows * config.acc_bits, config.max_row_groups),
     ]
     if config.engine == "table":
         encoding = encodings[config.encoding]
-        steps = walk_steps(encoding.group, encoding.signed, encoding.alphabet)
-        step_bits = encoding.index_bits + encoding.group.bit_length() + 2
+        steps = walk_steps(encoding.trits_per_code, encoding.signed, encoding.alphabet)
+        step_bits = encoding.index_bits + encoding.trits_per_code.bit_length() + 2
         banks = 1 if in_lut_ram(config) else 2
         found += [
             Memory(step_bits, 1 << (steps - 1).bit_length(), rom=True),
             Memory(
                 config.tokens * _entry_bits(config),
                 banks << encoding.index_bits,
-                number=config.rows * config.lanes // encoding.group,
+                number=config.rows * config.lanes // encoding.trits_per_code,
             ),
         ]
     return found
@@ -145,15 +145,15 @@ def core_memories(config: AcceleratorConfig) -> list[Memory]:
 
 def weight_memories(config: AcceleratorConfig) -> list[Memory]:
     """The weight memory's banks."""
-    whole, rest = divmod(config.memory_words, BlockRamMemory.BANK_WORDS)
-    sizes = [(BlockRamMemory.BANK_WORDS, whole), (rest, int(rest > 0))]
+    whole, rest = divmod(config.memory_words, BlockRam.BANK_WORDS)
+    sizes = [(BlockRam.BANK_WORDS, whole), (rest, int(rest > 0))]
     return [Memory(config.word_bits, words, number=number) for words, number in sizes if number]
 
 
 def around_memories(config: AcceleratorConfig) -> list[Memory]:
     """Packets in both directions, the link's block, layers, the configuration's text."""
     entry = 2 * config.memory_words.bit_length() + (config.max_tiles - 1).bit_length()
-    entry += (config.max_groups - 1).bit_length() + 2
+    entry += (config.max_row_groups - 1).bit_length() + 2
     return [
         Memory(8, config.slots * config.packet_bytes, number=2),
         Memory(8, BLOCK_BYTES),
@@ -164,14 +164,11 @@ def around_memories(config: AcceleratorConfig) -> list[Memory]:
 
 def _identity_bytes(config: AcceleratorConfig) -> int:
     """Length of ``commands.identity(config)``, without making it."""
-    values = (getattr(config, name) for name in config.__slots__)
-    texts = sum(len(v) + 2 if isinstance(v, str) else len(str(v)) for v in values)
-    # Of each key its quotes, a colon and a comma; braces, one comma less.
-    return IDENTITY.size + texts + sum(len(name) + 4 for name in config.__slots__) + 1
+    return IDENTITY.size + len(config.to_json())
 
 
 def _entry_bits(config: AcceleratorConfig) -> int:
-    return (encodings[config.encoding].group << (config.act_bits - 1)).bit_length() + 1
+    return (encodings[config.encoding].trits_per_code << (config.act_bits - 1)).bit_length() + 1
 
 
 def _tree(terms: int, bits: int) -> tuple[int, int]:
@@ -189,11 +186,11 @@ def core_features(config: AcceleratorConfig, family: str) -> dict[str, float]:
     """Bits of each kind that a core has; which there are depends on the engine alone."""
     encoding = encodings[config.encoding]
     lanes, rows, tokens, fill = config.lanes, config.rows, config.tokens, config.fill
-    codes = rows * lanes // encoding.group
+    codes = rows * lanes // encoding.trits_per_code
     memory = _sum(family, core_memories(config))
     found: dict[str, float] = {
         "constant": 1,
-        "counted": config.max_groups.bit_length() + config.max_tiles.bit_length(),
+        "counted": config.max_row_groups.bit_length() + config.max_tiles.bit_length(),
         "addressed": log2(config.activation_words),
         "loaded": fill * tokens * config.act_bits,
         "partial": rows * tokens * config.acc_bits,
@@ -205,7 +202,7 @@ def core_features(config: AcceleratorConfig, family: str) -> dict[str, float]:
     }
     if config.engine == "table":
         entry = _entry_bits(config)
-        slots, registers = _tree(lanes // encoding.group, entry)
+        slots, registers = _tree(lanes // encoding.trits_per_code, entry)
         # In LUT RAM there is nothing on the way to a table and from it.
         near = in_lut_ram(config)
         before, after = table_registers(config)
@@ -216,7 +213,7 @@ def core_features(config: AcceleratorConfig, family: str) -> dict[str, float]:
             "codes": codes * encoding.code_bits * before,
             "codes near": codes * near,
             "signs": codes * encoding.signed * after,
-            "parts": lanes // (encoding.group * fill),
+            "parts": lanes // (encoding.trits_per_code * fill),
             "rom": encoding.code_bits,
         }
     else:
@@ -236,7 +233,7 @@ def core_features(config: AcceleratorConfig, family: str) -> dict[str, float]:
 def around_features(config: AcceleratorConfig, family: str) -> dict[str, float]:
     """The same of what is around a core: link, packets, commands, weight memory."""
     memory = _sum(family, [*weight_memories(config), *around_memories(config)])
-    banks = ceil(config.memory_words / BlockRamMemory.BANK_WORDS)
+    banks = ceil(config.memory_words / BlockRam.BANK_WORDS)
     return {
         "constant": 1,
         "word": config.word_bits,
@@ -380,7 +377,7 @@ class CostModel:
                 f"run tritloom measure table --family {self.family}"
             )
         if not weights:
-            config = replace(config, memory_words=1)
+            config = config.with_words(1)
         features = around_features(config, self.family)
         luts, ffs = self._around
         blocks = _sum(self.family, around_memories(config) + weight_memories(config)).blocks

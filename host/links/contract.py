@@ -17,10 +17,8 @@ from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import InputError, ToolError
 from tritloom.rtl.spec.remedies import package_remedy
 
-__all__ = ["BITS_PER_BYTE", "DEFAULT_BOARD", "DeviceUrl", "Transport", "open_transport"]
+__all__ = ["DEFAULT_BOARD", "DeviceUrl", "Transport", "open_transport"]
 
-BITS_PER_BYTE = 10
-"""Bits on a serial line for each byte: one start bit, eight data bits, one stop bit."""
 DEVICES = "tritloom.devices"
 BOARDS = "tritloom.boards"
 DEFAULT_BOARD = "ulx3s-85f"

@@ -10,8 +10,9 @@ import time
 from collections import deque
 from typing import Any
 
-from tritloom.host.links.contract import BITS_PER_BYTE, DeviceUrl
-from tritloom.rtl.spec.config import MAX_BAUD, AcceleratorConfig
+from tritloom.host.links.contract import DeviceUrl
+from tritloom.rtl.links.uart_facts import BITS_PER_BYTE, MAX_BAUD
+from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import DeviceError, InputError, ToolError
 from tritloom.rtl.spec.frames import decode_frame, encode_frame
 from tritloom.rtl.spec.remedies import package_remedy

@@ -26,6 +26,8 @@ class PacketReceiver(wiring.Component):
         which the packet is checked; else always ready.
     abort : in, 1 bit
         With a byte of a packet, usually its last: the link knows that the packet is wrong.
+    crowded : in, 1 bit
+        Nothing can remember the sender of one more packet: the packet is dropped.
     o : out, stream of bytes
         Header and payload of the right packets, one byte a cycle.
     good, bad, dropped : out, 1 bit each
@@ -35,6 +37,7 @@ class PacketReceiver(wiring.Component):
 
     i: stream.Interface
     abort: Signal
+    crowded: Signal
     o: stream.Interface
     good: Signal
     bad: Signal
@@ -46,6 +49,7 @@ class PacketReceiver(wiring.Component):
             {
                 "i": In(stream.Signature(PACKET)),
                 "abort": In(1),
+                "crowded": In(1),
                 "o": Out(stream.Signature(8)),
                 "good": Out(1),
                 "bad": Out(1),
@@ -99,9 +103,9 @@ class PacketReceiver(wiring.Component):
         with m.If(check):
             m.d.sync += [check.eq(0), count.eq(0), wrong.eq(0), full.eq(0), head.eq(limit)]
             m.d.comb += [
-                self.good.eq(sound & ~full),
+                self.good.eq(sound & ~full & ~self.crowded),
                 self.bad.eq(~sound),
-                self.dropped.eq(sound & full),
+                self.dropped.eq(sound & (full | self.crowded)),
             ]
             with m.If(self.good):
                 m.d.sync += [head.eq(head - CRC_BYTES), limit.eq(head - CRC_BYTES)]

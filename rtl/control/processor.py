@@ -45,7 +45,7 @@ RESPONSE = data.StructLayout(
         "value": 32,
     }
 )
-DEFINITION = data.StructLayout({"base": 32, "tiles": 16, "groups": 16})
+DEFINITION = data.StructLayout({"base": 32, "tiles": 16, "row_groups": 16})
 COUNTER_BITS = 64
 
 
@@ -96,7 +96,7 @@ class CommandProcessor(wiring.Component):
                 "o_run": Out(stream.Signature(shape_layout(config))),
                 "o_word": Out(word),
                 "done": In(1),
-                "o_fetch": Out(stream.Signature(range(config.max_groups))),
+                "o_fetch": Out(stream.Signature(range(config.max_row_groups))),
                 "i_result": In(stream.Signature(sums_layout(config, config.acc_bits))),
                 "counters": In(data.ArrayLayout(COUNTER_BITS, len(COUNTERS))),
                 "running": Out(1),
@@ -114,7 +114,7 @@ class CommandProcessor(wiring.Component):
         expected = Signal(16, init=1)
         replayable = Signal(bits_for(config.window))
         has_results = Signal()
-        last_result = Signal(range(config.max_groups))
+        last_result = Signal(range(config.max_row_groups))
         entry_layout = data.StructLayout(
             {
                 "base": bits_for(config.memory_words),
@@ -147,7 +147,7 @@ class CommandProcessor(wiring.Component):
         value = Signal(32)
         # One bit more than any limit: an address that does not fit becomes all ones, out of range.
         limit_bits = max(
-            config.memory_words, config.activation_words, config.max_groups, len(about)
+            config.memory_words, config.activation_words, config.max_row_groups, len(about)
         ).bit_length()
         position = Signal(limit_bits + 1)
         items = Signal(max(16, limit_bits))  # words, results, bytes or counters still to come
@@ -166,7 +166,7 @@ class CommandProcessor(wiring.Component):
         loaded = [shift[-8 * (fill - n) :][:8] for n in range(fill)]
         entry = table_read.data
         last_tile, last_group = Signal(16), Signal(16)
-        end = Signal(range(config.memory_words + config.max_groups + 1))
+        end = Signal(range(config.memory_words + config.max_row_groups + 1))
 
         def slot_of(seq: Value) -> Value:
             return seq[: len(slot)]
@@ -178,7 +178,7 @@ class CommandProcessor(wiring.Component):
             table_write.addr.eq(request.index),
             table_write.data.eq(entry),
             last_tile.eq(definition.tiles - 1),
-            last_group.eq(definition.groups - 1),
+            last_group.eq(definition.row_groups - 1),
             rom_read.addr.eq(position),
             crc.data.eq(shift[:8]),
             self.o_send.payload.eq(slot),
@@ -393,7 +393,7 @@ class CommandProcessor(wiring.Component):
                         m.d.sync += [end.eq(definition.base), items.eq(definition.tiles)]
                         with m.If(
                             (last_tile >= config.max_tiles)  # 0 − 1 is too
-                            | (last_group >= config.max_groups)
+                            | (last_group >= config.max_row_groups)
                             | (definition.base > config.memory_words)
                         ):
                             fail(Status.OUT_OF_RANGE)
@@ -420,7 +420,7 @@ class CommandProcessor(wiring.Component):
                 with m.If(end > config.memory_words):
                     fail(Status.OUT_OF_RANGE)
                 with m.Elif(items != 0):
-                    m.d.sync += [end.eq(end + definition.groups), items.eq(items - 1)]
+                    m.d.sync += [end.eq(end + definition.row_groups), items.eq(items - 1)]
                 with m.Else():
                     m.d.comb += [
                         table_write.en.eq(1),

@@ -30,7 +30,7 @@ def load_layout(config: AcceleratorConfig) -> data.StructLayout:
 def shape_layout(config: AcceleratorConfig) -> data.StructLayout:
     """A layer's shape: the number of its last tile and of its last row group, counted from 0."""
     return data.StructLayout(
-        {"last_tile": range(config.max_tiles), "last_group": range(config.max_groups)}
+        {"last_tile": range(config.max_tiles), "last_group": range(config.max_row_groups)}
     )
 
 
@@ -79,7 +79,7 @@ class Core(wiring.Component):
                 "i_word": In(stream.Signature(Shape(config.word_bits))),
                 "done": Out(1),
                 "stall": Out(1),
-                "i_fetch": In(stream.Signature(range(config.max_groups))),
+                "i_fetch": In(stream.Signature(range(config.max_row_groups))),
                 "o": Out(stream.Signature(sums_layout(config, config.acc_bits))),
             }
         )
@@ -116,7 +116,7 @@ class Core(wiring.Component):
         # `groups_left` is minus the number of row groups that the tile has after the next word. It
         # counts up, so its carry means none: `last` says that the next word is the tile's last. The
         # count is loaded for the next tile with the last word, and when a layer starts.
-        groups_left = Signal(range(config.max_groups), reset_less=True)
+        groups_left = Signal(range(config.max_row_groups), reset_less=True)
         last = Signal(init=1)
         begins = Signal(reset_less=True)  # the next word is the tile's first
         with m.If(word | started):
@@ -131,7 +131,7 @@ class Core(wiring.Component):
         final = Signal()  # it was the tile's last
         m.d.sync += [taken.eq(word), first.eq(word & begins), final.eq(word & last)]
         # The row group of that word; between layers the one to fetch.
-        row_group = Signal(range(config.max_groups), reset_less=True)
+        row_group = Signal(range(config.max_row_groups), reset_less=True)
         free = Signal(init=1)  # a row group may be fetched
         m.d.comb += self.i_fetch.ready.eq(free)
         with m.If(taken | free):

@@ -56,7 +56,7 @@ class PartialSums(wiring.Component):
         super().__init__(
             {
                 "i_valid": In(1),
-                "i_row_group": In(range(config.max_groups)),
+                "i_row_group": In(range(config.max_row_groups)),
                 "i_first": In(1),
                 "i_last": In(1),
                 "i_sums": In(sums_layout(config, config.sum_bits)),
@@ -70,7 +70,7 @@ class PartialSums(wiring.Component):
         m = Module()
         config = self.config
         layout = self.o.shape()
-        m.submodules.totals = totals = block_ram(layout, config.max_groups)
+        m.submodules.totals = totals = block_ram(layout, config.max_row_groups)
         write = totals.write_port()
         read = ReadPort(m, totals)
 

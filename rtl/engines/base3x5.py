@@ -1,42 +1,25 @@
-"""The `base3x5` decoder, and the contract of every decoder of weight codes to trits.
+"""The decoder of `base3x5` codes."""
 
-An engine that selects by trit has one decoder for each code of a weight word. A decoder takes a
-code at `i` in every cycle. `Encoding.decoder_cycles` (at least 1) later, `nonzero` and `negative`
-hold one bit for each of its trits. It has no state but its pipeline.
-"""
+from typing import ClassVar
 
 from amaranth.hdl import Array, Const, Module, Signal
-from amaranth.lib import wiring
-from amaranth.lib.wiring import In, Out
+
+from tritloom.rtl.engines.contract import TritDecoder
+
+__all__ = ["Base3x5Decoder"]
 
 
-class Base3x5Decoder(wiring.Component):
-    """Decodes `base3x5`: a byte Σ (tᵢ+1)·3^i holds five trits tᵢ.
+class Base3x5Decoder(TritDecoder):
+    """Decodes a byte Σ (tᵢ+1)·3^i, which holds five trits tᵢ.
 
     The first two stages find the two highest digits by comparison and subtract them. The rest is
     less than 27, five bits; the third stage looks up its three digits in tables of one LUT a bit.
 
-    A byte above 242 is no code; its trits are unspecified.
-
-    Members
-    -------
-    i : in, 8 bits
-        A code.
-    nonzero : out, 5 bits
-        Which trits are not 0, trit 0 in bit 0, `CYCLES` after the code.
-    negative : out, 5 bits
-        Which trits are −1, in the same cycle.
+    The trits of a byte above 242, which is no code, are unspecified. Members: see `TritDecoder`.
     """
 
-    CYCLES = 3
+    CYCLES: ClassVar[int] = 3
     """Cycles from a code to its trits."""
-
-    i: Signal
-    nonzero: Signal
-    negative: Signal
-
-    def __init__(self) -> None:
-        super().__init__({"i": In(8), "nonzero": Out(5), "negative": Out(5)})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()

@@ -1,16 +1,14 @@
 """The `select` engine: each lane adds x, −x or 0, in a pipelined tree; no memories."""
 
 from amaranth.hdl import Cat, Const, Module, Signal, Value, signed
-from amaranth.lib import data, wiring
+from amaranth.lib import data
 
-from tritloom.rtl.engines.contract import ACT_LATENCY, engine_members
+from tritloom.rtl.engines.contract import ACT_LATENCY, DotEngine, create_decoder
 from tritloom.rtl.lib.adder_tree import add_under, adder_tree, delay, offset_binary
-from tritloom.rtl.spec.config import AcceleratorConfig
-from tritloom.rtl.spec.packing import encodings
-from tritloom.rtl.spec.plugins import load_component
+from tritloom.rtl.spec.encodings import encodings
 
 
-class SelectEngine(wiring.Component):
+class SelectEngine(DotEngine):
     """Portable dot engine of adders alone.
 
     Lanes are added in pairs. A trit of 0 costs no logic: it resets the register of an even lane,
@@ -21,22 +19,6 @@ class SelectEngine(wiring.Component):
 
     Members: see `tritloom.rtl.engines.contract`.
     """
-
-    i_start: Signal
-    i_more: Signal
-    act_address: Signal
-    i_act: data.View
-    ready: Signal
-    i_word: Signal
-    i_valid: Signal
-    i_swap: Signal
-    i_last: Signal
-    o_sums: data.View
-    o_negative: Signal
-
-    def __init__(self, config: AcceleratorConfig) -> None:
-        self.config = config
-        super().__init__(engine_members(config))
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -135,7 +117,7 @@ class SelectEngine(wiring.Component):
         """
         config = self.config
         encoding = encodings[config.encoding]
-        codes = config.lanes // encoding.group
+        codes = config.lanes // encoding.trits_per_code
         if not encoding.decoder:
             word = Signal(codes * encoding.code_bits, name=f"word_{row}", reset_less=True)
             m.d.sync += word.eq(self.i_word.word_select(row, len(word)))
@@ -150,7 +132,7 @@ class SelectEngine(wiring.Component):
         nonzero: list[Value] = []
         negative: list[Value] = []
         for n in range(row * codes, (row + 1) * codes):
-            decoder = load_component(encoding.decoder)()
+            decoder = create_decoder(encoding)
             m.submodules[f"decoder_{n}"] = decoder
             m.d.comb += decoder.i.eq(self.i_word.word_select(n, encoding.code_bits))
             nonzero += list(decoder.nonzero)

@@ -1,10 +1,11 @@
 """The `table` engine: memory holds every sum that a code can select; the code is the address.
 
-For each `Encoding.group` activations, the trits of one code, there is a table. It has one entry for
-each code; where the code ends in a sign, one entry serves a code and its negative. The tables of
-the next tile are written while weight words look up in those of the current tile: block RAM has two
-banks for that. Small tables lie in LUT RAM, which has one bank; they are written after the tile's
-last word. Entries are written in the order of `table_walk.walk`, in which each entry follows from
+For each `Encoding.trits_per_code` activations, the trits of one code, there is a table. It has one
+entry for each code; where the code ends in a sign, one entry serves a code and its negative. The
+tables of the next tile are written while weight words look up in those of the current tile: block
+RAM has two banks for that. Small tables lie in LUT RAM, which has one bank; they are written after
+the tile's last word. Entries are written in the order of `table_walk.walk`, in which each entry
+follows from
 the one before by adding or subtracting one activation.
 """
 
@@ -13,15 +14,15 @@ from typing import NamedTuple
 
 import numpy as np
 from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed, unsigned
-from amaranth.lib import data, wiring
+from amaranth.lib import data
 
-from tritloom.rtl.engines.contract import engine_members
+from tritloom.rtl.engines.contract import DotEngine
+from tritloom.rtl.engines.table_facts import in_lut_ram, table_registers
 from tritloom.rtl.engines.table_walk import walk
 from tritloom.rtl.lib.adder_tree import add_under, adder_tree, delay, offset_binary
 from tritloom.rtl.lib.block_ram import ReadPort, block_ram
-from tritloom.rtl.spec.builtin import in_lut_ram, table_registers
-from tritloom.rtl.spec.config import ACT_LATENCY, AcceleratorConfig
-from tritloom.rtl.spec.packing import ALPHABETS, Encoding, encodings
+from tritloom.rtl.spec.encodings import ALPHABETS, Encoding, encodings
+from tritloom.rtl.spec.plugins import ACT_LATENCY
 
 STEP_CYCLES = 3
 """Cycles from the number of a walk step to the step: the ROM and two registers."""
@@ -43,7 +44,7 @@ def _steps(encoding: Encoding) -> list[dict[str, int]]:
       first step leads from the last activation of one fill step to the first of the next.
     * `negative`: whether the activation is subtracted.
     """
-    path = walk(encoding.group, encoding.signed, encoding.alphabet)
+    path = walk(encoding.trits_per_code, encoding.signed, encoding.alphabet)
     entries = path[-1:]
     for step in reversed(path[:-1]):
         entries.append(step if set(step) <= set(ALPHABETS[encoding.alphabet]) else entries[-1])
@@ -52,7 +53,7 @@ def _steps(encoding: Encoding) -> list[dict[str, int]]:
         next((k, b[k] < a[k]) for k in range(len(a)) if a[k] != b[k]) for a, b in pairwise(path)
     ]
     trits = [0, *(k for k, _ in changes)]
-    moves = [encoding.group - trits[-1], *(b - a for a, b in pairwise(trits))]
+    moves = [encoding.trits_per_code - trits[-1], *(b - a for a, b in pairwise(trits))]
     negatives = [0, *(int(falls) for _, falls in changes)]
     mask = (1 << encoding.index_bits) - 1
     return [
@@ -72,7 +73,7 @@ class _Filling(NamedTuple):
     """For each of the `fill` tables of a fill step: the sums of all tokens."""
 
 
-class TableEngine(wiring.Component):
+class TableEngine(DotEngine):
     """Dot engine of block RAM and one adder a code.
 
     A memory has one look-up port, so each row has copies of the tables; an entry holds the sums of
@@ -84,27 +85,11 @@ class TableEngine(wiring.Component):
     Members: see `tritloom.rtl.engines.contract`.
     """
 
-    i_start: Signal
-    i_more: Signal
-    act_address: Signal
-    i_act: data.View
-    ready: Signal
-    i_word: Signal
-    i_valid: Signal
-    i_swap: Signal
-    i_last: Signal
-    o_sums: data.View
-    o_negative: Signal
-
-    def __init__(self, config: AcceleratorConfig) -> None:
-        self.config = config
-        super().__init__(engine_members(config))
-
     def elaborate(self, platform: object) -> Module:
         m = Module()
         encoding = encodings[self.config.encoding]
         # An entry is a sum of trits_per_code terms, each in ±2^(act_bits-1).
-        entry_bits = (encoding.group << (self.config.act_bits - 1)).bit_length() + 1
+        entry_bits = (encoding.trits_per_code << (self.config.act_bits - 1)).bit_length() + 1
         filling = self._fill(m, encoding, entry_bits)
         self._look_up(m, encoding, entry_bits, filling)
         return m
@@ -113,13 +98,13 @@ class TableEngine(wiring.Component):
         """Add the logic that walks through the tables' entries and computes them."""
         config = self.config
         tokens, fill = config.tokens, config.fill
-        fill_steps = config.lanes // encoding.group // fill
+        fill_steps = config.lanes // encoding.trits_per_code // fill
 
         steps = _steps(encoding)
         layout = data.StructLayout(
             {
                 "index": encoding.index_bits,
-                "move": signed(encoding.group.bit_length() + 1),
+                "move": signed(encoding.trits_per_code.bit_length() + 1),
                 "negative": 1,
             }
         )
@@ -214,7 +199,7 @@ class TableEngine(wiring.Component):
         """Add the tables of every row, their look-up by weight codes, and the adder trees."""
         config = self.config
         tokens, fill = config.tokens, config.fill
-        codes = config.lanes // encoding.group
+        codes = config.lanes // encoding.trits_per_code
         fill_steps = codes // fill
         code_bits, index_bits = encoding.code_bits, encoding.index_bits
         banks = 1 if in_lut_ram(config) else 2

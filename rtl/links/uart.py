@@ -5,12 +5,11 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.cdc import FFSynchronizer
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from tritloom.rtl.lib.streams import PACKET
 from tritloom.rtl.links.cobs import FrameDecoder, FrameEncoder
+from tritloom.rtl.links.contract import PacketLink
+from tritloom.rtl.links.uart_facts import BITS_PER_BYTE, Uart
 from tritloom.rtl.spec.config import AcceleratorConfig
-
-BITS = 10
-"""Bits of a byte on the line: start, eight data bits, stop."""
+from tritloom.rtl.spec.errors import ConfigError
 
 
 class UartTransmitter(wiring.Component):
@@ -38,8 +37,8 @@ class UartTransmitter(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         timer = Signal(range(self.divisor))
-        bits_left = Signal(range(BITS + 1))
-        shift = Signal(BITS, init=(1 << BITS) - 1)
+        bits_left = Signal(range(BITS_PER_BYTE + 1))
+        shift = Signal(BITS_PER_BYTE, init=(1 << BITS_PER_BYTE) - 1)
         line = Signal(init=1)  # a flip-flop at the pin, so that the line has no glitches
         m.d.sync += line.eq(shift[0])
         m.d.comb += [self.tx.eq(line), self.i.ready.eq(bits_left == 0)]
@@ -47,7 +46,7 @@ class UartTransmitter(wiring.Component):
             with m.If(self.i.valid):
                 m.d.sync += [
                     shift.eq(Cat(Const(0, 1), self.i.payload, Const(1, 1))),
-                    bits_left.eq(BITS),
+                    bits_left.eq(BITS_PER_BYTE),
                     timer.eq(self.divisor - 1),
                 ]
         with m.Elif(timer != 0):
@@ -91,18 +90,18 @@ class UartReceiver(wiring.Component):
         line = Signal(init=1)
         m.submodules += FFSynchronizer(self.rx, line, init=1)
         timer = Signal(range(self.divisor))
-        bits_left = Signal(range(BITS + 1))
+        bits_left = Signal(range(BITS_PER_BYTE + 1))
         shift = Signal(8)
         with m.If(self.o.ready):
             m.d.sync += self.o.valid.eq(0)
         with m.If(bits_left == 0):
             with m.If(~line):
-                m.d.sync += [timer.eq(self.divisor // 2 - 1), bits_left.eq(BITS)]
+                m.d.sync += [timer.eq(self.divisor // 2 - 1), bits_left.eq(BITS_PER_BYTE)]
         with m.Elif(timer != 0):
             m.d.sync += timer.eq(timer - 1)
         with m.Else():
             m.d.sync += [timer.eq(self.divisor - 1), bits_left.eq(bits_left - 1)]
-            with m.If((bits_left == BITS) & line):  # a glitch: the start bit is gone
+            with m.If((bits_left == BITS_PER_BYTE) & line):  # a glitch: the start bit is gone
                 m.d.sync += bits_left.eq(0)
             with m.Elif(bits_left == 1):
                 with m.If(line):
@@ -112,54 +111,41 @@ class UartReceiver(wiring.Component):
         return m
 
 
-class UartLink(wiring.Component):
+class UartLink(PacketLink):
     """Carries packets over a UART, framed as `tritloom.rtl.spec.frames` says.
 
-    Members
+    Each byte of `o_packet` must be transferred within a byte's time on the line.
+
+    Members (beside the contract's)
     -------
     rx : in, 1 bit
         The line from the host, asynchronous to the clock.
     tx : out, 1 bit
         The line to the host.
-    i : in, stream of `PACKET`
-        Packets for the host.
-    o : out, stream of `PACKET`
-        Packets from the host. Each byte must be transferred within a byte's time on the line.
-    abort : out, 1 bit
-        With the last byte of a packet at `o`: the packet did not come whole and must be dropped.
     """
 
     rx: Signal
     tx: Signal
-    i: stream.Interface
-    o: stream.Interface
-    abort: Signal
 
     def __init__(self, config: AcceleratorConfig) -> None:
-        self.config = config
-        super().__init__(
-            {
-                "rx": In(1, init=1),
-                "tx": Out(1, init=1),
-                "i": In(stream.Signature(PACKET)),
-                "o": Out(stream.Signature(PACKET)),
-                "abort": Out(1),
-            }
-        )
+        if not isinstance(config.link, Uart):
+            raise ConfigError(f"UartLink needs a uart link, not {config.link.name!r}")
+        self._divisor = config.link.divisor(config)
+        super().__init__(config, {"rx": In(1, init=1), "tx": Out(1, init=1)})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.receiver = receiver = UartReceiver(self.config.uart_divisor)
-        m.submodules.transmitter = transmitter = UartTransmitter(self.config.uart_divisor)
+        m.submodules.receiver = receiver = UartReceiver(self._divisor)
+        m.submodules.transmitter = transmitter = UartTransmitter(self._divisor)
         m.submodules.decoder = decoder = FrameDecoder()
         m.submodules.encoder = encoder = FrameEncoder()
         connect(m, receiver.o, decoder.i)
-        connect(m, decoder.o, flipped(self.o))
-        connect(m, flipped(self.i), encoder.i)
+        connect(m, decoder.o, flipped(self.o_packet))
+        connect(m, flipped(self.i_packet), encoder.i)
         connect(m, encoder.o, transmitter.i)
         m.d.comb += [
             receiver.rx.eq(self.rx),
             self.tx.eq(transmitter.tx),
-            self.abort.eq(decoder.abort),
+            self.o_abort.eq(decoder.abort),
         ]
         return m

@@ -1,16 +1,15 @@
 """Weight memory in block RAM."""
 
 from amaranth.hdl import Array, Module, Signal
-from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import connect, flipped
 
 from tritloom.rtl.lib.block_ram import ReadPort, block_ram
 from tritloom.rtl.lib.streams import StreamRegister, bits_for
-from tritloom.rtl.memories.contract import memory_members
-from tritloom.rtl.spec.config import AcceleratorConfig
+from tritloom.rtl.memories.bram_facts import BlockRam
+from tritloom.rtl.memories.contract import WeightMemory
 
 
-class BlockRamMemory(wiring.Component):
+class BlockRamMemory(WeightMemory):
     """Weights in block RAM; the words of a range come without a pause.
 
     The memory is divided into banks, and each bank has a register behind it. Without the registers,
@@ -18,26 +17,14 @@ class BlockRamMemory(wiring.Component):
     cycle. A bank is 2048 words deep: that is the deepest form in which a block is nine bits wide.
     In deeper forms the parity bits are unused.
 
-    Members: see `tritloom.rtl.memories.contract`.
+    `BlockRam.LATENCY` cycles pass from a range to its first word. Members: see `WeightMemory`.
     """
-
-    LATENCY = 4
-    """Cycles from the transfer of a range at `i_read` to its first word at `o`."""
-    BANK_WORDS = 2048
-
-    i_write: stream.Interface
-    i_read: stream.Interface
-    o: stream.Interface
-
-    def __init__(self, config: AcceleratorConfig) -> None:
-        self.config = config
-        super().__init__(memory_members(config))
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
         config = self.config
-        count = -(-config.memory_words // self.BANK_WORDS)
-        low = (self.BANK_WORDS - 1).bit_length()
+        count = -(-config.memory_words // BlockRam.BANK_WORDS)
+        low = (BlockRam.BANK_WORDS - 1).bit_length()
         address = Signal(bits_for(config.memory_words))
         left = Signal(bits_for(config.memory_words))
 
@@ -74,7 +61,7 @@ class BlockRamMemory(wiring.Component):
         with m.If(free[1]):
             m.d.sync += [valid[1].eq(valid[0]), banks[1].eq(banks[0])]
         for number, register in enumerate(registers):
-            depth = min(self.BANK_WORDS, config.memory_words - number * self.BANK_WORDS)
+            depth = min(BlockRam.BANK_WORDS, config.memory_words - number * BlockRam.BANK_WORDS)
             words = block_ram(config.word_bits, depth)
             m.submodules[f"words_{number}"] = words
             write_port = words.write_port()

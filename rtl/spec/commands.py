@@ -33,15 +33,32 @@ from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from functools import lru_cache
 
-from tritloom.rtl.spec.config import AcceleratorConfig
+from tritloom.rtl.spec.config import CRC_BYTES, HEADER_BYTES, OVERHEAD_BYTES, AcceleratorConfig
+
+__all__ = [
+    "COUNTERS",
+    "CRC_BYTES",
+    "HEADER",
+    "HEADER_BYTES",
+    "IDENTITY",
+    "LAYER",
+    "MAGIC",
+    "OVERHEAD_BYTES",
+    "PROTOCOL_VERSION",
+    "Opcode",
+    "Request",
+    "Response",
+    "Status",
+    "identity",
+    "seal",
+    "sound",
+]
 
 PROTOCOL_VERSION = 1
 HEADER = struct.Struct("<HHIBBHI")
-HEADER_BYTES = HEADER.size
-CRC_BYTES = 4
-OVERHEAD_BYTES = HEADER_BYTES + CRC_BYTES
+assert HEADER.size == HEADER_BYTES
 LAYER = struct.Struct("<IHH")
-"""Payload of DEFINE: base (in words), tiles, groups."""
+"""Payload of DEFINE: base (in words), tiles, row groups."""
 IDENTITY = struct.Struct("<4sHH8s8s")
 """Head of the identity: magic, protocol version, bytes of JSON, layout and build digest."""
 MAGIC = b"TRIT"
@@ -303,7 +320,7 @@ LAYERS_END = Limit("max_layers - 1", lambda config: config.max_layers - 1)
 TOKENS_END = Limit("tokens - 1", lambda config: config.tokens - 1)
 TOKENS = Limit("tokens", lambda config: config.tokens)
 MAX_TILES = Limit("max_tiles", lambda config: config.max_tiles)
-MAX_ROW_GROUPS = Limit("max_groups", lambda config: config.max_groups)
+MAX_ROW_GROUPS = Limit("max_row_groups", lambda config: config.max_row_groups)
 MEMORY_WORDS = Limit("memory_words", lambda config: config.memory_words)
 ACTIVATION_WORDS = Limit("activation_words", lambda config: config.activation_words)
 PAYLOAD_LIMIT = Limit("max_payload", lambda config: config.max_payload)

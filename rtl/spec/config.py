@@ -4,30 +4,77 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any
 
-import tritloom.rtl.spec.builtin  # noqa: F401 - registers what ships
+from tritloom.rtl.links.stream_facts import PacketStream
+from tritloom.rtl.memories.bram_facts import BlockRam
+from tritloom.rtl.spec.encodings import encodings
 from tritloom.rtl.spec.errors import ConfigError
-from tritloom.rtl.spec.packing import LayerShape, encodings
-from tritloom.rtl.spec.plugins import engines, memories
+from tritloom.rtl.spec.layer_shape import LayerShape
+from tritloom.rtl.spec.plugins import (
+    LAYOUT,
+    Engine,
+    Link,
+    Memory,
+    Record,
+    engines,
+    links,
+    memories,
+    require,
+    require_integer,
+)
+from tritloom.rtl.spec.registry import Registry
+
+__all__ = [
+    "CRC_BYTES",
+    "FEATURES_LIMIT",
+    "HEADER_BYTES",
+    "OVERHEAD_BYTES",
+    "PARTIAL_SUM_CYCLES",
+    "PARTIAL_SUM_READ_CYCLES",
+    "TILE_START_CYCLES",
+    "TINY",
+    "AcceleratorConfig",
+]
 
 FEATURES_LIMIT = 16384
-LINKS = ("stream", "uart")
-MAX_BAUD = 3_000_000
-MAX_BAUD_ERROR = 0.02
-"""Half of what 8N1 bears: the last bit is sampled within half a bit, ten bits after the start."""
-ACT_LATENCY = 3
-"""Cycles from the address of activations to them: memory, its register, one on the way."""
+HEADER_BYTES = 16
+CRC_BYTES = 4
+OVERHEAD_BYTES = HEADER_BYTES + CRC_BYTES
+"""Bytes of a packet that are not payload: its header and its checksum."""
 PARTIAL_SUM_CYCLES = 5
 """Cycles from reading a partial sum to the cycle in which its new value can be read."""
 PARTIAL_SUM_READ_CYCLES = 5
-"""Cycles from a group's turn to its partial sum: number, address, memory, register, on the way."""
+"""Cycles from a row group's turn to its partial sum: number, address, memory, register, wires."""
+TILE_START_CYCLES = 4
+"""Cycles from an engine's `ready` to the first weight word of the tile."""
+REQUEST_AHEAD_CYCLES = 1
+"""Cycles by which the range of words is requested before RUN counts its first cycle."""
+RESULT_CYCLES = 2
+"""Cycles from a result's last addition to `done`."""
 
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ConfigError(message)
+RANGES = {
+    "lanes": (1, 1024),
+    "rows": (1, 256),
+    "tokens": (1, 16),
+    "fill": (1, 1024),
+    "max_in_features": (1, FEATURES_LIMIT),
+    "max_out_features": (1, FEATURES_LIMIT),
+    "max_layers": (1, 256),
+    "packet_bytes": (128, 4096),
+    "slots": (2, 64),
+    "clock_hz": (1, 1_000_000_000),
+}
+"""Least and greatest value of each integer key."""
+REQUIRED = ("lanes", "rows", "memory", "max_in_features", "max_out_features")
+NEW_FORM = {
+    "memory_words": '"memory": {"kind": "bram", "words": 1024}',
+    "baud": '"link": {"kind": "uart", "baud": 3000000}',
+}
+"""Keys of the format before records were nested, and what says the same today."""
+EXAMPLES = {"memory": NEW_FORM["memory_words"], "link": NEW_FORM["baud"]}
+"""Each record as JSON writes it."""
 
 
 def _power_of_two(value: int) -> bool:
@@ -38,109 +85,110 @@ def _power_of_two(value: int) -> bool:
 class AcceleratorConfig:
     """Geometry and limits of one accelerator; immutable, with a JSON form and digests.
 
-    ``lanes`` activations meet ``rows`` output rows in each cycle, for ``tokens`` tokens at once.
-    ``fill`` activations of ``act_bits`` signed bits are loaded into the engine a cycle. Weights are
-    of the ``alphabet`` ternary (−1, 0, 1) or binary (±1). ``memory_words`` weight words are
-    resident, in at most ``max_layers`` layers. A packet, header and checksum included, has at most
-    ``packet_bytes``; ``slots`` of them are buffered in each direction.
+    Parameters
+    ----------
+    lanes : activations that each row multiplies in a cycle
+    rows : output rows that are computed together: a row group
+    tokens : tokens that are computed at once; each weight word serves all of them
+    fill : activations of each token that are loaded into the engine in a cycle
+    act_bits : bits of a signed activation, 4 or 8
+    alphabet : what a weight can be: `ternary` (−1, 0, 1) or `binary` (±1)
+    engine, encoding : names of the dot engine and of the weight encoding
+    memory : the weight memory, a record of its plug-in, such as `BlockRam(words=1024)`
+    link : what carries packets, a record of its plug-in, such as `Uart(baud=3_000_000)`
+    max_in_features, max_out_features : the largest layer
+    max_layers : layers that can be defined at once
+    packet_bytes : bytes of the longest packet, header and checksum included; a power of two
+    slots : packets that are buffered in each direction; a power of two
+    clock_hz : clock frequency in Hz
+
+    Raises
+    ------
+    ConfigError : a value is out of range, or does not go with another; the message names both
     """
 
-    lanes: int
-    rows: int
-    memory_words: int
-    max_in_features: int
-    max_out_features: int
-    tokens: int = 1
-    fill: int = 1
-    act_bits: int = 8
-    alphabet: str = "ternary"
-    engine: str = "select"
-    encoding: str = "base3x5"
-    memory: str = "bram"
-    max_layers: int = 16
-    packet_bytes: int = 1024
-    slots: int = 4
-    link: str = "stream"
-    baud: int = 0
+    lanes: int = field(metadata=LAYOUT)
+    rows: int = field(metadata=LAYOUT)
+    memory: Memory = field(metadata=LAYOUT)
+    max_in_features: int = field(metadata=LAYOUT)
+    max_out_features: int = field(metadata=LAYOUT)
+    tokens: int = field(default=1, metadata=LAYOUT)
+    fill: int = field(default=1, metadata=LAYOUT)
+    act_bits: int = field(default=8, metadata=LAYOUT)
+    alphabet: str = field(default="ternary", metadata=LAYOUT)
+    engine: str = field(default="select", metadata=LAYOUT)
+    encoding: str = field(default="base3x5", metadata=LAYOUT)
+    max_layers: int = field(default=16, metadata=LAYOUT)
+    packet_bytes: int = field(default=1024, metadata=LAYOUT)
+    slots: int = field(default=4, metadata=LAYOUT)
+    link: Link = field(default_factory=PacketStream)
     clock_hz: int = 50_000_000
 
     def __post_init__(self) -> None:
-        limits = {
-            "lanes": (1, 1024),
-            "rows": (1, 256),
-            "tokens": (1, 16),
-            "fill": (1, 1024),
-            "memory_words": (1, 1 << 24),
-            "max_in_features": (1, FEATURES_LIMIT),
-            "max_out_features": (1, FEATURES_LIMIT),
-            "max_layers": (1, 256),
-            "packet_bytes": (128, 4096),
-            "slots": (2, 64),
-            "clock_hz": (1, 1_000_000_000),
-        }
-        for name, (low, high) in limits.items():
+        for name, (low, high) in RANGES.items():
+            require_integer(name, getattr(self, name), low, high)
+        for name, base, example in (
+            ("memory", Memory, "BlockRam(words=1024)"),
+            ("link", Link, "Uart(baud=3_000_000)"),
+        ):
             value = getattr(self, name)
-            _require(type(value) is int, f"{name} must be an integer, not {value!r}")
-            _require(low <= value <= high, f"{name} must be {low} to {high}, not {value}")
+            require(
+                isinstance(value, base),
+                f"{name} must be a record such as {example}, not {value!r}",
+            )
+        engine = self._check_engine()
+        for name in ("packet_bytes", "slots"):
+            value = getattr(self, name)
+            require(_power_of_two(value), f"{name} must be a power of two, not {value}")
+        self.memory.check(self)
+        self.link.check(self)
+        largest = max(self.word_bytes, self.fill, self.rows * self.acc_bytes)
+        require(
+            largest <= self.max_payload,
+            f"packet_bytes must be at least {largest + OVERHEAD_BYTES} to hold a weight word or "
+            f"the results of a row group, not {self.packet_bytes}",
+        )
+        engine.check(self)
+
+    def _check_engine(self) -> Engine:
+        """What engine, encoding, alphabet, lanes and fill ask of each other."""
         engine, encoding = engines[self.engine], encodings[self.encoding]
-        memories[self.memory]
-        _require(
+        require(
             self.encoding in engine.encodings,
             f"encoding of the {self.engine} engine must be one of "
             f"{', '.join(engine.encodings)}, not {self.encoding!r}",
         )
         width = self.act_bits
-        _require(type(width) is int and width in (4, 8), f"act_bits must be 4 or 8, not {width!r}")
-        _require(
+        require(type(width) is int and width in (4, 8), f"act_bits must be 4 or 8, not {width!r}")
+        require(
             self.alphabet == encoding.alphabet,
             f"alphabet of the {self.encoding} encoding must be {encoding.alphabet}, "
             f"not {self.alphabet!r}",
         )
-        _require(self.link in LINKS, f"link must be one of {', '.join(LINKS)}, not {self.link!r}")
-        if self.link == "uart":
-            self._check_baud()
-        else:
-            _require(self.baud == 0, f"baud is of the uart link; leave it out, not {self.baud!r}")
-        _require(
-            self.lanes % encoding.group == 0,
-            f"lanes must be a multiple of {encoding.group}, not {self.lanes}",
+        require(
+            self.lanes % encoding.trits_per_code == 0,
+            f"lanes must be a multiple of {encoding.trits_per_code}, not {self.lanes}",
         )
-        _require(
+        require(
             self.lanes % self.fill == 0,
             f"fill must divide lanes = {self.lanes}, not {self.fill}",
         )
-        for name in ("packet_bytes", "slots"):
-            value = getattr(self, name)
-            _require(_power_of_two(value), f"{name} must be a power of two, not {value}")
-        _require(
-            max(self.word_bytes, self.fill, self.rows * self.acc_bytes) <= self.max_payload,
-            f"packet_bytes must be at least "
-            f"{max(self.word_bytes, self.fill, self.rows * self.acc_bytes) + 20} "
-            f"to hold a weight word or a group of results, not {self.packet_bytes}",
-        )
-        engine.check(self)
-
-    def _check_baud(self) -> None:
-        _require(type(self.baud) is int, f"baud must be an integer, not {self.baud!r}")
-        high = min(MAX_BAUD, self.clock_hz // 4)
-        _require(1200 <= self.baud <= high, f"baud must be 1200 to {high}, not {self.baud}")
-        real = self.clock_hz / self.uart_divisor
-        _require(
-            abs(real - self.baud) <= MAX_BAUD_ERROR * self.baud,
-            f"baud must be within {MAX_BAUD_ERROR:.0%} of clock_hz / n: the nearest to {self.baud} "
-            f"is {real:.0f}",
-        )
+        return engine
 
     @property
-    def uart_divisor(self) -> int:
-        """Clock cycles of a bit on the UART."""
-        return round(self.clock_hz / self.baud)
+    def memory_words(self) -> int:
+        """Weight words that the memory holds."""
+        return self.memory.words
+
+    def with_words(self, words: int) -> AcceleratorConfig:
+        """The same configuration with a weight memory of that many words."""
+        return replace(self, memory=replace(self.memory, words=words))
 
     @property
     def word_bits(self) -> int:
-        """Bits of a weight word: the codes of ``rows × lanes`` trits."""
+        """Bits of a weight word: the codes of `rows × lanes` trits."""
         encoding = encodings[self.encoding]
-        return self.rows * (self.lanes // encoding.group) * encoding.code_bits
+        return self.rows * (self.lanes // encoding.trits_per_code) * encoding.code_bits
 
     @property
     def word_bytes(self) -> int:
@@ -148,7 +196,7 @@ class AcceleratorConfig:
 
     @property
     def sum_bits(self) -> int:
-        """Signed bits of one tile's sum: ``lanes`` terms lie in ±2^(act_bits-1)."""
+        """Signed bits of one tile's sum: `lanes` terms lie in ±2^(act_bits-1)."""
         return (self.lanes << (self.act_bits - 1)).bit_length() + 1
 
     @property
@@ -165,12 +213,12 @@ class AcceleratorConfig:
         return -(-self.max_in_features // self.lanes)
 
     @property
-    def max_groups(self) -> int:
+    def max_row_groups(self) -> int:
         return -(-self.max_out_features // self.rows)
 
     @property
     def activation_words(self) -> int:
-        """Depth of the activation buffer, ``fill`` activations of each token a word."""
+        """Depth of the activation buffer, `fill` activations of each token a word."""
         return self.max_tiles * self.lanes // self.fill
 
     @property
@@ -179,45 +227,66 @@ class AcceleratorConfig:
 
     @property
     def max_payload(self) -> int:
-        """Payload bytes of a packet: all but its header (16) and checksum (4)."""
-        return self.packet_bytes - 20
+        """Payload bytes of the longest packet that buffers and link carry."""
+        return min(self.packet_bytes, self.link.most_packet_bytes(self)) - OVERHEAD_BYTES
 
     @property
     def window(self) -> int:
-        """Commands that may be unanswered: each response stays for replay, one slot is free."""
+        """Commands that may have no response yet.
+
+        Each response stays in its slot for replay, and one slot is free for the next one.
+        """
         return self.slots - 1
 
     @property
     def engine_latency(self) -> int:
+        """Cycles from an accepted weight word to its sums."""
         return engines[self.engine].latency(self)
 
-    def tile_cycles(self, groups: int) -> int:
+    def tile_cycles(self, row_groups: int) -> int:
         """Cycles from a tile's first word to the next one's, if no word is waited for."""
         engine = engines[self.engine]
-        few = PARTIAL_SUM_CYCLES - 1 if groups < PARTIAL_SUM_CYCLES else 0
-        # The core begins a tile in the fourth cycle of ready.
-        cycles = max(groups + few, 4 + engine.tile_cycles(self))
+        wait = PARTIAL_SUM_CYCLES - 1 if row_groups < PARTIAL_SUM_CYCLES else 0
+        cycles = max(row_groups + wait, TILE_START_CYCLES + engine.tile_cycles(self))
         if reload := engine.reload_cycles(self):
-            cycles = max(cycles, groups - 1 + reload + 4)
+            cycles = max(cycles, row_groups - 1 + reload + TILE_START_CYCLES)
         return cycles
 
     def run_cycles(self, shape: LayerShape) -> int | None:
-        """Cycles that RUN takes and reports; ``None`` where the weight memory may stall.
+        """Cycles that RUN takes and reports; `None` if the weight memory may stall.
 
-        The first tile is filled while its words come, then each takes the longer of its words (and
-        with few of them a partial sum's round) and the filling of the next; the last word's sums
-        are added.
+        The first tile is filled while its first words are fetched. Each tile then takes as long as
+        its words, or as the filling of the next tile, whichever is longer; with few row groups it
+        also waits for its partial sums. The sums of the last word end the run.
         """
-        memory_latency = memories[self.memory].latency
-        if memory_latency is None:
+        latency = self.memory.latency(self)
+        if latency is None:
             return None
-        # The words were asked for in the cycle before RUN.
-        first = max(4 + engines[self.engine].fill_cycles(self), memory_latency(self) - 1)
-        last = first + (shape.tiles - 1) * self.tile_cycles(shape.groups) + shape.groups - 1
-        return last + max(self.engine_latency, PARTIAL_SUM_READ_CYCLES) + 2
+        fill = TILE_START_CYCLES + engines[self.engine].fill_cycles(self)
+        return self._run_cycles(shape, max(fill, latency - REQUEST_AHEAD_CYCLES))
+
+    def most_run_cycles(self, shape: LayerShape) -> int | None:
+        """Bound on the cycles that RUN takes; `None` if the weight memory gives no bound."""
+        exact = self.run_cycles(shape)
+        most = self.memory.most_cycles(self, shape.words)
+        if exact is not None or most is None:
+            return exact
+        # No word is later than if the memory brought all of them first.
+        return self._run_cycles(shape, most + engines[self.engine].fill_cycles(self))
+
+    def _run_cycles(self, shape: LayerShape, first: int) -> int:
+        """Cycles of a run whose first word is taken in cycle `first` and that then never waits."""
+        tiles = (shape.tiles - 1) * self.tile_cycles(shape.row_groups)
+        last = first + tiles + shape.row_groups - 1
+        return last + max(self.engine_latency, PARTIAL_SUM_READ_CYCLES) + RESULT_CYCLES
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """Every field as JSON has it; memory and link are objects with their `kind`."""
+        return {
+            f.name: value.to_dict() if isinstance(value, Record) else value
+            for f in fields(self)
+            for value in [getattr(self, f.name)]
+        }
 
     def to_json(self) -> str:
         """Canonical JSON: every field, sorted, no spaces; equal configurations, equal bytes."""
@@ -225,27 +294,55 @@ class AcceleratorConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> AcceleratorConfig:
-        names = [field.name for field in fields(cls)]
+        """A configuration from what its JSON holds.
+
+        Raises
+        ------
+        ConfigError : a key is unknown, missing or of an earlier format, or a value is refused
+        """
+        names = [f.name for f in fields(cls)]
         for name in values:
-            _require(name in names, f"unknown key {name!r}; known are {', '.join(names)}")
-        for name in ("lanes", "rows", "memory_words", "max_in_features", "max_out_features"):
-            _require(name in values, f"{name} is missing; give it an integer")
-        return cls(**values)
+            if name in NEW_FORM:
+                raise ConfigError(f"{name} has a new form; write {NEW_FORM[name]}")
+            require(name in names, f"unknown key {name!r}; known are {', '.join(names)}")
+        for name in REQUIRED:
+            example = EXAMPLES.get(name, "an integer")
+            require(name in values, f"{name} is missing; give it {example}")
+        plain = dict(values)
+        if "memory" in plain:
+            plain["memory"] = _record("memory", memories, plain["memory"])
+        if "link" in plain:
+            plain["link"] = _record("link", links, plain["link"])
+        return cls(**plain)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> AcceleratorConfig:
+        """A configuration from JSON.
+
+        Raises
+        ------
+        ConfigError : it is not JSON, or `from_dict` refuses it
+        """
         try:
             values = json.loads(text)
+        except RecursionError:
+            raise ConfigError("configuration is not JSON: it is nested too deeply") from None
         except ValueError as error:
             raise ConfigError(f"configuration is not JSON: {error}") from None
-        _require(isinstance(values, dict), "configuration must be a JSON object")
+        require(isinstance(values, dict), "configuration must be a JSON object")
         return cls.from_dict(values)
 
     @property
     def layout_digest(self) -> bytes:
-        """8 bytes that must match between driver and device: all but link, baud, clock."""
-        values = self.to_dict()
-        del values["link"], values["baud"], values["clock_hz"]
+        """8 bytes that must match between driver and device: of the fields marked as layout."""
+        values: dict[str, Any] = {}
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if isinstance(value, Record):
+                if marked := value.layout_dict():
+                    values[f.name] = marked
+            elif f.metadata.get("layout", False):
+                values[f.name] = value
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).digest()[:8]
 
     @property
@@ -254,10 +351,32 @@ class AcceleratorConfig:
         return hashlib.sha256(self.to_json().encode()).digest()[:8]
 
 
+def _record(key: str, registry: Registry[Any], value: Any) -> Any:
+    """The record of a plug-in from its JSON object; a record stays as it is."""
+    if isinstance(value, Record):
+        return value
+    require(
+        isinstance(value, dict) and "kind" in value,
+        f"{key} must be an object with kind, such as {EXAMPLES[key]}, not {json.dumps(value)}",
+    )
+    rest = dict(value)
+    record = registry[rest.pop("kind")]
+    names = [f.name for f in fields(record)]
+    for name in rest:
+        require(
+            name in names,
+            f"unknown key {name!r} of {key}; {record.name} has {', '.join(names) or 'none'}",
+        )
+    for f in fields(record):
+        needed = f.default is MISSING and f.default_factory is MISSING
+        require(not needed or f.name in rest, f"{f.name} of {key} is missing; give it a value")
+    return record(**rest)
+
+
 TINY = AcceleratorConfig(
     lanes=5,
     rows=2,
-    memory_words=64,
+    memory=BlockRam(words=64),
     max_in_features=20,
     max_out_features=16,
     max_layers=4,

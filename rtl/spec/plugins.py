@@ -1,95 +1,231 @@
-"""Registries of dot engines and weight memories: the facts of each, and where its hardware is.
+"""What a plug-in says of itself: dot engines, weight memories and links.
 
-A plug-in is one file with its facts and components, and one call of ``engines.add`` or
-``memories.add`` (``tritloom.rtl.spec.packing.encodings.add`` for a weight encoding). Nothing here
-imports Amaranth: ``component`` is loaded only by the hardware.
+A plug-in is one file and one entry point: `name = "module:object"` in the group
+`tritloom.engines`, `tritloom.memories`, `tritloom.links` or `tritloom.encodings`. The object holds
+facts alone and names the hardware as `component`, `module:Class`, which is imported only when
+hardware is made. A host without Amaranth can therefore read every configuration, if the plug-in's
+module imports Amaranth no sooner than its component is asked for; those that ship keep the facts in
+a file of their own, `*_facts.py`.
+
+The contracts of the components are `DotEngine` (`tritloom.rtl.engines.contract`), `WeightMemory`
+(`tritloom.rtl.memories.contract`) and `PacketLink` (`tritloom.rtl.links.contract`).
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from importlib import import_module
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from types import MappingProxyType
+from typing import Any, ClassVar, Protocol
 
 from tritloom.rtl.spec.errors import ConfigError
+from tritloom.rtl.spec.registry import Registry
 
-if TYPE_CHECKING:
-    from tritloom.rtl.spec.config import AcceleratorConfig
+__all__ = [
+    "ACT_LATENCY",
+    "LAYOUT",
+    "MAX_MEMORY_WORDS",
+    "Config",
+    "Engine",
+    "Link",
+    "Memory",
+    "Record",
+    "engines",
+    "links",
+    "memories",
+    "require",
+    "require_integer",
+]
+
+ACT_LATENCY = 3
+"""Cycles from an engine's `act_address` to `i_act`: memory, its register, one for the wires."""
+MAX_MEMORY_WORDS = 1 << 24
+NO_PINS: Mapping[str, str] = MappingProxyType({})
 
 
-class Named(Protocol):
+class Config(Protocol):
+    """What a plug-in may ask of a configuration (`tritloom.rtl.spec.config.AcceleratorConfig`)."""
+
     @property
-    def name(self) -> str: ...
+    def lanes(self) -> int: ...
+    @property
+    def rows(self) -> int: ...
+    @property
+    def tokens(self) -> int: ...
+    @property
+    def fill(self) -> int: ...
+    @property
+    def act_bits(self) -> int: ...
+    @property
+    def encoding(self) -> str: ...
+    @property
+    def memory_words(self) -> int: ...
+    @property
+    def max_in_features(self) -> int: ...
+    @property
+    def max_out_features(self) -> int: ...
+    @property
+    def max_layers(self) -> int: ...
+    @property
+    def packet_bytes(self) -> int: ...
+    @property
+    def slots(self) -> int: ...
+    @property
+    def clock_hz(self) -> int: ...
+    @property
+    def word_bits(self) -> int: ...
+    @property
+    def max_tiles(self) -> int: ...
+    @property
+    def max_row_groups(self) -> int: ...
+    @property
+    def activation_words(self) -> int: ...
 
 
-T = TypeVar("T", bound=Named)
+LAYOUT = MappingProxyType({"layout": True})
+"""Marks a field of a record that decides how a driver packs data: part of the layout digest."""
 
 
-class Registry(Generic[T]):
-    """Plug-ins of one kind by name; an unknown name is a ``ConfigError`` that lists the known."""
-
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
-        self._items: dict[str, T] = {}
-
-    def add(self, item: T) -> T:
-        known = self._items.setdefault(item.name, item)
-        if known != item:
-            raise ConfigError(f"{self.kind} {item.name!r} is already registered; choose a new name")
-        return item
-
-    def __getitem__(self, name: str) -> T:
-        if not isinstance(name, str) or name not in self._items:
-            raise ConfigError(f"{self.kind} must be one of {', '.join(self)}, not {name!r}")
-        return self._items[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(sorted(self._items))
+def require(condition: bool, message: str) -> None:
+    """Raise `ConfigError` with the message unless the condition holds."""
+    if not condition:
+        raise ConfigError(message)
 
 
-def load_component(path: str) -> Any:
-    """The class that ``"package.module:Class"`` names."""
-    module, _, name = path.partition(":")
-    return getattr(import_module(module), name)
+def require_integer(name: str, value: object, low: int, high: int) -> None:
+    """Raise `ConfigError` unless the value is an integer from `low` to `high`."""
+    require(type(value) is int, f"{name} must be an integer, not {value!r}")
+    require(low <= value <= high, f"{name} must be {low} to {high}, not {value}")  # type: ignore[operator]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Engine:
-    """Facts of a dot engine; the contract of its component is in ``tritloom.rtl.engines.contract``.
+    """Facts of a dot engine.
 
-    ``latency(config)``: cycles from an accepted weight word to its sums.
-    ``fill_cycles(config)``: cycles from a layer's start to its first tile being ready.
-    ``tile_cycles(config)``: least cycles from one tile's first word to the next one's, as far as
-    loading the tiles bounds it.
-    ``reload_cycles(config)``: cycles from a tile's last word to the next tile being ready, where
-    that is not loaded meanwhile; else 0.
-    ``code_stride(config)``: how far apart the inputs of a code lie.
-    ``encodings``: the weight encodings that it takes.
-    ``check(config)`` raises ``ConfigError`` for a geometry that it cannot have.
+    Parameters
+    ----------
+    name : as in a configuration; also its entry point
+    component : its hardware, a `DotEngine`, as `module:Class`
+    encodings : the weight encodings that it takes
+    latency : configuration → cycles from an accepted weight word to its sums
+    fill_cycles : configuration → cycles from a layer's start to its first tile being ready
+    tile_cycles : configuration → least cycles from one tile's first word to the next tile's, as far
+        as loading the tiles bounds it
+    reload_cycles : configuration → cycles from a tile's last word to the next tile being ready, if
+        the engine cannot load it sooner; else 0
+    code_stride : configuration → how far apart the inputs of one code lie
+    check : raises `ConfigError` for a geometry that the engine cannot have
     """
 
     name: str
     component: str
     encodings: tuple[str, ...]
-    latency: Callable[["AcceleratorConfig"], int]
-    fill_cycles: Callable[["AcceleratorConfig"], int]
-    tile_cycles: Callable[["AcceleratorConfig"], int]
-    reload_cycles: Callable[["AcceleratorConfig"], int] = lambda config: 0
-    code_stride: Callable[["AcceleratorConfig"], int] = lambda config: 1
-    check: Callable[["AcceleratorConfig"], None] = lambda config: None
+    latency: Callable[[Config], int]
+    fill_cycles: Callable[[Config], int]
+    tile_cycles: Callable[[Config], int]
+    reload_cycles: Callable[[Config], int] = lambda config: 0
+    code_stride: Callable[[Config], int] = lambda config: 1
+    check: Callable[[Config], None] = lambda config: None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Memory:
-    """Facts of a weight memory; the contract of its component is in ``tritloom.rtl.memories.bram``.
+class Record:
+    """A plug-in's part of a configuration: a subclass adds fields, all with JSON values.
 
-    ``latency(config)``: cycles from an accepted request to its first word, with one word in every
-    cycle after it; ``None`` where no formula gives it (a memory that stalls).
+    In a configuration's JSON it is an object with `kind`, the plug-in's name, and the fields.
     """
 
-    name: str
-    component: str
-    latency: Callable[["AcceleratorConfig"], int] | None
+    name: ClassVar[str]
+    component: ClassVar[str]
+    pins: ClassVar[Mapping[str, str]] = NO_PINS
+    """What each member of the component beyond its contract means: pads that the accelerator
+    forwards, and that a board ties to its pins."""
+
+    def title(self) -> str:
+        """What a person calls it, with its settings; empty if there is nothing to say."""
+        return self.name
+
+    def to_dict(self) -> dict[str, Any]:
+        """`kind` and every field."""
+        return {"kind": self.name} | {f.name: getattr(self, f.name) for f in fields(self)}
+
+    def layout_dict(self) -> dict[str, Any]:
+        """The fields that are marked as layout; `kind` beside them if there are any."""
+        marked = {
+            f.name: getattr(self, f.name) for f in fields(self) if f.metadata.get("layout", False)
+        }
+        return {"kind": self.name} | marked if marked else {}
 
 
-engines: Registry[Engine] = Registry("engine")
-memories: Registry[Memory] = Registry("memory")
+@dataclass(frozen=True, kw_only=True)
+class Memory(Record):
+    """A weight memory in a configuration. `component` is a `WeightMemory`.
+
+    Parameters
+    ----------
+    words : weight words that it holds
+    """
+
+    words: int = field(metadata=LAYOUT)
+
+    def check(self, config: Config) -> None:
+        """Raise `ConfigError` for what the memory cannot be."""
+        require_integer("memory: words", self.words, 1, MAX_MEMORY_WORDS)
+
+    def latency(self, config: Config) -> int | None:
+        """Cycles from an accepted range to its first word.
+
+        A word follows in every later cycle. `None` for a memory that may stall.
+        """
+        return None
+
+    def most_cycles(self, config: Config, words: int) -> int | None:
+        """Most cycles from an accepted range of that many words to its last word.
+
+        It counts no cycle in which the core does not take a word. `None` if there is no bound.
+        """
+        latency = self.latency(config)
+        return None if latency is None else latency + words - 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Link(Record):
+    """A link in a configuration: what carries packets. `component` is a `PacketLink`."""
+
+    def check(self, config: Config) -> None:
+        """Raise `ConfigError` for what the link cannot be."""
+
+    def cycles_per_byte(self, config: Config) -> int:
+        """Clock cycles that a byte of a packet takes on the link at least, in each direction."""
+        return 1
+
+    def most_packet_bytes(self, config: Config) -> int:
+        """The longest packet that the link carries; at most the buffer's pitch, `packet_bytes`."""
+        return config.packet_bytes
+
+    def peer_bits(self, config: Config) -> int:
+        """Bits of the sender's address that travels beside each packet; 0 if there is one peer."""
+        return 0
+
+
+def _engine_fault(item: Any) -> str:
+    return "" if isinstance(item, Engine) else f"it is {item!r:.60}, not an Engine"
+
+
+def _record_fault(base: type[Record]) -> Callable[[Any], str]:
+    def fault(item: Any) -> str:
+        if not (isinstance(item, type) and issubclass(item, base)):
+            return f"it is {item!r:.60}, not a class made from {base.__name__}"
+        for name in ("name", "component"):
+            if not isinstance(getattr(item, name, None), str):
+                return f"it has no {name}"
+        if not (is_dataclass(item) and item.__dataclass_params__.frozen):  # type: ignore[attr-defined]
+            return "it is not a frozen dataclass"
+        return ""
+
+    return fault
+
+
+engines: Registry[Engine] = Registry("engine", "tritloom.engines", _engine_fault)
+memories: Registry[type[Memory]] = Registry("memory", "tritloom.memories", _record_fault(Memory))
+links: Registry[type[Link]] = Registry("link", "tritloom.links", _record_fault(Link))

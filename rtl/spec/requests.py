@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from tritloom.rtl.spec.commands import COUNTERS_STRUCT, LAYER, Opcode, Request
 from tritloom.rtl.spec.config import AcceleratorConfig
-from tritloom.rtl.spec.packing import LayerShape, pack_activations
+from tritloom.rtl.spec.layer_shape import LayerShape
+from tritloom.rtl.spec.packing import pack_activations
 
 __all__ = [
     "commit_layer",
@@ -32,7 +33,9 @@ __all__ = [
 
 def define_layer(index: int, base: int, shape: LayerShape) -> Request:
     """DEFINE: layer `index` begins at weight word `base`."""
-    return Request(Opcode.DEFINE, index=index, payload=LAYER.pack(base, shape.tiles, shape.groups))
+    return Request(
+        Opcode.DEFINE, index=index, payload=LAYER.pack(base, shape.tiles, shape.row_groups)
+    )
 
 
 def write_words(

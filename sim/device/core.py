@@ -15,7 +15,8 @@ from amaranth.hdl import Const
 from tritloom.rtl.core.core import Core, load_layout, shape_layout
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import DeviceError
-from tritloom.rtl.spec.packing import LayerShape, pack_weights
+from tritloom.rtl.spec.layer_shape import LayerShape
+from tritloom.rtl.spec.packing import pack_weights
 from tritloom.sim.device.cxxrtl import build
 
 __all__ = ["CoreSimulation"]
@@ -80,7 +81,7 @@ class CoreSimulation:
         image = pack_weights(config, trits)
         words = len(image) // config.word_bytes
         request = _pack(
-            shape_layout(config), last_tile=shape.tiles - 1, last_group=shape.groups - 1
+            shape_layout(config), last_tile=shape.tiles - 1, last_group=shape.row_groups - 1
         )
         bits = config.tokens * config.rows * config.acc_bits
         record = -(-bits // 8)
@@ -95,9 +96,9 @@ class CoreSimulation:
                 cycles = self._calls.tritloom_run(
                     device, request, len(request), image, config.word_bytes, words, limit
                 )
-                raw = ctypes.create_string_buffer(record * shape.groups)
+                raw = ctypes.create_string_buffer(record * shape.row_groups)
                 fetched = self._calls.tritloom_fetch(
-                    device, shape.groups, raw, record, 100 * shape.groups
+                    device, shape.row_groups, raw, record, 100 * shape.row_groups
                 )
                 if not (loaded and cycles and fetched):
                     raise DeviceError("the simulated core does not end a layer in time")
@@ -134,11 +135,11 @@ class CoreSimulation:
     def _results(self, raw: bytes, shape: LayerShape) -> I64:
         config = self.config
         count = config.tokens * config.rows
-        records = np.frombuffer(raw, np.uint8).reshape(shape.groups, -1)
+        records = np.frombuffer(raw, np.uint8).reshape(shape.row_groups, -1)
         bits = np.unpackbits(records, axis=1, count=count * config.acc_bits, bitorder="little")
         places = np.int64(1) << np.arange(config.acc_bits, dtype=np.int64)
         places[-1] = -places[-1]
-        sums = (bits.reshape(shape.groups, config.tokens, config.rows, -1) * places).sum(-1)
+        sums = (bits.reshape(shape.row_groups, config.tokens, config.rows, -1) * places).sum(-1)
         results: I64 = sums.transpose(1, 0, 2).reshape(config.tokens, -1)
         return results
 

@@ -26,6 +26,7 @@ from types import TracebackType
 
 from amaranth.back import rtlil
 
+from tritloom.rtl.links.uart_facts import Uart
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import DeviceError
 from tritloom.rtl.top import Accelerator
@@ -80,16 +81,19 @@ class PtyBridge:
     -------
     path : file name of the terminal; it stays the same when the cable is unplugged and plugged
     config : the device's, with its UART
+    baud : rate of the line in bits a second
     noise : `Noise` of the bytes to the device (`"in"`) and from it (`"out"`); may be changed
     faults : number of faults so far, by direction and kind, such as `"in flip"`
     bytes_in, bytes_out : bytes so far that the host has sent to the design, and the design to it
     """
 
     def __init__(self, config: AcceleratorConfig, seed: int = 0) -> None:
-        if config.link != "uart":
+        if not isinstance(config.link, Uart):
             clock_hz = DIVISOR * 1_000_000
-            config = replace(config, link="uart", baud=clock_hz // DIVISOR, clock_hz=clock_hz)
+            config = replace(config, link=Uart(baud=clock_hz // DIVISOR), clock_hz=clock_hz)
+        assert isinstance(config.link, Uart)
         self.config = config
+        self.baud = config.link.baud
         self.noise = {"in": Noise(), "out": Noise()}
         self.faults: Counter[str] = Counter()
         self.bytes_in = self.bytes_out = 0
@@ -97,7 +101,7 @@ class PtyBridge:
         self._library = build(
             lambda: rtlil.convert(Accelerator(config), emit_src=False),
             recipe(config),
-            config.uart_divisor,
+            config.link.divisor(config),
         )
         self._simulation = UartSimulation(self._library)
         self._folder = Path(tempfile.mkdtemp(prefix="tritloom-"))
@@ -119,7 +123,7 @@ class PtyBridge:
     @property
     def url(self) -> str:
         """What `connect` takes."""
-        return f"serial://{self.path}?baud={self.config.baud}"
+        return f"serial://{self.path}?baud={self.baud}"
 
     @property
     def is_running(self) -> bool:

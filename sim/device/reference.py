@@ -40,8 +40,9 @@ from tritloom.rtl.spec.commands import (
 )
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import ConfigError, DeviceError, InputError
+from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.rtl.spec.numerics import matmul
-from tritloom.rtl.spec.packing import LayerShape, pack_results, unpack_weights
+from tritloom.rtl.spec.packing import pack_results, unpack_weights
 
 __all__ = ["DeviceUrl", "ReferenceDevice", "ReferenceTransport", "open_device", "require_config"]
 
@@ -270,7 +271,7 @@ class ReferenceDevice:
         """The trits of a layer, int8 [row groups × rows, tiles × lanes]."""
         if index not in self._weights:
             layer = self._layers[index]
-            rows = layer.shape.groups * self.config.rows
+            rows = layer.shape.row_groups * self.config.rows
             lanes = layer.shape.tiles * self.config.lanes
             image = self._image(layer).tobytes()
             try:

@@ -12,8 +12,9 @@ from typing import Any
 from amaranth.back import rtlil
 
 from tritloom.rtl.spec.config import AcceleratorConfig
-from tritloom.rtl.spec.packing import encodings
-from tritloom.rtl.spec.plugins import engines, load_component, memories
+from tritloom.rtl.spec.encodings import encodings
+from tritloom.rtl.spec.plugins import Record, engines
+from tritloom.rtl.spec.registry import load_component
 from tritloom.rtl.top import Accelerator
 from tritloom.sim.device.cxxrtl import Simulation, build
 from tritloom.sim.device.reference import DeviceUrl, require_config
@@ -68,7 +69,7 @@ def recipe(config: AcceleratorConfig) -> str | None:
     That is the configuration, Amaranth, Python, and all source files in and below the folders of
     the hardware and of its plug-ins. `None` if a plug-in has no file.
     """
-    plugins = (engines[config.engine], memories[config.memory], encodings[config.encoding])
+    plugins = (engines[config.engine], encodings[config.encoding], config.memory, config.link)
     parts = [Accelerator, *(fact for plugin in plugins for fact in _facts(plugin))]
     folders: set[Path] = set()
     for part in parts:
@@ -85,5 +86,7 @@ def recipe(config: AcceleratorConfig) -> str | None:
 def _facts(plugin: Any) -> list[Any]:
     """The functions and classes that a plug-in names."""
     facts = [getattr(plugin, name) for name in plugin.__dataclass_fields__]
+    if isinstance(plugin, Record):
+        facts += [type(plugin), plugin.component]
     components = [load_component(fact) for fact in facts if isinstance(fact, str) and ":" in fact]
     return components + [fact for fact in facts if callable(fact)]

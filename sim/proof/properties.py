@@ -16,9 +16,10 @@ from amaranth.lib.wiring import Out
 
 from tritloom.rtl.core.partial_sums import FETCH_CYCLES
 from tritloom.rtl.engines.contract import ACT_LATENCY
+from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.commands import CRC_BYTES, OVERHEAD_BYTES
 from tritloom.rtl.spec.config import PARTIAL_SUM_CYCLES, PARTIAL_SUM_READ_CYCLES
-from tritloom.rtl.spec.packing import encodings
+from tritloom.rtl.spec.encodings import encodings
 from tritloom.sim.proof.formal import Bench, Inside
 
 __all__ = [
@@ -94,7 +95,7 @@ def core_rules(component: Any) -> Bench:
         bench.m.d.sync += running.eq(1)
     with bench.m.Elif(component.done):
         bench.m.d.sync += running.eq(0)
-    bench.assume((shape.last_tile < config.max_tiles) & (shape.last_group < config.max_groups))
+    bench.assume((shape.last_tile < config.max_tiles) & (shape.last_group < config.max_row_groups))
     bench.assume(~(component.i_fetch.valid & (running | component.i_run.valid)))
     bench.assume(~(component.i_run.valid & waits))
     bench.cover("result", component.o.valid & (Value.cast(component.o.payload) != 0))
@@ -146,7 +147,7 @@ def memory_contract(component: Any) -> Bench:
     and lie in the memory; nothing reads and writes at the same time.
     """
     config, inside = component.config, Inside(component, words_0=1)
-    assert config.memory_words <= component.BANK_WORDS, "the invariants know one bank"
+    assert config.memory_words <= BlockRam.BANK_WORDS, "the invariants know one bank"
     bench = Bench(component, inside)
     m, o, ask, write = bench.m, component.o, component.i_read, component.i_write
     words = config.memory_words
@@ -361,11 +362,14 @@ def partial_sums_total(component: Any) -> Bench:
     bench = Bench(component, inside, driven=("i_valid", "i_row_group", "i_first", "i_last"))
     m = bench.m
     given, start = bench.free("given"), bench.free("start")
-    groups = bench.free("groups", range(config.max_groups + 1))
+    groups = bench.free("groups", range(config.max_row_groups + 1))
     tiles = bench.free("tiles", range(config.max_tiles + 1))
     running, complete = bench.state("running"), bench.state("complete")
-    group, tile = bench.state("group", range(config.max_groups)), bench.state("tile", len(tiles))
-    tracked = bench.constant("tracked", range(config.max_groups))
+    group, tile = (
+        bench.state("group", range(config.max_row_groups)),
+        bench.state("tile", len(tiles)),
+    )
+    tracked = bench.constant("tracked", range(config.max_row_groups))
     total = bench.state("total", signed(config.acc_bits + 4))
     terms, added = bench.state("terms", len(tiles)), bench.state("added", len(tiles))
     wanted = bench.free("wanted", len(group))  # while no group comes
@@ -400,14 +404,14 @@ def partial_sums_total(component: Any) -> Bench:
     lasts = [bench.was(last, n) for n in range(1, written + 1)]
     holding = bench.was(running) & running
     bench.assume(implies(holding, (groups == bench.was(groups)) & (tiles == bench.was(tiles))))
-    bench.assume(implies(running, (groups >= 1) & (groups <= config.max_groups)))
+    bench.assume(implies(running, (groups >= 1) & (groups <= config.max_row_groups)))
     bench.assume(implies(running, (tiles >= 1) & (tiles <= config.max_tiles)))
     bench.assume(~start | ~running)
     bench.assume(~given | (running & ~complete))
-    bench.assume(wanted < config.max_groups)
+    bench.assume(wanted < config.max_row_groups)
     bench.assume((component.i_sums[0] <= extreme) & (component.i_sums[0] >= -extreme))
     bench.assume(~hit | ~Cat(hits[: PARTIAL_SUM_CYCLES - 1]).any())
-    bench.assume(tracked < config.max_groups)
+    bench.assume(tracked < config.max_row_groups)
 
     asked = bench.was(component.i_row_group == tracked, FETCH_CYCLES)
     ran = Cat(bench.was(running, n) for n in range(FETCH_CYCLES + 1))

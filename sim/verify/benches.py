@@ -45,13 +45,9 @@ from tritloom.rtl.spec.commands import (
     seal,
 )
 from tritloom.rtl.spec.config import PARTIAL_SUM_CYCLES, AcceleratorConfig
-from tritloom.rtl.spec.packing import (
-    ALPHABETS,
-    LayerShape,
-    act_limits,
-    pack_activations,
-    pack_weights,
-)
+from tritloom.rtl.spec.encodings import ALPHABETS
+from tritloom.rtl.spec.layer_shape import LayerShape
+from tritloom.rtl.spec.packing import act_limits, pack_activations, pack_weights
 from tritloom.sim.device.reference import ReferenceDevice
 
 MANIFEST = "TRITLOOM_MANIFEST"
@@ -432,7 +428,7 @@ class Bench:
         """Packets that define, write and commit a layer."""
         shape = LayerShape.of(self.config, *trits.shape)
         image = pack_weights(self.config, trits)
-        layer = LAYER.pack(base, shape.tiles, shape.groups)
+        layer = LAYER.pack(base, shape.tiles, shape.row_groups)
         return [
             self.command(Opcode.DEFINE, index=index, payload=layer),
             *self.writes(index, self.dirty(image)),
@@ -600,7 +596,7 @@ def layer_cycles(config: AcceleratorConfig, out_features: int, in_features: int)
     weights = shape.words * (2 * config.word_bytes + 3)
     loaded = config.tokens * shape.tiles * config.lanes
     loads = loaded * (config.fill + 2) // config.fill
-    results = 2 * config.tokens * shape.groups * config.rows * config.acc_bytes
+    results = 2 * config.tokens * shape.row_groups * config.rows * config.acc_bytes
     transfers = weights + loads + results
     return 400 + transfers + transfers * 60 // config.max_payload + shape.words
 
@@ -901,7 +897,7 @@ def failures(t: Bench) -> list[tuple[Status, int, dict[str, Any]]]:
         (0, 0, 1),
         (0, 1, 0),
         (0, config_.max_tiles + 1, 1),
-        (0, 1, config_.max_groups + 1),
+        (0, 1, config_.max_row_groups + 1),
         (0, 0xFFFF, 0xFFFF),
     ):
         cases.append((range_, op.DEFINE, {"index": last, "payload": LAYER.pack(*layer)}))
@@ -990,7 +986,7 @@ class Mix:
     def __init__(self, t: Bench) -> None:
         config_ = self.config = t.config
         self.t, self.random = t, t.random
-        self.words = min(config_.memory_words, config_.max_groups, 12)
+        self.words = min(config_.memory_words, config_.max_row_groups, 12)
         self.base = config_.memory_words - self.words
         self.tiles = min(config_.max_tiles, 3, self.words)
         self.layers: dict[int, int] = {}
@@ -1088,7 +1084,7 @@ class Mix:
             LAYER.pack(config_.memory_words + 1 - tiles * groups, tiles, groups),
             LAYER.pack(rng.choice([1 << 31, 0xFFFF_FFFF, 1 << 24]), tiles, groups),
             LAYER.pack(base, rng.choice([0, config_.max_tiles + 1, 0xFFFF]), groups),
-            LAYER.pack(base, tiles, rng.choice([0, config_.max_groups + 1, 0xFFFF])),
+            LAYER.pack(base, tiles, rng.choice([0, config_.max_row_groups + 1, 0xFFFF])),
             rng.randbytes(rng.choice([0, 7, 9, 12])),
         ]
         return {"index": index, "payload": rng.choice(wrong)}

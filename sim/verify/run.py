@@ -136,10 +136,10 @@ def verify_design(
     `top` names its top module, `port_names` the pins; the other parameters are those of `verify`.
     """
     design = _Design(config=config, top=top, port_names=port_names)
-    if config.link != "stream":
+    if config.link.name != "stream":
         raise VerifyError(
-            f"link must be stream, not {config.link!r}; generate the design with packet streams "
-            "(the serial link has its own tests)"
+            f"link must be stream, not {config.link.name!r}; generate the design with packet "
+            "streams (the serial link has its own tests)"
         )
     _check_ports(verilog, design)
     simulator = find_simulator()

@@ -39,7 +39,7 @@ PINS = {
 def small(board):
     """A small accelerator in the place of the board's."""
     built = board.build_config
-    return replace(TINY, link="uart", baud=built.baud, clock_hz=built.clock_hz)
+    return replace(TINY, link=built.link, clock_hz=built.clock_hz)
 
 
 def files(board):

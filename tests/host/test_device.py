@@ -32,6 +32,7 @@ from tritloom.host.handle import COMMIT_TRIES
 from tritloom.host.links.contract import DeviceUrl, open_transport
 from tritloom.host.requests import Counters
 from tritloom.host.selftest import keeps_real_time
+from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec import numerics
 from tritloom.rtl.spec.commands import (
     COUNTERS,
@@ -44,7 +45,7 @@ from tritloom.rtl.spec.commands import (
 )
 from tritloom.rtl.spec.config import TINY, AcceleratorConfig
 from tritloom.rtl.spec.errors import ToolError
-from tritloom.rtl.spec.packing import LayerShape
+from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.sim.device.reference import ReferenceTransport
 
 SMALL = AcceleratorConfig(
@@ -52,7 +53,7 @@ SMALL = AcceleratorConfig(
     rows=3,
     fill=5,
     tokens=2,
-    memory_words=1024,
+    memory=BlockRam(words=1024),
     max_in_features=100,
     max_out_features=60,
     max_layers=12,
@@ -63,7 +64,7 @@ ODD = AcceleratorConfig(
     lanes=5,
     rows=7,
     fill=5,
-    memory_words=4096,
+    memory=BlockRam(words=4096),
     max_in_features=200,
     max_out_features=200,
     packet_bytes=128,
@@ -77,7 +78,7 @@ PLUGGED = replace(
     fill=4,
     engine=plugins.ENGINE.name,
     encoding=plugins.ENCODING.name,
-    memory=plugins.STALLING.name,
+    memory=plugins.Stalling(words=SMALL.memory_words),
 )
 """Words of 60 bits, no cycle formula."""
 CONFIGS = {"tiny": TINY, "small": SMALL, "odd": ODD, "plugged": PLUGGED}
@@ -121,7 +122,7 @@ def test_random_layers_are_exact(config, random):
     "shape", [(61, 101), (200, 30), (30, 200), (60, 100), (121, 100), (60, 201), (1, 300)]
 )
 def test_layers_beyond_the_limits_are_split(shape, random):
-    with connect("golden", config=replace(SMALL, memory_words=4096)) as device:
+    with connect("golden", config=replace(SMALL, memory=BlockRam(words=4096))) as device:
         layer = layer_of(random, *shape)
         handle = device.load(layer)
         codes = codes_of(random, 5, shape[1])
@@ -131,7 +132,7 @@ def test_layers_beyond_the_limits_are_split(shape, random):
 
 
 def test_activations_are_sent_once_for_all_rows_of_a_split_layer(random):
-    with connect("golden", config=replace(SMALL, memory_words=4096)) as device:
+    with connect("golden", config=replace(SMALL, memory=BlockRam(words=4096))) as device:
         handle = device.load(layer_of(random, 180, 100))
         job = device.submit(handle, codes_of(random, 2, 100))
         opcodes = [command.opcode for command in job._commands]
@@ -141,7 +142,7 @@ def test_activations_are_sent_once_for_all_rows_of_a_split_layer(random):
 
 
 def test_limits_that_are_no_multiple_of_the_geometry(random):
-    config = replace(SMALL, max_in_features=17, max_out_features=7, memory_words=2048)
+    config = replace(SMALL, max_in_features=17, max_out_features=7, memory=BlockRam(words=2048))
     config = replace(config, max_layers=64)
     with connect("golden", config=config) as device:
         layer = layer_of(random, 20, 40)
@@ -261,7 +262,7 @@ class TestMemory:
             device.load(layer_of(random, 1, 1))
 
     def test_pieces_of_a_layer_need_slots_each(self, random):
-        with connect("golden", config=replace(TINY, memory_words=1024)) as device:
+        with connect("golden", config=replace(TINY, memory=BlockRam(words=1024))) as device:
             with pytest.raises(CapacityError, match=r"and 6 layer slots; .* 4 of 4 slots"):
                 device.load(layer_of(random, 48, 40))
             assert device.info.free_words == 1024
@@ -464,7 +465,7 @@ class TestSelfTest:
         assert report.checks[3].detail.startswith("0 bad_packets (1 in all)")
 
     def test_large_memories_are_sampled(self):
-        config = replace(SMALL, memory_words=1 << 19)
+        config = replace(SMALL, memory=BlockRam(words=1 << 19))
         report = connect("golden", config=config).selftest()
         assert report.ok
         tested, free = map(int, re.findall(r"\d+", report.checks[1].detail)[:2])
@@ -792,7 +793,11 @@ def test_commands_fill_the_window_and_patience_covers_their_work(random):
             return super().receive(timeout_s)
 
     timeouts: list[int] = []
-    for config in (replace(ODD, slots=2), replace(ODD, slots=2, memory=plugins.STALLING.name), ODD):
+    for config in (
+        replace(ODD, slots=2),
+        replace(ODD, slots=2, memory=plugins.Stalling(words=4096)),
+        ODD,
+    ):
         transport = Recorder(config)
         device = Device(transport, url="test")
         handle = device.load(layer_of(random, 7, 200))  # 40 words of 7 bytes

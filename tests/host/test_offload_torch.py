@@ -27,6 +27,7 @@ from tritloom.host import (
     connect,
 )
 from tritloom.host.torch import offload
+from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec import numerics
 from tritloom.rtl.spec.config import AcceleratorConfig
 
@@ -43,7 +44,7 @@ SMALL = AcceleratorConfig(
     rows=4,
     fill=5,
     tokens=2,
-    memory_words=2048,
+    memory=BlockRam(words=2048),
     max_in_features=200,
     max_out_features=200,
     max_layers=32,

@@ -18,6 +18,7 @@ from tritloom.host.session import (
     Command,
     Session,
 )
+from tritloom.rtl.links.uart_facts import Uart
 from tritloom.rtl.spec.commands import (
     OVERHEAD_BYTES,
     PROTOCOL_VERSION,
@@ -483,11 +484,11 @@ def test_patience_covers_the_work_and_the_bytes_under_way():
 
 
 def test_patience_knows_a_slow_link():
-    config = replace(TINY, link="uart", baud=115200)
+    config = replace(TINY, link=Uart(baud=115200))
     transport = Recorder(config)
     session = start(transport, config)
     session.call(reads(1)[0])
-    cycles = 12 * config.uart_divisor * (8 + 2 * OVERHEAD_BYTES)
+    cycles = 12 * config.link.divisor(config) * (8 + 2 * OVERHEAD_BYTES)
     assert transport.timeouts[-1] == pytest.approx(0.25 + 2 * cycles / config.clock_hz)
     assert transport.timeouts[-1] - 0.25 > 10 * (8 + 2 * OVERHEAD_BYTES) / 115200
 

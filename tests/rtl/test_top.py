@@ -16,9 +16,11 @@ from tritloom.rtl.engines.base3x5 import Base3x5Decoder
 from tritloom.rtl.engines.select import SelectEngine
 from tritloom.rtl.lib.streams import PACKET, StreamRegister
 from tritloom.rtl.memories.bram import BlockRamMemory
+from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.commands import COUNTERS, Opcode, Request, Response
 from tritloom.rtl.spec.config import TINY, AcceleratorConfig
-from tritloom.rtl.spec.packing import LayerShape
+from tritloom.rtl.spec.encodings import BASE3X5
+from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.rtl.top import Accelerator
 from tritloom.sim.device.simulated import SimulatedDevice
 
@@ -27,7 +29,7 @@ WIDE = AcceleratorConfig(
     rows=3,
     tokens=2,
     fill=2,
-    memory_words=40,
+    memory=BlockRam(words=40),
     max_in_features=35,
     max_out_features=19,
     max_layers=3,
@@ -38,7 +40,7 @@ LEAST = AcceleratorConfig(
     lanes=5,
     rows=1,
     fill=5,
-    memory_words=1,
+    memory=BlockRam(words=1),
     max_in_features=5,
     max_out_features=1,
     max_layers=1,
@@ -67,7 +69,7 @@ LARGE = AcceleratorConfig(
     rows=5,
     tokens=4,
     fill=8,
-    memory_words=500,
+    memory=BlockRam(words=500),
     max_in_features=1000,
     max_out_features=300,
     max_layers=256,
@@ -126,7 +128,9 @@ def test_converts(component, name):
     assert "module \\top" in rtlil.convert(component(CONFIGS[name]), emit_src=False)
 
 
-@pytest.mark.parametrize("component", [Base3x5Decoder(), StreamRegister(9), StreamRegister(PACKET)])
+@pytest.mark.parametrize(
+    "component", [Base3x5Decoder(BASE3X5), StreamRegister(9), StreamRegister(PACKET)]
+)
 def test_converts_without_configuration(component):
     assert "module \\top" in rtlil.convert(component, emit_src=False)
 
@@ -156,8 +160,8 @@ def test_extreme_products():
     traffic.reset(8)
     traffic.image = lambda words: bytes(words * WIDE.word_bytes)  # base3x5: 0 is all −1
     traffic.codes = lambda count: b"\x80" * count
-    shape = LayerShape(WIDE.max_tiles, WIDE.max_groups)
-    assert traffic.product(0, 0, *(shape.tiles, shape.groups)) == WIDE.run_cycles(shape)
+    shape = LayerShape(WIDE.max_tiles, WIDE.max_row_groups)
+    assert traffic.product(0, 0, *(shape.tiles, shape.row_groups)) == WIDE.run_cycles(shape)
     sums = [
         answer for _, answer in traffic.packets if Response.parse(answer).opcode == Opcode.RESULTS
     ]

@@ -29,24 +29,18 @@ from tritloom.host import TernaryLayer, connect
 from tritloom.host.device import require_linear
 from tritloom.host.models import run as model
 from tritloom.rtl.engines import select
+from tritloom.rtl.engines.select_facts import SELECT
 from tritloom.rtl.engines.table import _steps
+from tritloom.rtl.engines.table_facts import TABLE
 from tritloom.rtl.engines.table_walk import walk, walk_steps
 from tritloom.rtl.lib.adder_tree import delay
 from tritloom.rtl.spec import numerics
-from tritloom.rtl.spec.builtin import SELECT, TABLE
 from tritloom.rtl.spec.commands import LAYER, Opcode, Request, Response
 from tritloom.rtl.spec.config import TINY, AcceleratorConfig
+from tritloom.rtl.spec.encodings import ALPHABETS, SIGN2, SIGN9, encodings
 from tritloom.rtl.spec.errors import ConfigError, InputError
-from tritloom.rtl.spec.packing import (
-    ALPHABETS,
-    SIGN2,
-    SIGN9,
-    LayerShape,
-    act_limits,
-    encodings,
-    pack_weights,
-    unpack_weights,
-)
+from tritloom.rtl.spec.layer_shape import LayerShape
+from tritloom.rtl.spec.packing import act_limits, pack_weights, unpack_weights
 from tritloom.rtl.top import Accelerator
 from tritloom.sim.device.reference import ReferenceDevice
 from tritloom.sim.verify.run import verify
@@ -65,11 +59,11 @@ SIGNS = {"sign2": SIGN2, "sign9": SIGN9}
 def config_of(name: str, act_bits: int, codes: int = 2, **values: object) -> AcceleratorConfig:
     """An engine and its encoding by a name of ``ENGINES``, and ``codes`` codes in a row."""
     encoding = encodings[name.split()[0]]
-    lanes = codes * encoding.group
+    lanes = codes * encoding.trits_per_code
     defaults: dict = {
         "lanes": lanes,
         "rows": 2,
-        "memory_words": 64,
+        "memory": {"kind": "bram", "words": 64},
         "max_in_features": 4 * lanes,
         "max_out_features": 20,
         "max_layers": 4,
@@ -80,7 +74,7 @@ def config_of(name: str, act_bits: int, codes: int = 2, **values: object) -> Acc
         "alphabet": encoding.alphabet,
         "act_bits": act_bits,
     }
-    return AcceleratorConfig(**(defaults | values))
+    return AcceleratorConfig.from_dict(defaults | values)
 
 
 def all_signs(group: int) -> np.ndarray:
@@ -96,7 +90,7 @@ def test_alphabets_of_the_encodings():
 @pytest.mark.parametrize("name", SIGNS)
 def test_codes_of_signs(name):
     """Bit k tells that sign k + 1 is not the first one, the top bit that this is −1."""
-    encoding, group = SIGNS[name], encodings[name].group
+    encoding, group = SIGNS[name], encodings[name].trits_per_code
     trits = all_signs(group)
     codes = encoding.encode(trits)
     assert codes.dtype == np.uint32 and sorted(codes.tolist()) == list(range(1 << group))
@@ -133,7 +127,7 @@ def test_binary_walk(group, signed):
 def test_steps_write_every_entry(name, steps):
     """Followed as the hardware does, from part to part, they leave each index its sum."""
     encoding = encodings[name]
-    group, half = encoding.group, encoding.signed
+    group, half = encoding.trits_per_code, encoding.signed
     table: dict[int, int] = {}
     found = _steps(encoding)
     assert len(found) == walk_steps(group, half, encoding.alphabet) == steps
@@ -167,7 +161,7 @@ def test_packed_signs(name):
         shape = LayerShape.of(config, rows, columns)
         assert len(image) == shape.words * config.word_bytes
         assert (unpack_weights(config, image, rows, columns) == trits).all()
-        whole = shape.groups * config.rows, shape.tiles * config.lanes
+        whole = shape.row_groups * config.rows, shape.tiles * config.lanes
         padded = unpack_weights(config, image, *whole)
         assert (padded[rows:] == 1).all() and (padded[:, columns:] == 1).all()
 

@@ -5,6 +5,7 @@ import pytest
 
 from tritloom.boards.ulx3s import ULX3S_85F
 from tritloom.host import Device, TernaryLayer, connect
+from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec import numerics
 from tritloom.rtl.spec.config import AcceleratorConfig
 
@@ -13,14 +14,19 @@ pytestmark = pytest.mark.sim
 LAYERS = 400
 GEOMETRIES = {
     "20x4": AcceleratorConfig(
-        lanes=20, rows=4, fill=4, memory_words=4500, max_in_features=600, max_out_features=600
+        lanes=20,
+        rows=4,
+        fill=4,
+        memory=BlockRam(words=4500),
+        max_in_features=600,
+        max_out_features=600,
     ),
     "10x8x2": AcceleratorConfig(
         lanes=10,
         rows=8,
         tokens=2,
         fill=5,
-        memory_words=4500,
+        memory=BlockRam(words=4500),
         max_in_features=600,
         max_out_features=600,
         slots=8,

@@ -19,7 +19,9 @@ from tests.support.bench import (
 from tritloom.host import TernaryLayer, connect
 from tritloom.rtl.spec import numerics
 from tritloom.rtl.spec.config import AcceleratorConfig
-from tritloom.rtl.spec.packing import LayerShape, act_limits, encodings
+from tritloom.rtl.spec.encodings import encodings
+from tritloom.rtl.spec.layer_shape import LayerShape
+from tritloom.rtl.spec.packing import act_limits
 from tritloom.sim.device.core import CoreSimulation
 
 
@@ -29,7 +31,7 @@ def divisors(number: int) -> list[int]:
 
 def drawn(rng: random.Random, engine: str, encoding: str, macs: int) -> AcceleratorConfig:
     """A random geometry of at most about so many multiply-accumulates a cycle."""
-    group = encodings[encoding].group
+    group = encodings[encoding].trits_per_code
     codes = rng.randint(1, max(1, min(macs // group, 9)))
     lanes = group * codes
     rows = rng.randint(1, max(1, min(macs // lanes, 5)))
@@ -48,7 +50,7 @@ def drawn(rng: random.Random, engine: str, encoding: str, macs: int) -> Accelera
 def test_small_cores(engine, encoding, seed):
     rng = random.Random(f"{engine} {encoding} {seed}")
     config = drawn(rng, engine, encoding, 40)
-    groups = [1, config.max_groups, rng.randint(1, config.max_groups)]
+    groups = [1, config.max_row_groups, rng.randint(1, config.max_row_groups)]
     shapes = [LayerShape(rng.randint(1, config.max_tiles), n) for n in groups]
     shapes[0] = LayerShape(config.max_tiles, 1)
     idle, pause = rng.choice([(0.0, 0.0), (0.0, 0.5), (0.3, 0.3)])
@@ -65,7 +67,9 @@ def test_row_groups(engine, encoding, seed):
     """From 1 to twice the engine's latency, in a random geometry."""
     rng = random.Random(f"row groups of {engine} {encoding} {seed}")
     config = drawn(rng, engine, encoding, 60)
-    shapes = [LayerShape(rng.randint(1, config.max_tiles), n + 1) for n in range(config.max_groups)]
+    shapes = [
+        LayerShape(rng.randint(1, config.max_tiles), n + 1) for n in range(config.max_row_groups)
+    ]
     took, stalls = run_core(config, shapes, seed=seed)
     assert took == [config.run_cycles(shape) for shape in shapes], config
     assert not any(stalls)
@@ -116,7 +120,7 @@ def test_simulated_devices(engine, encoding):
     config = drawn(rng, engine, encoding, 120)
     numpy = np.random.default_rng(5)
     with connect("sim", config=config) as device:
-        for groups in range(1, config.max_groups + 1):
+        for groups in range(1, config.max_row_groups + 1):
             shape = (
                 (groups - 1) * config.rows + rng.randint(1, config.rows),
                 rng.randint(1, config.max_in_features),

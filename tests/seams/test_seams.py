@@ -19,10 +19,12 @@ from tests.support.bench import (
     run_packets,
 )
 from tritloom.host import TernaryLayer, connect
+from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.commands import COUNTERS, Opcode, Response
 from tritloom.rtl.spec.config import TINY, AcceleratorConfig
+from tritloom.rtl.spec.encodings import BASE3X5, encodings
 from tritloom.rtl.spec.errors import ConfigError, InputError
-from tritloom.rtl.spec.packing import BASE3X5, LayerShape, encodings
+from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.rtl.spec.plugins import engines, memories
 from tritloom.rtl.top import Accelerator
 
@@ -32,7 +34,7 @@ SIGNED = {"engine": "test-signed", "encoding": "test-signed"}
 ODD = AcceleratorConfig(
     lanes=6,
     rows=1,
-    memory_words=64,
+    memory=BlockRam(words=64),
     max_in_features=20,
     max_out_features=13,
     packet_bytes=128,
@@ -46,8 +48,7 @@ CONFIGS = {
         rows=3,
         tokens=2,
         fill=4,
-        memory="test-stalling",
-        memory_words=60,
+        memory=plugins.Stalling(words=60),
         max_in_features=40,
         max_out_features=23,
         max_layers=5,
@@ -55,8 +56,8 @@ CONFIGS = {
         slots=4,
         **SIGNED,
     ),
-    "memory": dataclasses.replace(TINY, memory="test-stalling"),
-    "late memory": dataclasses.replace(TINY, memory="test-late"),
+    "memory": dataclasses.replace(TINY, memory=plugins.Stalling(words=64)),
+    "late memory": dataclasses.replace(TINY, memory=plugins.Late(words=64)),
 }
 
 
@@ -123,8 +124,8 @@ def test_top(name, idle, pause):
     config = CONFIGS[name]
     traffic = Traffic(config, 22)
     traffic.reset(3)
-    shape = LayerShape(min(3, config.max_tiles), min(5, config.max_groups))
-    traffic.product(0, 2, shape.tiles, shape.groups)
+    shape = LayerShape(min(3, config.max_tiles), min(5, config.max_row_groups))
+    traffic.product(0, 2, shape.tiles, shape.row_groups)
     traffic.random(25)
     answers = run_packets(Accelerator(config), config, traffic.packets, idle=idle, pause=pause)
     assert_answers(config, traffic.packets, answers)
@@ -141,7 +142,9 @@ def test_stalls_are_counted():
     answers = [Response.parse(a) for a in run_packets(Accelerator(config), config, traffic.packets)]
     counters = dict(zip(COUNTERS, struct.unpack("<6Q", answers[-1].payload), strict=True))
     cycles = [answer.value for answer in answers if answer.opcode == Opcode.RUN]
-    free = dataclasses.replace(config, memory="bram").run_cycles(LayerShape(2, 6))
+    free = dataclasses.replace(config, memory=BlockRam(words=config.memory_words)).run_cycles(
+        LayerShape(2, 6)
+    )
     assert len(cycles) == 3 and counters["run_cycles"] == sum(cycles)
     assert 0 < counters["stall_cycles"] <= sum(cycles)
     assert counters["stall_cycles"] >= sum(cycle - free for cycle in cycles)

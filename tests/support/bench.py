@@ -14,9 +14,11 @@ from amaranth.sim import Simulator
 
 from tritloom.rtl.core.core import Core
 from tritloom.rtl.engines.contract import ACT_LATENCY, create_engine
+from tritloom.rtl.engines.select_facts import SELECT
+from tritloom.rtl.engines.table_facts import TABLE
+from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.memories.contract import create_memory
 from tritloom.rtl.spec import numerics
-from tritloom.rtl.spec.builtin import SELECT, TABLE
 from tritloom.rtl.spec.commands import (
     COUNTERS,
     CRC_BYTES,
@@ -32,15 +34,10 @@ from tritloom.rtl.spec.commands import (
     seal,
 )
 from tritloom.rtl.spec.config import AcceleratorConfig
-from tritloom.rtl.spec.packing import (
-    ALPHABETS,
-    LayerShape,
-    act_limits,
-    encodings,
-    pack_activations,
-    pack_weights,
-)
-from tritloom.rtl.spec.plugins import engines, memories
+from tritloom.rtl.spec.encodings import ALPHABETS, encodings
+from tritloom.rtl.spec.layer_shape import LayerShape
+from tritloom.rtl.spec.packing import act_limits, pack_activations, pack_weights
+from tritloom.rtl.spec.plugins import engines
 from tritloom.sim.device.core import CoreSimulation
 from tritloom.sim.device.reference import ReferenceDevice
 
@@ -355,7 +352,7 @@ async def run_layer(
 
 def last_numbers(shape: LayerShape) -> dict[str, int]:
     """A payload of ``Core``'s ``i_run``."""
-    return {"last_tile": shape.tiles - 1, "last_group": shape.groups - 1}
+    return {"last_tile": shape.tiles - 1, "last_group": shape.row_groups - 1}
 
 
 def run_core(
@@ -374,7 +371,7 @@ def run_core(
 
     async def bench(ctx):
         for number, shape in enumerate(shapes):
-            size = (shape.groups * config.rows, shape.tiles * config.lanes)
+            size = (shape.row_groups * config.rows, shape.tiles * config.lanes)
             trits = random_trits(config, rng, size)
             codes = random_codes(config, rng, (config.tokens, size[1]))
             if number % 3 == 0:
@@ -391,10 +388,10 @@ def run_core(
             took.append(cycles)
             stalls.append(stalled)
             totals: list[list[int]] = []
-            for group in range(shape.groups):
+            for group in range(shape.row_groups):
                 await source(dut.i_fetch, [group], idle, group)(ctx)
                 await sink(dut.o, group + 1, totals, pause, group)(ctx)
-            found = np.array(totals).reshape(shape.groups, config.tokens, config.rows)
+            found = np.array(totals).reshape(shape.row_groups, config.tokens, config.rows)
             expected = codes.astype(np.int64) @ trits.T
             assert (found.transpose(1, 0, 2).reshape(config.tokens, -1) == expected).all()
 
@@ -424,7 +421,7 @@ def geometry(
         tokens=tokens,
         fill=fill,
         act_bits=act_bits,
-        memory_words=groups * (inputs // lanes),
+        memory=BlockRam(words=groups * (inputs // lanes)),
         max_in_features=inputs,
         max_out_features=groups * rows,
     )
@@ -434,7 +431,7 @@ def two_codes(
     engine: str, encoding: str, act_bits: int, *, tokens: int = 4, fill: int = 2, tiles: int = 2
 ) -> AcceleratorConfig:
     """Two codes in a row, a few tiles, and outputs for every weight of one code, twice."""
-    group = encodings[encoding].group
+    group = encodings[encoding].trits_per_code
     groups = len(ALPHABETS[encodings[encoding].alphabet]) ** group
     lanes = 2 * group
     return geometry(
@@ -452,7 +449,7 @@ def random_vectors(config: AcceleratorConfig, seed: int) -> tuple[np.ndarray, np
 def extreme_vectors(config: AcceleratorConfig) -> list[tuple[np.ndarray, np.ndarray]]:
     """For ``two_codes``: every weight of one code, and all extreme activations for it, the other
     code at its extremes; for either code."""
-    group = encodings[config.encoding].group
+    group = encodings[config.encoding].trits_per_code
 
     def every(values: tuple[int, ...], first: int, second: int) -> np.ndarray:
         of_one = np.array(list(product(values, repeat=group)))
@@ -518,9 +515,9 @@ def check_memory(
 
     simulate(dut, write_then_read, sink(dut.o, len(expected), received, pause, seed), watch)
     assert received == expected
-    latency = memories[config.memory].latency
+    latency = config.memory.latency(config)
     if latency is not None and not idle and not pause:
-        assert came[0] - accepted[0] == latency(config)
+        assert came[0] - accepted[0] == latency
         count = len(expected) if gapless else depth
         assert came[:count] == list(range(came[0], came[0] + count)), "words pause"
 
@@ -676,7 +673,7 @@ class Traffic:
         config = self.config
         index = self._index()
         tiles = self._number(config.max_tiles, 16)
-        groups = self._number(config.max_groups, 16)
+        groups = self._number(config.max_row_groups, 16)
         base = self._number(max(0, config.memory_words - tiles * groups), 32)
         payload = LAYER.pack(base, tiles, groups)
         if self._rng.random() < 0.1:
@@ -738,7 +735,7 @@ class Traffic:
         self.command(
             Opcode.RESULTS,
             index=self._number(config.tokens - 1, 8),
-            address=self._number(config.max_groups, 32),
+            address=self._number(config.max_row_groups, 32),
             count=self._number(config.max_payload // config.acc_bytes, 16),
         )
 
@@ -830,14 +827,14 @@ def comparable(config: AcceleratorConfig, answer: bytes) -> Response:
     value, payload = response.value, response.payload
     if response.opcode == Opcode.COUNTERS and payload:
         hidden = ["cycles"]
-        if memories[config.memory].latency is None:
+        if config.memory.latency(config) is None:
             hidden += ["run_cycles", "stall_cycles"]
         masked = bytearray(payload)
         for name in hidden:
             at = 8 * COUNTERS.index(name)
             masked[at : at + 8] = bytes(8)
         payload = bytes(masked)
-    if response.opcode == Opcode.RUN and memories[config.memory].latency is None:
+    if response.opcode == Opcode.RUN and config.memory.latency(config) is None:
         value = 0
     return Response(
         response.opcode,

@@ -3,21 +3,23 @@
 Nothing outside this file knows them. Importing it registers them; ``register`` may be called again.
 """
 
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import ClassVar
 
 import numpy as np
 from amaranth.hdl import Array, Cat, Const, Module, Mux, Shape, Signal, Value, signed
-from amaranth.lib import data, stream, wiring
+from amaranth.lib import data
 from amaranth.lib.wiring import connect, flipped
 
-from tritloom.rtl.engines.contract import ACT_LATENCY, engine_members
+from tritloom.rtl.engines.contract import ACT_LATENCY, DotEngine
 from tritloom.rtl.lib.streams import StreamRegister
 from tritloom.rtl.memories.bram import BlockRamMemory
-from tritloom.rtl.memories.contract import memory_members
-from tritloom.rtl.spec.config import AcceleratorConfig
+from tritloom.rtl.memories.bram_facts import BlockRam
+from tritloom.rtl.memories.contract import WeightMemory
+from tritloom.rtl.spec.encodings import Codes, Encoding, Trits, encodings
 from tritloom.rtl.spec.errors import InputError
-from tritloom.rtl.spec.packing import Codes, Encoding, Trits, encodings
-from tritloom.rtl.spec.plugins import Engine, Memory, engines, memories
+from tritloom.rtl.spec.plugins import Config, Engine, Memory, engines, memories
 
 GROUP = 6
 INDEX_BITS = 9
@@ -40,27 +42,12 @@ def decode(codes: Codes) -> Trits:
     return ((numbers[..., None] + LARGEST) // POWERS % 3 - 1).astype(np.int8)
 
 
-class SignedEngine(wiring.Component):
+class SignedEngine(DotEngine):
     """Looks up each code's trits and adds all terms at once; reads a word in every other cycle.
 
     A row's signs are used as they differ from its first code's, which is the row's. The codes of a
     row all take turns. The contract is in ``tritloom.rtl.engines.contract``.
     """
-
-    i_start: Signal
-    i_more: Signal
-    act_address: Signal
-    i_act: data.View
-    ready: Signal
-    i_word: Signal
-    i_valid: Signal
-    i_swap: Signal
-    o_sums: data.View
-    o_negative: Signal
-
-    def __init__(self, config: AcceleratorConfig) -> None:
-        self.config = config
-        super().__init__(engine_members(config))
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -126,16 +113,8 @@ class SignedEngine(wiring.Component):
         return m
 
 
-class StallingMemory(wiring.Component):
+class StallingMemory(WeightMemory):
     """Block RAM whose three streams stop at random; see ``tritloom.rtl.memories.bram``."""
-
-    i_write: stream.Interface
-    i_read: stream.Interface
-    o: stream.Interface
-
-    def __init__(self, config: AcceleratorConfig) -> None:
-        self.config = config
-        super().__init__(memory_members(config))
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -157,18 +136,10 @@ class StallingMemory(wiring.Component):
         return m
 
 
-class LateMemory(wiring.Component):
+class LateMemory(WeightMemory):
     """Block RAM that takes a range ``DELAY`` cycles after it was asked for, then never pauses."""
 
     DELAY = 40
-
-    i_write: stream.Interface
-    i_read: stream.Interface
-    o: stream.Interface
-
-    def __init__(self, config: AcceleratorConfig) -> None:
-        self.config = config
-        super().__init__(memory_members(config))
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -189,7 +160,7 @@ class LateMemory(wiring.Component):
 
 ENCODING = Encoding(
     name="test-signed",
-    group=GROUP,
+    trits_per_code=GROUP,
     code_bits=INDEX_BITS + 1,
     encode=encode,
     decode=decode,
@@ -204,20 +175,29 @@ ENGINE = Engine(
     tile_cycles=lambda config: 2 * (config.lanes // config.fill) + ACT_LATENCY,
     code_stride=lambda config: config.lanes // GROUP,
 )
-STALLING = Memory(name="test-stalling", component=f"{__name__}:StallingMemory", latency=None)
-LATE = Memory(
-    name="test-late",
-    component=f"{__name__}:LateMemory",
-    latency=lambda config: LateMemory.DELAY + BlockRamMemory.LATENCY,
-)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stalling(Memory):
+    name: ClassVar[str] = "test-stalling"
+    component: ClassVar[str] = f"{__name__}:StallingMemory"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Late(Memory):
+    name: ClassVar[str] = "test-late"
+    component: ClassVar[str] = f"{__name__}:LateMemory"
+
+    def latency(self, config: Config) -> int:
+        return LateMemory.DELAY + BlockRam.LATENCY
 
 
 def register() -> None:
     """Make the plug-ins known to everything that reads a configuration."""
     encodings.add(ENCODING)
     engines.add(ENGINE)
-    memories.add(STALLING)
-    memories.add(LATE)
+    memories.add(Stalling)
+    memories.add(Late)
 
 
 register()

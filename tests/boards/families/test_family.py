@@ -16,7 +16,7 @@ from tritloom.boards.families.family import (
     load_family,
 )
 from tritloom.rtl.spec.errors import ConfigError
-from tritloom.rtl.spec.plugins import load_component
+from tritloom.rtl.spec.registry import load_component
 
 FAMILIES = [load_family(name) for name in family_names()]
 

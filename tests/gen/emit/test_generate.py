@@ -21,22 +21,24 @@ from tritloom.gen.emit.header import c_header
 from tritloom.gen.emit.manifest import attribute_docs, describe
 from tritloom.gen.emit.names import check_name
 from tritloom.rtl.links.port_names import AXI, PLAIN, PortNames
-from tritloom.rtl.memories.bram import BlockRamMemory
+from tritloom.rtl.links.uart_facts import Uart
+from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec import commands
 from tritloom.rtl.spec.commands import COUNTERS, IDENTITY, LAYER, Opcode, Request, Response, Status
 from tritloom.rtl.spec.config import TINY, AcceleratorConfig
+from tritloom.rtl.spec.encodings import encodings
 from tritloom.rtl.spec.errors import InputError
-from tritloom.rtl.spec.packing import encodings, pack_weights
+from tritloom.rtl.spec.packing import pack_weights
 from tritloom.sim.tools import run_yosys
 
 FILES = ["tritloom.v", "tritloom.h", "tritloom.svg", "manifest.json"]
-UART = replace(TINY, link="uart", baud=1_000_000)
+UART = replace(TINY, link=Uart(baud=1_000_000))
 LARGEST = AcceleratorConfig(
     lanes=1000,
     rows=16,
     tokens=16,
     fill=100,
-    memory_words=1 << 24,
+    memory=BlockRam(words=1 << 24),
     max_in_features=16384,
     max_out_features=16384,
     max_layers=256,
@@ -73,11 +75,11 @@ def wanted_arrays(config):
     entry = (
         2 * config.memory_words.bit_length()
         + (config.max_tiles - 1).bit_length()
-        + (config.max_groups - 1).bit_length()
+        + (config.max_row_groups - 1).bit_length()
         + 2
     )
-    full, rest = divmod(config.memory_words, BlockRamMemory.BANK_WORDS)
-    banks = [BlockRamMemory.BANK_WORDS] * full + [rest] * bool(rest)
+    full, rest = divmod(config.memory_words, BlockRam.BANK_WORDS)
+    banks = [BlockRam.BANK_WORDS] * full + [rest] * bool(rest)
     return sorted(
         [
             (8, packets),
@@ -86,7 +88,7 @@ def wanted_arrays(config):
             (entry, config.max_layers),
             *((config.word_bits, words) for words in banks),
             (config.tokens * config.fill * config.act_bits, config.activation_words),
-            (config.tokens * config.rows * config.acc_bits, config.max_groups),
+            (config.tokens * config.rows * config.acc_bits, config.max_row_groups),
         ]
     )
 
@@ -279,7 +281,6 @@ class TestManifest:
         derived = manifest["derived"]
         for name in ("word_bits", "acc_bits", "max_payload", "window", "engine_latency"):
             assert derived[name] == getattr(config, name)
-        assert ("uart_divisor" in derived) == (config.link == "uart")
         assert derived["weight_capacity"] == config.memory_words * config.macs_per_cycle // (
             config.tokens
         )
@@ -395,7 +396,7 @@ class TestManifest:
     def test_weights(self):
         """The example is what the packer makes."""
         told = describe(TINY)["weights"]
-        assert (told["encoding"], told["group"], told["code_bits"]) == ("base3x5", 5, 8)
+        assert (told["encoding"], told["trits_per_code"], told["code_bits"]) == ("base3x5", 5, 8)
         assert told["codes_per_word"] == 2
         trits = np.array([told["example"]["trits"]], np.int8)
         assert pack_weights(TINY, trits)[0] == told["example"]["code"]
@@ -428,7 +429,7 @@ class TestManifest:
         )
         assert "BAD_OPCODE" not in attribute_docs(Status)
         assert attribute_docs(commands)["LAYER"] == (
-            "Payload of DEFINE: base (in words), tiles, groups."
+            "Payload of DEFINE: base (in words), tiles, row groups."
         )
 
 

@@ -12,13 +12,14 @@ import pytest
 from tritloom.boards.board import board_names, load_board
 from tritloom.gen.emit.verilog import emit
 from tritloom.rtl.links.port_names import DEFAULT_TOP as TOP
+from tritloom.rtl.links.uart_facts import Uart
 from tritloom.rtl.spec.config import TINY, AcceleratorConfig
 from tritloom.rtl.spec.errors import ToolError
 from tritloom.sim.tools import run_yosys
 
 SMALL = {
     "tiny": TINY,
-    "tiny-uart": replace(TINY, link="uart", baud=1_000_000),
+    "tiny-uart": replace(TINY, link=Uart(baud=1_000_000)),
     "tokens": replace(TINY, lanes=10, tokens=2, fill=5),
 }
 # With -Wall, Verilator also warns of style: registers that have a value at power-up, wires that

@@ -11,6 +11,7 @@ import pytest
 from tests.support import ROOT
 from tritloom.gen.emit.pack import pack, read_layer
 from tritloom.host.checkpoints.huggingface import load_checkpoint
+from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.commands import LAYER
 from tritloom.rtl.spec.config import TINY
 from tritloom.rtl.spec.errors import InputError
@@ -42,14 +43,14 @@ def test_files(tmp_path):
         "in_features": 18,
         "out_features": 15,
         "tiles": 4,
-        "groups": 8,
+        "row_groups": 8,
         "words": 32,
         "word_bytes": 2,
         "image_bytes": len(image),
         "crc32": zlib.crc32(image),
         "layout_digest": TINY.layout_digest.hex(),
     }
-    assert LAYER.pack(0, layer.tiles, layer.groups) == b"\0\0\0\0\4\0\x08\0"
+    assert LAYER.pack(0, layer.tiles, layer.row_groups) == b"\0\0\0\0\4\0\x08\0"
 
 
 def test_header_has_the_facts(tmp_path):
@@ -103,7 +104,7 @@ def test_too_large(tmp_path, shape, message):
 
 def test_too_many_words(tmp_path):
     with pytest.raises(InputError) as error:
-        pack(replace(TINY, memory_words=31), TRITS, tmp_path, "layer")
+        pack(replace(TINY, memory=BlockRam(words=31)), TRITS, tmp_path, "layer")
     assert str(error.value) == (
         "weight words of the layer must be at most 31 on this device, not 32; "
         "choose a larger configuration or a smaller layer"

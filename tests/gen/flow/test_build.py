@@ -24,6 +24,9 @@ from tritloom.gen.flow import tools as run_module
 from tritloom.gen.flow.build import BuildError, build, fit
 from tritloom.gen.flow.report import advice, critical_path, floorplan_svg, html_report, readable
 from tritloom.gen.passes import synthesis
+from tritloom.rtl.links.stream_facts import PacketStream
+from tritloom.rtl.links.uart_facts import Uart
+from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import ConfigError, ToolError
 from tritloom.rtl.spec.remedies import package_remedy
@@ -31,14 +34,13 @@ from tritloom.rtl.spec.remedies import package_remedy
 SMALL = AcceleratorConfig(
     lanes=5,
     rows=1,
-    memory_words=64,
+    memory=BlockRam(words=64),
     max_in_features=20,
     max_out_features=16,
     max_layers=2,
     packet_bytes=128,
     slots=2,
-    link="uart",
-    baud=1_000_000,
+    link=Uart(baud=1_000_000),
     clock_hz=18_000_000,
 )
 FILES = ["floorplan.svg", "icebreaker.bin", "report.html", "report.json"]
@@ -286,10 +288,10 @@ class TestBuild:
 
     def test_own_link_of_a_config(self, tools, out):
         """A configuration with packet streams gets the board's link, one with a UART keeps its."""
-        stream = replace(SMALL, link="stream", baud=0)
+        stream = replace(SMALL, link=PacketStream())
         config = build(ICEBREAKER, out, config=stream).report["config"]
-        assert (config["link"], config["baud"]) == ("uart", ICEBREAKER.baud)
-        assert build(ICEBREAKER, out, config=SMALL).report["config"]["baud"] == 1_000_000
+        assert config["link"] == ICEBREAKER.link.to_dict()
+        assert build(ICEBREAKER, out, config=SMALL).report["config"]["link"]["baud"] == 1_000_000
 
     def test_seeds_stop_at_the_first_that_meets(self, tools, out):
         tools.set(mhz={"4": 16, "5": 18, "6": 30})
@@ -545,7 +547,7 @@ class TestFit:
             return original(design, seeds, say)
 
         monkeypatch.setattr(build_module._Design, "build", limited)
-        config = replace(SMALL, rows=start, memory_words=840 // start)
+        config = replace(SMALL, rows=start, memory=BlockRam(words=840 // start))
         made = fit(ICEBREAKER, out, config=config)
         assert made.report["config"]["rows"] == room
         assert made.timing_met
@@ -734,7 +736,7 @@ class TestReal:
 
     @pytest.mark.slow
     def test_really_too_large(self, tmp_path):
-        config = replace(SMALL, memory_words=1 << 16)
+        config = replace(SMALL, memory=BlockRam(words=1 << 16))
         with pytest.raises(BuildError) as error:
             build(ICEBREAKER, tmp_path / "out", config=config)
         assert str(error.value).startswith("does not fit the iCE40UP5K-SG48: ")

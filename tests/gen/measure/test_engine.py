@@ -22,10 +22,11 @@ from tritloom.gen.measure.report import BEGIN, END, PUBLIC, summary, write_repor
 from tritloom.gen.passes.netlist import Netlist
 from tritloom.gen.workloads import MIXES, mix_figures
 from tritloom.rtl.core.core import Core
+from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec import numerics
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import ConfigError, InputError, ToolError
-from tritloom.rtl.spec.packing import LayerShape
+from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.rtl.spec.plugins import engines
 from tritloom.sim.device.core import CoreSimulation
 
@@ -166,14 +167,14 @@ class TestMix:
     def test_resident(self):
         """In parts that the weight memory holds, but for the last one."""
         config = engine_config("ecp5", "table", lanes=60, rows=4, fill=1, encoding="sym6x10")
-        config = replace(config, memory_words=43 * 100 + 42)
+        config = replace(config, memory=BlockRam(words=43 * 100 + 42))
         mix = mix_figures("bitnet-2b-4t", config, 100.0, resident=True)
         for layer in mix["layers"][:3]:
             whole, rest = divmod(layer["out_features"], 400)
             of = [LayerShape.of(config, outputs, 2560) for outputs in (400, rest)]
             most, last = (config.run_cycles(shape) for shape in of)
             assert layer["cycles"] == whole * most + (last if rest else 0)
-        small = replace(config, memory_words=115)  # one less than the tiles of 6912 inputs
+        small = config.with_words(115)  # one less than the tiles of 6912 inputs
         message = r"^memory_words = 115 hold no row group of the layer 6912 × 2560$"
         with pytest.raises(ConfigError, match=message):
             mix_figures("bitnet-2b-4t", small, 100.0, resident=True)
@@ -248,7 +249,7 @@ def test_simulated_core(engine):
         tokens=2,
         fill=2,
         engine=engine,
-        memory_words=1,
+        memory=BlockRam(words=1),
         max_in_features=47,
         max_out_features=50,
     )

@@ -10,8 +10,8 @@ from tritloom.gen.cli import main as cli
 from tritloom.gen.flow.build import BuildError
 from tritloom.gen.measure import table as measured
 from tritloom.gen.measure.table import Point, grid, measure, read_table
+from tritloom.rtl.spec.encodings import encodings
 from tritloom.rtl.spec.errors import ConfigError, InputError
-from tritloom.rtl.spec.packing import encodings
 from tritloom.rtl.spec.plugins import engines
 
 SHAPE = {"tokens": 1, "fill": 1, "act_bits": 8, "in_features": 64, "out_features": 32}

@@ -19,6 +19,7 @@ from tritloom.gen.passes.place import improve_placement
 from tritloom.gen.passes.reroute import PLACED, TIMING, route_again
 from tritloom.gen.passes.synthesis import synthesise
 from tritloom.rtl.core.core import Core
+from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import ToolError
 
@@ -371,7 +372,7 @@ def nextpnr(folder: Path, *options: str) -> None:
 def core(folder: Path) -> None:
     """A core's netlist, ``in.json``."""
     shape = {"lanes": 10, "rows": 2, "max_in_features": 40, "max_out_features": 8}
-    config = AcceleratorConfig(engine="table", memory_words=64, **shape)
+    config = AcceleratorConfig(engine="table", memory=BlockRam(words=64), **shape)
     design = rtlil.convert(Harness(Core(config)), name=TOP, emit_src=False)
     (folder / "in.json").write_text(synthesise(design, "ecp5"))
 

@@ -17,11 +17,13 @@ from tritloom.gen.plan import auto
 from tritloom.gen.plan.auto import Layer, choose, model_layers, utilization
 from tritloom.gen.plan.cost import Cost, CostModel, weight_memories
 from tritloom.gen.workloads import MIXES
-from tritloom.rtl.memories.bram import BlockRamMemory
+from tritloom.rtl.links.stream_facts import PacketStream
+from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec import numerics
 from tritloom.rtl.spec.config import AcceleratorConfig
+from tritloom.rtl.spec.encodings import encodings
 from tritloom.rtl.spec.errors import CheckpointError, ConfigError
-from tritloom.rtl.spec.packing import LayerShape, encodings
+from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.sim.device.core import CoreSimulation
 
 REMEDY = "give the path of a folder with config.json, model.safetensors and tokenizer.json"
@@ -44,7 +46,7 @@ def core(engine, encoding, lanes, rows, fill, layers, **more):
         lanes=lanes,
         rows=rows,
         fill=fill,
-        memory_words=1,
+        memory=BlockRam(words=1),
         max_in_features=max(layer.in_features for layer in layers),
         max_out_features=max(layer.out_features for layer in layers),
         packet_bytes=4096,
@@ -272,7 +274,7 @@ class TestParts:
         kept = {"clock_hz": 80_000_000, "packet_bytes": 1024, "slots": 4, "max_layers": 64}
         assert {name: getattr(plan.config, name) for name in kept} == kept
         assert all(each.mhz == 80 for each in plan.ranked)
-        assert plan.config.link == "stream" and not plan.notes
+        assert plan.config.link == PacketStream() and not plan.notes
 
     def test_boards_have_parts(self):
         for name in ("ulx3s-12f", "ulx3s-25f", "ulx3s-45f", "ulx3s-85f", "icebreaker"):
@@ -307,7 +309,7 @@ class TestMemory:
         )
         assert config.memory_words >= words and config.max_layers >= 8
         blocks = sum(each.number for each in weight_memories(config))
-        assert blocks == -(-config.memory_words // BlockRamMemory.BANK_WORDS)
+        assert blocks == -(-config.memory_words // BlockRam.BANK_WORDS)
 
     def test_piece_by_piece(self):
         plan = choose("ecp5", BIG)
@@ -329,10 +331,10 @@ class TestMemory:
     def test_pieces_of_several_rows(self):
         """24 words of 3 tiles: 8 groups of 4 rows at a time."""
         asked = search("ecp5", SMALL, inside=True, whole=False, core_only=False)
-        config = replace(core("select", "diff2", 20, 4, 4, SMALL), memory_words=24)
+        config = core("select", "diff2", 20, 4, 4, SMALL).with_words(24)
         pieces = [LayerShape(3, 8), LayerShape(3, 2)]
         assert asked.cycles(config) == sum(config.run_cycles(shape) for shape in pieces)
-        assert asked.cycles(replace(config, memory_words=2)) is None
+        assert asked.cycles(config.with_words(2)) is None
 
     def test_words_given(self):
         plan = choose("ecp5", BIG, memory_words=600)
@@ -348,7 +350,7 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            ({"family": "ecp6"}, "family must be one of ecp5, ice40, gowin, xc7, not 'ecp6'"),
+            ({"family": "ecp6"}, "family must be one of ecp5, gowin, ice40, xc7, not 'ecp6'"),
             (
                 {"family": "ice40", "part": "HX8K"},
                 "part of ice40 must be one of iCE40UP5K-SG48, not 'HX8K'",
@@ -509,5 +511,5 @@ class TestMeasureEngine:
 
     def test_mix_has_the_features(self, measured):
         options = ("--family", "ecp5", "--mix", "bitnet-2b-4t", "--in-features", 8)
-        message = "--mix says the layers of --engine auto; leave the features out"
+        message = "--mix names the layers of --engine auto; leave the features out"
         assert measured(*options) == (1, f"tritloom: error: {message}\n")

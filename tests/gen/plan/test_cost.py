@@ -24,7 +24,9 @@ from tritloom.rtl.core import core, partial_sums
 from tritloom.rtl.core.core import Core
 from tritloom.rtl.engines import table
 from tritloom.rtl.links import cobs
+from tritloom.rtl.links.uart_facts import Uart
 from tritloom.rtl.memories import bram as memory
+from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import ConfigError
 from tritloom.rtl.top import Accelerator
@@ -127,7 +129,11 @@ def listed(memories):
 def test_memories_are_the_hardware_s(built, geometry):
     """What block RAM is counted from is what the component has."""
     config = AcceleratorConfig(
-        **geometry, memory_words=2500, max_in_features=700, max_out_features=300, packet_bytes=512
+        **geometry,
+        memory=BlockRam(words=2500),
+        max_in_features=700,
+        max_out_features=300,
+        packet_bytes=512,
     )
     assert built(Core(config)) == listed(core_memories(config))
 
@@ -135,9 +141,13 @@ def test_memories_are_the_hardware_s(built, geometry):
 @pytest.mark.parametrize("geometry", GEOMETRIES[1:3], ids=lambda each: each["encoding"])
 def test_memories_of_the_accelerator(built, geometry):
     config = AcceleratorConfig(
-        **geometry, memory_words=2500, max_in_features=700, max_out_features=300, packet_bytes=512
+        **geometry,
+        memory=BlockRam(words=2500),
+        max_in_features=700,
+        max_out_features=300,
+        packet_bytes=512,
     )
-    config = replace(config, link="uart", baud=1_000_000)
+    config = replace(config, link=Uart(baud=1_000_000))
     of_all = core_memories(config) + weight_memories(config) + around_memories(config)
     assert built(Accelerator(config)) == listed(of_all)
 
@@ -246,11 +256,11 @@ def test_features_of_the_accelerator_s_parts():
     least = model.around(config)
     for change in (
         {"rows": 2 * config.rows},
-        {"memory_words": 8 * config.memory_words},
+        {"memory": BlockRam(words=8 * config.memory_words)},
         {"slots": 4 * config.slots},
     ):
         more = model.around(replace(config, packet_bytes=1024, **change))
         assert more.luts >= least.luts and more.ffs >= least.ffs
         assert more.block_rams >= least.block_rams
-    without = model.around(replace(config, memory_words=8192), weights=False)
+    without = model.around(config.with_words(8192), weights=False)
     assert without.block_rams == least.block_rams - cost_module.weight_blocks("ecp5", config)

@@ -431,7 +431,7 @@ def test_a_silent_port_is_a_clear_error_in_time(port: Port) -> None:
 
 
 def url_of(bridge: PtyBridge) -> str:
-    return f"serial://{bridge.path}?baud={bridge.config.baud}"
+    return f"serial://{bridge.path}?baud={bridge.baud}"
 
 
 def layer_of(out_features: int = 6, in_features: int = 10, seed: int = 0) -> TernaryLayer:

@@ -6,13 +6,14 @@ import pytest
 
 from tests.support.bench import FLOWS, simulate, sink, source
 from tritloom.rtl.control.packets import PacketReceiver, PacketSender
+from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.commands import CRC_BYTES, HEADER_BYTES, OVERHEAD_BYTES, seal, sound
 from tritloom.rtl.spec.config import TINY, AcceleratorConfig
 
 LARGE = AcceleratorConfig(
     lanes=5,
     rows=1,
-    memory_words=8,
+    memory=BlockRam(words=8),
     max_in_features=20,
     max_out_features=8,
     packet_bytes=256,

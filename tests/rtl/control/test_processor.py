@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.bench import Inputs, Traffic, comparable, plain, simulate
 from tritloom.rtl.control.processor import CommandProcessor
+from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.commands import (
     COUNTERS,
     CRC_BYTES,
@@ -31,7 +32,7 @@ WIDE = AcceleratorConfig(
     rows=3,
     tokens=2,
     fill=2,
-    memory_words=40,
+    memory=BlockRam(words=40),
     max_in_features=35,
     max_out_features=19,
     max_layers=3,

@@ -11,8 +11,9 @@ from tests.support.bench import last_numbers, run_core, run_layer, simulate, sin
 from tritloom.rtl.core.core import Core
 from tritloom.rtl.engines.contract import engine_members
 from tritloom.rtl.lib.adder_tree import delay
+from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.config import PARTIAL_SUM_READ_CYCLES, TINY, AcceleratorConfig
-from tritloom.rtl.spec.packing import LayerShape
+from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.rtl.spec.plugins import Engine, engines
 
 WIDE = AcceleratorConfig(
@@ -20,12 +21,12 @@ WIDE = AcceleratorConfig(
     rows=3,
     tokens=2,
     fill=5,
-    memory_words=64,
+    memory=BlockRam(words=64),
     max_in_features=40,
     max_out_features=30,
 )
 LEAST = AcceleratorConfig(
-    lanes=5, rows=1, fill=5, memory_words=1, max_in_features=5, max_out_features=1
+    lanes=5, rows=1, fill=5, memory=BlockRam(words=1), max_in_features=5, max_out_features=1
 )
 TABLES = AcceleratorConfig(
     lanes=12,
@@ -34,7 +35,7 @@ TABLES = AcceleratorConfig(
     fill=2,
     engine="table",
     encoding="sym6x10",
-    memory_words=64,
+    memory=BlockRam(words=64),
     max_in_features=36,
     max_out_features=16,
 )
@@ -83,8 +84,8 @@ def shapes_of(config):
     return [
         LayerShape(tiles, groups)
         for tiles in sorted({1, 2, config.max_tiles})
-        for groups in sorted({1, 2, 3, 4, 5, config.max_groups})
-        if tiles <= config.max_tiles and groups <= config.max_groups
+        for groups in sorted({1, 2, 3, 4, 5, config.max_row_groups})
+        if tiles <= config.max_tiles and groups <= config.max_row_groups
     ]
 
 
@@ -115,12 +116,12 @@ def test_tiles_wait_for_partial_sums(idle):
             ctx.set(dut.i_run.valid, 1)
             await ctx.tick().until(dut.i_run.ready)
             ctx.set(dut.i_run.valid, 0)
-            sums = rng.integers(-128, 128, (shape.tiles, shape.groups, 2)).astype(np.int8)
+            sums = rng.integers(-128, 128, (shape.tiles, shape.row_groups, 2)).astype(np.int8)
             words = sums.view("<u2")[..., 0].reshape(-1).tolist()
             cycles, _ = await run_layer(ctx, dut, words, idle, number)
             took.append(cycles)
             totals: list[list[int]] = []
-            for group in range(shape.groups):
+            for group in range(shape.row_groups):
                 await source(dut.i_fetch, [group])(ctx)
                 await sink(dut.o, group + 1, totals)(ctx)
             assert totals == sums.astype(int).sum(0).tolist()

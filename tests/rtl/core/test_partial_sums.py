@@ -8,6 +8,7 @@ import pytest
 
 from tests.support.bench import plain, simulate
 from tritloom.rtl.core.partial_sums import FETCH_CYCLES, PartialSums
+from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.config import PARTIAL_SUM_CYCLES, PARTIAL_SUM_READ_CYCLES, AcceleratorConfig
 
 
@@ -16,7 +17,7 @@ def config_of(rows: int, tokens: int) -> AcceleratorConfig:
         lanes=5,
         rows=rows,
         tokens=tokens,
-        memory_words=16,
+        memory=BlockRam(words=16),
         max_in_features=40,
         max_out_features=12 * rows,
     )
@@ -59,7 +60,7 @@ def test_sums(geometry):
             """A cycle: what comes, and the sums of what came; noise where there is none."""
             coming.append(sums)
             now = coming.popleft()
-            noise = (0, chance.randrange(config.max_groups), chance.getrandbits(1), 0)
+            noise = (0, chance.randrange(config.max_row_groups), chance.getrandbits(1), 0)
             valid, group, first, last = order or noise
             ctx.set(dut.i_valid, valid)
             ctx.set(dut.i_row_group, group)

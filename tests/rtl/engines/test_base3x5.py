@@ -7,8 +7,8 @@ import pytest
 
 from tests.support.bench import simulate
 from tritloom.rtl.engines.base3x5 import Base3x5Decoder
-from tritloom.rtl.spec.packing import BASE3X5, encodings
-from tritloom.rtl.spec.plugins import load_component
+from tritloom.rtl.spec.encodings import BASE3X5, encodings
+from tritloom.rtl.spec.registry import load_component
 
 
 def test_cycles_are_the_encodings():
@@ -22,7 +22,7 @@ def test_all_bytes(seed):
     if seed:
         random.Random(seed).shuffle(codes)
     trits = BASE3X5.decode(np.array(codes, np.uint32))
-    dut = Base3x5Decoder()
+    dut = Base3x5Decoder(BASE3X5)
     found: list[tuple[int, int]] = []
 
     async def bench(ctx):
@@ -40,7 +40,11 @@ def test_all_bytes(seed):
 @pytest.mark.parametrize("name", ["base3x5"])
 def test_every_group_of_trits_has_one_code(name):
     encoding = encodings[name]
-    digits = np.arange(3**encoding.group)[:, None] // 3 ** np.arange(encoding.group) % 3
+    digits = (
+        np.arange(3**encoding.trits_per_code)[:, None]
+        // 3 ** np.arange(encoding.trits_per_code)
+        % 3
+    )
     trits = (digits - 1).astype(np.int8)
     codes = encoding.encode(trits)
     assert len(set(codes.tolist())) == len(trits)

@@ -7,9 +7,11 @@ import pytest
 
 from tests.support.bench import check_engine, run_words, weight_words
 from tritloom.rtl.engines.select import SelectEngine
-from tritloom.rtl.spec.builtin import SELECT
-from tritloom.rtl.spec.config import ACT_LATENCY, AcceleratorConfig
-from tritloom.rtl.spec.plugins import engines, load_component
+from tritloom.rtl.engines.select_facts import SELECT
+from tritloom.rtl.memories.bram_facts import BlockRam
+from tritloom.rtl.spec.config import AcceleratorConfig
+from tritloom.rtl.spec.plugins import ACT_LATENCY, engines
+from tritloom.rtl.spec.registry import load_component
 
 GEOMETRIES = [
     ("base3x5", 5, 1, 1, 1),
@@ -37,7 +39,7 @@ def config_of(encoding: str, lanes: int, rows: int, tokens: int, fill: int) -> A
         tokens=tokens,
         fill=fill,
         encoding=encoding,
-        memory_words=16,
+        memory=BlockRam(words=16),
         max_in_features=4 * lanes,
         max_out_features=8,
     )

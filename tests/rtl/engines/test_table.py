@@ -19,12 +19,15 @@ from tests.support.bench import (
 from tritloom.host import TernaryLayer, connect
 from tritloom.rtl.engines.contract import create_engine
 from tritloom.rtl.engines.table import TableEngine, walk
+from tritloom.rtl.engines.table_facts import TABLE
+from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec import numerics
-from tritloom.rtl.spec.builtin import TABLE
 from tritloom.rtl.spec.config import TINY, AcceleratorConfig
+from tritloom.rtl.spec.encodings import encodings
 from tritloom.rtl.spec.errors import ConfigError
-from tritloom.rtl.spec.packing import LayerShape, encodings
-from tritloom.rtl.spec.plugins import engines, load_component
+from tritloom.rtl.spec.layer_shape import LayerShape
+from tritloom.rtl.spec.plugins import engines
+from tritloom.rtl.spec.registry import load_component
 from tritloom.rtl.top import Accelerator
 from tritloom.sim.device.core import CoreSimulation
 from tritloom.sim.tools import run_yosys
@@ -57,7 +60,7 @@ def config_of(encoding: str, lanes: int, rows: int, tokens: int, fill: int) -> A
         fill=fill,
         engine="table",
         encoding=encoding,
-        memory_words=16,
+        memory=BlockRam(words=16),
         max_in_features=4 * lanes,
         max_out_features=8,
     )
@@ -90,7 +93,7 @@ def test_fill_that_does_not_divide(encoding, lanes, group, fill):
     ("codes", "fill"), [(1, 1), (2, 1), (3, 3), (4, 2), (16, 4), (17, 1), (32, 8), (33, 3)]
 )
 def test_cycles(encoding, codes, fill):
-    group = encodings[encoding].group
+    group = encodings[encoding].trits_per_code
     config = config_of(encoding, codes * group, 1, 1, fill)
     assert config.engine_latency == LATENCIES[codes]
     assert TABLE.fill_cycles(config) == ENTRIES[encoding] * (codes // fill) + WAY
@@ -149,7 +152,7 @@ def test_engine(geometry, idle, groups):
 @pytest.mark.parametrize("more", [-1, 0, 1, 40])
 def test_words_hide_the_filling(encoding, more):
     """Around the cycles of a fill: the next tile may begin at once, or waits the rest."""
-    config = config_of(encoding, encodings[encoding].group, 1, 1, 1)
+    config = config_of(encoding, encodings[encoding].trits_per_code, 1, 1, 1)
     groups = TABLE.tile_cycles(config) + more
     config = dataclasses.replace(config, max_out_features=groups)
     check_engine(config, groups=groups, idle=0.0, seed=groups)
@@ -160,7 +163,7 @@ def test_words_hide_the_filling(encoding, more):
 )
 def test_every_entry(encoding, fill):
     """All codes of a tile while the next is filled: extremes, single activations, random ones."""
-    group = encodings[encoding].group
+    group = encodings[encoding].trits_per_code
     lanes, count = 2 * group, 3**group
     config = dataclasses.replace(config_of(encoding, lanes, 2, 2, fill), max_in_features=20 * lanes)
     rng = np.random.default_rng(24)
@@ -184,7 +187,7 @@ def test_every_entry(encoding, fill):
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_words_before_a_swap_keep_their_tile(encoding):
     """The last word of a tile, just before the first of the next one, and that filled at once."""
-    group = encodings[encoding].group
+    group = encodings[encoding].trits_per_code
     config = config_of(encoding, group, 1, 1, 1)
     words = weight_words(config, np.ones((TABLE.tile_cycles(config), group), np.int8))
     acts = np.repeat(np.arange(1, 6, dtype=np.int8), group)[None]
@@ -201,7 +204,7 @@ CONFIGS = {
         tokens=2,
         fill=4,
         engine="table",
-        memory_words=1320,
+        memory=BlockRam(words=1320),
         max_in_features=90,
         max_out_features=780,
         max_layers=5,
@@ -215,7 +218,7 @@ CONFIGS = {
         fill=4,
         engine="table",
         encoding="sym6x10",
-        memory_words=1600,
+        memory=BlockRam(words=1600),
         max_in_features=90,
         max_out_features=760,
         max_layers=5,
@@ -237,8 +240,8 @@ def test_top(name, idle, pause):
     config = CONFIGS[name]
     traffic = Traffic(config, 25)
     traffic.reset(3)
-    shape = LayerShape(min(3, config.max_tiles), min(5, config.max_groups))
-    traffic.product(0, 2, shape.tiles, shape.groups)
+    shape = LayerShape(min(3, config.max_tiles), min(5, config.max_row_groups))
+    traffic.product(0, 2, shape.tiles, shape.row_groups)
     traffic.random(25)
     answers = run_packets(Accelerator(config), config, traffic.packets, idle=idle, pause=pause)
     assert_answers(config, traffic.packets, answers)
@@ -303,7 +306,7 @@ def test_tables_are_block_ram(encoding, family, cell, tokens, cells, steps, tmp_
     codes = 4
 
     def mapped(rows):
-        config = config_of(encoding, codes * encodings[encoding].group, rows, tokens, 2)
+        config = config_of(encoding, codes * encodings[encoding].trits_per_code, rows, tokens, 2)
         (tmp_path / "in.il").write_text(rtlil.convert(create_engine(config), emit_src=False))
         steps = f"synth_{family} -top top -run begin:map_gates; tee -q -o out.json stat -json"
         run_yosys(["-q", "-p", f"read_rtlil in.il; {steps}"], tmp_path)

@@ -1,12 +1,14 @@
 """UART: the line's shape by the standard, sampling with a slow or fast other end, the link."""
 
 import random
+from dataclasses import replace
 
 import pytest
 
 from tests.support.bench import simulate, sink, source
 from tritloom.rtl.links.uart import UartReceiver, UartTransmitter
-from tritloom.rtl.spec.config import TINY, AcceleratorConfig
+from tritloom.rtl.links.uart_facts import Uart
+from tritloom.rtl.spec.config import TINY
 from tritloom.rtl.spec.errors import ConfigError
 
 BYTES = [0x00, 0xFF, 0x55, 0xAA, 0x01, 0x80]
@@ -82,23 +84,24 @@ def test_glitches_and_broken_bytes_are_not_bytes() -> None:
 @pytest.mark.parametrize(
     ("clock_hz", "baud", "message"),
     [
-        (25_000_000, 3_000_000, "baud must be within 2% of clock_hz / n: the nearest to 3000000"),
-        (8_000_000, 3_000_000, "baud must be 1200 to 2000000, not 3000000"),
-        (100_000_000, 4_000_000, "baud must be 1200 to 3000000, not 4000000"),
-        (100_000_000, 300, "baud must be 1200 to 3000000, not 300"),
-        (100_000_000, 9600.0, "baud must be an integer, not 9600.0"),
+        (
+            25_000_000,
+            3_000_000,
+            "link: baud must be within 2% of clock_hz / n: the nearest to 3000000",
+        ),
+        (8_000_000, 3_000_000, "link: baud must be 1200 to 2000000, not 3000000"),
+        (100_000_000, 4_000_000, "link: baud must be 1200 to 3000000, not 4000000"),
+        (100_000_000, 300, "link: baud must be 1200 to 3000000, not 300"),
+        (100_000_000, 9600.0, "link: baud must be an integer, not 9600.0"),
     ],
 )
 def test_baud_is_checked_against_the_clock(clock_hz: int, baud: int, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        AcceleratorConfig(**{**TINY.to_dict(), "link": "uart", "clock_hz": clock_hz, "baud": baud})
+        replace(TINY, clock_hz=clock_hz, link=Uart(baud=baud))
 
 
-def test_baud_belongs_to_the_uart() -> None:
-    with pytest.raises(ConfigError, match="baud is of the uart link; leave it out, not 9600"):
-        AcceleratorConfig(**{**TINY.to_dict(), "baud": 9600})
-    config = AcceleratorConfig(
-        **{**TINY.to_dict(), "link": "uart", "clock_hz": 24_000_000, "baud": 3_000_000}
-    )
-    assert config.uart_divisor == 8
+def test_link_is_no_layout() -> None:
+    config = replace(TINY, clock_hz=24_000_000, link=Uart(baud=3_000_000))
+    assert config.link.divisor(config) == 8
+    assert config.link.cycles_per_byte(config) == 80
     assert config.layout_digest == TINY.layout_digest

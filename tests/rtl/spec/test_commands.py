@@ -7,6 +7,7 @@ import zlib
 import pytest
 
 from tritloom.rtl.control.processor import COUNTER_BITS, DEFINITION, REQUEST, RESPONSE
+from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.commands import (
     CHECKS,
     COUNTERS,
@@ -32,7 +33,7 @@ from tritloom.rtl.spec.commands import (
 from tritloom.rtl.spec.config import TINY, AcceleratorConfig
 
 ULTIMATE = AcceleratorConfig(
-    lanes=5, rows=1, memory_words=1 << 24, max_in_features=16384, max_out_features=16384
+    lanes=5, rows=1, memory=BlockRam(words=1 << 24), max_in_features=16384, max_out_features=16384
 )
 
 

@@ -7,16 +7,16 @@ import pytest
 
 from tests.support import plugins
 from tests.support.bench import Traffic, assert_answers, run_packets
+from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.config import (
-    ACT_LATENCY,
     PARTIAL_SUM_CYCLES,
     PARTIAL_SUM_READ_CYCLES,
     TINY,
     AcceleratorConfig,
 )
 from tritloom.rtl.spec.errors import ConfigError, TritloomError
-from tritloom.rtl.spec.packing import LayerShape
-from tritloom.rtl.spec.plugins import engines, memories
+from tritloom.rtl.spec.layer_shape import LayerShape
+from tritloom.rtl.spec.plugins import ACT_LATENCY, engines, links, memories
 from tritloom.rtl.top import Accelerator
 
 plugins.register()
@@ -24,28 +24,30 @@ plugins.register()
 LEAST: dict = {
     "lanes": 10,
     "rows": 2,
-    "memory_words": 64,
+    "memory": {"kind": "bram", "words": 64},
     "max_in_features": 40,
     "max_out_features": 16,
 }
 OTHER: dict = {
     "lanes": 15,
     "rows": 4,
-    "memory_words": 65,
+    "memory": {"kind": "test-stalling", "words": 65},
     "max_in_features": 60,
     "max_out_features": 24,
     "tokens": 2,
     "fill": 5,
     "act_bits": 4,
-    "memory": "test-stalling",
     "max_layers": 7,
     "packet_bytes": 512,
     "slots": 8,
-    "link": "uart",
-    "baud": 1_000_000,
+    "link": {"kind": "uart", "baud": 1_000_000},
     "clock_hz": 25_000_000,
 }
-OF_THE_LINK = {"link", "baud", "clock_hz"}
+OF_THE_LINK = {"link", "clock_hz"}
+
+HOLDS = (
+    "packet_bytes must be at least {} to hold a weight word or the results of a row group, not {}"
+)
 
 REFUSED = [
     *(
@@ -55,7 +57,6 @@ REFUSED = [
             ("rows", 1, 256),
             ("tokens", 1, 16),
             ("fill", 1, 1024),
-            ("memory_words", 1, 1 << 24),
             ("max_in_features", 1, 16384),
             ("max_out_features", 1, 16384),
             ("max_layers", 1, 256),
@@ -71,7 +72,6 @@ REFUSED = [
             ("rows", 1, 256),
             ("tokens", 1, 16),
             ("fill", 1, 1024),
-            ("memory_words", 1, 1 << 24),
             ("max_in_features", 1, 16384),
             ("max_out_features", 1, 16384),
             ("max_layers", 1, 256),
@@ -97,20 +97,54 @@ REFUSED = [
         {"encoding": "test-signed"},
         "encoding of the select engine must be one of base3x5, diff2, sign2, not 'test-signed'",
     ),
-    ({"baud": 9600}, "baud is of the uart link; leave it out, not 9600"),
-    ({"link": "uart", "baud": "9600"}, "baud must be an integer, not '9600'"),
-    ({"link": "uart", "baud": 1199}, "baud must be 1200 to 3000000, not 1199"),
+    *(
+        ({"memory": {"kind": "bram", "words": words}}, f"memory: words must be {what}")
+        for words, what in (
+            (0, "1 to 16777216, not 0"),
+            ((1 << 24) + 1, "1 to 16777216, not 16777217"),
+            ("64", "an integer, not '64'"),
+            (True, "an integer, not True"),
+        )
+    ),
+    *(
+        ({"link": {"kind": "uart", "baud": baud}}, f"link: baud must be {what}")
+        for baud, what in (
+            ("9600", "an integer, not '9600'"),
+            (1199, "1200 to 3000000, not 1199"),
+        )
+    ),
+    *(
+        ({key: value}, f"{key} has a new form; write {form}")
+        for key, value, form in (
+            ("memory_words", 64, '"memory": {"kind": "bram", "words": 1024}'),
+            ("baud", 9600, '"link": {"kind": "uart", "baud": 3000000}'),
+        )
+    ),
+    *(
+        ({key: value}, f"{key} must be an object with kind, such as {form}, not {text}")
+        for key, value, form, text in (
+            ("link", "uart", '"link": {"kind": "uart", "baud": 3000000}', '"uart"'),
+            ("memory", "bram", '"memory": {"kind": "bram", "words": 1024}', '"bram"'),
+            ("memory", {"words": 3}, '"memory": {"kind": "bram", "words": 1024}', '{"words": 3}'),
+        )
+    ),
+    ({"memory": {"kind": "bram"}}, "words of memory is missing; give it a value"),
+    (
+        {"memory": {"kind": "bram", "words": 3, "baud": 9600}},
+        "unknown key 'baud' of memory; bram has words",
+    ),
+    ({"link": {"kind": "stream", "baud": 1}}, "unknown key 'baud' of link; stream has none"),
     (
         {"lanes": 320, "rows": 4, "packet_bytes": 256},
-        "packet_bytes must be at least 276 to hold a weight word or a group of results, not 256",
+        HOLDS.format(276, 256),
     ),
     (
         {"lanes": 5, "rows": 64, "max_in_features": 16384, "packet_bytes": 128},
-        "packet_bytes must be at least 212 to hold a weight word or a group of results, not 128",
+        HOLDS.format(212, 128),
     ),
     (
         {"lanes": 120, "fill": 120, "packet_bytes": 128, "rows": 1},
-        "packet_bytes must be at least 140 to hold a weight word or a group of results, not 128",
+        HOLDS.format(140, 128),
     ),
 ]
 
@@ -118,15 +152,18 @@ REFUSED = [
 @pytest.mark.parametrize(("values", "message"), REFUSED)
 def test_refused(values, message):
     with pytest.raises(ConfigError) as raised:
-        AcceleratorConfig(**(LEAST | values))
+        AcceleratorConfig.from_dict(LEAST | values)
     assert str(raised.value) == message
     assert isinstance(raised.value, TritloomError) and isinstance(raised.value, ValueError)
 
 
-@pytest.mark.parametrize(("kind", "registry"), [("engine", engines), ("memory", memories)])
+@pytest.mark.parametrize(
+    ("kind", "registry"), [("engine", engines), ("memory", memories), ("link", links)]
+)
 def test_unknown_plugin(kind, registry):
+    value = "none" if kind == "engine" else {"kind": "none"}
     with pytest.raises(ConfigError) as raised:
-        AcceleratorConfig(**LEAST, **{kind: "none"})
+        AcceleratorConfig.from_dict({**LEAST, kind: value})
     assert str(raised.value) == f"{kind} must be one of {', '.join(registry)}, not 'none'"
 
 
@@ -134,22 +171,28 @@ def test_unknown_encoding():
     with pytest.raises(
         ConfigError, match=r"^encoding must be one of base3x5, diff2, .*, not 'none'$"
     ):
-        AcceleratorConfig(**LEAST, encoding="none")
+        AcceleratorConfig.from_dict({**LEAST, "encoding": "none"})
 
 
-def test_unknown_link():
-    with pytest.raises(ConfigError, match=r"^link must be one of .*stream.*, not 'pigeon'$"):
-        AcceleratorConfig(**LEAST, link="pigeon")
+@pytest.mark.parametrize(
+    ("key", "value", "example"),
+    [("memory", "bram", "BlockRam(words=1024)"), ("link", {}, "Uart(baud=3_000_000)")],
+)
+def test_record_that_is_none(key, value, example):
+    with pytest.raises(ConfigError) as raised:
+        dataclasses.replace(TINY, **{key: value})
+    assert str(raised.value) == f"{key} must be a record such as {example}, not {value!r}"
 
 
 def test_baud_that_the_clock_cannot_make():
-    with pytest.raises(ConfigError, match=r"^baud must be within 2% of clock_hz / n: the nearest"):
-        AcceleratorConfig(**LEAST, link="uart", clock_hz=10_000_000, baud=2_300_000)
+    values = {"link": {"kind": "uart", "baud": 2_300_000}, "clock_hz": 10_000_000}
+    with pytest.raises(ConfigError, match=r"^link: baud must be within 2% of clock_hz / n: the n"):
+        AcceleratorConfig.from_dict(LEAST | values)
 
 
 @pytest.mark.parametrize("values", [LEAST, OTHER, TINY.to_dict()])
 def test_json_round_trip(values):
-    config = AcceleratorConfig(**values)
+    config = AcceleratorConfig.from_dict(values)
     text = config.to_json()
     assert AcceleratorConfig.from_json(text) == config
     assert AcceleratorConfig.from_json(text.encode()) == config
@@ -204,18 +247,18 @@ def test_frozen():
 @pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(AcceleratorConfig)])
 def test_digests(name):
     """Each field changes the build digest; all but those of the link, the layout's too."""
-    config = AcceleratorConfig(**LEAST)
+    config = AcceleratorConfig.from_dict(LEAST)
     change = {name: OTHER.get(name)}
     if name == "lanes":
         change = {name: 20}
     if name == "alphabet":
         change = {"alphabet": "binary", "encoding": "sign2"}
-    if name in ("link", "baud"):
-        change = {"link": "uart", "baud": 115_200}
+    if name == "link":
+        change = {"link": {"kind": "uart", "baud": 115_200}}
     if name in ("engine", "encoding"):
         values = {"lanes": 30, "engine": "test-signed", "encoding": "test-signed"}
-        config, change = AcceleratorConfig(**{**LEAST, "lanes": 30}), values
-    other = dataclasses.replace(config, **change)
+        config, change = AcceleratorConfig.from_dict({**LEAST, "lanes": 30}), values
+    other = AcceleratorConfig.from_dict(config.to_dict() | change)
     assert len(other.layout_digest) == len(other.build_digest) == 8
     assert other.build_digest != config.build_digest
     assert (other.layout_digest == config.layout_digest) == (name in OF_THE_LINK)
@@ -240,9 +283,9 @@ def test_digests(name):
     ],
 )
 def test_widths(values, expected):
-    config = AcceleratorConfig(**values)
+    config = AcceleratorConfig.from_dict(values)
     names = ("word_bits", "word_bytes", "sum_bits", "acc_bits", "acc_bytes", "max_tiles")
-    names += ("max_groups", "activation_words", "macs_per_cycle", "max_payload", "window")
+    names += ("max_row_groups", "activation_words", "macs_per_cycle", "max_payload", "window")
     assert tuple(getattr(config, name) for name in names) == expected
     for features, bits in (
         (config.lanes, config.sum_bits),
@@ -257,7 +300,9 @@ def test_cycles_of_the_core():
 
 
 def test_run_cycles_of_a_memory_that_stalls():
-    config = AcceleratorConfig(**{**LEAST, "memory": "test-stalling"})
+    config = AcceleratorConfig.from_dict(
+        {**LEAST, "memory": {"kind": "test-stalling", "words": 64}}
+    )
     assert config.run_cycles(LayerShape(1, 1)) is None
 
 
@@ -269,7 +314,7 @@ CYCLES = {
         rows=1,
         tokens=3,
         fill=4,
-        memory_words=64,
+        memory=BlockRam(words=64),
         max_in_features=60,
         max_out_features=20,
         packet_bytes=256,
@@ -280,17 +325,16 @@ CYCLES = {
         rows=2,
         tokens=2,
         fill=10,
-        memory_words=64,
+        memory=BlockRam(words=64),
         max_in_features=30,
         max_out_features=34,
         packet_bytes=256,
     ),
-    "late memory": dataclasses.replace(TINY, memory="test-late"),
+    "late memory": dataclasses.replace(TINY, memory=plugins.Late(words=64)),
     "late memory, slow fill": AcceleratorConfig(
         lanes=50,
         rows=1,
-        memory="test-late",
-        memory_words=64,
+        memory=plugins.Late(words=64),
         max_in_features=100,
         max_out_features=8,
         packet_bytes=128,
@@ -301,7 +345,7 @@ CYCLES = {
         fill=2,
         engine="test-signed",
         encoding="test-signed",
-        memory_words=64,
+        memory=BlockRam(words=64),
         max_in_features=36,
         max_out_features=18,
         packet_bytes=128,
@@ -310,7 +354,7 @@ CYCLES = {
         lanes=2,
         rows=2,
         encoding="diff2",
-        memory_words=64,
+        memory=BlockRam(words=64),
         max_in_features=8,
         max_out_features=40,
         packet_bytes=128,
@@ -320,7 +364,7 @@ CYCLES = {
         rows=2,
         engine="table",
         encoding="sym6x10",
-        memory_words=64,
+        memory=BlockRam(words=64),
         max_in_features=24,
         max_out_features=40,
         packet_bytes=128,
@@ -332,7 +376,7 @@ CYCLES = {
         tokens=2,
         engine="test-signed",
         encoding="test-signed",
-        memory_words=64,
+        memory=BlockRam(words=64),
         max_in_features=24,
         max_out_features=16,
         packet_bytes=128,
@@ -345,13 +389,13 @@ def test_run_cycles(name):
     """Exactly what RUN reports: one group to more than twice the latency, one tile and more."""
     config = CYCLES[name]
     tiles = sorted({1, 2, config.max_tiles})
-    groups = sorted({1, 2, 3, 4, 5, 7, config.engine_latency, config.max_groups})
-    shapes = [LayerShape(t, g) for t in tiles for g in groups if g <= config.max_groups]
+    groups = sorted({1, 2, 3, 4, 5, 7, config.engine_latency, config.max_row_groups})
+    shapes = [LayerShape(t, g) for t in tiles for g in groups if g <= config.max_row_groups]
     traffic = Traffic(config, 19)
     traffic.reset(1)
     for shape in shapes:
         if shape.words <= config.memory_words:
-            cycles = traffic.empty_product(0, 0, shape.tiles, shape.groups)
+            cycles = traffic.empty_product(0, 0, shape.tiles, shape.row_groups)
             assert cycles == config.run_cycles(shape)
     answers = run_packets(Accelerator(config), config, traffic.packets)
     assert_answers(config, traffic.packets, answers)

@@ -5,13 +5,10 @@ import pytest
 
 from tests.support import plugins
 from tritloom.rtl.spec.config import AcceleratorConfig
+from tritloom.rtl.spec.encodings import BASE3X5, DIFF2, SYM6X10, encodings
 from tritloom.rtl.spec.errors import InputError
+from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.rtl.spec.packing import (
-    BASE3X5,
-    DIFF2,
-    SYM6X10,
-    LayerShape,
-    encodings,
     pack_activations,
     pack_results,
     pack_weights,
@@ -24,8 +21,12 @@ plugins.register()
 
 
 def config_of(lanes: int = 10, rows: int = 3, **values: object) -> AcceleratorConfig:
-    defaults: dict = {"memory_words": 64, "max_in_features": 200, "max_out_features": 90}
-    return AcceleratorConfig(lanes=lanes, rows=rows, **(defaults | values))
+    defaults: dict = {
+        "memory": {"kind": "bram", "words": 64},
+        "max_in_features": 200,
+        "max_out_features": 90,
+    }
+    return AcceleratorConfig.from_dict({"lanes": lanes, "rows": rows} | defaults | values)
 
 
 CONFIGS = {
@@ -54,9 +55,9 @@ def trits_by_hand(config: AcceleratorConfig, image: bytes, row: int, column: int
     word = column // config.lanes * out_groups + row // config.rows
     number = int.from_bytes(image[word * config.word_bytes :][: config.word_bytes], "little")
     # Of a block of group · stride inputs, stride codes take turns: they are as many blocks apart.
-    block, inside = divmod(column % config.lanes, encoding.group * stride)
+    block, inside = divmod(column % config.lanes, encoding.trits_per_code * stride)
     place, turn = divmod(inside, stride)
-    codes = config.lanes // encoding.group
+    codes = config.lanes // encoding.trits_per_code
     code = turn * (codes // stride) + block
     first = row % config.rows * codes
 
@@ -139,19 +140,19 @@ def test_diff2_codes():
 @pytest.mark.parametrize("name", ["base3x5", "sym6x10", "diff2"])
 def test_facts_of_an_encoding(name):
     encoding = encodings[name]
-    trits = all_groups(encoding.group)
+    trits = all_groups(encoding.trits_per_code)
     codes = encoding.encode(trits)
     assert codes.dtype == np.uint32 and codes.max() < 1 << encoding.code_bits
-    assert len(set(codes.tolist())) == 3**encoding.group
+    assert len(set(codes.tolist())) == 3**encoding.trits_per_code
     assert encoding.index_bits == encoding.code_bits - encoding.signed
     if encoding.signed:  # the rest of a code and of its negative is the same
         nonzero = trits.any(-1)
         assert (encoding.encode(-trits)[nonzero] ^ codes[nonzero] == 1 << encoding.index_bits).all()
         assert codes[~nonzero] < 1 << encoding.index_bits
     # Any shape of codes.
-    shaped = trits.reshape(3, -1, encoding.group)
+    shaped = trits.reshape(3, -1, encoding.trits_per_code)
     assert (encoding.decode(encoding.encode(shaped)) == shaped).all()
-    assert encoding.decode(np.zeros(0, np.uint32)).shape == (0, encoding.group)
+    assert encoding.decode(np.zeros(0, np.uint32)).shape == (0, encoding.trits_per_code)
 
 
 @pytest.mark.parametrize("codes", range(1, 18))
@@ -219,12 +220,12 @@ def test_random_shapes(name):
         image = pack_weights(config, trits)
         shape = LayerShape.of(config, rows, columns)
         assert shape == LayerShape(-(-columns // config.lanes), -(-rows // config.rows))
-        assert shape.words == shape.tiles * shape.groups
+        assert shape.words == shape.tiles * shape.row_groups
         assert len(image) == shape.words * config.word_bytes
         found = unpack_weights(config, image, rows, columns)
         assert found.dtype == np.int8 and (found == trits).all()
         whole = unpack_weights(
-            config, image, shape.groups * config.rows, shape.tiles * config.lanes
+            config, image, shape.row_groups * config.rows, shape.tiles * config.lanes
         )
         assert not whole[rows:].any() and not whole[:, columns:].any(), "padding is trit 0"
         COLUMNS[config] = columns

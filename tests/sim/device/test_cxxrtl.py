@@ -463,13 +463,19 @@ def test_a_known_configuration_opens_without_its_design(monkeypatch: pytest.Monk
 
 
 PLUGIN = """
+from dataclasses import dataclass
+from typing import ClassVar
 from tritloom.rtl.memories.bram import BlockRamMemory
 from tritloom.rtl.spec.plugins import Memory, memories
 
 class {name}Memory(BlockRamMemory):
     pass
 
-memories.add(Memory(name="{name}", component="{name}:{name}Memory", latency=lambda config: 3))
+@memories.add
+@dataclass(frozen=True, kw_only=True)
+class Facts(Memory):
+    name: ClassVar[str] = "{name}"
+    component: ClassVar[str] = "{name}:{name}Memory"
 """
 
 
@@ -485,7 +491,7 @@ def test_a_recipe_holds_all_that_a_design_is_made_from(
     source.write_text(PLUGIN.format(name=name))
     monkeypatch.syspath_prepend(tmp_path)
     module = importlib.import_module(name)
-    config = replace(TINY, memory=name)
+    config = replace(TINY, memory=module.Facts(words=64))
     first = recipe(config)
     assert first is not None
     source.write_text(source.read_text() + "\n# changed\n")

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.commands import (
     CHECKS,
     COUNTERS,
@@ -20,16 +21,10 @@ from tritloom.rtl.spec.commands import (
     identity,
 )
 from tritloom.rtl.spec.config import AcceleratorConfig
+from tritloom.rtl.spec.encodings import BASE3X5, Encoding, encodings
 from tritloom.rtl.spec.errors import ConfigError, DeviceError
-from tritloom.rtl.spec.packing import (
-    BASE3X5,
-    Encoding,
-    LayerShape,
-    encodings,
-    pack_activations,
-    pack_weights,
-    unpack_results,
-)
+from tritloom.rtl.spec.layer_shape import LayerShape
+from tritloom.rtl.spec.packing import pack_activations, pack_weights, unpack_results
 from tritloom.rtl.spec.plugins import Engine, engines
 from tritloom.sim.device.reference import ReferenceDevice, open_device
 
@@ -39,7 +34,7 @@ SESSION = 0xC0FFEE01
 PAIRS = encodings.add(
     Encoding(
         name="reference-test-pairs",
-        group=2,
+        trits_per_code=2,
         code_bits=4,
         encode=lambda trits: ((trits + 1) * np.array([1, 3])).sum(-1, dtype=np.uint32),
         decode=lambda codes: (codes[..., None] // np.array([1, 3]) % 3 - 1).astype(np.int8),
@@ -63,14 +58,14 @@ def make_config(**values: object) -> AcceleratorConfig:
         "rows": 3,
         "tokens": 2,
         "fill": 2,
-        "memory_words": 40,
+        "memory": {"kind": "bram", "words": 40},
         "max_in_features": 35,
         "max_out_features": 19,
         "max_layers": 3,
         "packet_bytes": 256,
         "slots": 4,
     }
-    return AcceleratorConfig(**(defaults | values))  # type: ignore[arg-type]
+    return AcceleratorConfig.from_dict(defaults | values)
 
 
 class Client:
@@ -125,7 +120,7 @@ class Client:
     def load_layer(self, index: int, base: int, trits: np.ndarray) -> LayerShape:
         shape = LayerShape.of(self.config, *trits.shape)
         image = pack_weights(self.config, trits)
-        assert self.define(index, base, shape.tiles, shape.groups) == Status.OK
+        assert self.define(index, base, shape.tiles, shape.row_groups) == Status.OK
         self.write_image(index, image)
         assert self.status(Opcode.COMMIT, index=index, address=zlib.crc32(image)) == Status.OK
         return shape
@@ -429,7 +424,7 @@ def test_bounds_of_read_and_write(client: Client) -> None:
     client.define(1, 0, 4, 7)
     assert client.status(Opcode.READ, index=1, count=40) == Status.BAD_LENGTH
     assert client.status(Opcode.READ, index=1, count=39) == Status.OUT_OF_RANGE
-    wide = Client(make_config(memory_words=40, max_in_features=60))
+    wide = Client(make_config(memory=BlockRam(words=40), max_in_features=60))
     wide.define(0, 0, 6, 6)
     assert wide.status(Opcode.READ, index=0, count=36) == Status.OK
 
@@ -544,7 +539,7 @@ def test_run_takes_one_to_tokens(client: Client) -> None:
     ],
 )
 def test_results_are_exact(values: dict[str, object]) -> None:
-    config = make_config(memory_words=200, **values)
+    config = make_config(memory=BlockRam(words=200), **values)
     client = Client(config)
     rng = np.random.default_rng(1)
     for case in range(12):
@@ -563,7 +558,7 @@ def test_results_are_exact(values: dict[str, object]) -> None:
         expected = codes.astype(np.int64) @ trits.T.astype(np.int64)
         for index in range(config.tokens):
             sums: list[int] = []
-            for group in range(shape.groups):
+            for group in range(shape.row_groups):
                 answer = client.send(Opcode.RESULTS, index=index, address=group, count=config.rows)
                 assert len(answer.payload) == config.rows * config.acc_bytes
                 sums += unpack_results(config, answer.payload).tolist()

@@ -21,9 +21,9 @@ from tritloom.boards.families.family import TOP
 from tritloom.gen.passes.netlist import Netlist
 from tritloom.gen.passes.synthesis import synthesise
 from tritloom.rtl.core.core import Core
-from tritloom.rtl.spec.builtin import in_lut_ram
+from tritloom.rtl.engines.table_facts import in_lut_ram
 from tritloom.rtl.spec.config import AcceleratorConfig
-from tritloom.rtl.spec.packing import encodings
+from tritloom.rtl.spec.encodings import encodings
 from tritloom.sim.device.core import CoreSimulation
 from tritloom.sim.gates.gates import FAMILIES, simulatable
 
@@ -39,7 +39,7 @@ TABLE = re.compile(r"engine\.table_(\d+_\d+)\.\d+\.\d+")
 def check_cells(config: AcceleratorConfig, netlist: str, family: str) -> None:
     """What a bitstream has: each table in its kind of memory; on ECP5, what the passes make."""
     cells = Netlist(json.loads(netlist), TOP).cells
-    group = encodings[config.encoding].group
+    group = encodings[config.encoding].trits_per_code
     codes = config.lanes // group if config.engine == "table" else 0
     kind = (LUT_RAM if in_lut_ram(config) else BLOCK_RAM)[family]
     found = ((TABLE.fullmatch(name), cell["type"]) for name, cell in cells.items())
@@ -58,7 +58,7 @@ def check_cells(config: AcceleratorConfig, netlist: str, family: str) -> None:
 @cache
 def gates(family: str, engine: str, encoding: str, act_bits: int) -> CoreSimulation:
     # All at once, so that with few groups a tile waits for the partial sums; or one by one.
-    whole = 2 * encodings[encoding].group if engine == "select" else 2
+    whole = 2 * encodings[encoding].trits_per_code if engine == "select" else 2
     fill = whole if act_bits == 8 else 1
     tokens = 3 if encoding == "sym3x5" else 2  # LUT RAM enough for copies of registers
     config = two_codes(engine, encoding, act_bits, tokens=tokens, fill=fill, tiles=3)

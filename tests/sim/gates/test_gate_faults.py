@@ -16,13 +16,14 @@ from tritloom.boards.families.family import TOP
 from tritloom.gen.passes.netlist import Netlist
 from tritloom.gen.passes.synthesis import synthesise
 from tritloom.rtl.lib.streams import PACKET
+from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.config import TINY, AcceleratorConfig
 from tritloom.rtl.top import Accelerator
 from tritloom.sim.device import cxxrtl
 from tritloom.sim.device.cxxrtl import Simulation, build
 from tritloom.sim.gates.gates import simulatable
 
-CONFIG = replace(TINY, rows=1, memory_words=16, max_out_features=8, max_layers=2)
+CONFIG = replace(TINY, rows=1, memory=BlockRam(words=16), max_out_features=8, max_layers=2)
 FAMILY = "ecp5"
 FAULTS = 50
 SELECT_BITS = 8

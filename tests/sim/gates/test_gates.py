@@ -17,6 +17,7 @@ from tritloom.gen.passes.netlist import Netlist
 from tritloom.gen.passes.synthesis import synthesise
 from tritloom.rtl.lib.block_ram import ReadPort, block_ram
 from tritloom.rtl.lib.streams import PACKET
+from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.config import TINY, AcceleratorConfig
 from tritloom.rtl.spec.errors import ToolError
 from tritloom.rtl.top import Accelerator
@@ -24,8 +25,8 @@ from tritloom.sim.device.cxxrtl import Simulation, build
 from tritloom.sim.gates.gates import FAMILIES, simulatable
 
 CONFIGS = {
-    "ecp5": replace(TINY, lanes=10, rows=2, fill=5, memory_words=512, max_in_features=40),
-    "ice40": replace(TINY, lanes=5, rows=2, memory_words=512),
+    "ecp5": replace(TINY, lanes=10, rows=2, fill=5, memory=BlockRam(words=512), max_in_features=40),
+    "ice40": replace(TINY, lanes=5, rows=2, memory=BlockRam(words=512)),
 }
 """Small ones with block RAM for weights, of the kind that the boards of a family have."""
 

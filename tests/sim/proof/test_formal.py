@@ -17,9 +17,10 @@ from tritloom.rtl.engines import base3x5 as decoder
 from tritloom.rtl.engines import select
 from tritloom.rtl.lib import streams
 from tritloom.rtl.memories import bram as memory
+from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.config import TINY, AcceleratorConfig
+from tritloom.rtl.spec.encodings import BASE3X5
 from tritloom.rtl.spec.errors import InputError, ToolError
-from tritloom.rtl.spec.packing import BASE3X5
 from tritloom.rtl.top import Accelerator
 from tritloom.sim.proof import formal, properties
 from tritloom.sim.proof.formal import Bench, PropertyError, verify
@@ -27,7 +28,7 @@ from tritloom.sim.proof.formal import Bench, PropertyError, verify
 SMALL = AcceleratorConfig(
     lanes=5,
     rows=1,
-    memory_words=6,
+    memory=BlockRam(words=6),
     max_in_features=20,
     max_out_features=6,
     max_layers=2,
@@ -77,7 +78,7 @@ PROOFS = {
         {"depth": 4, "cover": 14},
     ),
     "Base3x5Decoder inverse": (
-        lambda: properties.decoder_inverse(decoder.Base3x5Decoder()),
+        lambda: properties.decoder_inverse(decoder.Base3x5Decoder(BASE3X5)),
         {"depth": 5, "cover": 5},
     ),
     "SelectEngine product, fill 5": (
@@ -165,7 +166,7 @@ BUGS = {
     "decoder compares with > for >=": (
         decoder,
         ("rest >= 2 * weight", "rest > 2 * weight"),
-        lambda m: properties.decoder_inverse(m.Base3x5Decoder()),
+        lambda m: properties.decoder_inverse(m.Base3x5Decoder(BASE3X5)),
         "check_inverse",
     ),
     "a sum of two does not fit": (

@@ -11,6 +11,7 @@ import pytest
 from tests.support import ROOT, plugins
 from tritloom.gen.emit.generate import generate
 from tritloom.gen.emit.verilog import emit
+from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.config import TINY, AcceleratorConfig
 from tritloom.rtl.spec.errors import ToolError, TritloomError
 from tritloom.rtl.spec.remedies import package_remedy
@@ -25,7 +26,7 @@ WIDE = AcceleratorConfig(
     rows=3,
     tokens=2,
     fill=5,
-    memory_words=96,
+    memory=BlockRam(words=96),
     max_in_features=64,
     max_out_features=40,
     max_layers=3,
@@ -35,7 +36,7 @@ WIDE = AcceleratorConfig(
 ONE = AcceleratorConfig(
     lanes=5,
     rows=1,
-    memory_words=9,
+    memory=BlockRam(words=9),
     max_in_features=15,
     max_out_features=9,
     max_layers=2,
@@ -54,8 +55,7 @@ def plugged() -> AcceleratorConfig:
         fill=4,
         engine="test-signed",
         encoding="test-signed",
-        memory="test-stalling",
-        memory_words=70,
+        memory=plugins.Stalling(words=70),
         max_in_features=50,
         max_out_features=30,
         max_layers=5,
@@ -327,7 +327,7 @@ class TestBadInput:
         )
 
     def test_link(self, tmp_path):
-        config = TINY.to_dict() | {"link": "uart", "baud": 1_000_000}
+        config = TINY.to_dict() | {"link": {"kind": "uart", "baud": 1_000_000}}
         assert self.error(fake(tmp_path, SILENT, config=config)) == (
             "link must be stream, not 'uart'; generate the design with packet streams "
             "(the serial link has its own tests)"
