@@ -1,11 +1,11 @@
 """Train a small ternary network on handwritten digits and write it as `digits_ternary.npz`.
 
-    pip install "tritloom[torch]" scikit-learn
+    pip install -e ".[torch]"
     python examples/train_digits.py --output digits
 
 Weights are ternary (absmean) and activations int8 (absmax) in every forward pass; the gradient
 passes the rounding unchanged. The file holds what
-`tritloom.host.load_npz` reads, with the test images. Ten seconds on a CPU,
+`tritloom.host.checkpoints.npz.load_npz` reads, with the test images. Ten seconds on a CPU,
 about 99 % right.
 """
 

@@ -1,6 +1,6 @@
 """Train a small BitNet language model on text files and write it as transformers would.
 
-    pip install "tritloom[torch]"
+    pip install -e ".[torch]"
     python examples/train_tinylm.py --text novels/ --output tinylm
 
 The model is transformers' `BitNetForCausalLM`, trained with its own `AutoBitLinear` (ternary

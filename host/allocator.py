@@ -8,7 +8,7 @@ from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import CapacityError
 from tritloom.rtl.spec.layer_shape import LayerShape
 
-__all__ = ["Allocator", "Piece"]
+__all__ = ["Allocator", "Piece", "cut_layer"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,19 +47,14 @@ class Allocator:
     def place(self, out_features: int, in_features: int) -> tuple[Piece, ...]:
         """Where a layer of this size would lie; it takes nothing.
 
-        A layer that exceeds the device's feature limits is cut into pieces. Each piece goes to the
-        first free words that hold it.
+        Each piece of `cut_layer` goes to the first free words that hold it.
 
         Raises
         ------
         CapacityError : there is no room
         """
         config = self._config
-        rectangles = [
-            (row, rows, column, columns)
-            for column, columns in _cuts(in_features, config.max_in_features, config.lanes)
-            for row, rows in _cuts(out_features, config.max_out_features, config.rows)
-        ]
+        rectangles = cut_layer(config, out_features, in_features)
         shapes = [LayerShape.of(config, rows, columns) for _, rows, _, columns in rectangles]
         runs = self.free_runs
         indices = self.free_indices
@@ -72,6 +67,12 @@ class Allocator:
             runs[place] = (base + shape.words, words - shape.words)
             pieces.append(Piece(indices[len(pieces)], base, shape, *rectangle))
         return tuple(pieces)
+
+    def copy(self) -> Allocator:
+        """The same owners with the same pieces; a change of one does not change the other."""
+        copied = Allocator(self._config)
+        copied._pieces = dict(self._pieces)
+        return copied
 
     def take(self, owner: object, pieces: tuple[Piece, ...]) -> None:
         """Give the words and layer numbers of these pieces to an owner."""
@@ -132,6 +133,22 @@ class Allocator:
             f"{len(self.free_indices)} of {config.max_layers} slots; "
             "unload layers or use a larger device"
         )
+
+
+def cut_layer(
+    config: AcceleratorConfig, out_features: int, in_features: int
+) -> list[tuple[int, int, int, int]]:
+    """The pieces of a layer that exceeds the device's feature limits; one piece if it does not.
+
+    Returns
+    -------
+    First row, number of rows, first column and number of columns of each piece.
+    """
+    return [
+        (row, rows, column, columns)
+        for column, columns in _cuts(in_features, config.max_in_features, config.lanes)
+        for row, rows in _cuts(out_features, config.max_out_features, config.rows)
+    ]
 
 
 def _cuts(features: int, limit: int, step: int) -> list[tuple[int, int]]:

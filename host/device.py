@@ -147,6 +147,11 @@ class Device:
             layers_used=self._allocator.layers_used,
         )
 
+    def allocation(self) -> Allocator:
+        """A copy of what is free and taken in the weight memory, to plan with; sends no command."""
+        with self._session.lock:
+            return self._allocator.copy()
+
     def counters(self) -> Counters:
         """The device's counters since power-up."""
         with self._session.lock:

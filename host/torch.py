@@ -21,10 +21,19 @@ import numpy as np
 import numpy.typing as npt
 
 from tritloom.host.checkpoints.packed import unpack_trits
-from tritloom.host.device import Device, Handle, require_linear
+from tritloom.host.device import Device, require_linear
 from tritloom.host.layer import TernaryLayer
+from tritloom.host.placement import (
+    Fit,
+    LayerPlacement,
+    PlacedLayer,
+    Placement,
+    load_placed,
+    place_layers,
+)
 from tritloom.host.report import LayerReport, Report, Totals
 from tritloom.rtl.spec import numerics
+from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import (
     CapacityError,
     DeviceError,
@@ -43,13 +52,30 @@ except ImportError as _error:
         f"{package_remedy('torch', 'torch')}"
     ) from _error
 
-__all__ = ["LayerReport", "Match", "Offload", "Report", "Totals", "Verify", "offload"]
+__all__ = [
+    "Fit",
+    "LayerReport",
+    "Match",
+    "Offload",
+    "Report",
+    "Totals",
+    "Verify",
+    "offload",
+    "plan_offload",
+]
 
 Match = str | re.Pattern[str] | Callable[[str], bool]
 Verify = Literal["first", "always", "off"]
 
 
-def offload(model: Any, device: Device, match: Match = "*", verify: Verify = "first") -> Offload:
+def offload(
+    model: Any,
+    device: Device,
+    match: Match = "*",
+    verify: Verify = "first",
+    *,
+    fit: Fit = "all",
+) -> Offload:
     """Let a device compute the BitLinear and AutoBitLinear layers of a model.
 
     All layers are replaced, or none. Each error begins with the layer's name. Use the result in a
@@ -62,6 +88,8 @@ def offload(model: Any, device: Device, match: Match = "*", verify: Verify = "fi
     match : which of the layers, by full name: a glob (`"*.mlp.*"`), a compiled regular expression
         (`search`), or a function of the name
     verify : which calls of each layer are compared with the golden model: the first, all or none
+    fit : `all` refuses a model of which not all chosen layers fit the device; `layers` leaves to
+        torch what does not fit, as `tritloom.host.placement.place_layers` decides
 
     Returns
     -------
@@ -80,16 +108,25 @@ def offload(model: Any, device: Device, match: Match = "*", verify: Verify = "fi
         raise InputError(f"device must be what connect returned, not {type(device).__name__}")
     if verify not in get_args(Verify):
         raise InputError(f'verify must be "first", "always" or "off", not {verify!r}')
+    if fit not in get_args(Fit):
+        raise InputError(f'fit must be "all" or "layers", not {fit!r}')
     require_linear(device.info.config)
     chosen, rest = _choose(model, _predicate(match))
+    placement = place_layers(device.info.config, _shapes(chosen), device.allocation())
+    placement.require(fit)
+    places = {layer.name: layer for layer in placement.load_order}
     layers: list[_Layer] = []
     for name, module in chosen:
+        if name not in places:
+            rest.append(name)
+            continue
         with _named(name):
-            layers.append(_Layer(name, module, device, verify))
+            layers.append(_Layer(name, module, device, verify, places[name]))
     plan = Offload(device, layers, rest)
+    named = {layer.name: layer for layer in layers}
     try:
-        for layer in layers:
-            layer.load()
+        for name in places:
+            named[name].load()
         for layer in layers:
             layer.replace()
     except BaseException:
@@ -153,19 +190,22 @@ class _Layer:
     own convention; for an online AutoBitLinear, the factor of its ternary weights.
     """
 
-    def __init__(self, name: str, module: Any, device: Device, verify: Verify) -> None:
+    def __init__(
+        self, name: str, module: Any, device: Device, verify: Verify, place: LayerPlacement
+    ) -> None:
         self.name = name
         self.weights = _ternary(module)
         self.replaced = False
         self._module = module
         self._device = device
+        self._place = place
         self._verify = verify
         self._stamp = _stamp(module.weight)
         # torch does not count the writes to a tensor that was made in inference mode.
         watched = module.weight.is_inference() or verify == "always"
         self._copy = module.weight.detach().clone() if watched else None
         self._lock = threading.Lock()  # for what `report` counts
-        self._handle: Handle | None = None
+        self._handle: PlacedLayer | None = None
         self._calls = 0
         self._checks = 0
         self._seconds = 0.0
@@ -173,14 +213,21 @@ class _Layer:
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise InputError(f"{self.name}: a device computes this layer; restore() before a copy")
 
+    @property
+    def _share(self) -> str:
+        """How much of the layer the device computes, if it is not all of it."""
+        if self._place.where == "device":
+            return ""
+        return f" ({100 * self._place.device_weights / self._place.weights:.0f} %)"
+
     def load(self) -> None:
         with _named(self.name):
-            self._handle = self._device.load(self.weights)
+            self._handle = load_placed(self._device, self.weights, self._place)
 
     def unload(self) -> None:
         if self._handle is not None and self._handle.words:
             with suppress(DeviceError):  # the session is over, and its layers with it
-                self._device.unload(self._handle)
+                self._handle.unload()
 
     def replace(self) -> None:
         self._module.forward = self.forward
@@ -196,7 +243,7 @@ class _Layer:
             name=self.name,
             out_features=self.weights.out_features,
             in_features=self.weights.in_features,
-            where=where,
+            where=where + self._share,
         )
         if self._handle is None:
             return layer
@@ -282,7 +329,7 @@ class _Layer:
             return torch.zeros((*shape, self.weights.out_features), dtype=torch.int32)
         assert self._handle is not None
         start = time.perf_counter()
-        sums = self._device.matmul(self._handle, array)
+        sums = self._handle.matmul(array)
         seconds = time.perf_counter() - start
         compared = self._verify == "always" or (self._verify == "first" and not self._checks)
         if compared:
@@ -327,9 +374,21 @@ def _named(name: str) -> Iterator[None]:
     try:
         yield
     except CapacityError as error:
-        raise CapacityError(f"{name}: {error}; or offload fewer with match=") from error
+        raise CapacityError(
+            f'{name}: {error}; or leave the rest to torch with fit="layers" or match='
+        ) from error
     except TritloomError as error:
         raise type(error)(f"{name}: {error}") from error
+
+
+def plan_offload(config: AcceleratorConfig, model: Any, match: Match = "*") -> Placement:
+    """What an empty device of this configuration would compute of a model; see `offload`."""
+    return place_layers(config, _shapes(_choose(model, _predicate(match))[0]))
+
+
+def _shapes(chosen: list[tuple[str, Any]]) -> dict[str, tuple[int, int]]:
+    """Shape of each chosen layer by name."""
+    return {name: (module.out_features, module.in_features) for name, module in chosen}
 
 
 def _predicate(match: Match) -> Callable[[str], bool]:

@@ -40,7 +40,9 @@ def _boards(options: argparse.Namespace) -> int:
 
     boards = [load_board(name) for name in board_names()]
     if options.json:
-        print_json([dataclasses.asdict(board) for board in boards])
+        print_json(
+            [dataclasses.asdict(board) | {"config": board.config.to_dict()} for board in boards]
+        )
         return 0
     heads = [
         Column("name"),

@@ -107,7 +107,8 @@ def _info(options: argparse.Namespace) -> int:
         from tritloom.host.device import connect
 
         with connect(options.device) as device:
-            facts["device"] = dataclasses.asdict(device.info)
+            config = device.info.config.to_dict()
+            facts["device"] = dataclasses.asdict(device.info) | {"config": config}
             if options.selftest:
                 result = device.selftest()
                 passed, report = result.ok, str(result)

@@ -19,6 +19,7 @@ from tritloom.gen.cli.text import (
 
 if TYPE_CHECKING:
     from tritloom.host.models.result import RunResult
+    from tritloom.host.placement import Placement
 
 __all__ = ["add"]
 
@@ -27,19 +28,20 @@ HELP = Help(
     text="""\
 Continues a text with a language model. The ternary layers run on the device, NumPy or transformers
 computes the rest. MODEL is a folder as transformers writes it; a bare name is looked up in models/.
-All ternary layers must fit into the device's weight memory.
+Layers that do not fit the device's weight memory stay on the host, unless you give --fit all.
 """,
     examples="""
   tritloom run models/tinylm --prompt "Emma was" --max-tokens 40
-  tritloom run tinylm --device "golden?board=ulx3s-85f" --prompt "It was a"
+  tritloom run tinylm --device "sim?board=icebreaker" --prompt "It was a"
   tritloom run tinylm --prompt "Mr. Darcy" --temperature 0.8 --seed 7
   tritloom run tinylm --prompt "Mr. Darcy" --json
 """,
     prints="""
-The text on standard output, as it comes; then a table on standard error with what each layer took.
+The text on standard output, as it comes. On standard error a table of what runs where, if not all
+of it fits the device, and in the end a table of what each layer took.
 
---json prints an object: model, device, prompt, prompt_ids, ids, text, layers (name, shape, tokens,
-runs, cycles, bytes, mac_per_cycle) and timing.
+--json prints an object: model, device, prompt, prompt_ids, ids, text, placement (what runs where),
+layers (name, shape, where, device_weights, tokens, runs, cycles, bytes, mac_per_cycle) and timing.
 """,
 )
 
@@ -64,6 +66,12 @@ def add(commands: Any) -> None:
         *("--seed",), metavar="S", type=whole(0), default=0, help="seed of the drawing (0)"
     )
     parser.add_argument(
+        *("--fit",),
+        choices=("layers", "all"),
+        default="layers",
+        help="layers leaves on the host what does not fit the device, all refuses it (layers)",
+    )
+    parser.add_argument(
         *("--runtime",),
         choices=("numpy", "transformers"),
         default="numpy",
@@ -84,7 +92,14 @@ def _run(options: argparse.Namespace) -> int:
             stream.flush()
 
     arguments = find_model(options.model), options.device, options.prompt, options.max_tokens
+
+    def placed(placement: "Placement") -> None:
+        if placement.fit != "all" and not options.json:
+            say("\n".join([*_placement_lines(placement), ""]))
+
     settings: dict[str, Any] = {
+        "fit": options.fit,
+        "placed": placed,
         "temperature": options.temperature,
         "seed": options.seed,
         "write": write,
@@ -104,6 +119,28 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
+def _placement_lines(placement: "Placement") -> list[str]:
+    """What runs where."""
+    heads = [
+        Column("layer", wraps=True),
+        *(Column("shape", right=True), Column("on the device", right=True)),
+        Column("words", right=True),
+    ]
+    rows = [
+        (
+            layer.name.removeprefix("model."),
+            f"{layer.out_features} × {layer.in_features}",
+            f"{100 * layer.device_weights / layer.weights:.0f} %",
+            f"{layer.words:,}",
+        )
+        for layer in placement.layers
+    ]
+    return [
+        *table(heads, rows, sys.stderr),
+        fill(placement.summary, columns(sys.stderr)),
+    ]
+
+
 def _lines(result: "RunResult") -> list[str]:
     """What each layer took, and all of them."""
     heads = [
@@ -121,6 +158,7 @@ def _lines(result: "RunResult") -> list[str]:
             f"{layer.bytes:,}",
         )
         for layer in result.layers
+        if layer.where != "host"
     ]
     timing = result.timing
     total = (

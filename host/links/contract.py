@@ -17,7 +17,7 @@ from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import InputError, ToolError
 from tritloom.rtl.spec.remedies import package_remedy
 
-__all__ = ["DEFAULT_BOARD", "DeviceUrl", "Transport", "open_transport"]
+__all__ = ["DEFAULT_BOARD", "DeviceUrl", "Transport", "known_config", "open_transport"]
 
 DEVICES = "tritloom.devices"
 BOARDS = "tritloom.boards"
@@ -113,10 +113,25 @@ def open_transport(
     DeviceError : the link cannot be opened
     """
     device = _entry(DEVICES, "device", url.scheme)
-    if url.scheme in SIMULATED:
-        config = _simulated_config(url, config)
+    config = known_config(url, config)
     transport: Transport = _load(device)(url, config)
     return transport, config
+
+
+def known_config(
+    url: DeviceUrl, config: AcceleratorConfig | None = None
+) -> AcceleratorConfig | None:
+    """The configuration that a device must have, as far as it is known before it is opened.
+
+    A simulated device is made from `config` or from the board in its URL. Any other device has a
+    configuration of its own: then this is `config`, or None.
+
+    Raises
+    ------
+    InputError : the device or the board is unknown, or both a board and `config` are given
+    """
+    _entry(DEVICES, "device", url.scheme)
+    return _simulated_config(url, config) if url.scheme in SIMULATED else config
 
 
 def _simulated_config(url: DeviceUrl, config: AcceleratorConfig | None) -> AcceleratorConfig:

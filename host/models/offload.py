@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from tritloom.host.checkpoints.values import read_json
-from tritloom.host.device import connect
+from tritloom.host.device import connect, require_linear
+from tritloom.host.links.contract import DeviceUrl, known_config
 from tritloom.host.models.generation import end_of_sequence_ids
 from tritloom.host.models.result import LayerUse, RunResult, RunTimes
 from tritloom.host.models.tokenizer import check_text
+from tritloom.host.placement import Fit, LayerPlacement, Placement
+from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import CheckpointError, InputError
 
 __all__ = ["run_offloaded"]
@@ -26,9 +29,11 @@ def run_offloaded(
     prompt: str,
     max_tokens: int,
     *,
+    fit: Fit = "layers",
     temperature: float = 0.0,
     seed: int = 0,
     write: Callable[[str], object] = lambda text: None,
+    placed: Callable[[Placement], object] = lambda placement: None,
 ) -> RunResult:
     """Continue a prompt; the device computes each ternary layer, transformers the rest.
 
@@ -41,7 +46,7 @@ def run_offloaded(
     DeviceError : of the device
     """
     os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
-    from tritloom.host.torch import offload  # its error says how to install torch
+    from tritloom.host.torch import offload, plan_offload  # its error says how to install torch
 
     import torch  # isort: skip
     from transformers import GenerationConfig, TextStreamer
@@ -57,6 +62,12 @@ def run_offloaded(
     prompt_ids: list[int] = tokenizer.encode(prompt)
     if not prompt_ids:
         raise InputError("the prompt must have at least one token, not none; give some text")
+    vocabulary = model.get_input_embeddings().num_embeddings
+    if max(prompt_ids) >= vocabulary:
+        raise InputError(
+            f"token ids must be below {vocabulary}, not {max(prompt_ids)}; "
+            "use the model's own tokenizer"
+        )
     context = getattr(model.config, "max_position_embeddings", None)
     if context is not None and len(prompt_ids) + max_tokens > context:
         raise InputError(
@@ -80,13 +91,23 @@ def run_offloaded(
             pieces.append(text)
             write(text)
 
+    def decide(config: AcceleratorConfig) -> Placement:
+        require_linear(config)
+        placement = plan_offload(config, model)
+        placement.require(fit)
+        placed(placement)
+        return placement
+
+    config = known_config(DeviceUrl.parse(url))
+    placement = None if config is None else decide(config)
     # Only what the other runtime uses as well; the rest of the model's file would take part too.
     model.generation_config = GenerationConfig(eos_token_id=list(end_ids) or None, pad_token_id=0)
     drawing = {"temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature else {}
     started = time.perf_counter()
     with connect(url) as device:
         connected = time.perf_counter()
-        with offload(model, device) as plan, torch.no_grad():
+        placement = placement or decide(device.info.config)
+        with offload(model, device, fit=fit) as plan, torch.no_grad():
             loaded = time.perf_counter()
             torch.manual_seed(seed)
             inputs = torch.tensor([prompt_ids])
@@ -106,6 +127,7 @@ def run_offloaded(
             ended = time.perf_counter()
         config = device.info.config
     report = plan.report()
+    used = {layer.name: layer for layer in report.layers}
     return RunResult.of(
         model=path.name,
         device=url,
@@ -113,17 +135,8 @@ def run_offloaded(
         prompt_ids=prompt_ids,
         ids=ids,
         text="".join(pieces),
-        layers=[
-            LayerUse(
-                name=layer.name,
-                shape=(layer.out_features, layer.in_features),
-                tokens=layer.tokens,
-                runs=layer.calls,
-                cycles=layer.cycles,
-                bytes=layer.bytes_tx + layer.bytes_rx,
-            )
-            for layer in report.layers
-        ],
+        placement=placement,
+        layers=[_layer_use(layer, used.get(layer.name)) for layer in placement.layers],
         times=RunTimes(
             connect_s=connected - started,
             load_s=loaded - connected,
@@ -132,6 +145,20 @@ def run_offloaded(
             linear_s=report.total.seconds,
         ),
         config=config,
+    )
+
+
+def _layer_use(layer: LayerPlacement, report: Any) -> LayerUse:
+    """What the device did for a layer; `report` is None for one that was left to torch."""
+    return LayerUse(
+        name=layer.name,
+        shape=(layer.out_features, layer.in_features),
+        where=layer.where,
+        device_weights=layer.device_weights,
+        tokens=report.tokens if report else 0,
+        runs=report.calls if report else 0,
+        cycles=report.cycles if report else 0,
+        bytes=report.bytes_tx + report.bytes_rx if report else 0,
     )
 
 

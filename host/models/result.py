@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tritloom.host.device import Handle
+from tritloom.host.handle import Stats
+from tritloom.host.placement import LayerPlacement, Placement
 from tritloom.rtl.spec.config import AcceleratorConfig
 
 __all__ = ["LayerUse", "RunResult", "RunTimes", "Timing"]
@@ -18,6 +19,8 @@ class LayerUse:
     -------
     name : the layer's name
     shape : out_features, in_features
+    where : `device`, `host`, or `device and host`; all that follows is of the device
+    device_weights : weights that the device has
     tokens : activation vectors that the layer was multiplied with
     runs : RUN commands; a layer in several pieces needs one for each
     cycles : the device's cycles for them; 0 if the device does not count
@@ -26,18 +29,22 @@ class LayerUse:
 
     name: str
     shape: tuple[int, int]
+    where: str
+    device_weights: int
     tokens: int
     runs: int
     cycles: int
     bytes: int
 
     @classmethod
-    def of(cls, name: str, handle: Handle) -> "LayerUse":
-        """What the device did for a layer since it was loaded."""
-        stats = handle.stats
+    def of(cls, name: str, stats: Stats, placement: LayerPlacement | None = None) -> "LayerUse":
+        """What the device did for a layer, of which it has all, or what the placement says."""
+        shape = stats.out_features, stats.in_features
         return cls(
             name=name,
-            shape=(stats.out_features, stats.in_features),
+            shape=shape,
+            where="device" if placement is None else placement.where,
+            device_weights=shape[0] * shape[1] if placement is None else placement.device_weights,
             tokens=stats.tokens,
             runs=stats.runs,
             cycles=stats.cycles,
@@ -46,8 +53,8 @@ class LayerUse:
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates of the layer; padding does not count."""
-        return self.tokens * self.shape[0] * self.shape[1]
+        """Multiply-accumulates of the device; padding does not count."""
+        return self.tokens * self.device_weights
 
     @property
     def mac_per_cycle(self) -> float:
@@ -111,6 +118,7 @@ class RunResult:
     device : URL of the device
     prompt, prompt_ids : the text to continue, and its token ids
     ids, text : the new tokens, and their text
+    placement : which layers ran where
     layers : what each layer did on the device, in the order of the model
     timing : of the whole run
     """
@@ -121,6 +129,7 @@ class RunResult:
     prompt_ids: tuple[int, ...]
     ids: tuple[int, ...]
     text: str
+    placement: Placement
     layers: tuple[LayerUse, ...]
     timing: Timing
 
@@ -134,6 +143,7 @@ class RunResult:
         prompt_ids: Sequence[int],
         ids: Sequence[int],
         text: str,
+        placement: Placement,
         layers: Sequence[LayerUse],
         times: RunTimes,
         config: AcceleratorConfig,
@@ -157,6 +167,7 @@ class RunResult:
             prompt_ids=tuple(prompt_ids),
             ids=tuple(ids),
             text=text,
+            placement=placement,
             layers=tuple(layers),
             timing=timing,
         )
@@ -170,6 +181,7 @@ class RunResult:
             "prompt_ids": list(self.prompt_ids),
             "ids": list(self.ids),
             "text": self.text,
+            "placement": self.placement.to_dict(),
             "layers": [layer.to_dict() for layer in self.layers],
             "timing": asdict(self.timing),
         }

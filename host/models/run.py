@@ -8,12 +8,16 @@ import numpy as np
 import numpy.typing as npt
 
 from tritloom.host.checkpoints.huggingface import load_checkpoint
-from tritloom.host.device import Handle, connect, require_linear
+from tritloom.host.device import connect, require_linear
 from tritloom.host.layer import TernaryLayer
+from tritloom.host.links.contract import DeviceUrl, known_config
 from tritloom.host.models.bitnet import BitNetModel
 from tritloom.host.models.result import LayerUse, RunResult, RunTimes
 from tritloom.host.models.tokenizer import encode_prompt, load_tokenizer, stream_text
+from tritloom.host.placement import Fit, PlacedLayer, Placement, load_placed, place_layers
+from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import CheckpointError
+from tritloom.rtl.spec.packing import check_trits
 
 __all__ = ["find_model", "run_model"]
 
@@ -45,12 +49,14 @@ def run_model(
     prompt: str,
     max_tokens: int,
     *,
+    fit: Fit = "layers",
     temperature: float = 0.0,
     seed: int = 0,
     write: Callable[[str], object] = lambda text: None,
     loading: Callable[[int, int], object] = lambda done, total: None,
+    placed: Callable[[Placement], object] = lambda placement: None,
 ) -> RunResult:
-    """Continue a prompt; the device computes each ternary layer, NumPy the rest.
+    """Continue a prompt; the device computes the ternary layers, NumPy the rest.
 
     Parameters
     ----------
@@ -58,17 +64,20 @@ def run_model(
     url : the device
     prompt : the text to continue
     max_tokens : most new tokens
+    fit : `layers` leaves on the host what does not fit the device; `all` refuses such a model
     temperature : 0 takes the most likely token, above 0 tokens are drawn with `seed`
     seed : of the drawing
     write : receives the text piece by piece
     loading : receives the number of layers written to the device, and of all
+    placed : receives what runs where, before a simulated device is built and before any is loaded
 
     Raises
     ------
-    CheckpointError, InputError : of the model and the prompt, before the device is opened
+    CheckpointError, InputError, CapacityError : of the model and the prompt, and for a model that
+        does not fit; before a simulated device is built
     DeviceError : of the device
     """
-    handles: dict[str, Handle] = {}
+    placements: dict[str, PlacedLayer] = {}
     linear_s = 0.0
 
     def linear(
@@ -76,8 +85,9 @@ def run_model(
     ) -> npt.NDArray[np.float32]:
         nonlocal linear_s
         begin = time.perf_counter()
-        y = device.linear(handles[name], x)
-        linear_s += time.perf_counter() - begin
+        y = placements[name].linear(x)
+        if placements[name].placement.on_device:
+            linear_s += time.perf_counter() - begin
         return y
 
     # Errors in the model or the prompt must show before the device is opened.
@@ -85,6 +95,19 @@ def run_model(
     tokenizer = load_tokenizer(path)
     prompt_ids = encode_prompt(tokenizer, prompt)
     tokens = model.generate(prompt_ids, max_tokens, temperature=temperature, seed=seed)
+
+    def decide(config: AcceleratorConfig) -> Placement:
+        require_linear(config)
+        for layer in model.layers.values():
+            check_trits(config, layer.trits)
+        shapes = {name: layer.trits.shape for name, layer in model.layers.items()}
+        placement = place_layers(config, shapes)
+        placement.require(fit)
+        placed(placement)
+        return placement
+
+    config = known_config(DeviceUrl.parse(url))
+    placement = None if config is None else decide(config)
     ids: list[int] = []
     first_token: list[float] = []
 
@@ -97,10 +120,14 @@ def run_model(
     started = time.perf_counter()
     with connect(url) as device:
         connected = time.perf_counter()
-        require_linear(device.info.config)
-        for name, layer in model.layers.items():
-            handles[name] = device.load(layer)
-            loading(len(handles), len(model.layers))
+        placement = placement or decide(device.info.config)
+        order = placement.load_order
+        for done, layer in enumerate(order, 1):
+            placements[layer.name] = load_placed(device, model.layers[layer.name], layer)
+            loading(done, len(order))
+        for layer in placement.layers:
+            if not layer.on_device:
+                placements[layer.name] = load_placed(device, model.layers[layer.name], layer)
         loaded = time.perf_counter()
         pieces = []
         for piece in stream_text(tokenizer, noted(), prompt_ids):
@@ -115,7 +142,11 @@ def run_model(
         prompt_ids=prompt_ids,
         ids=ids,
         text="".join(pieces),
-        layers=[LayerUse.of(name, handle) for name, handle in handles.items()],
+        placement=placement,
+        layers=[
+            LayerUse.of(layer.name, placements[layer.name].stats, layer)
+            for layer in placement.layers
+        ],
         times=RunTimes(
             connect_s=connected - started,
             load_s=loaded - connected,

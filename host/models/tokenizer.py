@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from tritloom.host.models.added_tokens import add_tokens_of_files
 from tritloom.rtl.spec.errors import CheckpointError, InputError, ToolError
 from tritloom.rtl.spec.remedies import package_remedy
 
@@ -13,10 +14,14 @@ __all__ = ["encode_prompt", "load_tokenizer", "stream_text"]
 def load_tokenizer(path: str | Path) -> Any:
     """Load the `tokenizers.Tokenizer` of a model directory: `.encode(text).ids`, `.decode(ids)`.
 
+    It gives the ids that transformers' `AutoTokenizer` gives: truncation and padding that are saved
+    in the file are off, and special tokens of the other files are added.
+
     Raises
     ------
     ToolError : the package `tokenizers` is missing
-    CheckpointError : tokenizer.json is missing or broken
+    CheckpointError : a file is missing or broken, or transformers would build the tokenizer from
+        more than tokenizer.json
     """
     try:
         from tokenizers import Tokenizer
@@ -28,9 +33,13 @@ def load_tokenizer(path: str | Path) -> Any:
     if not file.is_file():
         raise CheckpointError(f"no tokenizer.json in {path}; copy the whole model directory")
     try:
-        return Tokenizer.from_file(str(file))
+        tokenizer = Tokenizer.from_file(str(file))
     except Exception as error:
         raise CheckpointError(f"{file} is not a tokenizer; copy it again") from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    add_tokens_of_files(tokenizer, Path(path))
+    return tokenizer
 
 
 def encode_prompt(tokenizer: Any, prompt: str) -> list[int]:

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 
 os.environ["TORCHDYNAMO_DISABLE"] = "1"
 
@@ -26,7 +27,7 @@ from tritloom.host import (
     TritloomError,
     connect,
 )
-from tritloom.host.torch import offload
+from tritloom.host.torch import offload, plan_offload
 from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec import numerics
 from tritloom.rtl.spec.config import AcceleratorConfig
@@ -789,6 +790,8 @@ def test_wrong_arguments(small):
     model = make_llama(BITLINEAR)
     with pytest.raises(InputError, match='verify must be "first", "always" or "off", not \'on\''):
         offload(model, small, verify="on")
+    with pytest.raises(InputError, match='fit must be "all" or "layers", not True'):
+        offload(model, small, fit=True)
     with pytest.raises(InputError, match=r"match must be a glob, .* not int"):
         offload(model, small, match=3)
     with pytest.raises(InputError, match="no BitLinear layer matches; the model has 14, such as"):
@@ -805,12 +808,44 @@ def test_wrong_arguments(small):
 
 
 def test_too_large_a_model(tinylm):
-    """The layers that fitted are taken back."""
+    """Refused before anything is loaded, with the remedy."""
     with connect("golden", config=SMALL) as device:
-        message = r"^model\.layers\.\d\.\S+: layer .* or offload fewer with match="
-        with pytest.raises(CapacityError, match=message) as caught:
+        message = (
+            r"^the model does not fit the device, model\.layers\.\d\.\S+ \(\d+ × \d+\) is too much "
+            r'for its 2,048 words and 32 layer slots; give fit="layers" \(--fit layers\)'
+        )
+        with pytest.raises(CapacityError, match=message):
             offload(tinylm, device)
-        assert not str(caught.value).startswith("model.layers.0.self_attn.q_proj")
+        assert untouched(tinylm, device)
+
+
+def test_layers_that_do_not_fit_stay_in_torch(tinylm):
+    """Whole layers, and pieces of one: every sum is compared, and the ids are the library's."""
+    with connect("golden", config=SMALL) as device:
+        with offload(tinylm, device, fit="layers", verify="always") as plan:
+            ids = generate(tinylm, [REFERENCE["p0.ids"].tolist()], max_new_tokens=24)
+            report = plan.report()
+        expected = REFERENCE["p0.greedy_autobitlinear"].tolist()
+        assert ids[0] == expected[: len(ids[0])]
+        assert untouched(tinylm, device)
+    assert len(report.layers) + len(report.not_offloaded) == 14
+    assert report.layers
+    assert report.not_offloaded
+    assert all(layer.checks == layer.calls > 0 for layer in report.layers)
+    assert all(layer.cycles > 0 for layer in report.layers)
+    placement = plan_offload(SMALL, tinylm)
+    assert {layer.name for layer in report.layers} == {x.name for x in placement.load_order}
+    split = [layer.name for layer in placement.layers if layer.where == "device and host"]
+    for layer in report.layers:
+        assert layer.where.startswith("golden")
+        assert layer.where.endswith("%)") == (layer.name in split)
+    assert split
+
+
+def test_not_even_a_part_fits(tinylm):
+    with connect("golden", config=replace(SMALL, memory=BlockRam(words=10))) as device:
+        with pytest.raises(CapacityError, match="no part of the model fits the device, not even"):
+            offload(tinylm, device, fit="layers")
         assert untouched(tinylm, device)
 
 
@@ -825,7 +860,7 @@ def test_a_device_that_fails_while_loading(small, monkeypatch):
         return load(layer)
 
     monkeypatch.setattr(small, "load", failing)
-    with pytest.raises(DeviceError, match=r"^model\.layers\.0\.mlp\.gate_proj: gone$"):
+    with pytest.raises(DeviceError, match=r"^model\.layers\.1\.mlp\.up_proj: gone$"):
         offload(model, small)
     assert untouched(model, small)
 

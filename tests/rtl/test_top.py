@@ -5,6 +5,7 @@ import struct
 import pytest
 from amaranth.back import rtlil
 
+from tests.support import quick_first
 from tests.support.bench import FLOWS, Traffic, assert_answers, is_counters, run_packets
 from tritloom.boards.icebreaker import ICEBREAKER
 from tritloom.boards.ulx3s import ULX3S_85F
@@ -51,7 +52,7 @@ CONFIGS = {"tiny": TINY, "wide": WIDE, "least": LEAST}
 
 
 @pytest.mark.parametrize(("idle", "pause"), FLOWS)
-@pytest.mark.parametrize("name", CONFIGS)
+@quick_first("name", CONFIGS)
 def test_random_traffic(name, idle, pause):
     config = CONFIGS[name]
     seed = FLOWS.index((idle, pause))

@@ -9,7 +9,7 @@ import pytest
 from amaranth.back import rtlil
 from amaranth.hdl import Const
 
-from tests.support import ROOT
+from tests.support import ROOT, quick_first
 from tests.support.bench import (
     Traffic,
     assert_answers,
@@ -255,14 +255,14 @@ def test_widths(act_bits, lanes, widths):
 
 
 @pytest.mark.parametrize("act_bits", [4, 8])
-@pytest.mark.parametrize("name", ENGINES)
+@quick_first("name", ENGINES)
 @pytest.mark.parametrize(("idle", "tokens", "fill"), [(0.0, 1, 2), (0.3, 3, 1)])
 def test_engine(name, act_bits, idle, tokens, fill):
     config = config_of(name, act_bits, tokens=tokens, fill=fill, rows=3)
     check_engine(config, groups=3, idle=idle, seed=act_bits + tokens)
 
 
-@pytest.mark.parametrize(("act_bits", "fill"), [(4, 1), (8, 2)])
+@quick_first(("act_bits", "fill"), [(4, 1), (8, 2)])
 def test_every_entry_of_signs(act_bits, fill):
     """All 512 codes in each of four ports while the next tile is filled."""
     config = config_of("sign9", act_bits, fill=fill, tokens=2)
@@ -306,7 +306,7 @@ def test_signs_have_no_zeros(monkeypatch):
 
 
 @pytest.mark.parametrize("act_bits", [4, 8])
-@pytest.mark.parametrize("name", ENGINES)
+@quick_first("name", ENGINES)
 @pytest.mark.parametrize("idle", [0.0, 0.4])
 def test_core(name, act_bits, idle):
     config = config_of(name, act_bits, tokens=2, fill=2)
@@ -317,7 +317,7 @@ def test_core(name, act_bits, idle):
 
 
 @pytest.mark.parametrize("act_bits", [4, 8])
-@pytest.mark.parametrize("name", ["diff2", "sign2", "sign9"])
+@quick_first("name", ["sign2", "diff2", "sign9"])
 def test_top(name, act_bits):
     """The bytes that LOAD brings are random: a 4-bit device keeps the low bits of each."""
     config = config_of(name, act_bits, tokens=2, fill=2)

@@ -5,6 +5,7 @@ import random
 import numpy as np
 import pytest
 
+from tests.support import quick_first
 from tests.support.bench import (
     KINDS,
     check_core,
@@ -45,7 +46,7 @@ def drawn(rng: random.Random, engine: str, encoding: str, macs: int) -> Accelera
     )
 
 
-@pytest.mark.parametrize("seed", range(3))
+@quick_first("seed", range(3))
 @pytest.mark.parametrize(("engine", "encoding"), KINDS)
 def test_small_cores(engine, encoding, seed):
     rng = random.Random(f"{engine} {encoding} {seed}")

@@ -9,7 +9,7 @@ import struct
 import numpy as np
 import pytest
 
-from tests.support import ROOT, plugins
+from tests.support import ROOT, plugins, quick_first
 from tests.support.bench import (
     FLOWS,
     Traffic,
@@ -119,7 +119,7 @@ def test_memory(memory, idle, pause):
 
 
 @pytest.mark.parametrize(("idle", "pause"), [(0.0, 0.0), (0.4, 0.4)])
-@pytest.mark.parametrize("name", [name for name in CONFIGS if name != "late memory"])
+@quick_first("name", [name for name in CONFIGS if name != "late memory"])
 def test_top(name, idle, pause):
     config = CONFIGS[name]
     traffic = Traffic(config, 22)

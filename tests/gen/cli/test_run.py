@@ -1,3 +1,4 @@
+import io
 import json
 import sys
 
@@ -6,6 +7,7 @@ import pytest
 
 from tests.support import ROOT
 from tritloom.boards.board import load_board
+from tritloom.rtl.spec.errors import DeviceError
 
 TINYLM = ROOT / "models" / "tinylm"
 REMEDY = "give the path of a folder with config.json, model.safetensors and tokenizer.json"
@@ -33,6 +35,7 @@ class TestRun:
         assert told["text"] == " in the same, and then returned"
         assert len(told["layers"]) == 8
         layer = told["layers"][0]
+        assert told["placement"]["fit"] == "all"
         assert (layer["name"], layer["shape"]) == ("model.layers.0.self_attn.qkv_proj", [512, 256])
         assert (layer["tokens"], layer["runs"]) == (15, 15)
         assert layer["mac_per_cycle"] == 15 * 512 * 256 / layer["cycles"]
@@ -135,6 +138,7 @@ class TestRun:
         assert list(other) == list(told) and list(other["timing"]) == list(told["timing"])
         assert set(other["layers"][0]) == set(told["layers"][0])
         layer = other["layers"][0]
+        assert other["placement"]["fit"] == "all"
         assert (layer["name"], layer["shape"]) == ("model.layers.0.self_attn.q_proj", [256, 256])
         assert layer["mac_per_cycle"] == 15 * 256 * 256 / layer["cycles"]
         arguments += ["--runtime", "transformers", "--temperature", "1"]
@@ -171,6 +175,7 @@ class TestRun:
         monkeypatch.setattr("tritloom.host.device.connect", None)
         assert run("run", "tinylm", "--runtime", "transformers", *arguments) == failed(message)
 
+<<<<<<< HEAD
     @pytest.mark.parametrize("prompt", ["-x", "--json", "-"])
     def test_prompt_with_a_dash(self, run, prompt):
         status, out, err = run(
@@ -182,7 +187,46 @@ class TestRun:
     def test_too_small(self, run):
         status, out, err = run(
             "run", "tinylm", "--device", "golden?board=icebreaker", "--prompt", "a"
+=======
+    @pytest.mark.parametrize(
+        "board", ["icebreaker", "ulx3s-12f", "ulx3s-25f", "ulx3s-45f", "ulx3s-85f"]
+    )
+    def test_every_board(self, run, board):
+        """The same text on each: what does not fit stays on the host, and the command says so."""
+        arguments = ["run", "tinylm", "--device", f"golden?board={board}", "--prompt", "Emma was"]
+        status, out, err = run(*arguments, "--max-tokens", 12)
+        assert (status, out) == (0, " in the same, and then returned\n")
+        assert ("the host computes the rest" in " ".join(err.split())) == (board != "ulx3s-85f")
+        status, out, err = run(*arguments, "--max-tokens", 12, "--json")
+        assert (status, err) == (0, "")
+        result = json.loads(out)
+        assert result["text"] == " in the same, and then returned"
+        assert result["placement"]["fit"] == ("all" if board == "ulx3s-85f" else "part")
+        for layer in result["layers"]:
+            assert (layer["runs"] > 0) == (layer["where"] != "host") == (layer["cycles"] > 0)
+
+    def test_what_runs_where_is_written_before_the_device_is_built(self, run, monkeypatch):
+        def connect(url):
+            assert "the host computes the rest" in " ".join(sys.stderr.getvalue().split())
+            raise DeviceError("connected")
+
+        monkeypatch.setattr("tritloom.host.models.run.connect", connect)
+        monkeypatch.setattr(sys, "stderr", io.StringIO())
+        status, _, _ = run(
+            *("run", "tinylm", "--device", "sim?board=icebreaker", "--prompt", "a"),
         )
-        assert (status, out) == (1, "")
-        assert err.startswith("tritloom: error: ") and err.count("\n") == 1
-        assert "words" in err
+        assert status == 1
+        assert sys.stderr.getvalue().endswith("tritloom: error: connected\n")
+
+    def test_a_model_that_must_fit(self, run, monkeypatch):
+        """Refused before the device is built, with the remedy."""
+        monkeypatch.setattr("tritloom.host.models.run.connect", None)
+        assert run(
+            *("run", "tinylm", "--device", "sim?board=icebreaker", "--prompt", "a"),
+            *("--fit", "all"),
+        ) == failed(
+            "the model does not fit the device, model.layers.0.self_attn.qkv_proj (512 × 256) is "
+            'too much for its 1,536 words and 8 layer slots; give fit="layers" (--fit layers) to '
+            "leave the rest on the host, or use a larger device"
+>>>>>>> main
+        )

@@ -51,6 +51,7 @@ def tools(monkeypatch):
     return Tools
 
 
+@pytest.mark.sim
 class TestMeasure:
     def test_all(self, tools, tmp_path):
         table = tmp_path / "table.json"

@@ -99,6 +99,7 @@ def registers(text: str) -> set[tuple[str, str]]:
     return {(block["REGMODE_A"], block["REGMODE_B"]) for block in blocks}
 
 
+@pytest.mark.sim
 class TestOutputRegisters:
     @pytest.mark.parametrize("kind", ABSORBED)
     def test_absorbed(self, kind: str) -> None:

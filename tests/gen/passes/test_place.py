@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from amaranth.back import rtlil
 
+from tests.support import quick_first
 from tritloom.boards.families.family import TOP
 from tritloom.gen.flow.tools import Watch, run_tool
 from tritloom.gen.measure.harness import Harness
@@ -278,7 +279,7 @@ def random_design(seed: int, columns: int = 14, rows: int = 6) -> Design:
     return design
 
 
-@pytest.mark.parametrize("seed", range(2, 6))
+@quick_first("seed", range(2, 6))
 def test_what_moves_is_legal(seed: int) -> None:
     design = random_design(seed)
     assert legal(design.cells)

@@ -138,6 +138,7 @@ def test_memories_are_the_hardware_s(built, geometry):
     assert built(Core(config)) == listed(core_memories(config))
 
 
+@pytest.mark.sim
 @pytest.mark.parametrize("geometry", GEOMETRIES[1:3], ids=lambda each: each["encoding"])
 def test_memories_of_the_accelerator(built, geometry):
     config = AcceleratorConfig(

@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from tests.support import quick_first
 from tests.support.bench import FLOWS, simulate, sink, source
 from tritloom.rtl.control.packets import PacketReceiver, PacketSender
 from tritloom.rtl.memories.bram_facts import BlockRam
@@ -88,7 +89,7 @@ class Strobes:
 
 
 @pytest.mark.parametrize(("idle", "pause"), FLOWS[:4])
-@pytest.mark.parametrize("name", CONFIGS)
+@quick_first("name", CONFIGS)
 def test_receiver(name, idle, pause):
     config = CONFIGS[name]
     packets = packets_of(config, random.Random(7))

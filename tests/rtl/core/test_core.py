@@ -7,6 +7,7 @@ import pytest
 from amaranth.hdl import Module
 from amaranth.lib import wiring
 
+from tests.support import quick_first
 from tests.support.bench import last_numbers, run_core, run_layer, simulate, sink, source
 from tritloom.rtl.core.core import Core
 from tritloom.rtl.engines.contract import engine_members
@@ -90,7 +91,7 @@ def shapes_of(config):
 
 
 @pytest.mark.parametrize(("idle", "pause"), [(0.0, 0.0), (0.4, 0.4), (0.8, 1.0)])
-@pytest.mark.parametrize("name", CONFIGS)
+@quick_first("name", CONFIGS)
 def test_products(name, idle, pause):
     config = CONFIGS[name]
     took, stalls = run_core(config, shapes_of(config), idle=idle, pause=pause, seed=14)

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from tests.support import quick_first
 from tests.support.bench import check_engine, run_words, weight_words
 from tritloom.rtl.engines.select import SelectEngine
 from tritloom.rtl.engines.select_facts import SELECT
@@ -47,7 +48,7 @@ def config_of(encoding: str, lanes: int, rows: int, tokens: int, fill: int) -> A
 
 @pytest.mark.parametrize("groups", [1, 2, 5])
 @pytest.mark.parametrize("idle", [0.0, 0.3])
-@pytest.mark.parametrize("geometry", GEOMETRIES)
+@quick_first("geometry", GEOMETRIES)
 def test_engine(geometry, idle, groups):
     check_engine(config_of(*geometry), groups=groups, idle=idle, seed=GEOMETRIES.index(geometry))
 

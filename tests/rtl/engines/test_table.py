@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from amaranth.back import rtlil
 
+from tests.support import quick_first
 from tests.support.bench import (
     Traffic,
     assert_answers,
@@ -143,7 +144,7 @@ def test_walk(group, half):
 
 @pytest.mark.parametrize("groups", [1, 2, 5])
 @pytest.mark.parametrize("idle", [0.0, 0.3])
-@pytest.mark.parametrize("geometry", GEOMETRIES)
+@quick_first("geometry", GEOMETRIES)
 def test_engine(geometry, idle, groups):
     check_engine(config_of(*geometry), groups=groups, idle=idle, seed=GEOMETRIES.index(geometry))
 
@@ -158,9 +159,7 @@ def test_words_hide_the_filling(encoding, more):
     check_engine(config, groups=groups, idle=0.0, seed=groups)
 
 
-@pytest.mark.parametrize(
-    ("encoding", "fill"), [("base3x5", 1), ("base3x5", 2), ("sym6x10", 1), ("sym6x10", 2)]
-)
+@quick_first(("encoding", "fill"), [("base3x5", 1), ("base3x5", 2), ("sym6x10", 1), ("sym6x10", 2)])
 def test_every_entry(encoding, fill):
     """All codes of a tile while the next is filled: extremes, single activations, random ones."""
     group = encodings[encoding].trits_per_code
@@ -235,7 +234,7 @@ COMPILED = [
 
 
 @pytest.mark.parametrize(("idle", "pause"), [(0.0, 0.0), (0.4, 0.4)])
-@pytest.mark.parametrize("name", CONFIGS)
+@quick_first("name", CONFIGS)
 def test_top(name, idle, pause):
     config = CONFIGS[name]
     traffic = Traffic(config, 25)

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from tests.support import plugins
+from tests.support import plugins, quick_first
 from tests.support.bench import Traffic, assert_answers, run_packets
 from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.config import (
@@ -384,7 +384,7 @@ CYCLES = {
 }
 
 
-@pytest.mark.parametrize("name", CYCLES)
+@quick_first("name", CYCLES)
 def test_run_cycles(name):
     """Exactly what RUN reports: one group to more than twice the latency, one tile and more."""
     config = CYCLES[name]

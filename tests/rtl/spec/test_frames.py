@@ -6,6 +6,7 @@ import pytest
 from amaranth.hdl import Module
 from amaranth.lib.wiring import connect
 
+from tests.support import quick_first
 from tests.support.bench import FLOWS, simulate, sink, source
 from tritloom.rtl.links.cobs import FrameDecoder, FrameEncoder
 from tritloom.rtl.spec.frames import (
@@ -88,7 +89,7 @@ def test_one_bit_of_a_frame_can_move_bytes_far_apart() -> None:
     assert max(spans) > 4
 
 
-@pytest.mark.parametrize(("idle", "pause"), FLOWS)
+@quick_first(("idle", "pause"), FLOWS)
 def test_the_encoder_sends_what_python_does(idle: float, pause: float) -> None:
     chosen = packets(1, 4)
     expected = b"".join(map(encode_frame, chosen))
@@ -138,7 +139,7 @@ def decode_line(line: bytes, idle: float, pause: float, seed: int = 0) -> list[t
     return found
 
 
-@pytest.mark.parametrize(("idle", "pause"), FLOWS)
+@quick_first(("idle", "pause"), FLOWS)
 def test_the_decoder_takes_whole_frames(idle: float, pause: float) -> None:
     chosen = packets(2, 4)
     line = b"".join(map(encode_frame, chosen))
@@ -181,6 +182,7 @@ def test_the_decoder_agrees_with_python_on_damaged_frames(seed: int) -> None:
     assert kept == [packet for packet in expected if packet]
 
 
+@pytest.mark.sim
 def test_encoder_and_decoder_together() -> None:
     chosen = packets(5, 6)
     m = Module()

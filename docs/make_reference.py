@@ -1,0 +1,575 @@
+"""Writes the pages that are made from the source: `python docs/make_reference.py`.
+
+Reference pages are the docstrings, and first-light pages the boards' records, so that pages and
+code cannot differ; a test compares both.
+"""
+
+import argparse
+import ast
+import inspect
+import re
+import sys
+import textwrap
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, fields
+from functools import partial
+from pathlib import Path
+
+from tritloom.boards.board import Board, load_board
+from tritloom.gen.emit.manifest import attribute_docs, describe
+from tritloom.rtl.spec import commands, config, encodings, frames, packing, plugins
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+OUR_BOARDS = ("icebreaker", "ulx3s-12f", "ulx3s-25f", "ulx3s-45f", "ulx3s-85f")
+"""Boards with a first-light page: those of this project, not of plug-ins."""
+MADE = "<!-- Made by docs/make_reference.py from the docstrings. Change those, then run it. -->"
+API = {
+    "Driver": ("tritloom.host",),
+    "Offload from transformers": ("tritloom.host.torch",),
+    "Arithmetic and packing": ("tritloom.rtl.spec.numerics", "tritloom.rtl.spec.packing"),
+    "Boards": ("tritloom.boards.board",),
+    "Verification": ("tritloom.sim.verify.run",),
+    "Plug-ins": (
+        "tritloom.rtl.spec.plugins",
+        "tritloom.rtl.spec.encodings",
+        "tritloom.rtl.engines.contract",
+        "tritloom.rtl.memories.contract",
+        "tritloom.rtl.links.contract",
+    ),
+}
+"""Modules of the Python API, by chapter."""
+
+
+def markdown(docstring: str | None) -> str:
+    """A docstring as Markdown: its sections become lists, two back-ticks become one."""
+    lines = inspect.cleandoc(docstring or "").replace("``", "`").splitlines()
+    made: list[str] = []
+    section = False
+    position = 0
+    while position < len(lines):
+        line = lines[position]
+        below = lines[position + 1] if position + 1 < len(lines) else ""
+        if line and re.fullmatch("-{3,}", below):
+            section = True
+            made += [f"*{line}*", ""]
+            position += 2
+            continue
+        entry = re.fullmatch(r"(\S[^:]*?) : (.*)", line) if section else None
+        if entry:
+            names = ", ".join(f"`{name.strip()}`" for name in entry[1].split(","))
+            made.append(f"* {names}: {entry[2]}")
+        elif section and line.startswith(" "):
+            made.append(f"  {line.strip()}")
+        else:
+            made.append(line)
+        position += 1
+    return "\n".join(made).strip()
+
+
+def one_line(text: str | None) -> str:
+    return " ".join((text or "").replace("``", "`").split())
+
+
+def first_paragraph(docstring: str | None) -> str:
+    return one_line(inspect.cleandoc(docstring or "").split("\n\n")[0])
+
+
+def cell(text: object) -> str:
+    """A table's cell: `|` would end it."""
+    return str(text).replace("|", "\\|")
+
+
+def table(head: list[str], rows: list[list[object]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(map(cell, line)) + " |" for line in lines)
+
+
+def parameters(docstring: str | None) -> dict[str, str]:
+    """Name → meaning of a docstring's section "Parameters"."""
+    text = inspect.cleandoc(docstring or "").partition("Parameters\n----------\n")[2]
+    text = re.split(r"\n\n\w+\n-{3,}\n", text)[0]
+    meanings = {}
+    for entry in re.split(r"\n(?=\S)", text.strip()):
+        names, colon, meaning = entry.partition(" : ")
+        if colon:
+            meanings.update({name.strip(): one_line(meaning) for name in names.split(",")})
+    return meanings
+
+
+def record_keys(record: type[plugins.Record]) -> str:
+    """The JSON keys of a memory or link, with their meanings."""
+    meanings: dict[str, str] = {}
+    for ancestor in reversed(record.__mro__):
+        meanings |= parameters(ancestor.__dict__.get("__doc__"))
+    return "; ".join(f"`{key.name}`: {meanings.get(key.name, '')}" for key in fields(record))
+
+
+def configuration_page() -> str:
+    meanings = parameters(config.AcceleratorConfig.__doc__)
+    keys: list[list[object]] = []
+    for key in fields(config.AcceleratorConfig):
+        if key.default is not MISSING:
+            default = f"`{key.default}`"
+        elif key.default_factory is not MISSING:
+            default = f'`{{"kind": "{key.default_factory().name}"}}`'
+        else:
+            default = "must be given"
+        low, high = config.RANGES.get(key.name, (None, None))
+        limits = "" if low is None else f"{low:,} to {high:,}"
+        layout = "yes" if key.metadata.get("layout") else ""
+        keys.append([f"`{key.name}`", meanings[key.name], limits, default, layout])
+    derived: list[list[object]] = [
+        [f"`{name}`", first_paragraph(member.__doc__)]
+        for name, member in inspect.getmembers(config.AcceleratorConfig)
+        if isinstance(member, property) and member.__doc__
+    ]
+    engine_rows: list[list[object]] = [
+        [f"`{name}`", ", ".join(f"`{e}`" for e in plugins.engines[name].encodings)]
+        for name in plugins.engines
+    ]
+    encoding_rows: list[list[object]] = []
+    for name in encodings.encodings:
+        encoding = encodings.encodings[name]
+        encoding_rows.append(
+            [
+                f"`{name}`",
+                encoding.alphabet,
+                f"{encoding.trits_per_code} in {encoding.code_bits}",
+                f"{encoding.code_bits / encoding.trits_per_code:.2f}",
+            ]
+        )
+    record_rows: list[list[object]] = [
+        [f"`{kind}`", f"`{name}`", first_paragraph(registry[name].__doc__)]
+        + [record_keys(registry[name])]
+        for kind, registry in (("memory", plugins.memories), ("link", plugins.links))
+        for name in registry
+    ]
+    example = config.TINY.to_json()
+    return f"""{MADE}
+
+# Configuration keys
+
+{first_paragraph(config.AcceleratorConfig.__doc__)} It is the Python record
+`tritloom.rtl.spec.config.AcceleratorConfig`; as a file it is JSON, for `tritloom generate --config`
+and `tritloom build --config`:
+
+```json
+{{
+  "lanes": 20,
+  "rows": 2,
+  "memory": {{"kind": "bram", "words": 1024}},
+  "max_in_features": 256,
+  "max_out_features": 256
+}}
+```
+
+A key in the column "layout" is part of the layout digest, which must be equal in driver and device.
+[The glossary](glossary.md) explains the terms.
+
+{table(["key", "meaning", "range", "default", "layout"], keys)}
+
+## Memories and links
+
+Each is an object with its `kind` and the keys of that kind.
+
+{table(["key", "kind", "what it is", "its keys"], record_rows)}
+
+## Engines
+
+{table(["engine", "encodings that it takes"], engine_rows)}
+
+[How they work](../explanation/engines.md), [what they reach](engines.md).
+
+## Encodings
+
+{table(["encoding", "alphabet", "trits in bits", "bits a weight"], encoding_rows)}
+
+## Numbers that follow
+
+Properties of `AcceleratorConfig`; a manifest has them under `derived`.
+
+{table(["property", "meaning"], derived)}
+
+## The whole form
+
+Every key, sorted and without spaces, is the form that a device carries and that the build digest
+is made of. The preset `TINY`, which the proofs use:
+
+```json
+{example}
+```
+"""
+
+
+def layout_rows(layout: list[dict[str, object]]) -> list[list[object]]:
+    return [[f"`{field['name']}`", field["offset"], field["bytes"]] for field in layout]
+
+
+def enum_rows(kind: type[commands.Opcode] | type[commands.Status]) -> list[list[object]]:
+    texts = {
+        name: one_line(text)
+        for name, text in zip((member.name for member in kind), _member_texts(kind), strict=True)
+    }
+    return [[member.value, f"`{member.name}`", texts[member.name]] for member in kind]
+
+
+def _member_texts(kind: type) -> list[str]:
+    """The text below each member in the source, with its code marks; empty where there is none."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
+    assert isinstance(tree, ast.ClassDef)
+    texts: list[str] = []
+    for statement in tree.body:
+        if isinstance(statement, ast.Assign):
+            texts.append("")
+        elif texts and isinstance(statement, ast.Expr):
+            texts[-1] = str(ast.literal_eval(statement.value))
+    return texts
+
+
+def protocol_page() -> str:
+    described = describe(config.TINY)["commands"]
+    docs = attribute_docs(commands)
+    crc = described["crc"]
+    crc_rows: list[list[object]] = [[key, f"`{value}`"] for key, value in crc.items()]
+    fields_head = ["field", "offset", "bytes"]
+    counters = ", ".join(f"`{name}`" for name in described["counters"]["order"])
+    return f"""{MADE}
+
+# Protocol
+
+{markdown(commands.__doc__)}
+
+[Why it is made this way](../explanation/packets.md). `manifest.json` of a generated design has the
+same as data, the C header the same as macros.
+
+## Header of a command
+
+{table(fields_head, layout_rows(described["request"]))}
+
+## Header of a response
+
+{table(fields_head, layout_rows(described["response"]))}
+
+## Checksum
+
+{table(["", ""], crc_rows)}
+
+## Opcodes
+
+{table(["value", "name", "meaning"], enum_rows(commands.Opcode))}
+
+## Status
+
+{table(["value", "name", "meaning"], enum_rows(commands.Status))}
+
+## Checks
+
+A command is refused with the status of the first check in its list that fails.
+
+{commands.check_table()}
+## Payload of DEFINE
+
+{docs["LAYER"]}
+
+{table(fields_head, layout_rows(described["layer"]["fields"]))}
+
+## Identity
+
+{docs["IDENTITY"]} The magic is `{described["identity"]["magic"]}`, the protocol version
+{described["protocol_version"]}.
+
+{table(fields_head, layout_rows(described["identity"]["fields"]))}
+
+## Counters
+
+In this order: {counters}. {docs["COUNTERS"]}
+
+## Weights in memory
+
+{markdown(packing.__doc__)}
+
+## Frames on a byte link
+
+{markdown(frames.__doc__)}
+"""
+
+
+def module_tree(name: str) -> ast.Module:
+    """The source of a module, which is not imported: it may need what is not installed."""
+    path = ROOT.joinpath(*name.split(".")[1:])
+    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def public_names(tree: ast.Module) -> list[str]:
+    """What `__all__` lists; every public definition if there is no `__all__`."""
+    for statement in tree.body:
+        if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "__all__":
+            return list(ast.literal_eval(statement.value))
+    return [
+        statement.name
+        for statement in tree.body
+        if isinstance(statement, (ast.FunctionDef, ast.ClassDef))
+        and not statement.name.startswith("_")
+    ]
+
+
+def definition(module: str, name: str) -> ast.stmt | None:
+    """Where a name is defined: in the module, or in the one that it is imported from."""
+    tree = module_tree(module)
+    for statement in tree.body:
+        if isinstance(statement, (ast.FunctionDef, ast.ClassDef)) and statement.name == name:
+            return statement
+        if isinstance(statement, ast.ImportFrom) and (statement.module or "").startswith(
+            "tritloom"
+        ):
+            for alias in statement.names:
+                if (alias.asname or alias.name) == name:
+                    return definition(str(statement.module), alias.name)
+    return None
+
+
+def function_text(function: ast.FunctionDef, owner: str = "") -> str:
+    arguments = ast.unparse(function.args)
+    if owner:
+        arguments = re.sub(r"^(self|cls)(, )?", "", arguments)
+    decorators = {ast.unparse(decorator) for decorator in function.decorator_list}
+    name = f"{owner}.{function.name}" if owner else function.name
+    returns = f" → {ast.unparse(function.returns)}" if function.returns else ""
+    head = f"`{name}{returns}`" if "property" in decorators else f"`{name}({arguments}){returns}`"
+    return f"{head}\n\n{textwrap.indent(markdown(ast.get_docstring(function)), '> ')}"
+
+
+def class_text(kind: ast.ClassDef) -> str:
+    parts = [markdown(ast.get_docstring(kind))]
+    members = [
+        f"`{ast.unparse(statement)}`"
+        for statement in kind.body
+        if isinstance(statement, ast.AnnAssign)
+        and not ast.unparse(statement.target).startswith("_")
+    ]
+    if members:
+        parts.append("Fields: " + " · ".join(members))
+    for statement in kind.body:
+        if (
+            isinstance(statement, ast.FunctionDef)
+            and not statement.name.startswith("_")
+            and ast.get_docstring(statement)
+        ):
+            parts.append(function_text(statement, kind.name))
+    return "\n\n".join(parts)
+
+
+def python_page() -> str:
+    chapters = []
+    for chapter, modules in API.items():
+        parts = [f"## {chapter}"]
+        for module in modules:
+            tree = module_tree(module)
+            parts.append(f"### `{module}`\n\n{markdown(ast.get_docstring(tree))}")
+            for name in public_names(tree):
+                match definition(module, name):
+                    case ast.FunctionDef() as function:
+                        parts.append(f"#### `{name}`\n\n{function_text(function)}")
+                    case ast.ClassDef() as kind:
+                        parts.append(f"#### `{name}`\n\n{class_text(kind)}")
+        chapters.append("\n\n".join(parts))
+    body = "\n\n".join(chapters)
+    return f"""{MADE}
+
+# Python API
+
+{body}
+"""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What only a look at the board tells: where its cable goes, its ports and lights."""
+
+    cable: str
+    port: str
+    ports: str
+    lights: tuple[str, ...]
+    trouble: tuple[tuple[str, str], ...]
+
+
+ULX3S = Bench(
+    cable="the USB connector US1, which leads to the FTDI chip",
+    port="/dev/ttyUSB0",
+    ports="The board has one serial port.",
+    lights=("LED 0", "LED 1", "LED 2", "LED 3"),
+    trouble=(
+        (
+            "the lights die a second or two after the bitstream was written",
+            "An ESP32 with its first firmware loads another bitstream. Erase or update it.",
+        ),
+        (
+            "`flash` finds no board",
+            "Use US1. On US2 the DFU boot loader works: hold BTN1 while power comes.",
+        ),
+    ),
+)
+ICEBREAKER = Bench(
+    cable="its only USB connector",
+    port="/dev/ttyUSB1",
+    ports="The USB chip has two ports: the first programs the flash, the second is the UART.",
+    lights=("red light", "green light"),
+    trouble=(
+        (
+            "`tritloom devices` lists two ports",
+            "Take the second one. The first does not respond.",
+        ),
+    ),
+)
+BENCHES = {"ulx3s": ULX3S, "icebreaker": ICEBREAKER}
+"""By the beginning of a board's name."""
+STATES = (
+    ("blinks, on for half a second and off for half a second", "the clock runs"),
+    ("lit", "a product is computed"),
+    ("flashes", "a sound packet came"),
+    ("flashes", "a damaged packet came"),
+)
+"""What each light shows, in the order of `BoardTop`."""
+
+
+def first_light_page(board: Board) -> str:
+    bench = next(bench for start, bench in BENCHES.items() if board.name.startswith(start))
+    build = board.build_config
+    lights: list[list[object]] = [
+        [light, state, meaning]
+        for light, (state, meaning) in zip(bench.lights, STATES[: board.leds], strict=False)
+    ]
+    trouble: list[list[object]] = [[f"{what}", cure] for what, cure in bench.trouble]
+    url = f"serial://{bench.port}"
+    status = (
+        "It has been run on hardware."
+        if board.run_on_hardware
+        else "Nobody has run this board on hardware yet: if you do, please report it (step 5)."
+    )
+    return f"""{MADE}
+
+# First light: {board.title}
+
+{board.part} with {build.macs_per_cycle} MAC/cycle at {build.clock_hz / 1e6:g} MHz. {status}
+
+1. **Build** the bitstream; it takes some minutes:
+
+   <!-- not run: minutes -->
+   ```sh
+   tritloom build --board {board.name} -o bitstream
+   ```
+
+   The line about timing must say that the clock was reached.
+
+2. **Connect** {bench.cable}, and write the bitstream:
+
+   <!-- not run: needs a board -->
+   ```sh
+   tritloom flash bitstream
+   ```
+
+3. **Look at the lights.** The first one must blink at once, without any program:
+
+{textwrap.indent(table(["light", "shows", "meaning"], lights), "   ")}
+
+4. **Test it.** {bench.ports}
+
+   <!-- not run: needs a board -->
+   ```sh
+   tritloom devices
+   tritloom info --device {url} --selftest
+   ```
+
+   Each line of the self-test begins with `ok`: identity, weight memory, known layer, link, clock.
+   `FAIL` says what was expected and what came.
+
+5. **Report it**: open an issue with `selftest.txt`, the build's `report.json` and the revision that
+   is printed on the board:
+
+   <!-- not run: needs a board -->
+   ```sh
+   tritloom info --device {url} --selftest --report selftest.txt
+   ```
+
+6. **Use it**:
+
+   <!-- not run: needs a board -->
+   ```sh
+   tritloom run models/tinylm --device {url} --prompt "Emma was"
+   ```
+
+## If something is wrong
+
+{table(["what you see", "what to do"], [*map(list, TROUBLE), *trouble])}
+
+[Build a bitstream and write it to a board](../build-and-flash.md) ·
+[the serial link](../../explanation/serial.md)
+"""
+
+
+TROUBLE = (
+    (
+        "no light blinks",
+        "The bitstream is not in the FPGA, or the PLL did not lock. Write it again.",
+    ),
+    (
+        "the first light is lit or dark all the time",
+        "The clock does not run. Report it, with the board's revision.",
+    ),
+    (
+        "`cannot open …`: no permission",
+        "Add yourself to the group of the port (on Debian `dialout`) and log in again.",
+    ),
+    ("`cannot open …`: in use", "Another program has the port open. Close it."),
+    (
+        "the device does not respond",
+        "Check the port. A bitstream with another rate needs `?baud=` in the URL.",
+    ),
+    (
+        "another protocol version or layout digest",
+        "The bitstream is of another version of Tritloom. Build and write it again.",
+    ),
+    (
+        "`FAIL weight memory` or `FAIL known layer`",
+        "A timing fault or a bad supply. Look at `timing_met` in `report.json`; report it.",
+    ),
+    ("`FAIL link`", "Bytes are lost. Results stay exact, only slower. Try a shorter cable."),
+    ("`FAIL clock`", "The clock is not the one of the configuration. Report it."),
+)
+
+
+def pages() -> dict[str, Callable[[], str]]:
+    """Each page below `docs/` that is made, and what makes it."""
+    made: dict[str, Callable[[], str]] = {
+        "reference/configuration.md": configuration_page,
+        "reference/protocol.md": protocol_page,
+        "reference/python.md": python_page,
+    }
+    for name in OUR_BOARDS:
+        made[f"howto/first-light/{name}.md"] = partial(first_light_page, load_board(name))
+    return made
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="compare; status 1 if a page differs")
+    options = parser.parse_args()
+    differ = []
+    for name, make in pages().items():
+        path = DOCS / name
+        text = make()
+        if path.exists() and path.read_text(encoding="utf-8") == text:
+            continue
+        differ.append(name)
+        if not options.check:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+    for name in differ:
+        print(f"docs/{name}: {'differs' if options.check else 'written'}")
+    return int(options.check and bool(differ))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
