@@ -90,11 +90,8 @@ def digits(url: str) -> bool:
         possible = device.info.config.macs_per_cycle
     print(f"  {right} of {len(x)} right ({right / len(x):.2%})")
     print(f"  integers of every layer equal the golden model's: {'yes' if exact else 'NO'}")
-<<<<<<< HEAD
-    print_layers([LayerUse.of(name, handle) for name, handle in handles.items()], possible)
-=======
-    table([LayerUse.of(name, handle.stats) for name, handle in handles.items()], possible)
->>>>>>> main
+    uses = [LayerUse.of(name, handle.stats) for name, handle in handles.items()]
+    print_layers(uses, possible)
     return exact
 
 

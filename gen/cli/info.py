@@ -132,11 +132,20 @@ def _lines(facts: dict[str, Any], report: str) -> list[str]:
         device = dict(facts["device"])
         config = device.pop("config")
         lines.append(paint(f"device {device.pop('url')}", "bold"))
-        lines += pairs([*device.items(), *config.items()])
+        settings = [(name, _plain(value)) for name, value in config.items()]
+        lines += pairs([*device.items(), *settings])
     if report:
         lines.append(paint("self-test", "bold"))
         lines += [_check(line) for line in report.splitlines()]
     return lines
+
+
+def _plain(value: Any) -> str:
+    """A setting for people; that of a plug-in is its kind with the settings of its own."""
+    if not isinstance(value, dict):
+        return str(value)
+    own = [f"{name} {text}" for name, text in value.items() if name != "kind"]
+    return ", ".join([str(value.get("kind", "")), *own])
 
 
 def _check(line: str) -> str:

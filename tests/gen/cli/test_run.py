@@ -175,7 +175,6 @@ class TestRun:
         monkeypatch.setattr("tritloom.host.device.connect", None)
         assert run("run", "tinylm", "--runtime", "transformers", *arguments) == failed(message)
 
-<<<<<<< HEAD
     @pytest.mark.parametrize("prompt", ["-x", "--json", "-"])
     def test_prompt_with_a_dash(self, run, prompt):
         status, out, err = run(
@@ -184,10 +183,6 @@ class TestRun:
         )
         assert (status, err) == (0, "") and json.loads(out)["prompt"] == prompt
 
-    def test_too_small(self, run):
-        status, out, err = run(
-            "run", "tinylm", "--device", "golden?board=icebreaker", "--prompt", "a"
-=======
     @pytest.mark.parametrize(
         "board", ["icebreaker", "ulx3s-12f", "ulx3s-25f", "ulx3s-45f", "ulx3s-85f"]
     )
@@ -228,5 +223,4 @@ class TestRun:
             "the model does not fit the device, model.layers.0.self_attn.qkv_proj (512 × 256) is "
             'too much for its 1,536 words and 8 layer slots; give fit="layers" (--fit layers) to '
             "leave the rest on the host, or use a larger device"
->>>>>>> main
         )
