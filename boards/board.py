@@ -6,17 +6,14 @@ where `BOARD` is a `Board`.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from importlib.metadata import entry_points
 from typing import Any
 
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import ConfigError
 from tritloom.rtl.spec.plugins import Link
-from tritloom.rtl.spec.registry import load_component
+from tritloom.rtl.spec.registry import Registry, load_component
 
 __all__ = ["Board", "board_names", "load_board"]
-
-GROUP = "tritloom.boards"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,14 +64,31 @@ class Board:
         return load_component(self.platform)()
 
     def request(self, platform: Any, kind: str) -> Any:
-        """The ports of the platform's resource for a kind of pins, without buffers."""
+        """The ports of the platform's resource for a kind of pins, without buffers.
+
+        Raises
+        ------
+        ConfigError : the platform has no such resource
+        """
         name, _, number = self.resources.get(kind, kind).partition(":")
+        if (name, int(number or 0)) not in platform.resources:
+            raise ConfigError(
+                f"{self.name} has no resource {name}:{number or 0} for the pins of {kind}; "
+                "name another one in the board's `resources`"
+            )
         return platform.request(name, int(number or 0), dir="-")
+
+
+def _fault(item: Any) -> str:
+    return "" if isinstance(item, Board) else "it is no Board"
+
+
+_boards: Registry[Board] = Registry("board", "tritloom.boards", _fault)
 
 
 def board_names() -> list[str]:
     """The names of all boards that are installed."""
-    return sorted({entry.name for entry in entry_points(group=GROUP)})
+    return list(_boards)
 
 
 def load_board(name: str) -> Board:
@@ -82,9 +96,8 @@ def load_board(name: str) -> Board:
 
     Raises
     ------
-    ConfigError : there is none; the message lists the known ones
+    ConfigError : there is none, and the message lists the known ones; or its package is broken
     """
-    for entry in entry_points(group=GROUP, name=name):
-        board: Board = entry.load()
-        return board
-    raise ConfigError(f"unknown board {name!r}; known are {', '.join(board_names())}")
+    if name not in board_names():
+        raise ConfigError(f"unknown board {name!r}; known are {', '.join(board_names())}")
+    return _boards[name]

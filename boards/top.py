@@ -8,8 +8,8 @@ from amaranth.lib import io
 from tritloom.boards.board import Board
 from tritloom.boards.clock import clock_domain
 from tritloom.boards.families.family import load_family
+from tritloom.boards.pins.pins import pins
 from tritloom.rtl.spec.config import AcceleratorConfig
-from tritloom.rtl.spec.registry import load_component
 from tritloom.rtl.top import Accelerator
 
 __all__ = ["BoardTop"]
@@ -41,9 +41,10 @@ class BoardTop(Elaboratable):
         m = Module()
         clock_domain(m, platform, load_family(self.board.family), self.config.clock_hz)
         m.submodules.accelerator = accelerator = Accelerator(self.config)
-        for kind in ("uart",):
-            tie = load_component(f"tritloom.boards.pins.{kind}:tie")
-            tie(m, accelerator, self.board.request(platform, kind))
+        for record in (self.config.link, self.config.memory):
+            if record.pins:
+                ports = self.board.request(platform, record.name)
+                pins[record.name].tie(m, accelerator, ports)
         self._drive_constants(m, platform)
         self._show_state(m, platform, accelerator)
         return m

@@ -28,7 +28,7 @@ API = {
     "Driver": ("tritloom.host",),
     "Offload from transformers": ("tritloom.host.torch",),
     "Arithmetic and packing": ("tritloom.rtl.spec.numerics", "tritloom.rtl.spec.packing"),
-    "Boards": ("tritloom.boards.board",),
+    "Boards and families": ("tritloom.boards.board", "tritloom.boards.families.family"),
     "Verification": ("tritloom.sim.verify.run",),
     "Plug-ins": (
         "tritloom.rtl.spec.plugins",

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
 from typing import Any, Protocol
 
 from tritloom.rtl.spec.errors import ConfigError
+from tritloom.rtl.spec.registry import Registry
 
 __all__ = [
     "PLL_TOLERANCE",
@@ -30,7 +30,6 @@ __all__ = [
     "unreachable_clock",
 ]
 
-GROUP = "tritloom.families"
 TOP = "top"
 """Name of the top module in every netlist, and the stem of every file that the tools exchange."""
 RESOURCES = ("luts", "ffs", "block_rams", "dsps")
@@ -239,9 +238,16 @@ def unreachable_clock(input_hz: int, output_hz: int) -> ConfigError:
     )
 
 
+def _fault(item: Any) -> str:
+    return "" if isinstance(item, Family) else "it is no Family"
+
+
+_families: Registry[Family] = Registry("family", "tritloom.families", _fault)
+
+
 def family_names() -> list[str]:
     """The names of all families that are installed."""
-    return sorted({entry.name for entry in entry_points(group=GROUP)})
+    return list(_families)
 
 
 def bitstream_families() -> list[str]:
@@ -254,9 +260,6 @@ def load_family(name: str) -> Family:
 
     Raises
     ------
-    ConfigError : there is none; the message lists the known ones
+    ConfigError : there is none, and the message lists the known ones; or its package is broken
     """
-    for entry in entry_points(group=GROUP, name=name):
-        family: Family = entry.load()
-        return family
-    raise ConfigError(f"family must be one of {', '.join(family_names())}, not {name!r}")
+    return _families[name]

@@ -1,15 +1,18 @@
-"""Pins of a UART."""
+"""Pins of the link `uart`."""
 
 from typing import Any
 
-from amaranth.hdl import Module
 from amaranth.lib import io
 
-__all__ = ["tie"]
+from tritloom.boards.pins.pins import Pins
+
+__all__ = ["UART"]
 
 
-def tie(m: Module, accelerator: Any, ports: Any) -> None:
-    """Put buffers between the accelerator's `rx` and `tx` and the pins of a UART resource."""
+def _tie(m: Any, accelerator: Any, ports: Any) -> None:
     m.submodules.rx = rx = io.Buffer("i", ports.rx)
     m.submodules.tx = tx = io.Buffer("o", ports.tx)
     m.d.comb += [accelerator.rx.eq(rx.i), tx.o.eq(accelerator.tx)]
+
+
+UART = Pins(name="uart", tie=_tie)

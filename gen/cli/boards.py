@@ -5,7 +5,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from tritloom.gen.cli.options import Help, add_command
-from tritloom.gen.cli.text import Column, print_json, table
+from tritloom.gen.cli.text import Column, columns, fill, print_json, table
 
 if TYPE_CHECKING:
     from tritloom.boards.board import Board
@@ -24,8 +24,8 @@ are those that --board and a device's URL take.
 """,
     prints="""
 A line a board: MAC/cycle is how many multiply-accumulates a clock cycle does at most, weights is
-how many ternary weights lie in the chip, then how much of each model in models/ fits (all, part,
-none), and the last column says whether somebody has run it on the board itself.
+how many ternary weights lie in the chip, and the last columns say how much of each model in models/
+fits: all, part or none. Below stand the boards that somebody has run it on.
 
 --json prints a list of objects: name, title, family, part, platform, leds, config, link, resources,
 constants, loader, dfu, run_on_hardware, models (name, and all, part or none).
@@ -55,7 +55,6 @@ def _boards(options: argparse.Namespace) -> int:
         Column("MHz", right=True),
         Column("weights", right=True),
         *(Column(f"{model} fits") for model in SHIPPED),
-        Column("has run"),
     ]
     rows = [
         (
@@ -66,11 +65,12 @@ def _boards(options: argparse.Namespace) -> int:
             f"{board.config.clock_hz / 1e6:g}",
             f"{board.config.memory_words * board.config.rows * board.config.lanes:,}",
             *fits[board.name].values(),
-            "yes" if board.run_on_hardware else "no",
         )
         for board in boards
     ]
     print("\n".join(table(heads, rows)))
+    proved = [board.name for board in boards if board.run_on_hardware]
+    print(fill(f"\nRun on the board itself so far: {', '.join(proved) or 'none'}.", columns()))
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The one-page report of a build: resources, clock, critical path, and where everything lies."""
+"""The one-page report of a build: resources, clock, critical path and floorplan."""
 
 import html
 import itertools
@@ -10,7 +10,7 @@ from tritloom.boards.board import Board
 
 __all__ = ["FORMAT", "LABELS", "advice", "critical_path", "floorplan_svg", "html_report"]
 
-FORMAT = 2
+FORMAT = 3
 """Raised when any file of a build changes for the same design: part of the cache's key."""
 LABELS = {
     "luts": "LUTs",
@@ -18,17 +18,17 @@ LABELS = {
     "block_rams": "block RAMs",
     "dsps": "DSPs",
 }
-PARTS = {
+BLOCKS = {
     "core.engine": ("dot engine", "#d1495b"),
     "core.sums": ("partial sums", "#edae49"),
     "core": ("activations", "#c97b3d"),
     "memory": ("weight memory", "#00798c"),
     "processor": ("command processor", "#30638e"),
     "receiver": ("receive buffer", "#7a9e9f"),
-    "sender": ("answers", "#8f7db3"),
+    "sender": ("send buffer", "#8f7db3"),
     "link": ("serial link", "#5c946e"),
 }
-"""Parts of the accelerator by the start of their names, the longer ones first."""
+"""Blocks of the accelerator by the beginning of their cells' names, the longer ones first."""
 OTHER = ("clock, pins, unnamed", "#b8b8b8")
 MAP_WIDTH, LARGEST_TILE = 600, 14
 """Pixels."""
@@ -114,10 +114,10 @@ def advice(report: dict[str, Any]) -> str:
     )
 
 
-def _part(name: str) -> tuple[str, str]:
-    for prefix, part in PARTS.items():
+def _block(name: str) -> tuple[str, str]:
+    for prefix, block in BLOCKS.items():
         if name.startswith(f"accelerator.{prefix}."):
-            return part
+            return block
     return OTHER
 
 
@@ -132,26 +132,26 @@ def floorplan_svg(placed: dict[str, Any], grid: tuple[int, int] = (1, 1)) -> str
         for name, cell in module.get("cells", {}).items():
             place = re.match(r"X(\d+)/Y(\d+)/", str(cell["attributes"].get("NEXTPNR_BEL", "")))
             if place:
-                part = _part(name)
-                tiles[int(place[1]), int(place[2])][part] += 1
-                totals[part] += 1
+                block = _block(name)
+                tiles[int(place[1]), int(place[2])][block] += 1
+                totals[block] += 1
     width = max(grid[0], *(x + 1 for x, _ in tiles), 1)
     height = max(grid[1], *(y + 1 for _, y in tiles), 1)
     cell = min(LARGEST_TILE, MAP_WIDTH / width)
     busiest = max((sum(counts.values()) for counts in tiles.values()), default=1)
     squares = []
     for (x, y), counts in sorted(tiles.items()):
-        # Where it is even, the part that was named first in PARTS.
-        order = [*PARTS.values(), OTHER]
-        part = max(counts, key=lambda part: (counts[part], -order.index(part)))
+        # Of blocks with equally many cells, the first one in `BLOCKS`.
+        order = [*BLOCKS.values(), OTHER]
+        block = max(counts, key=lambda block: (counts[block], -order.index(block)))
         opacity = 0.4 + 0.6 * sum(counts.values()) / busiest
         squares.append(
             f'<rect x="{x}" y="{height - 1 - y}" width=".9" height=".9" '
-            f'fill="{part[1]}" fill-opacity="{opacity:.2f}"/>'
+            f'fill="{block[1]}" fill-opacity="{opacity:.2f}"/>'
         )
     map_width, map_height = round(width * cell), round(height * cell)
     legend = []
-    shown = [(part, n) for part, n in totals.most_common() if part != OTHER]
+    shown = [(block, n) for block, n in totals.most_common() if block != OTHER]
     shown += [(OTHER, totals[OTHER])] if totals[OTHER] else []
     for number, ((label, colour), count) in enumerate(shown):
         x = LEGEND_WIDTH * (number % LEGEND_COLUMNS)
@@ -189,7 +189,8 @@ td, th { padding: .2rem .8rem .2rem 0; vertical-align: middle }
 .bar div { background: #e8e8e4; border-radius: 2px }
 .bar i { display: block; height: .8rem; background: #30638e; border-radius: 2px; min-width: 1px }
 .bar i.crowded { background: #c97b3d }
-.split i { display: inline-block; height: .8rem; vertical-align: middle }
+.split div { display: flex } .split i { min-width: 0; flex: none }
+.split .wire { background: #9fb8cc }
 svg { width: 100%; height: auto } code { font-size: .9em }
 """
 
@@ -246,26 +247,31 @@ def _bar(label: str, count: dict[str, int]) -> str:
 
 
 def _path_table(path: dict[str, Any], period_ns: float) -> str:
-    """A line for each run of neighbours with one name and kind."""
+    """The critical path as a waterfall: each bar begins where the one above it ends.
+
+    Neighbouring steps with one name and kind share a line.
+    """
     total = path["logic_ns"] + path["routing_ns"]
     if not total:
         return "<p>none: the clock has no path between two cells</p>"
+    scale = 100 / max(total, period_ns)
     rows, at = [], 0.0
     groups = itertools.groupby(path["steps"], key=lambda step: (step["near"], step["kind"]))
     for (near, kind), group in groups:
         steps = list(group)
         cell, wire = (sum(step[key] for step in steps) for key in ("cell_ns", "wire_ns"))
-        at += cell + wire
         times = f" × {len(steps)}" if len(steps) > 1 else ""
         rows.append(
             f"<tr><td><code>{html.escape(near)}</code></td>"
             f'<td class="kind">{kind}{times}</td>'
             f'<td class="number">{cell:.2f}</td><td class="number">{wire:.2f}</td>'
-            f'<td class="number">{at:.2f}</td>'
-            f'<td class="bar split"><div><i style="width:{100 * cell / total:.1f}%"></i>'
-            f'<i style="width:{100 * wire / total:.1f}%;background:#9fb8cc"></i></div></td></tr>'
+            f'<td class="number">{at + cell + wire:.2f}</td>'
+            f'<td class="bar split"><div><i style="width:{scale * cell:.1f}%;'
+            f'margin-left:{scale * at:.1f}%"></i>'
+            f'<i class="wire" style="width:{scale * wire:.1f}%"></i></div></td></tr>'
         )
+        at += cell + wire
     return f"""<p>{total:.1f} ns of {period_ns:.1f} ns in a cycle: {path["logic_ns"]:.1f} in
-{path["levels"]} levels of logic, {path["routing_ns"]:.1f} in wires.</p>
+{path["levels"]} levels of logic (dark), {path["routing_ns"]:.1f} in wires (light).</p>
 <table><tr><th>next to the signal</th><th>kind</th><th class="number">cell ns</th>
 <th class="number">wire ns</th><th class="number">at ns</th><th></th></tr>{"".join(rows)}</table>"""

@@ -16,12 +16,18 @@ __all__ = ["PUBLIC", "summary", "write_report"]
 
 BEGIN, END = "<!-- measure report: begin -->", "<!-- measure report: end -->"
 OURS, THEIRS = "#1f77b4", "#b0b0b0"
+WIDTH_INCHES, BAR_INCHES, HEAD_INCHES = 9, 0.26, 0.9
+PANEL_MARGIN_BARS = 2
+"""Height of a panel's title and axis, in bars."""
+LABEL_ROOM = 1.12
+"""Length of an axis; the longest bar is 1. The figure beside that bar needs the rest."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
     """A line of the table; a figure that is ``None`` was not measured or does not exist."""
 
+    family: str
     name: str
     part: str
     mac_per_cycle: int
@@ -45,11 +51,11 @@ def _public(name: str, includes: str, *figures: float) -> tuple[Row, Row]:
     named = f"{name} ({includes})"
     return (
         Row(
-            *(named, "LFE5U-25F-6", int(macs), lut_per_mac),
+            *("ecp5", named, "LFE5U-25F-6", int(macs), lut_per_mac),
             fmax_mhz=mhz,
             klut_peak=density,
         ),
-        Row(named, "xc7", int(macs), xc7),
+        Row("xc7", named, "xc7", int(macs), xc7),
     )
 
 
@@ -116,16 +122,16 @@ def write_report(directory: Path) -> list[Path]:
     text = page.read_text(encoding="utf-8")
     if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
         raise InputError(f"{page} must have one line {BEGIN} and after it one line {END}")
-    rows.sort(key=lambda row: (row.part, row.lut_per_mac, row.name, row.mac_per_cycle))
+    rows.sort(key=lambda row: (row.family, row.part, row.lut_per_mac, row.name, row.mac_per_cycle))
     plots = {
-        "lut_per_mac": ("LUT per MAC, logarithmic: less is better", [*rows, *PUBLIC]),
+        "lut_per_mac": ("LUT per MAC: less is better", [*rows, *PUBLIC]),
         "klut_peak": ("GMAC/s per kLUT, peak: more is better", [*rows, *PUBLIC]),
-        "per_percent": ("GMAC/s per 1 % of the part's scarcest resource", rows),
+        "per_percent": ("GMAC/s per 1 % of the part's scarcest resource: more is better", rows),
     }
     files = []
     for figure, (title, shown) in plots.items():
         files.append(directory / f"{figure}.svg")
-        write_whole(files[-1], _bars(title, figure, shown))
+        write_whole(files[-1], _panels(title, figure, shown))
     head, rest = text.split(BEGIN)
     write_whole(
         page,
@@ -142,6 +148,7 @@ def _row(file: Path) -> Row:
         if config["tokens"] > 1:
             geometry += f"×{config['tokens']} tokens"
         return Row(
+            family=result["family"],
             name=f"**{result['engine']} {result['encoding']} {geometry}**",
             part=result["part"],
             mac_per_cycle=result["mac_per_cycle"],
@@ -192,28 +199,50 @@ def _cell(value: object, form: str) -> str:
     return "" if value is None else format(value, form)
 
 
-def _bars(title: str, figure: str, rows: Sequence[Row]) -> str:
-    """An SVG of horizontal bars: no date, fixed names inside, text as text."""
+def _panels(title: str, figure: str, rows: Sequence[Row]) -> str:
+    """Horizontal bars as an SVG: a panel for each family, each with an axis from 0 of its own.
+
+    The lengths of two bars of a panel compare as their figures do. The SVG has no date, fixed names
+    and text as text, so equal figures give equal files.
+    """
     import matplotlib
     from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
 
-    shown = [row for row in rows if getattr(row, figure) is not None][::-1]
-    values = [getattr(row, figure) for row in shown]
+    shown = [row for row in rows if getattr(row, figure) is not None]
+    families = list(dict.fromkeys(row.family for row in shown))
+    panels = [[row for row in shown if row.family == family][::-1] for family in families]
+    heights = [len(panel) for panel in panels]
     settings: Any = {"svg.hashsalt": "tritloom", "svg.fonttype": "none", "font.size": 9}
     with matplotlib.rc_context(settings):
-        drawing = Figure(figsize=(9, 0.8 + 0.28 * max(len(shown), 1)), layout="constrained")
-        axes = drawing.subplots()
-        colors = [OURS if row.command else THEIRS for row in shown]
-        bars = axes.barh(range(len(shown)), values, color=colors)
-        axes.bar_label(bars, labels=[f"{value:.3g}" for value in values], padding=3)
-        axes.set_yticks(range(len(shown)), [row.label.replace("*", "") for row in shown])
-        axes.set_title(title)
-        axes.margins(x=0.12)
-        if figure == "lut_per_mac":
-            axes.set_xscale("log")
-            axes.set_xlim(left=1)
-        for side in ("top", "right"):
-            axes.spines[side].set_visible(False)
+        size = (
+            WIDTH_INCHES,
+            HEAD_INCHES + BAR_INCHES * sum(height + PANEL_MARGIN_BARS for height in heights),
+        )
+        drawing = Figure(figsize=size, layout="constrained")
+        grid = drawing.subplots(max(len(panels), 1), squeeze=False, height_ratios=heights or None)
+        for axes, family, panel in zip(grid[:, 0], families, panels, strict=False):
+            values = [getattr(row, figure) for row in panel]
+            colors = [OURS if row.command else THEIRS for row in panel]
+            bars = axes.barh(range(len(panel)), values, color=colors)
+            axes.bar_label(bars, labels=[f"{value:.3g}" for value in values], padding=3)
+            axes.set_yticks(range(len(panel)), [row.label.replace("*", "") for row in panel])
+            axes.set_title(family, loc="left", fontweight="bold")
+            axes.set_ylim(-0.7, len(panel) - 0.3)
+            axes.set_xlim(0, max(values) * LABEL_ROOM)
+            for side in ("top", "right"):
+                axes.spines[side].set_visible(False)
+        drawing.suptitle(title)
+        if any(not row.command for row in shown):
+            drawing.legend(
+                handles=[
+                    Patch(color=OURS, label="Tritloom"),
+                    Patch(color=THEIRS, label="other engines, measured with the same tools"),
+                ],
+                loc="outside lower center",
+                ncols=2,
+                frameon=False,
+            )
         out = io.StringIO()
         drawing.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"

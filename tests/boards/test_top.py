@@ -10,6 +10,7 @@ from tritloom.boards.board import load_board
 from tritloom.boards.clock import choose_pll
 from tritloom.boards.families.gowin import GOWIN
 from tritloom.boards.families.ice40 import ICE40
+from tritloom.boards.pins.pins import pins
 from tritloom.boards.top import BoardTop
 from tritloom.rtl.spec.config import TINY
 from tritloom.rtl.spec.errors import ConfigError
@@ -49,7 +50,7 @@ def files(board):
     }
 
 
-def pins(texts):
+def located(texts):
     locate = r'LOCATE COMP "(\w+)__io" SITE "(\w+)"|set_io (\w+)__io (\w+)'
     text = texts.get("top.lpf") or texts["top.pcf"]
     return {one or two: site or pin for one, site, two, pin in re.findall(locate, text)}
@@ -63,7 +64,7 @@ def constant(text, name):
 
 @pytest.mark.parametrize("name", ["icebreaker", "ulx3s-12f"])
 def test_pins(name):
-    assert pins(files(load_board(name))) == PINS[name.partition("-")[0]]
+    assert located(files(load_board(name))) == PINS[name.partition("-")[0]]
 
 
 def test_constant_pins_are_driven():
@@ -114,3 +115,21 @@ def test_family_without_a_pll():
     platform = load_board("icebreaker").create_platform()
     with pytest.raises(ConfigError, match="no PLL of family gowin is supported; choose another"):
         choose_pll(platform, GOWIN, 24_000_000)
+
+
+def test_missing_resource():
+    board = replace(load_board("icebreaker"), resources={"uart": "uart:7"})
+    with pytest.raises(ConfigError) as caught:
+        board.request(board.create_platform(), "uart")
+    assert str(caught.value) == (
+        "icebreaker has no resource uart:7 for the pins of uart; name another one in the board's "
+        "`resources`"
+    )
+
+
+def test_pads_that_nothing_ties():
+    """A link or memory with pads needs pins of its name."""
+    board = load_board("icebreaker")
+    with pytest.raises(ConfigError, match="pins must be one of uart, not 'sdram'"):
+        pins["sdram"]
+    assert pins["uart"].name == "uart" and board.link.pins

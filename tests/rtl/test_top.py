@@ -9,6 +9,8 @@ from tests.support import quick_first
 from tests.support.bench import FLOWS, Traffic, assert_answers, is_counters, run_packets
 from tritloom.boards.icebreaker import ICEBREAKER
 from tritloom.boards.ulx3s import ULX3S_85F
+from tritloom.rtl.control.layer_table import LayerTable
+from tritloom.rtl.control.order import CommandOrder
 from tritloom.rtl.control.packets import PacketReceiver, PacketSender
 from tritloom.rtl.control.processor import CommandProcessor
 from tritloom.rtl.core.core import Core
@@ -117,6 +119,8 @@ COMPONENTS = [
     BlockRamMemory,
     PartialSums,
     Core,
+    CommandOrder,
+    LayerTable,
     CommandProcessor,
     Accelerator,
 ]

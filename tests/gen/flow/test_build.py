@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -668,7 +669,22 @@ class TestReport:
         page = html_report(report, board, "")
         assert "missed" not in page and "Timing met" in page
         assert '<code>core.sums.next</code></td><td class="kind">carry</td>' in page
+        self.assert_waterfall(page)
         assert advice(report) == ""
+
+    def assert_waterfall(self, page):
+        """Each bar begins where the one above it ends."""
+        row = (
+            r'<i style="width:([\d.]+)%;margin-left:([\d.]+)%"></i>'
+            r'<i class="wire" style="width:([\d.]+)%"'
+        )
+        bars = [tuple(map(float, bar)) for bar in re.findall(row, page)]
+        assert len(bars) > 2
+        end = 0.0
+        for cell, start, wire in bars:
+            assert start == pytest.approx(end, abs=0.2)
+            end = start + cell + wire
+        assert 0 < end <= 100.5
 
 
 def idcode(bitstream: Path) -> int:

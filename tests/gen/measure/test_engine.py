@@ -61,7 +61,8 @@ def measured(**changes):
     """A result as `measure_engine` gives it."""
     config = engine_config("ecp5", "table", **BYTES)
     shares = figures(config, RUN, PART, [200.0, 210.0, 190.0], 400_000)
-    facts = {"engine": "table", "encoding": "base3x5", "part": "LFE5U-25F-6"}
+    facts = {"engine": "table", "encoding": "base3x5"}
+    facts |= {"family": "ecp5", "part": "LFE5U-25F-6"}
     layer = {"in_features": 6912, "out_features": 4096, "exact_vectors": 24576}
     said = {"config": config.to_dict(), "command": "tritloom measure engine --json"}
     return {**facts, **layer, **shares, "seeds": [1, 2, 3], **said, **changes}
@@ -465,7 +466,9 @@ class TestReport:
 
     def test_page(self, page, command):
         folder = page.with_suffix("")
-        slow = measured(part="XC7A35T", command="tritloom second", fmax_mhz_median=None)
+        slow = measured(
+            family="xc7", part="XC7A35T", command="tritloom second", fmax_mhz_median=None
+        )
         for number, result in enumerate((slow, measured(command="tritloom first"))):
             nulls = dict.fromkeys(
                 (
@@ -496,7 +499,12 @@ class TestReport:
         before = {file: file.read_bytes() for file in (page, *map(folder.joinpath, names))}
         write_report(folder)
         assert {file: file.read_bytes() for file in before} == before
-        assert b"<dc:date>" not in before[folder / names[0]]
+        plots = [before[folder / name].decode() for name in names]
+        assert not any("<dc:date>" in plot for plot in plots)
+        # One panel a family, and a legend where others are shown.
+        for family, shown in (("ecp5", (1, 1, 1)), ("xc7", (1, 0, 0)), ("ice40", (0, 0, 0))):
+            assert tuple(plot.count(f">{family}</text>") for plot in plots) == shown
+        assert [">other engines, measured" in plot for plot in plots] == [True, True, False]
 
     def test_errors(self, page):
         folder = page.with_suffix("")

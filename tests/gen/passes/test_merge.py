@@ -1,8 +1,12 @@
+import pytest
+
 from tritloom.gen.passes.merge import merged
 from tritloom.gen.passes.slots import Adder, Slot
 
 
-def test_only_related_adders_share_a_chain() -> None:
+def test_only_related_adders_share_a_chain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tritloom.gen.passes.merge.MERGED_SLOTS", 26)
+
     def adder(name: str, tree: str, bits: int) -> Adder:
         killing = Slot((), (False,), (False,))
         adding = [Slot((2, 3), (False, True, True, False), (False, False, False, True))] * bits

@@ -500,3 +500,36 @@ def test_a_recipe_holds_all_that_a_design_is_made_from(
     assert len({first, second, recipe(config), known}) == 4
     monkeypatch.setattr(module, "__file__", None)
     assert recipe(config) is None
+
+
+def test_a_recipe_covers_the_package_of_a_plugin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole package, not what lies beside it."""
+    package, name = tmp_path / "recipe_test_package", "packaged"
+    (package / "parts").mkdir(parents=True)
+    for folder in (package, package / "parts"):
+        (folder / "__init__.py").write_text("")
+    plugin = PLUGIN.replace('"{name}:', '"recipe_test_package.memory:').format(name=name)
+    (package / "memory.py").write_text(plugin)
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("recipe_test_package.memory")
+    config = replace(TINY, memory=module.Facts(words=64))
+    first = recipe(config)
+    (tmp_path / "beside.py").write_text("")
+    assert recipe(config) == first
+    (package / "parts" / "adder.py").write_text("")
+    assert recipe(config) not in (first, None)
+
+
+def test_a_single_file_does_not_read_every_package_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "recipe_test_single"
+    (tmp_path / f"{name}.py").write_text(PLUGIN.format(name=name))
+    monkeypatch.syspath_prepend(tmp_path)
+    config = replace(TINY, memory=importlib.import_module(name).Facts(words=64))
+    first = recipe(config)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "module.py").write_text("")
+    assert recipe(config) == first
