@@ -27,13 +27,12 @@ from tritloom.rtl.lib.crc import CRC32
 from tritloom.rtl.links.port_names import DEFAULT_TOP, PLAIN, PortNames
 from tritloom.rtl.spec import commands, encodings, packing
 from tritloom.rtl.spec.config import AcceleratorConfig
+from tritloom.rtl.spec.design import FORMAT
 from tritloom.rtl.spec.plugins import engines
 from tritloom.rtl.top import Accelerator
 
 __all__ = ["FORMAT", "attribute_docs", "describe"]
 
-FORMAT = 2
-"""Version of the manifest's form; a key that changes its meaning or goes away raises it."""
 STREAMS = {"i": "commands", "o": "responses"}
 ROLES = {
     "data": "one byte of a packet",

@@ -29,6 +29,7 @@ from tritloom.host import (
     connect,
 )
 from tritloom.host.handle import COMMIT_TRIES
+from tritloom.host.links import contract
 from tritloom.host.links.contract import DeviceUrl, open_transport
 from tritloom.host.requests import Counters
 from tritloom.host.selftest import keeps_real_time
@@ -464,12 +465,13 @@ class TestSelfTest:
         assert report.ok
         assert report.checks[3].detail.startswith("0 bad_packets (1 in all)")
 
-    def test_large_memories_are_sampled(self):
-        config = replace(SMALL, memory=BlockRam(words=1 << 19))
+    def test_large_memories_are_sampled(self, monkeypatch):
+        monkeypatch.setattr("tritloom.host.selftest.MEMORY_TEST_BYTES", 1 << 14)
+        config = replace(SMALL, memory=BlockRam(words=1 << 15))
         report = connect("golden", config=config).selftest()
         assert report.ok
         tested, free = map(int, re.findall(r"\d+", report.checks[1].detail)[:2])
-        assert free == 1 << 19
+        assert free == 1 << 15
         assert free / 20 < tested < free
 
     @pytest.mark.parametrize(("opcode", "check"), [(Opcode.READ, 1), (Opcode.RUN, 2)])
@@ -665,6 +667,7 @@ class TestConnect:
 
     def test_a_missing_extra(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "tritloom.sim.device.reference", None)
+        monkeypatch.setattr(contract.devices, "_loaded", {})
         with pytest.raises(ToolError, match=r"needs the module .*; run pip install "):
             connect("golden", config=TINY)
 
@@ -881,7 +884,7 @@ class Tracer:
 
 
 def test_an_interrupt_at_any_line_leaves_the_golden_device_working(random):
-    """At every 17th line of loading, computing and unloading; then all is done once more."""
+    """At every 37th line of loading, computing and unloading; then all is done once more."""
     layer = layer_of(random, 7, 30)
     codes = codes_of(random, 3, 30)
     expected = numerics.matmul(layer.trits, codes)
@@ -889,7 +892,7 @@ def test_an_interrupt_at_any_line_leaves_the_golden_device_working(random):
     line = 0
     interrupted = True
     while interrupted:
-        line += 17
+        line += 37
         with connect("golden", config=SMALL) as device:
             first = device.load(layer)
             interrupted = False

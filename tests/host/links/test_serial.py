@@ -2,6 +2,7 @@
 
 import errno
 import gc
+import grp
 import os
 import pty
 import random
@@ -213,6 +214,19 @@ def test_why_a_port_does_not_open(
     with pytest.raises(DeviceError) as caught:
         connect("serial:///dev/ttyUSB7")
     assert str(caught.value) == f"cannot open /dev/ttyUSB7: {message}"
+
+
+@pytest.mark.parametrize(("group", "named"), [("uucp", "uucp"), ("root", "dialout")])
+def test_the_group_of_a_port(monkeypatch: pytest.MonkeyPatch, group: str, named: str) -> None:
+    """A port that belongs to root alone is one that no rule has given to the usual group."""
+    monkeypatch.setattr(grp, "getgrgid", lambda gid: grp.struct_group((group, "x", gid, [])))
+
+    def refuse(*arguments: object, **options: object) -> None:
+        raise serial.SerialException(errno.EACCES, "could not open port")
+
+    monkeypatch.setattr(serial, "Serial", refuse)
+    with pytest.raises(DeviceError, match=f"join the group {named} with"):
+        connect("serial:///dev/null")
 
 
 def test_a_port_in_use_on_windows(monkeypatch: pytest.MonkeyPatch) -> None:

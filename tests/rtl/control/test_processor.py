@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.support.bench import Inputs, Traffic, comparable, plain, simulate
+from tests.support.packets import Inputs, comparable
 from tritloom.rtl.control.processor import CommandProcessor
 from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.commands import (
@@ -26,6 +26,8 @@ from tritloom.rtl.spec.commands import (
 )
 from tritloom.rtl.spec.config import TINY, AcceleratorConfig
 from tritloom.rtl.spec.packing import pack_activations, pack_weights, unpack_weights
+from tritloom.sim.conformance.streams import plain, simulate
+from tritloom.sim.verify.traffic import Traffic
 
 WIDE = AcceleratorConfig(
     lanes=10,

@@ -18,7 +18,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 
-from tests.support.bench import Traffic, assert_answers
+from tests.support.packets import assert_responses
 from tritloom.rtl.spec.commands import Opcode, Request
 from tritloom.rtl.spec.config import TINY
 from tritloom.rtl.spec.errors import ConfigError, DeviceError, ToolError
@@ -27,6 +27,7 @@ from tritloom.sim.device import cxxrtl
 from tritloom.sim.device.cxxrtl import Simulation, build
 from tritloom.sim.device.simulated import SimulatedDevice, open_device, recipe
 from tritloom.sim.tools import run_yosys
+from tritloom.sim.verify.traffic import Traffic
 
 pytestmark = pytest.mark.sim
 
@@ -433,7 +434,7 @@ def test_the_accelerator_answers_as_the_reference(seed: int) -> None:
             answer = device.receive(1.0)
             assert answer is not None
             answers.append(answer)
-    assert_answers(TINY, traffic.packets, answers)
+    assert_responses(TINY, traffic.packets, answers)
     assert device.receive(device.timeout_s) is None
 
 
