@@ -10,7 +10,7 @@ from amaranth.lib.wiring import In, Member, Out, connect, flipped
 from tritloom.rtl.control.packets import PacketReceiver, PacketSender
 from tritloom.rtl.control.processor import CommandProcessor
 from tritloom.rtl.core.core import Core
-from tritloom.rtl.lib.streams import StreamRegister
+from tritloom.rtl.lib.streams import StreamRegister, StreamSwitch
 from tritloom.rtl.links.contract import PacketLink, create_link, link_members
 from tritloom.rtl.memories.contract import create_memory, memory_members
 from tritloom.rtl.spec.config import AcceleratorConfig
@@ -83,10 +83,13 @@ class Accelerator(wiring.Component):
         connect(m, processor.o_send, sender.i)
         connect(m, processor.o_write, memory.i_write)
         connect(m, processor.o_read, memory.i_read)
-        connect(m, memory.o, processor.i_word)
+        # Weight words go to the core while it runs a layer, else to READ and COMMIT.
+        m.submodules.weights = weights = StreamSwitch(self.config.word_bits)
+        connect(m, memory.o, weights.i)
+        connect(m, weights.o_first, processor.i_word)
+        connect(m, weights.o_second, core.i_word)
         connect(m, processor.o_load, core.i_load)
         connect(m, processor.o_run, core.i_run)
-        connect(m, processor.o_word, core.i_word)
         connect(m, processor.o_fetch, core.i_fetch)
         connect(m, core.o, processor.i_result)
         m.d.comb += [
@@ -94,6 +97,7 @@ class Accelerator(wiring.Component):
             sender.byte.eq(processor.byte),
             sender.write.eq(processor.write),
             processor.done.eq(core.done),
+            weights.second.eq(processor.running),
             self.running.eq(processor.running),
             self.good.eq(receiver.good),
             self.bad.eq(receiver.bad),

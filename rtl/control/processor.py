@@ -1,9 +1,21 @@
-"""The command processor: takes commands in order, executes each once, writes its answer."""
+"""The command processor: takes commands in order, executes each once, writes its response.
 
-from amaranth.hdl import Array, Cat, Module, Mux, Shape, Signal, Value
+Its parts: `CommandOrder` says which command is the next one, `WordRegister` moves words in and out,
+`LayerTable` knows the layers. What remains here is one state machine, in the order in which a
+command passes through it: header, order, checks, words in, weight words, words out, response.
+"""
+
+from typing import Any
+
+from amaranth.hdl import Cat, Module, Mux, Shape, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from tritloom.rtl.control.checks import HeaderChecks, status_of
+from tritloom.rtl.control.layer_table import LayerTable
+from tritloom.rtl.control.layouts import COUNTER_BITS, REQUEST, RESPONSE
+from tritloom.rtl.control.order import CommandOrder
+from tritloom.rtl.control.words import WordRegister, activations_in, results_out
 from tritloom.rtl.core.core import load_layout, shape_layout
 from tritloom.rtl.engines.contract import sums_layout
 from tritloom.rtl.lib.block_ram import ReadPort, block_ram
@@ -18,48 +30,45 @@ from tritloom.rtl.spec.commands import (
     OVERHEAD_BYTES,
     PROTOCOL_VERSION,
     Opcode,
+    Quantity,
     Status,
     identity,
 )
 from tritloom.rtl.spec.config import AcceleratorConfig
 
-REQUEST = data.StructLayout(
-    {
-        "length": 16,
-        "seq": 16,
-        "session": 32,
-        "opcode": 8,
-        "index": 8,
-        "count": 16,
-        "address": 32,
-    }
-)
-RESPONSE = data.StructLayout(
-    {
-        "length": 16,
-        "seq": 16,
-        "session": 32,
-        "opcode": 8,
-        "status": 8,
-        "expected": 16,
-        "value": 32,
-    }
-)
-DEFINITION = data.StructLayout({"base": 32, "tiles": 16, "row_groups": 16})
-COUNTER_BITS = 64
-
 
 class CommandProcessor(wiring.Component):
-    """Executes the commands of ``tritloom.rtl.spec.commands``, one at a time, to the letter.
+    """Executes the commands of `tritloom.rtl.spec.commands`, one at a time.
 
     Members
     -------
-    i : stream of bytes, header and payload of sound packets
-    address, byte, write, o_send : the answer, to a ``PacketSender``
-    o_write, o_read, i_word : weight memory
-    o_load, o_run, o_word, done, o_fetch, i_result : core
-    counters : 64 bits each, in the order of ``COUNTERS``
-    running : RUN is executing
+    i : in, stream of bytes
+        Header and payload of right packets, one after the other.
+    address, byte, write : out
+        A byte of the response for a `PacketSender`, at most one a cycle.
+    o_send : out, stream of slot numbers
+        The response to send, when all of its bytes are written.
+    o_write : out, stream of `write_layout`
+        Weight words for the weight memory.
+    o_read : out, stream of `range_layout`
+        Ranges that the weight memory reads. The words of RUN go to the core, those of READ and
+        COMMIT to `i_word`.
+    i_word : in, stream of weight words
+        The words of READ and COMMIT.
+    running : out, 1 bit
+        RUN is executing: weight words go to the core. Changes only while none is on its way.
+    o_load : out, stream of `load_layout`
+        Activations for the core.
+    o_run : out, stream of `shape_layout`
+        The transfer starts a layer in the core.
+    done : in, 1 bit
+        The core has completed the layer.
+    o_fetch : out, stream of row group numbers
+        The row group whose totals the core shall read.
+    i_result : in, stream of `sums_layout`
+        Its totals.
+    counters : in, `COUNTER_BITS` each
+        In the order of `COUNTERS`.
     """
 
     i: stream.Interface
@@ -70,18 +79,16 @@ class CommandProcessor(wiring.Component):
     o_write: stream.Interface
     o_read: stream.Interface
     i_word: stream.Interface
+    running: Signal
     o_load: stream.Interface
     o_run: stream.Interface
-    o_word: stream.Interface
     done: Signal
     o_fetch: stream.Interface
     i_result: stream.Interface
     counters: data.View
-    running: Signal
 
     def __init__(self, config: AcceleratorConfig) -> None:
         self.config = config
-        word = stream.Signature(Shape(config.word_bits))
         super().__init__(
             {
                 "i": In(stream.Signature(8)),
@@ -91,483 +98,400 @@ class CommandProcessor(wiring.Component):
                 "o_send": Out(stream.Signature(range(config.slots))),
                 "o_write": Out(stream.Signature(write_layout(config))),
                 "o_read": Out(stream.Signature(range_layout(config))),
-                "i_word": In(word),
+                "i_word": In(stream.Signature(Shape(config.word_bits))),
+                "running": Out(1),
                 "o_load": Out(stream.Signature(load_layout(config))),
                 "o_run": Out(stream.Signature(shape_layout(config))),
-                "o_word": Out(word),
                 "done": In(1),
                 "o_fetch": Out(stream.Signature(range(config.max_row_groups))),
                 "i_result": In(stream.Signature(sums_layout(config, config.acc_bits))),
                 "counters": In(data.ArrayLayout(COUNTER_BITS, len(COUNTERS))),
-                "running": Out(1),
             }
         )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        config = self.config
-        word_bytes, acc_bytes, fill = config.word_bytes, config.acc_bytes, config.fill
+        states = _States(m, self)
+        with m.FSM(init="BEGIN"):
+            states.take_request()
+            states.make_checks()
+            states.store_words()
+            states.use_weights()
+            states.send_words()
+            states.respond()
+        return m
+
+
+class _States:
+    """The registers of the command that is executed, and the states that use them.
+
+    Each public method adds some states to the state machine of the processor `ports`.
+    """
+
+    def __init__(self, m: Module, ports: CommandProcessor) -> None:
+        self.m = m
+        self.ports = ports
+        self.config = config = ports.config
         about = identity(config)
+        m.submodules.order = self.order = CommandOrder(config)
+        m.submodules.table = self.table = LayerTable(config)
+        m.submodules.identity = rom = block_ram(8, len(about), about)
+        self.identity = ReadPort(m, rom)
+        m.submodules.crc = self.crc = CRC32.create()
+        sizes = (config.word_bytes, config.fill, LAYER.size, COUNTER_BITS // 8)
+        longest = max(*sizes, config.rows * config.acc_bytes)
+        m.submodules.words = self.words = WordRegister(longest)
 
-        # What outlives a command.
-        session = Signal(32)
-        expected = Signal(16, init=1)
-        replayable = Signal(bits_for(config.window))
-        has_results = Signal()
-        last_result = Signal(range(config.max_row_groups))
-        entry_layout = data.StructLayout(
-            {
-                "base": bits_for(config.memory_words),
-                "words": bits_for(config.memory_words),
-                **shape_layout(config).members,
-                "defined": 1,
-                "committed": 1,
-            }
-        )
-        m.submodules.table = table = block_ram(entry_layout, config.max_layers)
-        table_write = table.write_port()
-        table_read = ReadPort(m, table)
-        m.submodules.about = rom = block_ram(8, len(about), about)
-        rom_read = ReadPort(m, rom)
-        m.submodules.crc = crc = CRC32.create()
+        # RESULTS reads the totals of the last RUN of the session.
+        self.has_results = Signal()
+        self.last_result = Signal(range(config.max_row_groups))
 
-        # What belongs to one command.
-        header = Signal(
-            data.UnionLayout({"request": REQUEST, "response": RESPONSE, "bits": 128}),
+        # The rest belongs to one command.
+        self.header = Signal(
+            data.UnionLayout({"request": REQUEST, "response": RESPONSE, "bits": 8 * HEADER_BYTES}),
             reset_less=True,
         )
-        request, response = header.request, header.response
-        taken = Signal(range(HEADER_BYTES))
-        left = Signal(bits_for(config.packet_bytes))  # payload bytes not yet taken
-        written = Signal(bits_for(config.packet_bytes))  # bytes of the answer, header included
-        offset = Signal(range(config.packet_bytes))  # of the next byte of the answer in its slot
-        slot = Signal(range(config.slots))
-        keep = Signal()  # the answer stays for replay
-        status = Signal(8)
-        value = Signal(32)
+        self.request, self.response_header = self.header.request, self.header.response
+        self.header_count = Signal(range(HEADER_BYTES))  # bytes of the header that have come
+        self.left = Signal(bits_for(config.packet_bytes))  # payload bytes still to come
+        self.written = Signal(bits_for(config.packet_bytes))  # bytes of the response, with header
+        self.slot = Signal(range(config.slots))
+        self.keep = Signal()  # the response stays for replay
+        self.status = Signal(8)
+        self.value = Signal(32)
         # One bit more than any limit: an address that does not fit becomes all ones, out of range.
         limit_bits = max(
             config.memory_words, config.activation_words, config.max_row_groups, len(about)
         ).bit_length()
-        position = Signal(limit_bits + 1)
-        items = Signal(max(16, limit_bits))  # words, results, bytes or counters still to come
-        reach = Signal(max(len(position), len(items)) + 1)
-        is_open = Signal()
-        beyond_layer = Signal()
-        beyond_about = Signal()
-        unit = Signal(range(max(word_bytes, fill, LAYER.size) + 1))  # bytes of a word coming in
-        collected = Signal.like(unit)
-        # A word on its way in (bytes enter at the top) or out (they leave at the bottom).
-        shift = Signal(
-            8 * max(word_bytes, fill, config.rows * acc_bytes, LAYER.size), reset_less=True
-        )
-        bytes_left = Signal(range(max(word_bytes, config.rows * acc_bytes, 8) + 1))
-        definition = data.View(DEFINITION, shift[-8 * LAYER.size :])
-        loaded = [shift[-8 * (fill - n) :][:8] for n in range(fill)]
-        entry = table_read.data
-        last_tile, last_group = Signal(16), Signal(16)
-        end = Signal(range(config.memory_words + config.max_row_groups + 1))
+        self.position = Signal(limit_bits + 1)  # of the next item
+        self.items = Signal(max(16, limit_bits))  # words, results, bytes or counters still to come
+        self.size = Signal(range(longest + 1))  # bytes of a word that comes in
+        fields = (self.request.index, self.left, self.position, self.items)
+        self.checks = HeaderChecks(m, config, *fields, self.table.entry, self.has_results)
+        self._connect()
 
-        def slot_of(seq: Value) -> Value:
-            return seq[: len(slot)]
-
-        m.d.comb += [
-            offset.eq(written),
-            self.address.eq(Cat(offset, slot)),
-            table_read.addr.eq(request.index),
-            table_write.addr.eq(request.index),
-            table_write.data.eq(entry),
-            last_tile.eq(definition.tiles - 1),
-            last_group.eq(definition.row_groups - 1),
-            rom_read.addr.eq(position),
-            crc.data.eq(shift[:8]),
-            self.o_send.payload.eq(slot),
-            self.o_write.payload.word.eq(shift[-8 * word_bytes :]),
-            self.o_write.payload.address.eq(entry.base + position),
-            self.o_read.payload.address.eq(entry.base + position),
-            self.o_read.payload.count.eq(items),
-            # Of each byte as many low bits as an activation has.
-            self.o_load.payload.word.eq(Cat(byte[: config.act_bits] for byte in loaded)),
-            self.o_load.payload.address.eq(position),
-            self.o_load.payload.token.eq(request.index),
-            self.o_run.payload.last_tile.eq(entry.last_tile),
-            self.o_run.payload.last_group.eq(entry.last_group),
-            self.o_word.payload.eq(self.i_word.payload),
-            self.o_fetch.payload.eq(position),
+    def _connect(self) -> None:
+        """Add what is the same in all states."""
+        config, ports, request, position = self.config, self.ports, self.request, self.position
+        word, entry = self.words.word, self.table.entry
+        offset = Signal(range(config.packet_bytes))  # of the next byte of the response in its slot
+        self.m.d.comb += [
+            self.order.session.eq(request.session),
+            self.order.seq.eq(request.seq),
+            self.order.reset.eq(request.opcode == Opcode.RESET),
+            self.table.index.eq(request.index),
+            self.table.definition.eq(word[-8 * LAYER.size :]),
+            self.words.size.eq(self.size),
+            self.words.byte.eq(ports.i.payload),
+            self.identity.addr.eq(position),
+            self.crc.data.eq(word[:8]),
+            offset.eq(self.written),
+            ports.address.eq(Cat(offset, self.slot)),
+            ports.o_send.payload.eq(self.slot),
+            ports.o_write.payload.word.eq(word[-8 * config.word_bytes :]),
+            ports.o_write.payload.address.eq(entry.base + position),
+            ports.o_read.payload.address.eq(entry.base + position),
+            ports.o_read.payload.count.eq(self.items),
+            ports.o_load.payload.word.eq(activations_in(config, word)),
+            ports.o_load.payload.address.eq(position),
+            ports.o_load.payload.token.eq(request.index),
+            ports.o_run.payload.last_tile.eq(entry.last_tile),
+            ports.o_run.payload.last_group.eq(entry.last_group),
+            ports.o_fetch.payload.eq(position),
         ]
 
-        def fail(code: Status) -> None:
-            m.d.sync += status.eq(code)
-            m.next = "DRAIN"
+    def _fail(self, status: Status) -> None:
+        """Go on to a response without payload."""
+        self.m.d.sync += self.status.eq(status)
+        self.m.next = "DRAIN"
 
-        def guard(then: str, *checks: tuple[Value, Status]) -> None:
-            """Go on, or fail with the status of the first check that is true."""
-            m.next = then
-            for bad, code in reversed(checks):
-                with m.If(bad):
-                    fail(code)
+    def _emit(self, byte: Value) -> None:
+        """Write the next byte of the response."""
+        self.m.d.comb += [self.ports.byte.eq(byte), self.ports.write.eq(1)]
+        self.m.d.sync += self.written.eq(self.written + 1)
 
-        def send_word(word: Value, count: int) -> None:
-            """Send the low ``count`` bytes of ``word``, one item, and go on to the next."""
+    def _send_word(self, word: Value, size: int | Value) -> None:
+        """Send the low `size` bytes of `word`, which are one item, and go on to the next item."""
+        m = self.m
+        m.d.comb += [
+            self.words.load.eq(1),
+            self.words.new_word.eq(word),
+            self.words.new_size.eq(size),
+        ]
+        m.d.sync += [self.position.eq(self.position + 1), self.items.eq(self.items - 1)]
+        m.next = "SHIFT"
+
+    def take_request(self) -> None:
+        """States that take a request's header and decide by its session and number."""
+        m, ports, header = self.m, self.ports, self.header
+        request, order = self.request, self.order
+
+        # A memory outlives the reset of the clock domain, so the layer table is cleared after it.
+        with m.State("BEGIN"):
+            m.d.sync += [request.opcode.eq(0), request.index.eq(0)]
+            m.next = "FORGET"
+
+        with m.State("HEADER"):
+            m.d.comb += ports.i.ready.eq(1)
+            with m.If(ports.i.valid):
+                m.d.sync += [
+                    header.bits.eq(Cat(header.bits[8:], ports.i.payload)),
+                    self.header_count.eq(self.header_count + 1),
+                ]
+                with m.If(self.header_count == HEADER_BYTES - 1):
+                    m.next = "ORDER"
+
+        with m.State("ORDER"):
+            too_high = request.address[len(self.position) :].any()
+            m.d.comb += [order.decide.eq(1), self.words.clear.eq(1)]
             m.d.sync += [
-                shift.eq(word),
-                bytes_left.eq(count),
-                position.eq(position + 1),
-                items.eq(items - 1),
+                self.left.eq(request.length - OVERHEAD_BYTES),
+                self.written.eq(HEADER_BYTES),
+                self.slot.eq(order.expected),  # modulo the number of slots
+                self.keep.eq(0),
+                self.status.eq(Status.OK),
+                self.value.eq(0),
+                self.position.eq(Mux(too_high, ~0, request.address)),
+                self.items.eq(request.count),
             ]
-            m.next = "SHIFT"
+            with m.If(request.opcode == Opcode.RESET):
+                m.d.sync += self.value.eq(PROTOCOL_VERSION)
+                m.next = "DRAIN"
+                with m.If(order.foreign):
+                    m.d.sync += [self.has_results.eq(0), request.index.eq(0)]
+                    m.next = "FORGET"
+            with m.Elif(order.foreign):
+                self._fail(Status.NO_SESSION)
+            with m.Elif(order.in_order):
+                m.d.sync += self.keep.eq(1)
+                m.next = "REACH"
+            with m.Elif(order.repeated):
+                m.d.sync += [self.slot.eq(request.seq), self.keep.eq(1)]
+                m.next = "REPLAY"
+            with m.Else():
+                self._fail(Status.NAK)
 
-        def emit(byte: Value) -> None:
-            """Write the next byte of the answer."""
-            m.d.comb += [self.byte.eq(byte), self.write.eq(1)]
-            m.d.sync += written.eq(written + 1)
-
-        with m.FSM(init="BEGIN"):
-            # A memory outlives the reset of the clock domain, so the table is cleared after it.
-            with m.State("BEGIN"):
-                m.d.sync += [request.opcode.eq(0), request.index.eq(0)]
-                m.next = "FORGET"
-
-            with m.State("HEADER"):
-                m.d.comb += self.i.ready.eq(1)
-                with m.If(self.i.valid):
-                    m.d.sync += [
-                        header.bits.eq(Cat(header.bits[8:], self.i.payload)),
-                        taken.eq(taken + 1),
-                    ]
-                    with m.If(taken == HEADER_BYTES - 1):
-                        m.next = "ORDER"
-
-            with m.State("ORDER"):
-                behind = Signal(16)
-                beyond = request.address[len(position) :].any()
-                m.d.comb += behind.eq(expected - request.seq)
-                m.d.sync += [
-                    left.eq(request.length - OVERHEAD_BYTES),
-                    written.eq(HEADER_BYTES),
-                    slot.eq(slot_of(expected)),
-                    keep.eq(0),
-                    status.eq(Status.OK),
-                    value.eq(0),
-                    collected.eq(0),
-                    position.eq(Mux(beyond, ~0, request.address)),
-                    items.eq(request.count),
-                ]
+        with m.State("FORGET"):
+            m.d.comb += self.table.forget.eq(1)
+            m.d.sync += request.index.eq(request.index + 1)
+            with m.If(request.index == self.config.max_layers - 1):
+                m.next = "HEADER"
                 with m.If(request.opcode == Opcode.RESET):
-                    m.d.sync += value.eq(PROTOCOL_VERSION)
                     m.next = "DRAIN"
-                    with m.If(request.session != session):
-                        m.d.sync += [
-                            session.eq(request.session),
-                            expected.eq(1),
-                            replayable.eq(0),
-                            has_results.eq(0),
-                            request.index.eq(0),
-                        ]
-                        m.next = "FORGET"
-                with m.Elif(request.session != session):
-                    fail(Status.NO_SESSION)
-                with m.Elif(behind == 0):
-                    m.d.sync += [expected.eq(expected + 1), keep.eq(1)]
-                    with m.If(replayable != config.window):
-                        m.d.sync += replayable.eq(replayable + 1)
-                    m.next = "REACH"
-                with m.Elif(behind <= replayable):
-                    m.d.sync += [slot.eq(slot_of(request.seq)), keep.eq(1)]
-                    m.next = "REPLAY"
-                with m.Else():
-                    fail(Status.NAK)
 
-            with m.State("FORGET"):
-                m.d.comb += [table_write.en.eq(1), table_write.data.eq(0)]
-                m.d.sync += request.index.eq(request.index + 1)
-                with m.If(request.index == config.max_layers - 1):
-                    m.next = "HEADER"
-                    with m.If(request.opcode == Opcode.RESET):
-                        m.next = "DRAIN"
+    def make_checks(self) -> None:
+        """States that make the checks of `Stage.HEADER` and choose what to do."""
+        m = self.m
 
-            # The table's memory is slow, and so is adding and comparing: a cycle for each.
-            with m.State("REACH"):
-                m.d.sync += reach.eq(position + items)
-                m.next = "COMPARE"
+        with m.State("REACH"):
+            self.checks.add()
+            m.next = "COMPARE"
 
-            with m.State("COMPARE"):
-                m.d.sync += [
-                    is_open.eq(entry.defined & ~entry.committed),
-                    beyond_layer.eq(reach > entry.words),
-                    beyond_about.eq(reach > len(about)),
-                ]
-                m.next = "EXECUTE"
+        with m.State("COMPARE"):
+            self.checks.compare()
+            m.next = "EXECUTE"
 
-            with m.State("EXECUTE"):
-                has_payload = left != 0
-                no_layer = request.index >= config.max_layers
-                no_token = request.index >= config.tokens
-                m.d.comb += crc.start.eq(1)
-                with m.Switch(request.opcode):
-                    with m.Case(Opcode.IDENTIFY):
-                        guard(
-                            "FETCH",
-                            (has_payload, Status.BAD_LENGTH),
-                            (not_in(items, config.max_payload), Status.BAD_LENGTH),
-                            (beyond_about, Status.OUT_OF_RANGE),
-                        )
-                    with m.Case(Opcode.DEFINE):
-                        m.d.sync += unit.eq(LAYER.size)
-                        guard(
-                            "COLLECT",
-                            (left != LAYER.size, Status.BAD_LENGTH),
-                            (no_layer, Status.OUT_OF_RANGE),
-                        )
-                    with m.Case(Opcode.WRITE):
-                        m.d.sync += unit.eq(word_bytes)
-                        guard(
-                            "COLLECT",
-                            (no_layer, Status.OUT_OF_RANGE),
-                            (~is_open, Status.BAD_STATE),
-                        )
-                    with m.Case(Opcode.READ):
-                        guard(
-                            "ASK",
-                            (has_payload, Status.BAD_LENGTH),
-                            (no_layer, Status.OUT_OF_RANGE),
-                            (not_in(items, config.max_payload // word_bytes), Status.BAD_LENGTH),
-                            (~entry.defined, Status.BAD_STATE),
-                            (beyond_layer, Status.OUT_OF_RANGE),
-                        )
-                    with m.Case(Opcode.COMMIT):
-                        m.d.sync += [position.eq(0), items.eq(entry.words)]
-                        guard(
-                            "ASK",
-                            (has_payload, Status.BAD_LENGTH),
-                            (no_layer, Status.OUT_OF_RANGE),
-                            (~is_open, Status.BAD_STATE),
-                        )
-                    with m.Case(Opcode.LOAD):
-                        m.d.sync += unit.eq(fill)
-                        guard("COLLECT", (no_token, Status.OUT_OF_RANGE))
-                    with m.Case(Opcode.RUN):
-                        m.d.sync += [position.eq(0), items.eq(entry.words)]
-                        guard(
-                            "ASK",
-                            (has_payload, Status.BAD_LENGTH),
-                            (no_layer, Status.OUT_OF_RANGE),
-                            (not_in(items, config.tokens), Status.BAD_LENGTH),
-                            (~(entry.defined & entry.committed), Status.BAD_STATE),
-                        )
-                    with m.Case(Opcode.RESULTS):
-                        guard(
-                            "FETCH",
-                            (has_payload, Status.BAD_LENGTH),
-                            (no_token, Status.OUT_OF_RANGE),
-                            (not_in(items, config.max_payload // acc_bytes), Status.BAD_LENGTH),
-                            (~has_results, Status.BAD_STATE),
-                        )
-                    with m.Case(Opcode.COUNTERS):
-                        m.d.sync += [position.eq(0), items.eq(len(COUNTERS))]
-                        guard("FETCH", (has_payload, Status.BAD_LENGTH))
-                    with m.Default():
-                        fail(Status.BAD_OPCODE)
+        whole_layer = [self.position.eq(0), self.items.eq(self.table.entry.words)]
+        with m.State("EXECUTE"):
+            m.d.comb += self.crc.start.eq(1)
+            with m.Switch(self.request.opcode):
+                self._start(Opcode.IDENTIFY, "FETCH")
+                self._start(Opcode.DEFINE, "COLLECT", self.size.eq(LAYER.size))
+                self._start(Opcode.WRITE, "COLLECT", self.size.eq(self.config.word_bytes))
+                self._start(Opcode.READ, "ASK")
+                self._start(Opcode.COMMIT, "ASK", *whole_layer)
+                self._start(Opcode.LOAD, "COLLECT", self.size.eq(self.config.fill))
+                self._start(Opcode.RUN, "ASK", *whole_layer)
+                self._start(Opcode.RESULTS, "FETCH")
+                all_counters = [self.position.eq(0), self.items.eq(len(COUNTERS))]
+                self._start(Opcode.COUNTERS, "FETCH", *all_counters)
+                with m.Default():
+                    self._fail(Status.BAD_OPCODE)
 
-            # Words in: DEFINE, WRITE, LOAD.
-            with m.State("COLLECT"):
-                with m.If(collected == unit):
-                    m.d.sync += collected.eq(0)
-                    m.next = "STORE"
-                with m.Elif(left != 0):
-                    m.d.comb += self.i.ready.eq(1)
-                    with m.If(self.i.valid):
-                        m.d.sync += [
-                            shift.eq(Cat(shift[8:], self.i.payload)),
-                            collected.eq(collected + 1),
-                            left.eq(left - 1),
-                        ]
-                with m.Elif(collected != 0):
-                    fail(Status.BAD_LENGTH)
-                with m.Else():
-                    m.next = "ANSWER"
+    def _start(self, opcode: Opcode, state: str, *preparation: Any) -> None:
+        """Prepare a command and go on to `state`, or fail by the first check that fails."""
+        m = self.m
+        with m.Case(opcode):
+            m.d.sync += list(preparation)
+            m.next = state
+            # Of several assignments the last one counts, so the first check comes last.
+            for failure, status in reversed(self.checks.failures(opcode)):
+                with m.If(failure):
+                    self._fail(status)
 
-            with m.State("STORE"):
-                with m.Switch(request.opcode):
-                    with m.Case(Opcode.DEFINE):
-                        m.d.sync += [end.eq(definition.base), items.eq(definition.tiles)]
-                        with m.If(
-                            (last_tile >= config.max_tiles)  # 0 − 1 is too
-                            | (last_group >= config.max_row_groups)
-                            | (definition.base > config.memory_words)
-                        ):
-                            fail(Status.OUT_OF_RANGE)
-                        with m.Else():
-                            m.next = "EXTENT"
-                    with m.Case(Opcode.WRITE):
-                        with m.If(position >= entry.words):
-                            fail(Status.OUT_OF_RANGE)
-                        with m.Else():
-                            m.d.comb += self.o_write.valid.eq(1)
-                            with m.If(self.o_write.ready):
-                                m.d.sync += position.eq(position + 1)
-                                m.next = "COLLECT"
-                    with m.Default():
-                        with m.If(position >= config.activation_words):
-                            fail(Status.OUT_OF_RANGE)
-                        with m.Else():
-                            m.d.comb += self.o_load.valid.eq(1)
-                            with m.If(self.o_load.ready):
-                                m.d.sync += position.eq(position + 1)
-                                m.next = "COLLECT"
+    def store_words(self) -> None:
+        """States that collect words from the payload and store them: DEFINE, WRITE, LOAD."""
+        m, words, ports = self.m, self.words, self.ports
 
-            with m.State("EXTENT"):  # words = tiles × groups, by adding
-                with m.If(end > config.memory_words):
-                    fail(Status.OUT_OF_RANGE)
-                with m.Elif(items != 0):
-                    m.d.sync += [end.eq(end + definition.row_groups), items.eq(items - 1)]
-                with m.Else():
-                    m.d.comb += [
-                        table_write.en.eq(1),
-                        table_write.data.base.eq(definition.base),
-                        table_write.data.words.eq(end - definition.base),
-                        table_write.data.last_tile.eq(last_tile),
-                        table_write.data.last_group.eq(last_group),
-                        table_write.data.defined.eq(1),
-                        table_write.data.committed.eq(0),
-                    ]
-                    m.next = "ANSWER"
+        with m.State("COLLECT"):
+            with m.If(words.complete):
+                m.d.comb += words.clear.eq(1)
+                m.next = "STORE"
+            with m.Elif(self.left != 0):
+                m.d.comb += ports.i.ready.eq(1)
+                with m.If(ports.i.valid):
+                    m.d.comb += words.enter.eq(1)
+                    m.d.sync += self.left.eq(self.left - 1)
+            with m.Elif(words.partial):
+                self._fail(status_of(Opcode.WRITE, Quantity.REST_BYTES))
+            with m.Else():
+                m.next = "RESPOND"
 
-            # Weight words: READ, COMMIT, RUN.
-            with m.State("ASK"):
-                m.d.comb += self.o_read.valid.eq(1)
-                with m.If(self.o_read.ready):
-                    m.next = "FETCH"
-                    with m.If(request.opcode == Opcode.RUN):
-                        m.next = "START"
-
-            with m.State("START"):
-                m.d.comb += self.o_run.valid.eq(1)
-                with m.If(self.o_run.ready):
-                    m.next = "RUN"
-
-            with m.State("RUN"):
-                m.d.comb += [
-                    self.running.eq(1),
-                    self.o_word.valid.eq(self.i_word.valid),
-                    self.i_word.ready.eq(self.o_word.ready),
-                ]
-                m.d.sync += value.eq(value + 1)
-                with m.If(self.done):
-                    m.d.sync += [has_results.eq(1), last_result.eq(entry.last_group)]
-                    m.next = "ANSWER"
-
-            # Words out: IDENTIFY, READ, COMMIT (into the checksum), RESULTS, COUNTERS.
-            with m.State("FETCH"):
-                with m.If(items == 0):
-                    m.next = "ANSWER"
-                    with m.If(request.opcode == Opcode.COMMIT):
-                        m.d.sync += value.eq(crc.crc)
-                        with m.If(crc.crc == request.address):
-                            m.d.comb += [
-                                table_write.en.eq(1),
-                                table_write.data.committed.eq(1),
-                            ]
-                        with m.Else():
-                            m.d.sync += status.eq(Status.BAD_CHECKSUM)
-                with m.Elif(request.opcode == Opcode.IDENTIFY):
-                    send_word(rom_read.data, 1)
-                with m.Elif(request.opcode == Opcode.COUNTERS):
-                    send_word(self.counters[position], COUNTER_BITS // 8)
-                with m.Elif(request.opcode == Opcode.RESULTS):
-                    with m.If(position > last_result):
-                        fail(Status.OUT_OF_RANGE)
+        with m.State("STORE"):
+            with m.Switch(self.request.opcode):
+                with m.Case(Opcode.DEFINE):
+                    m.d.comb += self.table.begin.eq(1)
+                    m.d.sync += self.items.eq(self.table.definition.tiles)
+                    with m.If(self.table.wrong_shape):
+                        self._fail(status_of(Opcode.DEFINE, Quantity.TILES))
                     with m.Else():
-                        m.d.comb += self.o_fetch.valid.eq(1)
-                        with m.If(self.o_fetch.ready):
-                            m.next = "RESULT"
-                with m.Else():
-                    m.d.comb += self.i_word.ready.eq(1)
-                    with m.If(self.i_word.valid):
-                        send_word(self.i_word.payload, word_bytes)
+                        m.next = "EXTENT"
+                with m.Case(Opcode.WRITE):
+                    self._store(Opcode.WRITE, ports.o_write, self.table.entry.words)
+                with m.Default():
+                    self._store(Opcode.LOAD, ports.o_load, self.config.activation_words)
 
-            with m.State("RESULT"):
-                sums = self.i_result.payload
-                rows = [
-                    Array(sums[token * config.rows + row] for token in range(config.tokens))[
-                        request.index
-                    ]
-                    for row in range(config.rows)
-                ]
-                m.d.comb += self.i_result.ready.eq(1)
-                with m.If(self.i_result.valid):
-                    send_word(
-                        Cat(sign_extend(row, 8 * acc_bytes) for row in rows),
-                        config.rows * acc_bytes,
-                    )
-                    m.d.sync += items.eq(items - config.rows)
-                    with m.If(items <= config.rows):
-                        rest = items[: config.rows.bit_length()]
-                        sizes = Array(acc_bytes * count for count in range(config.rows + 1))
-                        m.d.sync += [items.eq(0), bytes_left.eq(sizes[rest])]
+        with m.State("EXTENT"):
+            with m.If(self.table.beyond):
+                self._fail(status_of(Opcode.DEFINE, Quantity.MEMORY_END))
+            with m.Elif(self.items != 0):
+                m.d.comb += self.table.add.eq(1)
+                m.d.sync += self.items.eq(self.items - 1)
+            with m.Else():
+                m.d.comb += self.table.define.eq(1)
+                m.next = "RESPOND"
 
-            with m.State("SHIFT"):
-                with m.If(request.opcode == Opcode.COMMIT):
-                    m.d.comb += crc.valid.eq(1)
-                with m.Else():
-                    emit(shift[:8])
-                m.d.sync += [shift.eq(shift >> 8), bytes_left.eq(bytes_left - 1)]
-                with m.If(bytes_left == 1):
-                    m.next = "FETCH"
+    def _store(self, opcode: Opcode, port: stream.Interface, end: int | Value) -> None:
+        """Send the collected word to `port`, unless its place is `end` or beyond."""
+        m = self.m
+        with m.If(self.position >= end):
+            self._fail(status_of(opcode, Quantity.WORDS_END))
+        with m.Else():
+            m.d.comb += port.valid.eq(1)
+            with m.If(port.ready):
+                m.d.sync += self.position.eq(self.position + 1)
+                m.next = "COLLECT"
 
-            # The end of every command.
-            with m.State("DRAIN"):
-                with m.If(left == 0):
-                    m.next = "ANSWER"
-                with m.Else():
-                    m.d.comb += self.i.ready.eq(1)
-                    with m.If(self.i.valid):
-                        m.d.sync += left.eq(left - 1)
+    def use_weights(self) -> None:
+        """States that ask for weight words (READ, COMMIT, RUN) and wait for the core (RUN)."""
+        m, ports = self.m, self.ports
 
-            with m.State("REPLAY"):
-                with m.If(left == 0):
-                    m.next = "SEND"
-                with m.Else():
-                    m.d.comb += self.i.ready.eq(1)
-                    with m.If(self.i.valid):
-                        m.d.sync += left.eq(left - 1)
+        with m.State("ASK"):
+            m.d.comb += ports.o_read.valid.eq(1)
+            with m.If(ports.o_read.ready):
+                m.next = "FETCH"
+                with m.If(self.request.opcode == Opcode.RUN):
+                    m.next = "START"
 
-            with m.State("ANSWER"):  # seq, session and opcode stay where they are
+        with m.State("START"):
+            m.d.comb += ports.o_run.valid.eq(1)
+            with m.If(ports.o_run.ready):
+                m.next = "RUN"
+
+        with m.State("RUN"):
+            m.d.comb += ports.running.eq(1)
+            m.d.sync += self.value.eq(self.value + 1)
+            with m.If(ports.done):
                 m.d.sync += [
-                    response.length.eq(
-                        Mux(status == Status.OK, written + CRC_BYTES, OVERHEAD_BYTES)
-                    ),
-                    response.status.eq(status),
-                    response.expected.eq(expected),
-                    response.value.eq(value),
-                    written.eq(0),
+                    self.has_results.eq(1),
+                    self.last_result.eq(self.table.entry.last_group),
                 ]
-                m.next = "ANSWER-HEADER"
+                m.next = "RESPOND"
 
-            with m.State("ANSWER-HEADER"):
-                emit(header.bits[:8])
-                m.d.sync += header.bits.eq(header.bits >> 8)
-                with m.If(written == HEADER_BYTES - 1):
-                    m.next = "SEND"
+    def send_words(self) -> None:
+        """States that send words as bytes: IDENTIFY, READ, RESULTS, COUNTERS, COMMIT.
 
-            with m.State("SEND"):
-                m.d.comb += self.o_send.valid.eq(1)
-                with m.If(self.o_send.ready):
-                    m.d.sync += taken.eq(0)
-                    m.next = "HEADER"
-                    with m.If(~keep):
-                        m.next = "WAIT"
+        The bytes of COMMIT go into the checksum, the others into the response.
+        """
+        m, config, request, ports = self.m, self.config, self.request, self.ports
 
-            with m.State("WAIT"):  # the next command may use the slot that is being sent
-                with m.If(self.o_send.ready):
-                    m.next = "HEADER"
-        return m
+        with m.State("FETCH"):
+            with m.If(self.items == 0):
+                m.next = "RESPOND"
+                with m.If(request.opcode == Opcode.COMMIT):
+                    m.d.sync += self.value.eq(self.crc.crc)
+                    with m.If(self.crc.crc == request.address):
+                        m.d.comb += self.table.commit.eq(1)
+                    with m.Else():
+                        status = status_of(Opcode.COMMIT, Quantity.ADDRESS)
+                        m.d.sync += self.status.eq(status)
+            with m.Elif(request.opcode == Opcode.IDENTIFY):
+                self._send_word(self.identity.data, 1)
+            with m.Elif(request.opcode == Opcode.COUNTERS):
+                self._send_word(ports.counters[self.position], COUNTER_BITS // 8)
+            with m.Elif(request.opcode == Opcode.RESULTS):
+                with m.If(self.position > self.last_result):
+                    self._fail(status_of(Opcode.RESULTS, Quantity.ROW_GROUPS_END))
+                with m.Else():
+                    m.d.comb += ports.o_fetch.valid.eq(1)
+                    with m.If(ports.o_fetch.ready):
+                        m.next = "RESULT"
+            with m.Else():
+                m.d.comb += ports.i_word.ready.eq(1)
+                with m.If(ports.i_word.valid):
+                    self._send_word(ports.i_word.payload, config.word_bytes)
 
+        with m.State("RESULT"):
+            m.d.comb += ports.i_result.ready.eq(1)
+            with m.If(ports.i_result.valid):
+                sums = ports.i_result.payload
+                self._send_word(*results_out(config, sums, request.index, self.items))
+                # The last row group may hold more results than are asked for.
+                with m.If(self.items <= config.rows):
+                    m.d.sync += self.items.eq(0)
+                with m.Else():
+                    m.d.sync += self.items.eq(self.items - config.rows)
 
-def not_in(value: Value, high: int) -> Value:
-    """Whether ``value`` is outside 1 to ``high``."""
-    return (value == 0) | (value > high)
+        with m.State("SHIFT"):
+            m.d.comb += self.words.leave.eq(1)
+            with m.If(request.opcode == Opcode.COMMIT):
+                m.d.comb += self.crc.valid.eq(1)
+            with m.Else():
+                self._emit(self.words.word[:8])
+            with m.If(self.words.last):
+                m.next = "FETCH"
 
+    def respond(self) -> None:
+        """States that end a command: the rest of its payload, its response's header, sending."""
+        m, header, ports = self.m, self.header, self.ports
 
-def sign_extend(value: Value, bits: int) -> Value:
-    return Cat(value, value[-1].replicate(bits - len(value)))
+        # A repeated command does not need what comes either: its response is stored.
+        for state, then in (("DRAIN", "RESPOND"), ("REPLAY", "SEND")):
+            with m.State(state):
+                with m.If(self.left == 0):
+                    m.next = then
+                with m.Else():
+                    m.d.comb += ports.i.ready.eq(1)
+                    with m.If(ports.i.valid):
+                        m.d.sync += self.left.eq(self.left - 1)
+
+        with m.State("RESPOND"):  # session, seq and opcode are those of the request
+            length = Mux(self.status == Status.OK, self.written + CRC_BYTES, OVERHEAD_BYTES)
+            m.d.sync += [
+                self.response_header.length.eq(length),
+                self.response_header.status.eq(self.status),
+                self.response_header.expected.eq(self.order.expected),
+                self.response_header.value.eq(self.value),
+                self.written.eq(0),
+            ]
+            m.next = "RESPOND-HEADER"
+
+        with m.State("RESPOND-HEADER"):
+            self._emit(header.bits[:8])
+            m.d.sync += header.bits.eq(header.bits >> 8)
+            with m.If(self.written == HEADER_BYTES - 1):
+                m.next = "SEND"
+
+        with m.State("SEND"):
+            m.d.comb += ports.o_send.valid.eq(1)
+            with m.If(ports.o_send.ready):
+                m.d.sync += self.header_count.eq(0)
+                m.next = "HEADER"
+                with m.If(~self.keep):
+                    m.next = "WAIT"
+
+        # A response that is not kept lies in the slot of the next command. It must be sent before
+        # that command writes its own response there.
+        with m.State("WAIT"):
+            with m.If(ports.o_send.ready):
+                m.next = "HEADER"

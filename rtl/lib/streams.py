@@ -92,6 +92,52 @@ class StreamRegister(wiring.Component):
         return m
 
 
+class StreamSwitch(wiring.Component):
+    """Sends the words of one stream to one of two others. No registers.
+
+    Parameters
+    ----------
+    shape : shape of the payload
+
+    Members
+    -------
+    i : in, stream of `shape`
+    second : in, 1 bit
+        Which output gets the words. Must not change while a word waits at `i`.
+    o_first : out, stream of `shape`
+        The words while `second` is not set, in the same cycle.
+    o_second : out, stream of `shape`
+        The words while `second` is set, in the same cycle.
+    """
+
+    i: stream.Interface
+    second: Signal
+    o_first: stream.Interface
+    o_second: stream.Interface
+
+    def __init__(self, shape: Any) -> None:
+        signature = stream.Signature(shape)
+        super().__init__(
+            {
+                "i": In(signature),
+                "second": In(1),
+                "o_first": Out(signature),
+                "o_second": Out(signature),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.d.comb += [
+            self.i.ready.eq(Mux(self.second, self.o_second.ready, self.o_first.ready)),
+            self.o_first.valid.eq(self.i.valid & ~self.second),
+            self.o_first.payload.eq(self.i.payload),
+            self.o_second.valid.eq(self.i.valid & self.second),
+            self.o_second.payload.eq(self.i.payload),
+        ]
+        return m
+
+
 def bits_for(limit: int) -> Shape:
     """Unsigned shape that holds 0 to `limit`."""
     return Shape(max(1, limit.bit_length()))

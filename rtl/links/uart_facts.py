@@ -37,6 +37,9 @@ class Uart(Link):
         }
     )
 
+    resource: ClassVar[str] = "uart"
+    tie: ClassVar[str] = "tritloom.boards.pins.uart:tie"
+
     baud: int
 
     def check(self, config: Config) -> None:

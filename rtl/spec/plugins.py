@@ -184,6 +184,11 @@ class Record:
     pins: ClassVar[Mapping[str, str]] = NO_PINS
     """What each member of the component beyond its contract means: pads that the accelerator
     forwards, and that a board ties to its pins."""
+    resource: ClassVar[str] = ""
+    """The kind of a board's resource that has the pins for these pads, such as `uart`."""
+    tie: ClassVar[str] = ""
+    """What puts buffers between the pads and such a resource, as `module:function`; it gets the
+    board's module, the accelerator, and the resource's ports. `tritloom.boards.pins` has ours."""
 
     def title(self) -> str:
         """What a person calls it, with its settings; empty if there is nothing to say."""

@@ -18,8 +18,8 @@ from tritloom.gen.plan.cost import (
     nonnegative,
     weight_memories,
 )
+from tritloom.rtl.control import layer_table, processor
 from tritloom.rtl.control import packets as framing
-from tritloom.rtl.control import processor
 from tritloom.rtl.core import core, partial_sums
 from tritloom.rtl.core.core import Core
 from tritloom.rtl.engines import table
@@ -115,7 +115,16 @@ def built(monkeypatch):
 
         real = core.block_ram
         with monkeypatch.context() as patch:
-            for module in (cobs, core, framing, memory, partial_sums, processor, table):
+            for module in (
+                cobs,
+                core,
+                framing,
+                layer_table,
+                memory,
+                partial_sums,
+                processor,
+                table,
+            ):
                 patch.setattr(module, "block_ram", block_ram)
             rtlil.convert(component, emit_src=False)
         return sorted(made)

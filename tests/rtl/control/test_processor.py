@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.support.bench import Inputs, Traffic, comparable, plain, simulate
+from tests.support.packets import Inputs, comparable
 from tritloom.rtl.control.processor import CommandProcessor
 from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.commands import (
@@ -26,6 +26,8 @@ from tritloom.rtl.spec.commands import (
 )
 from tritloom.rtl.spec.config import TINY, AcceleratorConfig
 from tritloom.rtl.spec.packing import pack_activations, pack_weights, unpack_weights
+from tritloom.sim.conformance.streams import plain, simulate
+from tritloom.sim.verify.traffic import Traffic
 
 WIDE = AcceleratorConfig(
     lanes=10,
@@ -55,7 +57,7 @@ class World:
         self.config = config
         self.dut = CommandProcessor(config)
         names = ("i", "i_word", "i_result", "o_send", "o_write", "o_read", "o_load")
-        names += ("o_run", "o_word", "o_fetch")
+        names += ("o_run", "o_fetch")
         self._ports = {name: Port(getattr(self.dut, name)) for name in names}
         self._done = self.dut.done
         self.answers: list[bytes] = []
@@ -107,17 +109,19 @@ class World:
             "o_read": not self._words and self._goes(),
             "o_load": self._goes(),
             "o_run": self._goes(),
-            "o_word": self._goes(),
             "o_fetch": self._result is None and self._goes(),
         }
+        # While a layer runs, the words go to the core.
+        to_core = bool(ctx.get(dut.running))
         word = self._words[0] if self._words and self._goes() else None
+        core_word = word if to_core and self._goes() else None
         inputs.set(self._ports["i"].valid, offered)
         if offered:
             inputs.set(self._ports["i"].payload, byte[0])
         for name, value in ready.items():
             inputs.set(self._ports[name].ready, value)
-        inputs.set(self._ports["i_word"].valid, word is not None)
-        if word is not None:
+        inputs.set(self._ports["i_word"].valid, word is not None and not to_core)
+        if word is not None and not to_core:
             inputs.set(self._ports["i_word"].payload, word)
         inputs.set(self._done, self._done_in == 1)
         inputs.set(self._ports["i_result"].valid, self._result is not None)
@@ -154,12 +158,12 @@ class World:
         self._done_in = max(0, self._done_in - 1)
         if write:
             self._kept[address] = data
-        if word is not None and word_ready:
+        if core_word is not None:
+            self._run.append(self._words.pop(0))
+            if not self._words:
+                self._done_in = self._rng.randrange(1, 6)
+        elif word is not None and not to_core and word_ready:
             self._words.pop(0)
-            if running:
-                self._run.append(moved["o_word"])
-                if not self._words:
-                    self._done_in = self._rng.randrange(1, 6)
         if self._result is not None and result_ready:
             self._result = None
         if "o_write" in moved:

@@ -8,8 +8,14 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from tests.support.bench import FLOWS, simulate, sink, source
-from tritloom.rtl.lib.streams import PACKET, StreamRegister, bits_for, stream_from_memory
+from tritloom.rtl.lib.streams import (
+    PACKET,
+    StreamRegister,
+    StreamSwitch,
+    bits_for,
+    stream_from_memory,
+)
+from tritloom.sim.conformance.streams import FLOWS, simulate, sink, source
 
 COUNT = 40
 
@@ -68,6 +74,43 @@ def test_register_one_cycle_late_at_full_rate():
     simulate(dut, source(dut.i, range(COUNT)), sink(dut.o, COUNT, []), watch)
     assert went == list(range(went[0], went[0] + COUNT))
     assert came == [cycle + 1 for cycle in went]
+
+
+class Switched(wiring.Component):
+    """A `StreamSwitch` between registers, so that a bench has a clock."""
+
+    def __init__(self) -> None:
+        byte = stream.Signature(8)
+        super().__init__({"i": In(byte), "second": In(1), "a": Out(byte), "b": Out(byte)})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.switch = switch = StreamSwitch(8)
+        m.submodules.register = register = StreamRegister(8)
+        wiring.connect(m, wiring.flipped(self.i), register.i)
+        wiring.connect(m, register.o, switch.i)
+        wiring.connect(m, switch.o_first, wiring.flipped(self.a))
+        wiring.connect(m, switch.o_second, wiring.flipped(self.b))
+        m.d.comb += switch.second.eq(self.second)
+        return m
+
+
+@pytest.mark.parametrize(("idle", "pause"), FLOWS)
+def test_switch(idle, pause):
+    """Words go to one output until it has them all, then to the other."""
+    words = random.Random(7).choices(range(256), k=COUNT)
+    dut = Switched()
+    first, second = [], []
+
+    async def take(ctx):
+        await sink(dut.a, COUNT // 2, first, pause, 8)(ctx)
+        assert not ctx.get(dut.b.valid)
+        ctx.set(dut.second, 1)
+        await sink(dut.b, COUNT // 2, second, pause, 9)(ctx)
+        assert not ctx.get(dut.a.valid)
+
+    simulate(dut, source(dut.i, words, idle, 10), take)
+    assert first + second == words
 
 
 @pytest.mark.parametrize(("idle", "pause"), FLOWS)

@@ -6,7 +6,7 @@ import zlib
 
 import pytest
 
-from tritloom.rtl.control.processor import COUNTER_BITS, DEFINITION, REQUEST, RESPONSE
+from tritloom.rtl.control.layouts import COUNTER_BITS, DEFINITION, REQUEST, RESPONSE
 from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.commands import (
     CHECKS,

@@ -7,7 +7,6 @@ from amaranth.hdl import Module
 from amaranth.lib.wiring import connect
 
 from tests.support import quick_first
-from tests.support.bench import FLOWS, simulate, sink, source
 from tritloom.rtl.links.cobs import FrameDecoder, FrameEncoder
 from tritloom.rtl.spec.frames import (
     BLOCK_BYTES,
@@ -18,6 +17,7 @@ from tritloom.rtl.spec.frames import (
     decode_frame,
     encode_frame,
 )
+from tritloom.sim.conformance.streams import FLOWS, simulate, sink, source
 
 EDGES = [1, 2, BLOCK_BYTES - 1, BLOCK_BYTES, BLOCK_BYTES + 1, 2 * BLOCK_BYTES, 600]
 

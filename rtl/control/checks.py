@@ -1,0 +1,116 @@
+"""The checks of `Stage.HEADER` in hardware: their order, bounds and status come from `CHECKS`."""
+
+from amaranth.hdl import Module, Signal, Value
+from amaranth.lib import data
+
+from tritloom.rtl.spec.commands import (
+    CHECKS,
+    IDENTITY_BYTES,
+    Bound,
+    Check,
+    LayerState,
+    Limit,
+    Opcode,
+    Quantity,
+    Stage,
+    Status,
+)
+from tritloom.rtl.spec.config import AcceleratorConfig
+
+__all__ = ["HeaderChecks", "status_of"]
+
+
+class HeaderChecks:
+    """What is known of a request when its header has come and its layer's entry is read.
+
+    An addition and a comparison of addresses take a cycle each. The user calls `add` in one state
+    and `compare` in the next; `failures` is valid in the state after that.
+
+    Parameters
+    ----------
+    m : module that the logic is added to
+    config : the accelerator's configuration
+    index : the request's index
+    left : bytes of the request's payload; none is taken yet
+    position : the request's address, or the highest number if it does not fit
+    items : the request's count
+    entry : the entry of the layer `index`
+    has_results : a RUN came in this session
+    """
+
+    def __init__(
+        self,
+        m: Module,
+        config: AcceleratorConfig,
+        index: Value,
+        left: Value,
+        position: Signal,
+        items: Signal,
+        entry: data.View,
+        has_results: Value,
+    ) -> None:
+        self._m = m
+        self._config = config
+        self._index = index
+        self._left = left
+        self._position = position
+        self._items = items
+        self._entry = entry
+        self._has_results = has_results
+        self._items_end = Signal(max(len(position), len(items)) + 1, name="items_end")
+        self._is_open = Signal(name="is_open")
+        self._beyond_layer = Signal(name="beyond_layer")
+        self._beyond_identity = Signal(name="beyond_identity")
+
+    def add(self) -> None:
+        """Add address and count."""
+        self._m.d.sync += self._items_end.eq(self._position + self._items)
+
+    def compare(self) -> None:
+        """Compare the sum with its bounds; the table's memory is slow, so its state is kept too."""
+        entry = self._entry
+        self._m.d.sync += [
+            self._is_open.eq(entry.defined & ~entry.committed),
+            self._beyond_layer.eq(self._items_end > entry.words),
+            self._beyond_identity.eq(self._items_end > self._limit(IDENTITY_BYTES)),
+        ]
+
+    def failures(self, opcode: Opcode) -> list[tuple[Value, Status]]:
+        """Conditions under which a command fails, and its status then; the first one counts."""
+        return [
+            (self._violated(check), check.status)
+            for check in CHECKS[opcode]
+            if check.stage == Stage.HEADER
+        ]
+
+    def _limit(self, bound: Bound) -> int:
+        """The value of a bound that the configuration states."""
+        assert isinstance(bound, Limit)
+        return bound.of(self._config)
+
+    def _violated(self, check: Check) -> Value:
+        match check.quantity, check.least, check.most:
+            case Quantity.PAYLOAD_BYTES, size, most if size == most:
+                return self._left != size
+            case Quantity.INDEX, 0, most:
+                return self._index >= self._limit(most) + 1
+            case Quantity.COUNT, 1, most:
+                return (self._items == 0) | (self._items > self._limit(most))
+            case Quantity.LAYER_STATE, LayerState.OPEN, LayerState.OPEN:
+                return ~self._is_open
+            case Quantity.LAYER_STATE, LayerState.OPEN, LayerState.COMMITTED:
+                return ~self._entry.defined
+            case Quantity.LAYER_STATE, LayerState.COMMITTED, LayerState.COMMITTED:
+                return ~(self._entry.defined & self._entry.committed)
+            case Quantity.ITEMS_END, 0, Quantity.LAYER_WORDS:
+                return self._beyond_layer
+            case Quantity.ITEMS_END, 0, bound if bound is IDENTITY_BYTES:
+                return self._beyond_identity
+            case Quantity.RESULT_ROW_GROUPS, 1, _:
+                return ~self._has_results
+        raise NotImplementedError(f"the processor cannot make the check {check}")
+
+
+def status_of(opcode: Opcode, quantity: Quantity) -> Status:
+    """The status of a command that fails its check of `quantity`, at any stage."""
+    return next(check.status for check in CHECKS[opcode] if check.quantity == quantity)

@@ -1,0 +1,130 @@
+"""The layer table: place, shape and state of each resident layer."""
+
+from amaranth.hdl import Module, Signal
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from tritloom.rtl.control.layouts import DEFINITION
+from tritloom.rtl.core.core import shape_layout
+from tritloom.rtl.lib.block_ram import ReadPort, block_ram
+from tritloom.rtl.lib.streams import bits_for
+from tritloom.rtl.spec.config import AcceleratorConfig
+
+
+def entry_layout(config: AcceleratorConfig) -> data.StructLayout:
+    """What the table holds of a layer: its first word, number of words, shape and state."""
+    return data.StructLayout(
+        {
+            "base": bits_for(config.memory_words),
+            "words": bits_for(config.memory_words),
+            **shape_layout(config).members,
+            "defined": 1,
+            "committed": 1,
+        }
+    )
+
+
+class LayerTable(wiring.Component):
+    """Holds one entry for each layer, in a block RAM.
+
+    The number of a layer's words is tiles × row groups. It is added up one tile a cycle, so no
+    multiplier is needed: `begin`, then `add` once for each tile, then `define`.
+
+    At most one of `forget`, `define` and `commit` is set in a cycle.
+
+    Members
+    -------
+    index : in, number
+        The layer that all other members are about.
+    entry : out, `entry_layout`
+        The entry of the layer that `index` named in the cycle before.
+    definition : in, `DEFINITION`
+        Place and shape for `begin`, `add` and `define`; must not change between them.
+    wrong_shape : out, 1 bit
+        `definition` has no or too many tiles or row groups, or begins beyond the memory's end.
+    begin : in, 1 bit
+        The layer's end becomes its base, at the end of this cycle.
+    add : in, 1 bit
+        The layer's end moves on by the words of one tile. Allowed while `beyond` is not set.
+    beyond : out, 1 bit
+        The layer's end lies beyond the memory's.
+    define : in, 1 bit
+        The layer becomes defined and open, with `definition` and the end that was added up.
+    commit : in, 1 bit
+        The layer becomes committed; `index` must not have changed in the cycle before.
+    forget : in, 1 bit
+        The layer becomes undefined.
+    """
+
+    index: Signal
+    entry: data.View
+    definition: data.View
+    wrong_shape: Signal
+    begin: Signal
+    add: Signal
+    beyond: Signal
+    define: Signal
+    commit: Signal
+    forget: Signal
+
+    def __init__(self, config: AcceleratorConfig) -> None:
+        self.config = config
+        super().__init__(
+            {
+                "index": In(8),
+                "entry": Out(entry_layout(config)),
+                "definition": In(DEFINITION),
+                "wrong_shape": Out(1),
+                "begin": In(1),
+                "add": In(1),
+                "beyond": Out(1),
+                "define": In(1),
+                "commit": In(1),
+                "forget": In(1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        config = self.config
+        m.submodules.entries = entries = block_ram(self.entry.shape(), config.max_layers)
+        write = entries.write_port()
+        read = ReadPort(m, entries)
+        definition = self.definition
+        last_tile, last_group = Signal(16), Signal(16)
+        # Big enough for the first sum that is beyond the memory's end.
+        end = Signal(range(config.memory_words + config.max_row_groups + 1))
+        m.d.comb += [
+            read.addr.eq(self.index),
+            self.entry.eq(read.data),
+            write.addr.eq(self.index),
+            write.en.eq(self.define | self.commit | self.forget),
+            write.data.eq(read.data),
+            last_tile.eq(definition.tiles - 1),
+            last_group.eq(definition.row_groups - 1),
+            # A number of 0 is too high as well: 0 − 1 is the highest number.
+            self.wrong_shape.eq(
+                (last_tile >= config.max_tiles)
+                | (last_group >= config.max_row_groups)
+                | (definition.base > config.memory_words)
+            ),
+            self.beyond.eq(end > config.memory_words),
+        ]
+        with m.If(self.begin):
+            m.d.sync += end.eq(definition.base)
+        with m.Elif(self.add):
+            m.d.sync += end.eq(end + definition.row_groups)
+        with m.If(self.define):
+            m.d.comb += [
+                write.data.base.eq(definition.base),
+                write.data.words.eq(end - definition.base),
+                write.data.last_tile.eq(last_tile),
+                write.data.last_group.eq(last_group),
+                write.data.defined.eq(1),
+                write.data.committed.eq(0),
+            ]
+        with m.Elif(self.commit):
+            m.d.comb += write.data.committed.eq(1)
+        with m.Elif(self.forget):
+            m.d.comb += write.data.eq(0)
+        return m

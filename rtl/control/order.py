@@ -1,0 +1,82 @@
+"""The order of commands: sessions, sequence numbers, and which responses can be sent again."""
+
+from amaranth.hdl import Module, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from tritloom.rtl.lib.streams import bits_for
+from tritloom.rtl.spec.config import AcceleratorConfig
+
+
+class CommandOrder(wiring.Component):
+    """Says of a request whether it is the next command, a repeated one, or neither.
+
+    The response to a command is stored in slot `seq` modulo `slots` until `window` later commands
+    have been executed. So the last `window` commands of the session can be repeated.
+
+    Members
+    -------
+    session : in, 32 bits
+        The request's session.
+    seq : in, 16 bits
+        The request's sequence number.
+    reset : in, 1 bit
+        The request is a RESET.
+    decide : in, 1 bit
+        The request is accepted as what the outputs say: the state changes at the end of this cycle.
+        A RESET of another session starts that session. The next command moves `expected` on.
+    foreign : out, 1 bit
+        The request belongs to another session.
+    in_order : out, 1 bit
+        The request has the next sequence number.
+    repeated : out, 1 bit
+        The response to this sequence number is stored, or the request is in order.
+    expected : out, 16 bits
+        The next sequence number, from a register.
+    """
+
+    session: Signal
+    seq: Signal
+    reset: Signal
+    decide: Signal
+    foreign: Signal
+    in_order: Signal
+    repeated: Signal
+    expected: Signal
+
+    def __init__(self, config: AcceleratorConfig) -> None:
+        self.config = config
+        super().__init__(
+            {
+                "session": In(32),
+                "seq": In(16),
+                "reset": In(1),
+                "decide": In(1),
+                "foreign": Out(1),
+                "in_order": Out(1),
+                "repeated": Out(1),
+                "expected": Out(16, init=1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        session = Signal(32)  # the current session
+        replayable = Signal(
+            bits_for(self.config.window)
+        )  # responses of the session that are stored
+        behind = Signal(16)
+        m.d.comb += [
+            behind.eq(self.expected - self.seq),
+            self.foreign.eq(self.session != session),
+            self.in_order.eq(behind == 0),
+            self.repeated.eq(behind <= replayable),
+        ]
+        with m.If(self.decide & self.reset):
+            with m.If(self.foreign):
+                m.d.sync += [session.eq(self.session), self.expected.eq(1), replayable.eq(0)]
+        with m.Elif(self.decide & ~self.foreign & self.in_order):
+            m.d.sync += self.expected.eq(self.expected + 1)
+            with m.If(replayable != self.config.window):
+                m.d.sync += replayable.eq(replayable + 1)
+        return m

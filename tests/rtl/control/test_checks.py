@@ -1,0 +1,45 @@
+"""The checks in hardware: all of them can be made, in the order of the table."""
+
+from dataclasses import replace
+
+import pytest
+from amaranth.hdl import Fragment, Module, Signal
+
+from tritloom.rtl.control.checks import HeaderChecks, status_of
+from tritloom.rtl.control.layer_table import entry_layout
+from tritloom.rtl.spec.commands import CHECKS, Check, Opcode, Quantity, Stage, Status
+from tritloom.rtl.spec.config import TINY
+
+
+def checks_of() -> HeaderChecks:
+    index, left, position, items = Signal(8), Signal(8), Signal(10), Signal(16)
+    entry = Signal(entry_layout(TINY))
+    m = Module()
+    Fragment.get(m, None)  # or Amaranth warns that the module is not used
+    return HeaderChecks(m, TINY, index, left, position, items, entry, Signal())
+
+
+@pytest.mark.parametrize("opcode", CHECKS)
+def test_order_and_status_are_those_of_the_table(opcode):
+    statuses = [status for _, status in checks_of().failures(opcode)]
+    table = [check.status for check in CHECKS[opcode] if check.stage == Stage.HEADER]
+    assert statuses == table
+
+
+@pytest.mark.parametrize(
+    "change", [{"quantity": Quantity.TILES}, {"least": 0}, {"quantity": Quantity.ITEMS_END}]
+)
+def test_a_check_that_the_hardware_cannot_make(monkeypatch, change):
+    """A rule that is changed in the table alone is refused, not ignored."""
+    rule = next(check for check in CHECKS[Opcode.RUN] if check.quantity == Quantity.LAYER_STATE)
+    monkeypatch.setitem(CHECKS, Opcode.RUN, (replace(rule, **change),))
+    with pytest.raises(NotImplementedError, match="the processor cannot make the check"):
+        checks_of().failures(Opcode.RUN)
+
+
+def test_status_of():
+    for opcode, checks in CHECKS.items():
+        for check in checks:
+            assert isinstance(check, Check)
+            assert status_of(opcode, check.quantity) == check.status
+    assert status_of(Opcode.COMMIT, Quantity.ADDRESS) == Status.BAD_CHECKSUM

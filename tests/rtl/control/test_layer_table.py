@@ -1,0 +1,101 @@
+"""The layer table: entries of layers, their bounds, and the words that are added up."""
+
+import pytest
+from amaranth.sim import Simulator
+
+from tritloom.rtl.control.layer_table import LayerTable
+from tritloom.rtl.spec.config import TINY
+
+
+def run(bench):
+    dut = LayerTable(TINY)
+    simulator = Simulator(dut)
+    simulator.add_clock(1e-6)
+
+    async def start(ctx):
+        await bench(ctx, dut)
+
+    simulator.add_testbench(start)
+    simulator.run()
+
+
+async def strobe(ctx, port):
+    ctx.set(port, 1)
+    await ctx.tick()
+    ctx.set(port, 0)
+
+
+def describe(ctx, dut, base, tiles, row_groups):
+    ctx.set(dut.definition.as_value(), base | tiles << 32 | row_groups << 48)
+
+
+async def entry(ctx, dut, index):
+    ctx.set(dut.index, index)
+    await ctx.tick()
+    value = ctx.get(dut.entry)
+    names = ("base", "words", "last_tile", "last_group", "defined", "committed")
+    return tuple(value[name] for name in names)
+
+
+def test_a_layer_lives():
+    async def bench(ctx, dut):
+        for index in range(TINY.max_layers):
+            ctx.set(dut.index, index)
+            await strobe(ctx, dut.forget)
+        for index, shape in ((1, (5, 3, 4)), (3, (40, 4, 6))):
+            ctx.set(dut.index, index)
+            describe(ctx, dut, *shape)
+            await strobe(ctx, dut.begin)
+            for _ in range(shape[1]):
+                assert not ctx.get(dut.beyond)
+                await strobe(ctx, dut.add)
+            await strobe(ctx, dut.define)
+        assert await entry(ctx, dut, 1) == (5, 12, 2, 3, 1, 0)
+        assert await entry(ctx, dut, 3) == (40, 24, 3, 5, 1, 0)
+        await strobe(ctx, dut.commit)
+        assert await entry(ctx, dut, 3) == (40, 24, 3, 5, 1, 1)
+        assert await entry(ctx, dut, 1) == (5, 12, 2, 3, 1, 0)
+        await strobe(ctx, dut.forget)
+        assert await entry(ctx, dut, 1) == (0, 0, 0, 0, 0, 0)
+        assert await entry(ctx, dut, 0) == (0, 0, 0, 0, 0, 0)
+
+    run(bench)
+
+
+@pytest.mark.parametrize(
+    ("base", "tiles", "row_groups", "wrong"),
+    [
+        (0, 1, 1, 0),
+        (TINY.memory_words, 1, 1, 0),
+        (TINY.memory_words + 1, 1, 1, 1),
+        (1 << 31, 1, 1, 1),
+        (0, 0, 1, 1),
+        (0, TINY.max_tiles, TINY.max_row_groups, 0),
+        (0, TINY.max_tiles + 1, 1, 1),
+        (0, 1 << 15, 1, 1),
+        (0, 1, 0, 1),
+        (0, 1, TINY.max_row_groups + 1, 1),
+        (0, 1, 1 << 15, 1),
+    ],
+)
+def test_wrong_shape(base, tiles, row_groups, wrong):
+    async def bench(ctx, dut):
+        describe(ctx, dut, base, tiles, row_groups)
+        assert ctx.get(dut.wrong_shape) == wrong
+        await ctx.tick()
+
+    run(bench)
+
+
+def test_beyond_the_end():
+    """A layer may end where the memory ends, not one word later."""
+
+    async def bench(ctx, dut):
+        for base, beyond in ((TINY.memory_words - 8, 0), (TINY.memory_words - 7, 1)):
+            describe(ctx, dut, base, 1, 8)
+            await strobe(ctx, dut.begin)
+            assert not ctx.get(dut.beyond)
+            await strobe(ctx, dut.add)
+            assert ctx.get(dut.beyond) == beyond
+
+    run(bench)

@@ -1,0 +1,308 @@
+"""The proofs, and for each a broken line that it finds."""
+
+import inspect
+import types
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from tritloom.rtl import top
+from tritloom.rtl.control import packets as framing
+from tritloom.rtl.control import processor
+from tritloom.rtl.core import core, partial_sums
+from tritloom.rtl.core.core import Core
+from tritloom.rtl.engines import base3x5 as decoder
+from tritloom.rtl.engines import select
+from tritloom.rtl.lib import streams
+from tritloom.rtl.memories import bram as memory
+from tritloom.rtl.memories.bram_facts import BlockRam
+from tritloom.rtl.spec.config import TINY, AcceleratorConfig
+from tritloom.rtl.spec.encodings import BASE3X5
+from tritloom.rtl.spec.errors import InputError
+from tritloom.rtl.top import Accelerator
+from tritloom.sim.proof import engine, packets, results
+from tritloom.sim.proof.formal import PropertyError, verify
+from tritloom.sim.proof.memory import memory_contract
+from tritloom.sim.proof.streams import (
+    accelerator_rules,
+    core_rules,
+    register_contract,
+    stream_rules,
+    switch_contract,
+)
+
+SMALL = AcceleratorConfig(
+    lanes=5,
+    rows=1,
+    memory=BlockRam(words=6),
+    max_in_features=20,
+    max_out_features=6,
+    max_layers=2,
+    packet_bytes=128,
+    slots=2,
+)
+WIDE = AcceleratorConfig.from_dict(SMALL.to_dict() | {"fill": 5})
+PAIRS = AcceleratorConfig.from_dict(SMALL.to_dict() | {"lanes": 6, "fill": 3, "encoding": "diff2"})
+# Less than a configuration may have: the code is the same, and the proof takes seconds.
+FRAMES = SimpleNamespace(packet_bytes=32, slots=1)
+
+PROOFS = {
+    "StreamRegister rules": (
+        lambda: stream_rules(streams.StreamRegister(8)),
+        {"depth": 3, "cover": 6},
+    ),
+    "PacketReceiver rules": (
+        lambda: stream_rules(framing.PacketReceiver(TINY)),
+        {"depth": 3, "cover": 30},
+    ),
+    "PacketSender rules": (
+        lambda: stream_rules(framing.PacketSender(TINY)),
+        {"depth": 3, "cover": 10},
+    ),
+    "BlockRamMemory rules": (
+        lambda: stream_rules(memory.BlockRamMemory(TINY)),
+        {"depth": 3, "cover": 10},
+    ),
+    "CommandProcessor rules": (
+        lambda: stream_rules(processor.CommandProcessor(TINY), covered=("o_send", "o_load")),
+        {"depth": 4, "cover": 50},
+    ),
+    "Core rules": (
+        lambda: core_rules(Core(WIDE)),
+        {"depth": 30, "cover": 20, "induction": False},
+    ),
+    "Accelerator rules": (
+        lambda: accelerator_rules(Accelerator(TINY)),
+        {"depth": 3, "cover": 4},
+    ),
+    "StreamRegister contract": (
+        lambda: register_contract(streams.StreamRegister(8)),
+        {"depth": 3, "cover": 6},
+    ),
+    "StreamSwitch contract": (
+        lambda: switch_contract(streams.StreamSwitch(8)),
+        {"depth": 2, "cover": 4},
+    ),
+    "BlockRamMemory contract": (
+        lambda: memory_contract(memory.BlockRamMemory(SMALL)),
+        {"depth": 4, "cover": 14},
+    ),
+    "Base3x5Decoder inverse": (
+        lambda: engine.decoder_inverse(decoder.Base3x5Decoder(BASE3X5)),
+        {"depth": 5, "cover": 5},
+    ),
+    "SelectEngine product, fill 5": (
+        lambda: engine.engine_product(select.SelectEngine(WIDE)),
+        {"depth": 9, "cover": 18},
+    ),
+    "SelectEngine product, fill 1": (
+        lambda: engine.engine_product(select.SelectEngine(SMALL)),
+        {"depth": 9, "cover": 24},
+    ),
+    "SelectEngine product, diff2": (
+        lambda: engine.engine_product(select.SelectEngine(PAIRS)),
+        {"depth": 7, "cover": 18},
+    ),
+    "PartialSums total": (
+        lambda: results.partial_sums_total(partial_sums.PartialSums(SMALL)),
+        {"depth": 12, "cover": 24},
+    ),
+    "PacketReceiver contract": (
+        lambda: packets.receiver_contract(framing.PacketReceiver(FRAMES)),
+        {"depth": 2, "cover": 30},
+    ),
+}
+
+
+@pytest.mark.formal
+@pytest.mark.parametrize("name", PROOFS)
+def test_proof(name):
+    bench, options = PROOFS[name]
+    proof = verify(bench(), **options)
+    assert proof.inductive == options.get("induction", True)
+    assert proof.covers
+    print(f"{name}: {proof}")  # pytest -rP shows it
+
+
+def broken(module, old, new):
+    """A copy of a module with one piece of its source replaced."""
+    source = inspect.getsource(module)
+    assert source.count(old) == 1, f"{module.__name__} must have {old!r} once to be broken there"
+    copy = types.ModuleType(module.__name__)
+    exec(compile(source.replace(old, new), module.__file__, "exec"), copy.__dict__)
+    return copy
+
+
+BUGS = {
+    "register drops a word": (
+        streams,
+        ("self.i.ready.eq(~full.all())", "self.i.ready.eq(1)"),
+        lambda m: register_contract(m.StreamRegister(8)),
+        "check_",
+    ),
+    "register repeats a word": (
+        streams,
+        ("[full.bit_select(sending, 1).eq(0), sending.eq(~sending)]", "[]"),
+        lambda m: register_contract(m.StreamRegister(8)),
+        "check_",
+    ),
+    "switch takes a word that no one took": (
+        streams,
+        ("Mux(self.second, self.o_second.ready,", "Mux(self.second, 1,"),
+        lambda m: switch_contract(m.StreamSwitch(8)),
+        "check_passes",
+    ),
+    "switch sends a word twice": (
+        streams,
+        (
+            "self.o_first.valid.eq(self.i.valid & ~self.second)",
+            "self.o_first.valid.eq(self.i.valid)",
+        ),
+        lambda m: switch_contract(m.StreamSwitch(8)),
+        "check_one",
+    ),
+    "sender goes on without ready": (
+        framing,
+        (
+            "with m.If(self.o.ready):\n                    m.d.sync += tail",
+            "with m.If(1):\n                    m.d.sync += tail",
+        ),
+        lambda m: stream_rules(m.PacketSender(TINY)),
+        "check_o_payload",
+    ),
+    "a command does not wait for the core": (
+        processor,
+        ("with m.If(port.ready):", "with m.If(1):"),
+        lambda m: stream_rules(m.CommandProcessor(TINY)),
+        "check_o_load_valid",
+    ),
+    "a range begins one word late": (
+        memory,
+        ("address.eq(self.i_read.payload.address)", "address.eq(self.i_read.payload.address + 1)"),
+        lambda m: memory_contract(m.BlockRamMemory(SMALL)),
+        "check_",
+    ),
+    "the next range cuts the last one": (
+        memory,
+        ("~more | ((left == 1) & fetch)", "(left <= 1)"),
+        lambda m: memory_contract(m.BlockRamMemory(SMALL)),
+        "check_none_lost",
+    ),
+    "decoder compares with > for >=": (
+        decoder,
+        ("rest >= 2 * weight", "rest > 2 * weight"),
+        lambda m: engine.decoder_inverse(m.Base3x5Decoder(BASE3X5)),
+        "check_inverse",
+    ),
+    "a sum of two does not fit": (
+        select,
+        ('Signal(config.act_bits + 1, name="pair"', 'Signal(config.act_bits, name="pair"'),
+        lambda m: engine.engine_product(m.SelectEngine(WIDE)),
+        "check_sum_0",
+    ),
+    "signs relative to the first one": (
+        select,
+        ("negative[n & (n - 1)]", "negative[0]"),
+        lambda m: engine.engine_product(m.SelectEngine(WIDE)),
+        "check_decoded_3",
+    ),
+    "no sign is differential in a pair": (
+        select,
+        ("for bit in pair]", "for bit in (pair[0], pair[0])]"),
+        lambda m: engine.engine_product(m.SelectEngine(PAIRS)),
+        "check_",
+    ),
+    "a tile is ready before its last word": (
+        select,
+        (" & ~arriving.any()", ""),
+        lambda m: engine.engine_product(m.SelectEngine(SMALL)),
+        "check_ready",
+    ),
+    "a layer goes on where the last one ended": (
+        select,
+        ("self.act_address.eq(0)", "self.act_address.eq(self.act_address)"),
+        lambda m: engine.engine_product(m.SelectEngine(WIDE)),
+        "check_address",
+    ),
+    "tiles swap a cycle early": (
+        select,
+        ("encoding.decoder_cycles - 1)", "encoding.decoder_cycles - 2)"),
+        lambda m: engine.engine_product(m.SelectEngine(WIDE)),
+        "check_",
+    ),
+    "the first tile is added to what was there": (
+        partial_sums,
+        ("self.i_first", "self.i_last"),
+        lambda m: results.partial_sums_total(m.PartialSums(SMALL)),
+        "check_",
+    ),
+    "a packet of wrong length is taken": (
+        framing,
+        (" & (length == count)", ""),
+        lambda m: packets.receiver_contract(m.PacketReceiver(FRAMES)),
+        "check_good",
+    ),
+    "a packet of wrong checksum is taken": (
+        framing,
+        ("crc.match_detected & ", ""),
+        lambda m: packets.receiver_contract(m.PacketReceiver(FRAMES)),
+        "check_good",
+    ),
+}
+# Cycles in which a bug shows, where it is not the few of most.
+BUG_CYCLES = {
+    "a command does not wait for the core": 34,
+    "a sum of two does not fit": 14,
+    "signs relative to the first one": 14,
+    "a layer goes on where the last one ended": 12,
+    "tiles swap a cycle early": 14,
+    "the first tile is added to what was there": 14,
+    "a packet of wrong length is taken": 24,
+    "a packet of wrong checksum is taken": 24,
+}
+
+
+@pytest.mark.formal
+@pytest.mark.parametrize("name", BUGS)
+def test_bug_found(name):
+    module, change, bench, expected = BUGS[name]
+    with pytest.raises(PropertyError) as error:
+        verify(bench(broken(module, *change)), depth=BUG_CYCLES.get(name, 8), cover=1)
+    assert any(name.startswith(expected) for name in error.value.names)
+    assert str(error.value).splitlines()[0].endswith(": fails")
+    assert error.value.trace
+
+
+@pytest.mark.formal
+def test_memory_stream_bug_found(monkeypatch):
+    copy = broken(streams, "fetch.eq(more & (~o.valid | o.ready))", "fetch.eq(more)")
+    monkeypatch.setattr(framing, "stream_from_memory", copy.stream_from_memory)
+    bench = stream_rules(framing.PacketReceiver(TINY))
+    with pytest.raises(PropertyError, match=r"^check_\w+.*: fails\n"):
+        verify(bench, depth=28, cover=1, induction=False)
+
+
+@pytest.mark.formal
+def test_results_bug_found_in_core():
+    copy = broken(core, "with m.If(taken | free):", "with m.If(1):")
+    with pytest.raises(PropertyError, match=r"^check_o_\w+.*: fails\n"):
+        verify(core_rules(copy.Core(WIDE)), depth=20, cover=1, induction=False)
+
+
+@pytest.mark.formal
+def test_sender_bug_found_in_top(monkeypatch):
+    copy = broken(framing, "with m.If(self.o.ready):", "with m.If(1):")
+    monkeypatch.setattr(top, "PacketSender", copy.PacketSender)
+    with pytest.raises(PropertyError, match=r"^check_o_\w+: is not inductive\n"):
+        verify(accelerator_rules(Accelerator(TINY)), depth=3, cover=1)
+
+
+def test_packer_inverse():
+    codes = np.arange(243, dtype=np.uint32)
+    trits = BASE3X5.decode(codes)
+    assert (((trits + 1) * 3 ** np.arange(5)).sum(axis=1) == codes).all()
+    assert (BASE3X5.encode(trits) == codes).all()
+    for code in range(243, 256):
+        with pytest.raises(InputError):
+            BASE3X5.decode(np.array([code], np.uint32))
