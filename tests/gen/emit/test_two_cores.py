@@ -34,7 +34,7 @@ def project(tmp_path_factory):
 
 def simulate(folder):
     """What the test prints under the simulator that is there."""
-    files = [TEST, TOP, *(f"{name}.v" for name in CORES)]
+    files = [*(f"{name}.v" for name in CORES), TOP, TEST]
     simulator = find_simulator()
     with simulator.active():
         if simulator.name == "icarus":
