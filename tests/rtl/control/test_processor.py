@@ -76,6 +76,10 @@ class World:
         )
         self._words: list[int] = []  # asked for and not yet taken
         self._run: list[int] = []  # words that the core took
+        self._was_to_core, self._none_waited = (
+            False,
+            True,
+        )  # in the cycle before: where to; none on its way
         self._shape: dict[str, int] = {}
         self._done_in = 0
         self._sums = np.zeros((config.tokens, 0, config.rows), np.int64)
@@ -117,10 +121,16 @@ class World:
             "o_run": self._goes(),
             "o_fetch": self._result is None and self._goes(),
         }
-        # While a layer runs, the words go to the core.
-        to_core = bool(ctx.get(dut.running))
+        # The words of RUN go to the core, which takes them when it runs.
+        to_core = bool(ctx.get(dut.to_core))
+        assert to_core or not ctx.get(dut.running)
+        if self._words and not self._none_waited:
+            assert to_core == self._was_to_core, (
+                "the words go elsewhere while they are on their way"
+            )
+        self._was_to_core, self._none_waited = to_core, not self._words
         word = self._words[0] if self._words and self._goes() else None
-        core_word = word if to_core and self._goes() else None
+        core_word = word if ctx.get(dut.running) and self._goes() else None
         inputs.set(self._ports["i"].valid, offered)
         if offered:
             inputs.set(self._ports["i"].payload, byte[0])
