@@ -80,15 +80,15 @@ class Board:
 
 
 def _fault(item: Any) -> str:
-    return "" if isinstance(item, Board) else "it is no Board"
+    return "" if isinstance(item, Board) else f"it is {item!r:.60}, not a Board"
 
 
-_boards: Registry[Board] = Registry("board", "tritloom.boards", _fault)
+boards: Registry[Board] = Registry("board", "tritloom.boards", _fault)
 
 
 def board_names() -> list[str]:
     """The names of all boards that are installed."""
-    return list(_boards)
+    return list(boards)
 
 
 def load_board(name: str) -> Board:
@@ -96,8 +96,8 @@ def load_board(name: str) -> Board:
 
     Raises
     ------
-    ConfigError : there is none, and the message lists the known ones; or its package is broken
+    ConfigError : there is none (the message lists the known ones), or its package is broken
     """
-    if name not in board_names():
-        raise ConfigError(f"unknown board {name!r}; known are {', '.join(board_names())}")
-    return _boards[name]
+    if name not in boards:
+        raise ConfigError(f"unknown board {name!r}; known are {', '.join(boards)}")
+    return boards[name]

@@ -8,8 +8,9 @@ from amaranth.lib import io
 from tritloom.boards.board import Board
 from tritloom.boards.clock import clock_domain
 from tritloom.boards.families.family import load_family
-from tritloom.boards.pins.pins import pins
 from tritloom.rtl.spec.config import AcceleratorConfig
+from tritloom.rtl.spec.errors import ConfigError
+from tritloom.rtl.spec.registry import load_component
 from tritloom.rtl.top import Accelerator
 
 __all__ = ["BoardTop"]
@@ -31,9 +32,19 @@ class BoardTop(Elaboratable):
     ----------
     board : says the family, the pins and the number of lights
     config : the accelerator, with the link that the board has
+
+    Raises
+    ------
+    ConfigError : its link or memory brings pins that nothing ties to a board's
     """
 
     def __init__(self, board: Board, config: AcceleratorConfig) -> None:
+        for record in (config.link, config.memory):
+            if record.pins and not record.tie:
+                raise ConfigError(
+                    f"{record.name!r} brings pins that it cannot tie to a board's; use it in a "
+                    "design of your own (tritloom generate)"
+                )
         self.board = board
         self.config = config
 
@@ -42,9 +53,9 @@ class BoardTop(Elaboratable):
         clock_domain(m, platform, load_family(self.board.family), self.config.clock_hz)
         m.submodules.accelerator = accelerator = Accelerator(self.config)
         for record in (self.config.link, self.config.memory):
-            if record.pins:
-                ports = self.board.request(platform, record.name)
-                pins[record.name].tie(m, accelerator, ports)
+            if record.tie:
+                ports = self.board.request(platform, record.resource)
+                load_component(record.tie)(m, accelerator, ports)
         self._drive_constants(m, platform)
         self._show_state(m, platform, accelerator)
         return m

@@ -338,7 +338,8 @@ def function_text(function: ast.FunctionDef, owner: str = "") -> str:
     name = f"{owner}.{function.name}" if owner else function.name
     returns = f" → {ast.unparse(function.returns)}" if function.returns else ""
     head = f"`{name}{returns}`" if "property" in decorators else f"`{name}({arguments}){returns}`"
-    return f"{head}\n\n{textwrap.indent(markdown(ast.get_docstring(function)), '> ')}"
+    lines = markdown(ast.get_docstring(function)).splitlines()
+    return "\n".join([head, "", *(f"> {line}".rstrip() for line in lines)])
 
 
 def class_text(kind: ast.ClassDef) -> str:
@@ -403,7 +404,7 @@ ULX3S = Bench(
     trouble=(
         (
             "the lights die a second or two after the bitstream was written",
-            "An ESP32 with its first firmware loads another bitstream. Erase or update it.",
+            "The ESP32 loaded another bitstream. Build with this version, which prevents it.",
         ),
         (
             "`flash` finds no board",

@@ -17,13 +17,11 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tritloom.host import handle as handles
-from tritloom.host import job as jobs
 from tritloom.host.allocator import Allocator
-from tritloom.host.handle import Handle, Stats
+from tritloom.host.handle import Handle, Stats, load_layer
 from tritloom.host.identity import config_of, read_identity
 from tritloom.host.inputs import checked_codes, require_linear
-from tritloom.host.job import Job
+from tritloom.host.job import Job, submit_product
 from tritloom.host.layer import TernaryLayer
 from tritloom.host.links.contract import DeviceUrl, Transport, open_transport
 from tritloom.host.requests import Counters, Requests
@@ -170,7 +168,7 @@ class Device:
         """
         with self._session.lock:
             self._session.check()
-            return handles.load(self._session, self._config, self._allocator, layer)
+            return load_layer(self._session, self._config, self._allocator, layer)
 
     def unload(self, handle: Handle) -> None:
         """Free a layer's memory. Jobs that were submitted before still get their results."""
@@ -196,7 +194,7 @@ class Device:
             self._session.check()
             _require_handle(handle).pieces_on(self._session)
             array = checked_codes(self._config, codes, handle.in_features)
-            return jobs.submit(self._session, self._config, handle, array)
+            return submit_product(self._session, self._config, handle, array)
 
     def matmul(self, handle: Handle, codes: ArrayLike) -> NDArray[np.int32]:
         """Exact sums: int8 `[tokens, in_features]` → int32 `[tokens, out_features]`."""

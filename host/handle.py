@@ -17,7 +17,7 @@ from tritloom.rtl.spec.errors import DeviceError, InputError
 from tritloom.rtl.spec.numerics import MAX_FEATURES
 from tritloom.rtl.spec.packing import check_trits, pack_weights
 
-__all__ = ["COMMIT_TRIES", "Handle", "Stats", "load"]
+__all__ = ["COMMIT_TRIES", "Handle", "Stats", "load_layer"]
 
 COMMIT_TRIES = 3
 """How often a layer is written before its memory is called faulty."""
@@ -101,7 +101,7 @@ class Handle:
         return pieces
 
 
-def load(
+def load_layer(
     session: Session, config: AcceleratorConfig, allocator: Allocator, layer: TernaryLayer
 ) -> Handle:
     """Write a layer to the device's weight memory.

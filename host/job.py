@@ -14,7 +14,7 @@ from tritloom.rtl.spec.commands import Opcode
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.packing import unpack_results
 
-__all__ = ["Job", "submit"]
+__all__ = ["Job", "submit_product"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ class Job:
         return sums
 
 
-def submit(
+def submit_product(
     session: Session, config: AcceleratorConfig, handle: Handle, codes: NDArray[np.int8]
 ) -> Job:
     """Enqueue the commands of a product.

@@ -20,10 +20,10 @@ __all__ = ["Counters", "Requests", "identity_command"]
 COMMIT_CYCLES_PER_BYTE = 2
 """Device cycles that COMMIT may take for each byte of its layer."""
 STALL_FACTOR = 4
-"""A memory that may stall takes at most this many times as long, by far."""
+"""A run with a memory without a bound takes at most this many times as long, by far."""
 STALL_TILE_CYCLES = 8
 STALL_CYCLES = 1000
-"""Least cycles of a tile, and further cycles of a run, with a memory that may stall."""
+"""Least cycles of a tile, and further cycles of a run, with such a memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,8 +109,11 @@ class Requests:
         return [self._one(request) for request in several]
 
     def _run_cycles(self, shape: LayerShape) -> int:
-        """Cycles that RUN takes; with a memory that may stall, far more than it should take."""
-        cycles = self._config.run_cycles(shape)
+        """Most cycles that RUN takes.
+
+        If the memory may stall and gives no bound, far more than a run should take.
+        """
+        cycles = self._config.most_run_cycles(shape)
         if cycles is not None:
             return cycles
         tile_cycles = max(self._config.tile_cycles(shape.row_groups), STALL_TILE_CYCLES)

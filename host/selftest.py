@@ -16,9 +16,9 @@ from importlib.metadata import PackageNotFoundError, version
 import numpy as np
 
 from tritloom.host.allocator import Allocator
-from tritloom.host.handle import load
+from tritloom.host.handle import load_layer
 from tritloom.host.identity import read_identity
-from tritloom.host.job import submit
+from tritloom.host.job import submit_product
 from tritloom.host.layer import TernaryLayer
 from tritloom.host.links.contract import DeviceUrl
 from tritloom.host.requests import Counters, Requests
@@ -271,9 +271,9 @@ def _check_layer(
     least, most = act_limits(config)
     codes = random.integers(least, most + 1, (4, in_features)).astype(np.int8)
     codes[0], codes[1] = least, most
-    handle = load(session, config, allocator, TernaryLayer.from_trits(trits, 1.0))
+    handle = load_layer(session, config, allocator, TernaryLayer.from_trits(trits, 1.0))
     try:
-        sums = submit(session, config, handle, codes).result()
+        sums = submit_product(session, config, handle, codes).result()
     finally:
         allocator.release(handle)
     exact = np.array_equal(sums, numerics.matmul(trits, codes))

@@ -20,6 +20,7 @@ __all__ = [
     "TOP",
     "Bitstream",
     "Family",
+    "FamilyPart",
     "Measure",
     "Part",
     "Pll",
@@ -54,6 +55,22 @@ class Part:
     options: tuple[str, ...] = ()
     limit_mhz: float | None = None
     grid: tuple[int, int] = (1, 1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FamilyPart:
+    """A part that another package adds to a family: an entry point in the group `tritloom.parts`.
+
+    Members
+    -------
+    name : part number, as far as it selects the die and the speed grade; also its entry point
+    family : name of the family
+    part : what it has
+    """
+
+    name: str
+    family: str
+    part: Part
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -217,17 +234,19 @@ class Family:
         ConfigError : the family has no part of that name; the message lists the known ones
         """
         name = name or next(iter(self.parts))
-        if name not in self.parts:
-            raise ConfigError(
-                f"part of {self.name} must be one of {', '.join(self.parts)}, not {name!r}"
-            )
-        return name, self.parts[name]
+        if name in self.parts:
+            return name, self.parts[name]
+        if name in more_parts and more_parts[name].family == self.name:
+            return name, more_parts[name].part
+        raise ConfigError(
+            f"part of {self.name} must be one of {', '.join(self.parts)}, not {name!r}"
+        )
 
     def part_of(self, number: str) -> tuple[str, Part] | None:
         """The part that a vendor's whole part number begins with; `None` if it is not known."""
-        for name, part in self.parts.items():
+        for name in (*self.parts, *more_parts):
             if number.startswith(name):
-                return name, part
+                return self.part(name)
         return None
 
 
@@ -238,16 +257,20 @@ def unreachable_clock(input_hz: int, output_hz: int) -> ConfigError:
     )
 
 
-def _fault(item: Any) -> str:
-    return "" if isinstance(item, Family) else "it is no Family"
+def _fault(kind: type) -> Callable[[Any], str]:
+    def fault(item: Any) -> str:
+        return "" if isinstance(item, kind) else f"it is {item!r:.60}, not a {kind.__name__}"
+
+    return fault
 
 
-_families: Registry[Family] = Registry("family", "tritloom.families", _fault)
+families: Registry[Family] = Registry("family", "tritloom.families", _fault(Family))
+more_parts: Registry[FamilyPart] = Registry("part", "tritloom.parts", _fault(FamilyPart))
 
 
 def family_names() -> list[str]:
     """The names of all families that are installed."""
-    return list(_families)
+    return list(families)
 
 
 def bitstream_families() -> list[str]:
@@ -260,6 +283,6 @@ def load_family(name: str) -> Family:
 
     Raises
     ------
-    ConfigError : there is none, and the message lists the known ones; or its package is broken
+    ConfigError : there is none (the message lists the known ones), or its package is broken
     """
-    return _families[name]
+    return families[name]

@@ -78,7 +78,8 @@ def add(commands: Any) -> None:
 
 def _auto(options: argparse.Namespace) -> int:
     from tritloom.boards.board import load_board
-    from tritloom.gen.plan.auto import choose, model_layers
+    from tritloom.gen.plan.auto import choose
+    from tritloom.gen.workloads import model_layers
 
     if options.board is not None and options.part is not None:
         raise InputError("--part goes with --family; a board has its own part")

@@ -12,11 +12,10 @@ from tritloom.gen.emit.names import check_name
 from tritloom.gen.emit.verilog import emit
 from tritloom.rtl.links.port_names import DEFAULT_TOP, PLAIN, PortNames
 from tritloom.rtl.spec.config import AcceleratorConfig
+from tritloom.rtl.spec.design import MANIFEST
 from tritloom.rtl.spec.errors import InputError
 
 __all__ = ["MANIFEST", "generate"]
-
-MANIFEST = "manifest.json"
 
 
 def generate(

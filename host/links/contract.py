@@ -8,19 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
 from typing import Any, Protocol
 from urllib.parse import parse_qsl
 
 from tritloom.rtl.spec.config import AcceleratorConfig
-from tritloom.rtl.spec.errors import InputError, ToolError
+from tritloom.rtl.spec.errors import ConfigError, InputError, ToolError
+from tritloom.rtl.spec.registry import Registry
 from tritloom.rtl.spec.remedies import package_remedy
 
 __all__ = ["DEFAULT_BOARD", "DeviceUrl", "Transport", "known_config", "open_transport"]
 
-DEVICES = "tritloom.devices"
-BOARDS = "tritloom.boards"
 DEFAULT_BOARD = "ulx3s-85f"
 SIMULATED = ("golden", "sim")
 """Devices that are made from a configuration. Any other device has its own."""
@@ -112,9 +110,9 @@ def open_transport(
     ToolError : a package is missing that the device needs
     DeviceError : the link cannot be opened
     """
-    device = _entry(DEVICES, "device", url.scheme)
     config = known_config(url, config)
-    transport: Transport = _load(device)(url, config)
+    device = _load_named(devices, url.scheme)
+    transport: Transport = device(url, config)
     return transport, config
 
 
@@ -130,7 +128,8 @@ def known_config(
     ------
     InputError : the device or the board is unknown, or both a board and `config` are given
     """
-    _entry(DEVICES, "device", url.scheme)
+    if url.scheme not in devices:
+        raise InputError(f"unknown device {url.scheme!r}; known are {', '.join(devices)}")
     return _simulated_config(url, config) if url.scheme in SIMULATED else config
 
 
@@ -141,26 +140,39 @@ def _simulated_config(url: DeviceUrl, config: AcceleratorConfig | None) -> Accel
         if key != "board":
             raise InputError(f"unknown key {key!r} for device {url.scheme!r}; known are board")
     if config is None:
-        board = _entry(BOARDS, "board", url.query.get("board", DEFAULT_BOARD))
-        resolved: AcceleratorConfig = _load(board).config
+        board = _load_named(_boards, url.query.get("board", DEFAULT_BOARD))
+        resolved: AcceleratorConfig = board.config
         return resolved
     if "board" in url.query:
         raise InputError("give either board= or config=, not both")
     return config
 
 
-def _entry(group: str, what: str, name: str) -> EntryPoint:
-    entries = {entry.name: entry for entry in entry_points(group=group)}
-    if name not in entries:
-        raise InputError(f"unknown {what} {name!r}; known are {', '.join(sorted(entries))}")
-    return entries[name]
-
-
-def _load(entry: EntryPoint) -> Any:
+def _load_named(registry: Registry[Any], name: str) -> Any:
+    if name not in registry:
+        raise InputError(f"unknown {registry.kind} {name!r}; known are {', '.join(registry)}")
     try:
-        return entry.load()
-    except ModuleNotFoundError as error:
-        raise ToolError(
-            f"{entry.name!r} needs the module {error.name!r}; "
-            f"{package_remedy((error.name or '').partition('.')[0], 'sim')}"
-        ) from error
+        return registry[name]
+    except ConfigError as error:
+        if isinstance(error.__cause__, ModuleNotFoundError):
+            raise _missing(name, error.__cause__) from error
+        raise
+
+
+def _missing(name: str, error: ModuleNotFoundError) -> ToolError:
+    package = (error.name or "").partition(".")[0]
+    remedy = package_remedy(package, "sim")
+    return ToolError(f"{name!r} needs the module {error.name!r}; {remedy}")
+
+
+def _no_device(item: Any) -> str:
+    return "" if callable(item) else f"it is {item!r:.60}, not a function that opens a device"
+
+
+def _no_board(item: Any) -> str:
+    known = isinstance(getattr(item, "config", None), AcceleratorConfig)
+    return "" if known else "it has no configuration"
+
+
+devices: Registry[Any] = Registry("device", "tritloom.devices", _no_device)
+_boards: Registry[Any] = Registry("board", "tritloom.boards", _no_board)

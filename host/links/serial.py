@@ -11,7 +11,7 @@ from collections import deque
 from typing import Any
 
 from tritloom.host.links.contract import DeviceUrl
-from tritloom.rtl.links.uart_facts import BITS_PER_BYTE, MAX_BAUD
+from tritloom.rtl.links.uart_facts import BITS_PER_BYTE, MAX_BAUD, MIN_BAUD
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import DeviceError, InputError, ToolError
 from tritloom.rtl.spec.frames import decode_frame, encode_frame
@@ -19,7 +19,6 @@ from tritloom.rtl.spec.remedies import package_remedy
 
 __all__ = ["SerialTransport", "open_device", "serial_ports"]
 
-MIN_BAUD = 1200
 EXCHANGE_BYTES = 256
 """Bytes of a short command and its response in frames, and of what the port may hold back."""
 PATIENCE_S = 0.3

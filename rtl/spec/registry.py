@@ -99,8 +99,9 @@ class Registry(Generic[T]):
                 f"repair or uninstall {package}"
             ) from error
         fault = self._fault(item)
-        if not fault and item.name != name:
-            fault = f"its name is {item.name!r}, its entry point's {name!r}"
+        own = getattr(item, "name", name)
+        if not fault and own != name:
+            fault = f"its name is {own!r}, its entry point's {name!r}"
         if fault:
             raise ConfigError(
                 f"{self.kind} {name!r} of the package {package}: {fault}; "

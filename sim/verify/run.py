@@ -1,4 +1,4 @@
-"""Runs the benches of `tritloom.sim.verify.benches` on an emitted design's Verilog.
+"""Runs the benches of `BENCHES` on an emitted design's Verilog.
 
 The design's folder stays as it is; the simulator works in a temporary one.
 """
@@ -22,6 +22,7 @@ from xml.etree import ElementTree as ET
 
 from tritloom.rtl.links.port_names import DEFAULT_TOP, PLAIN, PortNames
 from tritloom.rtl.spec.config import AcceleratorConfig
+from tritloom.rtl.spec.design import FORMAT, MANIFEST
 from tritloom.rtl.spec.errors import ConfigError, InputError, ToolError, TritloomError
 from tritloom.rtl.spec.files import write_whole
 from tritloom.rtl.spec.remedies import package_remedy
@@ -29,20 +30,29 @@ from tritloom.sim.tools import Simulator, find_simulator
 
 __all__ = ["BenchResult", "VerifyError", "VerifyResult", "verify", "verify_design"]
 
-MANIFEST = "manifest.json"
-BENCHES = "tritloom.sim.verify.benches"
+BENCHES = tuple(
+    f"tritloom.sim.verify.benches.{name}" for name in ("protocol", "products", "checks", "mixed")
+)
+"""The modules that hold benches, in the order in which they run."""
+SUITE = "tritloom.sim.verify"
+"""Name of the suite in JUnit files."""
+HIDDEN = ("PYTEST_CURRENT_TEST", "PYTHONOPTIMIZE")
+"""Variables that the simulator must not see: cocotb's runner takes itself for a test by the first,
+and by the second Python drops the checks of the benches, so that every design would pass."""
 POLL_S = 0.2
+NAME_COLUMNS = 32
+"""Columns for the name of a bench; the longest is `identify idle=heavy stall=heavy`."""
 
 Progress = Callable[[str], None]
 
 
 class VerifyError(TritloomError, ValueError):
-    """A design that cannot be verified: not what ``generate`` wrote, or it does not compile."""
+    """A design that cannot be verified: not what `generate` wrote, or it does not compile."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BenchResult:
-    """One bench; `message` tells on one line why it failed, and is empty where it passed."""
+    """One bench; `message` says on one line why it failed, and is empty if it passed."""
 
     name: str
     seconds: float
@@ -55,7 +65,7 @@ class BenchResult:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VerifyResult:
-    """What the benches found on one design, in their order."""
+    """The results of all benches on one design, in their order."""
 
     simulator: str
     seed: int
@@ -88,7 +98,7 @@ def verify(
     fail_fast: bool = False,
     progress: Progress = _ignore,
 ) -> VerifyResult:
-    """Run the benches on the design in `directory`, as ``generate`` wrote it.
+    """Run the benches on the design in `directory`, as `generate` wrote it.
 
     `plugins` are modules that register what the configuration names; `fail_fast` ends with the
     first bench that fails; `progress` gets a line for each bench that is done. `junit` is written
@@ -140,7 +150,7 @@ def verify_design(
         )
     _check_ports(verilog, design)
     simulator = find_simulator()
-    with tempfile.TemporaryDirectory(prefix="tritloom-verify-") as name, _no_pytest():
+    with tempfile.TemporaryDirectory(prefix="tritloom-verify-") as name, _without(*HIDDEN):
         folder = Path(name)
         (folder / design.verilog).write_text(verilog, encoding="utf-8")
         manifest = {"config": config.to_dict(), "interface": port_names.to_dict()}
@@ -200,6 +210,10 @@ def _read_design(path: Path) -> _Design:
         raise VerifyError(f"{path} is not JSON: {error}") from None
     if not isinstance(manifest, dict) or not isinstance(manifest.get("config"), dict):
         raise VerifyError(f"{path} has no configuration; run tritloom generate again")
+    if (written := manifest.get("format")) != FORMAT:
+        raise VerifyError(
+            f"{path} must have format {FORMAT}, not {written!r}; run tritloom generate again"
+        )
     top = manifest.get("top", DEFAULT_TOP)
     names = manifest.get("interface", PLAIN.to_dict())
     if not isinstance(top, str) or not re.fullmatch(r"[A-Za-z]\w*", top, re.ASCII):
@@ -234,14 +248,13 @@ def _check_ports(verilog: str, design: _Design) -> None:
 
 
 @contextmanager
-def _no_pytest() -> Iterator[None]:
-    """cocotb's runner behaves otherwise where it believes that it is a test itself."""
-    current = os.environ.pop("PYTEST_CURRENT_TEST", None)
+def _without(*names: str) -> Iterator[None]:
+    """Takes variables out of the environment for the length of a block."""
+    values = {name: os.environ.pop(name) for name in names if name in os.environ}
     try:
         yield
     finally:
-        if current is not None:
-            os.environ["PYTEST_CURRENT_TEST"] = current
+        os.environ.update(values)
 
 
 def _build(simulator: Simulator, folder: Path, design: _Design) -> Any:
@@ -279,7 +292,7 @@ def _run(
 
     def simulate() -> None:
         runner.test(
-            test_module=BENCHES,
+            test_module=list(BENCHES),
             hdl_toplevel=design.top,
             build_dir=folder / "build",
             test_dir=folder,
@@ -295,32 +308,38 @@ def _run(
         )
 
     with ThreadPoolExecutor(1) as pool:
-        lines = _watch(pool.submit(simulate), done, progress)
+        names = _watch(pool.submit(simulate), done, progress)
     if not results.exists():
         reason = _last_line(log, folder, "timeout (")
         if reason.startswith("Timeout ("):
             reason = "it was stuck in one clock cycle"
-        at = f"after {lines[-1]!r}" if lines else "before the first bench was done"
+        at = f"after the bench {names[-1]!r}" if names else "before the first bench was done"
         raise VerifyError(f"{simulator.name} ended early, {at}{reason and ': ' + reason}")
     return tuple(_benches(results))
 
 
 def _watch(running: Future[None], done: Path, progress: Progress) -> list[str]:
-    """The lines of the progress file, each handed on when it comes, until the simulator ends."""
-    told = 0
+    """Report each line of the progress file when it comes; the names of the benches that ended."""
+    names: list[str] = []
     while True:
         ended = running.done()
         lines = done.read_text(encoding="utf-8").splitlines()
-        for line in lines[told:]:
-            progress(line)
-        told = len(lines)
+        for line in lines[len(names) :]:
+            name, result, seconds = line.split("\t")
+            progress(progress_line(name, result, float(seconds)))
+            names.append(name)
         if ended:
             break
         time.sleep(POLL_S)
     failure = running.exception()
     if failure is not None and not isinstance(failure, RuntimeError | SystemExit):
         raise ToolError(f"the simulator cannot be run: {failure}") from None
-    return lines
+    return names
+
+
+def progress_line(name: str, result: str, seconds: float) -> str:
+    """One line of progress; the columns of all lines are aligned."""
+    return f"{name:<{NAME_COLUMNS}} {result:<6} {seconds:7.1f} s"
 
 
 def _benches(results: Path) -> Iterator[BenchResult]:
@@ -330,8 +349,8 @@ def _benches(results: Path) -> Iterator[BenchResult]:
         if bad and bad[0].get("type") == "RegressionTerminated":
             continue  # fail_fast: not run
         if bad:
-            told = (bad[0].get("message") or "").strip().splitlines()
-            message = told[0] if told else bad[0].get("type") or bad[0].tag
+            lines = (bad[0].get("message") or "").strip().splitlines()
+            message = lines[0] if lines else bad[0].get("type") or bad[0].tag
         yield BenchResult(
             name=str(case.get("name")).replace("/", " "),
             seconds=float(case.get("time", 0)),
@@ -345,8 +364,8 @@ def _last_line(log: Path, folder: Path, word: str) -> str:
         return ""
     text = log.read_text(encoding="utf-8", errors="replace").replace(f"{folder}{os.sep}", "")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    found = [line for line in lines if word in line.lower()] or lines[-1:]
-    return found[0] if found else ""
+    matching = [line for line in lines if word in line.lower()] or lines[-1:]
+    return matching[0] if matching else ""
 
 
 def _junit(result: VerifyResult, config: AcceleratorConfig) -> bytes:
@@ -359,7 +378,7 @@ def _junit(result: VerifyResult, config: AcceleratorConfig) -> bytes:
         "time": f"{sum(bench.seconds for bench in result.benches):.3f}",
     }
     root = ET.Element("testsuites", {"name": "tritloom verify", **counts})
-    suite = ET.SubElement(root, "testsuite", {"name": BENCHES, **counts})
+    suite = ET.SubElement(root, "testsuite", {"name": SUITE, **counts})
     properties = ET.SubElement(suite, "properties")
     for name, value in (
         ("simulator", result.simulator),
@@ -372,7 +391,7 @@ def _junit(result: VerifyResult, config: AcceleratorConfig) -> bytes:
         case = ET.SubElement(
             suite,
             "testcase",
-            {"classname": BENCHES, "name": bench.name, "time": f"{bench.seconds:.3f}"},
+            {"classname": SUITE, "name": bench.name, "time": f"{bench.seconds:.3f}"},
         )
         if not bench.ok:
             failure = ET.SubElement(case, "failure", {"message": bench.message})

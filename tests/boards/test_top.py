@@ -1,7 +1,9 @@
+# amaranth: UnusedElaboratable=no
 """Boards as the tools get them: the pins and hard blocks that no simulation sees."""
 
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import pytest
 from amaranth.build import Pins, Resource
@@ -10,10 +12,10 @@ from tritloom.boards.board import load_board
 from tritloom.boards.clock import choose_pll
 from tritloom.boards.families.gowin import GOWIN
 from tritloom.boards.families.ice40 import ICE40
-from tritloom.boards.pins.pins import pins
 from tritloom.boards.top import BoardTop
 from tritloom.rtl.spec.config import TINY
 from tritloom.rtl.spec.errors import ConfigError
+from tritloom.rtl.spec.plugins import Link
 
 PINS = {
     "icebreaker": {
@@ -117,6 +119,18 @@ def test_family_without_a_pll():
         choose_pll(platform, GOWIN, 24_000_000)
 
 
+def test_pads_that_nothing_ties():
+    @dataclass(frozen=True, kw_only=True)
+    class Loose(Link):
+        name: ClassVar[str] = "test-loose"
+        component: ClassVar[str] = "tritloom.rtl.links.stream:StreamLink"
+        pins: ClassVar = {"i": "commands", "o": "responses"}
+
+    config = replace(TINY, link=Loose(), clock_hz=24_000_000)
+    with pytest.raises(ConfigError, match=r"^'test-loose' brings pins that it cannot tie"):
+        BoardTop(load_board("icebreaker"), config)
+
+
 def test_missing_resource():
     board = replace(load_board("icebreaker"), resources={"uart": "uart:7"})
     with pytest.raises(ConfigError) as caught:
@@ -125,11 +139,3 @@ def test_missing_resource():
         "icebreaker has no resource uart:7 for the pins of uart; name another one in the board's "
         "`resources`"
     )
-
-
-def test_pads_that_nothing_ties():
-    """A link or memory with pads needs pins of its name."""
-    board = load_board("icebreaker")
-    with pytest.raises(ConfigError, match="pins must be one of uart, not 'sdram'"):
-        pins["sdram"]
-    assert pins["uart"].name == "uart" and board.link.pins

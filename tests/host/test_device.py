@@ -3,14 +3,10 @@
 import copy
 import os
 import pickle
-import platform
-import re
-import subprocess
 import sys
 import threading
-import time
 from dataclasses import replace
-from importlib.metadata import entry_points, version
+from importlib.metadata import entry_points
 from types import FrameType
 
 import numpy as np
@@ -18,79 +14,31 @@ import pytest
 
 from tests.support import plugins
 from tests.support.faults import FaultyTransport
+from tests.support.layers import CONFIGS, ODD, SMALL, codes_of, layer_of
 from tritloom.host import (
     CapacityError,
     Device,
     DeviceError,
     DeviceTimeout,
     InputError,
-    ProtocolError,
     TernaryLayer,
     connect,
 )
 from tritloom.host.handle import COMMIT_TRIES
 from tritloom.host.links.contract import DeviceUrl, open_transport
 from tritloom.host.requests import Counters
-from tritloom.host.selftest import keeps_real_time
 from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec import numerics
 from tritloom.rtl.spec.commands import (
     COUNTERS,
-    IDENTITY,
     Opcode,
     Request,
     Response,
     Status,
-    identity,
 )
 from tritloom.rtl.spec.config import TINY, AcceleratorConfig
-from tritloom.rtl.spec.errors import ToolError
 from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.sim.device.reference import ReferenceTransport
-
-SMALL = AcceleratorConfig(
-    lanes=10,
-    rows=3,
-    fill=5,
-    tokens=2,
-    memory=BlockRam(words=1024),
-    max_in_features=100,
-    max_out_features=60,
-    max_layers=12,
-    packet_bytes=128,
-    slots=4,
-)
-ODD = AcceleratorConfig(
-    lanes=5,
-    rows=7,
-    fill=5,
-    memory=BlockRam(words=4096),
-    max_in_features=200,
-    max_out_features=200,
-    packet_bytes=128,
-    slots=8,
-)
-"""Activations and results take several packets, none of them full."""
-PLUGGED = replace(
-    SMALL,
-    lanes=12,
-    rows=3,
-    fill=4,
-    engine=plugins.ENGINE.name,
-    encoding=plugins.ENCODING.name,
-    memory=plugins.Stalling(words=SMALL.memory_words),
-)
-"""Words of 60 bits, no cycle formula."""
-CONFIGS = {"tiny": TINY, "small": SMALL, "odd": ODD, "plugged": PLUGGED}
-
-
-def layer_of(random: np.random.Generator, out_features: int, in_features: int) -> TernaryLayer:
-    trits = random.integers(-1, 2, (out_features, in_features), np.int8)
-    return TernaryLayer.from_trits(trits, 0.5)
-
-
-def codes_of(random: np.random.Generator, tokens: int, in_features: int) -> np.ndarray:
-    return random.integers(-128, 128, (tokens, in_features)).astype(np.int8)
 
 
 @pytest.fixture
@@ -365,366 +313,6 @@ class TestMemory:
         assert np.array_equal(sums, numerics.matmul(layer.trits, codes))
 
 
-class TestSelfTest:
-    @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
-    def test_passes_and_leaves_layers(self, config, random):
-        with connect("golden", config=config) as device:
-            layer = layer_of(random, 10, 10)
-            handle = device.load(layer)
-            before = device.info
-            report = device.selftest()
-            assert report.ok
-            assert [check.name for check in report.checks] == [
-                "identity",
-                "weight memory",
-                "known layer",
-                "link",
-                "clock",
-            ]
-            assert report.checks[4].detail == "simulated, so at its own pace"
-            free = config.memory_words - handle.words
-            assert report.checks[1].detail == f"{free} of {free} free words keep two patterns"
-            assert device.info == before
-            codes = codes_of(random, 2, 10)
-            sums = device.matmul(handle, codes)
-            assert np.array_equal(sums, numerics.matmul(layer.trits, codes))
-
-    def test_without_room_says_so(self, random):
-        with connect("golden", config=TINY) as device:
-            layers = [layer_of(random, 16, 20) for _ in range(2)]
-            handles = [device.load(layer) for layer in layers]
-            report = device.selftest()
-            assert report.ok
-            assert str(report).count("nothing tested: no free layer slot or no free words") == 2
-            codes = codes_of(random, 1, 20)
-            for handle, layer in zip(handles, layers, strict=True):
-                sums = device.matmul(handle, codes)
-                assert np.array_equal(sums, numerics.matmul(layer.trits, codes))
-
-    def test_finds_words_that_are_seen_twice(self):
-        transport = ReferenceTransport(TINY)
-        words = transport.device._words
-        transport.device._words = lambda layer: words(replace(layer, base=layer.base & 31))
-        report = Device(transport, url="test").selftest()
-        assert not report.checks[1].ok
-
-    def test_finds_wrong_sums(self):
-        transport = ReferenceTransport(TINY)
-        decoded = transport.device._decoded
-        transport.device._decoded = lambda index: abs(decoded(index))
-        report = Device(transport, url="test").selftest()
-        assert [check.ok for check in report.checks] == [True, True, False, True, True]
-        assert report.checks[2].detail.endswith("wrong sums")
-
-    def test_finds_link_errors(self):
-        transport = FaultyTransport(ReferenceTransport(SMALL), corrupt=0.05, seed=2)
-        report = Device(transport, url="test").selftest()
-        assert [check.ok for check in report.checks] == [True, True, True, False, True]
-        assert re.match(r"[1-9]\d* bad_packets \([1-9]\d* in all\)", report.checks[3].detail)
-
-    @pytest.mark.parametrize("stuck_at", [0, 1])
-    def test_finds_a_stuck_bit(self, stuck_at):
-        transport = ReferenceTransport(TINY)
-        image = transport.device._image
-
-        def stuck(layer: object) -> np.ndarray:
-            words = image(layer)
-            if layer.base <= 17 < layer.base + len(words):
-                word = words[17 - layer.base]
-                word[1] = word[1] | 0x04 if stuck_at else word[1] & 0xFB
-            return words
-
-        transport.device._image = stuck
-        report = Device(transport, url="test").selftest()
-        assert report.checks[1].detail == "word 17 did not keep its value"
-
-    def test_finds_another_identity(self):
-        transport = ReferenceTransport(TINY)
-        device = Device(transport, url="test")
-        other = replace(TINY, clock_hz=TINY.clock_hz + 1)
-        assert len(identity(other)) == len(identity(TINY))
-        transport.device._identity = identity(other)
-        report = device.selftest()
-        assert [check.ok for check in report.checks] == [False, True, True, True, True]
-
-    def test_with_one_word_left(self, random):
-        with connect("golden", config=TINY) as device:
-            for shape in ((16, 20), (14, 20), (6, 5)):
-                device.load(layer_of(random, *shape))
-            assert device.info.free_words == 1
-            report = device.selftest()
-            assert report.ok
-            assert report.checks[2].detail.startswith("2 × 5, 4 tokens")
-
-    def test_old_link_errors_are_not_held_against_it(self):
-        transport = ReferenceTransport(TINY)
-        device = Device(transport, url="test")
-        transport.send(b"noise")
-        report = device.selftest()
-        assert report.ok
-        assert report.checks[3].detail.startswith("0 bad_packets (1 in all)")
-
-    def test_large_memories_are_sampled(self):
-        config = replace(SMALL, memory=BlockRam(words=1 << 19))
-        report = connect("golden", config=config).selftest()
-        assert report.ok
-        tested, free = map(int, re.findall(r"\d+", report.checks[1].detail)[:2])
-        assert free == 1 << 19
-        assert free / 20 < tested < free
-
-    @pytest.mark.parametrize(("opcode", "check"), [(Opcode.READ, 1), (Opcode.RUN, 2)])
-    def test_a_device_that_dies_meanwhile_fails_the_check(self, opcode, check):
-        transport = ReferenceTransport(TINY)
-        device = Device(transport, url="test")
-        process = transport.device.process
-        transport.device.process = lambda packet: (
-            None if Request.parse(packet).opcode == opcode else process(packet)
-        )
-        report = device.selftest()
-        assert [each.ok for each in report.checks] == [i < check for i in range(5)]
-        assert f"does not respond to {opcode.name}" in report.checks[check].detail
-
-
-class RealTime(ReferenceTransport):
-    """A device whose cycles follow the host's clock, `speed` times as fast as they should."""
-
-    def __init__(self, speed, latency_s=0.0, tries=None):
-        super().__init__(SMALL)
-        self._speed, self._latency_s, self._tries = speed, latency_s, tries or []
-
-    def send(self, packet: bytes) -> None:
-        time.sleep(self._latency_s + (self._tries.pop() if self._tries else 0))
-        cycles = self._speed * SMALL.clock_hz * time.perf_counter()
-        self.device._counters["cycles"] = int(cycles)
-        super().send(packet)
-        time.sleep(self._latency_s)
-
-
-class TestClock:
-    """With latencies as of USB bridges; the interval is shortened, the tolerance is not."""
-
-    @pytest.fixture(autouse=True)
-    def _shorter(self, monkeypatch):
-        monkeypatch.setattr("tritloom.host.selftest.CLOCK_S", 0.2)
-
-    def clock(self, speed, **options):
-        device = Device(RealTime(speed, **options), url="serial:///dev/ttyUSB0")
-        (check,) = [check for check in device.selftest().checks if check.name == "clock"]
-        return check
-
-    @pytest.mark.parametrize("latency_s", [0, 0.001])
-    @pytest.mark.parametrize("speed", [0.99, 1.0, 1.01])
-    def test_right(self, speed, latency_s):
-        check = self.clock(speed, latency_s=latency_s)
-        assert check.ok
-        least, most = map(float, re.findall(r"[\d.]+(?= to|(?<=\d) MHz by this)", check.detail))
-        assert least <= 50 * speed * 1.001 and most >= 50 * speed * 0.999
-        assert check.detail.endswith(
-            " by this computer's clock, 50 MHz by the device's configuration"
-        )
-
-    @pytest.mark.parametrize("speed", [0, 0.5, 0.9, 1.1, 2.0])
-    def test_wrong(self, speed):
-        assert not self.clock(speed).ok
-
-    def test_one_slow_response(self):
-        """A response that comes late makes nothing wrong, and hides nothing."""
-        late = [0.0] * 3 + [0.2]
-        for speed, ok in ((1.0, True), (1.2, False)):
-            assert self.clock(speed, tries=[*late, *[0.0] * 1000]).ok is ok
-
-    @pytest.mark.parametrize(
-        ("url", "real"),
-        [
-            ("serial:///dev/ttyUSB0", True),
-            ("serial://COM3", True),
-            ("serial:///dev/pts/5", False),
-            ("sim", False),
-            ("golden?board=icebreaker", False),
-        ],
-    )
-    def test_which(self, url, real):
-        assert keeps_real_time(DeviceUrl.parse(url)) is real
-
-    def test_link_to_a_pseudo_terminal(self, tmp_path):
-        link = tmp_path / "board"
-        link.symlink_to("/dev/pts/5")
-        assert not keeps_real_time(DeviceUrl.parse(f"serial://{link}"))
-
-
-class TestBadInput:
-    @pytest.mark.parametrize(
-        ("codes", "message"),
-        [
-            (np.zeros((2, 10)), "codes must be int8, not float64; quantize the activations first"),
-            (np.zeros((2, 10), np.uint8), "codes must be int8, not uint8; quantize the .*"),
-            (
-                np.zeros(10, np.int8),
-                r"codes must have shape \[tokens, in_features\], not \(10,\).*",
-            ),
-            (np.zeros((0, 10), np.int8), r"codes must not be empty, their shape is \(0, 10\)"),
-            (np.zeros((2, 0), np.int8), "codes must have 10 features, not 0"),
-            (np.zeros((2, 11), np.int8), "codes must have 10 features, not 11"),
-        ],
-    )
-    def test_codes(self, codes, message, random):
-        with connect("golden", config=SMALL) as device:
-            handle = device.load(layer_of(random, 4, 10))
-            with pytest.raises(InputError, match=f"^{message}$"):
-                device.submit(handle, codes)
-
-    @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-    def test_linear_names_the_place(self, value, random):
-        with connect("golden", config=SMALL) as device:
-            handle = device.load(layer_of(random, 4, 10))
-            x = np.zeros((3, 10), np.float32)
-            x[1, 7] = value
-            with pytest.raises(InputError, match="at token 1, position 7"):
-                device.linear(handle, x)
-            with pytest.raises(InputError, match=r"^x must have 10 features, not 9$"):
-                device.linear(handle, np.zeros((3, 9), np.float32))
-
-    def test_handles(self, random):
-        with connect("golden", config=SMALL) as device, connect("golden", config=TINY) as other:
-            handle = device.load(layer_of(random, 4, 10))
-            codes = codes_of(random, 1, 10)
-            with pytest.raises(InputError, match=r"^the layer is on golden, not here; load it"):
-                other.submit(handle, codes)
-            device.unload(handle)
-            for call in (
-                lambda: device.unload(handle),
-                lambda: device.matmul(handle, codes),
-                lambda: device.linear(handle, codes.astype(np.float32)),
-            ):
-                with pytest.raises(InputError, match=r"^the layer was unloaded; load it again$"):
-                    call()
-
-    def test_after_close(self, random):
-        with connect("golden", config=SMALL) as device:
-            layer = layer_of(random, 4, 10)
-            handle = device.load(layer)
-            codes = codes_of(random, 1, 10)
-            done, late = (device.submit(handle, codes) for _ in range(2))
-            done.result()
-        device.close()
-        assert np.array_equal(done.result(), numerics.matmul(layer.trits, codes))
-        for call in (
-            late.result,
-            device.counters,
-            lambda: device.load(layer),
-            lambda: device.unload(handle),
-            lambda: device.submit(handle, codes),
-            lambda: device.linear(handle, np.zeros((1, 10), np.float32)),
-        ):
-            with pytest.raises(DeviceError, match=r"^golden is closed; connect again$"):
-                call()
-
-    def test_more_inputs_than_int32_can_sum(self, random):
-        with connect("golden", config=SMALL) as device:
-            layer = layer_of(random, 1, numerics.MAX_FEATURES + 1)
-            with pytest.raises(InputError, match=r"^in_features must be at most 16777215 for sums"):
-                device.load(layer)
-
-
-class TestConnect:
-    @pytest.mark.parametrize(
-        ("url", "message"),
-        [
-            ("nothing", "unknown device 'nothing'; known are "),
-            ("golden?board=nothing", "unknown board 'nothing'; known are "),
-            ("golden?bord=x", "unknown key 'bord' for device 'golden'; known are board"),
-            ("golden://x", "device 'golden' takes no path, not 'x'"),
-            ("", "device URL must be like"),
-            ("?board=x", "device URL must be like"),
-            ("golden?board", "must have key=value pairs"),
-            ("golden?board=a&board=b", "must give each key once"),
-            (None, 'device URL must be text such as "sim", not None'),
-        ],
-    )
-    def test_urls(self, url, message):
-        with pytest.raises(InputError, match=re.escape(message)):
-            connect(url)
-
-    def test_unknown_names_list_the_known(self):
-        for group, url in (("devices", "x"), ("boards", "golden?board=x")):
-            known = ", ".join(
-                sorted(entry.name for entry in entry_points(group=f"tritloom.{group}"))
-            )
-            with pytest.raises(InputError, match=f"known are {known}$"):
-                connect(url)
-
-    def test_board_and_config(self):
-        with pytest.raises(InputError, match=r"^give either board= or config=, not both$"):
-            connect("golden?board=ulx3s-85f", config=TINY)
-
-    def test_url_parts(self):
-        url = DeviceUrl.parse("serial:///dev/ttyUSB0?baud=1000000&x=")
-        assert (url.scheme, url.path) == ("serial", "/dev/ttyUSB0")
-        assert url.query == {"baud": "1000000", "x": ""}
-        assert DeviceUrl.parse("udp://10.0.0.2:99").path == "10.0.0.2:99"
-
-    def test_a_missing_extra(self, monkeypatch):
-        monkeypatch.setitem(sys.modules, "tritloom.sim.device.reference", None)
-        with pytest.raises(ToolError, match=r"needs the module .*; run pip install "):
-            connect("golden", config=TINY)
-
-    def test_the_driver_alone_loads_neither_simulator_nor_amaranth(self):
-        code = (
-            "import sys, tritloom.host\n"
-            "sim = 'tritloom.sim.device.simulated', 'tritloom.sim.device.reference'\n"
-            "names = 'amaranth', 'torch', *sim\n"
-            "sys.exit(any(name in sys.modules for name in names))"
-        )
-        assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-    def test_the_device_tells_its_configuration(self):
-        assert Device(ReferenceTransport(SMALL), url="test").info.config == SMALL
-
-    def test_another_layout_than_asked_for(self):
-        with pytest.raises(ProtocolError) as caught:
-            Device(ReferenceTransport(TINY), url="test", config=replace(TINY, rows=3, max_layers=8))
-        assert str(caught.value) == (
-            "test has another layout digest than config=: rows 2 instead of 3, max_layers 4 "
-            "instead of 8; leave config= out or build its bitstream from it"
-        )
-
-    def test_another_clock_than_asked_for_is_the_same_layout(self):
-        device = Device(
-            ReferenceTransport(TINY), url="test", config=replace(TINY, clock_hz=12_000_000)
-        )
-        assert device.info.config == TINY
-
-    @pytest.mark.parametrize(
-        ("place", "message"),
-        [
-            (0, "test is not a tritloom device: its identity is "),
-            (4, "test has protocol version 0, this driver 1; build its bitstream"),
-            (8, "test has layout digest "),
-            (16, "test has build digest "),
-            (25, "test has a configuration that this driver cannot read (unknown key "),
-        ],
-    )
-    def test_identities_that_do_not_match(self, place, message):
-        transport = ReferenceTransport(TINY)
-        changed = bytearray(identity(TINY))
-        assert changed[4] == 1
-        changed[place + (place >= IDENTITY.size)] ^= 1
-        transport.device._identity = bytes(changed)
-        with pytest.raises(ProtocolError, match=r"^" + re.escape(message)):
-            Device(transport, url="test")
-        with pytest.raises(DeviceError, match="closed"):
-            transport.receive(0)
-
-    def test_another_protocol(self):
-        class Newer(ReferenceTransport):
-            def receive(self, timeout_s: float) -> bytes | None:
-                packet = super().receive(timeout_s)
-                return packet and replace(Response.parse(packet), value=7).pack()
-
-        with pytest.raises(ProtocolError, match=r"^test speaks protocol 7, this driver 1; build"):
-            Device(Newer(TINY), url="test")
-
-
 class Mortal(ReferenceTransport):
     """Stops responding when ``dead``."""
 
@@ -881,7 +469,7 @@ class Tracer:
 
 
 def test_an_interrupt_at_any_line_leaves_the_golden_device_working(random):
-    """At every 17th line of loading, computing and unloading; then all is done once more."""
+    """At every 37th line of loading, computing and unloading; then all is done once more."""
     layer = layer_of(random, 7, 30)
     codes = codes_of(random, 3, 30)
     expected = numerics.matmul(layer.trits, codes)
@@ -889,7 +477,7 @@ def test_an_interrupt_at_any_line_leaves_the_golden_device_working(random):
     line = 0
     interrupted = True
     while interrupted:
-        line += 17
+        line += 37
         with connect("golden", config=SMALL) as device:
             first = device.load(layer)
             interrupted = False
@@ -1119,154 +707,3 @@ class TestProcesses:
                         duplicate(thing)
             layer = pickle.loads(pickle.dumps(handle.layer))
             assert np.array_equal(layer.trits, handle.layer.trits)
-
-
-class FakeTensor:
-    """What the driver uses of a torch tensor."""
-
-    def __init__(self, values, dtype="torch.bfloat16", grad=True):
-        self.values, self.dtype, self.grad = values, dtype, grad
-
-    def detach(self):
-        return FakeTensor(self.values, self.dtype, grad=False)
-
-    def cpu(self):
-        return self
-
-    def float(self):
-        return FakeTensor(self.values, "torch.float32", self.grad)
-
-    def __array__(self, dtype=None, copy=None):
-        if self.grad:
-            raise RuntimeError("Can't call numpy() on Tensor that requires grad.")
-        if self.dtype == "torch.bfloat16":
-            raise TypeError("Got unsupported ScalarType BFloat16")
-        return self.values
-
-
-class TestInputKinds:
-    @pytest.fixture
-    def device(self):
-        with connect("golden", config=SMALL) as device:
-            yield device
-
-    @pytest.fixture
-    def handle(self, device, random):
-        return device.load(layer_of(random, 4, 10))
-
-    def test_tensors_and_lists_are_right(self, device, handle, random):
-        x = random.normal(size=(2, 10)).astype(np.float32)
-        codes = codes_of(random, 2, 10)
-        y = device.linear(handle, x)
-        for given in (x.tolist(), FakeTensor(x), FakeTensor(x, "torch.float32"), x[::-1][::-1]):
-            assert np.array_equal(device.linear(handle, given), y)
-        expected = device.matmul(handle, codes)
-        given = FakeTensor(codes, "torch.int8", grad=False)
-        assert np.array_equal(device.matmul(handle, given), expected)
-
-    @pytest.mark.parametrize(
-        ("x", "message"),
-        [
-            ([[1.0, 2.0], [1.0]], "x must be an array of numbers: setting an array element"),
-            (None, "x must be an array of numbers, not NoneType"),
-            ("text", "x must be float32, not <U4"),
-            ([[None] * 10], "x must be an array of numbers, not list"),
-            ({"a": 1}, "x must be an array of numbers, not dict"),
-            (
-                np.ma.masked_less(np.ones((1, 10)), 2),
-                r"x must not be a masked array, its mask would be lost; fill it with \.filled\(0\)",
-            ),
-        ],
-    )
-    def test_linear(self, device, handle, x, message):
-        with pytest.raises(InputError, match=f"^{message}"):
-            device.linear(handle, x)
-
-    def test_codes(self, device, handle):
-        masked = np.ma.masked_less(np.ones((1, 10), np.int8), 2)
-        for codes, message in (
-            (masked, "codes must not be a masked array"),
-            ([[1], [1, 2]], "codes must be an array of numbers: setting"),
-            (None, "codes must be an array of numbers, not NoneType"),
-            ([[1] * 10], "codes must be int8, not int64"),
-        ):
-            with pytest.raises(InputError, match=f"^{message}"):
-                device.matmul(handle, codes)
-
-    def test_handles_and_layers(self, device, handle):
-        codes = np.zeros((1, 10), np.int8)
-        for wrong in (None, handle.layer, 3):
-            for call in (
-                lambda wrong=wrong: device.matmul(wrong, codes),
-                lambda wrong=wrong: device.linear(wrong, codes.astype(np.float32)),
-                lambda wrong=wrong: device.unload(wrong),
-            ):
-                with pytest.raises(InputError, match=r"^handle must be what load returned, not "):
-                    call()
-        with pytest.raises(InputError) as caught:
-            device.load(np.zeros((2, 3), np.int8))
-        assert str(caught.value) == (
-            "load takes a TernaryLayer, not ndarray; make one with "
-            "TernaryLayer.from_trits(trits, scale)"
-        )
-
-    def test_config(self):
-        with pytest.raises(InputError, match=r"^config must be an AcceleratorConfig, not dict$"):
-            connect("golden", config={"lanes": 10})
-
-
-class TestReport:
-    def test_all_is_in_it(self, random):
-        with connect("golden", config=SMALL) as device:
-            result = device.selftest()
-            text = result.report()
-        assert result.kind == "golden"
-        assert result.config == SMALL
-        assert result.counters.packets > 20
-        assert all(check.seconds > 0 for check in result.checks)
-        lines = text.splitlines()
-        assert lines[0] == "tritloom self-test: passed"
-        assert text.endswith("\n")
-        assert max(map(len, lines)) < 800
-        for name, value in (
-            ("tritloom", version("tritloom")),
-            ("numpy", np.__version__),
-            ("device", "golden"),
-            ("layout digest", SMALL.layout_digest.hex()),
-            ("build digest", SMALL.build_digest.hex()),
-            ("configuration", SMALL.to_json()),
-            ("packets", str(result.counters.packets)),
-        ):
-            assert f"{name:18}{value}" in lines
-        for check in result.checks:
-            assert f"ok   {check.seconds:7.3f} s  {check.name}: {check.detail}" in lines
-
-    def test_it_names_no_host_and_no_path(self):
-        url = "serial:///dev/serial/by-id/usb-FTDI_ULX3S_K00123-if00?baud=3000000"
-
-        class Dying(ReferenceTransport):
-            dead = False
-
-            def receive(self, timeout_s: float) -> bytes | None:
-                if self.dead:
-                    raise DeviceError("the link at /dev/serial/by-id/usb-FTDI_ULX3S_K00123-if00 br")
-                return super().receive(timeout_s)
-
-        transport = Dying(TINY)
-        device = Device(transport, url=url)
-        process = transport.device.process
-
-        def die_at_run(packet: bytes) -> bytes | None:
-            transport.dead = Request.parse(packet).opcode == Opcode.RUN
-            return process(packet)
-
-        transport.device.process = die_at_run
-        result = device.selftest()
-        assert not result.ok
-        assert result.counters is None
-        text = result.report()
-        assert text.startswith("tritloom self-test: FAILED\n")
-        assert f"{'device':18}serial\n" in text
-        assert "serial: the link failed (the link at its port br)" in text
-        for secret in ("/dev", "K00123", platform.node(), os.path.expanduser("~"), "baud="):
-            assert secret not in text

@@ -6,7 +6,7 @@ import pytest
 from amaranth.back import rtlil
 
 from tests.support import quick_first
-from tests.support.bench import FLOWS, Traffic, assert_answers, is_counters, run_packets
+from tests.support.packets import assert_responses, is_counters, run_packets
 from tritloom.boards.icebreaker import ICEBREAKER
 from tritloom.boards.ulx3s import ULX3S_85F
 from tritloom.rtl.control.layer_table import LayerTable
@@ -25,7 +25,9 @@ from tritloom.rtl.spec.config import TINY, AcceleratorConfig
 from tritloom.rtl.spec.encodings import BASE3X5
 from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.rtl.top import Accelerator
+from tritloom.sim.conformance.streams import FLOWS
 from tritloom.sim.device.simulated import SimulatedDevice
+from tritloom.sim.verify.traffic import Traffic
 
 WIDE = AcceleratorConfig(
     lanes=10,
@@ -64,7 +66,7 @@ def test_random_traffic(name, idle, pause):
     answers = run_packets(
         Accelerator(config), config, traffic.packets, idle=idle, pause=pause, seed=seed
     )
-    assert_answers(config, traffic.packets, answers)
+    assert_responses(config, traffic.packets, answers)
 
 
 LARGE = AcceleratorConfig(
@@ -109,7 +111,7 @@ def test_long_random_traffic(config, stall):
         receive()
     assert device.receive(1000 / config.clock_hz) is None
     device.close()
-    assert_answers(config, traffic.packets, answers)
+    assert_responses(config, traffic.packets, answers)
 
 
 COMPONENTS = [
@@ -156,7 +158,7 @@ def test_answer_being_sent_stays_whole():
         traffic.exchange(gap.pack())
         traffic.command(Opcode.IDENTIFY, address=number, count=9)
     answers = run_packets(Accelerator(WIDE), WIDE, traffic.packets, pause=0.9)
-    assert_answers(WIDE, traffic.packets, answers)
+    assert_responses(WIDE, traffic.packets, answers)
 
 
 def test_extreme_products():
@@ -172,7 +174,7 @@ def test_extreme_products():
     ]
     assert Response.parse(sums[0]).payload[:2] == (128 * 40).to_bytes(2, "little")
     answers = run_packets(Accelerator(WIDE), WIDE, traffic.packets)
-    assert_answers(WIDE, traffic.packets, answers)
+    assert_responses(WIDE, traffic.packets, answers)
 
 
 def test_counters():

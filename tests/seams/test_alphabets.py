@@ -10,17 +10,8 @@ from amaranth.back import rtlil
 from amaranth.hdl import Const
 
 from tests.support import ROOT, quick_first
-from tests.support.bench import (
-    Traffic,
-    assert_answers,
-    check_engine,
-    random_codes,
-    random_trits,
-    run_core,
-    run_packets,
-    run_words,
-    weight_words,
-)
+from tests.support.core import run_core
+from tests.support.packets import assert_responses, run_packets
 from tritloom.gen.emit.generate import generate
 from tritloom.gen.emit.header import c_header
 from tritloom.gen.emit.manifest import describe
@@ -42,8 +33,11 @@ from tritloom.rtl.spec.errors import ConfigError, InputError
 from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.rtl.spec.packing import act_limits, pack_weights, unpack_weights
 from tritloom.rtl.top import Accelerator
+from tritloom.sim.conformance.engine import check_engine, run_words
+from tritloom.sim.conformance.operands import random_codes, random_trits, weight_words
 from tritloom.sim.device.reference import ReferenceDevice
 from tritloom.sim.verify.run import verify
+from tritloom.sim.verify.traffic import Traffic
 
 ENGINES = {
     "base3x5": "select",
@@ -259,7 +253,7 @@ def test_widths(act_bits, lanes, widths):
 @pytest.mark.parametrize(("idle", "tokens", "fill"), [(0.0, 1, 2), (0.3, 3, 1)])
 def test_engine(name, act_bits, idle, tokens, fill):
     config = config_of(name, act_bits, tokens=tokens, fill=fill, rows=3)
-    check_engine(config, groups=3, idle=idle, seed=act_bits + tokens)
+    check_engine(config, row_groups=3, idle=idle, seed=act_bits + tokens)
 
 
 @quick_first(("act_bits", "fill"), [(4, 1), (8, 2)])
@@ -326,7 +320,7 @@ def test_top(name, act_bits):
     traffic.product(0, 2, 3, 4)
     traffic.random(40)
     answers = run_packets(Accelerator(config), config, traffic.packets)
-    assert_answers(config, traffic.packets, answers)
+    assert_responses(config, traffic.packets, answers)
 
 
 def test_reference_keeps_the_low_bits():

@@ -6,23 +6,15 @@ import numpy as np
 import pytest
 
 from tests.support import quick_first
-from tests.support.bench import (
-    KINDS,
-    check_core,
-    extreme_vectors,
-    geometry,
-    random_codes,
-    random_trits,
-    random_vectors,
-    run_core,
-    two_codes,
-)
+from tests.support.core import check_core, run_core
+from tests.support.geometries import KINDS, extreme_vectors, geometry, random_vectors, two_codes
 from tritloom.host import TernaryLayer, connect
 from tritloom.rtl.spec import numerics
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.encodings import encodings
 from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.rtl.spec.packing import act_limits
+from tritloom.sim.conformance.operands import random_codes, random_trits
 from tritloom.sim.device.core import CoreSimulation
 
 

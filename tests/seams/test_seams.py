@@ -10,14 +10,7 @@ import numpy as np
 import pytest
 
 from tests.support import ROOT, plugins, quick_first
-from tests.support.bench import (
-    FLOWS,
-    Traffic,
-    assert_answers,
-    check_engine,
-    check_memory,
-    run_packets,
-)
+from tests.support.packets import assert_responses, run_packets
 from tritloom.host import TernaryLayer, connect
 from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.commands import COUNTERS, Opcode, Response
@@ -27,6 +20,10 @@ from tritloom.rtl.spec.errors import ConfigError, InputError
 from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.rtl.spec.plugins import engines, memories
 from tritloom.rtl.top import Accelerator
+from tritloom.sim.conformance.engine import check_engine
+from tritloom.sim.conformance.memory import check_memory
+from tritloom.sim.conformance.streams import FLOWS
+from tritloom.sim.verify.traffic import Traffic
 
 plugins.register()
 
@@ -109,7 +106,7 @@ def test_engine(lanes, rows, tokens, fill, idle, groups):
     config = dataclasses.replace(
         ODD, lanes=lanes, rows=rows, tokens=tokens, fill=fill, max_in_features=4 * lanes
     )
-    check_engine(config, groups=groups, idle=idle, seed=20)
+    check_engine(config, row_groups=groups, idle=idle, seed=20)
 
 
 @pytest.mark.parametrize(("idle", "pause"), FLOWS)
@@ -128,7 +125,7 @@ def test_top(name, idle, pause):
     traffic.product(0, 2, shape.tiles, shape.row_groups)
     traffic.random(25)
     answers = run_packets(Accelerator(config), config, traffic.packets, idle=idle, pause=pause)
-    assert_answers(config, traffic.packets, answers)
+    assert_responses(config, traffic.packets, answers)
 
 
 def test_stalls_are_counted():

@@ -9,11 +9,13 @@ from tritloom.boards.board import board_names, load_board
 from tritloom.boards.families.family import (
     RESOURCES,
     Family,
+    FamilyPart,
     Part,
     Ram,
     bitstream_families,
     family_names,
     load_family,
+    more_parts,
 )
 from tritloom.rtl.spec.errors import ConfigError
 from tritloom.rtl.spec.registry import load_component
@@ -99,3 +101,13 @@ print(load_family("ecp5").pll(25_000_000, 80_000_000).os_divider)
 """
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (ran.stdout, ran.stderr) == (f"{family_names()}\n5\n", "")
+
+
+def test_part_of_another_package(monkeypatch):
+    part = FamilyPart(name="LFE5U-99F", family="ecp5", part=Part(available=(1, 2, 3, 4)))
+    monkeypatch.setattr(more_parts, "_loaded", {part.name: part})
+    ecp5 = load_family("ecp5")
+    assert ecp5.part("LFE5U-99F") == ("LFE5U-99F", part.part)
+    assert ecp5.part_of("LFE5U-99F-6BG256C") == ("LFE5U-99F", part.part)
+    with pytest.raises(ConfigError, match=r"^part of ice40 must be one of .*, not 'LFE5U-99F'$"):
+        load_family("ice40").part("LFE5U-99F")

@@ -20,12 +20,9 @@ from tests.support.processes import interruptible
 from tritloom.boards.board import Board, board_names, load_board
 from tritloom.boards.families.ice40 import ICE40
 from tritloom.boards.icebreaker import ICEBREAKER
-from tritloom.gen.cli import main as cli
 from tritloom.gen.flow import build as build_module
-from tritloom.gen.flow import flash as flash_module
 from tritloom.gen.flow import tools as run_module
 from tritloom.gen.flow.build import BuildError, build, fit
-from tritloom.gen.flow.flash import flash_command
 from tritloom.gen.flow.report import advice, critical_path, floorplan_svg, html_report, readable
 from tritloom.gen.passes import synthesis
 from tritloom.rtl.links.stream_facts import PacketStream
@@ -688,126 +685,6 @@ class TestReport:
             assert start == pytest.approx(end, abs=0.2)
             end = start + cell + wire
         assert 0 < end <= 100.5
-
-
-class TestFlash:
-    @pytest.fixture
-    def built(self, tmp_path, monkeypatch):
-        """A folder with a bitstream; the tools that are there are those in `bin`."""
-        monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-        (tmp_path / "bin").mkdir()
-        (tmp_path / "out").mkdir()
-        (tmp_path / "out" / "ulx3s-85f.bit").touch()
-        return tmp_path / "out"
-
-    def install(self, built, name, script="#!/bin/sh\necho wrote; exit 0\n"):
-        tool = built.parent / "bin" / name
-        tool.write_text(script)
-        tool.chmod(0o755)
-        return str(tool)
-
-    def run(self, capsys, *arguments):
-        status = cli.main(["flash", *map(str, arguments)])
-        return status, *capsys.readouterr()
-
-    def test_openfpgaloader(self, built, capfd):
-        self.install(built, "dfu-util")
-        tool = self.install(built, "openFPGALoader")
-        file = str(built / "ulx3s-85f.bit")
-        command = [tool, "--board", "ulx3s", "--write-flash", file]
-        assert flash_command(built) == flash_command(Path(file)) == command
-        assert self.run(capfd, built) == (0, "", f"{' '.join(command)}\nwrote\n")
-        status, printed, _ = self.run(capfd, built, "--json")
-        assert (status, json.loads(printed)) == (0, {"command": command})
-
-    def test_dfu_util(self, built):
-        tool = self.install(built, "dfu-util")
-        assert flash_command(built)[:2] == [tool, "--device"]
-        assert flash_command(built)[-2:] == ["--download", str(built / "ulx3s-85f.bit")]
-
-    def test_other_name(self, built):
-        tool = self.install(built, "openFPGALoader")
-        other = built / "other.bin"
-        other.touch()
-        command = [tool, "--board", "ice40_generic", "--write-flash", str(other)]
-        assert flash_command(other, "icebreaker") == command
-
-    def test_failure(self, built, capfd):
-        self.install(built, "openFPGALoader", "#!/bin/sh\necho no cable >&2; exit 3\n")
-        status, printed, told = self.run(capfd, built)
-        assert (status, printed) == (1, "")
-        assert told.splitlines()[1:] == [
-            "no cable",
-            (
-                "tritloom: error: openFPGALoader failed with status 3; is the board plugged in, "
-                "and may you use its USB port?"
-            ),
-        ]
-
-    def test_nothing_installed(self, built, capsys):
-        how = (
-            "not found; install one (apt-get install openfpgaloader, brew install "
-            "openfpgaloader, or https://trabucayre.github.io/openFPGALoader)\n"
-        )
-        told = f"tritloom: error: openFPGALoader or dfu-util {how}"
-        assert self.run(capsys, built) == (1, "", told)
-        self.install(built, "dfu-util")  # which an iCEBreaker has no use for
-        (built / "icebreaker.bin").touch()
-        told = f"tritloom: error: openFPGALoader {how}"
-        assert self.run(capsys, built, "--board", "icebreaker") == (1, "", told)
-
-    @pytest.mark.parametrize(
-        ("arguments", "message"),
-        [
-            (["none"], "none is not there; name a bitstream or a folder that build wrote"),
-            (["empty"], "no bitstream in empty; run tritloom build into that folder"),
-            (
-                ["out", "--board", "icebreaker"],
-                "no bitstream of icebreaker in out; run tritloom build into that folder",
-            ),
-            (
-                ["two"],
-                "two has several bitstreams, icebreaker.bin, ulx3s-85f.bit; choose with --board",
-            ),
-            (
-                ["other.bit"],
-                f"unknown board 'other'; give --board, known are {', '.join(board_names())}",
-            ),
-        ],
-    )
-    def test_bad_input(self, built, capsys, monkeypatch, arguments, message):
-        monkeypatch.chdir(built.parent)
-        for name in ("empty", "two"):
-            Path(name).mkdir()
-        for name in ("two/icebreaker.bin", "two/ulx3s-85f.bit", "other.bit"):
-            Path(name).touch()
-        assert self.run(capsys, *arguments) == (1, "", f"tritloom: error: {message}\n")
-
-    def test_every_board(self):
-        for name in board_names():
-            board = load_board(name)
-            assert board.loader
-            assert bool(board.dfu) is name.startswith("ulx3s")
-
-    def test_only_dfu(self, built, monkeypatch):
-        board = replace(load_board("ulx3s-85f"), loader="")
-        monkeypatch.setattr(flash_module, "load_board", {board.name: board}.get)
-        with pytest.raises(ToolError) as error:
-            flash_command(built)
-        how = "apt-get install dfu-util, or brew install dfu-util"
-        assert str(error.value) == f"dfu-util not found; install one ({how})"
-        tool = self.install(built, "dfu-util")
-        assert flash_command(built) == [tool, *board.dfu, str(built / "ulx3s-85f.bit")]
-
-    def test_no_loader(self, built, monkeypatch):
-        board = replace(load_board("ulx3s-85f"), loader="", dfu=())
-        monkeypatch.setattr(flash_module, "load_board", {board.name: board}.get)
-        with pytest.raises(ToolError) as error:
-            flash_command(built)
-        file = built / "ulx3s-85f.bit"
-        assert str(error.value) == (
-            f"no loader is known for ulx3s-85f; write {file} with its vendor's tool"
-        )
 
 
 def idcode(bitstream: Path) -> int:

@@ -5,11 +5,11 @@ import random
 import pytest
 
 from tests.support import quick_first
-from tests.support.bench import FLOWS, simulate, sink, source
 from tritloom.rtl.control.packets import PacketReceiver, PacketSender
 from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.commands import CRC_BYTES, HEADER_BYTES, OVERHEAD_BYTES, seal, sound
 from tritloom.rtl.spec.config import TINY, AcceleratorConfig
+from tritloom.sim.conformance.streams import FLOWS, simulate, sink, source
 
 LARGE = AcceleratorConfig(
     lanes=5,

@@ -8,7 +8,7 @@ from amaranth.hdl import Module
 from amaranth.lib import wiring
 
 from tests.support import quick_first
-from tests.support.bench import last_numbers, run_core, run_layer, simulate, sink, source
+from tests.support.core import last_numbers, run_core, run_layer
 from tritloom.rtl.core.core import Core
 from tritloom.rtl.engines.contract import engine_members
 from tritloom.rtl.lib.adder_tree import delay
@@ -16,6 +16,7 @@ from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.config import PARTIAL_SUM_READ_CYCLES, TINY, AcceleratorConfig
 from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.rtl.spec.plugins import Engine, engines
+from tritloom.sim.conformance.streams import simulate, sink, source
 
 WIDE = AcceleratorConfig(
     lanes=10,

@@ -6,10 +6,10 @@ from collections import deque
 import numpy as np
 import pytest
 
-from tests.support.bench import plain, simulate
 from tritloom.rtl.core.partial_sums import FETCH_CYCLES, PartialSums
 from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.config import PARTIAL_SUM_CYCLES, PARTIAL_SUM_READ_CYCLES, AcceleratorConfig
+from tritloom.sim.conformance.streams import plain, simulate
 
 
 def config_of(rows: int, tokens: int) -> AcceleratorConfig:

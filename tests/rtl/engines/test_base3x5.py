@@ -5,10 +5,10 @@ import random
 import numpy as np
 import pytest
 
-from tests.support.bench import simulate
 from tritloom.rtl.engines.base3x5 import Base3x5Decoder
 from tritloom.rtl.spec.encodings import BASE3X5, encodings
 from tritloom.rtl.spec.registry import load_component
+from tritloom.sim.conformance.streams import simulate
 
 
 def test_cycles_are_the_encodings():

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 from tests.support import quick_first
-from tests.support.bench import check_engine, run_words, weight_words
 from tritloom.rtl.engines.select import SelectEngine
 from tritloom.rtl.engines.select_facts import SELECT
 from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.plugins import ACT_LATENCY, engines
 from tritloom.rtl.spec.registry import load_component
+from tritloom.sim.conformance.engine import check_engine, run_words
+from tritloom.sim.conformance.operands import weight_words
 
 GEOMETRIES = [
     ("base3x5", 5, 1, 1, 1),
@@ -50,7 +51,9 @@ def config_of(encoding: str, lanes: int, rows: int, tokens: int, fill: int) -> A
 @pytest.mark.parametrize("idle", [0.0, 0.3])
 @quick_first("geometry", GEOMETRIES)
 def test_engine(geometry, idle, groups):
-    check_engine(config_of(*geometry), groups=groups, idle=idle, seed=GEOMETRIES.index(geometry))
+    check_engine(
+        config_of(*geometry), row_groups=groups, idle=idle, seed=GEOMETRIES.index(geometry)
+    )
 
 
 @pytest.mark.parametrize("encoding", LATENCIES)
@@ -59,7 +62,7 @@ def test_words_hide_the_loading(encoding, more):
     """Around the cycles of loading a tile: the next one may begin at once, or waits the rest."""
     config = config_of(encoding, 20, 1, 1, 2)
     groups = SELECT.tile_cycles(config) + more
-    check_engine(replace(config, max_out_features=20), groups=groups, idle=0.0, seed=groups)
+    check_engine(replace(config, max_out_features=20), row_groups=groups, idle=0.0, seed=groups)
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES)

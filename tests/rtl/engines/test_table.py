@@ -9,14 +9,7 @@ import pytest
 from amaranth.back import rtlil
 
 from tests.support import quick_first
-from tests.support.bench import (
-    Traffic,
-    assert_answers,
-    check_engine,
-    run_packets,
-    run_words,
-    weight_words,
-)
+from tests.support.packets import assert_responses, run_packets
 from tritloom.host import TernaryLayer, connect
 from tritloom.rtl.engines.contract import create_engine
 from tritloom.rtl.engines.table import TableEngine, walk
@@ -30,8 +23,11 @@ from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.rtl.spec.plugins import engines
 from tritloom.rtl.spec.registry import load_component
 from tritloom.rtl.top import Accelerator
+from tritloom.sim.conformance.engine import check_engine, run_words
+from tritloom.sim.conformance.operands import weight_words
 from tritloom.sim.device.core import CoreSimulation
 from tritloom.sim.tools import run_yosys
+from tritloom.sim.verify.traffic import Traffic
 
 GEOMETRIES = [
     ("base3x5", 5, 1, 1, 1),
@@ -146,7 +142,9 @@ def test_walk(group, half):
 @pytest.mark.parametrize("idle", [0.0, 0.3])
 @quick_first("geometry", GEOMETRIES)
 def test_engine(geometry, idle, groups):
-    check_engine(config_of(*geometry), groups=groups, idle=idle, seed=GEOMETRIES.index(geometry))
+    check_engine(
+        config_of(*geometry), row_groups=groups, idle=idle, seed=GEOMETRIES.index(geometry)
+    )
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
@@ -156,7 +154,7 @@ def test_words_hide_the_filling(encoding, more):
     config = config_of(encoding, encodings[encoding].trits_per_code, 1, 1, 1)
     groups = TABLE.tile_cycles(config) + more
     config = dataclasses.replace(config, max_out_features=groups)
-    check_engine(config, groups=groups, idle=0.0, seed=groups)
+    check_engine(config, row_groups=groups, idle=0.0, seed=groups)
 
 
 @quick_first(("encoding", "fill"), [("base3x5", 1), ("base3x5", 2), ("sym6x10", 1), ("sym6x10", 2)])
@@ -243,7 +241,7 @@ def test_top(name, idle, pause):
     traffic.product(0, 2, shape.tiles, shape.row_groups)
     traffic.random(25)
     answers = run_packets(Accelerator(config), config, traffic.packets, idle=idle, pause=pause)
-    assert_answers(config, traffic.packets, answers)
+    assert_responses(config, traffic.packets, answers)
 
 
 def products(device, config, count):

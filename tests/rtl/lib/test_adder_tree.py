@@ -7,8 +7,8 @@ from amaranth.hdl import Cat, Module, Signal, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from tests.support.bench import plain, simulate
 from tritloom.rtl.lib.adder_tree import add_under, adder_tree, delay, offset_binary, tree_levels
+from tritloom.sim.conformance.streams import plain, simulate
 
 BITS = 5
 TERMS = range(1, 18)

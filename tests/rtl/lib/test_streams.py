@@ -8,7 +8,6 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from tests.support.bench import FLOWS, simulate, sink, source
 from tritloom.rtl.lib.streams import (
     PACKET,
     StreamRegister,
@@ -16,6 +15,7 @@ from tritloom.rtl.lib.streams import (
     bits_for,
     stream_from_memory,
 )
+from tritloom.sim.conformance.streams import FLOWS, simulate, sink, source
 
 COUNT = 40
 

@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from tests.support.bench import simulate, sink, source
 from tritloom.rtl.links.uart import UartReceiver, UartTransmitter
 from tritloom.rtl.links.uart_facts import Uart
 from tritloom.rtl.spec.config import TINY
 from tritloom.rtl.spec.errors import ConfigError
+from tritloom.sim.conformance.streams import simulate, sink, source
 
 BYTES = [0x00, 0xFF, 0x55, 0xAA, 0x01, 0x80]
 

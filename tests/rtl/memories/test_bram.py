@@ -2,11 +2,12 @@
 
 import pytest
 
-from tests.support.bench import FLOWS, check_memory
 from tritloom.rtl.memories.bram import BlockRamMemory
 from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.registry import load_component
+from tritloom.sim.conformance.memory import check_memory
+from tritloom.sim.conformance.streams import FLOWS
 
 GEOMETRIES = [(5, 1, 1), (5, 2, 7), (10, 3, 16), (20, 2, 33)]
 

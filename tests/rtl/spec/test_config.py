@@ -6,7 +6,7 @@ import json
 import pytest
 
 from tests.support import plugins, quick_first
-from tests.support.bench import Traffic, assert_answers, run_packets
+from tests.support.packets import assert_responses, run_packets
 from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.config import (
     PARTIAL_SUM_CYCLES,
@@ -18,6 +18,7 @@ from tritloom.rtl.spec.errors import ConfigError, TritloomError
 from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.rtl.spec.plugins import ACT_LATENCY, engines, links, memories
 from tritloom.rtl.top import Accelerator
+from tritloom.sim.verify.traffic import Traffic
 
 plugins.register()
 
@@ -398,4 +399,4 @@ def test_run_cycles(name):
             cycles = traffic.empty_product(0, 0, shape.tiles, shape.row_groups)
             assert cycles == config.run_cycles(shape)
     answers = run_packets(Accelerator(config), config, traffic.packets)
-    assert_answers(config, traffic.packets, answers)
+    assert_responses(config, traffic.packets, answers)

@@ -3,6 +3,7 @@
 import importlib
 import random
 import re
+import shlex
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 
-from tests.support.bench import Traffic, assert_answers
+from tests.support.packets import assert_responses
 from tritloom.rtl.spec.commands import Opcode, Request
 from tritloom.rtl.spec.config import TINY
 from tritloom.rtl.spec.errors import ConfigError, DeviceError, ToolError
@@ -25,6 +26,8 @@ from tritloom.rtl.spec.remedies import package_remedy
 from tritloom.sim.device import cxxrtl
 from tritloom.sim.device.cxxrtl import Simulation, build
 from tritloom.sim.device.simulated import SimulatedDevice, open_device, recipe
+from tritloom.sim.tools import run_yosys
+from tritloom.sim.verify.traffic import Traffic
 
 pytestmark = pytest.mark.sim
 
@@ -379,6 +382,38 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monk
         build(lambda: "never read")
 
 
+def test_a_full_disk(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """yosys writes a part and ends well, the compiler says it; neither is the compiler's fault."""
+
+    def cut(arguments: list[str], cwd: Path) -> str:
+        output = run_yosys(arguments, cwd)
+        text = (cwd / "top.cc").read_bytes()
+        (cwd / "top.cc").write_bytes(text[: len(text) // 2])
+        return output
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cxxrtl, "run_yosys", cut)
+        with pytest.raises(ToolError, match=r"^top\.cc was written only in part; is the disk of "):
+            build_design(Queue())
+    full = "echo 'fatal error: error writing to x.s: No space left on device' >&2; exit 1"
+    monkeypatch.setenv("CXX", f"sh -c {shlex.quote(full)}")
+    with pytest.raises(ToolError) as caught:
+        build(lambda: "never read")
+    message = str(caught.value)
+    assert "No space left on device; free some space, or set TRITLOOM_CACHE" in message
+    assert "CXX" not in message
+
+
+def test_a_note_that_is_no_text(cache: Path) -> None:
+    """The design is made again."""
+    text = rtlil.convert(Wire(), emit_src=False)
+    library = build(lambda: text, "recipe")
+    (note,) = cache.glob("*.design")
+    right = note.read_bytes()
+    note.write_bytes(b"\xff\xfe")
+    assert build(lambda: text, "recipe") == library and note.read_bytes() == right
+
+
 @pytest.mark.slow
 def test_ziglang_is_a_compiler_that_will_do(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", f"{sys.executable} -m ziglang c++")
@@ -399,7 +434,7 @@ def test_the_accelerator_answers_as_the_reference(seed: int) -> None:
             answer = device.receive(1.0)
             assert answer is not None
             answers.append(answer)
-    assert_answers(TINY, traffic.packets, answers)
+    assert_responses(TINY, traffic.packets, answers)
     assert device.receive(device.timeout_s) is None
 
 

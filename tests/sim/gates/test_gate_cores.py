@@ -8,15 +8,8 @@ import numpy as np
 import pytest
 from amaranth.back import rtlil
 
-from tests.support.bench import (
-    KINDS,
-    check_core,
-    extreme_vectors,
-    random_codes,
-    random_trits,
-    random_vectors,
-    two_codes,
-)
+from tests.support.core import check_core
+from tests.support.geometries import KINDS, extreme_vectors, random_vectors, two_codes
 from tritloom.boards.families.family import TOP, bitstream_families, load_family
 from tritloom.gen.passes.netlist import Netlist
 from tritloom.gen.passes.synthesis import synthesise
@@ -24,6 +17,7 @@ from tritloom.rtl.core.core import Core
 from tritloom.rtl.engines.table_facts import in_lut_ram
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.encodings import encodings
+from tritloom.sim.conformance.operands import random_codes, random_trits
 from tritloom.sim.device.core import CoreSimulation
 from tritloom.sim.gates.gates import simulatable
 

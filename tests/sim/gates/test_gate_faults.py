@@ -11,7 +11,7 @@ from amaranth.hdl import ClockSignal, Instance, Module, ResetSignal, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from tests.support.bench import Traffic, assert_answers
+from tests.support.packets import assert_responses
 from tritloom.boards.families.family import TOP, load_family
 from tritloom.gen.passes.netlist import Netlist
 from tritloom.gen.passes.synthesis import synthesise
@@ -22,6 +22,7 @@ from tritloom.rtl.top import Accelerator
 from tritloom.sim.device import cxxrtl
 from tritloom.sim.device.cxxrtl import Simulation, build
 from tritloom.sim.gates.gates import simulatable
+from tritloom.sim.verify.traffic import Traffic
 
 CONFIG = replace(TINY, rows=1, memory=BlockRam(words=16), max_out_features=8, max_layers=2)
 FAMILY = "ecp5"
@@ -113,7 +114,7 @@ def is_noticed(library: Path, fault: int, traffic: Traffic) -> bool:
             answer = simulation.receive(LIMIT_CYCLES)
             try:
                 assert answer is not None
-                assert_answers(CONFIG, [(packet, expected)], [answer])
+                assert_responses(CONFIG, [(packet, expected)], [answer])
             except (AssertionError, ValueError):
                 return True
     return simulation.receive(LIMIT_CYCLES) is not None

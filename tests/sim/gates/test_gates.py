@@ -11,7 +11,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from tests.support.bench import Traffic, assert_answers
+from tests.support.packets import assert_responses
 from tritloom.boards.families.family import TOP, bitstream_families, load_family
 from tritloom.gen.passes.netlist import Netlist
 from tritloom.gen.passes.synthesis import synthesise
@@ -23,6 +23,7 @@ from tritloom.rtl.spec.errors import ToolError
 from tritloom.rtl.top import Accelerator
 from tritloom.sim.device.cxxrtl import Simulation, build
 from tritloom.sim.gates.gates import simulatable
+from tritloom.sim.verify.traffic import Traffic
 
 CONFIGS = {
     "ecp5": replace(TINY, lanes=10, rows=2, fill=5, memory=BlockRam(words=512), max_in_features=40),
@@ -102,7 +103,7 @@ def test_gates_answer_as_the_rtl(family: str, netlists: dict[str, str]) -> None:
         gates = simulate_gates(netlists[family], family, stall_seed)
         rtl = Simulation(library, stall_seed)
         answers = run(gates, traffic)
-        assert_answers(config, traffic.packets, answers)
+        assert_responses(config, traffic.packets, answers)
         assert answers == run(rtl, traffic)
         # Bytes and clock cycles: nothing tells them apart.
         assert gates.cycles == rtl.cycles

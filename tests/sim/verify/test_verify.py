@@ -13,13 +13,14 @@ from tritloom.gen.emit.generate import generate
 from tritloom.gen.emit.verilog import emit
 from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.config import TINY, AcceleratorConfig
+from tritloom.rtl.spec.design import FORMAT
 from tritloom.rtl.spec.errors import ToolError, TritloomError
 from tritloom.rtl.spec.remedies import package_remedy
 from tritloom.sim import tools
 from tritloom.sim.verify import run as module
 from tritloom.sim.verify.run import VerifyError, verify, verify_design
 
-BENCHES = 40
+BENCHES = 52
 
 WIDE = AcceleratorConfig(
     lanes=10,
@@ -76,7 +77,8 @@ def failures(result):
 def fake(folder, verilog=None, **manifest):
     """A folder as generate writes it, with what is not needed left out."""
     folder.mkdir(exist_ok=True)
-    (folder / "manifest.json").write_text(json.dumps({"config": TINY.to_dict()} | manifest))
+    content = {"format": FORMAT, "config": TINY.to_dict()} | manifest
+    (folder / "manifest.json").write_text(json.dumps(content))
     if verilog is not None:
         (folder / "tritloom.v").write_text(verilog)
     return folder
@@ -96,8 +98,8 @@ def test_tiny(tmp_path):
     generate(TINY, folder)
     before = {path: path.read_bytes() for path in folder.iterdir()}
     junit = tmp_path / "results.xml"
-    told = []
-    result = verify(folder, junit=junit, seed=5, progress=told.append)
+    lines = []
+    result = verify(folder, junit=junit, seed=5, progress=lines.append)
     assert failures(result) == []
     assert (result.passed, result.failed, result.ok) == (BENCHES, 0, True)
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
@@ -115,7 +117,9 @@ def test_tiny(tmp_path):
     assert found["seed"] == "5"
     assert AcceleratorConfig.from_json(found["config"]) == TINY
     assert str(tmp_path) not in junit.read_text()
-    assert told == [f"{bench.name}: passed" for bench in result.benches]
+    assert [line.split("  ")[0] for line in lines] == [bench.name for bench in result.benches]
+    for line in lines:
+        assert re.fullmatch(r".{32} passed  {1,6}\d+\.\d s", line), line
 
 
 @pytest.mark.sim
@@ -187,7 +191,7 @@ MUTATIONS = {
         r"words_0\[(\w+)\[5:0\]\] <=",
         r"words_0[\1[4:0]] <=",
     ),
-    "answer address": ("tritloom.sender", r"= kept\[port__addr\]", "= kept[port__addr | 16]"),
+    "response address": ("tritloom.sender", r"= kept\[port__addr\]", "= kept[port__addr | 16]"),
     "order": ("tritloom.processor", r"(expected \} \+ 17'h0000)1", r"\g<1>2"),
     "hold": (
         "tritloom.sender",
@@ -202,7 +206,7 @@ MUTATIONS = {
 }
 
 
-EARLY = ("identity", "hold", "answer address")  # by the first benches, so in a second
+EARLY = ("identity", "hold", "response address")  # by the first benches, so in a second
 
 
 @pytest.mark.sim
@@ -212,7 +216,7 @@ EARLY = ("identity", "hold", "answer address")  # by the first benches, so in a 
 )
 def test_bug_is_found(name):
     told = {
-        "identity": ("identify", "answer to IDENTIFY"),
+        "identity": ("identify", "response to IDENTIFY"),
         "checksum": ("damage", ""),
         "hold": ("identify", "o.payload must hold until it is taken"),
         "wait for ready": ("overflow", "o.valid must not wait for o.ready"),
@@ -233,13 +237,10 @@ def test_silent_design(tmp_path):
     folder = fake(tmp_path / "design", SILENT)
     junit = tmp_path / "results.xml"
     result = verify(folder, junit=junit, fail_fast=True)
+    patience = 2000 + 16 * 128 + 64 * 2 + 200 * 2 + 4 + 4
     assert (result.passed, result.failed, result.ok) == (0, 1, False)
-    assert failures(result) == [
-        (
-            "power_up",
-            "no answer to IDENTIFY (index 0, count 4, address 0, 0 bytes), seq 1 in 2400 cycles",
-        )
-    ]
+    command = "IDENTIFY (index 0, count 4, address 0, 0 bytes), seq 1"
+    assert failures(result) == [("power_up", f"no response to {command} in {patience} cycles")]
     (failed,) = ET.parse(junit).getroot().iter("failure")
     assert failed.get("message") == result.benches[0].message
 
@@ -318,6 +319,13 @@ class TestBadInput:
         (tmp_path / "manifest.json").write_text(text)
         assert self.error(tmp_path) == (
             f"{tmp_path / 'manifest.json'} has no configuration; run tritloom generate again"
+        )
+
+    @pytest.mark.parametrize("written", [99, FORMAT - 1, str(FORMAT), None])
+    def test_other_format(self, tmp_path, written):
+        assert self.error(fake(tmp_path, SILENT, format=written)) == (
+            f"{tmp_path / 'manifest.json'} must have format {FORMAT}, not {written!r}; "
+            "run tritloom generate again"
         )
 
     def test_bad_configuration(self, tmp_path):

@@ -1,0 +1,89 @@
+"""Does a weight memory keep the contract of `tritloom.rtl.memories.contract`?"""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from tritloom.rtl.memories.contract import create_memory
+from tritloom.rtl.spec.config import AcceleratorConfig
+from tritloom.sim.conformance.streams import require, simulate, sink, source
+
+__all__ = ["check_memory"]
+
+RANDOM_RANGES = 12
+LONGEST_RANGE = 6
+
+
+def check_memory(
+    config: AcceleratorConfig, *, idle: float, pause: float, seed: int, gapless: bool = False
+) -> None:
+    """Write every word twice, then read ranges: the words must come back, in order.
+
+    If the plug-in states a latency, the cycles are checked too, in runs without idle and pause: the
+    first word comes `latency` cycles after its range was taken, and the words of a range follow
+    each other without a pause.
+
+    Parameters
+    ----------
+    config : names the memory; its words should be few, because each of them is written and read
+    idle : probability that a source is idle in a cycle
+    pause : probability that the sink is not ready in a cycle; 1 if it waits for `valid`
+    seed : of words, ranges and pauses
+    gapless : the words of several ranges follow each other without a pause too
+
+    Raises
+    ------
+    ContractError
+        A word is wrong, or does not come in its cycle, or does not hold until it is taken.
+    TimeoutError
+        The memory stopped.
+    """
+    rng = random.Random(seed)
+    depth = config.memory_words
+    words = {address: rng.getrandbits(config.word_bits) for address in range(depth)}
+    writes = [{"address": a, "word": rng.getrandbits(config.word_bits)} for a in range(depth)]
+    writes += [{"address": a, "word": word} for a, word in words.items()]
+    ranges = [(0, depth), (depth - 1, 1)]
+    for _ in range(RANDOM_RANGES):
+        start = rng.randrange(depth)
+        ranges.append((start, rng.randint(1, min(LONGEST_RANGE, depth - start))))
+    expected = [words[start + n] for start, count in ranges for n in range(count)]
+
+    dut = create_memory(config)
+    received: list[int] = []
+    request_cycles: list[int] = []
+    word_cycles: list[int] = []
+
+    async def write_then_read(ctx: Any) -> None:
+        await source(dut.i_write, writes, idle, seed)(ctx)
+        # A write has ended when it was taken: the next range sees it.
+        requests = [{"address": start, "count": count} for start, count in ranges]
+        await source(dut.i_read, requests, idle, seed)(ctx)
+
+    async def watch(ctx: Any) -> None:
+        cycle = 0
+        while len(received) < len(expected):
+            *_, request, word = await ctx.tick().sample(
+                dut.i_read.valid & dut.i_read.ready, dut.o.valid & dut.o.ready
+            )
+            request_cycles.extend([cycle] * request)
+            word_cycles.extend([cycle] * word)
+            cycle += 1
+
+    simulate(dut, write_then_read, sink(dut.o, len(expected), received, pause, seed), watch)
+    for number, (word, right) in enumerate(zip(received, expected, strict=True)):
+        require(word == right, f"word {number} must be {right:#x}, not {word:#x}")
+    latency = config.memory.latency(config)
+    if latency is not None and not idle and not pause:
+        cycles = word_cycles[0] - request_cycles[0]
+        require(
+            cycles == latency,
+            f"the first word must come {latency} cycles after its range, not {cycles}",
+        )
+        count = len(expected) if gapless else depth
+        first = word_cycles[0]
+        require(
+            word_cycles[:count] == list(range(first, first + count)),
+            "the words of a range must follow each other without a pause",
+        )

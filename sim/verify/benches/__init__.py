@@ -1,0 +1,1 @@
+"""cocotb benches of an emitted accelerator; `tritloom.sim.verify.run.BENCHES` has their order."""

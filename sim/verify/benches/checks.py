@@ -1,0 +1,128 @@
+"""Benches of the checks of every command, made from `tritloom.rtl.spec.commands.CHECKS`."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import cocotb
+
+from tritloom.rtl.spec.commands import CHECKS, Opcode, Request, Stage, Status
+from tritloom.rtl.spec.layer_shape import LayerShape
+from tritloom.rtl.spec.packing import pack_weights
+from tritloom.sim.verify.boundaries import (
+    Scene,
+    boundary_requests,
+    opcode_requests,
+    scenes,
+)
+from tritloom.sim.verify.driver import Driver, bench, name_of
+from tritloom.sim.verify.settings import config
+
+ERRORS_PER_CHECK = 2
+"""Requests for each check of an opcode that the bench `errors` sends."""
+
+
+@cache
+def all_scenes() -> list[Scene]:
+    """The scenes of the design, with layers of two words if it has room for them."""
+    words = min(2, config().max_row_groups, config().memory_words)
+    return scenes(config(), LayerShape(1, words))
+
+
+async def prepare(t: Driver, scene: Scene) -> tuple[Scene, bytes]:
+    """A new session with the layers of a scene; the scene and the words of its open layer."""
+    await t.renew()
+    await t.do(Opcode.RESULTS, Status.BAD_STATE, count=1)
+    shape = (scene.shape.row_groups * t.config.rows, t.config.lanes)
+    base = scene.base
+    await t.send(*t.loads(t.codes(t.config.lanes, "random")))
+    if scene.committed is not None:
+        await t.send(*t.layer(scene.committed, base, t.trits(shape, "random")))
+        await t.do(Opcode.RUN, Status.OK, index=scene.committed, count=1)
+        base += scene.shape.words
+    if scene.open is None:
+        return scene, b""
+    image = pack_weights(t.config, t.trits(shape, "random"))
+    await t.send(*t.open_layer(scene.open, base, scene.shape, image))
+    return replace(scene, checksum=zlib.crc32(image)), image
+
+
+async def finish(t: Driver, scene: Scene, image: bytes) -> None:
+    """The layers of the scene are whole, and the open one can be committed."""
+    if scene.committed is not None:
+        await t.do(Opcode.RUN, Status.OK, index=scene.committed, count=1)
+        await t.send(*t.results(scene.shape.row_groups * t.config.rows))
+    if scene.open is not None:
+        base = scene.base + (scene.shape.words if scene.committed is not None else 0)
+        if t.reference.failure(Request(Opcode.COMMIT, index=scene.open, address=scene.checksum)):
+            await t.send(*t.open_layer(scene.open, base, scene.shape, image))
+        await t.do(Opcode.COMMIT, Status.OK, index=scene.open, address=scene.checksum)
+        await t.do(Opcode.RUN, Status.OK, index=scene.open, count=1)
+        await t.send(*t.results(scene.shape.row_groups * t.config.rows))
+    await t.do(Opcode.COUNTERS, Status.OK)
+
+
+@cocotb.test()
+@cocotb.parametrize(opcode=[opcode.name for opcode in CHECKS if CHECKS[opcode]])
+@bench
+async def bounds(dut: Any, opcode: str) -> None:
+    """For every check, its bounds, their neighbours, and values with only the low bits right."""
+    t = Driver(dut, f"bounds {opcode}")
+    await t.begin()
+    for scene in all_scenes():
+        scene, image = await prepare(t, scene)
+        await t.execute(boundary_requests(t.config, scene, Opcode[opcode]))
+        await finish(t, scene, image)
+
+
+@cocotb.test()
+@bench
+async def opcodes(dut: Any) -> None:
+    """Every opcode that does not exist, with and without a payload."""
+    t = Driver(dut, "opcodes")
+    await t.begin()
+    await t.execute(opcode_requests())
+    await t.do(0, Status.BAD_OPCODE, payload=bytes(t.config.max_payload))
+    await t.do(Opcode.COUNTERS, Status.OK)
+
+
+@cocotb.test()
+@cocotb.parametrize((("idle", "stall"), [("none", "none"), ("heavy", "light")]))
+@bench
+async def errors(dut: Any, idle: str, stall: str) -> None:
+    """Each check of each opcode fails, in any order; a command that fails changes nothing."""
+    t = Driver(dut, "errors", idle, stall)
+    await t.begin()
+    for scene in all_scenes():
+        scene, image = await prepare(t, scene)
+        cases = failing(t, scene)
+        t.random.shuffle(cases)
+        for number, (status, request) in enumerate(cases):
+            await t.execute([request])
+            assert t.last().status == status, (
+                f"status of {name_of(request.opcode)} must be {status!r}, not {t.last().status}"
+            )
+            if number % 6 == 0 and scene.committed is not None:
+                await t.send(*t.results(scene.shape.row_groups * t.config.rows))
+                assert t.last().status == Status.OK
+        if scene.undefined is not None:
+            await t.do(Opcode.READ, Status.BAD_STATE, index=scene.undefined, count=1)
+        await finish(t, scene, image)
+
+
+def failing(t: Driver, scene: Scene) -> list[tuple[Status, Request]]:
+    """Requests that fail before they change anything, some for each check, with their status."""
+    cases: list[tuple[Status, Request]] = []
+    for opcode, checks in CHECKS.items():
+        requests = boundary_requests(t.config, scene, opcode)
+        failures = [(t.reference.failure(request), request) for request in requests]
+        for check in checks:
+            if check.stage >= Stage.WORD and opcode == Opcode.LOAD:
+                continue  # it may change activations
+            matching = [request for failed, request in failures if failed == check]
+            chosen = t.random.sample(matching, min(ERRORS_PER_CHECK, len(matching)))
+            cases += [(check.status, request) for request in chosen]
+    return cases

@@ -1,0 +1,291 @@
+"""Requests at the bounds of every check of `tritloom.rtl.spec.commands.CHECKS`.
+
+For each check, and each field of the request on which its quantity depends, these are the two
+bounds, one below and one above them, and values that differ from a bound in one high bit only. A
+design that compares a field only in part, or is off by one, gives a wrong status for one of them.
+Which status is right follows from the reference device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from tritloom.rtl.spec.commands import (
+    CHECKS,
+    LAYER,
+    UNITS,
+    Check,
+    LayerState,
+    Opcode,
+    Quantity,
+    Request,
+    State,
+    Status,
+    first_failure,
+    value_of,
+)
+from tritloom.rtl.spec.config import AcceleratorConfig
+from tritloom.rtl.spec.layer_shape import LayerShape
+
+__all__ = [
+    "Scene",
+    "boundary_requests",
+    "opcode_requests",
+    "order_requests",
+    "possible",
+    "scenes",
+]
+
+PLACE_FIELDS = ("base", "tiles", "row_groups")
+"""The fields of DEFINE's payload."""
+FIELD_BITS = {"index": 8, "count": 16, "address": 32, "base": 32, "tiles": 16, "row_groups": 16}
+"""Bits of each field of a request that a check reads."""
+FIELDS = {
+    Quantity.INDEX: ("index",),
+    Quantity.COUNT: ("count",),
+    Quantity.ADDRESS: ("address",),
+    Quantity.TILES: ("tiles",),
+    Quantity.ROW_GROUPS: ("row_groups",),
+    Quantity.MEMORY_END: ("base",),
+    Quantity.ITEMS_END: ("address", "count"),
+    Quantity.WORDS_END: ("address",),
+    Quantity.ROW_GROUPS_END: ("address", "count"),
+}
+"""The fields on which a quantity depends, but for the payload's size and the device's state."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    """The layers of a device to which the boundary requests belong.
+
+    Members
+    -------
+    shape : the shape of every layer that is defined
+    base : first weight word of the first of them; the next one lies directly behind it
+    committed : number of the committed layer, which was the last to run, or `None`
+    open : number of the open layer, or `None`
+    undefined : number of a layer that is not defined, or `None`
+    checksum : CRC-32 of the open layer's words
+    """
+
+    shape: LayerShape
+    base: int = 0
+    committed: int | None = None
+    open: int | None = None
+    undefined: int | None = None
+    checksum: int = 0
+
+    def state(self, request: Request) -> State:
+        """What the checks of a request read of a device in this scene."""
+        layer = LayerState.UNDEFINED
+        if request.index == self.committed:
+            layer = LayerState.COMMITTED
+        elif request.index == self.open:
+            layer = LayerState.OPEN
+        return State(
+            layer=layer,
+            layer_words=self.shape.words if layer else 0,
+            layer_checksum=self.checksum,
+            result_row_groups=0 if self.committed is None else self.shape.row_groups,
+        )
+
+    def index(self, *states: LayerState) -> int:
+        """The number of a layer in the first of some states that the scene has, else 0."""
+        numbers = {
+            LayerState.COMMITTED: self.committed,
+            LayerState.OPEN: self.open,
+            LayerState.UNDEFINED: self.undefined,
+        }
+        return next((n for n in map(numbers.__getitem__, states) if n is not None), 0)
+
+
+def scenes(config: AcceleratorConfig, shape: LayerShape, base: int = 0) -> list[Scene]:
+    """The scenes that show every state of a layer: one, or two if only one layer has room."""
+    last = config.max_layers - 1
+    if last > 0 and base + 2 * shape.words <= config.memory_words:
+        undefined = last if last > 1 else None
+        return [Scene(shape=shape, base=base, committed=0, open=1, undefined=undefined)]
+    undefined = last if last > 0 else None
+    return [
+        Scene(shape=shape, base=base, open=0, undefined=undefined),
+        Scene(shape=shape, base=base, committed=0, undefined=undefined),
+    ]
+
+
+def boundary_requests(config: AcceleratorConfig, scene: Scene, opcode: Opcode) -> list[Request]:
+    """The boundary requests of an opcode, each once, for a device in a scene.
+
+    A COMMIT or DEFINE that would change one of the scene's layers is left out.
+
+    Parameters
+    ----------
+    config : the configuration of the device
+    scene : the layers that are defined
+    opcode : one of `CHECKS`
+
+    Returns
+    -------
+    list[Request]
+        Without session and seq. They change at most words of the open layer, activations, the
+        definition of the layer that is not defined, and the results.
+    """
+    requests: dict[Request, None] = {}
+    for number, right in enumerate(_right(config, scene, opcode)):
+        requests[right] = None
+        for check in CHECKS[opcode]:
+            around = _around(config, scene, right, check, aliases=number == 0)
+            requests.update(dict.fromkeys(around))
+    return [request for request in requests if _keeps(config, scene, request)]
+
+
+def opcode_requests() -> list[Request]:
+    """Opcodes that do not exist: beside the others, and one bit away from each of them."""
+    numbers = {0, max(CHECKS) + 1, 255} | {code ^ 1 << bit for code in CHECKS for bit in range(8)}
+    return [Request(number) for number in sorted(numbers) if number not in CHECKS]
+
+
+def order_requests(expected: int, session: int, window: int) -> Iterator[Request]:
+    """Requests that are not the next command: a seq or session that differs in one bit.
+
+    Parameters
+    ----------
+    expected : seq of the next command
+    session : the session of the device
+    window : commands whose responses the device keeps; their numbers are left out
+    """
+    for bit in range(16):
+        seq = expected ^ 1 << bit
+        if (expected - seq) % (1 << 16) > window:
+            yield Request(Opcode.COUNTERS, seq, session)
+    for bit in range(32):
+        yield Request(Opcode.COUNTERS, expected, session ^ 1 << bit)
+
+
+def possible(config: AcceleratorConfig, scene_list: list[Scene]) -> set[tuple[int, int]]:
+    """Each opcode with each status that a design can give in response to it."""
+    pairs = {(0, Status.BAD_OPCODE)}
+    pairs |= {(Opcode.COUNTERS, Status.NAK), (Opcode.COUNTERS, Status.NO_SESSION)}
+    for opcode, checks in CHECKS.items():
+        pairs.add((opcode, Status.OK))
+        for check in checks:
+            reachable = any(
+                first_failure(config, request, scene.state(request)) == check
+                for scene in scene_list
+                for request in boundary_requests(config, scene, opcode)
+            )
+            if reachable or check.quantity == Quantity.RESULT_ROW_GROUPS:
+                pairs.add((opcode, check.status))
+    return {(int(opcode), int(status)) for opcode, status in pairs}
+
+
+def _right(config: AcceleratorConfig, scene: Scene, opcode: Opcode) -> list[Request]:
+    """Requests that pass all checks of an opcode, as far as the scene allows."""
+    open_ = scene.index(LayerState.OPEN, LayerState.COMMITTED)
+    committed = scene.index(LayerState.COMMITTED, LayerState.OPEN)
+    tokens = sorted({0, config.tokens - 1})
+    match opcode:
+        case Opcode.IDENTIFY:
+            return [Request(opcode, count=1)]
+        case Opcode.DEFINE:
+            index = scene.index(LayerState.UNDEFINED)
+            tiles = min(config.max_tiles, 3, config.memory_words)
+            row_groups = min(config.max_row_groups, config.memory_words // tiles, 5)
+            places = [(0, 1, 1), (config.memory_words - 1, 1, 1)]
+            places.append((config.memory_words - tiles * row_groups, tiles, row_groups))
+            return [
+                Request(opcode, index=index, payload=LAYER.pack(*place))
+                for place in dict.fromkeys(places)
+            ]
+        case Opcode.WRITE:
+            words = min(scene.shape.words, config.max_payload // config.word_bytes)
+            return [
+                Request(opcode, index=open_, payload=bytes(count * config.word_bytes))
+                for count in sorted({1, words})
+            ]
+        case Opcode.LOAD:
+            return [Request(opcode, index=token, payload=bytes(config.fill)) for token in tokens]
+        case Opcode.COMMIT:
+            return [Request(opcode, index=open_, address=scene.checksum)]
+        case Opcode.RESULTS:
+            return [Request(opcode, index=tokens[-1], count=n) for n in sorted({1, config.rows})]
+        case Opcode.READ | Opcode.RUN:
+            return [Request(opcode, index=committed, count=1)]
+        case _:
+            return [Request(opcode)]
+
+
+def _around(
+    config: AcceleratorConfig, scene: Scene, right: Request, check: Check, *, aliases: bool
+) -> Iterator[Request]:
+    """Requests that differ from a right one in what one check compares.
+
+    With `aliases` there are also values of which only the low bits are right.
+    """
+    state = scene.state(right)
+    least, most = check.bounds(config, right, state)
+    match check.quantity:
+        case Quantity.PAYLOAD_BYTES | Quantity.REST_BYTES:
+            stores = check.quantity == Quantity.REST_BYTES
+            unit = UNITS[Opcode(right.opcode)].of(config) if stores else least
+            sizes = {0, unit - 1, unit + 1}
+            if aliases:
+                sizes |= {config.max_payload - 1, config.max_payload}
+                sizes |= {unit + (1 << bit) for bit in range(config.max_payload.bit_length())}
+            for size in sorted(sizes):
+                if 0 <= size <= config.max_payload:
+                    yield replace(right, payload=(right.payload + bytes(size))[:size])
+        case Quantity.LAYER_STATE:
+            for index in (scene.committed, scene.open, scene.undefined):
+                if index is not None:
+                    yield replace(right, index=index)
+        case Quantity.RESULT_ROW_GROUPS:
+            return  # not a field: the bench sends RESULTS before the first RUN
+        case quantity:
+            now = value_of(quantity, config, right, state)
+            for name in FIELDS[quantity]:
+                field = _fields(right)[name]
+                grouped = quantity == Quantity.ROW_GROUPS_END and name == "count"
+                unit = config.rows if grouped else 1
+                low, high = field + unit * (least - now), field + unit * (most - now)
+                values = {value + off for value in (low, high) for off in (-1, 0, 1)}
+                if aliases:
+                    values |= _aliases(field, low, high, FIELD_BITS[name])
+                for value in sorted(values):
+                    if 0 <= value < 1 << FIELD_BITS[name]:
+                        yield _with_field(right, name, value)
+
+
+def _aliases(right: int, low: int, high: int, bits: int) -> set[int]:
+    """Values that differ from a right one, or from one below `low`, in one high bit only.
+
+    If only one value is right, that is every bit.
+    """
+    first = 0 if low == high else max(0, high).bit_length()
+    aliases = {right ^ 1 << bit for bit in range(first, bits)} | {(1 << bits) - 1}
+    if low > 0:
+        aliases |= {low - 1 + (1 << bit) for bit in range(first)}
+    return aliases
+
+
+def _fields(request: Request) -> dict[str, int]:
+    """The numbers of a request, those of DEFINE's payload too."""
+    fields = {name: getattr(request, name) for name in ("index", "count", "address")}
+    if request.opcode == Opcode.DEFINE:
+        fields |= zip(PLACE_FIELDS, LAYER.unpack(request.payload), strict=True)
+    return fields
+
+
+def _with_field(request: Request, name: str, value: int) -> Request:
+    if name not in PLACE_FIELDS:
+        return replace(request, **{name: value})  # type: ignore[arg-type]
+    fields = _fields(request) | {name: value}
+    return replace(request, payload=LAYER.pack(*(fields[field] for field in PLACE_FIELDS)))
+
+
+def _keeps(config: AcceleratorConfig, scene: Scene, request: Request) -> bool:
+    """Whether a request leaves the layers of a scene as they are."""
+    changes = request.opcode == Opcode.COMMIT or (
+        request.opcode == Opcode.DEFINE and request.index in (scene.committed, scene.open)
+    )
+    return not changes or first_failure(config, request, scene.state(request)) is not None

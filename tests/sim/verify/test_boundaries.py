@@ -1,0 +1,227 @@
+"""The boundary requests tell apart every check and every check that is wrong in one way."""
+
+import struct
+from dataclasses import dataclass
+
+import pytest
+
+from tritloom.rtl.memories.bram_facts import BlockRam
+from tritloom.rtl.spec import commands
+from tritloom.rtl.spec.commands import (
+    CHECKS,
+    UNITS,
+    Check,
+    LayerState,
+    Opcode,
+    Quantity,
+    Request,
+    Status,
+    first_failure,
+    value_of,
+)
+from tritloom.rtl.spec.config import TINY, AcceleratorConfig
+from tritloom.rtl.spec.layer_shape import LayerShape
+from tritloom.sim.verify.boundaries import (
+    boundary_requests,
+    opcode_requests,
+    order_requests,
+    possible,
+    scenes,
+)
+
+WIDE = AcceleratorConfig(
+    lanes=10,
+    rows=3,
+    tokens=2,
+    fill=2,
+    memory=BlockRam(words=40),
+    max_in_features=35,
+    max_out_features=19,
+    max_layers=3,
+    packet_bytes=256,
+    slots=4,
+)
+LEAST = AcceleratorConfig(
+    lanes=5,
+    rows=1,
+    fill=5,
+    memory=BlockRam(words=1),
+    max_in_features=5,
+    max_out_features=1,
+    max_layers=1,
+    packet_bytes=128,
+    slots=2,
+)
+LARGE = AcceleratorConfig(
+    lanes=40,
+    rows=5,
+    tokens=4,
+    fill=8,
+    memory=BlockRam(words=1500),
+    max_in_features=1000,
+    max_out_features=300,
+    max_layers=256,
+    packet_bytes=2048,
+    slots=8,
+)
+CONFIGS = {"tiny": TINY, "wide": WIDE, "least": LEAST, "large": LARGE}
+
+
+def scenes_of(config):
+    return scenes(config, LayerShape(1, min(2, config.max_row_groups, config.memory_words)))
+
+
+def reachable(config, opcode, check):
+    """Whether a request can fail a check at all, in the scenes of a configuration."""
+    match check.quantity:
+        case Quantity.INDEX:
+            return check.bounds(config, Request(opcode), None)[1] < 255
+        case Quantity.REST_BYTES:
+            room = config.max_layers > 1 and config.memory_words > 1
+            return UNITS[opcode].of(config) > 1 and (room or opcode == Opcode.LOAD)
+        case Quantity.RESULT_ROW_GROUPS:
+            return False
+        case Quantity.LAYER_STATE:
+            return opcode != Opcode.READ or config.max_layers > 2
+        case _:
+            return True
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_check_fails_first_for_a_request(name):
+    config = CONFIGS[name]
+    for opcode, checks in CHECKS.items():
+        failed = {
+            first_failure(config, request, scene.state(request))
+            for scene in scenes_of(config)
+            for request in boundary_requests(config, scene, opcode)
+        }
+        for check in checks:
+            assert check in failed or not reachable(config, opcode, check), (opcode, str(check))
+
+
+@dataclass(frozen=True, slots=True)
+class Wrong(Check):
+    """A check that is wrong: other bounds, or a quantity of which the high bits are ignored."""
+
+    low_off: int = 0
+    high_off: int = 0
+    bits: int = 64
+
+    def holds(self, config, request, state):
+        least, most = self.bounds(config, request, state)
+        value = value_of(self.quantity, config, request, state) & ((1 << self.bits) - 1)
+        return least + self.low_off <= value <= most + self.high_off
+
+
+FIELDS = {
+    Quantity.INDEX: 8,
+    Quantity.COUNT: 16,
+    Quantity.ADDRESS: 32,
+    Quantity.TILES: 16,
+    Quantity.ROW_GROUPS: 16,
+    Quantity.MEMORY_END: 32,
+    Quantity.ITEMS_END: 32,
+    Quantity.WORDS_END: 32,
+    Quantity.ROW_GROUPS_END: 32,
+}
+
+
+def wrong_checks(config, check):
+    """All ways to break a check that change what some request gets."""
+
+    def broken(**how):
+        fields = {name: getattr(check, name) for name in Check.__dataclass_fields__}
+        return Wrong(**fields, **how)
+
+    least, most = (
+        bound.of(config) if isinstance(bound, commands.Limit) else bound
+        for bound in (check.least, check.most)
+    )
+    yield broken(low_off=-1, high_off=1 << 40)  # no check at all
+    if check.quantity in FIELDS:
+        yield broken(high_off=1)
+        yield broken(high_off=-1)
+        if least == 1:
+            yield broken(low_off=-1)
+        first = most.bit_length() if type(most) is int else 6
+        for bits in range(first, FIELDS[check.quantity]):
+            yield broken(bits=bits)
+
+
+def is_masked(config, opcode, check, wrong):
+    """A broken check that no request of a configuration can show."""
+    if not reachable(config, opcode, check):
+        return True
+    most = check.most.of(config) if isinstance(check.most, commands.Limit) else None
+    if opcode == Opcode.COMMIT and wrong.high_off == -1 and check.quantity == Quantity.ADDRESS:
+        return True  # the bench commits the layer after the boundary requests
+    # The shape must fit in the memory, or the last check of DEFINE fails with the same status.
+    if check.quantity in (Quantity.TILES, Quantity.ROW_GROUPS):
+        return max(most + wrong.high_off, 1 << wrong.bits & 0xFFFF) >= config.memory_words
+    return False
+
+
+@pytest.mark.parametrize("opcode", [opcode for opcode in CHECKS if CHECKS[opcode]])
+@pytest.mark.parametrize("name", ["tiny", "wide", "large"])
+def test_every_wrong_check_is_noticed(name, opcode, monkeypatch):
+    config = CONFIGS[name]
+    checks = CHECKS[opcode]
+    cases = [
+        (request, scene.state(request))
+        for scene in scenes_of(config)
+        for request in boundary_requests(config, scene, opcode)
+    ]
+
+    def statuses():
+        for request, state in cases:
+            try:
+                failed = first_failure(config, request, state)
+                yield failed.status if failed else Status.OK
+            except struct.error:  # a DEFINE of another length passed its first check
+                yield None
+
+    right = list(statuses())
+    for number, check in enumerate(checks):
+        for wrong in wrong_checks(config, check):
+            others = (*checks[:number], wrong, *checks[number + 1 :])
+            monkeypatch.setitem(CHECKS, opcode, others)
+            noticed = any(seen != status for seen, status in zip(statuses(), right, strict=True))
+            assert noticed or is_masked(config, opcode, check, wrong), (str(check), wrong)
+
+
+def test_opcodes_that_do_not_exist():
+    opcodes = {request.opcode for request in opcode_requests()}
+    assert not opcodes & set(CHECKS)
+    for opcode in CHECKS:
+        for bit in range(8):
+            assert opcode ^ 1 << bit in opcodes | set(CHECKS)
+
+
+@pytest.mark.parametrize("window", [1, 3, 63])
+def test_order_requests_are_never_the_next_command(window):
+    requests = list(order_requests(expected=200, session=77, window=window))
+    assert all((request.seq, request.session) != (200, 77) for request in requests)
+    assert {request.session ^ 77 for request in requests} == {0} | {1 << bit for bit in range(32)}
+    seqs = {request.seq for request in requests if request.session == 77}
+    assert all(not 1 <= 200 - seq <= window for seq in seqs)
+    assert {200 ^ 1 << bit for bit in range(6, 16)} <= seqs
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_possible(name):
+    config = CONFIGS[name]
+    pairs = possible(config, scenes_of(config))
+    assert (Opcode.RESULTS, Status.BAD_STATE) in pairs
+    assert (Opcode.COMMIT, Status.BAD_CHECKSUM) in pairs
+    assert (Opcode.COUNTERS, Status.NAK) in pairs
+    assert ((Opcode.LOAD, Status.BAD_LENGTH) in pairs) == (config.fill > 1)
+
+
+def test_scenes_of_a_device_for_one_layer():
+    first, second = scenes_of(LEAST)
+    assert (first.committed, first.open, first.undefined) == (None, 0, None)
+    assert (second.committed, second.open, second.undefined) == (0, None, None)
+    (only,) = scenes_of(TINY)
+    assert (only.committed, only.open, only.undefined) == (0, 1, 3)
+    assert only.state(Request(Opcode.READ, index=3)).layer == LayerState.UNDEFINED
