@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from tritloom.boards.board import load_board
+from tritloom.gen.cli.text import Column, columns, fill, loading_bar, table
 from tritloom.host import TritloomError, connect, load_npz
 from tritloom.host.models.result import LayerUse
 from tritloom.host.models.run import run_model
@@ -24,25 +26,47 @@ RESULTS = Path(__file__).resolve().parent.parent / "docs" / "reference" / "engin
 ENGINES = ("ecp5-table-sym6x10.json", "ecp5-select-diff2-small.json")
 """With about as many LUTs."""
 BATCH = 25
-"""Bits on the line for a byte: start, eight, stop."""
+INDENT = "  "
 
 
-def progress(done: int, total: int) -> None:
-    if sys.stderr.isatty():
-        end = "\r\x1b[K" if done == total else ""
-        print(f"\r  {'█' * (30 * done // total):<30} {done}/{total}{end}", end="", file=sys.stderr)
+class Prose:
+    """Prints a text that comes in pieces, indented, with lines that fit into the terminal."""
+
+    def __init__(self, start: str) -> None:
+        self._start = start
+        self._used = 0
+
+    def write(self, piece: str) -> None:
+        """Prints a piece; the first one comes after `start`, which then stands on a line alone."""
+        text = self._start + piece
+        self._start = ""
+        for word in re.findall(r"\n|\s*[^\s]+|\s+", text):
+            if word == "\n" or self._used + len(word) > columns() - len(INDENT):
+                print()
+                self._used = 0
+                word = word.lstrip()
+            if word:
+                print(word if self._used else INDENT + word, end="", flush=True)
+                self._used += len(word)
 
 
-def table(layers: Sequence[LayerUse], possible: int) -> None:
-    """A line a layer, of one token."""
-    print(f"\n  {'layer':26}{'shape':>12}{'cycles':>8}{'MAC/cycle':>11}{'of':>5}{'bytes':>7}")
-    for layer in layers:
-        rows, columns = layer.shape
-        print(
-            f"  {layer.name.removeprefix('model.'):26}{f'{rows} × {columns}':>12}"
-            f"{layer.cycles // layer.tokens:>8}{layer.mac_per_cycle:>11.1f}{possible:>5}"
-            f"{layer.bytes // layer.tokens:>7}"
+def print_layers(layers: Sequence[LayerUse], possible: int) -> None:
+    """Prints a line for each layer, with what one token takes."""
+    heads = [Column("layer", wraps=True), Column("shape", right=True)]
+    heads += [Column(name, right=True) for name in ("cycles", "MAC/cycle", "of", "bytes")]
+    rows = [
+        (
+            layer.name.removeprefix("model."),
+            " × ".join(map(str, layer.shape)),
+            f"{layer.cycles // layer.tokens:,}",
+            f"{layer.mac_per_cycle:.1f}",
+            possible,
+            f"{layer.bytes // layer.tokens:,}",
         )
+        for layer in layers
+    ]
+    print()
+    print("\n".join(table(heads, rows, indent=INDENT)))
 
 
 def digits(url: str) -> bool:
@@ -51,6 +75,7 @@ def digits(url: str) -> bool:
     x, labels = data["x_test"], data["y_test"]
     print(f"\nDigits: {len(x)} handwritten digits, a ternary network of {len(layers)} layers")
     right, exact = 0, True
+    progress = loading_bar("digit")
     with connect(url) as device:
         handles = {name: device.load(layer) for name, layer in layers.items()}
         for start in range(0, len(x), BATCH):
@@ -65,7 +90,8 @@ def digits(url: str) -> bool:
         possible = device.info.config.macs_per_cycle
     print(f"  {right} of {len(x)} right ({right / len(x):.2%})")
     print(f"  integers of every layer equal the golden model's: {'yes' if exact else 'NO'}")
-    table([LayerUse.of(name, handle.stats) for name, handle in handles.items()], possible)
+    uses = [LayerUse.of(name, handle.stats) for name, handle in handles.items()]
+    print_layers(uses, possible)
     return exact
 
 
@@ -73,15 +99,13 @@ def novel(url: str, tokens: int) -> bool:
     """Write a text; the ids must be those that transformers computed."""
     reference = np.load(MODELS / "tinylm_reference.npz")
     prompt = str(reference[f"{PROMPT}.prompt"])
-    print(
-        f"\ntinylm: a language model, its ternary layers in the chip's block RAM\n\n  {prompt}",
-        end="",
+    print("\ntinylm: a language model, its ternary layers in the chip's block RAM\n", flush=True)
+    # The prompt is printed with the first word: the loading bar would overwrite it.
+    result = run_model(
+        *(MODELS / "tinylm", url, prompt, tokens),
+        write=Prose(prompt).write,
+        loading=loading_bar("loading layer"),
     )
-
-    def write(text: str) -> None:
-        print(text.replace("\n", "\n  "), end="", flush=True)
-
-    result = run_model(MODELS / "tinylm", url, prompt, tokens, write=write, loading=progress)
     timing = result.timing
     written = [*result.prompt_ids, *result.ids]
     equal = written == reference[f"{PROMPT}.greedy_bitlinear"].tolist()[: len(written)]
@@ -89,7 +113,7 @@ def novel(url: str, tokens: int) -> bool:
         f"\n\n  {len(result.ids)} ids equal those that transformers computed: "
         f"{'yes' if equal else 'NO'}"
     )
-    table(result.layers, timing.mac_per_cycle_possible)
+    print_layers(result.layers, timing.mac_per_cycle_possible)
 
     passes = result.layers[0].tokens
     cycles, sent = timing.device_cycles / passes, timing.bytes / passes
@@ -104,22 +128,26 @@ def novel(url: str, tokens: int) -> bool:
     total = sum(parts.values())
     print(f"\n  A token on {BOARD.title} would take {total * 1e3:.1f} ms:")
     for what, part in parts.items():
-        print(f"  {what:42}{part * 1e3:8.2f} ms  {'█' * max(1, round(30 * part / total))}")
+        bar = "█" * max(1, round((columns() - 56) * part / total))
+        print(f"  {what:40}{part * 1e3:8.2f} ms  {bar}")
     return equal
 
 
 def engines() -> None:
-    """The two engines in about as many LUTs, as ``tritloom measure engine`` measured them."""
+    """Prints the two engines side by side, as `tritloom measure engine` measured them."""
     print("\nEngines on a Lattice ECP5, placed and routed (docs/reference/engines.md):\n")
+    heads = [Column("engine"), Column("encoding")]
+    names = ("LUTs", "block RAM", "MAC/cycle", "MHz", "GMAC/s")
+    heads += [*(Column(name, right=True) for name in names), Column("")]
+    rows = []
     for file in ENGINES:
-        found = json.loads((RESULTS / file).read_text(encoding="utf-8"))
-        rate = found["mac_per_cycle"] * found["fmax_mhz_median"] / 1e3
-        bar = "█" * max(1, round(rate / 2))
-        print(
-            f"  {found['engine']:7}{found['encoding']:9}{found['luts']:>6} LUT"
-            f"{found['block_rams']:>4} block RAM{found['mac_per_cycle']:>5} MAC/cycle"
-            f"{found['fmax_mhz_median']:>7.1f} MHz{rate:>6.1f} GMAC/s  {bar}"
-        )
+        result = json.loads((RESULTS / file).read_text(encoding="utf-8"))
+        rate = result["mac_per_cycle"] * result["fmax_mhz_median"] / 1e3
+        figures = result["luts"], result["block_rams"], result["mac_per_cycle"]
+        clock = f"{result['fmax_mhz_median']:.1f}"
+        bar = "█" * max(1, round(rate / 4))
+        rows.append((result["engine"], result["encoding"], *figures, clock, f"{rate:.1f}", bar))
+    print("\n".join(table(heads, rows, indent=INDENT)))
 
 
 def main() -> int:
@@ -133,11 +161,12 @@ def main() -> int:
     try:
         with connect(options.device) as device:
             config = device.info.config
-        print(
+        first = (
             f"Tritloom on {options.device}: {config.engine} engine, {config.lanes} lanes × "
             f"{config.rows} rows = {config.macs_per_cycle} MAC/cycle, "
             f"{config.memory_words * config.word_bytes // 1024} KiB of weights in the chip"
         )
+        print(fill(first, columns()))
         exact = digits(options.device) & novel(options.device, options.tokens)
         engines()
     except TritloomError as error:

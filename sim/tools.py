@@ -32,6 +32,7 @@ __all__ = [
     "formal_path",
     "locked",
     "read_output",
+    "require_programs",
     "run_sby",
     "run_yosys",
 ]
@@ -74,6 +75,15 @@ def cache_folder(name: str) -> Iterator[Path]:
             f"cannot use the cache {folder}: {error.strerror or error}; "
             "set TRITLOOM_CACHE to a folder that you can write to"
         ) from error
+
+
+def require_programs(folder: Path) -> None:
+    """`ToolError` if the file system of a folder forbids programs and shared objects."""
+    if os.name == "posix" and os.statvfs(folder).f_flag & getattr(os, "ST_NOEXEC", 0):
+        raise ToolError(
+            f"the file system of the cache {folder} forbids programs (noexec); "
+            "set TRITLOOM_CACHE to a folder on another one"
+        )
 
 
 def read_output(file: Path, ending: str) -> str:
@@ -133,17 +143,13 @@ def _bin_dir(commands: Mapping[str, Sequence[str]]) -> Path:
     }
     digest = hashlib.sha256(repr(sorted(scripts.items())).encode()).hexdigest()[:16]
     with cache_folder(f"bin/{digest}") as folder:
+        require_programs(folder)
         if not all((folder / name).exists() for name in scripts):
             with scratch_folder(folder) as scratch:
                 for name, text in scripts.items():
                     (scratch / name).write_text(text)
                     (scratch / name).chmod(0o755)
                     (scratch / name).replace(folder / name)
-    if not all(os.access(folder / name, os.X_OK) for name in scripts):
-        raise ToolError(
-            f"programs in the cache {folder} cannot be started (noexec); "
-            "set TRITLOOM_CACHE to a folder on another file system"
-        )
     return folder
 
 

@@ -113,30 +113,73 @@ def test_packages_listed():
         assert (ROOT / package / "py.typed").exists()
 
 
-def test_wheel_complete(tmp_path):
-    """Built from a copy, so that nothing left of an earlier build can get in."""
-    source = tmp_path / "source"
-    expected = set()
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """The wheel, built from a copy, so that nothing left of an earlier build can get in."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
     for name in project_files():
         top, _, rest = name.partition("/")
         if not rest or top in (*FOLDERS, TOP):
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             (source / name).write_bytes((ROOT / name).read_bytes())
-        if top in FOLDERS and Path(name).suffix in SHIPPED:
-            expected.add(f"tritloom/{name}")
-        if top == TOP:
-            expected.add(name)
     subprocess.run(
         [
             *(sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "--quiet"),
-            *("--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path, source),
+            *("--no-deps", "--no-build-isolation", "--wheel-dir", folder, source),
         ],
         check=True,
         timeout=120,
     )
-    (wheel,) = tmp_path.glob("*.whl")
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+def test_wheel_complete(wheel):
+    expected = set()
+    for name in project_files():
+        top, _, rest = name.partition("/")
+        if rest and top in FOLDERS and Path(name).suffix in SHIPPED:
+            expected.add(f"tritloom/{name}")
+        if rest and top == TOP:
+            expected.add(name)
     files = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert files == expected
+
+
+def test_wheel_runs(wheel, tmp_path):
+    """The package of packages is whole: version, modules, command, and remedies of no checkout."""
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+    env = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
+
+    def run(*arguments):
+        command = [sys.executable, *arguments]
+        ran = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+        assert ran.returncode == 0, ran.stderr
+        return ran.stdout
+
+    program = """
+import tritloom, tritloom.host, tritloom.sim.device.reference as sim
+from tritloom.rtl.spec.remedies import package_remedy
+print(tritloom.__version__, tritloom.__file__, tritloom.host.__file__, sim.__file__, sep="\\n")
+print(package_remedy("cocotb", "sim"))
+"""
+    version, *files, remedy = run("-c", program).splitlines()
+    assert version == PYPROJECT["project"]["version"]
+    assert [Path(file).relative_to(tmp_path / "site").parts[0] for file in files] == [TOP] * 3
+    assert remedy.startswith("run pip install cocotb==")
+    assert run("-m", "tritloom", "--version") == f"tritloom {version}\n"
+    assert "icebreaker" in run("-m", "tritloom.gen.cli", "boards")
+
+
+def test_version():
+    """The package has `__version__`, and no other name that does not exist."""
+    import tritloom
+
+    assert tritloom.__version__ == PYPROJECT["project"]["version"]
+    with pytest.raises(AttributeError, match="module 'tritloom' has no attribute 'nothing'"):
+        _ = tritloom.nothing
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -2,10 +2,13 @@
 
 import argparse
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tritloom.gen.cli.options import Help, add_command
-from tritloom.gen.cli.text import Column, print_json, table
+from tritloom.gen.cli.text import Column, columns, fill, print_json, table
+
+if TYPE_CHECKING:
+    from tritloom.boards.board import Board
 
 __all__ = ["add"]
 
@@ -21,11 +24,11 @@ are those that --board and a device's URL take.
 """,
     prints="""
 A line a board: MAC/cycle is how many multiply-accumulates a clock cycle does at most, weights is
-how many ternary weights lie in the chip, and the last column says whether somebody has run it on
-the board itself.
+how many ternary weights lie in the chip, and the last columns say how much of each model in models/
+fits: all, part or none. Below stand the boards that somebody has run it on.
 
---json prints a list of objects: name, title, family, part, platform, leds, config, baud, loader,
-dfu, run_on_hardware.
+--json prints a list of objects: name, title, family, part, platform, leds, config, link, resources,
+constants, loader, dfu, run_on_hardware, models (name, and all, part or none).
 """,
 )
 
@@ -37,10 +40,12 @@ def add(commands: Any) -> None:
 
 def _boards(options: argparse.Namespace) -> int:
     from tritloom.boards.board import board_names, load_board
+    from tritloom.host.models.shipped import SHIPPED, shipped_models_that_fit
 
     boards = [load_board(name) for name in board_names()]
+    fits = {board.name: shipped_models_that_fit(board.config) for board in boards}
     if options.json:
-        print_json([dataclasses.asdict(board) for board in boards])
+        print_json([_facts(board) | {"models": fits[board.name]} for board in boards])
         return 0
     heads = [
         Column("name"),
@@ -49,7 +54,7 @@ def _boards(options: argparse.Namespace) -> int:
         Column("MAC/cycle", right=True),
         Column("MHz", right=True),
         Column("weights", right=True),
-        Column("on hardware"),
+        *(Column(f"{model} fits") for model in SHIPPED),
     ]
     rows = [
         (
@@ -59,9 +64,18 @@ def _boards(options: argparse.Namespace) -> int:
             board.config.macs_per_cycle,
             f"{board.config.clock_hz / 1e6:g}",
             f"{board.config.memory_words * board.config.rows * board.config.lanes:,}",
-            "has run" if board.run_on_hardware else "not yet",
+            *fits[board.name].values(),
         )
         for board in boards
     ]
     print("\n".join(table(heads, rows)))
+    proved = [board.name for board in boards if board.run_on_hardware]
+    print(fill(f"\nRun on the board itself so far: {', '.join(proved) or 'none'}.", columns()))
     return 0
+
+
+def _facts(board: "Board") -> dict[str, Any]:
+    """A board as JSON holds it; the accelerator and the link in the form of a configuration."""
+    config = board.build_config.to_dict()
+    link = config["link"]
+    return dataclasses.asdict(board) | {"config": board.config.to_dict(), "link": link}

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from tritloom.gen.cli.options import Help, add_command
+from tritloom.gen.cli.options import Help, add_command, existing_folder, path
 from tritloom.gen.cli.text import columns, fill, paint, pairs, print_json
 from tritloom.rtl.spec.errors import InputError, ToolError
+from tritloom.rtl.spec.files import write_whole
 
 __all__ = ["add"]
 
@@ -26,14 +27,15 @@ INFO = Help(
     text="""\
 Shows the versions of Python and of the packages that Tritloom uses, and the tools that it finds
 beside them. With --device it also opens a device and shows its configuration, and with --selftest
-it checks identity, memory, a known layer, the link and the clock.
+it checks identity, memory, a known layer, the link and the clock. --report writes the outcome as a
+text to paste into a bug report or a list of boards; it names no host, path or serial number.
 """,
     examples="""
   tritloom info
   tritloom info --device sim
   tritloom info --device "golden?board=icebreaker" --json
   tritloom info --device sim --selftest
-  tritloom info --device serial:///dev/ttyUSB0 --selftest
+  tritloom info --device serial:///dev/ttyUSB0 --selftest --report board.txt
 """,
     prints="""
 A line a fact. The status is 1 if a check of the self-test failed.
@@ -66,6 +68,9 @@ def add(commands: Any) -> None:
     info = add_command(commands, "info", INFO, _info)
     info.add_argument("--device", metavar="URL", help="a device, such as sim or golden")
     info.add_argument("--selftest", action="store_true", help="test the device as well")
+    info.add_argument(
+        "--report", metavar="FILE", type=path, help="write the self-test as a text to paste"
+    )
 
 
 def _devices(options: argparse.Namespace) -> int:
@@ -87,6 +92,10 @@ def _devices(options: argparse.Namespace) -> int:
 def _info(options: argparse.Namespace) -> int:
     if options.selftest and options.device is None:
         raise InputError("--selftest needs a device; name it with --device")
+    if options.report is not None:
+        if not options.selftest:
+            raise InputError("--report is that of the self-test; give --selftest too")
+        existing_folder(options.report, "--report")
     facts: dict[str, Any] = {
         "tritloom": version("tritloom"),
         "python": platform.python_version(),
@@ -98,10 +107,13 @@ def _info(options: argparse.Namespace) -> int:
         from tritloom.host.device import connect
 
         with connect(options.device) as device:
-            facts["device"] = dataclasses.asdict(device.info)
+            config = device.info.config.to_dict()
+            facts["device"] = dataclasses.asdict(device.info) | {"config": config}
             if options.selftest:
                 result = device.selftest()
                 passed, report = result.ok, str(result)
+                if options.report is not None:
+                    write_whole(options.report, result.report())
                 facts["selftest"] = {"ok": passed, **dataclasses.asdict(result)}
     if options.json:
         print_json(facts)
@@ -120,11 +132,20 @@ def _lines(facts: dict[str, Any], report: str) -> list[str]:
         device = dict(facts["device"])
         config = device.pop("config")
         lines.append(paint(f"device {device.pop('url')}", "bold"))
-        lines += pairs([*device.items(), *config.items()])
+        settings = [(name, _plain(value)) for name, value in config.items()]
+        lines += pairs([*device.items(), *settings])
     if report:
         lines.append(paint("self-test", "bold"))
         lines += [_check(line) for line in report.splitlines()]
     return lines
+
+
+def _plain(value: Any) -> str:
+    """A setting for people; that of a plug-in is its kind with the settings of its own."""
+    if not isinstance(value, dict):
+        return str(value)
+    own = [f"{name} {text}" for name, text in value.items() if name != "kind"]
+    return ", ".join([str(value.get("kind", "")), *own])
 
 
 def _check(line: str) -> str:

@@ -6,6 +6,7 @@ command needs the packages of another.
 """
 
 import argparse
+import errno
 import io
 import os
 import signal
@@ -14,7 +15,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from tritloom.gen.cli import auto, boards, build, generate, info, measure, pack, run, verify
+from tritloom.gen.cli import auto, boards, build, generate, info, measure, pack, run, sim, verify
 from tritloom.gen.cli.options import Help, new_parser
 from tritloom.gen.cli.text import error_line, say
 from tritloom.rtl.spec.errors import TritloomError
@@ -46,7 +47,7 @@ Results go to standard output, progress and errors to standard error. The status
 something failed, or 2 if the command line is wrong. `tritloom COMMAND --help` explains a command.
 """,
 )
-GROUPS = (boards, generate, verify, pack, auto, build, run, info, measure)
+GROUPS = (boards, generate, verify, pack, auto, build, run, sim, info, measure)
 """The files that declare commands, in the order of the list in `--help`."""
 TEXT_OPTIONS = ("--prompt",)
 """Options whose value may begin with a dash."""
@@ -145,14 +146,14 @@ def _drop_output() -> None:
 
 
 def _os_message(error: OSError) -> str:
-    """The line for an error of the operating system, with the name of the file."""
-    try:
-        sys.stdout.flush()
-    except OSError:
+    """The line for an error of the operating system, with the name of the file if there is one."""
+    reason = error.strerror or str(error)
+    if error.filename is not None:
+        return f"{error.filename}: {reason}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
         _drop_output()
-        return f"cannot write to standard output: {error.strerror or error}"
-    named = f"{error.filename}: " if error.filename else ""
-    return f"{named}{error.strerror or error}"
+        return f"cannot write: {reason}; free some space, or write to another place"
+    return reason
 
 
 def _module_message(error: ModuleNotFoundError, extra: str) -> str:

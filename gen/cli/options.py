@@ -151,3 +151,5 @@ def read_config(file: Path) -> AcceleratorConfig:
         return AcceleratorConfig.from_json(file.read_bytes())
     except ConfigError as error:
         raise ConfigError(f"{file}: {error}") from None
+    except RecursionError:
+        raise ConfigError(f"{file}: the JSON is nested too deeply for a configuration") from None

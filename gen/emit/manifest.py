@@ -9,9 +9,11 @@ import ast
 import inspect
 import re
 import struct
+from collections.abc import Callable
 from enum import Enum
 from importlib.metadata import version
 from itertools import pairwise
+from textwrap import dedent
 from types import ModuleType
 from typing import Any
 
@@ -74,7 +76,7 @@ def describe(
         "format": FORMAT,
         "tools": {name: version(name) for name in TOOLS},
         "config": config.to_dict(),
-        "config_help": _plain(AcceleratorConfig.__doc__),
+        "config_help": _plain(docstring(AcceleratorConfig)),
         "digests": {"layout": config.layout_digest.hex(), "build": config.build_digest.hex()},
         "derived": _derived(config),
         "top": name,
@@ -104,13 +106,21 @@ def attribute_docs(source: type[Enum] | ModuleType) -> dict[str, str]:
     return docs
 
 
-def _plain(text: str | None) -> str:
+def docstring(source: type | ModuleType | Callable[..., Any]) -> str:
+    """The docstring of a class, module or function, from its source: `python -OO` drops it."""
+    if not (inspect.ismodule(source) or inspect.isclass(source) or inspect.isroutine(source)):
+        return inspect.getdoc(source) or ""
+    tree: Any = ast.parse(dedent(inspect.getsource(source)))
+    return ast.get_docstring(tree if inspect.ismodule(source) else tree.body[0]) or ""
+
+
+def _plain(text: str) -> str:
     """One line without the marks of code."""
-    return " ".join((text or "").replace("`", "").split())
+    return " ".join(text.replace("`", "").split())
 
 
-def _paragraphs(text: str | None) -> list[str]:
-    return [_plain(part) for part in (text or "").split("\n\n")]
+def _paragraphs(text: str) -> list[str]:
+    return [_plain(part) for part in text.split("\n\n")]
 
 
 def _derived(config: AcceleratorConfig) -> dict[str, int]:
@@ -171,7 +181,7 @@ def _meaning(port: Port, names: PortNames, members: dict[str, str]) -> str:
 
 def _member_docs(component: type) -> dict[str, str]:
     """The table "Members" of a component's docstring: `a, b : meaning` a line."""
-    table = (inspect.getdoc(component) or "").partition("Members\n-------\n")[2]
+    table = docstring(component).partition("Members\n-------\n")[2]
     docs = {}
     for line in table.splitlines():
         names, colon, meaning = line.partition(" : ")
@@ -185,7 +195,7 @@ def _commands(config: AcceleratorConfig) -> dict[str, Any]:
     return {
         "protocol_version": commands.PROTOCOL_VERSION,
         "byte_order": "little",
-        "rules": _paragraphs(commands.__doc__),
+        "rules": _paragraphs(docstring(commands)),
         "header_bytes": commands.HEADER_BYTES,
         "overhead_bytes": commands.OVERHEAD_BYTES,
         "request": _layout(REQUEST),
@@ -306,9 +316,9 @@ def _weights(config: AcceleratorConfig) -> dict[str, Any]:
         np.array(encodings.ALPHABETS[encoding.alphabet], np.int8), encoding.trits_per_code
     )
     return {
-        "rules": _paragraphs(packing.__doc__),
+        "rules": _paragraphs(docstring(packing)),
         "encoding_rules": [
-            _plain(inspect.getdoc(encoding.encode)),
+            _plain(docstring(encoding.encode)),
             *([SIGN_RULE] if encoding.signed else []),
         ],
         "encoding": encoding.name,

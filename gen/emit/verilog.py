@@ -10,7 +10,7 @@ from tritloom.gen.emit.names import check_name
 from tritloom.gen.emit.top import EmittedTop
 from tritloom.rtl.links.port_names import DEFAULT_TOP, PLAIN, PortNames
 from tritloom.rtl.spec.config import AcceleratorConfig
-from tritloom.sim.tools import run_yosys
+from tritloom.sim.tools import read_output, run_yosys
 
 __all__ = ["emit"]
 
@@ -106,7 +106,7 @@ def emit(config: AcceleratorConfig, name: str = DEFAULT_TOP, port_names: PortNam
         (folder / "top.il").write_text(design, encoding="utf-8")
         (folder / "rewrite.v").write_text(REWRITE, encoding="utf-8")
         run_yosys(["-q", "-p", SCRIPT.format(name=name)], cwd=folder)
-        text = (folder / "top.v").read_text(encoding="utf-8")
+        text = read_output(folder / "top.v", "endmodule")
     _, _, modules = text.partition("\n")  # yosys writes its version into the first line
     return f"// Tritloom accelerator {config.to_json()}\n{_one_hot_cases(modules)}"
 

@@ -11,7 +11,7 @@ from tritloom.boards.families.family import TOP, Family, bitstream_families, loa
 from tritloom.gen.passes.netlist import Netlist
 from tritloom.rtl.spec.errors import ToolError
 from tritloom.rtl.spec.registry import load_component
-from tritloom.sim.tools import run_yosys
+from tritloom.sim.tools import read_output, run_yosys
 
 __all__ = ["RECIPE", "improve", "run_synthesis", "synthesise"]
 
@@ -78,7 +78,7 @@ def run_synthesis(
             if not message:
                 raise
             raise type(error)(f"{str(error).partition(':')[0]}: {message}") from None
-    return (folder / f"{TOP}.json").read_text(encoding="utf-8")
+    return read_output(folder / f"{TOP}.json", "}")
 
 
 def improve(text: str, family: Family) -> str:

@@ -25,7 +25,14 @@ from pathlib import Path
 from tritloom.rtl.spec.errors import DeviceError, ToolError
 from tritloom.rtl.spec.files import scratch_folder, write_whole
 from tritloom.rtl.spec.remedies import package_remedy
-from tritloom.sim.tools import cache_folder, find_cxx, locked, read_output, run_yosys
+from tritloom.sim.tools import (
+    cache_folder,
+    find_cxx,
+    locked,
+    read_output,
+    require_programs,
+    run_yosys,
+)
 
 __all__ = ["Simulation", "UartSimulation", "build"]
 
@@ -76,6 +83,7 @@ def build(
             library = _library(folder, tools, note.read_text(encoding="utf-8", errors="replace"))
             if _is_whole(library):
                 return library
+        require_programs(folder)
         rtlil = make_rtlil()
         design = _digest(rtlil.encode())
         library = _library(folder, tools, design)
@@ -281,8 +289,8 @@ def _load(library: Path) -> ctypes.CDLL:
         calls = ctypes.CDLL(str(library))
     except OSError as error:
         raise ToolError(
-            f"cannot load the simulated FPGA: {error}; if the file system of the cache forbids "
-            "programs (noexec), set TRITLOOM_CACHE to a folder on another one"
+            f"cannot load the simulated FPGA: {error}; remove {library}, or set TRITLOOM_CACHE to "
+            "a folder on another file system"
         ) from error
     handle, size, number = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_uint64
     for name, result, arguments in (

@@ -1,21 +1,18 @@
 """A simulated accelerator behind a pseudo-terminal, as if it were a board at a serial port.
 
 What a program writes to the terminal goes into the UART of the simulated design, and what the UART
-sends can be read from the terminal. `python -m tritloom.sim.device.pty --board icebreaker` prints a
-URL that `connect` accepts. Needs an operating system with pseudo-terminals (Linux, macOS, BSD).
+sends can be read from the terminal. `tritloom sim --pty` runs it for a person. Needs an operating
+system with pseudo-terminals (Linux, macOS, BSD).
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import pty
 import queue
 import random
 import select
 import shutil
-import signal
-import sys
 import tempfile
 import threading
 import time
@@ -26,14 +23,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from amaranth.back import rtlil
 
 from tritloom.rtl.links.uart_facts import Uart
 from tritloom.rtl.spec.config import AcceleratorConfig
-from tritloom.rtl.spec.errors import ConfigError, DeviceError, TritloomError
-from tritloom.rtl.spec.registry import Registry
+from tritloom.rtl.spec.errors import DeviceError
 from tritloom.rtl.top import Accelerator
 from tritloom.sim.device.cxxrtl import UartSimulation, build
 from tritloom.sim.device.simulated import recipe
@@ -89,6 +84,7 @@ class PtyBridge:
     baud : rate of the line in bits a second
     noise : `Noise` of the bytes to the device (`"in"`) and from it (`"out"`); may be changed
     faults : number of faults so far, by direction and kind, such as `"in flip"`
+    bytes_in, bytes_out : bytes so far that the host has sent to the design, and the design to it
     """
 
     def __init__(self, config: AcceleratorConfig, seed: int = 0) -> None:
@@ -100,6 +96,7 @@ class PtyBridge:
         self.baud = config.link.baud
         self.noise = {"in": Noise(), "out": Noise()}
         self.faults: Counter[str] = Counter()
+        self.bytes_in = self.bytes_out = 0
         self._random = random.Random(seed)
         self._library = build(
             lambda: rtlil.convert(Accelerator(config), emit_src=False),
@@ -122,6 +119,16 @@ class PtyBridge:
         # A daemon thread, so that a test that fails without closing does not keep Python running.
         self._thread = threading.Thread(target=self._serve, name="pty bridge", daemon=True)
         self._thread.start()
+
+    @property
+    def url(self) -> str:
+        """What `connect` takes."""
+        return f"serial://{self.path}?baud={self.baud}"
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the simulated board still serves the terminal."""
+        return self._thread.is_alive()
 
     def __enter__(self) -> PtyBridge:
         return self
@@ -221,12 +228,14 @@ class PtyBridge:
         if not self._ended and self._quiet_cycles < QUIET_CYCLES:
             pending = self._simulation.pending
             received = self._simulation.run(STEP_CYCLES)
+            self.bytes_out += len(received)
             self._out += self._through("out", received)
             del self._out[BUFFER_BYTES:]
             is_quiet = not (pending or received)
             self._quiet_cycles = self._quiet_cycles + STEP_CYCLES if is_quiet else 0
 
     def _feed(self, data: bytes) -> None:
+        self.bytes_in += len(data)
         self._simulation.send(data)
         self._quiet_cycles = 0
 
@@ -275,43 +284,3 @@ class PtyBridge:
             os.close(end)
         self._ends = None
         self._out.clear()
-
-
-def _config(board: str) -> AcceleratorConfig:
-    boards: Registry[Any] = Registry("board", "tritloom.boards", lambda item: "")
-    if board not in boards:
-        raise ConfigError(f"unknown board {board!r}; known are {', '.join(boards)}")
-    config: AcceleratorConfig = boards[board].build_config
-    return config
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Serve a simulated board at a pseudo-terminal until Ctrl-C."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tritloom.sim.device.pty",
-        description="A simulated board at a pseudo-terminal, as if it were at a serial port.",
-    )
-    parser.add_argument("--board", default="icebreaker", metavar="NAME")
-    parser.add_argument(
-        "--noise", type=float, default=0.0, metavar="RATE", help="share of bytes flipped, lost, …"
-    )
-    options = parser.parse_args(arguments)
-    if not 0 <= options.noise < 1:
-        parser.error(f"--noise must be 0 to 1, not {options.noise}")
-    try:
-        config = _config(options.board)
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        with PtyBridge(config) as bridge:
-            bridge.noise = {"in": Noise.each(options.noise), "out": Noise.each(options.noise)}
-            print(f"serial://{bridge.path}?baud={bridge.baud}", flush=True)
-            threading.Event().wait()
-    except TritloomError as error:
-        print(f"tritloom: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 0
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -36,6 +36,9 @@ BENCHES = tuple(
 """The modules that hold benches, in the order in which they run."""
 SUITE = "tritloom.sim.verify"
 """Name of the suite in JUnit files."""
+HIDDEN = ("PYTEST_CURRENT_TEST", "PYTHONOPTIMIZE")
+"""Variables that the simulator must not see: cocotb's runner takes itself for a test by the first,
+and by the second Python drops the checks of the benches, so that every design would pass."""
 POLL_S = 0.2
 NAME_COLUMNS = 32
 """Columns for the name of a bench; the longest is `identify idle=heavy stall=heavy`."""
@@ -147,7 +150,7 @@ def verify_design(
         )
     _check_ports(verilog, design)
     simulator = find_simulator()
-    with tempfile.TemporaryDirectory(prefix="tritloom-verify-") as name, _no_pytest():
+    with tempfile.TemporaryDirectory(prefix="tritloom-verify-") as name, _without(*HIDDEN):
         folder = Path(name)
         (folder / design.verilog).write_text(verilog, encoding="utf-8")
         manifest = {"config": config.to_dict(), "interface": port_names.to_dict()}
@@ -245,14 +248,13 @@ def _check_ports(verilog: str, design: _Design) -> None:
 
 
 @contextmanager
-def _no_pytest() -> Iterator[None]:
-    """Hide from cocotb's runner that it runs inside a test; it would behave differently."""
-    current = os.environ.pop("PYTEST_CURRENT_TEST", None)
+def _without(*names: str) -> Iterator[None]:
+    """Takes variables out of the environment for the length of a block."""
+    values = {name: os.environ.pop(name) for name in names if name in os.environ}
     try:
         yield
     finally:
-        if current is not None:
-            os.environ["PYTEST_CURRENT_TEST"] = current
+        os.environ.update(values)
 
 
 def _build(simulator: Simulator, folder: Path, design: _Design) -> Any:
@@ -301,6 +303,7 @@ def _run(
                 "TRITLOOM_MANIFEST": str(folder / MANIFEST),
                 "TRITLOOM_PROGRESS": str(done),
                 "COCOTB_ANSI_OUTPUT": "0",
+                "PYTHONOPTIMIZE": "",  # the benches assert
                 **settings,
             },
         )

@@ -1,3 +1,4 @@
+import errno
 import os
 import shutil
 import subprocess
@@ -133,6 +134,62 @@ def test_cache_dir(monkeypatch, tmp_path):
     assert tools.cache_dir() == tmp_path / "tritloom"
     monkeypatch.setenv("TRITLOOM_CACHE", str(tmp_path / "own"))
     assert tools.cache_dir() == tmp_path / "own"
+
+
+def test_cache_dir_of_home(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("TRITLOOM_CACHE", "~/x")
+    assert tools.cache_dir() == tmp_path / "x"
+
+
+class TestCacheFolder:
+    @pytest.fixture(autouse=True)
+    def _cache(self, monkeypatch, tmp_path):
+        monkeypatch.setenv("TRITLOOM_CACHE", str(tmp_path / "cache"))
+
+    def test_made(self, tmp_path):
+        with tools.cache_folder("a/b") as folder:
+            assert folder == tmp_path / "cache" / "a" / "b" and folder.is_dir()
+
+    def test_unusable(self, tmp_path):
+        (tmp_path / "cache").touch()
+        with pytest.raises(ToolError) as error, tools.cache_folder("a"):
+            raise AssertionError("there is no such folder")
+        assert str(error.value) == (
+            f"cannot use the cache {tmp_path / 'cache' / 'a'}: Not a directory; "
+            "set TRITLOOM_CACHE to a folder that you can write to"
+        )
+
+    def test_error_in_the_block(self):
+        with pytest.raises(ToolError, match="No space left on device; set TRITLOOM_CACHE to a "):
+            with tools.cache_folder("a"):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def test_broken_pipe(self):
+        """That of the output is no fault of the cache."""
+        with pytest.raises(BrokenPipeError), tools.cache_folder("a"):
+            raise BrokenPipeError
+
+    def test_noexec(self, monkeypatch, tmp_path):
+        real = os.statvfs(tmp_path)
+        noexec = type("Facts", (), {"f_flag": real.f_flag | os.ST_NOEXEC})
+        monkeypatch.setattr(os, "statvfs", lambda path: noexec)
+        with pytest.raises(ToolError) as error:
+            tools._bin_dir({"show": ["true"]})
+        message = str(error.value)
+        assert "forbids programs (noexec); set TRITLOOM_CACHE to a folder on another" in message
+
+
+def test_read_output(tmp_path):
+    """yosys ends without an error when the disk is full."""
+    file = tmp_path / "top.v"
+    file.write_text("module top;\nendmodule\n\n")
+    assert tools.read_output(file, "endmodule") == "module top;\nendmodule\n\n"
+    file.write_bytes(file.read_bytes()[:12] + b"\xff")
+    with pytest.raises(ToolError) as error:
+        tools.read_output(file, "endmodule")
+    assert str(error.value).startswith("top.v was written only in part; is the disk of ")
+    assert "TRITLOOM_CACHE" in str(error.value) and "C++" not in str(error.value)
 
 
 def test_missing_script(bare, monkeypatch):

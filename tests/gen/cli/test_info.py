@@ -70,6 +70,20 @@ class TestInfo:
         assert told["checks"][-1].pop("seconds") >= 0
         assert told["checks"][-1] == {"name": "clock", "ok": False, "detail": "slow"}
 
+    def test_report(self, run, tmp_path):
+        file = tmp_path / "board.txt"
+        arguments = ("info", "--device", "golden?board=icebreaker", "--selftest", "--report", file)
+        status, out, err = run(*arguments)
+        assert (status, err) == (0, "") and "self-test\n" in out
+        assert file.read_text().startswith("tritloom self-test: passed\n")
+        assert run(*arguments[:3], "--report", file) == failed(
+            "--report is that of the self-test; give --selftest too"
+        )
+        missing = tmp_path / "none" / "board.txt"
+        assert run(*arguments[:4], "--report", missing) == failed(
+            f"--report: there is no folder {missing.parent}"
+        )
+
     def test_selftest_of_nothing(self, run):
         assert run("info", "--selftest") == failed(
             "--selftest needs a device; name it with --device"

@@ -21,7 +21,19 @@ COMMAND = [
     "import sys; from tritloom.gen.cli.main import main; sys.exit(main())",
 ]
 COMMANDS = [
-    *("boards", "generate", "verify", "auto", "build", "flash", "run", "devices", "info"),
+    *(
+        "boards",
+        "generate",
+        "verify",
+        "auto",
+        "build",
+        "flash",
+        "run",
+        "devices",
+        "info",
+        "pack",
+        "sim",
+    ),
     *("measure", "measure engine", "measure table", "measure report"),
 ]
 
@@ -54,7 +66,8 @@ class TestHelp:
     def test_examples(self, run, command):
         """Each example is a command line that the parser takes."""
         out = run(*command.split(), "--help")[1]
-        text = out[out.index("\nexamples:\n") :].partition("\n\nprints:")[0].replace("\\\n", " ")
+        text = out[out.index("\nexamples:\n") :].partition("\n\nprints:")[0]
+        text = re.sub(r" *\\\n +", " ", text)
         lines = [line for line in text.splitlines() if line.startswith("  tritloom ")]
         assert lines
         for line in lines:
@@ -154,6 +167,8 @@ sys.exit(
     main(["boards"])
     or main(["info", "--device", "golden?board=icebreaker", "--selftest"])
     or main(["devices"])
+    or main(["auto", "--board", "icebreaker", "--model", "bitnet-2b-4t"])
+    or main(["auto", "--board", "ulx3s-85f", "--model", "tinylm"])
 )
 """
         ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
@@ -241,3 +256,74 @@ sys.exit(main(["generate", "--config", "tiny.json", "-o", "out"]))
             env={**os.environ, "PYTHONIOENCODING": "ascii"},
         )
         assert ran.returncode == 0 and b"512 ? 256" in ran.stderr
+
+    @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", "<&- >&- 2>&-"])
+    @pytest.mark.parametrize(
+        "command",
+        ["boards", "info --device golden", "devices", "--version", "auto --board x --model y"]
+        + ["run tinylm --device golden --prompt a --max-tokens 1"],
+    )
+    def test_closed_streams(self, command, closed):
+        """A standard stream that the caller closed changes neither the work nor the status."""
+        right = subprocess.run([*COMMAND, *command.split()], cwd=ROOT, capture_output=True)
+        line = f"exec {shlex.join(COMMAND)} {command} {closed}"
+        ran = subprocess.run(["sh", "-c", line], cwd=ROOT, capture_output=True)
+        assert ran.returncode == right.returncode
+        assert ran.stdout == (b"" if " >&-" in f" {closed}" else right.stdout)
+        assert b"Traceback" not in ran.stderr and b"Exception" not in ran.stderr
+
+    def test_closed_output_is_not_a_file(self, tmp_path):
+        """A file that is opened must not get the number of a closed stream."""
+        program = (
+            "import os; from tritloom.gen.cli.main import _open_closed_streams as opened\n"
+            f"opened(); file = open({str(tmp_path / 'file')!r}, 'w')\n"
+            "assert file.fileno() > 2; os.system('echo noise'); print('more')\n"
+        )
+        line = f"exec {shlex.join([sys.executable, '-c', program])} <&- >&- 2>&-"
+        assert subprocess.run(["sh", "-c", line]).returncode == 0
+        assert (tmp_path / "file").read_text() == ""
+
+    def test_full_disk(self):
+        with open("/dev/full", "wb") as full:
+            ran = subprocess.run([*COMMAND, "boards"], stdout=full, stderr=subprocess.PIPE)
+        assert (ran.returncode, ran.stderr.count(b"\n")) == (1, 1)
+        assert ran.stderr.startswith(b"tritloom: error: cannot write: No space left on device; ")
+
+    @pytest.mark.parametrize("level", ["1", "2"])
+    def test_optimised_python(self, level):
+        """`python -OO` drops assertions and docstrings; the same comes out."""
+        for command in ("boards", "auto --board icebreaker --model bitnet-2b-4t --json", "--help"):
+            outputs = [
+                subprocess.run(
+                    [*COMMAND, *command.split()],
+                    cwd=ROOT,
+                    capture_output=True,
+                    env={**os.environ, **optimise},
+                )
+                for optimise in ({}, {"PYTHONOPTIMIZE": level})
+            ]
+            assert outputs[0].stdout == outputs[1].stdout != b""
+            assert outputs[1].returncode == 0
+
+    def test_no_home(self, tmp_path):
+        """Neither HOME nor a user of that number: the remedy is named."""
+        program = (
+            "import pathlib, sys\n"
+            "def no_home(*arguments): raise RuntimeError('Could not determine home directory.')\n"
+            "pathlib.Path.home = pathlib.Path.expanduser = no_home\n"
+            "from tritloom.gen.cli.main import main\n"
+            "sys.exit(main(['info', '--device', 'sim']))"
+        )
+        names = ("HOME", "XDG_CACHE_HOME", "TRITLOOM_CACHE")
+        env = {name: value for name, value in os.environ.items() if name not in names}
+        ran = subprocess.run([sys.executable, "-c", program], capture_output=True, env=env)
+        assert (ran.returncode, ran.stdout) == (1, b"")
+        message = "there is no home folder for the cache; set TRITLOOM_CACHE to a folder"
+        assert ran.stderr.decode() == f"tritloom: error: {message}\n"
+
+    @pytest.mark.parametrize("module", ["tritloom", "tritloom.gen.cli"])
+    def test_as_a_module(self, module):
+        ran = subprocess.run([sys.executable, "-m", module, "--version"], capture_output=True)
+        assert (ran.returncode, ran.stdout, ran.stderr) == (0, b"tritloom 0.1.0\n", b"")
+        ran = subprocess.run([sys.executable, "-m", module, "nix"], capture_output=True, text=True)
+        assert ran.returncode == 2 and ran.stderr.startswith("usage: tritloom [-h]")

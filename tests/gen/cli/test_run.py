@@ -175,6 +175,14 @@ class TestRun:
         monkeypatch.setattr("tritloom.host.device.connect", None)
         assert run("run", "tinylm", "--runtime", "transformers", *arguments) == failed(message)
 
+    @pytest.mark.parametrize("prompt", ["-x", "--json", "-"])
+    def test_prompt_with_a_dash(self, run, prompt):
+        status, out, err = run(
+            *("run", "tinylm", "--device", "golden", "--max-tokens", 1, "--json"),
+            *("--prompt", prompt),
+        )
+        assert (status, err) == (0, "") and json.loads(out)["prompt"] == prompt
+
     @pytest.mark.parametrize(
         "board", ["icebreaker", "ulx3s-12f", "ulx3s-25f", "ulx3s-45f", "ulx3s-85f"]
     )

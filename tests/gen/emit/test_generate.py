@@ -583,3 +583,16 @@ class TestDiagram:
         shown = [text for text, *_ in texts(ET.fromstring(block_diagram(UART)))]
         assert {"rx", "tx"} <= set(shown)
         assert shown[1].endswith(", UART at 1 Mbaud")
+
+
+def test_optimised_python():
+    """`python -OO` drops docstrings, from which the manifest takes its texts; it is the same."""
+    program = (
+        "import json; from tritloom.gen.emit.manifest import describe\n"
+        "from tritloom.rtl.spec.config import TINY; print(json.dumps(describe(TINY)))"
+    )
+    texts = [
+        subprocess.run([sys.executable, *options, "-c", program], capture_output=True, check=True)
+        for options in ([], ["-OO"])
+    ]
+    assert texts[0].stdout == texts[1].stdout and len(texts[0].stdout) > 10_000

@@ -20,12 +20,9 @@ from tests.support.processes import interruptible
 from tritloom.boards.board import Board, board_names, load_board
 from tritloom.boards.families.ice40 import ICE40
 from tritloom.boards.icebreaker import ICEBREAKER
-from tritloom.gen.cli import main as cli
 from tritloom.gen.flow import build as build_module
-from tritloom.gen.flow import flash as flash_module
 from tritloom.gen.flow import tools as run_module
 from tritloom.gen.flow.build import BuildError, build, fit
-from tritloom.gen.flow.flash import flash_command
 from tritloom.gen.flow.report import advice, critical_path, floorplan_svg, html_report, readable
 from tritloom.gen.passes import synthesis
 from tritloom.rtl.links.stream_facts import PacketStream
@@ -536,18 +533,18 @@ sys.exit(cli.main(["build", "--board", "icebreaker", "--config", "small.json", "
 
 
 class TestFit:
-    """`room`: the most rows that meet timing in a part of these tests."""
+    """`room`: the most rows of 5 lanes that meet timing in a part of these tests."""
 
     @pytest.mark.parametrize(("start", "room"), [(2, 5), (8, 5), (4, 4), (1, 1), (3, 16)])
     def test_most_rows(self, tools, out, monkeypatch, start, room):
         tried, original = [], build_module._Design.build
 
         def limited(design, seeds, say):
-            rows = design._config.rows
-            tried.append(rows)
-            if rows > 2 * room:
+            tried.append((design._config.lanes, design._config.rows))
+            macs = design._config.macs_per_cycle
+            if macs > 2 * 5 * room:
                 raise BuildError("does not fit")
-            tools.set(mhz={"1": 20 if rows <= room else 10})
+            tools.set(mhz={"1": 20 if macs <= 5 * room else 10})
             return original(design, seeds, say)
 
         monkeypatch.setattr(build_module._Design, "build", limited)
@@ -557,7 +554,41 @@ class TestFit:
         assert made.timing_met
         assert made.report["weight_capacity"]["bits"] <= config.memory_words * config.word_bits
         assert json.loads((out / "report.json").read_text()) == made.report
-        assert len(tried) == len(set(tried)) <= 8
+        assert len(tried) == len(set(tried)) <= 9
+
+    def test_most_lanes(self, tools, out, monkeypatch):
+        """With the most rows, as many lanes as still meet timing; every geometry is a legal one."""
+        tried, original = [], build_module._Design.build
+
+        def limited(design, seeds, say):
+            lanes, rows = design._config.lanes, design._config.rows
+            tried.append((lanes, rows))
+            tools.set(mhz={"1": 20 if rows <= 2 and lanes <= 30 else 10})
+            return original(design, seeds, say)
+
+        monkeypatch.setattr(build_module._Design, "build", limited)
+        config = replace(SMALL, lanes=10, fill=2, max_in_features=60)
+        made = fit(ICEBREAKER, out, config=config)
+        assert (made.report["config"]["lanes"], made.report["config"]["rows"]) == (30, 2)
+        assert tried == [(10, 1), (10, 2), (10, 4), (10, 3), (20, 2), (30, 2), (50, 2), (40, 2)]
+        bits = made.report["weight_capacity"]["bits"]
+        assert bits <= config.memory_words * config.word_bits
+
+    @pytest.mark.parametrize(
+        ("changes", "step"),
+        [
+            ({}, 5),
+            ({"lanes": 10, "fill": 2}, 10),
+            ({"lanes": 20, "fill": 4, "engine": "table"}, 20),
+            ({"lanes": 20, "fill": 2, "engine": "table"}, 10),
+            ({"lanes": 12, "fill": 3, "encoding": "diff2"}, 6),
+        ],
+    )
+    def test_lane_step(self, changes, step):
+        config = replace(SMALL, **changes)
+        assert build_module._lane_step(config) == step
+        for times in (1, 2, 3):
+            replace(config, lanes=config.lanes + times * step)
 
     def test_none(self, tools, out):
         with pytest.raises(BuildError) as error:
@@ -688,126 +719,6 @@ class TestReport:
             assert start == pytest.approx(end, abs=0.2)
             end = start + cell + wire
         assert 0 < end <= 100.5
-
-
-class TestFlash:
-    @pytest.fixture
-    def built(self, tmp_path, monkeypatch):
-        """A folder with a bitstream; the tools that are there are those in `bin`."""
-        monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-        (tmp_path / "bin").mkdir()
-        (tmp_path / "out").mkdir()
-        (tmp_path / "out" / "ulx3s-85f.bit").touch()
-        return tmp_path / "out"
-
-    def install(self, built, name, script="#!/bin/sh\necho wrote; exit 0\n"):
-        tool = built.parent / "bin" / name
-        tool.write_text(script)
-        tool.chmod(0o755)
-        return str(tool)
-
-    def run(self, capsys, *arguments):
-        status = cli.main(["flash", *map(str, arguments)])
-        return status, *capsys.readouterr()
-
-    def test_openfpgaloader(self, built, capfd):
-        self.install(built, "dfu-util")
-        tool = self.install(built, "openFPGALoader")
-        file = str(built / "ulx3s-85f.bit")
-        command = [tool, "--board", "ulx3s", "--write-flash", file]
-        assert flash_command(built) == flash_command(Path(file)) == command
-        assert self.run(capfd, built) == (0, "", f"{' '.join(command)}\nwrote\n")
-        status, printed, _ = self.run(capfd, built, "--json")
-        assert (status, json.loads(printed)) == (0, {"command": command})
-
-    def test_dfu_util(self, built):
-        tool = self.install(built, "dfu-util")
-        assert flash_command(built)[:2] == [tool, "--device"]
-        assert flash_command(built)[-2:] == ["--download", str(built / "ulx3s-85f.bit")]
-
-    def test_other_name(self, built):
-        tool = self.install(built, "openFPGALoader")
-        other = built / "other.bin"
-        other.touch()
-        command = [tool, "--board", "ice40_generic", "--write-flash", str(other)]
-        assert flash_command(other, "icebreaker") == command
-
-    def test_failure(self, built, capfd):
-        self.install(built, "openFPGALoader", "#!/bin/sh\necho no cable >&2; exit 3\n")
-        status, printed, told = self.run(capfd, built)
-        assert (status, printed) == (1, "")
-        assert told.splitlines()[1:] == [
-            "no cable",
-            (
-                "tritloom: error: openFPGALoader failed with status 3; is the board plugged in, "
-                "and may you use its USB port?"
-            ),
-        ]
-
-    def test_nothing_installed(self, built, capsys):
-        how = (
-            "not found; install one (apt-get install openfpgaloader, brew install "
-            "openfpgaloader, or https://trabucayre.github.io/openFPGALoader)\n"
-        )
-        told = f"tritloom: error: openFPGALoader or dfu-util {how}"
-        assert self.run(capsys, built) == (1, "", told)
-        self.install(built, "dfu-util")  # which an iCEBreaker has no use for
-        (built / "icebreaker.bin").touch()
-        told = f"tritloom: error: openFPGALoader {how}"
-        assert self.run(capsys, built, "--board", "icebreaker") == (1, "", told)
-
-    @pytest.mark.parametrize(
-        ("arguments", "message"),
-        [
-            (["none"], "none is not there; name a bitstream or a folder that build wrote"),
-            (["empty"], "no bitstream in empty; run tritloom build into that folder"),
-            (
-                ["out", "--board", "icebreaker"],
-                "no bitstream of icebreaker in out; run tritloom build into that folder",
-            ),
-            (
-                ["two"],
-                "two has several bitstreams, icebreaker.bin, ulx3s-85f.bit; choose with --board",
-            ),
-            (
-                ["other.bit"],
-                f"unknown board 'other'; give --board, known are {', '.join(board_names())}",
-            ),
-        ],
-    )
-    def test_bad_input(self, built, capsys, monkeypatch, arguments, message):
-        monkeypatch.chdir(built.parent)
-        for name in ("empty", "two"):
-            Path(name).mkdir()
-        for name in ("two/icebreaker.bin", "two/ulx3s-85f.bit", "other.bit"):
-            Path(name).touch()
-        assert self.run(capsys, *arguments) == (1, "", f"tritloom: error: {message}\n")
-
-    def test_every_board(self):
-        for name in board_names():
-            board = load_board(name)
-            assert board.loader
-            assert bool(board.dfu) is name.startswith("ulx3s")
-
-    def test_only_dfu(self, built, monkeypatch):
-        board = replace(load_board("ulx3s-85f"), loader="")
-        monkeypatch.setattr(flash_module, "load_board", {board.name: board}.get)
-        with pytest.raises(ToolError) as error:
-            flash_command(built)
-        how = "apt-get install dfu-util, or brew install dfu-util"
-        assert str(error.value) == f"dfu-util not found; install one ({how})"
-        tool = self.install(built, "dfu-util")
-        assert flash_command(built) == [tool, *board.dfu, str(built / "ulx3s-85f.bit")]
-
-    def test_no_loader(self, built, monkeypatch):
-        board = replace(load_board("ulx3s-85f"), loader="", dfu=())
-        monkeypatch.setattr(flash_module, "load_board", {board.name: board}.get)
-        with pytest.raises(ToolError) as error:
-            flash_command(built)
-        file = built / "ulx3s-85f.bit"
-        assert str(error.value) == (
-            f"no loader is known for ulx3s-85f; write {file} with its vendor's tool"
-        )
 
 
 def idcode(bitstream: Path) -> int:

@@ -9,7 +9,6 @@ import random
 import re
 import resource
 import select
-import signal
 import subprocess
 import sys
 import threading
@@ -23,7 +22,6 @@ import numpy as np
 import pytest
 import serial
 
-from tests.support.processes import interruptible
 from tritloom.host import Device, DeviceError, DeviceTimeout, InputError, TernaryLayer, connect
 from tritloom.host.links.serial import (
     COPIES_BYTES,
@@ -37,9 +35,8 @@ from tritloom.host.links.serial import (
 )
 from tritloom.rtl.spec import numerics
 from tritloom.rtl.spec.config import TINY
-from tritloom.rtl.spec.errors import ConfigError
 from tritloom.rtl.spec.frames import check_bytes, decode_frame, encode_frame
-from tritloom.sim.device.pty import Noise, PtyBridge, main
+from tritloom.sim.device.pty import Noise, PtyBridge
 from tritloom.sim.device.reference import ReferenceDevice
 
 CONFIG = replace(TINY, slots=8)
@@ -609,20 +606,6 @@ class TestBridge:
         with pytest.raises(DeviceError, match="the bridge is closed; make a new one"):
             bridge.unplug()
 
-    @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
-    def test_a_person_can_try_it(self, sign: signal.Signals) -> None:
-        command = [sys.executable, "-m", "tritloom.sim.device.pty", "--board", "icebreaker"]
-        with subprocess.Popen(
-            command, stdout=subprocess.PIPE, text=True, preexec_fn=interruptible
-        ) as served:
-            assert served.stdout is not None
-            url = served.stdout.readline().strip()
-            with connect(url) as device:
-                assert is_exact(device)
-            served.send_signal(sign)
-            assert served.wait(30) == 0
-        assert not os.path.lexists(url.removeprefix("serial://").partition("?")[0])
-
     def test_it_does_not_keep_the_interpreter(self) -> None:
         program = (
             "from dataclasses import replace; from tritloom.rtl.spec.config import TINY; "
@@ -645,19 +628,6 @@ class TestBridge:
             assert {byte.bit_count() for byte in flipped} == {1}
             assert bridge._through("out", b"clean") == b"clean"
             assert bridge.faults["in flip"] == 1000
-
-    def test_command_line(self, capsys: pytest.CaptureFixture[str]) -> None:
-        assert main(["--board", "none"]) == 1
-        assert "unknown board 'none'; known are" in capsys.readouterr().err
-        with pytest.raises(SystemExit) as usage:
-            main(["--noise", "2"])
-        assert usage.value.code == 2
-
-    def test_an_error_of_an_order_is_raised(self) -> None:
-        with PtyBridge(CONFIG) as bridge:
-            with pytest.raises(ConfigError):
-                bridge._do(lambda: replace(CONFIG, lanes=0) and None)
-            bridge.stall(0)
 
 
 class TestBursts:

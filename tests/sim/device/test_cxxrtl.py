@@ -3,6 +3,7 @@
 import importlib
 import random
 import re
+import shlex
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,7 @@ from tritloom.rtl.spec.remedies import package_remedy
 from tritloom.sim.device import cxxrtl
 from tritloom.sim.device.cxxrtl import Simulation, build
 from tritloom.sim.device.simulated import SimulatedDevice, open_device, recipe
+from tritloom.sim.tools import run_yosys
 from tritloom.sim.verify.traffic import Traffic
 
 pytestmark = pytest.mark.sim
@@ -378,6 +380,38 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monk
         r"can write to$",
     ):
         build(lambda: "never read")
+
+
+def test_a_full_disk(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """yosys writes a part and ends well, the compiler says it; neither is the compiler's fault."""
+
+    def cut(arguments: list[str], cwd: Path) -> str:
+        output = run_yosys(arguments, cwd)
+        text = (cwd / "top.cc").read_bytes()
+        (cwd / "top.cc").write_bytes(text[: len(text) // 2])
+        return output
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cxxrtl, "run_yosys", cut)
+        with pytest.raises(ToolError, match=r"^top\.cc was written only in part; is the disk of "):
+            build_design(Queue())
+    full = "echo 'fatal error: error writing to x.s: No space left on device' >&2; exit 1"
+    monkeypatch.setenv("CXX", f"sh -c {shlex.quote(full)}")
+    with pytest.raises(ToolError) as caught:
+        build(lambda: "never read")
+    message = str(caught.value)
+    assert "No space left on device; free some space, or set TRITLOOM_CACHE" in message
+    assert "CXX" not in message
+
+
+def test_a_note_that_is_no_text(cache: Path) -> None:
+    """The design is made again."""
+    text = rtlil.convert(Wire(), emit_src=False)
+    library = build(lambda: text, "recipe")
+    (note,) = cache.glob("*.design")
+    right = note.read_bytes()
+    note.write_bytes(b"\xff\xfe")
+    assert build(lambda: text, "recipe") == library and note.read_bytes() == right
 
 
 @pytest.mark.slow
