@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from tritloom.host.models.run import find_model
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import ConfigError
 from tritloom.rtl.spec.layer_shape import LayerShape
 
-__all__ = ["MIXES", "layer_cycles", "mix_figures"]
+__all__ = ["MIXES", "Layer", "layer_cycles", "mix_figures", "model_layers", "utilization"]
 
 MIXES: dict[str, tuple[str, tuple[tuple[str, int, int, int], ...]]] = {
     "bitnet-2b-4t": (
@@ -29,8 +33,8 @@ def mix_figures(
 ) -> dict[str, Any]:
     """A model's ternary layers by the cycle formula, at a clock.
 
-    ``resident``: a layer runs in parts that the weight memory holds; ``ConfigError`` where it does
-    not hold the least part of one.
+    `resident`: a layer runs in pieces that the weight memory holds; `ConfigError` where it does not
+    hold the smallest piece of one.
     """
     model, mixed = MIXES[name]
     layers: list[dict[str, Any]] = []
@@ -93,3 +97,55 @@ def _run_cycles(config: AcceleratorConfig, shape: LayerShape) -> int:
     if cycles is None:
         raise ConfigError(f"no formula gives the cycles with {config.memory} memory")
     return cycles
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """``count`` layers of one shape."""
+
+    name: str
+    in_features: int
+    out_features: int
+    count: int = 1
+
+    @property
+    def weights(self) -> int:
+        return self.in_features * self.out_features * self.count
+
+
+def model_layers(model: str) -> list[Layer]:
+    """The ternary layers of a model, counted by shape.
+
+    Parameters
+    ----------
+    model : a name of `MIXES`, or a folder as `tritloom run` takes it. Of a folder, q/k/v count as
+        one layer and gate/up as one, as `run` loads them.
+
+    Raises
+    ------
+    CheckpointError : there is no model of that name
+    """
+    if model in MIXES:
+        return [Layer(*layer) for layer in MIXES[model][1]]
+    from tritloom.host.checkpoints.huggingface import load_checkpoint
+    from tritloom.host.models.bitnet import BitNetModel
+
+    path = find_model(model)
+    found = BitNetModel(load_checkpoint(path)).layers
+    names: dict[tuple[int, int], str] = {}
+    counts = Counter[tuple[int, int]]()
+    for name, layer in found.items():
+        shape = layer.in_features, layer.out_features
+        names.setdefault(shape, name.rpartition(".")[2])
+        counts[shape] += 1
+    return [Layer(names[shape], *shape, count) for shape, count in counts.items()]
+
+
+def utilization(config: AcceleratorConfig, layers: Sequence[Layer]) -> float:
+    """Useful MACs of the layers ÷ (their cycles by the formula × MACs a cycle)."""
+    cycles = sum(
+        layer.count * layer_cycles(config, layer.in_features, layer.out_features)
+        for layer in layers
+    )
+    macs = sum(layer.weights for layer in layers) * config.tokens
+    return macs / (cycles * config.macs_per_cycle)

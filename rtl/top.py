@@ -83,7 +83,7 @@ class Accelerator(wiring.Component):
         connect(m, processor.o_send, sender.i)
         connect(m, processor.o_write, memory.i_write)
         connect(m, processor.o_read, memory.i_read)
-        # Weight words go to the core while it runs a layer, else to READ and COMMIT.
+        # The weight words of RUN go to the core, those of READ and COMMIT to the processor.
         m.submodules.weights = weights = StreamSwitch(self.config.word_bits)
         connect(m, memory.o, weights.i)
         connect(m, weights.o_first, processor.i_word)
@@ -97,7 +97,7 @@ class Accelerator(wiring.Component):
             sender.byte.eq(processor.byte),
             sender.write.eq(processor.write),
             processor.done.eq(core.done),
-            weights.second.eq(processor.running),
+            weights.second.eq(processor.to_core),
             self.running.eq(processor.running),
             self.good.eq(receiver.good),
             self.bad.eq(receiver.bad),

@@ -51,7 +51,7 @@ def add(commands: Any) -> None:
         *("--model",),
         metavar="MODEL",
         required=True,
-        help="folder of a model, or tinylm, or bitnet-2b-4t; only its config.json is read",
+        help="folder of a model, or tinylm, or bitnet-2b-4t",
     )
     parser.add_argument(
         *("--weight-bits",),
@@ -78,7 +78,8 @@ def add(commands: Any) -> None:
 
 def _auto(options: argparse.Namespace) -> int:
     from tritloom.boards.board import load_board
-    from tritloom.gen.plan.auto import choose, model_layers
+    from tritloom.gen.plan.auto import choose
+    from tritloom.gen.workloads import model_layers
 
     if options.board is not None and options.part is not None:
         raise InputError("--part goes with --family; a board has its own part")

@@ -13,14 +13,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from amaranth.back import rtlil
-
 from tritloom.boards.families.family import RESOURCES, TOP, load_family
 from tritloom.gen.flow.tools import YOSYS, BuildError, Progress, timed, tool_version
-from tritloom.gen.measure.engine import median_mhz, place_and_route
-from tritloom.gen.measure.harness import Harness
-from tritloom.gen.passes.synthesis import RECIPE
-from tritloom.rtl.core.core import Core
 from tritloom.rtl.links.uart_facts import Uart
 from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.config import AcceleratorConfig
@@ -28,7 +22,6 @@ from tritloom.rtl.spec.encodings import encodings
 from tritloom.rtl.spec.errors import ConfigError, InputError
 from tritloom.rtl.spec.files import write_whole
 from tritloom.rtl.spec.plugins import engines
-from tritloom.rtl.top import Accelerator
 
 __all__ = ["TABLE", "Point", "grid", "measure", "read_table"]
 
@@ -194,6 +187,15 @@ def measure(
     not fit the family's first part is not routed. The file is written after each point.
     ``BuildError``, at the end, names those at which the tools failed.
     """
+    # Reading the table must not need Amaranth: `tritloom auto` reads it and builds nothing.
+    from amaranth.back import rtlil
+
+    from tritloom.gen.measure.engine import median_mhz, place_and_route
+    from tritloom.gen.measure.harness import Harness
+    from tritloom.gen.passes.synthesis import RECIPE
+    from tritloom.rtl.core.core import Core
+    from tritloom.rtl.top import Accelerator
+
     points = {point.key: point for point in read_table(table)} if table.exists() else {}
     say = timed(progress)
     facts = load_family(family)

@@ -17,19 +17,14 @@ import numpy.typing as npt
 
 from tritloom.boards.families.family import load_family
 from tritloom.gen.measure.table import Point
-from tritloom.rtl.engines.table_facts import in_lut_ram, table_registers
-from tritloom.rtl.engines.table_walk import walk_steps
-from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.commands import IDENTITY
 from tritloom.rtl.spec.config import AcceleratorConfig
-from tritloom.rtl.spec.encodings import encodings
 from tritloom.rtl.spec.errors import ConfigError
-from tritloom.rtl.spec.frames import BLOCK_BYTES
+from tritloom.rtl.spec.plugins import Storage, engines
 
 __all__ = [
     "Cost",
     "CostModel",
-    "Memory",
     "around_memories",
     "core_memories",
     "mapped",
@@ -53,17 +48,6 @@ class Cost:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """``words`` of ``width`` bits with a port to read and one to write, by ``parts`` of a word."""
-
-    width: int
-    words: int
-    parts: int = 1
-    rom: bool = False
-    number: int = 1
-
-
 REACH = 2
 """Beyond so many times the largest core of an engine that was routed, or synthesised where nothing
 was, nothing is foretold: its clock would be a guess. Of LUTs, bits of a word, fill."""
@@ -81,7 +65,7 @@ class Mapped:
 
 
 @cache
-def mapped(family: str, memory: Memory) -> Mapped:
+def mapped(family: str, memory: Storage) -> Mapped:
     """As yosys maps one such memory: to what costs least by its own count."""
     bits = memory.width * memory.words
     facts = load_family(family)
@@ -93,21 +77,21 @@ def mapped(family: str, memory: Memory) -> Mapped:
         for width in ram.widths:
             words = ram.words(width)
             byte = 1 if memory.rom else min(ram.byte or width, width)
-            part = memory.width // memory.parts
-            padded = memory.parts * ceil(part / byte) * byte
+            field = memory.width // memory.fields
+            padded = memory.fields * ceil(field / byte) * byte
             deep = ceil(memory.words / words)
             units = ceil(deep * padded / width)
             muxed = (deep - 1) * memory.width
             cost = (ram.cost - ram.by_width) * units + MUX_COST * muxed
             cost += ram.by_width * deep * memory.width / width
-            cost += MUX_COST * deep * memory.parts * (deep > 1 and not memory.rom)
+            cost += MUX_COST * deep * memory.fields * (deep > 1 and not memory.rom)
             if cost < best:
                 cells = 0 if ram.blocks else units
                 best, found = cost, Mapped(units * ram.blocks, cells, muxed)
     return found
 
 
-def _sum(family: str, memories: Iterable[Memory]) -> Mapped:
+def _sum(family: str, memories: Iterable[Storage]) -> Mapped:
     each = [(mapped(family, memory), memory.number) for memory in memories]
     return Mapped(
         sum(one.blocks * number for one, number in each),
@@ -117,48 +101,33 @@ def _sum(family: str, memories: Iterable[Memory]) -> Mapped:
     )
 
 
-def core_memories(config: AcceleratorConfig) -> list[Memory]:
-    """Activations, partial sums, and what the engine has."""
-    found = [
-        Memory(
+def core_memories(config: AcceleratorConfig) -> list[Storage]:
+    """The memories of a core: activations, partial sums, and the engine's."""
+    return [
+        Storage(
             config.tokens * config.fill * config.act_bits,
             config.activation_words,
-            parts=config.tokens,
+            fields=config.tokens,
         ),
-        Memory(config.tokens * config.rows * config.acc_bits, config.max_row_groups),
+        Storage(config.tokens * config.rows * config.acc_bits, config.max_row_groups),
+        *engines[config.engine].storage(config),
     ]
-    if config.engine == "table":
-        encoding = encodings[config.encoding]
-        steps = walk_steps(encoding.trits_per_code, encoding.signed, encoding.alphabet)
-        step_bits = encoding.index_bits + encoding.trits_per_code.bit_length() + 2
-        banks = 1 if in_lut_ram(config) else 2
-        found += [
-            Memory(step_bits, 1 << (steps - 1).bit_length(), rom=True),
-            Memory(
-                config.tokens * _entry_bits(config),
-                banks << encoding.index_bits,
-                number=config.rows * config.lanes // encoding.trits_per_code,
-            ),
-        ]
-    return found
 
 
-def weight_memories(config: AcceleratorConfig) -> list[Memory]:
-    """The weight memory's banks."""
-    whole, rest = divmod(config.memory_words, BlockRam.BANK_WORDS)
-    sizes = [(BlockRam.BANK_WORDS, whole), (rest, int(rest > 0))]
-    return [Memory(config.word_bits, words, number=number) for words, number in sizes if number]
+def weight_memories(config: AcceleratorConfig) -> list[Storage]:
+    """The memories of the weight memory."""
+    return list(config.memory.storage(config))
 
 
-def around_memories(config: AcceleratorConfig) -> list[Memory]:
-    """Packets in both directions, the link's block, layers, the configuration's text."""
+def around_memories(config: AcceleratorConfig) -> list[Storage]:
+    """Packets in both directions, the link's memories, the layer table, the identity."""
     entry = 2 * config.memory_words.bit_length() + (config.max_tiles - 1).bit_length()
     entry += (config.max_row_groups - 1).bit_length() + 2
     return [
-        Memory(8, config.slots * config.packet_bytes, number=2),
-        Memory(8, BLOCK_BYTES),
-        Memory(entry, config.max_layers),
-        Memory(8, _identity_bytes(config), rom=True),
+        Storage(8, config.slots * config.packet_bytes, number=2),
+        *config.link.storage(config),
+        Storage(entry, config.max_layers),
+        Storage(8, _identity_bytes(config), rom=True),
     ]
 
 
@@ -167,28 +136,14 @@ def _identity_bytes(config: AcceleratorConfig) -> int:
     return IDENTITY.size + len(config.to_json())
 
 
-def _entry_bits(config: AcceleratorConfig) -> int:
-    return (encodings[config.encoding].trits_per_code << (config.act_bits - 1)).bit_length() + 1
-
-
-def _tree(terms: int, bits: int) -> tuple[int, int]:
-    """Slots of the adders of ``adder_tree``, and its registers' bits."""
-    slots = registers = 0
-    while terms > 1:
-        bits += 1
-        slots += terms // 2 * bits
-        terms = -(-terms // 2)
-        registers += terms * bits
-    return slots, registers
-
-
 def core_features(config: AcceleratorConfig, family: str) -> dict[str, float]:
-    """Bits of each kind that a core has; which there are depends on the engine alone."""
-    encoding = encodings[config.encoding]
-    lanes, rows, tokens, fill = config.lanes, config.rows, config.tokens, config.fill
-    codes = rows * lanes // encoding.trits_per_code
+    """What a core's LUTs and flip-flops depend on, in bits by name.
+
+    The names depend on the engine alone.
+    """
+    rows, tokens, fill = config.rows, config.tokens, config.fill
     memory = _sum(family, core_memories(config))
-    found: dict[str, float] = {
+    return {
         "constant": 1,
         "counted": config.max_row_groups.bit_length() + config.max_tiles.bit_length(),
         "addressed": log2(config.activation_words),
@@ -199,45 +154,18 @@ def core_features(config: AcceleratorConfig, family: str) -> dict[str, float]:
         "muxed": memory.muxed,
         "logic": memory.bits,
         "selected": log2(1 + memory.bits),
+        **engines[config.engine].cost_features(config),
     }
-    if config.engine == "table":
-        entry = _entry_bits(config)
-        slots, registers = _tree(lanes // encoding.trits_per_code, entry)
-        # In LUT RAM there is nothing on the way to a table and from it.
-        near = in_lut_ram(config)
-        before, after = table_registers(config)
-        found |= {
-            "filled": fill * tokens * entry,
-            "read": codes * tokens * entry * after,
-            "read near": codes * tokens * entry * near,
-            "codes": codes * encoding.code_bits * before,
-            "codes near": codes * near,
-            "signs": codes * encoding.signed * after,
-            "parts": lanes // (encoding.trits_per_code * fill),
-            "rom": encoding.code_bits,
-        }
-    else:
-        pairs = -(-lanes // 2)
-        bits = config.act_bits + 1
-        slots, registers = _tree(pairs, bits)
-        slots, registers = slots + pairs * bits, registers + pairs * bits
-        found |= {
-            "even": rows * tokens * pairs * config.act_bits,
-            "tile": tokens * lanes * config.act_bits,
-            "trits": rows * lanes,
-            "decoded": codes * bool(encoding.decoder),
-        }
-    return found | {"adders": rows * tokens * slots, "tree": rows * tokens * registers}
 
 
 def around_features(config: AcceleratorConfig, family: str) -> dict[str, float]:
-    """The same of what is around a core: link, packets, commands, weight memory."""
-    memory = _sum(family, [*weight_memories(config), *around_memories(config)])
-    banks = ceil(config.memory_words / BlockRam.BANK_WORDS)
+    """The same for what is around a core: link, packets, commands, weight memory."""
+    weights = weight_memories(config)
+    memory = _sum(family, [*weights, *around_memories(config)])
     return {
         "constant": 1,
         "word": config.word_bits,
-        "banked": banks * config.word_bits,
+        "banked": sum(bank.number for bank in weights) * config.word_bits,
         "result": config.tokens * config.rows * config.acc_bits,
         "loaded": config.fill * config.act_bits,
         "addressed": log2(config.slots * config.packet_bytes),

@@ -55,8 +55,11 @@ class CommandProcessor(wiring.Component):
         COMMIT to `i_word`.
     i_word : in, stream of weight words
         The words of READ and COMMIT.
+    to_core : out, 1 bit
+        The next words of the weight memory are those of a RUN. Set from the cycle after the
+        transfer at `o_read` until `done`, so it does not change while a word waits.
     running : out, 1 bit
-        RUN is executing: weight words go to the core. Changes only while none is on its way.
+        The core runs a layer; RUN responds with the number of these cycles.
     o_load : out, stream of `load_layout`
         Activations for the core.
     o_run : out, stream of `shape_layout`
@@ -79,6 +82,7 @@ class CommandProcessor(wiring.Component):
     o_write: stream.Interface
     o_read: stream.Interface
     i_word: stream.Interface
+    to_core: Signal
     running: Signal
     o_load: stream.Interface
     o_run: stream.Interface
@@ -99,6 +103,7 @@ class CommandProcessor(wiring.Component):
                 "o_write": Out(stream.Signature(write_layout(config))),
                 "o_read": Out(stream.Signature(range_layout(config))),
                 "i_word": In(stream.Signature(Shape(config.word_bits))),
+                "to_core": Out(1),
                 "running": Out(1),
                 "o_load": Out(stream.Signature(load_layout(config))),
                 "o_run": Out(stream.Signature(shape_layout(config))),
@@ -384,12 +389,12 @@ class _States:
                     m.next = "START"
 
         with m.State("START"):
-            m.d.comb += ports.o_run.valid.eq(1)
+            m.d.comb += [ports.o_run.valid.eq(1), ports.to_core.eq(1)]
             with m.If(ports.o_run.ready):
                 m.next = "RUN"
 
         with m.State("RUN"):
-            m.d.comb += ports.running.eq(1)
+            m.d.comb += [ports.running.eq(1), ports.to_core.eq(1)]
             m.d.sync += self.value.eq(self.value + 1)
             with m.If(ports.done):
                 m.d.sync += [

@@ -1,7 +1,7 @@
 """Facts of the `select` engine."""
 
 from tritloom.rtl.spec.encodings import encodings
-from tritloom.rtl.spec.plugins import ACT_LATENCY, Config, Engine
+from tritloom.rtl.spec.plugins import ACT_LATENCY, Config, Engine, adder_tree_bits
 
 __all__ = ["SELECT"]
 
@@ -28,6 +28,24 @@ def _tile_cycles(config: Config) -> int:
     return _decoder_cycles(config) + config.lanes // config.fill + ACT_LATENCY
 
 
+def _cost_features(config: Config) -> dict[str, float]:
+    encoding = encodings[config.encoding]
+    rows, tokens = config.rows, config.tokens
+    pairs = -(-config.lanes // 2)
+    bits = config.act_bits + 1
+    slots, registers = adder_tree_bits(pairs, bits)
+    slots, registers = slots + pairs * bits, registers + pairs * bits
+    codes = rows * config.lanes // encoding.trits_per_code
+    return {
+        "even": rows * tokens * pairs * config.act_bits,
+        "tile": tokens * config.lanes * config.act_bits,
+        "trits": rows * config.lanes,
+        "decoded": codes * bool(encoding.decoder),
+        "adders": rows * tokens * slots,
+        "tree": rows * tokens * registers,
+    }
+
+
 SELECT = Engine(
     name="select",
     component="tritloom.rtl.engines.select:SelectEngine",
@@ -35,4 +53,5 @@ SELECT = Engine(
     latency=_latency,
     fill_cycles=_fill_cycles,
     tile_cycles=_tile_cycles,
+    cost_features=_cost_features,
 )

@@ -3,7 +3,7 @@
 from tritloom.rtl.engines.table_walk import walk_steps
 from tritloom.rtl.spec.encodings import encodings
 from tritloom.rtl.spec.errors import ConfigError
-from tritloom.rtl.spec.plugins import Config, Engine
+from tritloom.rtl.spec.plugins import Config, Engine, Storage, adder_tree_bits
 
 __all__ = ["TABLE", "in_lut_ram", "table_registers"]
 
@@ -69,6 +69,49 @@ def _check(config: Config) -> None:
         )
 
 
+def _entry_bits(config: Config) -> int:
+    """Signed bits of a table's entry: the sum of a code's activations."""
+    return (_trits_per_code(config) << (config.act_bits - 1)).bit_length() + 1
+
+
+def _storage(config: Config) -> tuple[Storage, ...]:
+    """The walk's steps, and the tables."""
+    encoding = encodings[config.encoding]
+    steps = walk_steps(encoding.trits_per_code, encoding.signed, encoding.alphabet)
+    step_bits = encoding.index_bits + encoding.trits_per_code.bit_length() + 2
+    banks = 1 if in_lut_ram(config) else 2
+    return (
+        Storage(step_bits, 1 << (steps - 1).bit_length(), rom=True),
+        Storage(
+            config.tokens * _entry_bits(config),
+            banks << encoding.index_bits,
+            number=config.rows * config.lanes // encoding.trits_per_code,
+        ),
+    )
+
+
+def _cost_features(config: Config) -> dict[str, float]:
+    encoding = encodings[config.encoding]
+    tokens, codes = config.tokens, config.lanes // encoding.trits_per_code
+    all_codes, entry = config.rows * codes, _entry_bits(config)
+    slots, registers = adder_tree_bits(codes, entry)
+    # In LUT RAM there are no registers before and after a table.
+    near = in_lut_ram(config)
+    before, after = table_registers(config)
+    return {
+        "filled": config.fill * tokens * entry,
+        "read": all_codes * tokens * entry * after,
+        "read near": all_codes * tokens * entry * near,
+        "codes": all_codes * encoding.code_bits * before,
+        "codes near": all_codes * near,
+        "signs": all_codes * encoding.signed * after,
+        "fill steps": codes // config.fill,
+        "rom": encoding.code_bits,
+        "adders": config.rows * tokens * slots,
+        "tree": config.rows * tokens * registers,
+    }
+
+
 TABLE = Engine(
     name="table",
     component="tritloom.rtl.engines.table:TableEngine",
@@ -80,4 +123,7 @@ TABLE = Engine(
     reload_cycles=lambda config: _tile_cycles(config) if in_lut_ram(config) else 0,
     code_stride=lambda config: config.fill,
     check=_check,
+    storage=_storage,
+    cost_features=_cost_features,
+    fill_units=lambda config: config.lanes // _trits_per_code(config),
 )

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar
 
-from tritloom.rtl.spec.plugins import Config, Link, require, require_integer
+from tritloom.rtl.spec.frames import BLOCK_BYTES
+from tritloom.rtl.spec.plugins import Config, Link, Storage, require, require_integer
 
 __all__ = ["BITS_PER_BYTE", "MAX_BAUD", "MIN_BAUD", "Uart"]
 
@@ -57,6 +58,10 @@ class Uart(Link):
     def divisor(self, config: Config) -> int:
         """Clock cycles of a bit."""
         return round(config.clock_hz / self.baud)
+
+    def storage(self, config: Config) -> tuple[Storage, ...]:
+        """The block of a frame that waits for its length."""
+        return (Storage(8, BLOCK_BYTES),)
 
     def cycles_per_byte(self, config: Config) -> int:
         return BITS_PER_BYTE * self.divisor(config)

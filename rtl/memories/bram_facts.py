@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from tritloom.rtl.spec.plugins import Config, Memory
+from tritloom.rtl.spec.plugins import Config, Memory, Storage
 
 __all__ = ["BlockRam"]
 
@@ -19,6 +19,19 @@ class BlockRam(Memory):
     """Cycles from an accepted range to its first word."""
     BANK_WORDS: ClassVar[int] = 2048
     """Words of a bank: as deep as a block of at least 9 bits can be on every family."""
+
+    def storage(self, config: Config) -> tuple[Storage, ...]:
+        whole, rest = divmod(self.words, self.BANK_WORDS)
+        sizes = ((self.BANK_WORDS, whole), (rest, int(rest > 0)))
+        return tuple(
+            Storage(config.word_bits, words, number=number) for words, number in sizes if number
+        )
+
+    def full_sizes(self, config: Config, most: int) -> list[int]:
+        """A quarter and a half of a bank, then whole banks."""
+        bank = self.BANK_WORDS
+        sizes = [bank // 4, bank // 2, *range(bank, most + 1, bank)]
+        return [size for size in sizes if size <= most]
 
     def latency(self, config: Config) -> int:
         return self.LATENCY

@@ -30,6 +30,8 @@ __all__ = [
     "Link",
     "Memory",
     "Record",
+    "Storage",
+    "adder_tree_bits",
     "engines",
     "links",
     "memories",
@@ -98,6 +100,40 @@ def require_integer(name: str, value: object, low: int, high: int) -> None:
     require(low <= value <= high, f"{name} must be {low} to {high}, not {value}")  # type: ignore[operator]
 
 
+def adder_tree_bits(terms: int, bits: int) -> tuple[int, int]:
+    """Bits of all adders, and of all registers, of an `adder_tree` of `terms` terms.
+
+    Every level adds pairs, makes each sum a bit wider than its terms, and has registers.
+    """
+    adders = registers = 0
+    while terms > 1:
+        bits += 1
+        adders += terms // 2 * bits
+        terms = -(-terms // 2)
+        registers += terms * bits
+    return adders, registers
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """A memory in the hardware, with one port to read and one to write.
+
+    Parameters
+    ----------
+    width : bits of a word
+    words : how many words it has
+    fields : equal fields of a word that are written separately
+    rom : whether it is only read
+    number : how many such memories there are
+    """
+
+    width: int
+    words: int
+    fields: int = 1
+    rom: bool = False
+    number: int = 1
+
+
 @dataclass(frozen=True, kw_only=True)
 class Engine:
     """Facts of a dot engine.
@@ -115,6 +151,11 @@ class Engine:
         the engine cannot load it sooner; else 0
     code_stride : configuration → how far apart the inputs of one code lie
     check : raises `ConfigError` for a geometry that the engine cannot have
+    storage : configuration → the memories in the engine
+    cost_features : configuration → what its LUTs and flip-flops depend on beside `storage` and the
+        rest of the core, in bits by name. The names are the same for every configuration. The
+        weight of each is fitted to measured engines of this name.
+    fill_units : configuration → what the engine fills `fill` of at a time; `fill` divides it
     """
 
     name: str
@@ -126,6 +167,9 @@ class Engine:
     reload_cycles: Callable[[Config], int] = lambda config: 0
     code_stride: Callable[[Config], int] = lambda config: 1
     check: Callable[[Config], None] = lambda config: None
+    storage: Callable[[Config], tuple[Storage, ...]] = lambda config: ()
+    cost_features: Callable[[Config], dict[str, float]] = lambda config: {}
+    fill_units: Callable[[Config], int] = lambda config: config.lanes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +198,10 @@ class Record:
         """`kind` and every field."""
         return {"kind": self.name} | {f.name: getattr(self, f.name) for f in fields(self)}
 
+    def storage(self, config: Config) -> tuple[Storage, ...]:
+        """The memories in the component."""
+        return ()
+
     def layout_dict(self) -> dict[str, Any]:
         """The fields that are marked as layout; `kind` beside them if there are any."""
         marked = {
@@ -176,6 +224,10 @@ class Memory(Record):
     def check(self, config: Config) -> None:
         """Raise `ConfigError` for what the memory cannot be."""
         require_integer("memory: words", self.words, 1, MAX_MEMORY_WORDS)
+
+    def full_sizes(self, config: Config, most: int) -> list[int]:
+        """Numbers of words up to `most`, ascending, that leave little of the RAM unused."""
+        return [1 << n for n in range(most.bit_length())]
 
     def latency(self, config: Config) -> int | None:
         """Cycles from an accepted range to its first word.

@@ -1,5 +1,7 @@
 """Configurations and operands that tests of several engines and encodings share."""
 
+import random
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -76,3 +78,29 @@ def extreme_vectors(config: AcceleratorConfig) -> list[tuple[np.ndarray, np.ndar
     trits = every(ALPHABETS[config.alphabet], -1, 1)
     codes = every(act_limits(config), *act_limits(config))
     return [(trits, codes), (trits[:, ::-1].copy(), codes[:, ::-1].copy())]
+
+
+def random_config(rng: random.Random, engine: str, encoding: str) -> AcceleratorConfig:
+    """A random valid configuration, small enough to simulate: every limit takes many values."""
+    trits_per_code = encodings[encoding].trits_per_code
+    codes = rng.randint(1, max(1, 12 // trits_per_code))
+    rows, tokens = rng.randint(1, 3), rng.choice((1, 1, 2))
+    fills = codes if engine == "table" else codes * trits_per_code
+    fill = rng.choice([n for n in range(1, fills + 1) if fills % n == 0])
+    draft = geometry(
+        engine,
+        encoding,
+        codes * trits_per_code,
+        rows,
+        tokens,
+        fill,
+        rng.choice((4, 8)),
+        rng.randint(1, 40),
+        codes * trits_per_code * rng.randint(1, 5),
+    )
+    return replace(
+        draft,
+        max_layers=rng.choice((1, 2, 3, 16, 256)),
+        packet_bytes=rng.choice((256, 512, 1024, 2048, 4096)),
+        slots=rng.choice((2, 4, 8)),
+    )

@@ -106,7 +106,8 @@ def _engine(options: argparse.Namespace) -> int:
 def _auto_config(options: argparse.Namespace) -> AcceleratorConfig:
     """What `tritloom auto` chooses for the layer, or the mix, that is to be measured."""
     from tritloom.boards.families.family import load_family
-    from tritloom.gen.plan.auto import Layer, choose, model_layers
+    from tritloom.gen.plan.auto import choose
+    from tritloom.gen.workloads import Layer, model_layers
 
     for name in ("encoding", "lanes", "rows", "fill"):
         if getattr(options, name) is not None:

@@ -108,6 +108,8 @@ async def errors(dut: Any, idle: str, stall: str) -> None:
             if number % 6 == 0 and scene.committed is not None:
                 await t.send(*t.results(scene.shape.row_groups * t.config.rows))
                 assert t.last().status == Status.OK
+        if scene.undefined is not None:
+            await t.do(Opcode.READ, Status.BAD_STATE, index=scene.undefined, count=1)
         await finish(t, scene, image)
 
 

@@ -167,6 +167,8 @@ sys.exit(
     main(["boards"])
     or main(["info", "--device", "golden?board=icebreaker", "--selftest"])
     or main(["devices"])
+    or main(["auto", "--board", "icebreaker", "--model", "bitnet-2b-4t"])
+    or main(["auto", "--board", "ulx3s-85f", "--model", "tinylm"])
 )
 """
         ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

@@ -45,7 +45,7 @@ def tools(monkeypatch):
         return ((p, routed) for p, routed in Tools.points if engine in (None, p.engine))
 
     Tools.calls = []
-    monkeypatch.setattr(measured, "place_and_route", place)
+    monkeypatch.setattr("tritloom.gen.measure.engine.place_and_route", place)
     monkeypatch.setattr(measured, "grid", of)
     monkeypatch.setattr(measured, "SEEDS", (1, 2, 3))
     return Tools
@@ -81,7 +81,7 @@ class TestMeasure:
     def test_another_design_is_measured_again(self, tools, tmp_path, monkeypatch):
         table = tmp_path / "table.json"
         measure("ecp5", table=table)
-        monkeypatch.setattr(measured, "RECIPE", 0)
+        monkeypatch.setattr("tritloom.gen.passes.synthesis.RECIPE", 0)
         tools.luts = 150
         assert measure("ecp5", table=table) == (3, 3)
         assert {point.luts for point in read_table(table)} == {130}

@@ -14,9 +14,10 @@ from tritloom.gen.cli.options import read_config
 from tritloom.gen.measure import engine as engine_module
 from tritloom.gen.measure.table import read_table
 from tritloom.gen.plan import auto
-from tritloom.gen.plan.auto import Layer, choose, model_layers, utilization
+from tritloom.gen.plan import search as search_module
+from tritloom.gen.plan.auto import LINK, board_part, choose
 from tritloom.gen.plan.cost import Cost, CostModel, weight_memories
-from tritloom.gen.workloads import MIXES
+from tritloom.gen.workloads import MIXES, Layer, model_layers, utilization
 from tritloom.rtl.links.stream_facts import PacketStream
 from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec import numerics
@@ -116,6 +117,8 @@ def search(family, layers, **changes):
         "alphabet": "ternary",
         "budget": Cost(*load_family(family).part()[1].available[:3]),
         "word_limit": None,
+        "memory": BlockRam(words=1),
+        "link": LINK,
         "memory_words": 0,
         "core_only": True,
         "inside": False,
@@ -123,7 +126,7 @@ def search(family, layers, **changes):
         "clock_hz": None,
         "base": {"packet_bytes": 4096},
     }
-    return auto._Search(**(values | changes))
+    return search_module.Search(**(values | changes))
 
 
 class TestBandwidth:
@@ -216,7 +219,7 @@ class TestBest:
     )
     def test_tokens_worth_a_try(self, tokens, found):
         """The least for each number of passes."""
-        assert auto._useful_tokens(tokens) == [*found]
+        assert search_module.useful_tokens(tokens) == [*found]
 
     def test_binary(self):
         plan = choose("ecp5", WIDE, core_only=True, alphabet="binary")
@@ -279,7 +282,7 @@ class TestParts:
     def test_boards_have_parts(self):
         for name in ("ulx3s-12f", "ulx3s-25f", "ulx3s-45f", "ulx3s-85f", "icebreaker"):
             board = load_board(name)
-            part, _ = auto.board_part(board)
+            part, _ = board_part(board)
             assert part in load_family(board.family).parts
 
     def test_board_of_an_unknown_part(self):
@@ -513,3 +516,11 @@ class TestMeasureEngine:
         options = ("--family", "ecp5", "--mix", "bitnet-2b-4t", "--in-features", 8)
         message = "--mix names the layers of --engine auto; leave the features out"
         assert measured(*options) == (1, f"tritloom: error: {message}\n")
+
+
+def test_engine_that_is_not_measured(monkeypatch):
+    """It is named, not silently left out, and never counted as another engine."""
+    monkeypatch.setattr(auto, "engines", ["select", "systolic", "table"])
+    plan = choose("ecp5", SMALL, core_only=True)
+    assert plan.notes == ("not considered, as nothing of it is measured on ecp5: systolic",)
+    assert all(each.config.engine != "systolic" for each in plan.ranked)

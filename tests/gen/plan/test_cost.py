@@ -11,8 +11,8 @@ from tritloom.gen.measure.table import Point, read_table
 from tritloom.gen.plan import cost as cost_module
 from tritloom.gen.plan.cost import (
     CostModel,
-    Memory,
     around_memories,
+    core_features,
     core_memories,
     mapped,
     nonnegative,
@@ -23,12 +23,16 @@ from tritloom.rtl.control import packets as framing
 from tritloom.rtl.core import core, partial_sums
 from tritloom.rtl.core.core import Core
 from tritloom.rtl.engines import table
+from tritloom.rtl.engines.select_facts import SELECT
+from tritloom.rtl.engines.table_facts import TABLE
 from tritloom.rtl.links import cobs
+from tritloom.rtl.links.stream_facts import PacketStream
 from tritloom.rtl.links.uart_facts import Uart
 from tritloom.rtl.memories import bram as memory
 from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import ConfigError
+from tritloom.rtl.spec.plugins import Storage, adder_tree_bits
 from tritloom.rtl.top import Accelerator
 
 POINTS = read_table()
@@ -168,39 +172,39 @@ class TestMapped:
     @pytest.mark.parametrize(
         ("family", "memory", "blocks"),
         [
-            ("ecp5", Memory(18, 1024), 1),
-            ("ecp5", Memory(19, 1024), 2),
-            ("ecp5", Memory(36, 512), 1),
-            ("ecp5", Memory(36, 513), 2),
-            ("ecp5", Memory(20, 2560), 4),
-            ("ecp5", Memory(8, 16), 0),
-            ("ecp5", Memory(13, 256, rom=True), 1),
-            ("ecp5", Memory(8, 16, rom=True), 0),
-            ("ice40", Memory(16, 256), 1),
-            ("ice40", Memory(11, 512), 2),
-            ("ice40", Memory(2, 2048), 1),
-            ("gowin", Memory(18, 1024), 1),
-            ("gowin", Memory(8, 160), 0),
-            ("gowin", Memory(8, 176), 1),
-            ("xc7", Memory(18, 1024), 1),
-            ("xc7", Memory(13, 256, rom=True), 0),
-            ("xc7", Memory(13, 1024, rom=True), 1),
-            ("xc7", Memory(72, 512), 2),
+            ("ecp5", Storage(18, 1024), 1),
+            ("ecp5", Storage(19, 1024), 2),
+            ("ecp5", Storage(36, 512), 1),
+            ("ecp5", Storage(36, 513), 2),
+            ("ecp5", Storage(20, 2560), 4),
+            ("ecp5", Storage(8, 16), 0),
+            ("ecp5", Storage(13, 256, rom=True), 1),
+            ("ecp5", Storage(8, 16, rom=True), 0),
+            ("ice40", Storage(16, 256), 1),
+            ("ice40", Storage(11, 512), 2),
+            ("ice40", Storage(2, 2048), 1),
+            ("gowin", Storage(18, 1024), 1),
+            ("gowin", Storage(8, 160), 0),
+            ("gowin", Storage(8, 176), 1),
+            ("xc7", Storage(18, 1024), 1),
+            ("xc7", Storage(13, 256, rom=True), 0),
+            ("xc7", Storage(13, 1024, rom=True), 1),
+            ("xc7", Storage(72, 512), 2),
         ],
     )
     def test_blocks(self, family, memory, blocks):
         assert mapped(family, memory).blocks == blocks
 
     def test_lut_ram(self):
-        assert mapped("ecp5", Memory(8, 32)).cells == 4
-        assert mapped("ecp5", Memory(8, 32)).muxed == 8
-        assert mapped("ice40", Memory(8, 16)).cells == 0
+        assert mapped("ecp5", Storage(8, 32)).cells == 4
+        assert mapped("ecp5", Storage(8, 32)).muxed == 8
+        assert mapped("ice40", Storage(8, 16)).cells == 0
 
 
 def test_adders():
     """44 codes of 11 bits; each sum is one bit wider than its addends."""
-    assert cost_module._tree(44, 11) == (555, 22 * 12 + 11 * 13 + 6 * 14 + 3 * 15 + 2 * 16 + 17)
-    assert cost_module._tree(1, 9) == (0, 0)
+    assert adder_tree_bits(44, 11) == (555, 22 * 12 + 11 * 13 + 6 * 14 + 3 * 15 + 2 * 16 + 17)
+    assert adder_tree_bits(1, 9) == (0, 0)
 
 
 class TestNonnegative:
@@ -274,3 +278,31 @@ def test_features_of_the_accelerator_s_parts():
         assert more.block_rams >= least.block_rams
     without = model.around(config.with_words(8192), weights=False)
     assert without.block_rams == least.block_rams - cost_module.weight_blocks("ecp5", config)
+
+
+def test_engine_that_says_nothing_of_itself(monkeypatch):
+    """It gets no features, and no memories, of another engine."""
+    silent = replace(TABLE, storage=lambda config: (), cost_features=lambda config: {})
+    monkeypatch.setattr(cost_module, "engines", {"table": silent})
+    config = next(point.config for point in CORES if point.engine == "table")
+    features = core_features(config, "ecp5")
+    assert not features.keys() & SELECT.cost_features(config).keys()
+    assert len(core_memories(config)) == 2
+
+
+def test_memory_and_link_are_asked(monkeypatch):
+    config = next(point.config for point in WHOLE if point.family == "ecp5")
+    link_less = around_memories(replace(config, link=PacketStream()))
+    assert len(around_memories(config)) == len(link_less) + len(config.link.storage(config)) == 4
+    assert weight_memories(config) == list(config.memory.storage(config))
+
+
+def test_full_sizes_of_block_ram():
+    sizes = BlockRam(words=1).full_sizes(CORES[0].config, 5000)
+    assert sizes == [512, 1024, 2048, 4096]
+
+
+def test_names_of_features_do_not_depend_on_the_geometry():
+    for engine in (TABLE, SELECT):
+        configs = [point.config for point in CORES if point.engine == engine.name]
+        assert len({tuple(engine.cost_features(config)) for config in configs}) == 1

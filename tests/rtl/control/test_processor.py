@@ -11,6 +11,7 @@ from tests.support.packets import Inputs, comparable
 from tritloom.rtl.control.processor import CommandProcessor
 from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.commands import (
+    CHECKS,
     COUNTERS,
     CRC_BYTES,
     HEADER_BYTES,
@@ -25,8 +26,11 @@ from tritloom.rtl.spec.commands import (
     seal,
 )
 from tritloom.rtl.spec.config import TINY, AcceleratorConfig
+from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.rtl.spec.packing import pack_activations, pack_weights, unpack_weights
 from tritloom.sim.conformance.streams import plain, simulate
+from tritloom.sim.device.reference import ReferenceDevice
+from tritloom.sim.verify.boundaries import boundary_requests, scenes
 from tritloom.sim.verify.traffic import Traffic
 
 WIDE = AcceleratorConfig(
@@ -72,10 +76,16 @@ class World:
         )
         self._words: list[int] = []  # asked for and not yet taken
         self._run: list[int] = []  # words that the core took
+        self._was_to_core, self._none_waited = (
+            False,
+            True,
+        )  # in the cycle before: where to; none on its way
         self._shape: dict[str, int] = {}
         self._done_in = 0
         self._sums = np.zeros((config.tokens, 0, config.rows), np.int64)
         self._result: list[int] | None = None
+        self.send_cycles = 0  # cycles for which the sender reads a response that it has taken
+        self._sending: list[int] = []  # the slot of that response, and the cycles left
 
     def simulate(self, packets: list[bytes], answers: int) -> None:
         """Feed sound packets as the receiver does, until there are so many answers."""
@@ -91,7 +101,7 @@ class World:
                 limit -= 1
                 if limit == 0:
                     raise TimeoutError(f"{len(self.answers)} of {answers} answers")
-            for _ in range(40):  # and no more
+            for _ in range(40 + self.send_cycles):  # and no more
                 await self._cycle(ctx, b"")
             assert len(self.answers) == answers
 
@@ -104,17 +114,23 @@ class World:
         dut, config, inputs = self.dut, self.config, self._inputs
         offered = bool(byte) and self._goes()
         ready = {
-            "o_send": self._goes(),
+            "o_send": not self._sending and self._goes(),
             "o_write": self._goes(),
             "o_read": not self._words and self._goes(),
             "o_load": self._goes(),
             "o_run": self._goes(),
             "o_fetch": self._result is None and self._goes(),
         }
-        # While a layer runs, the words go to the core.
-        to_core = bool(ctx.get(dut.running))
+        # The words of RUN go to the core, which takes them when it runs.
+        to_core = bool(ctx.get(dut.to_core))
+        assert to_core or not ctx.get(dut.running)
+        if self._words and not self._none_waited:
+            assert to_core == self._was_to_core, (
+                "the words go elsewhere while they are on their way"
+            )
+        self._was_to_core, self._none_waited = to_core, not self._words
         word = self._words[0] if self._words and self._goes() else None
-        core_word = word if to_core and self._goes() else None
+        core_word = word if ctx.get(dut.running) and self._goes() else None
         inputs.set(self._ports["i"].valid, offered)
         if offered:
             inputs.set(self._ports["i"].payload, byte[0])
@@ -182,10 +198,20 @@ class World:
         if "o_fetch" in moved:
             self._result = self._sums[:, moved["o_fetch"]].flatten().tolist()
         if "o_send" in moved:
-            start = moved["o_send"] * config.packet_bytes
-            size = int.from_bytes(self._kept[start : start + 2], "little") - CRC_BYTES
-            self.answers.append(seal(bytes(self._kept[start : start + size])))
+            self._sending = [moved["o_send"], self.send_cycles]
+        if self._sending:
+            if self._sending[1] == 0:
+                self._send(self._sending[0])
+            else:
+                self._sending[1] -= 1
         return bool(offered and taken)
+
+    def _send(self, slot: int) -> None:
+        """The sender has read the last byte of the response in a slot."""
+        start = slot * self.config.packet_bytes
+        size = int.from_bytes(self._kept[start : start + 2], "little") - CRC_BYTES
+        self.answers.append(seal(bytes(self._kept[start : start + size])))
+        self._sending = []
 
     def _finish(self) -> None:
         """What the core would have computed."""
@@ -282,6 +308,62 @@ def test_order():
     assert status[stale] == (Status.NO_SESSION, 1)
     assert status[replay] == (Status.NAK, 1), "nothing of the last session is replayed"
     assert status[begin] == (Status.OK, 2)
+
+
+@pytest.mark.parametrize("config", [TINY, WIDE], ids=["tiny", "wide"])
+def test_a_response_that_is_being_sent_stays_whole(config):
+    """NAK and NO_SESSION lie in the slot of the next command, which must not overwrite them."""
+    driver = Driver(config)
+    wrong = []
+    for number in range(4):
+        session = 77 if number % 2 else 78
+        request = Request(Opcode.COUNTERS, driver.seq + 1 + number % 2, session)
+        wrong.append(driver.send(request))
+        driver.add(Opcode.IDENTIFY, address=number, count=9)
+    world = World(config, 0.0, 30)
+    world.send_cycles = 300
+    responses = driver.run(world=world)
+    statuses = [responses[number].status for number in wrong]
+    assert statuses == [Status.NO_SESSION, Status.NAK] * 2
+    for number, response in enumerate(responses[2::2]):
+        assert response.payload == identity(config)[number : number + 9]
+
+
+def bounds(config, opcode):
+    """Send the boundary requests of an opcode; the statuses, and those of the reference device."""
+    (scene,) = scenes(config, LayerShape(1, 2))
+    image = bytes(2 * config.word_bytes)
+    scene = replace(scene, checksum=zlib.crc32(image))
+    driver = Driver(config)
+    driver.add(Opcode.DEFINE, index=scene.committed, payload=LAYER.pack(0, 1, 2))
+    driver.add(Opcode.COMMIT, index=scene.committed, address=zlib.crc32(image))
+    driver.add(Opcode.RUN, index=scene.committed, count=1)
+    driver.add(Opcode.DEFINE, index=scene.open, payload=LAYER.pack(2, 1, 2))
+    for request in boundary_requests(config, scene, opcode):
+        driver.add(
+            request.opcode,
+            index=request.index,
+            count=request.count,
+            address=request.address,
+            payload=request.payload,
+        )
+    reference = ReferenceDevice(config)
+    right = [Response.parse(reference.process(packet)) for packet in driver.packets]
+    return driver.packets, driver.run(), right
+
+
+@pytest.mark.parametrize(
+    "opcode",
+    [
+        pytest.param(opcode, marks=() if opcode == Opcode.WRITE else pytest.mark.slow)
+        for opcode in CHECKS
+        if CHECKS[opcode]
+    ],
+)
+def test_bounds(opcode):
+    """Around every bound; a WRITE that goes one word beyond its layer is among them."""
+    for packet, seen, right in zip(*bounds(TINY, opcode), strict=True):
+        assert (seen.status, seen.expected) == (right.status, right.expected), Request.parse(packet)
 
 
 def test_all_bits_of_seq_count():

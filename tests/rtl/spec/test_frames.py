@@ -74,6 +74,28 @@ def test_every_short_burst_is_found(seed: int) -> None:
             assert decode_frame(wrong) is None
 
 
+def frames_without_a_mark() -> list[bytes]:
+    """Frames of which one byte of the check has lost its mark bit, and is not 0 even so."""
+    rng = random.Random(9)
+    frames = []
+    for place in range(CHECK_BYTES):
+        while True:
+            frame = bytearray(encode_frame(rng.randbytes(20)))
+            at = len(frame) - 1 - CHECK_BYTES + place
+            frame[at] &= 0x7F
+            if frame[at]:
+                break
+        frames.append(bytes(frame))
+    return frames
+
+
+def test_every_mark_bit_of_the_check_counts() -> None:
+    frames = frames_without_a_mark()
+    assert [decode_frame(frame[1:-1]) for frame in frames] == [None] * CHECK_BYTES
+    packets_ = decode_line(b"".join(frames), 0, 0)
+    assert [abort for _, abort in packets_] == [True] * CHECK_BYTES
+
+
 def test_one_bit_of_a_frame_can_move_bytes_far_apart() -> None:
     """Why the check is over the encoded bytes: in the packet this is no short burst any more."""
     rng = random.Random(1)

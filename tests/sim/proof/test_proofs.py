@@ -241,13 +241,13 @@ BUGS = {
         framing,
         (" & (length == count)", ""),
         lambda m: packets.receiver_contract(m.PacketReceiver(FRAMES)),
-        "check_good",
+        "check_bad",
     ),
     "a packet of wrong checksum is taken": (
         framing,
         ("crc.match_detected & ", ""),
         lambda m: packets.receiver_contract(m.PacketReceiver(FRAMES)),
-        "check_good",
+        "check_bad",
     ),
 }
 # Cycles in which a bug shows, where it is not the few of most.

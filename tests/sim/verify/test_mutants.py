@@ -1,0 +1,103 @@
+"""Each rule of the hardware, broken in turn in the emitted Verilog: a bench must fail."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tritloom.gen.emit.verilog import emit
+from tritloom.rtl.control import processor
+from tritloom.rtl.memories.bram_facts import BlockRam
+from tritloom.rtl.spec.config import AcceleratorConfig
+from tritloom.sim.verify import run as module
+from tritloom.sim.verify.run import verify_design
+
+CONFIG = AcceleratorConfig(
+    lanes=10,
+    rows=2,
+    tokens=2,
+    fill=2,
+    memory=BlockRam(words=40),
+    max_in_features=40,
+    max_out_features=12,
+    max_layers=4,
+    packet_bytes=128,
+    slots=4,
+)
+MODULE = re.compile(r"^module \\?tritloom\.processor[\w.]* ?\(.*?^endmodule", re.M | re.S)
+RULE = re.compile(
+    r"^  assign (?P<name>\S+) += (?P<left>.+?) (?P<how>>=|>|<=) (?P<right>.+);$", re.M
+)
+CONSTANT = re.compile(r"(\d+)'[hd]([0-9a-f]+)")
+SWAPPED = {">": ">=", ">=": ">", "<=": "<"}
+
+
+def dropped(match):
+    """The rule never holds."""
+    return "1'h0"
+
+
+def off_by_one(match):
+    """The bound itself is on the other side."""
+    return f"{match['left']} {SWAPPED[match['how']]} {match['right']}"
+
+
+def low_bits(match):
+    """Only as many bits as the bound has are compared."""
+    constant = CONSTANT.fullmatch(match["right"])
+    if constant is None:
+        return None
+    base = 16 if "'h" in constant[0] else 10
+    bits = int(constant[2], base).bit_length()
+    width = int(constant[1])
+    if bits >= width:
+        return None
+    mask = f"{width}'h{(1 << bits) - 1:x}"
+    return f"({match['left']} & {mask}) {match['how']} {match['right']}"
+
+
+def rules(verilog):
+    """The comparisons of the command processor and its parts, with their place in the text."""
+    return [
+        (text.start() + match.start(), text.start() + match.end(), match)
+        for text in MODULE.finditer(verilog)
+        for match in RULE.finditer(text[0])
+    ]
+
+
+@pytest.mark.sim
+@pytest.mark.slow
+@pytest.mark.parametrize("breaking", [dropped, off_by_one, low_bits])
+def test_every_broken_rule_is_noticed(breaking, monkeypatch):
+    order = ("checks", "protocol", "mixed")
+    monkeypatch.setattr(
+        module, "BENCHES", tuple(f"tritloom.sim.verify.benches.{name}" for name in order)
+    )
+    verilog = emit(CONFIG)
+    survivors = []
+    tried = 0
+    for start, end, match in rules(verilog):
+        expression = breaking(match)
+        if expression is None:
+            continue
+        tried += 1
+        broken = f"{verilog[:start]}  assign {match['name']} = {expression};{verilog[end:]}"
+        if verify_design(broken, CONFIG, fail_fast=True).ok:
+            survivors.append(match[0].strip())
+    assert tried >= 10
+    assert survivors == []
+
+
+@pytest.mark.sim
+def test_the_next_command_waits_for_a_response_that_is_not_stored(monkeypatch):
+    """Without it, a NAK that is being sent turns into the response of the next command."""
+    source = Path(processor.__file__).read_text(encoding="utf-8")
+    changed = source.replace('m.next = "WAIT"', 'm.next = "HEADER"')
+    assert changed != source
+    namespace = {"__name__": processor.__name__}
+    exec(compile(changed, processor.__file__, "exec"), namespace)
+    monkeypatch.setattr("tritloom.rtl.top.CommandProcessor", namespace["CommandProcessor"])
+    monkeypatch.setattr(module, "BENCHES", ("tritloom.sim.verify.benches.protocol",))
+    result = verify_design(emit(CONFIG), CONFIG)
+    failed = [bench.name for bench in result.benches if not bench.ok]
+    assert failed == ["unread"]
