@@ -332,12 +332,13 @@ class _Layer:
         sums = self._handle.matmul(array)
         seconds = time.perf_counter() - start
         compared = self._verify == "always" or (self._verify == "first" and not self._checks)
-        if compared:
-            self._compare(sums, numerics.matmul(self.weights.trits, array))
         with self._lock:
             self._seconds += seconds
             self._calls += 1
-            self._checks += compared
+        if compared:
+            self._compare(sums, numerics.matmul(self.weights.trits, array))
+            with self._lock:
+                self._checks += 1
         return torch.from_numpy(sums).to(codes.device).reshape(*shape, -1)
 
     def _compare(self, sums: npt.NDArray[np.int32], expected: npt.NDArray[np.int32]) -> None:
