@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -44,10 +44,11 @@ from tritloom.gen.passes.netlist import Netlist
 from tritloom.gen.passes.reroute import AGAIN, PLACED, TIMING, route_again
 from tritloom.gen.passes.synthesis import RECIPE, synthesise
 from tritloom.gen.workloads import MIXES, mix_figures
-from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.config import AcceleratorConfig
+from tritloom.rtl.spec.encodings import encodings
 from tritloom.rtl.spec.errors import ConfigError
 from tritloom.rtl.spec.files import scratch_folder
+from tritloom.rtl.spec.plugins import engines
 from tritloom.rtl.spec.registry import load_component
 from tritloom.sim.tools import cache_folder, locked, read_output
 
@@ -104,48 +105,77 @@ def fit(
     seeds: int = 1,
     progress: Progress = lambda line: None,
 ) -> Build:
-    """Build the largest geometry that meets the clock: the most rows a cycle.
+    """Build the largest geometry that meets the clock.
 
-    The bits of weight memory stay what the configuration has. Doubles the rows while they fit, or
-    halves them until they do, then halves the step. The rest is as in ``build``.
+    First the most rows, with the lanes of the configuration; then, with these rows, the most lanes.
+    The bits of weight memory stay what the configuration has. The rest is as in `build`.
+
+    Raises
+    ------
+    BuildError : not even one row fits and meets the clock
     """
     start = _for_board(board, config)
     weight_bits = start.memory_words * start.word_bits
+    step = _lane_step(start)
     say = timed(progress)
-    reasons: dict[int, str] = {}
+    reasons: dict[tuple[int, int], str] = {}
 
-    def attempt(rows: int) -> Path | None:
-        plural = f"{rows} row{'' if rows == 1 else 's'}"
-        words = max(1, weight_bits // (start.word_bits // start.rows * rows))
+    def attempt(lanes: int, rows: int) -> Path | None:
+        geometry = f"{lanes} lanes × {rows} row{'' if rows == 1 else 's'}"
         try:
-            tried = replace(start, rows=rows, memory=BlockRam(words=words))
-            say(f"{plural}: {tried.macs_per_cycle} MAC/cycle")
-            kept = _Design(board, tried).build(range(seed, seed + seeds), say)
+            if lanes - step >= start.max_in_features:
+                raise ConfigError("more lanes than inputs are of no use")
+            tried = replace(start, lanes=lanes, rows=rows)
+            tried = tried.with_words(max(1, weight_bits // tried.word_bits))
+            say(f"{geometry}: {tried.macs_per_cycle} MAC/cycle")
+            folder = _Design(board, tried).build(range(seed, seed + seeds), say)
         except (BuildError, ConfigError) as error:
-            reasons[rows] = str(error)
+            reasons[lanes, rows] = str(error)
         else:
-            missed = advice(_read_report(kept))
+            missed = advice(_read_report(folder))
             if not missed:
-                say(f"{plural}: timing met")
-                return kept
-            reasons[rows] = missed
-        say(f"{plural}: {reasons[rows]}")
+                say(f"{geometry}: timing met")
+                return folder
+            reasons[lanes, rows] = missed
+        say(f"{geometry}: {reasons[lanes, rows]}")
         return None
 
     with _writable(directory):
-        good, bad, rows = 0, 0, start.rows
-        best: Path | None = None
-        while rows != good:
-            kept = attempt(rows)
-            if kept is not None:
-                good, best = rows, kept
-            else:
-                bad = rows
-            if bad == 1:
-                raise BuildError(f"not even one row of {start.lanes} lanes: {reasons[1]}")
-            rows = (good + bad) // 2 if bad else 2 * good
-        assert best is not None
-        return _deliver(board, best, directory)
+        rows, best = _largest(start.rows, lambda rows: attempt(start.lanes, rows))
+        if best is None:
+            raise BuildError(f"not even one row of {start.lanes} lanes: {reasons[start.lanes, 1]}")
+        _, wider = _largest(1, lambda steps: attempt(start.lanes + steps * step, rows))
+        return _deliver(board, wider or best, directory)
+
+
+def _largest(start: int, attempt: Callable[[int], Path | None]) -> tuple[int, Path | None]:
+    """The largest number from 1 that succeeds, and its folder; (0, None) if none does.
+
+    Doubles the number while it succeeds, or halves it until it does, then halves the step.
+    """
+    good, bad, number = 0, 0, start
+    best: Path | None = None
+    while number != good:
+        folder = attempt(number)
+        if folder is not None:
+            good, best = number, folder
+        else:
+            bad = number
+        number = (good + bad) // 2 if bad else 2 * good
+    return good, best
+
+
+def _lane_step(config: AcceleratorConfig) -> int:
+    """The smallest number of lanes that may be added to a configuration, any number of times."""
+    trits_per_code = encodings[config.encoding].trits_per_code
+    units = engines[config.engine].fill_units
+    # `fill` must divide the lanes and what the engine fills.
+    step = trits_per_code
+    while step % config.fill or (units(replace(config, lanes=config.lanes)) * step) % (
+        config.fill * config.lanes
+    ):
+        step += trits_per_code
+    return step
 
 
 def _for_board(board: Board, config: AcceleratorConfig | None) -> AcceleratorConfig:

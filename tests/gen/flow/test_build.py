@@ -533,18 +533,18 @@ sys.exit(cli.main(["build", "--board", "icebreaker", "--config", "small.json", "
 
 
 class TestFit:
-    """`room`: the most rows that meet timing in a part of these tests."""
+    """`room`: the most rows of 5 lanes that meet timing in a part of these tests."""
 
     @pytest.mark.parametrize(("start", "room"), [(2, 5), (8, 5), (4, 4), (1, 1), (3, 16)])
     def test_most_rows(self, tools, out, monkeypatch, start, room):
         tried, original = [], build_module._Design.build
 
         def limited(design, seeds, say):
-            rows = design._config.rows
-            tried.append(rows)
-            if rows > 2 * room:
+            tried.append((design._config.lanes, design._config.rows))
+            macs = design._config.macs_per_cycle
+            if macs > 2 * 5 * room:
                 raise BuildError("does not fit")
-            tools.set(mhz={"1": 20 if rows <= room else 10})
+            tools.set(mhz={"1": 20 if macs <= 5 * room else 10})
             return original(design, seeds, say)
 
         monkeypatch.setattr(build_module._Design, "build", limited)
@@ -554,7 +554,41 @@ class TestFit:
         assert made.timing_met
         assert made.report["weight_capacity"]["bits"] <= config.memory_words * config.word_bits
         assert json.loads((out / "report.json").read_text()) == made.report
-        assert len(tried) == len(set(tried)) <= 8
+        assert len(tried) == len(set(tried)) <= 9
+
+    def test_most_lanes(self, tools, out, monkeypatch):
+        """With the most rows, as many lanes as still meet timing; every geometry is a legal one."""
+        tried, original = [], build_module._Design.build
+
+        def limited(design, seeds, say):
+            lanes, rows = design._config.lanes, design._config.rows
+            tried.append((lanes, rows))
+            tools.set(mhz={"1": 20 if rows <= 2 and lanes <= 30 else 10})
+            return original(design, seeds, say)
+
+        monkeypatch.setattr(build_module._Design, "build", limited)
+        config = replace(SMALL, lanes=10, fill=2, max_in_features=60)
+        made = fit(ICEBREAKER, out, config=config)
+        assert (made.report["config"]["lanes"], made.report["config"]["rows"]) == (30, 2)
+        assert tried == [(10, 1), (10, 2), (10, 4), (10, 3), (20, 2), (30, 2), (50, 2), (40, 2)]
+        bits = made.report["weight_capacity"]["bits"]
+        assert bits <= config.memory_words * config.word_bits
+
+    @pytest.mark.parametrize(
+        ("changes", "step"),
+        [
+            ({}, 5),
+            ({"lanes": 10, "fill": 2}, 10),
+            ({"lanes": 20, "fill": 4, "engine": "table"}, 20),
+            ({"lanes": 20, "fill": 2, "engine": "table"}, 10),
+            ({"lanes": 12, "fill": 3, "encoding": "diff2"}, 6),
+        ],
+    )
+    def test_lane_step(self, changes, step):
+        config = replace(SMALL, **changes)
+        assert build_module._lane_step(config) == step
+        for times in (1, 2, 3):
+            replace(config, lanes=config.lanes + times * step)
 
     def test_none(self, tools, out):
         with pytest.raises(BuildError) as error:
