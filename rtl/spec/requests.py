@@ -39,10 +39,10 @@ def define_layer(index: int, base: int, shape: LayerShape) -> Request:
 
 
 def write_words(
-    config: AcceleratorConfig, index: int, image: bytes, payload_bytes: int
+    config: AcceleratorConfig, index: int, image: bytes, payload_bytes: int, word: int = 0
 ) -> Iterator[Request]:
-    """WRITE: the whole image of the open layer `index`, as `pack_weights` makes it."""
-    yield from _write(Opcode.WRITE, index, image, config.word_bytes, payload_bytes)
+    """WRITE: an image, as `pack_weights` makes it, from word `word` of the open layer `index`."""
+    yield from _write(Opcode.WRITE, index, image, config.word_bytes, payload_bytes, word)
 
 
 def commit_layer(index: int, image: bytes) -> Request:
@@ -112,7 +112,7 @@ def response_bytes(config: AcceleratorConfig | None, request: Request) -> int:
 
 
 def _write(
-    opcode: Opcode, index: int, image: bytes, word_bytes: int, payload_bytes: int
+    opcode: Opcode, index: int, image: bytes, word_bytes: int, payload_bytes: int, word: int = 0
 ) -> Iterator[Request]:
     """An image in whole words, as many in each request as its payload holds, at least one."""
     step = max(1, payload_bytes // word_bytes) * word_bytes
@@ -120,6 +120,6 @@ def _write(
         yield Request(
             opcode,
             index=index,
-            address=start // word_bytes,
+            address=word + start // word_bytes,
             payload=image[start : start + step],
         )

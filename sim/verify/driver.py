@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import faulthandler
 import random
-import struct
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +19,15 @@ import cocotb
 import numpy as np
 from cocotb.triggers import Timer, Trigger
 
-from tritloom.rtl.spec.commands import COUNTERS, LAYER, Opcode, Request, Response, Status
+from tritloom.rtl.spec.commands import (
+    COUNTERS,
+    COUNTERS_STRUCT,
+    LAYER,
+    Opcode,
+    Request,
+    Response,
+    Status,
+)
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.encodings import ALPHABETS
 from tritloom.rtl.spec.layer_shape import LayerShape
@@ -350,11 +357,10 @@ class Driver:
 
     def _check_counters(self, owed: Expected, payload: bytes, right: bytes) -> bytes:
         """Check what follows from the clock; the payload with the reference's numbers for it."""
-        layout = f"<{len(COUNTERS)}Q"
         if len(payload) != len(right):
             return payload
-        seen = dict(zip(COUNTERS, struct.unpack(layout, payload), strict=True))
-        model = dict(zip(COUNTERS, struct.unpack(layout, right), strict=True))
+        seen = dict(zip(COUNTERS, COUNTERS_STRUCT.unpack(payload), strict=True))
+        model = dict(zip(COUNTERS, COUNTERS_STRUCT.unpack(right), strict=True))
         cycles, run, stall = seen["cycles"], seen["run_cycles"], seen["stall_cycles"]
         assert owed.sent_cycle - CLOCK_SLACK <= cycles <= self.cycles + CLOCK_SLACK, (
             f"cycles must be {owed.sent_cycle} to {self.cycles}, not {cycles}"
@@ -369,7 +375,7 @@ class Driver:
             seen[name] = model[name]
         if formula_cycles(self.config) is None:
             seen["run_cycles"] = model["run_cycles"]
-        return struct.pack(layout, *seen.values())
+        return COUNTERS_STRUCT.pack(*seen.values())
 
     # What a host sends for a layer.
 

@@ -1,4 +1,4 @@
-"""The requests that a driver sends for a layer, in the order in which it sends them.
+"""The requests of `tritloom.rtl.spec.requests`, in the sizes that the benches send.
 
 They carry neither session nor seq: whoever sends them numbers them.
 """
@@ -6,39 +6,29 @@ They carry neither session nor seq: whoever sends them numbers them.
 from __future__ import annotations
 
 import random
-import zlib
 from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tritloom.rtl.spec.commands import LAYER, Opcode, Request
+from tritloom.rtl.spec.commands import Opcode, Request
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.layer_shape import LayerShape
-from tritloom.rtl.spec.packing import pack_activations
+from tritloom.rtl.spec.requests import (
+    commit_layer,
+    define_layer,
+    load_activations,
+    write_words,
+)
 
-__all__ = ["Trits", "define", "layer", "loads", "results", "writes"]
+__all__ = ["Trits", "layer", "loads", "results", "writes"]
 
 Trits = NDArray[np.int8]
 
 
-def define(index: int, base: int, shape: LayerShape) -> Request:
-    """The DEFINE of a layer."""
-    return Request(
-        Opcode.DEFINE, index=index, payload=LAYER.pack(base, shape.tiles, shape.row_groups)
-    )
-
-
 def writes(config: AcceleratorConfig, index: int, image: bytes, address: int = 0) -> list[Request]:
     """The WRITEs of an image from word `address` of a layer."""
-    size = config.word_bytes
-    step = config.max_payload // size * size
-    return [
-        Request(
-            Opcode.WRITE, index=index, address=address + at // size, payload=image[at : at + step]
-        )
-        for at in range(0, len(image), step)
-    ]
+    return list(write_words(config, index, image, config.max_payload, address))
 
 
 def layer(
@@ -61,25 +51,19 @@ def layer(
     sent : makes of `image` what WRITE sends, for example with noise in the unused bits
     """
     return [
-        define(index, base, shape),
+        define_layer(index, base, shape),
         *writes(config, index, sent(image)),
-        Request(Opcode.COMMIT, index=index, address=zlib.crc32(image)),
+        commit_layer(index, image),
     ]
 
 
 def loads(config: AcceleratorConfig, codes: Trits) -> list[Request]:
     """The LOADs of activations, int8 [tokens, in]."""
-    step = config.max_payload // config.fill * config.fill
-    requests = []
-    for token, row in enumerate(codes):
-        image = pack_activations(config, row)
-        requests += [
-            Request(
-                Opcode.LOAD, index=token, address=at // config.fill, payload=image[at : at + step]
-            )
-            for at in range(0, len(image), step)
-        ]
-    return requests
+    return [
+        request
+        for token, row in enumerate(codes)
+        for request in load_activations(config, token, row, config.max_payload)
+    ]
 
 
 def results(

@@ -303,6 +303,7 @@ def _run(
                 "TRITLOOM_MANIFEST": str(folder / MANIFEST),
                 "TRITLOOM_PROGRESS": str(done),
                 "COCOTB_ANSI_OUTPUT": "0",
+                "PYTHONOPTIMIZE": "",  # the benches assert
                 **settings,
             },
         )

@@ -28,6 +28,7 @@ from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.encodings import ALPHABETS
 from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.rtl.spec.packing import pack_weights
+from tritloom.rtl.spec.requests import define_layer
 from tritloom.sim.device.reference import ReferenceDevice
 from tritloom.sim.verify import requests
 
@@ -145,7 +146,7 @@ class Traffic:
     def layer(self, index: int, base: int, tiles: int, row_groups: int) -> None:
         """Define, write and commit a layer of random trits, and load activations for it."""
         shape = LayerShape(tiles, row_groups)
-        self._defined(index, self._execute(requests.define(index, base, shape)), shape)
+        self._defined(index, self._execute(define_layer(index, base, shape)), shape)
         self._fill(index)
         self.load_all(tiles)
 
@@ -173,7 +174,7 @@ class Traffic:
     def empty_product(self, index: int, base: int, tiles: int, row_groups: int) -> int:
         """A RUN with the words in memory, which must be as at power-up; its cycles."""
         shape = LayerShape(tiles, row_groups)
-        self._defined(index, self._execute(requests.define(index, base, shape)), shape)
+        self._defined(index, self._execute(define_layer(index, base, shape)), shape)
         image = bytes(shape.words * self.config.word_bytes)
         self._commit_layer(index, zlib.crc32(image))
         response = self.command(Opcode.RUN, index=index, count=1)
@@ -188,7 +189,7 @@ class Traffic:
             count = min(row_groups, self._memory_words - first)
             shape = LayerShape(1, count)
             base = self._first_word + first
-            self._defined(0, self._execute(requests.define(0, base, shape)), shape)
+            self._defined(0, self._execute(define_layer(0, base, shape)), shape)
             self._fill(0)
         self.load_all(self._max_tiles)
 
@@ -267,7 +268,7 @@ class Traffic:
     def _define_layer(self, complete: bool) -> None:
         """Define a layer that is right in all fields, and perhaps commit it."""
         index, shape = self._rng.randrange(self.config.max_layers), self._shape()
-        request = requests.define(index, self._place(shape), shape)
+        request = define_layer(index, self._place(shape), shape)
         self._defined(index, self._execute(request), shape)
         if complete and shape.words <= SMALL_WORDS:
             self._fill(index)

@@ -55,7 +55,7 @@ LEAST = AcceleratorConfig(
 CONFIGS = {"tiny": TINY, "wide": WIDE, "least": LEAST}
 
 
-@pytest.mark.parametrize(("idle", "pause"), FLOWS)
+@quick_first(("idle", "pause"), FLOWS[::-1])
 @quick_first("name", CONFIGS)
 def test_random_traffic(name, idle, pause):
     config = CONFIGS[name]
@@ -128,7 +128,7 @@ COMPONENTS = [
 ]
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@quick_first("name", CONFIGS)
 @pytest.mark.parametrize("component", COMPONENTS)
 def test_converts(component, name):
     """Conversion is where a signal with two drivers shows."""

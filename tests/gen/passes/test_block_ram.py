@@ -11,7 +11,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from tritloom.boards.families.ecp5 import ECP5
-from tritloom.boards.families.family import TOP
+from tritloom.boards.families.family import TOP, load_family
 from tritloom.gen.passes import synthesis
 from tritloom.gen.passes.netlist import Netlist
 from tritloom.gen.passes.synthesis import synthesise
@@ -145,7 +145,7 @@ class TestOutputRegisters:
     def compare(self, kind: str, width: int, depth: int) -> None:
         design = convert(kind, width, depth)
         netlist = synthesise(design, "ecp5")
-        gates = Simulation(build(lambda: simulatable(netlist, "ecp5")))
+        gates = Simulation(build(lambda: simulatable(netlist, load_family("ecp5").gate_models)))
         expected = Simulation(build(lambda: design))
         rng = random.Random(3)
         for _ in range(4):

@@ -136,6 +136,7 @@ UP, DOWN, QUERY = (
         (["model.layers.*.self_attn"], {QUERY}),
         (["model.layers.0.mlp"], {UP, DOWN}),
         (["model.layers.0.mlp.up"], set()),
+        (["model.layers.0.mlp.up|lm_head"], {"lm_head"}),
         (["model.layers.0."], {UP, DOWN, QUERY}),
         (["model.layers.0.mlp|lm_head"], {UP, DOWN, "lm_head"}),
         (["layers.0.mlp"], set()),

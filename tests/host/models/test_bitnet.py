@@ -545,3 +545,40 @@ def test_a_model_with_its_scale_read_the_wrong_way_is_wrong(tmp_path: Path) -> N
         ratio = numerics.bitlinear(x, layers[name].trits, layers[name].scale, True)
         ratio /= golden_linear(name, right[name], x)
         assert np.allclose(ratio, 1 / right[name].scale ** 2, rtol=1e-5)
+
+
+def test_a_cache_that_grows(
+    checkpoint: Checkpoint, decoder: BitNetModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = list(decoder.generate([5, 6, 7], 20))
+    monkeypatch.setattr("tritloom.host.models.bitnet.FIRST_CACHE_TOKENS", 2)
+    assert list(BitNetModel(checkpoint).generate([5, 6, 7], 20)) == expected
+
+
+def test_what_is_saved_with_a_tokenizer(tmp_path: Path) -> None:
+    """Truncation and padding are off; a token that only the other file lists is added."""
+    folder = Path(shutil.copytree(TINYLM, tmp_path / "m"))
+    prompt = "It was a very fine day, and Emma"
+    expected = load_tokenizer(folder).encode(prompt).ids
+    assert len(expected) == 13
+    file = folder / "tokenizer.json"
+    content = json.loads(file.read_text())
+    content["truncation"] = {
+        "direction": "Right",
+        "max_length": 4,
+        "strategy": "LongestFirst",
+        "stride": 0,
+    }
+    content["padding"] = {
+        "strategy": {"Fixed": 64},
+        "direction": "Right",
+        "pad_to_multiple_of": None,
+        "pad_id": 0,
+        "pad_type_id": 0,
+        "pad_token": "<eos>",
+    }
+    file.write_text(json.dumps(content))
+    assert load_tokenizer(folder).encode(prompt).ids == expected
+    file = folder / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"bos_token": "Emma"}))
+    assert load_tokenizer(folder).encode(prompt).ids[-1] == 512

@@ -60,6 +60,7 @@ def test_order(config):
     assert (False, False, True) in seen and (False, False, False) in seen
 
 
+@pytest.mark.sim
 def test_numbers_wrap():
     """After number 65535 comes 0; the response to 65535 can still be repeated."""
     dut = CommandOrder(WIDE)

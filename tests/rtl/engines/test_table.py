@@ -148,7 +148,7 @@ def test_engine(geometry, idle, groups):
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-@pytest.mark.parametrize("more", [-1, 0, 1, 40])
+@quick_first("more", [0, -1, 1, 40])
 def test_words_hide_the_filling(encoding, more):
     """Around the cycles of a fill: the next tile may begin at once, or waits the rest."""
     config = config_of(encoding, encodings[encoding].trits_per_code, 1, 1, 1)
@@ -231,7 +231,7 @@ COMPILED = [
 ]
 
 
-@pytest.mark.parametrize(("idle", "pause"), [(0.0, 0.0), (0.4, 0.4)])
+@quick_first(("idle", "pause"), [(0.4, 0.4), (0.0, 0.0)])
 @quick_first("name", CONFIGS)
 def test_top(name, idle, pause):
     config = CONFIGS[name]

@@ -10,7 +10,7 @@ from amaranth.back import rtlil
 
 from tests.support.core import check_core
 from tests.support.geometries import KINDS, extreme_vectors, random_vectors, two_codes
-from tritloom.boards.families.family import TOP
+from tritloom.boards.families.family import TOP, bitstream_families, load_family
 from tritloom.gen.passes.netlist import Netlist
 from tritloom.gen.passes.synthesis import synthesise
 from tritloom.rtl.core.core import Core
@@ -19,7 +19,7 @@ from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.encodings import encodings
 from tritloom.sim.conformance.operands import random_codes, random_trits
 from tritloom.sim.device.core import CoreSimulation
-from tritloom.sim.gates.gates import FAMILIES, simulatable
+from tritloom.sim.gates.gates import simulatable
 
 NARROW = [("select", "base3x5"), ("table", "base3x5")]
 CASES = [*((*kind, 8) for kind in KINDS), *((*kind, 4) for kind in NARROW)]
@@ -58,11 +58,13 @@ def gates(family: str, engine: str, encoding: str, act_bits: int) -> CoreSimulat
     config = two_codes(engine, encoding, act_bits, tokens=tokens, fill=fill, tiles=3)
     netlist = synthesise(rtlil.convert(Core(config), name=TOP, emit_src=False), family)
     check_cells(config, netlist, family)
-    return CoreSimulation(config, design=lambda: simulatable(netlist, family))
+    return CoreSimulation(
+        config, design=lambda: simulatable(netlist, load_family(family).gate_models)
+    )
 
 
 @pytest.mark.sim
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", bitstream_families())
 @pytest.mark.parametrize(
     ("engine", "encoding", "act_bits"),
     [pytest.param(*x, marks=[] if x in QUICK else pytest.mark.slow) for x in CASES],
@@ -84,7 +86,7 @@ def test_row_groups_and_extreme_vectors(
 
 @pytest.mark.sim
 @pytest.mark.slow
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", bitstream_families())
 @pytest.mark.parametrize(("engine", "encoding", "act_bits"), CASES)
 def test_random_vectors(family: str, engine: str, encoding: str, act_bits: int) -> None:
     core = gates(family, engine, encoding, act_bits)

@@ -12,7 +12,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from tests.support.packets import assert_responses
-from tritloom.boards.families.family import TOP
+from tritloom.boards.families.family import TOP, load_family
 from tritloom.gen.passes.netlist import Netlist
 from tritloom.gen.passes.synthesis import synthesise
 from tritloom.rtl.lib.streams import PACKET
@@ -126,7 +126,7 @@ def test_a_wrong_bit_of_a_lut_is_noticed(monkeypatch: pytest.MonkeyPatch) -> Non
     flags = tuple("-O1" if flag == "-O3" else flag for flag in cxxrtl.FLAGS)
     monkeypatch.setattr(cxxrtl, "FLAGS", flags)
     netlist = synthesise(rtlil.convert(Accelerator(CONFIG), emit_src=False), FAMILY)
-    gates = simulatable(with_faults(netlist, random.Random(1)), FAMILY)
+    gates = simulatable(with_faults(netlist, random.Random(1)), load_family(FAMILY).gate_models)
     assert gates.count("module \\top\n") == 1
     gates = gates.replace("module \\top\n", "module \\gates\n")
     library = build(lambda: rtlil.convert(Choice(), emit_src=False) + gates)

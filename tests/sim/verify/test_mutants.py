@@ -1,6 +1,7 @@
 """Each rule of the hardware, broken in turn in the emitted Verilog: a bench must fail."""
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -23,7 +24,7 @@ CONFIG = AcceleratorConfig(
     packet_bytes=128,
     slots=4,
 )
-MODULE = re.compile(r"^module \\?tritloom\.processor ?\(.*?^endmodule", re.M | re.S)
+MODULE = re.compile(r"^module \\?tritloom\.processor[\w.]* ?\(.*?^endmodule", re.M | re.S)
 RULE = re.compile(
     r"^  assign (?P<name>\S+) += (?P<left>.+?) (?P<how>>=|>|<=) (?P<right>.+);$", re.M
 )
@@ -56,10 +57,10 @@ def low_bits(match):
 
 
 def rules(verilog):
-    """The comparisons of the command processor, with their place in the text."""
-    text = MODULE.search(verilog)
+    """The comparisons of the command processor and its parts, with their place in the text."""
     return [
         (text.start() + match.start(), text.start() + match.end(), match)
+        for text in MODULE.finditer(verilog)
         for match in RULE.finditer(text[0])
     ]
 
@@ -90,7 +91,7 @@ def test_every_broken_rule_is_noticed(breaking, monkeypatch):
 @pytest.mark.sim
 def test_the_next_command_waits_for_a_response_that_is_not_stored(monkeypatch):
     """Without it, a NAK that is being sent turns into the response of the next command."""
-    source = open(processor.__file__, encoding="utf-8").read()  # noqa: SIM115
+    source = Path(processor.__file__).read_text(encoding="utf-8")
     changed = source.replace('m.next = "WAIT"', 'm.next = "HEADER"')
     assert changed != source
     namespace = {"__name__": processor.__name__}

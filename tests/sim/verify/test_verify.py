@@ -180,7 +180,7 @@ def mutated(verilog, module_name, old, new, number=0):
 
 MUTATIONS = {
     # What breaks, in which module, the line's pattern, its replacement.
-    "identity": ("tritloom.processor", r"(about\[\d+\] = 8'h)7b;", r"\g<1>7a;"),
+    "identity": ("tritloom.processor", r"(identity\[\d+\] = 8'h)7b;", r"\g<1>7a;"),
     "checksum": ("tritloom.receiver", r"= match_detected & ", r"= 1'h1 & "),
     "receive address": ("tritloom.receiver", r"= buffer\[(\w+)\]", r"= buffer[\1 ^ 64]"),
     "tree": ("tritloom.core.engine", r"= (\{ 1'h0, total, .*?\}) \+ ", r"= \1 - "),
@@ -191,8 +191,8 @@ MUTATIONS = {
         r"words_0\[(\w+)\[5:0\]\] <=",
         r"words_0[\1[4:0]] <=",
     ),
-    "response address": ("tritloom.sender", r"= kept\[port__addr\]", "= kept[port__addr | 16]"),
-    "order": ("tritloom.processor", r"(expected \} \+ 17'h0000)1", r"\g<1>2"),
+    "response address": ("tritloom.sender", r"= stored\[port__addr\]", "= stored[port__addr | 16]"),
+    "order": ("tritloom.processor.order", r"(expected \} \+ 17'h0000)1", r"\g<1>2"),
     "hold": (
         "tritloom.sender",
         r"= \\o__ready\$\d+ +\? (_\d+_\[1:0\]) : tail;",
@@ -207,6 +207,12 @@ MUTATIONS = {
 
 
 EARLY = ("identity", "hold", "response address")  # by the first benches, so in a second
+
+
+@pytest.mark.sim
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_every_mutation_finds_its_line(name):
+    assert mutated(design(TINY), *MUTATIONS[name]) != design(TINY)
 
 
 @pytest.mark.sim
@@ -385,6 +391,21 @@ class TestBadInput:
         with pytest.raises(ToolError) as error:
             verify(fake(tmp_path, SILENT))
         assert str(error.value) == f"cocotb not found; {package_remedy('cocotb', 'sim')}"
+
+    def test_optimised_python(self, tmp_path, monkeypatch):
+        """Python must not drop the checks of the benches: every design would pass."""
+        monkeypatch.setenv("PYTHONOPTIMIZE", "2")
+        seen = []
+
+        def build(*arguments):
+            seen.append(os.environ.get("PYTHONOPTIMIZE"))
+            raise ToolError("far enough")
+
+        monkeypatch.setattr(module, "_build", build)
+        monkeypatch.setattr(module, "find_simulator", lambda: tools.Simulator(name="icarus"))
+        with pytest.raises(ToolError, match="far enough"):
+            verify(fake(tmp_path, SILENT))
+        assert seen == [None] and os.environ["PYTHONOPTIMIZE"] == "2"
 
     def test_environment_stays(self, tmp_path, monkeypatch):
         monkeypatch.setenv("PYTEST_CURRENT_TEST", "this one")
