@@ -27,7 +27,7 @@ cache.
 
 --seeds 8 tries up to eight placements until one meets timing, and keeps the fastest. --fit looks
 for the most rows that fit the part and meet timing. A configuration of --config gets the board's
-own link.
+link, unless it has one of the same kind.
 """,
     prints="""
 Progress while it works; then the bitstream, the resources, the clock and what the design reaches on

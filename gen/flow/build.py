@@ -1,4 +1,4 @@
-"""Bitstreams: synthesis, place and route with the open tools, and what came of it."""
+"""Builds bitstreams with the open tools: synthesis, placement, routing and a report."""
 
 import hashlib
 import json
@@ -59,7 +59,7 @@ CLOCK_TOLERANCE = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """A finished build: where the bitstream is, and the report as in ``report.json``."""
+    """A finished build: the path of the bitstream, and the contents of `report.json`."""
 
     bitstream: Path
     report: dict[str, Any]
@@ -179,13 +179,15 @@ def _lane_step(config: AcceleratorConfig) -> int:
 
 
 def _for_board(board: Board, config: AcceleratorConfig | None) -> AcceleratorConfig:
+    """The configuration to build. Its link becomes the board's unless it is of the same kind."""
     if config is None:
         return board.build_config
-    return config if config.link == board.link else replace(config, link=board.link)
+    same_kind = type(config.link) is type(board.link)
+    return config if same_kind else replace(config, link=board.link)
 
 
 class _Design:
-    """A configuration on a board, as its tools take it; what is built of it stays in the cache."""
+    """The inputs that the tools get for a configuration on a board. Results stay in the cache."""
 
     def __init__(self, board: Board, config: AcceleratorConfig) -> None:
         self._board = board
@@ -205,7 +207,7 @@ class _Design:
         self._tools = [f"{name} {tool_version(name)}" for name in (YOSYS, self._flow.package)]
 
     def build(self, seeds: range, say: Progress) -> Path:
-        """The folder of the first seed that meets timing, else of the fastest one."""
+        """The folder of the first seed that meets timing, or else that of the fastest seed."""
         best: tuple[float, Path] | None = None
         waiting = "waiting for another build of the same design"
         with (
@@ -230,7 +232,7 @@ class _Design:
         return best[1]
 
     def _key(self, *seed: int) -> str:
-        """Digest of all that the result is made from."""
+        """Digest of everything that the result depends on."""
         facts = (
             FORMAT,
             (self._board.name, self._board.title, self._board.part),
@@ -247,7 +249,7 @@ class _Design:
         return bitstream, "floorplan.svg", "report.html", "report.json"
 
     def _make(self, seed: int, scratch: Path, kept: Path, say: Progress) -> None:
-        """Synthesize, unless ``scratch`` has the netlist; place, route; move the result whole."""
+        """Synthesises unless `scratch` has the netlist; places, routes, moves the result whole."""
         flow = self._flow
         netlist = scratch / f"{TOP}.json"
         if not netlist.exists():
@@ -353,7 +355,7 @@ class _Design:
     def _used(
         self, resource: str, utilization: Mapping[str, Any], kinds: Mapping[str, int]
     ) -> dict[str, int]:
-        """How much of a resource is used: by nextpnr's count, else by the netlist's."""
+        """How much of a resource is used, as nextpnr counts it, or else as the netlist does."""
         cell, *_ = self._family.cells[resource]
         if cell in utilization:
             return {key: utilization[cell][key] for key in ("used", "available")}
@@ -377,7 +379,7 @@ def _flow(board: Board) -> tuple[Family, Bitstream]:
 
 
 def _mixes(config: AcceleratorConfig) -> dict[str, Any]:
-    """Of each model whose layers fit the configuration: what it reaches, weights in the chip."""
+    """What the design reaches on each model whose layers it can run, with weights in the chip."""
     found = {}
     for name in MIXES:
         with suppress(ConfigError):
@@ -387,13 +389,13 @@ def _mixes(config: AcceleratorConfig) -> dict[str, Any]:
 
 
 def _results(folder: Path) -> tuple[Any, Any]:
-    """What nextpnr wrote: the design, and its report."""
+    """The two files that nextpnr wrote: the placed design, and its timing report."""
     placed, timing = (json.loads(read_output(folder / name, "}")) for name in (PLACED, TIMING))
     return placed, timing
 
 
 def _our_clock(placed: Any, timing: Any) -> str:
-    """The clock of most cells: the one that comes from the PLL, not the oscillator's."""
+    """The name of the accelerator's clock: the one of most cells, which comes from the PLL."""
     top = placed["modules"][TOP]
     cells = top["cells"].values()
     wires = Counter(bit for cell in cells for bit in cell["connections"].get("CLK", ()))
@@ -416,7 +418,7 @@ def _read_report(kept: Path) -> dict[str, Any]:
 
 @contextmanager
 def _writable(directory: Path) -> Iterator[None]:
-    """Fails before hours of work, not after; a failure leaves no empty folder behind."""
+    """Checks before the work that a folder can be written; a failure leaves no empty folder."""
     made = not directory.exists()
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -435,7 +437,7 @@ def _writable(directory: Path) -> Iterator[None]:
 
 
 def _deliver(board: Board, kept: Path, directory: Path) -> Build:
-    """Copy all, then give all their names, the report last: each appears whole or not at all."""
+    """Copies a result into the user's folder. Each file appears whole, the report last."""
     files = sorted(kept.iterdir(), key=lambda file: (file.name == "report.json", file.name))
     with scratch_folder(directory) as scratch:
         for file in files:

