@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tritloom.boards.board import Board, load_board
 from tritloom.gen.emit.manifest import attribute_docs, describe
-from tritloom.rtl.spec import commands, config, encodings, frames, packing, plugins
+from tritloom.rtl.spec import checks, commands, config, encodings, frames, packing, plugins
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -267,7 +267,7 @@ same as data, the C header the same as macros.
 
 A command is refused with the status of the first check in its list that fails.
 
-{commands.check_table()}
+{checks.check_table()}
 ## Payload of DEFINE
 
 {docs["LAYER"]}

@@ -7,13 +7,11 @@ are, with their names, weights, hooks and classes: only their `forward` is repla
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from types import MethodType, TracebackType
 from typing import Any, Literal, NoReturn, get_args
 
@@ -23,6 +21,7 @@ import numpy.typing as npt
 from tritloom.host.checkpoints.packed import unpack_trits
 from tritloom.host.device import Device, require_linear
 from tritloom.host.layer import TernaryLayer
+from tritloom.host.match import Match, name_matcher
 from tritloom.host.placement import (
     Fit,
     LayerPlacement,
@@ -58,7 +57,6 @@ __all__ = [
     "plan_offload",
 ]
 
-Match = str | re.Pattern[str] | Callable[[str], bool]
 Verify = Literal["first", "always", "off"]
 
 
@@ -105,7 +103,7 @@ def offload(
     if fit not in get_args(Fit):
         raise InputError(f'fit must be "all" or "layers", not {fit!r}')
     require_linear(device.info.config)
-    chosen, rest = _choose(model, _predicate(match))
+    chosen, rest = _choose(model, name_matcher(match))
     placement = place_layers(device.info.config, _shapes(chosen), device.allocation())
     placement.require(fit)
     places = {layer.name: layer for layer in placement.load_order}
@@ -374,24 +372,12 @@ def _named(name: str) -> Iterator[None]:
 
 def plan_offload(config: AcceleratorConfig, model: Any, match: Match = "*") -> Placement:
     """What an empty device of this configuration would compute of a model; see `offload`."""
-    return place_layers(config, _shapes(_choose(model, _predicate(match))[0]))
+    return place_layers(config, _shapes(_choose(model, name_matcher(match))[0]))
 
 
 def _shapes(chosen: list[tuple[str, Any]]) -> dict[str, tuple[int, int]]:
     """Shape of each chosen layer by name."""
     return {name: (module.out_features, module.in_features) for name, module in chosen}
-
-
-def _predicate(match: Match) -> Callable[[str], bool]:
-    if isinstance(match, str):
-        return lambda name: fnmatchcase(name, match)
-    if isinstance(match, re.Pattern):
-        return lambda name: match.search(name) is not None
-    if callable(match):
-        return match
-    raise InputError(
-        f"match must be a glob, a compiled pattern or a function, not {type(match).__name__}"
-    )
 
 
 def _choose(model: Any, matches: Callable[[str], bool]) -> tuple[list[tuple[str, Any]], list[str]]:

@@ -26,6 +26,7 @@ from tritloom.rtl.control.layouts import COUNTER_BITS, DEFINITION, REQUEST, RESP
 from tritloom.rtl.lib.crc import CRC32
 from tritloom.rtl.links.port_names import DEFAULT_TOP, PLAIN, PortNames
 from tritloom.rtl.spec import commands, encodings, packing
+from tritloom.rtl.spec.checks import CHECKS, UNLIMITED, Check, Limit, Quantity
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.design import FORMAT
 from tritloom.rtl.spec.plugins import engines
@@ -239,18 +240,18 @@ def _opcodes(config: AcceleratorConfig) -> list[dict[str, Any]]:
     for opcode in opcodes:
         opcode["checks"] = [
             {"must_hold": str(check), "status": check.status.name, **_bounds(check, config)}
-            for check in commands.CHECKS[commands.Opcode(opcode["value"])]
+            for check in CHECKS[commands.Opcode(opcode["value"])]
         ]
     return opcodes
 
 
-def _bounds(check: commands.Check, config: AcceleratorConfig) -> dict[str, int]:
+def _bounds(check: Check, config: AcceleratorConfig) -> dict[str, int]:
     """The numbers of a check that do not depend on the device's state."""
     numbers = {}
     for name, bound in (("least", check.least), ("most", check.most)):
-        if isinstance(bound, commands.Limit):
+        if isinstance(bound, Limit):
             numbers[name] = bound.of(config)
-        elif not isinstance(bound, commands.Quantity) and bound != commands.UNLIMITED:
+        elif not isinstance(bound, Quantity) and bound != UNLIMITED:
             numbers[name] = int(bound)
     return numbers
 

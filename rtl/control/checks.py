@@ -3,18 +3,17 @@
 from amaranth.hdl import Module, Signal, Value
 from amaranth.lib import data
 
-from tritloom.rtl.spec.commands import (
+from tritloom.rtl.spec.checks import (
     CHECKS,
     IDENTITY_BYTES,
     Bound,
     Check,
     LayerState,
     Limit,
-    Opcode,
     Quantity,
     Stage,
-    Status,
 )
+from tritloom.rtl.spec.commands import Opcode, Status
 from tritloom.rtl.spec.config import AcceleratorConfig
 
 __all__ = ["HeaderChecks", "status_of"]

@@ -22,6 +22,7 @@ from tritloom.rtl.lib.block_ram import ReadPort, block_ram
 from tritloom.rtl.lib.crc import CRC32
 from tritloom.rtl.lib.streams import bits_for
 from tritloom.rtl.memories.contract import range_layout, write_layout
+from tritloom.rtl.spec.checks import Quantity
 from tritloom.rtl.spec.commands import (
     COUNTERS,
     CRC_BYTES,
@@ -30,7 +31,6 @@ from tritloom.rtl.spec.commands import (
     OVERHEAD_BYTES,
     PROTOCOL_VERSION,
     Opcode,
-    Quantity,
     Status,
     identity,
 )

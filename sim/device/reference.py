@@ -1,7 +1,7 @@
 """Reference device: gives the response to every packet that the hardware must give, from NumPy.
 
-The rules are those of `tritloom.rtl.spec.commands`, whose table of checks this device evaluates.
-This file adds what that text leaves open:
+The rules are those of `tritloom.rtl.spec.commands`. This device evaluates the table of checks in
+`tritloom.rtl.spec.checks`. This file adds what they leave open:
 
 * `expected` in NO_SESSION and NAK is the number that the device waits for.
 * At power-up the session is 0 and the next seq is 1.
@@ -21,21 +21,16 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from tritloom.rtl.spec.checks import UNITS, Check, LayerState, Stage, State, first_failure
 from tritloom.rtl.spec.commands import (
     COUNTERS,
     COUNTERS_STRUCT,
     LAYER,
     PROTOCOL_VERSION,
-    UNITS,
-    Check,
-    LayerState,
     Opcode,
     Request,
     Response,
-    Stage,
-    State,
     Status,
-    first_failure,
     identity,
 )
 from tritloom.rtl.spec.config import AcceleratorConfig

@@ -1,4 +1,4 @@
-"""Requests at the bounds of every check of `tritloom.rtl.spec.commands.CHECKS`.
+"""Requests at the bounds of every check of `tritloom.rtl.spec.checks.CHECKS`.
 
 For each check, and each field of the request on which its quantity depends, these are the two
 bounds, one below and one above them, and values that differ from a bound in one high bit only. A
@@ -11,20 +11,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from tritloom.rtl.spec.commands import (
+from tritloom.rtl.spec.checks import (
     CHECKS,
-    LAYER,
     UNITS,
     Check,
     LayerState,
-    Opcode,
     Quantity,
-    Request,
     State,
-    Status,
     first_failure,
     value_of,
 )
+from tritloom.rtl.spec.commands import LAYER, Opcode, Request, Status
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.layer_shape import LayerShape
 

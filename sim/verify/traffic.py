@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from tritloom.rtl.spec.checks import LayerState
 from tritloom.rtl.spec.commands import (
     CRC_BYTES,
     HEADER,
     HEADER_BYTES,
     LAYER,
     OVERHEAD_BYTES,
-    LayerState,
     Opcode,
     Request,
     Response,

@@ -29,13 +29,7 @@ from tritloom.host.links.contract import DeviceUrl, open_transport
 from tritloom.host.requests import Counters
 from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec import numerics
-from tritloom.rtl.spec.commands import (
-    COUNTERS,
-    Opcode,
-    Request,
-    Response,
-    Status,
-)
+from tritloom.rtl.spec.commands import COUNTERS, Opcode, Request, Response, Status
 from tritloom.rtl.spec.config import TINY, AcceleratorConfig
 from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.sim.device.reference import ReferenceTransport

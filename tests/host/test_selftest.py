@@ -21,11 +21,7 @@ from tritloom.host.links.contract import DeviceUrl
 from tritloom.host.selftest import keeps_real_time
 from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec import numerics
-from tritloom.rtl.spec.commands import (
-    Opcode,
-    Request,
-    identity,
-)
+from tritloom.rtl.spec.commands import Opcode, Request, identity
 from tritloom.rtl.spec.config import TINY
 from tritloom.sim.device.reference import ReferenceTransport
 

@@ -1,4 +1,4 @@
-"""Benches of the checks of every command, made from `tritloom.rtl.spec.commands.CHECKS`."""
+"""Benches of the checks of every command, made from `tritloom.rtl.spec.checks.CHECKS`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 
 import cocotb
 
-from tritloom.rtl.spec.commands import CHECKS, Opcode, Request, Stage, Status
+from tritloom.rtl.spec.checks import CHECKS, Stage
+from tritloom.rtl.spec.commands import Opcode, Request, Status
 from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.rtl.spec.packing import pack_weights
 from tritloom.sim.verify.boundaries import (

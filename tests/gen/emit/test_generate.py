@@ -25,7 +25,15 @@ from tritloom.rtl.links.port_names import AXI, PLAIN, PortNames
 from tritloom.rtl.links.uart_facts import Uart
 from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec import commands
-from tritloom.rtl.spec.commands import COUNTERS, IDENTITY, LAYER, Opcode, Request, Response, Status
+from tritloom.rtl.spec.commands import (
+    COUNTERS,
+    IDENTITY,
+    LAYER,
+    Opcode,
+    Request,
+    Response,
+    Status,
+)
 from tritloom.rtl.spec.config import TINY, AcceleratorConfig
 from tritloom.rtl.spec.encodings import encodings
 from tritloom.rtl.spec.errors import InputError, ToolError

@@ -18,11 +18,7 @@ from tritloom.host import (
 )
 from tritloom.host.links import contract
 from tritloom.host.links.contract import DeviceUrl
-from tritloom.rtl.spec.commands import (
-    IDENTITY,
-    Response,
-    identity,
-)
+from tritloom.rtl.spec.commands import IDENTITY, Response, identity
 from tritloom.rtl.spec.config import TINY
 from tritloom.rtl.spec.errors import ToolError
 from tritloom.sim.device.reference import ReferenceTransport

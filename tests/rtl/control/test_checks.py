@@ -7,7 +7,8 @@ from amaranth.hdl import Fragment, Module, Signal
 
 from tritloom.rtl.control.checks import HeaderChecks, status_of
 from tritloom.rtl.control.layer_table import entry_layout
-from tritloom.rtl.spec.commands import CHECKS, Check, Opcode, Quantity, Stage, Status
+from tritloom.rtl.spec.checks import CHECKS, Check, Quantity, Stage
+from tritloom.rtl.spec.commands import Opcode, Status
 from tritloom.rtl.spec.config import TINY
 
 

@@ -10,8 +10,8 @@ import pytest
 from tests.support.packets import Inputs, comparable
 from tritloom.rtl.control.processor import CommandProcessor
 from tritloom.rtl.memories.bram_facts import BlockRam
+from tritloom.rtl.spec.checks import CHECKS
 from tritloom.rtl.spec.commands import (
-    CHECKS,
     COUNTERS,
     CRC_BYTES,
     HEADER_BYTES,

@@ -9,7 +9,6 @@ import pytest
 from tritloom.rtl.control.layouts import COUNTER_BITS, DEFINITION, REQUEST, RESPONSE
 from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.commands import (
-    CHECKS,
     COUNTERS,
     CRC_BYTES,
     HEADER_BYTES,
@@ -18,14 +17,10 @@ from tritloom.rtl.spec.commands import (
     MAGIC,
     OVERHEAD_BYTES,
     PROTOCOL_VERSION,
-    LayerState,
     Opcode,
     Request,
     Response,
-    State,
     Status,
-    check_table,
-    first_failure,
     identity,
     seal,
     sound,
@@ -155,75 +150,3 @@ def test_identity(config):
     text = found[IDENTITY.size :]
     assert AcceleratorConfig.from_json(text) == config
     assert json.loads(text) == config.to_dict()
-
-
-def test_every_opcode_has_its_checks_in_the_order_of_their_stages():
-    assert list(CHECKS) == list(Opcode)
-    for checks in CHECKS.values():
-        stages = [check.stage for check in checks]
-        assert stages == sorted(stages)
-        assert len(set(checks)) == len(checks)
-
-
-def test_check_table():
-    lines = check_table().splitlines()
-    assert lines[:3] == [
-        "| opcode | must hold | else |",
-        "|---|---|---|",
-        "| IDENTIFY | payload bytes = 0 | BAD_LENGTH |",
-    ]
-    assert len(lines) == 2 + sum(map(len, CHECKS.values()))
-    for line in (
-        "| IDENTIFY | 1 ≤ count ≤ max_payload | BAD_LENGTH |",
-        "| DEFINE | index ≤ max_layers - 1 | OUT_OF_RANGE |",
-        "| DEFINE | base + tiles × row groups ≤ memory_words | OUT_OF_RANGE |",
-        "| READ | layer is open or committed | BAD_STATE |",
-        "| COMMIT | address = CRC-32 of the layer's words | BAD_CHECKSUM |",
-        "| RESULTS | row groups of the last RUN ≥ 1 | BAD_STATE |",
-    ):
-        assert line in lines
-
-
-OPEN = State(layer=LayerState.OPEN, layer_words=4, layer_checksum=9)
-DONE = State(layer=LayerState.COMMITTED, layer_words=4, result_row_groups=2)
-FAILURES = [
-    # The request, the state of the device, the status of the first check that fails.
-    (Request(Opcode.RESET, payload=b"x"), State(), None),
-    (Request(Opcode.IDENTIFY, count=108, address=20), State(), None),
-    (Request(Opcode.IDENTIFY, count=109), State(), Status.BAD_LENGTH),
-    (Request(Opcode.IDENTIFY, count=1, address=1000), State(), Status.OUT_OF_RANGE),
-    (Request(Opcode.DEFINE, index=9, payload=bytes(7)), State(), Status.BAD_LENGTH),
-    (Request(Opcode.DEFINE, index=3, payload=LAYER.pack(32, 4, 8)), State(), None),
-    (Request(Opcode.DEFINE, index=4, payload=LAYER.pack(32, 4, 8)), State(), Status.OUT_OF_RANGE),
-    (Request(Opcode.DEFINE, payload=LAYER.pack(33, 4, 8)), State(), Status.OUT_OF_RANGE),
-    (Request(Opcode.DEFINE, payload=LAYER.pack(0, 0, 8)), State(), Status.OUT_OF_RANGE),
-    (Request(Opcode.WRITE, payload=b"x"), DONE, Status.BAD_STATE),
-    (Request(Opcode.WRITE, address=2, payload=bytes(4)), OPEN, None),
-    (Request(Opcode.WRITE, address=3, payload=bytes(5)), OPEN, Status.OUT_OF_RANGE),
-    (Request(Opcode.WRITE, address=2, payload=bytes(5)), OPEN, Status.BAD_LENGTH),
-    (Request(Opcode.WRITE, address=99), OPEN, None),
-    (Request(Opcode.READ, count=4), OPEN, None),
-    (Request(Opcode.READ, count=4), DONE, None),
-    (Request(Opcode.READ, count=4, address=1), OPEN, Status.OUT_OF_RANGE),
-    (Request(Opcode.READ, count=55), OPEN, Status.BAD_LENGTH),
-    (Request(Opcode.COMMIT, address=9), OPEN, None),
-    (Request(Opcode.COMMIT, address=8), OPEN, Status.BAD_CHECKSUM),
-    (Request(Opcode.COMMIT, address=9), State(), Status.BAD_STATE),
-    (Request(Opcode.LOAD, address=19, payload=b"x"), State(), None),
-    (Request(Opcode.LOAD, address=20, payload=b"x"), State(), Status.OUT_OF_RANGE),
-    (Request(Opcode.LOAD, index=1), State(), Status.OUT_OF_RANGE),
-    (Request(Opcode.RUN, count=1), DONE, None),
-    (Request(Opcode.RUN, count=2), DONE, Status.BAD_LENGTH),
-    (Request(Opcode.RUN, count=1), OPEN, Status.BAD_STATE),
-    (Request(Opcode.RESULTS, count=3), DONE, None),
-    (Request(Opcode.RESULTS, count=3, address=1), DONE, Status.OUT_OF_RANGE),
-    (Request(Opcode.RESULTS, count=3), OPEN, Status.BAD_STATE),
-    (Request(Opcode.COUNTERS, payload=b"x"), State(), Status.BAD_LENGTH),
-]
-
-
-@pytest.mark.parametrize(("request_", "state", "status"), FAILURES)
-def test_first_failure(request_, state, status):
-    """TINY: 5 lanes, 2 rows, 2 bytes a word, 64 words, 20 inputs, 4 layers, payloads of 108."""
-    failed = first_failure(TINY, request_, state)
-    assert (failed and failed.status) == status

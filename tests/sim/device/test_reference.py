@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from tritloom.rtl.memories.bram_facts import BlockRam
+from tritloom.rtl.spec.checks import CHECKS
 from tritloom.rtl.spec.commands import (
-    CHECKS,
     COUNTERS,
     LAYER,
     PROTOCOL_VERSION,

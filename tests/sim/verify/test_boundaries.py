@@ -6,19 +6,17 @@ from dataclasses import dataclass
 import pytest
 
 from tritloom.rtl.memories.bram_facts import BlockRam
-from tritloom.rtl.spec import commands
-from tritloom.rtl.spec.commands import (
+from tritloom.rtl.spec.checks import (
     CHECKS,
     UNITS,
     Check,
     LayerState,
-    Opcode,
+    Limit,
     Quantity,
-    Request,
-    Status,
     first_failure,
     value_of,
 )
+from tritloom.rtl.spec.commands import Opcode, Request, Status
 from tritloom.rtl.spec.config import TINY, AcceleratorConfig
 from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.sim.verify.boundaries import (
@@ -135,7 +133,7 @@ def wrong_checks(config, check):
         return Wrong(**fields, **how)
 
     least, most = (
-        bound.of(config) if isinstance(bound, commands.Limit) else bound
+        bound.of(config) if isinstance(bound, Limit) else bound
         for bound in (check.least, check.most)
     )
     yield broken(low_off=-1, high_off=1 << 40)  # no check at all
@@ -153,7 +151,7 @@ def is_masked(config, opcode, check, wrong):
     """A broken check that no request of a configuration can show."""
     if not reachable(config, opcode, check):
         return True
-    most = check.most.of(config) if isinstance(check.most, commands.Limit) else None
+    most = check.most.of(config) if isinstance(check.most, Limit) else None
     if opcode == Opcode.COMMIT and wrong.high_off == -1 and check.quantity == Quantity.ADDRESS:
         return True  # the bench commits the layer after the boundary requests
     # The shape must fit in the memory, or the last check of DEFINE fails with the same status.

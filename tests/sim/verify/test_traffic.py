@@ -5,7 +5,8 @@ from collections import Counter
 import pytest
 
 from tests.sim.verify.test_boundaries import CONFIGS, LEAST
-from tritloom.rtl.spec.commands import CHECKS, Opcode, Request, Response, Status
+from tritloom.rtl.spec.checks import CHECKS
+from tritloom.rtl.spec.commands import Opcode, Request, Response, Status
 from tritloom.rtl.spec.config import TINY
 from tritloom.sim.verify.traffic import Traffic
 
