@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tritloom.host.checkpoints.values import read_json
+from tritloom.host.models.config import BitNetConfig
 from tritloom.host.models.run import find_model
 from tritloom.rtl.spec.config import AcceleratorConfig
-from tritloom.rtl.spec.errors import ConfigError
+from tritloom.rtl.spec.errors import CheckpointError, ConfigError
 from tritloom.rtl.spec.layer_shape import LayerShape
 
 __all__ = ["MIXES", "Layer", "layer_cycles", "mix_figures", "model_layers", "utilization"]
@@ -118,26 +120,25 @@ def model_layers(model: str) -> list[Layer]:
 
     Parameters
     ----------
-    model : a name of `MIXES`, or a folder as `tritloom run` takes it. Of a folder, q/k/v count as
-        one layer and gate/up as one, as `run` loads them.
+    model : a name of `MIXES`, or a folder with a config.json, which is all that is read of it. The
+        layers are those that `tritloom run` loads: q/k/v count as one and gate/up as one.
 
     Raises
     ------
-    CheckpointError : there is no model of that name
+    CheckpointError : there is no such folder, or its config.json describes no model with ternary
+        layers; the message names the key
     """
     if model in MIXES:
         return [Layer(*layer) for layer in MIXES[model][1]]
-    from tritloom.host.checkpoints.huggingface import load_checkpoint
-    from tritloom.host.models.bitnet import BitNetModel
-
-    path = find_model(model)
-    found = BitNetModel(load_checkpoint(path)).layers
+    file = find_model(model, "config.json") / "config.json"
+    shapes = BitNetConfig.from_files(read_json(file)).ternary_shapes
+    if not shapes:
+        raise CheckpointError(f"{file} describes no ternary layer; check modules_to_not_convert")
     names: dict[tuple[int, int], str] = {}
     counts = Counter[tuple[int, int]]()
-    for name, layer in found.items():
-        shape = layer.in_features, layer.out_features
-        names.setdefault(shape, name.rpartition(".")[2])
-        counts[shape] += 1
+    for name, (out_features, in_features) in shapes.items():
+        names.setdefault((in_features, out_features), name.rpartition(".")[2])
+        counts[in_features, out_features] += 1
     return [Layer(names[shape], *shape, count) for shape, count in counts.items()]
 
 

@@ -131,7 +131,8 @@ class Allocator:
             f"{max(shape.words for shape in shapes)} in one run, and {len(shapes)} layer slots; "
             f"free are {amount(self.free_words)}, the largest run {longest}, and "
             f"{len(self.free_indices)} of {config.max_layers} slots; "
-            "unload layers or use a larger device"
+            "unload layers, use a larger device, or leave a part of the model on the host: "
+            'fit="layers" of offload, --fit layers of tritloom run'
         )
 
 

@@ -33,13 +33,7 @@ from tritloom.host.placement import (
 from tritloom.host.report import LayerReport, Report, Totals
 from tritloom.rtl.spec import numerics
 from tritloom.rtl.spec.config import AcceleratorConfig
-from tritloom.rtl.spec.errors import (
-    CapacityError,
-    DeviceError,
-    InputError,
-    ToolError,
-    TritloomError,
-)
+from tritloom.rtl.spec.errors import DeviceError, InputError, ToolError, TritloomError
 from tritloom.rtl.spec.remedies import package_remedy
 
 try:
@@ -372,10 +366,6 @@ def _named(name: str) -> Iterator[None]:
     """Put the layer's name before the text of an error."""
     try:
         yield
-    except CapacityError as error:
-        raise CapacityError(
-            f'{name}: {error}; or leave the rest to torch with fit="layers" or match='
-        ) from error
     except TritloomError as error:
         raise type(error)(f"{name}: {error}") from error
 

@@ -51,7 +51,7 @@ def add(commands: Any) -> None:
         *("--model",),
         metavar="MODEL",
         required=True,
-        help="folder of a model, or tinylm, or bitnet-2b-4t",
+        help="folder with a model's config.json, or tinylm, or bitnet-2b-4t",
     )
     parser.add_argument(
         *("--weight-bits",),

@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     extra = ""
     with _clean_end():
         try:
-            options = _parser().parse_args(words)
+            options = _parse(words)
             extra = options.extra
             command: Callable[[argparse.Namespace], int] = options.command
             status = command(options)
@@ -184,6 +184,15 @@ def _clean_end() -> Iterator[None]:
     finally:
         for number in ours:
             signal.signal(number, signal.SIG_DFL)
+
+
+def _parse(words: Sequence[str]) -> argparse.Namespace:
+    """The options; `--help` and `--version` end here, and fail if what they print cannot go out."""
+    try:
+        return _parser().parse_args(words)
+    except SystemExit:
+        sys.stdout.flush()
+        raise
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,6 +1,7 @@
 """How a command is declared: its help, its options, and the kinds of values that options take."""
 
 import argparse
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,9 +59,18 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
         return fill(text, width)
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose help fails where it cannot be written; argparse would ignore that."""
+
+    def print_help(self, file: Any = None) -> None:
+        stream = sys.stdout if file is None else file
+        stream.write(self.format_help())
+        stream.flush()
+
+
 def new_parser(name: str, help_: Help) -> argparse.ArgumentParser:
     """The parser of the tool itself."""
-    return argparse.ArgumentParser(
+    return _Parser(
         prog=name,
         description=help_.text,
         epilog=help_.epilog,

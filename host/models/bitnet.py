@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from tritloom.host.checkpoints.huggingface import Checkpoint
 from tritloom.host.layer import TernaryLayer, stack
-from tritloom.host.models.config import BitNetConfig
+from tritloom.host.models.config import FUSED, HEAD, BitNetConfig
 from tritloom.rtl.spec import numerics
 from tritloom.rtl.spec.errors import CheckpointError, InputError
 
@@ -22,8 +22,6 @@ F32 = npt.NDArray[np.float32]
 Linear = Callable[[str, TernaryLayer, F32], F32]
 """Computes one layer: its name, the layer, float32 `[tokens, in]` → float32 `[tokens, out]`."""
 
-FUSED = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
-"""Layers that read the same input; each row of the table may be computed as one layer."""
 FIRST_CACHE_TOKENS = 256
 """Room of a new cache; it doubles when it is full."""
 
@@ -76,37 +74,30 @@ class BitNetModel:
         self.layers: dict[str, TernaryLayer] = {}
         self._tensors: dict[str, F32] = {}
         self._ends: dict[str, npt.NDArray[np.intp]] = {}
-        hidden, queries = config.hidden_size, config.num_attention_heads * config.head_dim
-        keys, inner = config.num_key_value_heads * config.head_dim, config.intermediate_size
+        hidden, inner = config.hidden_size, config.intermediate_size
+        shapes = config.linear_shapes
         self._take(checkpoint, "model.embed_tokens", config.vocab_size, hidden)
-        shapes = {
-            "q_proj": (queries, hidden),
-            "k_proj": (keys, hidden),
-            "v_proj": (keys, hidden),
-            "o_proj": (hidden, queries),
-            "gate_proj": (inner, hidden),
-            "up_proj": (inner, hidden),
-            "down_proj": (hidden, inner),
-        }
-        fuse = fuse and config.quantization.norm_eps is None
+        fuse = fuse and config.may_fuse
         for index in range(config.num_hidden_layers):
             block = f"model.layers.{index}"
             for part, fused, last, bias in (
                 ("self_attn", "qkv_proj", "o_proj", config.attention_bias),
                 ("mlp", "gate_up_proj", "down_proj", config.mlp_bias),
             ):
-                for name in FUSED[fused]:
-                    self._take_linear(checkpoint, f"{block}.{part}.{name}", shapes[name], bias)
+                for name in [f"{block}.{part}.{each}" for each in FUSED[fused]]:
+                    self._take_linear(checkpoint, name, shapes[name], bias)
                 if fuse:
                     self._fuse(f"{block}.{part}", fused)
-                self._take_linear(checkpoint, f"{block}.{part}.{last}", shapes[last], bias)
+                name = f"{block}.{part}.{last}"
+                self._take_linear(checkpoint, name, shapes[name], bias)
             self._take(checkpoint, f"{block}.input_layernorm", hidden)
             self._take(checkpoint, f"{block}.post_attention_layernorm", hidden)
             if config.sub_norms:
+                queries = shapes[f"{block}.self_attn.o_proj"][1]
                 self._take(checkpoint, f"{block}.self_attn.attn_sub_norm", queries)
                 self._take(checkpoint, f"{block}.mlp.ffn_sub_norm", inner)
         self._take(checkpoint, "model.norm", hidden)
-        self._take_linear(checkpoint, "lm_head", (config.vocab_size, hidden), bias=False)
+        self._take_linear(checkpoint, HEAD, shapes[HEAD], bias=False)
         exponents = np.arange(0, config.head_dim, 2, dtype=np.float32) / np.float32(config.head_dim)
         self._frequencies = np.float32(1) / np.float32(config.rope_theta) ** exponents
 
@@ -271,7 +262,7 @@ class BitNetModel:
         return numerics.rms_norm(x, self._tensors[f"{name}.weight"], self.config.rms_norm_eps)
 
     def _head(self, hidden: F32) -> F32:
-        return self._apply("lm_head", hidden)
+        return self._apply(HEAD, hidden)
 
     def _run(self, ids: Sequence[int], cache: _Cache) -> F32:
         """Final hidden states `[tokens, hidden]` of `ids`, which follow the tokens in the cache."""

@@ -9,11 +9,18 @@ from tritloom.host.checkpoints.values import choice, count, number, show, yes_or
 from tritloom.host.models.generation import end_of_sequence_ids
 from tritloom.rtl.spec.errors import CheckpointError
 
-__all__ = ["BitNetConfig"]
+__all__ = ["FUSED", "BitNetConfig"]
+
+FUSED = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
+"""Layers that read the same input; each row of the table may be computed as one layer."""
+HEAD = "lm_head"
+"""The linear layer that makes the logits."""
 
 DEFAULT_ROPE_THETA = {"bitnet": 500_000.0, "llama": 10_000.0}
 """Base of the rotary embedding by model type, for a config.json without it; as in transformers."""
 FULL_ATTENTION = "full_attention"
+MAX_BLOCKS = 10_000
+"""More blocks than any model has; a wrong number must not take all memory."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,14 +62,25 @@ class BitNetConfig:
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint) -> "BitNetConfig":
-        """Read and check config.json.
+        """Read and check a checkpoint's config.json, as `from_files`."""
+        return cls.from_files(checkpoint.config, checkpoint.generation)
+
+    @classmethod
+    def from_files(
+        cls, config: dict[str, Any], generation: dict[str, Any] | None = None
+    ) -> "BitNetConfig":
+        """Read and check config.json; no weights are needed.
+
+        Parameters
+        ----------
+        config : config.json
+        generation : generation_config.json; without it, `eos_token_ids` are those of config.json
 
         Raises
         ------
         CheckpointError : a key is missing, has a wrong value, or asks for what the runtime does not
             compute
         """
-        config = checkpoint.config
         if config.get("model_type") is None:
             raise CheckpointError("config.json has no model_type; copy the model again")
         kind = choice("model_type", config["model_type"], tuple(DEFAULT_ROPE_THETA))
@@ -85,8 +103,12 @@ class BitNetConfig:
             attention_bias=yes_or_no(config, "attention_bias", False),
             mlp_bias=yes_or_no(config, "mlp_bias", False) and kind == "llama",
             quantization=Quantization.from_config(config, "config.json"),
-            eos_token_ids=end_of_sequence_ids(config, checkpoint.generation),
+            eos_token_ids=end_of_sequence_ids(config, generation),
         )
+        if shape.num_hidden_layers > MAX_BLOCKS:
+            raise CheckpointError(
+                f"num_hidden_layers must be at most {MAX_BLOCKS}, not {shape.num_hidden_layers}"
+            )
         if heads % shape.num_key_value_heads:
             raise CheckpointError(
                 f"num_attention_heads must be a multiple of num_key_value_heads, not {heads} "
@@ -100,6 +122,60 @@ class BitNetConfig:
                 f"{hidden} for {heads} · {shape.head_dim}"
             )
         return shape
+
+    @property
+    def linear_shapes(self) -> dict[str, tuple[int, int]]:
+        """out_features and in_features of each linear layer by its name, in the order of use.
+
+        Source
+        ------
+        `transformers.models.bitnet` and `transformers.models.llama`
+        """
+        hidden, inner = self.hidden_size, self.intermediate_size
+        queries = self.num_attention_heads * self.head_dim
+        keys = self.num_key_value_heads * self.head_dim
+        block = {
+            "self_attn.q_proj": (queries, hidden),
+            "self_attn.k_proj": (keys, hidden),
+            "self_attn.v_proj": (keys, hidden),
+            "self_attn.o_proj": (hidden, queries),
+            "mlp.gate_proj": (inner, hidden),
+            "mlp.up_proj": (inner, hidden),
+            "mlp.down_proj": (hidden, inner),
+        }
+        shapes = {
+            f"model.layers.{index}.{name}": shape
+            for index in range(self.num_hidden_layers)
+            for name, shape in block.items()
+        }
+        return shapes | {HEAD: (self.vocab_size, hidden)}
+
+    @property
+    def may_fuse(self) -> bool:
+        """Whether layers of `FUSED` compute the same as one; not if each has its own norm."""
+        return self.quantization.norm_eps is None
+
+    @property
+    def ternary_shapes(self) -> dict[str, tuple[int, int]]:
+        """out_features and in_features of the layers that a device computes, in the order of use.
+
+        The rows of `FUSED` whose layers are all ternary are one layer, as `BitNetModel` loads them.
+        """
+        shapes = {
+            name: shape
+            for name, shape in self.linear_shapes.items()
+            if not self.quantization.is_float(name)
+        }
+        stacked: dict[str, tuple[int, int]] = {}
+        for name, shape in shapes.items():
+            block, _, last = name.rpartition(".")
+            fused = next((each for each, parts in FUSED.items() if last in parts), None)
+            parts = [f"{block}.{part}" for part in FUSED[fused]] if fused else []
+            if fused and self.may_fuse and all(part in shapes for part in parts):
+                stacked[f"{block}.{fused}"] = sum(shapes[part][0] for part in parts), shape[1]
+            else:
+                stacked[name] = shape
+        return stacked
 
 
 def _check_attention(config: dict[str, Any]) -> None:

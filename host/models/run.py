@@ -25,8 +25,13 @@ MODELS = Path("models")
 """The folder in which a model's bare name is looked up."""
 
 
-def find_model(name: str) -> Path:
+def find_model(name: str, files: str = "config.json, model.safetensors and tokenizer.json") -> Path:
     """The folder `name`, or else the folder of that name in `models`.
+
+    Parameters
+    ----------
+    name : what the user gave
+    files : what the folder must have, for the error's remedy
 
     Raises
     ------
@@ -37,10 +42,7 @@ def find_model(name: str) -> Path:
         if place.is_dir():
             return place
     tried = " or ".join(str(place) for place in places)
-    raise CheckpointError(
-        f"no model directory {tried}; give the path of a folder with config.json, "
-        "model.safetensors and tokenizer.json"
-    )
+    raise CheckpointError(f"no model directory {tried}; give the path of a folder with {files}")
 
 
 def run_model(

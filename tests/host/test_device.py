@@ -185,7 +185,8 @@ class TestMemory:
             assert str(caught.value) == (
                 "layer 2 × 5 needs 1 words (2 bytes), the largest piece 1 in one run, and 1 layer "
                 "slots; free are 0 words (0 bytes), the largest run 0, and 2 of 4 slots; "
-                "unload layers or use a larger device"
+                "unload layers, use a larger device, or leave a part of the model on the host: "
+                'fit="layers" of offload, --fit layers of tritloom run'
             )
             assert device.info == before
             device.unload(first)

@@ -168,7 +168,8 @@ def test_padding_is_in_the_alphabet(monkeypatch):
         return SIGN2.encode(trits)
 
     strict = dataclasses.replace(SIGN2, encode=encode)
-    monkeypatch.setitem(encodings._items, "sign2", strict)
+    encodings["sign2"]
+    monkeypatch.setitem(encodings._loaded, "sign2", strict)
     config = config_of("sign2", 8)
     pack_weights(config, np.ones((3, 5), np.int8))
 
@@ -471,6 +472,7 @@ def test_a_model_needs_8_bits(monkeypatch):
     """Before a layer is loaded."""
     device = connect("golden", config=config_of("diff2", 4))
     monkeypatch.setattr(model, "connect", lambda url: device)
+    monkeypatch.setattr(model, "known_config", lambda url: device.info.config)
     path = ROOT / "models" / "tinylm"
     loaded: list[bool] = []
     with pytest.raises(InputError) as raised:

@@ -110,7 +110,7 @@ def test_engine(lanes, rows, tokens, fill, idle, groups):
 
 
 @pytest.mark.parametrize(("idle", "pause"), FLOWS)
-@pytest.mark.parametrize("memory", ["test-stalling", "test-late"])
+@pytest.mark.parametrize("memory", [plugins.Stalling(words=64), plugins.Late(words=64)])
 def test_memory(memory, idle, pause):
     check_memory(dataclasses.replace(TINY, memory=memory), idle=idle, pause=pause, seed=21)
 

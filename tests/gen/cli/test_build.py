@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -93,3 +94,22 @@ class TestBuild:
         file.write_text("{")
         status, _, err = run("build", "--board", "icebreaker", "--config", file, "-o", "out")
         assert status == 1 and err.startswith(f"tritloom: error: {file}: configuration is not JSON")
+
+    @pytest.mark.parametrize("locked", [False, True])
+    def test_unusable_cache(self, run, tmp_path, monkeypatch, locked):
+        """The cache is a file, or a file lies where a folder of it should be."""
+        cache = tmp_path / "cache"
+        if locked:
+            cache.mkdir()
+        (cache / "builds" if locked else cache).touch()
+        monkeypatch.setenv("TRITLOOM_CACHE", str(cache))
+        (tmp_path / "tiny.json").write_text(replace(TINY, clock_hz=18_000_000).to_json())
+        reason = "File exists" if locked else "Not a directory"
+        assert run(
+            *("build", "--board", "icebreaker", "--config", tmp_path / "tiny.json"),
+            *("-o", tmp_path / "out"),
+        ) == failed(
+            f"cannot use the cache {cache / 'builds'}: {reason}; "
+            "set TRITLOOM_CACHE to a folder that you can write to"
+        )
+        assert not (tmp_path / "out").exists()

@@ -283,9 +283,16 @@ sys.exit(main(["generate", "--config", "tiny.json", "-o", "out"]))
         assert subprocess.run(["sh", "-c", line]).returncode == 0
         assert (tmp_path / "file").read_text() == ""
 
-    def test_full_disk(self):
+    @pytest.mark.parametrize("unbuffered", ["", "1"])
+    @pytest.mark.parametrize("words", ["boards", "--help", "boards --help", "--version"])
+    def test_full_disk(self, words, unbuffered):
         with open("/dev/full", "wb") as full:
-            ran = subprocess.run([*COMMAND, "boards"], stdout=full, stderr=subprocess.PIPE)
+            ran = subprocess.run(
+                [*COMMAND, *words.split()],
+                stdout=full,
+                stderr=subprocess.PIPE,
+                env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+            )
         assert (ran.returncode, ran.stderr.count(b"\n")) == (1, 1)
         assert ran.stderr.startswith(b"tritloom: error: cannot write: No space left on device; ")
 

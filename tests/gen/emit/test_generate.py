@@ -14,6 +14,7 @@ import pytest
 from tritloom.boards.icebreaker import ICEBREAKER
 from tritloom.boards.ulx3s import ULX3S_85F
 from tritloom.gen.emit import generate as module
+from tritloom.gen.emit import verilog
 from tritloom.gen.emit.diagram import HEIGHT, WIDTH, block_diagram
 from tritloom.gen.emit.files import write_files
 from tritloom.gen.emit.generate import generate
@@ -35,7 +36,7 @@ from tritloom.rtl.spec.commands import (
 )
 from tritloom.rtl.spec.config import TINY, AcceleratorConfig
 from tritloom.rtl.spec.encodings import encodings
-from tritloom.rtl.spec.errors import InputError
+from tritloom.rtl.spec.errors import InputError, ToolError
 from tritloom.rtl.spec.packing import pack_activations, pack_results, pack_weights
 from tritloom.sim.device.reference import ReferenceDevice
 from tritloom.sim.tools import run_yosys
@@ -215,6 +216,17 @@ class TestWriteFiles:
         assert str(error.value) == (
             f"cannot write to {tmp_path / 'out'}: No space left on device; choose another folder"
         )
+        assert not list(tmp_path.iterdir())
+
+    def test_cut_verilog(self, tmp_path, monkeypatch):
+        """On a full disk yosys writes a part of the Verilog and ends without an error."""
+
+        def yosys(arguments, cwd):
+            (cwd / "top.v").write_text("/* yosys */\nmodule tritloom(clk);\n  input cl")
+
+        monkeypatch.setattr(verilog, "run_yosys", yosys)
+        with pytest.raises(ToolError, match=r"^top\.v was written only in part; is the disk of "):
+            generate(TINY, tmp_path / "out")
         assert not list(tmp_path.iterdir())
 
     def test_keeps_old(self, tmp_path, monkeypatch):

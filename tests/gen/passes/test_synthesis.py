@@ -40,3 +40,15 @@ class TestSynthesise:
         # The log of the first is no reason of the second's.
         with pytest.raises(ToolError, match=f"^{said}$"):
             self.run([said, said], [broke])
+
+    @pytest.mark.parametrize("text", ["", '{"modules": {"top"', '{"modules": {}\n,'])
+    def test_cut_netlist(self, text: str) -> None:
+        """On a full disk yosys writes a part of the netlist and ends without an error."""
+
+        def yosys(arguments: list[str], folder: Path) -> None:
+            (folder / "top.json").write_text(text)
+
+        with pytest.raises(
+            ToolError, match=r"^top\.json was written only in part; is the disk of "
+        ):
+            synthesise("a design", "ecp5", yosys)

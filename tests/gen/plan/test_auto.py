@@ -1,6 +1,7 @@
 """What is chosen, on the shipped table; assertions hold for any figures that are like today's."""
 
 import json
+import shutil
 from dataclasses import replace
 from itertools import pairwise, product
 
@@ -27,7 +28,7 @@ from tritloom.rtl.spec.errors import CheckpointError, ConfigError
 from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.sim.device.core import CoreSimulation
 
-REMEDY = "give the path of a folder with config.json, model.safetensors and tokenizer.json"
+REMEDY = "give the path of a folder with config.json"
 TINYLM = [
     Layer("qkv_proj", 256, 512, 2),
     Layer("o_proj", 256, 256, 2),
@@ -60,6 +61,74 @@ class TestLayers:
         """As `tritloom run` runs them."""
         monkeypatch.chdir(ROOT)
         assert model_layers("tinylm") == model_layers("models/tinylm") == TINYLM
+
+    def test_config_alone(self, run, tmp_path):
+        """The layers follow from config.json; weights and tokenizer may be elsewhere."""
+        shutil.copy(ROOT / "models/tinylm/config.json", tmp_path)
+        assert model_layers(str(tmp_path)) == TINYLM
+        outputs = [
+            run("auto", "--board", "ulx3s-85f", "--model", model, "--json")
+            for model in (tmp_path, ROOT / "models/tinylm")
+        ]
+        assert outputs[0] == outputs[1] and outputs[0][0] == 0
+
+    @pytest.mark.parametrize(
+        ("changes", "layers"),
+        [
+            (
+                {"num_key_value_heads": 2, "head_dim": 128, "model_type": "llama"},
+                [Layer("qkv_proj", 256, 1024, 4), Layer("o_proj", 512, 256, 4)],
+            ),
+            (
+                {"modules_to_not_convert": ["lm_head", "k_proj"]},
+                [Layer("q_proj", 256, 256, 4), Layer("v_proj", 256, 128, 2), *TINYLM[2:]],
+            ),
+            (
+                {"modules_to_not_convert": ["model.layers.*.mlp"]},  # not the head: it is ternary
+                [Layer("qkv_proj", 256, 512, 3), TINYLM[1]],
+            ),
+            (
+                {"use_rms_norm": True, "linear_class": "autobitlinear"},
+                [
+                    *(Layer("q_proj", 256, 256, 4), Layer("k_proj", 256, 128, 4)),
+                    *(Layer("gate_proj", 256, 512, 4), TINYLM[3]),
+                ],
+            ),
+        ],
+    )
+    def test_config_decides(self, tmp_path, changes, layers):
+        """Heads, modules that stay floats, and norms inside the layers, which keep them apart."""
+        config = json.loads((ROOT / "models/tinylm/config.json").read_text())
+        for key, value in changes.items():
+            of_layers = key in ("modules_to_not_convert", "use_rms_norm", "linear_class")
+            (config["quantization_config"] if of_layers else config)[key] = value
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        assert model_layers(str(tmp_path)) == layers
+
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            (None, "no config.json in "),
+            ("{", "is not JSON; copy it again"),
+            ("[" * 200_000, "is nested too deeply for a model; copy it again"),
+            ({"hidden_size": "x"}, "hidden_size must be a positive integer, not 'x'"),
+            ({"num_hidden_layers": 10**12}, "num_hidden_layers must be at most 10000, not 1000"),
+            ({"quantization_config": None}, "config.json has no quantization_config"),
+            (
+                {"quantization_config": {"modules_to_not_convert": [".*"]}},
+                "config.json describes no ternary layer; check modules_to_not_convert",
+            ),
+        ],
+    )
+    def test_bad_config(self, run, tmp_path, content, message):
+        if isinstance(content, dict):
+            config = json.loads((ROOT / "models/tinylm/config.json").read_text())
+            content = json.dumps(config | content)
+        if content is not None:
+            (tmp_path / "config.json").write_text(content)
+        status, out, err = run("auto", "--family", "ecp5", "--model", tmp_path)
+        assert (status, out, err.count("\n")) == (1, "", 1)
+        assert message in err
 
     def test_of_a_mix(self):
         assert [(each.name, each.in_features, each.out_features, each.count) for each in BIG] == (

@@ -5,12 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from amaranth.hdl import Module
-from amaranth.lib import wiring
 
 from tests.support import quick_first
 from tests.support.core import last_numbers, run_core, run_layer
 from tritloom.rtl.core.core import Core
-from tritloom.rtl.engines.contract import engine_members
+from tritloom.rtl.engines.contract import DotEngine
 from tritloom.rtl.lib.adder_tree import delay
 from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.config import PARTIAL_SUM_READ_CYCLES, TINY, AcceleratorConfig
@@ -54,12 +53,8 @@ CONFIGS = {
 }
 
 
-class ReadyEngine(wiring.Component):
+class ReadyEngine(DotEngine):
     """As fast as an engine can be: the next tile is always loaded. A sum is the row's bits."""
-
-    def __init__(self, config: AcceleratorConfig) -> None:
-        self.config = config
-        super().__init__(engine_members(config))
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
