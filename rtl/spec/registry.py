@@ -112,7 +112,7 @@ class Registry(Generic[T]):
 
 
 def load_component(path: str) -> Any:
-    """The class or function that ``"module:name"`` names.
+    """The class or function that `"module:name"` names.
 
     Raises
     ------

@@ -184,7 +184,7 @@ class TestFilling:
 
 
 def search(family, layers, **changes):
-    """A search with the part's whole core, as ``choose`` makes it."""
+    """A search with the part's whole core, as `choose` makes it."""
     values = {
         "model": CostModel(family, read_table()),
         "part": load_family(family).part()[0],
