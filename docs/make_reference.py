@@ -43,8 +43,8 @@ API = {
 
 def markdown(docstring: str | None) -> str:
     """A docstring as Markdown: its sections become lists, two back-ticks become one."""
-    lines = inspect.cleandoc(docstring or "").replace("``", "`").splitlines()
-    made: list[str] = []
+    lines = inspect.cleandoc(docstring or "").splitlines()
+    output: list[str] = []
     section = False
     position = 0
     while position < len(lines):
@@ -52,23 +52,23 @@ def markdown(docstring: str | None) -> str:
         below = lines[position + 1] if position + 1 < len(lines) else ""
         if line and re.fullmatch("-{3,}", below):
             section = True
-            made += [f"*{line}*", ""]
+            output += [f"*{line}*", ""]
             position += 2
             continue
         entry = re.fullmatch(r"(\S[^:]*?) : (.*)", line) if section else None
         if entry:
             names = ", ".join(f"`{name.strip()}`" for name in entry[1].split(","))
-            made.append(f"* {names}: {entry[2]}")
+            output.append(f"* {names}: {entry[2]}")
         elif section and line.startswith(" "):
-            made.append(f"  {line.strip()}")
+            output.append(f"  {line.strip()}")
         else:
-            made.append(line)
+            output.append(line)
         position += 1
-    return "\n".join(made).strip()
+    return "\n".join(output).strip()
 
 
 def one_line(text: str | None) -> str:
-    return " ".join((text or "").replace("``", "`").split())
+    return " ".join((text or "").split())
 
 
 def first_paragraph(docstring: str | None) -> str:
@@ -543,14 +543,14 @@ TROUBLE = (
 
 def pages() -> dict[str, Callable[[], str]]:
     """Each page below `docs/` that is made, and what makes it."""
-    made: dict[str, Callable[[], str]] = {
+    pages: dict[str, Callable[[], str]] = {
         "reference/configuration.md": configuration_page,
         "reference/protocol.md": protocol_page,
         "reference/python.md": python_page,
     }
     for name in OUR_BOARDS:
-        made[f"howto/first-light/{name}.md"] = partial(first_light_page, load_board(name))
-    return made
+        pages[f"howto/first-light/{name}.md"] = partial(first_light_page, load_board(name))
+    return pages
 
 
 def main() -> int:

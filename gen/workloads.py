@@ -80,8 +80,8 @@ def layer_cycles(
 ) -> int:
     """Cycles of a layer by the formula.
 
-    A layer of more outputs than the core has partial sums, or than ``most``, runs in parts of at
-    most as many. ``ConfigError`` for a layer of more inputs than the core takes.
+    A layer with more outputs than the core has partial sums, or than `most`, runs in pieces of at
+    most that size. `ConfigError` for a layer of more inputs than the core takes.
     """
     if in_features > config.max_in_features:
         raise ConfigError(
@@ -103,7 +103,7 @@ def _run_cycles(config: AcceleratorConfig, shape: LayerShape) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """``count`` layers of one shape."""
+    """`count` layers of one shape."""
 
     name: str
     in_features: int

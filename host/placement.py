@@ -203,7 +203,7 @@ class Placement:
 
 
 class _Planner:
-    """Fills a device's memory, and records which rectangles of which layer are in it."""
+    """Fills a device's memory, and records which rectangles of each layer are in it."""
 
     def __init__(self, config: AcceleratorConfig, allocator: Allocator) -> None:
         self._config = config

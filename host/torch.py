@@ -80,7 +80,7 @@ def offload(
     match : which of the layers, by full name: a glob (`"*.mlp.*"`), a compiled regular expression
         (`search`), or a function of the name
     verify : which calls of each layer are compared with the golden model: the first, all or none
-    fit : `all` refuses a model of which not all chosen layers fit the device; `layers` leaves to
+    fit : `all` refuses a model if a chosen layer does not fit the device; `layers` leaves to
         torch what does not fit, as `tritloom.host.placement.place_layers` decides
 
     Returns

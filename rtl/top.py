@@ -76,7 +76,7 @@ class Accelerator(wiring.Component):
             link.i_bad.eq(receiver.bad),
             link.i_dropped.eq(receiver.dropped),
         ]
-        # The buffer's block RAM answers late in a cycle, so what reads it starts from a register.
+        # The buffer's block RAM gives its data late in a cycle, so a register follows it.
         m.submodules.command = command = StreamRegister(8)
         connect(m, receiver.o, command.i)
         connect(m, command.o, processor.i)

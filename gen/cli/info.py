@@ -48,7 +48,7 @@ DEVICES = Help(
     summary="list what --device can name",
     text="""\
 Lists the devices that --device can name: the simulated ones, and the serial ports of this computer.
-A port is listed whether or not an FPGA answers there; `tritloom info --device URL` asks it.
+A port is listed whether or not an FPGA responds there; `tritloom info --device URL` reads it.
 """,
     examples="""
   tritloom devices

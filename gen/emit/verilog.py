@@ -114,10 +114,10 @@ def emit(config: AcceleratorConfig, name: str = DEFAULT_TOP, port_names: PortNam
 def _one_hot_cases(verilog: str) -> str:
     """Write the choice by one-hot bits as `case (1'b1)` with one bit an item.
 
-    yosys writes `casez (s)` with patterns such as `4'b?1??`. Those overlap, of which lints warn,
-    although at most one bit is ever set; items that are not constant do not.
+    yosys writes `casez (s)` with patterns such as `4'b?1??`. Such patterns overlap, and lints warn
+    about that, although at most one bit is ever set. Items that are not constant cause no warning.
     """
     text = verilog.replace("casez (s) // synopsys parallel_case", CASE)
     return re.sub(
-        r"^( +)\d+'b(\?*)1(\?*):$", lambda found: f"{found[1]}s[{len(found[3])}]:", text, flags=re.M
+        r"^( +)\d+'b(\?*)1(\?*):$", lambda match: f"{match[1]}s[{len(match[3])}]:", text, flags=re.M
     )

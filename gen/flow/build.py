@@ -83,17 +83,17 @@ def build(
     seeds: int = 1,
     progress: Progress = lambda line: None,
 ) -> Build:
-    """Build ``board``'s bitstream into ``directory``, with its reports and floorplan.
+    """Build `board`'s bitstream into `directory`, with its reports and floorplan.
 
-    Places with up to ``seeds`` seeds from ``seed`` on, until one meets timing, and keeps the
-    fastest. ``config`` replaces the board's accelerator; its link becomes the board's. A build of
+    Places with up to `seeds` seeds from `seed` on, until one meets timing, and keeps the
+    fastest. `config` replaces the board's accelerator; its link becomes the board's. A build of
     the same design with the same tools and seed is taken from the cache. Missed timing is
-    reported, not raised: ``BuildError`` is for what gives no bitstream.
+    reported, not raised: `BuildError` is for what gives no bitstream.
     """
     with _writable(directory):
         config = _for_board(board, config)
-        kept = _Design(board, config).build(range(seed, seed + seeds), timed(progress))
-        return _deliver(board, kept, directory)
+        cached = _Design(board, config).build(range(seed, seed + seeds), timed(progress))
+        return _deliver(board, cached, directory)
 
 
 def fit(
@@ -216,16 +216,16 @@ class _Design:
             scratch_folder(place) as scratch,
         ):
             for seed in seeds:
-                kept = place / self._key(seed)
-                if all((kept / file).is_file() for file in self._products()):
+                cached = place / self._key(seed)
+                if all((cached / file).is_file() for file in self._products()):
                     say(f"seed {seed}: built before, taken from the cache")
                 else:
-                    self._make(seed, scratch, kept, say)
-                report = _read_report(kept)
+                    self._make(seed, scratch, cached, say)
+                report = _read_report(cached)
                 clock = report["clock_mhz"]
                 say(f"seed {seed}: {clock['reached']:g} of {clock['wanted']:g} MHz")
                 if best is None or clock["reached"] > best[0]:
-                    best = clock["reached"], kept
+                    best = clock["reached"], cached
                 if report["timing_met"]:
                     break
         assert best is not None, "there is at least one seed"
@@ -248,7 +248,7 @@ class _Design:
         bitstream = f"{self._board.name}.{self._flow.bitstream}"
         return bitstream, "floorplan.svg", "report.html", "report.json"
 
-    def _make(self, seed: int, scratch: Path, kept: Path, say: Progress) -> None:
+    def _make(self, seed: int, scratch: Path, cached: Path, say: Progress) -> None:
         """Synthesises unless `scratch` has the netlist; places, routes, moves the result whole."""
         flow = self._flow
         netlist = scratch / f"{TOP}.json"
@@ -274,8 +274,8 @@ class _Design:
         }
         for file, text in texts.items():
             (out / file).write_bytes(text.encode())
-        shutil.rmtree(kept, ignore_errors=True)
-        os.replace(out, kept)
+        shutil.rmtree(cached, ignore_errors=True)
+        os.replace(out, cached)
 
     def _synthesise(self, say: Progress) -> str:
         def run(arguments: Sequence[str], folder: Path) -> None:
@@ -308,9 +308,9 @@ class _Design:
             raise
         wanted = self._config.clock_hz / 1e6
         placed, timing = _results(scratch)
-        taken = timing["fmax"][_our_clock(placed, timing)]["constraint"]
-        if abs(taken - wanted) > CLOCK_TOLERANCE * wanted:
-            raise BuildError(f"the PLL makes {taken:.2f} MHz by nextpnr, not {wanted:g}")
+        actual = timing["fmax"][_our_clock(placed, timing)]["constraint"]
+        if abs(actual - wanted) > CLOCK_TOLERANCE * wanted:
+            raise BuildError(f"the PLL makes {actual:.2f} MHz by nextpnr, not {wanted:g}")
         if self._flow.shorten_paths and not large:
             stage = f"seed {seed}: shortening paths"
             outcome = route_again(
@@ -380,12 +380,12 @@ def _flow(board: Board) -> tuple[Family, Bitstream]:
 
 def _mixes(config: AcceleratorConfig) -> dict[str, Any]:
     """What the design reaches on each model whose layers it can run, with weights in the chip."""
-    found = {}
+    mixes = {}
     for name in MIXES:
         with suppress(ConfigError):
             mix = mix_figures(name, config, config.clock_hz / 1e6, resident=True)
-            found[name] = {key: mix[key] for key in ("utilization", "gmac_per_s_sustained")}
-    return found
+            mixes[name] = {key: mix[key] for key in ("utilization", "gmac_per_s_sustained")}
+    return mixes
 
 
 def _results(folder: Path) -> tuple[Any, Any]:
@@ -411,15 +411,15 @@ def _our_clock(placed: Any, timing: Any) -> str:
     raise BuildError("nextpnr reports no clock for the accelerator")
 
 
-def _read_report(kept: Path) -> dict[str, Any]:
-    report: dict[str, Any] = json.loads((kept / "report.json").read_text(encoding="utf-8"))
+def _read_report(cached: Path) -> dict[str, Any]:
+    report: dict[str, Any] = json.loads((cached / "report.json").read_text(encoding="utf-8"))
     return report
 
 
 @contextmanager
 def _writable(directory: Path) -> Iterator[None]:
     """Checks before the work that a folder can be written; a failure leaves no empty folder."""
-    made = not directory.exists()
+    is_new = not directory.exists()
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=directory):
@@ -431,18 +431,18 @@ def _writable(directory: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        if made and not any(directory.iterdir()):
+        if is_new and not any(directory.iterdir()):
             directory.rmdir()
         raise
 
 
-def _deliver(board: Board, kept: Path, directory: Path) -> Build:
+def _deliver(board: Board, cached: Path, directory: Path) -> Build:
     """Copies a result into the user's folder. Each file appears whole, the report last."""
-    files = sorted(kept.iterdir(), key=lambda file: (file.name == "report.json", file.name))
+    files = sorted(cached.iterdir(), key=lambda file: (file.name == "report.json", file.name))
     with scratch_folder(directory) as scratch:
         for file in files:
             shutil.copyfile(file, scratch / file.name)
         for file in files:
             os.replace(scratch / file.name, directory / file.name)
     bitstream = f"{board.name}.{_flow(board)[1].bitstream}"
-    return Build(directory / bitstream, _read_report(kept))
+    return Build(directory / bitstream, _read_report(cached))

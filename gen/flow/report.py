@@ -42,9 +42,9 @@ TOOL_SUFFIX = re.compile(
 
 
 def critical_path(timing: dict[str, Any], clock: str) -> dict[str, Any]:
-    """The longest path between flip-flops or memories of ``clock``, in nanoseconds.
+    """The longest path between flip-flops or memories of `clock`, in nanoseconds.
 
-    Each of its ``steps`` is a cell: the signal it is next to, as most cells have no name of their
+    Each of its `steps` is a cell: the signal it is next to, as most cells have no name of their
     own; its kind; its delay; and that of the wire from it to the next one.
     """
     paths = [
@@ -124,7 +124,7 @@ def _block(name: str) -> tuple[str, str]:
 def floorplan_svg(placed: dict[str, Any], grid: tuple[int, int] = (1, 1)) -> str:
     """A picture of nextpnr's placed design: each tile in the colour of most of its cells.
 
-    ``grid``: least columns and rows to draw, those of the part.
+    `grid`: least columns and rows to draw, those of the part.
     """
     tiles: dict[tuple[int, int], Counter[tuple[str, str]]] = defaultdict(Counter)
     totals = Counter[tuple[str, str]]()

@@ -73,24 +73,24 @@ def engine_config(
     **given: int | str | None,
 ) -> AcceleratorConfig:
     """The configuration to measure: the family's best known geometry, changed by what is given."""
-    asked = {name: value for name, value in given.items() if value is not None}
+    options = {name: value for name, value in given.items() if value is not None}
     engines[engine]  # its one line, if there is none of that name
     measure = load_family(family).measure
     known = [encoding for name, encoding in measure.geometries if name == engine]
-    alphabet = asked.get("alphabet", "ternary")
+    alphabet = options.get("alphabet", "ternary")
     fitting = [
         name
         for name in (*known, *engines[engine].encodings)
         if encodings[name].alphabet == alphabet
     ]
-    encoding = asked.setdefault("encoding", (fitting or known or engines[engine].encodings)[0])
+    encoding = options.setdefault("encoding", (fitting or known or engines[engine].encodings)[0])
     geometry = measure.geometries.get((engine, str(encoding)))
-    if geometry is None and not {"lanes", "rows"} <= asked.keys():
+    if geometry is None and not {"lanes", "rows"} <= options.keys():
         raise ConfigError(
             f"no geometry of {engine} with {encoding} is known for {family}; "
             "give --lanes and --rows"
         )
-    values: dict[str, Any] = {**(geometry or {}), **asked}
+    values: dict[str, Any] = {**(geometry or {}), **options}
     return AcceleratorConfig(
         engine=engine,
         memory=BlockRam(words=1),
@@ -110,10 +110,10 @@ def measure_engine(
     mix: str | None = None,
     progress: Progress = lambda line: None,
 ) -> dict[str, Any]:
-    """Measure an engine; the figures by name, as ``docs/reference/engines.md`` explains them.
+    """Measure an engine; the figures by name, as `docs/reference/engines.md` explains them.
 
-    The layer is that of the configuration's greatest features. ``BuildError`` if it does not fit
-    the part, ``ToolError`` if a result or the count of cycles is not exact.
+    The layer is that of the configuration's greatest features. `BuildError` if it does not fit
+    the part, `ToolError` if a result or the count of cycles is not exact.
     """
     facts = load_family(family)
     place = facts.measure.place
@@ -158,8 +158,8 @@ def figures(
 ) -> dict[str, Any]:
     """What follows from one placement's resources, the clocks reached and the cycles of the layer.
 
-    Clocks are capped at the part's limit; ``None`` without any. The harness is not in ``luts`` and
-    ``ffs``.
+    Clocks are capped at the part's limit; `None` without any. The harness is not in `luts` and
+    `ffs`.
     """
     shape = _shape(config)
     macs = config.macs_per_cycle
@@ -232,7 +232,7 @@ def place_and_route(
 ) -> list[dict[str, Any]]:
     """Resources, the harness's share of them and the clock reached, for each seed.
 
-    With ``None`` for a seed the cells are packed and counted, not placed, and may be too many.
+    With `None` for a seed the cells are packed and counted, not placed, and may be too many.
     """
     facts = load_family(family)
     measure = facts.measure
@@ -339,9 +339,9 @@ def _over(name: str, used: int, available: int) -> str:
 
 
 def _refuse(part: str, over: Iterable[str]) -> None:
-    if told := ", ".join(over):
+    if excess := ", ".join(over):
         raise BuildError(
-            f"does not fit the {part}: {told}; take fewer lanes or rows, or another --part"
+            f"does not fit the {part}: {excess}; take fewer lanes or rows, or another --part"
         )
 
 
@@ -382,7 +382,7 @@ def _reached(timing: Any) -> float:
 
 
 def _simulate(config: AcceleratorConfig, tools: Sequence[str], say: Progress) -> tuple[int, int]:
-    """Cycles of the layer, and how many results were exact: all, or it is a ``ToolError``."""
+    """Cycles of the layer, and how many results were exact: all, or it is a `ToolError`."""
 
     def make() -> list[int]:
         say("simulating the layer")
@@ -398,12 +398,12 @@ def _compare(config: AcceleratorConfig, say: Progress) -> tuple[int, int]:
     expected = numerics.matmul(trits, tokens)
     formula = layer_cycles(config, config.max_in_features, config.max_out_features)
     done = 0
-    for found, cycles in CoreSimulation(config).layer(trits, tokens):
+    for sums, cycles in CoreSimulation(config).layer(trits, tokens):
         if cycles != formula:
             raise ToolError(f"the layer took {cycles} cycles, not {formula} as the formula has it")
-        if (found != expected[done : done + len(found)]).any():
-            raise ToolError(f"a result of tokens {done} to {done + len(found) - 1} is not exact")
-        done += len(found)
+        if (sums != expected[done : done + len(sums)]).any():
+            raise ToolError(f"a result of tokens {done} to {done + len(sums) - 1} is not exact")
+        done += len(sums)
         say(f"simulated {done} of {len(tokens)} tokens, {cycles:,} cycles each, exact")
     return formula, expected.size
 

@@ -2,7 +2,7 @@
 
 A shift register drives every input of the component, its reset among them; every output has a
 register, and a pipelined XOR tree makes one pin of them. The clock is an ordinary pin. Synthesis
-keeps the registers at the component's ports apart (``KEPT``): they can take no logic from it.
+keeps the registers at the component's ports apart (`KEPT`): they can take no logic from it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def _register(width: int, number: int = 0) -> Signal:
 
 
 class Bank(wiring.Component):
-    """Flip-flops: ``o`` is ``i`` a cycle later."""
+    """Flip-flops: `o` is `i` a cycle later."""
 
     i: Signal
     o: Signal
@@ -50,7 +50,7 @@ class Bank(wiring.Component):
 
 
 class XorTree(wiring.Component):
-    """``o`` is the XOR of ``i``, with a register for each XOR of up to four."""
+    """`o` is the XOR of `i`, with a register for each XOR of up to four."""
 
     i: Signal
     o: Signal
@@ -115,7 +115,7 @@ class Harness(wiring.Component):
 
 
 def harness_cost(netlist: Netlist) -> dict[str, int]:
-    """What the harness has of a flat netlist: ``luts``, ``ffs``, and ``cells`` with one or both.
+    """What the harness has of a flat netlist: `luts`, `ffs`, and `cells` with one or both.
 
     A register at an output is no cell of the harness where it can share that of a LUT which drives
     nothing else: that LUT is the component's.

@@ -25,7 +25,7 @@ LABEL_ROOM = 1.12
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A line of the table; a figure that is ``None`` was not measured or does not exist."""
+    """A line of the table; a figure that is `None` was not measured or does not exist."""
 
     family: str
     name: str

@@ -1,6 +1,6 @@
-"""The measured table that ``auto`` chooses by: what geometries of every engine take of a part.
+"""The measured table that `auto` chooses by: what geometries of every engine take of a part.
 
-``measured.json`` beside this file holds the points; ``tritloom measure table`` makes them, by the
+`measured.json` beside this file holds the points; `tritloom measure table` makes them, by the
 flow of `measure engine`, and measures a point again only where its design or the tools are others.
 """
 
@@ -36,8 +36,8 @@ another seed differs by about 8 %."""
 class Point:
     """A measurement on the family's first part, the harness not counted.
 
-    Of the core alone; or, where ``memory_words`` is not 0, of the whole accelerator behind a UART.
-    ``mhz``: median, at most the part's limit; ``None`` where it was not routed. ``design``: digest
+    Of the core alone; or, where `memory_words` is not 0, of the whole accelerator behind a UART.
+    `mhz`: median, at most the part's limit; `None` where it was not routed. `design`: digest
     of the netlist's sources and the tools.
     """
 
@@ -85,8 +85,8 @@ class Point:
         return tuple(getattr(self, name) for name in FIELDS if name not in RESULTS)
 
     def to_dict(self) -> dict[str, Any]:
-        kept = asdict(self)
-        return {name: kept[name] for name in FIELDS if self.memory_words or name not in WHOLE}
+        fields = asdict(self)
+        return {name: fields[name] for name in FIELDS if self.memory_words or name not in WHOLE}
 
 
 FIELDS = tuple(Point.__dataclass_fields__)
@@ -155,9 +155,9 @@ ACCELERATORS = (
 
 
 def grid(family: str, engine: str | None = None) -> Iterator[tuple[Point, bool]]:
-    """What ``measure table`` measures, results missing, and whether to route it.
+    """What `measure table` measures, results missing, and whether to route it.
 
-    ``ConfigError`` for an engine that has no grid.
+    `ConfigError` for an engine that has no grid.
     """
     measure = load_family(family).measure
     if engine is not None and engine not in GRIDS:
@@ -204,12 +204,12 @@ def measure(
     progress: Progress = lambda line: None,
     table: Path = TABLE,
 ) -> tuple[int, int]:
-    """Bring a family's points in ``table`` up to date; gives how many were measured, and how many
+    """Bring a family's points in `table` up to date; gives how many were measured, and how many
     there are.
 
     A point that is there is measured again only where its design or the tools are others. What does
     not fit the family's first part is not routed. The file is written after each point.
-    ``BuildError``, at the end, names those at which the tools failed.
+    `BuildError`, at the end, names those at which the tools failed.
     """
     # Reading the table must not need Amaranth: `tritloom auto` reads it and builds nothing.
     from amaranth.back import rtlil
@@ -228,7 +228,7 @@ def measure(
     tools = [f"{name} {tool_version(name)}" for name in ("amaranth", YOSYS, place) if name]
     # What takes longest last.
     wanted = sorted(dict(grid(family, engine)).items(), key=lambda item: item[1])
-    made = 0
+    count = 0
     failed = []
     for number, (point, routed) in enumerate(wanted, 1):
         config = point.config
@@ -262,7 +262,7 @@ def measure(
         median = median_mhz(reached, part_facts.limit_mhz)
         points[point.key] = replace(point, **net, mhz=median, design=digest)
         _write(table, points.values())
-        made += 1
+        count += 1
     # What the grid no longer has goes.
     keys = {point.key for point, _ in wanted}
     mine = [p.key for p in points.values() if p.family == family and engine in (None, p.engine)]
@@ -275,7 +275,7 @@ def measure(
         raise BuildError(
             f"not measured: {', '.join(failed)}; {len(wanted) - len(failed)} other points are there"
         )
-    return made, len(wanted)
+    return count, len(wanted)
 
 
 def _silent(line: str) -> None:
@@ -299,7 +299,7 @@ def _sortable(value: object) -> tuple[bool, Any]:
 
 
 def read_table(table: Path = TABLE) -> list[Point]:
-    """The points of a file that ``measure`` wrote; ``InputError`` for any other."""
+    """The points of a file that `measure` wrote; `InputError` for any other."""
     try:
         content = json.loads(table.read_text(encoding="utf-8"))
         if content["format"] != FORMAT:

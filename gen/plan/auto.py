@@ -1,8 +1,8 @@
 """Chooses engine, encoding and geometry for a part and a model's layers.
 
 Every geometry that passes the configuration's checks is a candidate. What it takes is predicted
-from the measured table (``tritloom.gen.plan.cost``), its cycles are
-``AcceleratorConfig.run_cycles`` over the layers, its clock is that of the nearest point which was
+from the measured table (`tritloom.gen.plan.cost`), its cycles are
+`AcceleratorConfig.run_cycles` over the layers, its clock is that of the nearest point which was
 routed.
 """
 
@@ -113,15 +113,15 @@ def choose(
         raise ConfigError(f"act_bits must be 4 or 8, not {act_bits}")
     model = CostModel(family, read_table() if table is None else read_table(table))
     like = board.config if board is not None else _like(name)
-    kept = ("max_layers", "packet_bytes", "slots", "clock_hz")
-    base = {key: getattr(like, key) for key in kept} if like is not None else {}
+    names = ("max_layers", "packet_bytes", "slots", "clock_hz")
+    base = {key: getattr(like, key) for key in names} if like is not None else {}
     base = {"packet_bytes": 1024, **base} if not core_only else {"packet_bytes": 4096}
     percent = share or load_family(family).usable_percent
     luts, ffs, block_rams, _ = facts.available
     budget = Cost(luts * percent // 100, ffs * percent // 100, block_rams)
     inside = weight_bits is None and not core_only
 
-    def search(whole: bool) -> Search:
+    def search_with(whole: bool) -> Search:
         return Search(
             model=model,
             part=name,
@@ -144,17 +144,17 @@ def choose(
     # Only if the densest encoding of all weights fits the block RAM can they all lie in the part.
     known = [encodings[each] for _, each in model.encodings if encodings[each].alphabet == alphabet]
     densest = min((each.code_bits / each.trits_per_code for each in known), default=1.0)
-    held = block_rams * load_family(family).block_bits >= densest * sum(
+    holds_all = block_rams * load_family(family).block_bits >= densest * sum(
         layer.weights for layer in layers
     )
-    asked = search(whole=not inside or (memory_words is None and held))
-    ranked = _ranked(asked)
-    if not ranked and asked.inside and asked.whole:
-        asked = search(whole=False)
-        ranked = _ranked(asked)
+    search = search_with(whole=not inside or (memory_words is None and holds_all))
+    ranked = _ranked(search)
+    if not ranked and search.inside and search.whole:
+        search = search_with(whole=False)
+        ranked = _ranked(search)
     if not ranked:
-        raise ConfigError(_short(asked))
-    return Plan(family, name, budget, ranked, tuple(_notes(asked, ranked[0], board)))
+        raise ConfigError(_short(search))
+    return Plan(family, name, budget, ranked, tuple(_notes(search, ranked[0], board)))
 
 
 def _check(
@@ -177,25 +177,25 @@ def _check(
             raise ConfigError(f"{what} must be 1 to {most}, not {value}")
 
 
-def _ranked(asked: Search) -> tuple[Candidate, ...]:
-    found = [
+def _ranked(search: Search) -> tuple[Candidate, ...]:
+    candidates = [
         candidate
-        for engine, encoding in asked.model.encodings
-        if encodings[encoding].alphabet == asked.alphabet
-        if (candidate := asked.best(engine, encoding)) is not None
+        for engine, encoding in search.model.encodings
+        if encodings[encoding].alphabet == search.alphabet
+        if (candidate := search.best(engine, encoding)) is not None
     ]
-    told = [replace(candidate, bound=asked.bound(candidate)) for candidate in found]
-    return tuple(sorted(told, key=asked.rate, reverse=True))
+    bounded = [replace(candidate, bound=search.bound(candidate)) for candidate in candidates]
+    return tuple(sorted(bounded, key=search.rate, reverse=True))
 
 
-def _short(asked: Search) -> str:
-    name, cost = asked.smallest()
-    shares = asked.shares(cost)
+def _short(search: Search) -> str:
+    name, cost = search.smallest()
+    shares = search.shares(cost)
     scarcest = max(shares, key=lambda resource: shares[resource])
-    taken, there = {
-        "LUTs": (cost.luts, asked.budget.luts),
-        "flip-flops": (cost.ffs, asked.budget.ffs),
-        "block RAM": (cost.block_rams, asked.budget.block_rams),
+    used, there = {
+        "LUTs": (cost.luts, search.budget.luts),
+        "flip-flops": (cost.ffs, search.budget.ffs),
+        "block RAM": (cost.block_rams, search.budget.block_rams),
     }[scarcest]
     remedy = "take a larger part"
     if scarcest == "block RAM":
@@ -203,23 +203,23 @@ def _short(asked: Search) -> str:
     else:
         remedy += " or a larger share of it"
     return (
-        f"nothing fits the {asked.part}: even {name} takes {ceil(taken):,} of {there:,.0f} "
+        f"nothing fits the {search.part}: even {name} takes {ceil(used):,} of {there:,.0f} "
         f"{scarcest}; {remedy}"
     )
 
 
-def _notes(asked: Search, best: Candidate, board: Board | None) -> Iterator[str]:
+def _notes(search: Search, best: Candidate, board: Board | None) -> Iterator[str]:
     config = best.config
-    measured = {engine for engine, _ in asked.model.encodings}
+    measured = {engine for engine, _ in search.model.encodings}
     if unmeasured := [name for name in engines if name not in measured]:
         yield (
-            f"not considered, as nothing of it is measured on {asked.model.family}: "
+            f"not considered, as nothing of it is measured on {search.model.family}: "
             f"{', '.join(unmeasured)}"
         )
-    if asked.core_only:
+    if search.core_only:
         return
-    words = asked.words(config)[0]
-    if not asked.inside:
+    words = search.words(config)[0]
+    if not search.inside:
         yield (
             f"weights come from outside the chip, {config.word_bits} bits a cycle; no such memory "
             "ships yet: the configuration's `memory` must name a plug-in"

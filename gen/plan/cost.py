@@ -1,7 +1,7 @@
 """What an accelerator takes of a part, by a model that is fitted to the measured table.
 
 Block RAM follows from the memories that there are, by the rule by which yosys maps them
-(``memory_libmap``); LUTs and flip-flops are sums of bits that the hardware has (adders, registers,
+(`memory_libmap`); LUTs and flip-flops are sums of bits that the hardware has (adders, registers,
 tables), each with a weight of its own, never negative, by least squares of the relative error.
 """
 
@@ -49,8 +49,9 @@ class Cost:
 
 
 REACH = 2
-"""Beyond so many times the largest core of an engine that was routed, or synthesised where nothing
-was, nothing is foretold: its clock would be a guess. Of LUTs, bits of a word, fill."""
+"""Predictions stop at this multiple of the largest measured core of an engine, because beyond it
+the clock is unknown. Measured means routed, or synthesised if no core was routed. The multiple
+holds for LUTs, bits of a word and fill."""
 MUX_COST, BIT_COST = 0.5, 1.0
 
 
@@ -70,7 +71,7 @@ def mapped(family: str, memory: Storage) -> Mapped:
     bits = memory.width * memory.words
     facts = load_family(family)
     each = facts.rom_bit_cost if memory.rom else BIT_COST
-    best, found = bits * each, Mapped(bits=bits)
+    best, cheapest = bits * each, Mapped(bits=bits)
     for ram in facts.rams:
         if memory.rom and not ram.blocks:
             continue
@@ -87,8 +88,8 @@ def mapped(family: str, memory: Storage) -> Mapped:
             cost += MUX_COST * deep * memory.fields * (deep > 1 and not memory.rom)
             if cost < best:
                 cells = 0 if ram.blocks else units
-                best, found = cost, Mapped(units * ram.blocks, cells, muxed)
-    return found
+                best, cheapest = cost, Mapped(units * ram.blocks, cells, muxed)
+    return cheapest
 
 
 def _sum(family: str, memories: Iterable[Storage]) -> Mapped:
@@ -132,7 +133,7 @@ def around_memories(config: AcceleratorConfig) -> list[Storage]:
 
 
 def _identity_bytes(config: AcceleratorConfig) -> int:
-    """Length of ``commands.identity(config)``, without making it."""
+    """Length of `commands.identity(config)`, without making it."""
     return IDENTITY.size + len(config.to_json())
 
 
@@ -221,7 +222,7 @@ def _apply(weights: Mapping[str, float], features: Mapping[str, float]) -> float
 class CostModel:
     """Predicts what a family's accelerators take, from its measured points.
 
-    ``ConfigError`` for a family without points; ``engines`` are those that can be predicted.
+    `ConfigError` for a family without points; `engines` are those that can be predicted.
     """
 
     def __init__(self, family: str, points: Iterable[Point]) -> None:
@@ -263,7 +264,7 @@ class CostModel:
         return _sum(self.family, core_memories(config) + around_memories(config)).blocks
 
     def within(self, config: AcceleratorConfig, luts: float) -> bool:
-        """Whether a core of so many LUTs is like what was measured."""
+        """Whether a core of `luts` LUTs is within `REACH` of what was measured."""
         most_luts, most_bits, _ = self._largest[config.engine]
         return luts <= REACH * most_luts and config.word_bits <= REACH * most_bits
 
@@ -272,7 +273,7 @@ class CostModel:
         return REACH * self._largest[engine][2]
 
     def mhz(self, config: AcceleratorConfig) -> float | None:
-        """The clock of the nearest point that was routed; ``None`` if none was.
+        """The clock of the nearest point that was routed; `None` if none was.
 
         Of the same engine and the same encoding if there are any; nearest in doublings of the size,
         then of the lanes.
@@ -291,14 +292,14 @@ class CostModel:
         return _fit(rows, [p.luts for p in points]), _fit(rows, [p.ffs for p in points])
 
     def core(self, config: AcceleratorConfig) -> Cost:
-        """The core alone, as ``tritloom measure engine`` counts it."""
+        """The core alone, as `tritloom measure engine` counts it."""
         features = core_features(config, self.family)
         luts, ffs = self._cores[config.engine]
         blocks = _sum(self.family, core_memories(config)).blocks
         return Cost(_apply(luts, features), _apply(ffs, features), blocks)
 
     def around(self, config: AcceleratorConfig, *, weights: bool = True) -> Cost:
-        """All but the core; without ``weights`` there is no memory for them."""
+        """All but the core; without `weights` there is no memory for them."""
         if self._around is None:
             raise ConfigError(
                 f"no accelerator is measured for {self.family}; "

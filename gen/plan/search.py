@@ -259,8 +259,8 @@ class Search:
         return speed, -candidate.cost.luts, -encoding.code_bits / encoding.trits_per_code
 
     def best(self, engine: str, encoding: str) -> Candidate | None:
-        """The best geometry of an engine and encoding; ``None`` if none fits."""
-        found: Candidate | None = None
+        """The best geometry of an engine and encoding; `None` if none fits."""
+        best: Candidate | None = None
         geometries = []
         for lanes, rows, tokens in self._geometries(engine, encoding):
             fill = self._fills(engine, encoding, lanes, tokens)[-1]
@@ -268,19 +268,19 @@ class Search:
             if ideal is not None:
                 geometries.append((-ideal, lanes, rows, tokens))
         for ideal, lanes, rows, tokens in sorted(geometries):
-            if found is not None and -ideal < self.rate(found)[0]:
+            if best is not None and -ideal < self.rate(best)[0]:
                 break
             for fill in self._fills(engine, encoding, lanes, tokens):
                 speed = self._ideal(engine, encoding, lanes, rows, tokens, fill)
-                if speed is None or (found is not None and speed < self.rate(found)[0]):
+                if speed is None or (best is not None and speed < self.rate(best)[0]):
                     continue
                 placed = self._placed(engine, encoding, lanes, rows, tokens, fill)
                 new = placed and self.candidate(*placed)
-                if new and (found is None or self.rate(new) > self.rate(found)):
-                    found = new
+                if new and (best is None or self.rate(new) > self.rate(best)):
+                    best = new
                 if new and speed == -ideal:
                     break  # faster filling cannot help
-        return found
+        return best
 
     def _ideal(
         self, engine: str, encoding: str, lanes: int, rows: int, tokens: int, fill: int
@@ -346,7 +346,7 @@ class Search:
 
     def smallest(self) -> tuple[str, Cost]:
         """The smallest accelerator of any engine, and its cost."""
-        found: list[tuple[float, str, Cost]] = []
+        candidates: list[tuple[float, str, Cost]] = []
         for engine, encoding in self.model.encodings:
             if encodings[encoding].alphabet != self.alphabet:
                 continue
@@ -362,13 +362,13 @@ class Search:
                         config, memory=replace(config.memory, words=self.memory_words or words)
                     )
                 cost = self.cost(config)
-                found.append((self.crowding(cost), f"{engine} {encoding} {lanes} × 1", cost))
-        if not found:
+                candidates.append((self.crowding(cost), f"{engine} {encoding} {lanes} × 1", cost))
+        if not candidates:
             raise ConfigError(
                 f"no engine has weight words of {self.word_limit} bits or fewer; "
                 "give more bits a cycle"
             )
-        _, name, cost = min(found, key=lambda each: each[0])
+        _, name, cost = min(candidates, key=lambda each: each[0])
         return name, cost
 
 
@@ -379,7 +379,7 @@ def _steps(rate: float) -> int:
 
 def _thinned(most: int, special: set[int]) -> list[int]:
     """Numbers up to `most`, ever fewer, with `most` and all divisors of the special ones."""
-    kept = {
+    counts = {
         n
         for n in range(1, most + 1)
         if n <= SMALL
@@ -387,7 +387,7 @@ def _thinned(most: int, special: set[int]) -> list[int]:
         or n % LARGE_STEP == 0
         or any(s % n == 0 for s in special)
     }
-    return sorted(kept | {most})
+    return sorted(counts | {most})
 
 
 def useful_tokens(tokens: int) -> list[int]:

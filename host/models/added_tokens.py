@@ -96,14 +96,14 @@ def _tokens(
             known.add(_content(token))
             added.append(token)
     roles = {_content(token) for token in named.values()}
-    made = []
+    marked: list[AddedToken] = []
     for token in added:
         if isinstance(token, str):
             token = AddedToken(token, special=True)
         elif token.content in roles:
             token.special = True
-        made.append(token)
-    return made
+        marked.append(token)
+    return marked
 
 
 def _special_tokens(config: dict[str, Any], folder: Path) -> tuple[dict[str, Any], list[Any]]:

@@ -38,7 +38,7 @@ class LayerUse:
 
     @classmethod
     def of(cls, name: str, stats: Stats, placement: LayerPlacement | None = None) -> "LayerUse":
-        """What the device did for a layer, of which it has all, or what the placement says."""
+        """What the device did for a layer: it has the whole layer, or what `placement` says."""
         shape = stats.out_features, stats.in_features
         return cls(
             name=name,

@@ -13,8 +13,9 @@ from amaranth.lib.wiring import In, Out
 
 from tritloom.rtl.control.checks import HeaderChecks, status_of
 from tritloom.rtl.control.layer_table import LayerTable
-from tritloom.rtl.control.layouts import COUNTER_BITS, REQUEST, RESPONSE
+from tritloom.rtl.control.layouts import COUNTER_BITS
 from tritloom.rtl.control.order import CommandOrder
+from tritloom.rtl.control.registers import CommandRegisters
 from tritloom.rtl.control.words import WordRegister, activations_in, results_out
 from tritloom.rtl.core.core import load_layout, shape_layout
 from tritloom.rtl.engines.contract import sums_layout
@@ -127,50 +128,23 @@ class CommandProcessor(wiring.Component):
         return m
 
 
-class _States:
-    """The registers of the command that is executed, and the states that use them.
+class _States(CommandRegisters):
+    """The states of the command processor, and the parts that they use.
 
     Each public method adds some states to the state machine of the processor `ports`.
     """
 
     def __init__(self, m: Module, ports: CommandProcessor) -> None:
+        super().__init__(ports.config)
         self.m = m
         self.ports = ports
-        self.config = config = ports.config
-        about = identity(config)
+        config, about = self.config, identity(self.config)
         m.submodules.order = self.order = CommandOrder(config)
         m.submodules.table = self.table = LayerTable(config)
         m.submodules.identity = rom = block_ram(8, len(about), about)
         self.identity = ReadPort(m, rom)
         m.submodules.crc = self.crc = CRC32.create()
-        sizes = (config.word_bytes, config.fill, LAYER.size, COUNTER_BITS // 8)
-        longest = max(*sizes, config.rows * config.acc_bytes)
-        m.submodules.words = self.words = WordRegister(longest)
-
-        # RESULTS reads the totals of the last RUN of the session.
-        self.has_results = Signal()
-        self.last_result = Signal(range(config.max_row_groups))
-
-        # The rest belongs to one command.
-        self.header = Signal(
-            data.UnionLayout({"request": REQUEST, "response": RESPONSE, "bits": 8 * HEADER_BYTES}),
-            reset_less=True,
-        )
-        self.request, self.response_header = self.header.request, self.header.response
-        self.header_count = Signal(range(HEADER_BYTES))  # bytes of the header that have come
-        self.left = Signal(bits_for(config.packet_bytes))  # payload bytes still to come
-        self.written = Signal(bits_for(config.packet_bytes))  # bytes of the response, with header
-        self.slot = Signal(range(config.slots))
-        self.keep = Signal()  # the response stays for replay
-        self.status = Signal(8)
-        self.value = Signal(32)
-        # One bit more than any limit: an address that does not fit becomes all ones, out of range.
-        limit_bits = max(
-            config.memory_words, config.activation_words, config.max_row_groups, len(about)
-        ).bit_length()
-        self.position = Signal(limit_bits + 1)  # of the next item
-        self.items = Signal(max(16, limit_bits))  # words, results, bytes or counters still to come
-        self.size = Signal(range(longest + 1))  # bytes of a word that comes in
+        m.submodules.words = self.words = WordRegister(self.longest_word)
         fields = (self.request.index, self.left, self.position, self.items)
         self.checks = HeaderChecks(m, config, *fields, self.table.entry, self.has_results)
         self._connect()
@@ -179,6 +153,7 @@ class _States:
         """Add what is the same in all states."""
         config, ports, request, position = self.config, self.ports, self.request, self.position
         word, entry = self.words.word, self.table.entry
+        address = Signal(bits_for(config.memory_words))  # of the next word in the weight memory
         offset = Signal(range(config.packet_bytes))  # of the next byte of the response in its slot
         self.m.d.comb += [
             self.order.session.eq(request.session),
@@ -193,10 +168,13 @@ class _States:
             offset.eq(self.written),
             ports.address.eq(Cat(offset, self.slot)),
             ports.o_send.payload.eq(self.slot),
+            address.eq(entry.base + position),
+            ports.o_write.valid.eq(self.write_valid),
             ports.o_write.payload.word.eq(word[-8 * config.word_bytes :]),
-            ports.o_write.payload.address.eq(entry.base + position),
-            ports.o_read.payload.address.eq(entry.base + position),
+            ports.o_write.payload.address.eq(self.write_address),
+            ports.o_read.payload.address.eq(address),
             ports.o_read.payload.count.eq(self.items),
+            ports.o_load.valid.eq(self.load_valid),
             ports.o_load.payload.word.eq(activations_in(config, word)),
             ports.o_load.payload.address.eq(position),
             ports.o_load.payload.token.eq(request.index),
@@ -204,6 +182,8 @@ class _States:
             ports.o_run.payload.last_group.eq(entry.last_group),
             ports.o_fetch.payload.eq(position),
         ]
+        room = Mux(request.opcode == Opcode.WRITE, entry.words, config.activation_words)
+        self.m.d.sync += [self.write_address.eq(address), self.no_room.eq(position >= room)]
 
     def _fail(self, status: Status) -> None:
         """Go on to a response without payload."""
@@ -326,11 +306,15 @@ class _States:
 
     def store_words(self) -> None:
         """States that collect words from the payload and store them: DEFINE, WRITE, LOAD."""
-        m, words, ports = self.m, self.words, self.ports
+        m, words, ports, request = self.m, self.words, self.ports, self.request
 
         with m.State("COLLECT"):
             with m.If(words.complete):
                 m.d.comb += words.clear.eq(1)
+                m.d.sync += [
+                    self.write_valid.eq((request.opcode == Opcode.WRITE) & ~self.no_room),
+                    self.load_valid.eq((request.opcode == Opcode.LOAD) & ~self.no_room),
+                ]
                 m.next = "STORE"
             with m.Elif(self.left != 0):
                 m.d.comb += ports.i.ready.eq(1)
@@ -343,7 +327,7 @@ class _States:
                 m.next = "RESPOND"
 
         with m.State("STORE"):
-            with m.Switch(self.request.opcode):
+            with m.Switch(request.opcode):
                 with m.Case(Opcode.DEFINE):
                     m.d.comb += self.table.begin.eq(1)
                     m.d.sync += self.items.eq(self.table.definition.tiles)
@@ -352,9 +336,9 @@ class _States:
                     with m.Else():
                         m.next = "EXTENT"
                 with m.Case(Opcode.WRITE):
-                    self._store(Opcode.WRITE, ports.o_write, self.table.entry.words)
+                    self._store(Opcode.WRITE, self.write_valid, ports.o_write.ready)
                 with m.Default():
-                    self._store(Opcode.LOAD, ports.o_load, self.config.activation_words)
+                    self._store(Opcode.LOAD, self.load_valid, ports.o_load.ready)
 
         with m.State("EXTENT"):
             with m.If(self.table.beyond):
@@ -366,16 +350,14 @@ class _States:
                 m.d.comb += self.table.define.eq(1)
                 m.next = "RESPOND"
 
-    def _store(self, opcode: Opcode, port: stream.Interface, end: int | Value) -> None:
-        """Send the collected word to `port`, unless its place is `end` or beyond."""
+    def _store(self, opcode: Opcode, valid: Signal, ready: Value) -> None:
+        """Go on when the collected word is stored, or fail if it has no room."""
         m = self.m
-        with m.If(self.position >= end):
+        with m.If(self.no_room):
             self._fail(status_of(opcode, Quantity.WORDS_END))
-        with m.Else():
-            m.d.comb += port.valid.eq(1)
-            with m.If(port.ready):
-                m.d.sync += self.position.eq(self.position + 1)
-                m.next = "COLLECT"
+        with m.Elif(ready):
+            m.d.sync += [valid.eq(0), self.position.eq(self.position + 1)]
+            m.next = "COLLECT"
 
     def use_weights(self) -> None:
         """States that ask for weight words (READ, COMMIT, RUN) and wait for the core (RUN)."""
@@ -397,10 +379,8 @@ class _States:
             m.d.comb += [ports.running.eq(1), ports.to_core.eq(1)]
             m.d.sync += self.value.eq(self.value + 1)
             with m.If(ports.done):
-                m.d.sync += [
-                    self.has_results.eq(1),
-                    self.last_result.eq(self.table.entry.last_group),
-                ]
+                last_group = self.table.entry.last_group
+                m.d.sync += [self.has_results.eq(1), self.last_result.eq(last_group)]
                 m.next = "RESPOND"
 
     def send_words(self) -> None:
@@ -418,8 +398,7 @@ class _States:
                     with m.If(self.crc.crc == request.address):
                         m.d.comb += self.table.commit.eq(1)
                     with m.Else():
-                        status = status_of(Opcode.COMMIT, Quantity.ADDRESS)
-                        m.d.sync += self.status.eq(status)
+                        m.d.sync += self.status.eq(status_of(Opcode.COMMIT, Quantity.ADDRESS))
             with m.Elif(request.opcode == Opcode.IDENTIFY):
                 self._send_word(self.identity.data, 1)
             with m.Elif(request.opcode == Opcode.COUNTERS):
@@ -442,10 +421,9 @@ class _States:
                 sums = ports.i_result.payload
                 self._send_word(*results_out(config, sums, request.index, self.items))
                 # The last row group may hold more results than are asked for.
-                with m.If(self.items <= config.rows):
-                    m.d.sync += self.items.eq(0)
-                with m.Else():
-                    m.d.sync += self.items.eq(self.items - config.rows)
+                m.d.sync += self.items.eq(
+                    Mux(self.items <= config.rows, 0, self.items - config.rows)
+                )
 
         with m.State("SHIFT"):
             m.d.comb += self.words.leave.eq(1)

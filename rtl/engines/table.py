@@ -5,8 +5,7 @@ entry for each code; where the code ends in a sign, one entry serves a code and 
 tables of the next tile are written while weight words look up in those of the current tile: block
 RAM has two banks for that. Small tables lie in LUT RAM, which has one bank; they are written after
 the tile's last word. Entries are written in the order of `table_walk.walk`, in which each entry
-follows from
-the one before by adding or subtracting one activation.
+follows from the previous entry by adding or subtracting one activation.
 """
 
 from itertools import pairwise

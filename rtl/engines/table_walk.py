@@ -1,7 +1,7 @@
 """Order in which the table engine fills a table.
 
-Each entry differs from the one before in one trit by one, so one addition makes it. The hardware
-follows this order; its formula of cycles counts it.
+Each entry differs from the previous entry in one trit by one, so one addition makes it. The
+hardware follows this order, and the engine's formula for its cycles counts it.
 """
 
 from functools import cache

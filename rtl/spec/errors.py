@@ -30,8 +30,8 @@ class DeviceError(TritloomError):
 
 
 class DeviceTimeout(DeviceError):
-    """The device stopped answering."""
+    """The device stopped responding."""
 
 
 class ProtocolError(DeviceError):
-    """The device answered something that the protocol does not allow."""
+    """The device sent something that the protocol does not allow."""

@@ -1,6 +1,6 @@
 """Frames on a byte link such as a UART: where a packet begins and ends, and whether it came whole.
 
-A frame is ``0 · body · check · 0``: the packet by COBS (Cheshire and Baker, "Consistent Overhead
+A frame is `0 · body · check · 0`: the packet by COBS (Cheshire and Baker, "Consistent Overhead
 Byte Stuffing", 1999), so that a 0 appears nowhere inside; then the CRC-32 of those encoded bytes,
 seven bits a byte, low first, bit 7 set. A CRC over the packet alone would not do: one wrong bit in
 a COBS length moves zeros far apart, which no CRC is sure to find.
@@ -34,7 +34,7 @@ def cobs_encode(packet: bytes) -> bytes:
 
 
 def cobs_decode(body: bytes) -> bytes | None:
-    """Inverse of ``cobs_encode``; ``None`` if a block is cut short or holds a 0."""
+    """Inverse of `cobs_encode`; `None` if a block is cut short or holds a 0."""
     out = bytearray()
     position = 0
     while position < len(body):
@@ -60,7 +60,7 @@ def encode_frame(packet: bytes) -> bytes:
 
 
 def decode_frame(inside: bytes) -> bytes | None:
-    """The packet in what stands between two zeros, or ``None`` if it did not come whole."""
+    """The packet in what stands between two zeros, or `None` if it did not come whole."""
     body, check = inside[:-CHECK_BYTES], inside[-CHECK_BYTES:]
     if not body or check != check_bytes(body):
         return None

@@ -27,16 +27,16 @@ def _normal(name: str) -> str:
 
 def _requirements() -> list[tuple[str, str, str, list[str]]]:
     """Of each requirement: the extra that has it, its package, versions, and the extras it asks."""
-    found = []
+    requirements = []
     for line in requires("tritloom") or ():
         match = REQUIREMENT.fullmatch(line)
         assert match is not None, line
         name, extras, versions, marker = match.groups()
         extra = re.search(r"extra == ['\"]([\w-]+)['\"]", marker or "")
-        found.append(
+        requirements.append(
             (extra[1] if extra else "", _normal(name), versions, (extras or "").split(","))
         )
-    return found
+    return requirements
 
 
 def _extras_with(package: str) -> list[str]:

@@ -81,7 +81,7 @@ def check_engine(config: AcceleratorConfig, *, row_groups: int, idle: float, see
         gaps = {after - before for before, after in pairwise(run.first_cycles)}
         require(
             gaps == {right_gap},
-            f"a tile must begin {right_gap} cycles after the one before, not {sorted(gaps)}",
+            f"a tile must begin {right_gap} cycles after the previous tile, not {sorted(gaps)}",
         )
 
 

@@ -40,7 +40,7 @@ HIDDEN = re.compile(r"clk$|was\b|cover_|in_.*__|.*\$\S*:")
 class PropertyError(Exception):
     """A property fails, is not inductive, or a cover is not reached.
 
-    ``names``: these properties. ``trace``: signal of the bench → its value in each cycle.
+    `names`: these properties. `trace`: signal of the bench → its value in each cycle.
     """
 
     def __init__(self, what: str, names: list[str], trace: dict[str, list[int]]) -> None:
@@ -67,11 +67,11 @@ class Inside:
     """A component taken apart, so that properties can name what is within it.
 
     An invariant needs that: induction starts from any state that the properties allow.
-    ``inside["name"]`` is the local variable of that name in the component's ``elaborate``.
+    `inside["name"]` is the local variable of that name in the component's `elaborate`.
     """
 
     def __init__(self, component: Any, **reads: int) -> None:
-        """``reads``: for each memory that properties read, how many words they read at once."""
+        """`reads`: for each memory that properties read, how many words they read at once."""
         Fragment.get(component, None)  # or Amaranth warns that the component is not used
         module, locals_of = _watched(lambda: component.elaborate(None))
         self._locals = locals_of[id(component)]
@@ -91,20 +91,20 @@ class Inside:
         return self._within[id(part)]
 
     def word(self, bench: Bench, memory: str, address: Any) -> Any:
-        """What ``memory`` holds at ``address``."""
+        """What `memory` holds at `address`."""
         port = self._ports[memory].pop()
         bench.m.d.comb += port.addr.eq(address)
         return port.data
 
 
 def _watched(call: Callable[[], Any]) -> tuple[Any, dict[int, dict[str, Any]]]:
-    """What ``call`` returns; and for each component elaborated by it, by ``id``, the local
+    """What `call` returns; and for each component elaborated by it, by `id`, the local
     variables at its end. Signals have no other key."""
-    found: dict[int, dict[str, Any]] = {}
+    variables: dict[int, dict[str, Any]] = {}
 
     def look(frame: FrameType, event: str, _: Any) -> None:
         if event == "return" and frame.f_code.co_name == "elaborate":
-            found[id(frame.f_locals.get("self"))] = dict(frame.f_locals)
+            variables[id(frame.f_locals.get("self"))] = dict(frame.f_locals)
 
     before = sys.getprofile()
     sys.setprofile(look)
@@ -112,14 +112,14 @@ def _watched(call: Callable[[], Any]) -> tuple[Any, dict[int, dict[str, Any]]]:
         result = call()
     finally:
         sys.setprofile(before)
-    return result, found
+    return result, variables
 
 
 class Bench:
     """A component with free inputs, and properties of it.
 
     Every input of the component takes any value in any cycle, but for what `assume` excludes.
-    ``driven``: inputs that the bench drives itself. There is no reset but the one at the start.
+    `driven`: inputs that the bench drives itself. There is no reset but the one at the start.
     """
 
     def __init__(self, component: Any, inside: Inside | None = None, driven: Any = ()) -> None:
@@ -150,7 +150,7 @@ class Bench:
         return value
 
     def was(self, value: Any, cycles: int = 1) -> Any:
-        """``value`` as it was ``cycles`` ago; 0 before the first."""
+        """`value` as it was `cycles` ago; 0 before the first."""
         for _ in range(cycles):
             late = Signal(Value.cast(value).shape(), name="was")
             self.m.d.sync += late.eq(value)
@@ -195,7 +195,7 @@ class Bench:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What `verify` showed: ``depth`` is k of k-induction, else the cycles after reset."""
+    """What `verify` showed: `depth` is k of k-induction, else the cycles after reset."""
 
     inductive: bool
     depth: int
@@ -204,10 +204,10 @@ class Proof:
 
 
 def verify(bench: Bench, *, depth: int, cover: int, induction: bool = True) -> Proof:
-    """Shows that no check of ``bench`` ever fails, and that each cover is reached.
+    """Shows that no check of `bench` ever fails, and that each cover is reached.
 
-    With ``induction`` for all time, by at most ``depth`` steps of it; else for ``depth`` cycles
-    after reset. ``cover``: cycles in which the covers are reached. Raises `PropertyError`.
+    With `induction` for all time, by at most `depth` steps of it; else for `depth` cycles
+    after reset. `cover`: cycles in which the covers are reached. Raises `PropertyError`.
     """
     begin = time.monotonic()
     with tempfile.TemporaryDirectory() as name:
@@ -227,7 +227,7 @@ def verify(bench: Bench, *, depth: int, cover: int, induction: bool = True) -> P
 
 
 def _solve(folder: Path, what: str, *arguments: str) -> str:
-    """Runs yosys-smtbmc on the design in ``folder`` and returns what it printed."""
+    """Runs yosys-smtbmc on the design in `folder` and returns what it printed."""
     trace = folder / "trace.vcd"
     with formal_path() as programs:
         command = [str(programs / "yosys-smtbmc"), "-s", "yices", "--dump-vcd", trace.name]
@@ -242,7 +242,7 @@ def _solve(folder: Path, what: str, *arguments: str) -> str:
                 timeout=TIMEOUT_SECONDS,
             )
         except subprocess.TimeoutExpired:
-            raise ToolError(f"yosys-smtbmc gave no answer in {TIMEOUT_SECONDS} s") from None
+            raise ToolError(f"yosys-smtbmc did not end in {TIMEOUT_SECONDS} s") from None
     log: str = result.stdout
     if result.returncode == 0:
         return log

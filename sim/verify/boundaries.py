@@ -217,7 +217,7 @@ def _around(
 ) -> Iterator[Request]:
     """Requests that differ from a right one in what one check compares.
 
-    With `aliases` there are also values of which only the low bits are right.
+    With `aliases` there are also values whose low bits alone are right.
     """
     state = scene.state(right)
     least, most = check.bounds(config, right, state)

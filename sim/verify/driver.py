@@ -163,7 +163,7 @@ class Driver:
         await self.send(*(self.pack(request) for request in commands))
 
     async def send(self, *packets: bytes) -> None:
-        """Send packets, as many at once as may be unanswered; check every response."""
+        """Send packets, at most `window` of them without a response; check every response."""
         self._pending.extend(packets)
         await self._clock(lambda: not (self._pending or self._sending or self._owed))
 

@@ -309,7 +309,7 @@ class TestMemory:
 
 
 class Mortal(ReferenceTransport):
-    """Stops responding when ``dead``."""
+    """Stops responding when `dead`."""
 
     dead = False
 

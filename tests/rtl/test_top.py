@@ -1,4 +1,4 @@
-"""The whole accelerator against the reference device: every answer, byte for byte."""
+"""The whole accelerator against the reference device: every response, byte for byte."""
 
 import struct
 
@@ -63,10 +63,10 @@ def test_random_traffic(name, idle, pause):
     traffic = Traffic(config, seed)
     traffic.reset(0xC0FFEE00 + seed)
     traffic.random(40)
-    answers = run_packets(
+    responses = run_packets(
         Accelerator(config), config, traffic.packets, idle=idle, pause=pause, seed=seed
     )
-    assert_responses(config, traffic.packets, answers)
+    assert_responses(config, traffic.packets, responses)
 
 
 LARGE = AcceleratorConfig(
@@ -92,26 +92,26 @@ def test_long_random_traffic(config, stall):
     traffic.reset(11)
     traffic.random(1000)
     device = SimulatedDevice(config, stall)
-    answers: list[bytes] = []
+    responses: list[bytes] = []
     asked, counted = 0, False
 
     def receive() -> None:
-        answer = device.receive(200_000 / config.clock_hz)
-        assert answer is not None, "no answer in 200,000 cycles"
-        answers.append(answer)
+        response = device.receive(200_000 / config.clock_hz)
+        assert response is not None, "no response in 200,000 cycles"
+        responses.append(response)
 
-    for packet, answer in traffic.packets:
+    for packet, response in traffic.packets:
         counts = is_counters(packet)
-        while asked - len(answers) >= (1 if counts or counted else config.window):
+        while asked - len(responses) >= (1 if counts or counted else config.window):
             receive()
         device.send(packet)
-        asked += answer is not None
+        asked += response is not None
         counted = counts
-    while len(answers) < asked:
+    while len(responses) < asked:
         receive()
     assert device.receive(1000 / config.clock_hz) is None
     device.close()
-    assert_responses(config, traffic.packets, answers)
+    assert_responses(config, traffic.packets, responses)
 
 
 COMPONENTS = [
@@ -150,15 +150,15 @@ def test_board_presets_convert(board):
 
 
 def test_answer_being_sent_stays_whole():
-    """A slow link: the next command is executed while an answer that is not kept is being sent."""
+    """A slow link: the next command is executed while a response that is not kept is being sent."""
     traffic = Traffic(WIDE, 34)
     traffic.reset(12)
     for number in range(6):
         gap = Request(Opcode.LOAD, 9 + number, 12, payload=bytes(number))
         traffic.exchange(gap.pack())
         traffic.command(Opcode.IDENTIFY, address=number, count=9)
-    answers = run_packets(Accelerator(WIDE), WIDE, traffic.packets, pause=0.9)
-    assert_responses(WIDE, traffic.packets, answers)
+    responses = run_packets(Accelerator(WIDE), WIDE, traffic.packets, pause=0.9)
+    assert_responses(WIDE, traffic.packets, responses)
 
 
 def test_extreme_products():
@@ -170,11 +170,13 @@ def test_extreme_products():
     shape = LayerShape(WIDE.max_tiles, WIDE.max_row_groups)
     assert traffic.product(0, 0, *(shape.tiles, shape.row_groups)) == WIDE.run_cycles(shape)
     sums = [
-        answer for _, answer in traffic.packets if Response.parse(answer).opcode == Opcode.RESULTS
+        response
+        for _, response in traffic.packets
+        if Response.parse(response).opcode == Opcode.RESULTS
     ]
     assert Response.parse(sums[0]).payload[:2] == (128 * 40).to_bytes(2, "little")
-    answers = run_packets(Accelerator(WIDE), WIDE, traffic.packets)
-    assert_responses(WIDE, traffic.packets, answers)
+    responses = run_packets(Accelerator(WIDE), WIDE, traffic.packets)
+    assert_responses(WIDE, traffic.packets, responses)
 
 
 def test_counters():
@@ -187,14 +189,14 @@ def test_counters():
         traffic.exchange(b"junk")
     traffic.command(Opcode.COUNTERS)
     traffic.command(Opcode.COUNTERS)
-    answers = run_packets(Accelerator(config), config, traffic.packets)
+    responses = run_packets(Accelerator(config), config, traffic.packets)
     first, second = (
-        dict(zip(COUNTERS, struct.unpack("<6Q", Response.parse(answer).payload), strict=True))
-        for answer in answers[-2:]
+        dict(zip(COUNTERS, struct.unpack("<6Q", Response.parse(response).payload), strict=True))
+        for response in responses[-2:]
     )
-    sound = [packet for packet, answer in traffic.packets if answer is not None]
+    sound = [packet for packet, response in traffic.packets if response is not None]
     assert first["packets"] == len(sound) - 1 and first["bad_packets"] == 3
     assert first["run_cycles"] == cycles and first["stall_cycles"] == 0
     assert first["dropped_packets"] == 0
-    bytes_moved = len(sound[-1]) + len(answers[-2])
+    bytes_moved = len(sound[-1]) + len(responses[-2])
     assert bytes_moved <= second["cycles"] - first["cycles"] <= 3 * bytes_moved + 60

@@ -51,7 +51,7 @@ SIGNS = {"sign2": SIGN2, "sign9": SIGN9}
 
 
 def config_of(name: str, act_bits: int, codes: int = 2, **values: object) -> AcceleratorConfig:
-    """An engine and its encoding by a name of ``ENGINES``, and ``codes`` codes in a row."""
+    """An engine and its encoding by a name of `ENGINES`, and `codes` codes in a row."""
     encoding = encodings[name.split()[0]]
     lanes = codes * encoding.trits_per_code
     defaults: dict = {
@@ -278,7 +278,7 @@ def test_every_entry_of_signs(act_bits, fill):
 
 
 def test_signs_have_no_zeros(monkeypatch):
-    """The masks of the ``select`` engine are constants, and have no registers."""
+    """The masks of the `select` engine are constants, and have no registers."""
 
     def watched(m, signal, cycles, *, reset_less=False):
         assert not isinstance(signal, Const)
@@ -320,8 +320,8 @@ def test_top(name, act_bits):
     traffic.reset(3)
     traffic.product(0, 2, 3, 4)
     traffic.random(40)
-    answers = run_packets(Accelerator(config), config, traffic.packets)
-    assert_responses(config, traffic.packets, answers)
+    responses = run_packets(Accelerator(config), config, traffic.packets)
+    assert_responses(config, traffic.packets, responses)
 
 
 def test_reference_keeps_the_low_bits():
@@ -330,7 +330,7 @@ def test_reference_keeps_the_low_bits():
     reference.process(Request(Opcode.RESET, session=1).pack())
     trits = np.array([[1, 0, 0, 0]], np.int8)
     image = pack_weights(config, trits)
-    answers = []
+    responses = []
     for seq, fields in enumerate(
         (
             {"opcode": Opcode.DEFINE, "payload": LAYER.pack(0, 1, 1)},
@@ -342,10 +342,10 @@ def test_reference_keeps_the_low_bits():
     ):
         if fields["opcode"] == Opcode.COMMIT:
             fields["address"] = zlib.crc32(image)
-        answers.append(reference.process(Request(seq=seq, session=1, **fields).pack()))
-    answers.append(reference.process(Request(Opcode.RUN, 5, 1, count=1).pack()))
-    answers.append(reference.process(Request(Opcode.RESULTS, 6, 1, count=1).pack()))
-    result = Response.parse(answers[-1])
+        responses.append(reference.process(Request(seq=seq, session=1, **fields).pack()))
+    responses.append(reference.process(Request(Opcode.RUN, 5, 1, count=1).pack()))
+    responses.append(reference.process(Request(Opcode.RESULTS, 6, 1, count=1).pack()))
+    result = Response.parse(responses[-1])
     assert result.payload == b"\xf8\xff", "0x58 is −8"
 
 
@@ -408,7 +408,7 @@ def test_simulated_device(name, act_bits):
     ],
 )
 def test_benches(name, act_bits, tmp_path):
-    """``tritloom verify`` of what ``tritloom generate`` wrote."""
+    """`tritloom verify` of what `tritloom generate` wrote."""
     generate(config_of(name, act_bits, tokens=2, fill=2), tmp_path)
     result = verify(tmp_path)
     assert result.ok, [bench for bench in result.benches if not bench.ok]

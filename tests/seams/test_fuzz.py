@@ -23,7 +23,7 @@ def divisors(number: int) -> list[int]:
 
 
 def drawn(rng: random.Random, engine: str, encoding: str, macs: int) -> AcceleratorConfig:
-    """A random geometry of at most about so many multiply-accumulates a cycle."""
+    """A random geometry of at most about `macs` multiply-accumulates a cycle."""
     group = encodings[encoding].trits_per_code
     codes = rng.randint(1, max(1, min(macs // group, 9)))
     lanes = group * codes

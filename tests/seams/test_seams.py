@@ -1,6 +1,6 @@
 """The seams: a second engine, its encoding and a memory that stalls, through the whole stack.
 
-They are in ``tests/support/plugins.py``; no other file of the project knows them.
+They are in `tests/support/plugins.py`; no other file of the project knows them.
 """
 
 import dataclasses
@@ -124,8 +124,8 @@ def test_top(name, idle, pause):
     shape = LayerShape(min(3, config.max_tiles), min(5, config.max_row_groups))
     traffic.product(0, 2, shape.tiles, shape.row_groups)
     traffic.random(25)
-    answers = run_packets(Accelerator(config), config, traffic.packets, idle=idle, pause=pause)
-    assert_responses(config, traffic.packets, answers)
+    responses = run_packets(Accelerator(config), config, traffic.packets, idle=idle, pause=pause)
+    assert_responses(config, traffic.packets, responses)
 
 
 def test_stalls_are_counted():
@@ -136,9 +136,11 @@ def test_stalls_are_counted():
     for _ in range(3):
         traffic.product(0, 0, 2, 6)
     traffic.command(Opcode.COUNTERS)
-    answers = [Response.parse(a) for a in run_packets(Accelerator(config), config, traffic.packets)]
-    counters = dict(zip(COUNTERS, struct.unpack("<6Q", answers[-1].payload), strict=True))
-    cycles = [answer.value for answer in answers if answer.opcode == Opcode.RUN]
+    responses = [
+        Response.parse(a) for a in run_packets(Accelerator(config), config, traffic.packets)
+    ]
+    counters = dict(zip(COUNTERS, struct.unpack("<6Q", responses[-1].payload), strict=True))
+    cycles = [response.value for response in responses if response.opcode == Opcode.RUN]
     free = dataclasses.replace(config, memory=BlockRam(words=config.memory_words)).run_cycles(
         LayerShape(2, 6)
     )

@@ -9,9 +9,9 @@ KINDS = ("lose", "duplicate", "reorder", "corrupt")
 
 
 class FaultyTransport:
-    """A transport around another one; ``faults`` counts what it did to packets.
+    """A transport around another one; `faults` counts what it did to packets.
 
-    ``rates``: probability of each of ``KINDS`` for a packet, drawn one after the other, so that
+    `rates`: probability of each of `KINDS` for a packet, drawn one after the other, so that
     several can befall the same packet. A reordered packet comes after the next one, a corrupt one
     has a bit flipped, bytes cut off or bytes added.
     """

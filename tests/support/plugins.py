@@ -1,6 +1,6 @@
 """Plug-ins that only tests have: a second engine with its encoding, and two weight memories.
 
-Nothing outside this file knows them. Importing it registers them; ``register`` may be called again.
+Nothing outside this file knows them. Importing it registers them; `register` may be called again.
 """
 
 from dataclasses import dataclass
@@ -46,7 +46,7 @@ class SignedEngine(DotEngine):
     """Looks up each code's trits and adds all terms at once; reads a word in every other cycle.
 
     A row's signs are used as they differ from its first code's, which is the row's. The codes of a
-    row all take turns. The contract is in ``tritloom.rtl.engines.contract``.
+    row all take turns. The contract is in `tritloom.rtl.engines.contract`.
     """
 
     def elaborate(self, platform: object) -> Module:
@@ -114,7 +114,7 @@ class SignedEngine(DotEngine):
 
 
 class StallingMemory(WeightMemory):
-    """Block RAM whose three streams stop at random; see ``tritloom.rtl.memories.bram``."""
+    """Block RAM whose three streams stop at random; see `tritloom.rtl.memories.bram`."""
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -137,7 +137,7 @@ class StallingMemory(WeightMemory):
 
 
 class LateMemory(WeightMemory):
-    """Block RAM that takes a range ``DELAY`` cycles after it was asked for, then never pauses."""
+    """Block RAM that takes a range `DELAY` cycles after it was asked for, then never pauses."""
 
     DELAY = 40
 

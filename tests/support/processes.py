@@ -4,7 +4,7 @@ import signal
 
 
 def interruptible() -> None:
-    """For ``preexec_fn``: a process that a shell starts in the background ignores SIGINT.
+    """For `preexec_fn`: a process that a shell starts in the background ignores SIGINT.
 
     One under nohup ignores SIGHUP.
     """

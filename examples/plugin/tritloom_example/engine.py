@@ -34,17 +34,17 @@ class PlainEngine(DotEngine):
         """Read a tile, `fill` activations of each token a cycle, once the last one is used."""
         config = self.config
         reads = config.lanes // config.fill
-        asked = Signal(range(reads + 1))
+        requested = Signal(range(reads + 1))
         arrived = Signal(range(reads + 1))
         # Bit n: a word was asked for n cycles ago.
         asks = Signal(ACT_LATENCY + 1)
         m.d.comb += [
-            asks[0].eq(self.i_more & (asked != reads)),
+            asks[0].eq(self.i_more & (requested != reads)),
             self.ready.eq(arrived == reads),
         ]
         m.d.sync += asks[1:].eq(asks)
         with m.If(asks[0]):
-            m.d.sync += [self.act_address.eq(self.act_address + 1), asked.eq(asked + 1)]
+            m.d.sync += [self.act_address.eq(self.act_address + 1), requested.eq(requested + 1)]
         with m.If(self.i_start):
             m.d.sync += self.act_address.eq(0)
         with m.If(asks[ACT_LATENCY]):
@@ -52,10 +52,10 @@ class PlainEngine(DotEngine):
             for token in range(config.tokens):
                 # Each word pushes the earlier ones towards lane 0.
                 word = Cat(self.i_act[token * config.fill + k] for k in range(config.fill))
-                kept = loaded[token].as_value()[config.fill * config.act_bits :]
-                m.d.sync += loaded[token].eq(Cat(kept, word))
+                rest = loaded[token].as_value()[config.fill * config.act_bits :]
+                m.d.sync += loaded[token].eq(Cat(rest, word))
         with m.If(self.i_swap):
-            m.d.sync += [asked.eq(0), arrived.eq(0)]
+            m.d.sync += [requested.eq(0), arrived.eq(0)]
 
     def _add(self, m: Module, current: data.View) -> None:
         """Decode the word, then make the terms, then add them: a cycle each."""

@@ -193,7 +193,7 @@ async def damage(dut: Any, idle: str, stall: str) -> None:
 @cocotb.parametrize((("idle", "stall"), [("none", "none"), ("light", "heavy")]))
 @bench
 async def overflow(dut: Any, idle: str, stall: str) -> None:
-    """With nothing read, as many packets as may be unanswered find room; the rest are dropped."""
+    """While no response is read, at least `window` packets fit in the buffer; others may drop."""
     t = Driver(dut, "overflow", idle, stall)
     await t.begin()
     packets = [

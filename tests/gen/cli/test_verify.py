@@ -41,7 +41,7 @@ class TestVerify:
 
     @pytest.mark.parametrize("ok", [True, False])
     def test_status(self, run, verified, monkeypatch, tmp_path, ok):
-        bench = Bench("mix", ok, "" if ok else "answer to RUN: value must be 1, not 2")
+        bench = Bench("mix", ok, "" if ok else "response to RUN: value must be 1, not 2")
         result = Result(ok, passed=int(ok), failed=int(not ok), benches=(bench,))
         verified.append(result)
         junit = tmp_path / "junit.xml"
@@ -52,7 +52,7 @@ class TestVerify:
         if ok:
             assert (status, out) == (0, "1 passed, 0 failed\n")
         else:
-            lines = ["FAILED mix: answer to RUN: value must be 1, not 2", "0 passed, 1 failed"]
+            lines = ["FAILED mix: response to RUN: value must be 1, not 2", "0 passed, 1 failed"]
             assert (status, out.splitlines()) == (1, lines)
         status, out, _ = run("verify", "folder", "--json")
         told = json.loads(out)

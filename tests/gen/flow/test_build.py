@@ -1,4 +1,4 @@
-"""Builds: with stand-ins for the tools, so that each of their answers can be had; then for real."""
+"""Builds: first with stand-ins for the tools, which give each possible output; then for real."""
 
 import json
 import os

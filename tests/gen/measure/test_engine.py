@@ -287,7 +287,7 @@ def test_harness_cost(family, tmp_path):
     engine_module._synthesize(design, family, tmp_path, lambda line: None)
     netlist = Netlist(json.loads((tmp_path / "top.json").read_text()), "top")
     cells = [cell["type"] for cell in netlist.cells.values()]
-    # 300 inputs with the reset, 70 outputs, a tree of 18 + 5 + 2 + 1 of which two have one input;
+    # 300 inputs with the reset, 70 outputs, a tree of 18 + 5 + 2 + 1 (two of them have one input);
     # two chunks begin with an XOR.
     ffs, luts = 300 + 70 + 26, 26 - 1 + 2
     assert harness_cost(netlist) == {"luts": luts, "ffs": ffs, "cells": ffs}

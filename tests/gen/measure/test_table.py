@@ -22,7 +22,7 @@ WHOLE = replace(CORE, memory_words=16, max_layers=4, packet_bytes=256, slots=2)
 
 @pytest.fixture
 def tools(monkeypatch):
-    """A grid of three points, and what a place and route gives; ``calls`` has the seeds."""
+    """A grid of three points, and what a place and route gives; `calls` has the seeds."""
 
     class Tools:
         calls: list = []  # noqa: RUF012

@@ -26,10 +26,10 @@ LEFT = ("second user", "several enables", "reset", "init", "output")
 
 
 class Late(wiring.Component):
-    """A memory of ``width`` bits, written and read at any time, and a register of a kind behind it.
+    """A memory of `width` bits, written and read at any time, and a register of a kind behind it.
 
-    Each byte that comes is a cycle of work; the answer is the exclusive or of all that is read. In
-    the kind ``output`` what the memory reads is an output of the design.
+    Each byte that comes is one cycle of work. The response is the XOR of all that is read. In the
+    kind `output` what the memory reads is an output of the design.
     """
 
     def __init__(self, kind: str, width: int, depth: int) -> None:
@@ -152,6 +152,6 @@ class TestOutputRegisters:
             packet = rng.randbytes(3000)
             gates.send(packet)
             expected.send(packet)
-            answer = gates.receive(LIMIT_CYCLES)
-            assert answer == expected.receive(LIMIT_CYCLES)
-            assert answer is not None and len(set(answer)) > 100
+            response = gates.receive(LIMIT_CYCLES)
+            assert response == expected.receive(LIMIT_CYCLES)
+            assert response is not None and len(set(response)) > 100

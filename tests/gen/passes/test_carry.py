@@ -95,7 +95,7 @@ def opened(netlist: Netlist) -> tuple[str, int]:
 
 
 def prove(netlist: Netlist, folder: Path, before: Netlist | None = None) -> None:
-    """That a netlist computes as one before it does, or as the design in ``in.il`` does."""
+    """That a netlist computes as one before it does, or as the design in `in.il` does."""
     text, width = opened(netlist)
     (folder / "gate.json").write_text(text)
     models = (
@@ -217,7 +217,7 @@ def test_merging_sums_that_wrap(tmp_path: Path) -> None:
 
 
 def random_design(seed: int) -> Design:
-    """Sums of all kinds, of which some are operands of others and some share what they add."""
+    """Sums of all kinds: some are operands of others, and some share what they add."""
     rng = random.Random(seed)
     inputs = {f"x{index}": rng.randrange(1, 25) for index in range(4)}
     inputs |= {f"bit{index}": 1 for index in range(3)}

@@ -110,7 +110,7 @@ def bel(cell: dict[str, Any]) -> str:
 
 
 def place(cell: dict[str, Any]) -> tuple[int, int, int, str]:
-    """Column, row, which of the tile's eight halves of slices, and ``FF`` or ``K``."""
+    """Column, row, which of the tile's eight halves of slices, and `FF` or `K`."""
     found = BEL.match(bel(cell))
     assert found is not None
     half = "ABCD".index(found[3]) * 2 + int(found[5]) if found[3] else -1
@@ -371,7 +371,7 @@ def nextpnr(folder: Path, *options: str) -> None:
 
 
 def core(folder: Path) -> None:
-    """A core's netlist, ``in.json``."""
+    """A core's netlist, `in.json`."""
     shape = {"lanes": 10, "rows": 2, "max_in_features": 40, "max_out_features": 8}
     config = AcceleratorConfig(engine="table", memory=BlockRam(words=64), **shape)
     design = rtlil.convert(Harness(Core(config)), name=TOP, emit_src=False)

@@ -1,4 +1,4 @@
-"""Receiver and sender against ``seal`` and ``sound``: what is kept, dropped and sent."""
+"""Receiver and sender against `seal` and `sound`: what is kept, dropped and sent."""
 
 import random
 
@@ -62,7 +62,7 @@ def items_of(packets: list[bytes]) -> list[dict[str, int]]:
 
 
 class Strobes:
-    """Counts the receiver's strobes; ``i.ready`` must be low in the cycle after a packet only."""
+    """Counts the receiver's strobes; `i.ready` must be low in the cycle after a packet only."""
 
     def __init__(self, dut: PacketReceiver) -> None:
         self.dut = dut
@@ -118,7 +118,7 @@ def test_receiver(name, idle, pause):
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_receiver_keeps_the_credit_it_gives(name):
-    """``slots`` × ``packet_bytes`` less one packet fit with no byte taken; then packets drop."""
+    """`slots` × `packet_bytes` less one packet fit with no byte taken; then packets drop."""
     config = CONFIGS[name]
     rng = random.Random(9)
     window = [packet_of(rng, config.max_payload) for _ in range(config.window)]
@@ -163,7 +163,7 @@ def test_sender(name, pause):
     received: list[dict[str, int]] = []
     sent = [packets[0]]
 
-    async def answers(ctx):
+    async def responses(ctx):
         sent.clear()
         for number in order:
             slot = number % config.slots
@@ -182,13 +182,13 @@ def test_sender(name, pause):
         await source(dut.i, [again])(ctx)
 
     total = sum(len(packets[number]) for number in order) + len(packets[order[-1]])
-    simulate(dut, answers, sink(dut.o, total, received, pause, 11))
+    simulate(dut, responses, sink(dut.o, total, received, pause, 11))
     assert received == items_of(sent)
 
 
 @pytest.mark.parametrize("size", [0, 9, TINY.max_payload])
 def test_an_aborted_packet_is_bad(size):
-    """``abort`` comes with its last byte; the packets around it are taken."""
+    """`abort` comes with its last byte; the packets around it are taken."""
     rng = random.Random(12)
     packets = [packet_of(rng, size) for _ in range(3)]
     dut = PacketReceiver(TINY)

@@ -55,7 +55,7 @@ class Port:
 
 
 class World:
-    """What surrounds a processor, cycle by cycle; ``stall``: how likely each of it is not ready."""
+    """What surrounds a processor, cycle by cycle; `stall`: how likely each of it is not ready."""
 
     def __init__(self, config: AcceleratorConfig, stall: float, seed: int) -> None:
         self.config = config
@@ -64,22 +64,20 @@ class World:
         names += ("o_run", "o_fetch")
         self._ports = {name: Port(getattr(self.dut, name)) for name in names}
         self._done = self.dut.done
-        self.answers: list[bytes] = []
+        self.responses: list[bytes] = []
         self.counters = [0] * len(COUNTERS)
-        self.runs: list[int] = []  # cycles in which ``running`` was set, for each RUN
+        self.runs: list[int] = []  # cycles in which `running` was set, for each RUN
         self._rng = random.Random(seed)
         self._stall = stall
-        self._kept = bytearray(config.slots * config.packet_bytes)
+        self._stored = bytearray(config.slots * config.packet_bytes)
         self._memory = [0] * config.memory_words
         self._activations = np.zeros(
             (config.tokens, config.activation_words, config.fill), np.uint8
         )
         self._words: list[int] = []  # asked for and not yet taken
         self._run: list[int] = []  # words that the core took
-        self._was_to_core, self._none_waited = (
-            False,
-            True,
-        )  # in the cycle before: where to; none on its way
+        self._was_to_core = False  # `to_core` in the previous cycle
+        self._none_waited = True  # whether no word was on its way in the previous cycle
         self._shape: dict[str, int] = {}
         self._done_in = 0
         self._sums = np.zeros((config.tokens, 0, config.rows), np.int64)
@@ -87,8 +85,8 @@ class World:
         self.send_cycles = 0  # cycles for which the sender reads a response that it has taken
         self._sending: list[int] = []  # the slot of that response, and the cycles left
 
-    def simulate(self, packets: list[bytes], answers: int) -> None:
-        """Feed sound packets as the receiver does, until there are so many answers."""
+    def simulate(self, packets: list[bytes], responses: int) -> None:
+        """Feed sound packets as the receiver does, until `responses` responses came."""
         data = b"".join(packet[:-CRC_BYTES] for packet in packets)
 
         async def bench(ctx):
@@ -96,14 +94,14 @@ class World:
             for index, value in enumerate(self.counters):
                 ctx.set(self.dut.counters[index], value)
             position, limit = 0, 300 * len(data) + 20_000
-            while position < len(data) or len(self.answers) < answers:
+            while position < len(data) or len(self.responses) < responses:
                 position += await self._cycle(ctx, data[position : position + 1])
                 limit -= 1
                 if limit == 0:
-                    raise TimeoutError(f"{len(self.answers)} of {answers} answers")
+                    raise TimeoutError(f"{len(self.responses)} of {responses} responses")
             for _ in range(40 + self.send_cycles):  # and no more
                 await self._cycle(ctx, b"")
-            assert len(self.answers) == answers
+            assert len(self.responses) == responses
 
         simulate(self.dut, bench, deadline_cycles=0)
 
@@ -173,7 +171,7 @@ class World:
             self._finish()
         self._done_in = max(0, self._done_in - 1)
         if write:
-            self._kept[address] = data
+            self._stored[address] = data
         if core_word is not None:
             self._run.append(self._words.pop(0))
             if not self._words:
@@ -209,8 +207,8 @@ class World:
     def _send(self, slot: int) -> None:
         """The sender has read the last byte of the response in a slot."""
         start = slot * self.config.packet_bytes
-        size = int.from_bytes(self._kept[start : start + 2], "little") - CRC_BYTES
-        self.answers.append(seal(bytes(self._kept[start : start + size])))
+        size = int.from_bytes(self._stored[start : start + 2], "little") - CRC_BYTES
+        self.responses.append(seal(bytes(self._stored[start : start + size])))
         self._sending = []
 
     def _finish(self) -> None:
@@ -228,21 +226,21 @@ class World:
 @pytest.mark.parametrize("stall", [0.0, 0.3, 0.7])
 @pytest.mark.parametrize("config", [TINY, WIDE], ids=["tiny", "wide"])
 def test_random_traffic(config, stall):
-    """Each answer as the reference device gives it, whatever stalls; RUN's value is its cycles."""
+    """Each response is the reference device's, whatever stalls; RUN's value is its cycles."""
     traffic = Traffic(config, round(10 * stall))
     traffic.reset(5)
     traffic.random(30)
     pairs = [pair for pair in traffic.packets if pair[1] is not None]
     world = World(config, stall, 25)
     world.simulate([packet for packet, _ in pairs], len(pairs))
-    for (packet, expected), found in zip(pairs, world.answers, strict=True):
-        seen, right = told(config, found), told(config, expected)
-        assert seen == right, Request.parse(packet)
+    for (packet, expected), response in zip(pairs, world.responses, strict=True):
+        seen = without_device_values(config, response)
+        assert seen == without_device_values(config, expected), Request.parse(packet)
 
 
-def told(config: AcceleratorConfig, answer: bytes) -> Response:
-    """An answer without what only the reference device's own core and counters say."""
-    response = comparable(config, answer)
+def without_device_values(config: AcceleratorConfig, packet: bytes) -> Response:
+    """A response without what only the reference device's own core and counters say."""
+    response = comparable(config, packet)
     if response.status == Status.OK and response.opcode == Opcode.COUNTERS:
         return replace(response, payload=b"")
     if response.status == Status.OK and response.opcode == Opcode.RUN:
@@ -251,7 +249,7 @@ def told(config: AcceleratorConfig, answer: bytes) -> Response:
 
 
 class Driver:
-    """Builds a list of packets in order, and tells what the answers are after it ran."""
+    """Builds a list of packets in order, and gives the responses after it ran."""
 
     def __init__(self, config: AcceleratorConfig, session: int = 77) -> None:
         self.config, self.session = config, session
@@ -259,7 +257,7 @@ class Driver:
         self.seq = 0
 
     def add(self, opcode: int, **fields) -> int:
-        """The next command in order; gives the number of its answer."""
+        """The next command in order; gives the number of its response."""
         self.seq += 1
         return self.send(Request(opcode, self.seq, self.session, **fields))
 
@@ -270,7 +268,7 @@ class Driver:
     def run(self, stall: float = 0.0, world: World | None = None) -> list[Response]:
         world = world or World(self.config, stall, 26)
         world.simulate(self.packets, len(self.packets))
-        return [Response.parse(answer) for answer in world.answers]
+        return [Response.parse(response) for response in world.responses]
 
 
 def test_order():
@@ -291,16 +289,18 @@ def test_order():
     stale = driver.send(Request(Opcode.IDENTIFY, driver.seq + 1, 77, count=4))
     replay = driver.send(Request(Opcode.IDENTIFY, driver.seq, 79, count=4))
     begin = driver.send(Request(Opcode.IDENTIFY, 1, 79, count=4))
-    answers = driver.run()
-    status = {number: (answer.status, answer.expected) for number, answer in enumerate(answers)}
+    responses = driver.run()
+    status = {
+        number: (response.status, response.expected) for number, response in enumerate(responses)
+    }
     window = config.window
-    assert answers[0].value == PROTOCOL_VERSION and status[0] == (Status.OK, 1)
-    assert status[first] == (Status.OK, 2) and answers[first].payload == b"TRIT"
+    assert responses[0].value == PROTOCOL_VERSION and status[0] == (Status.OK, 1)
+    assert status[first] == (Status.OK, 2) and responses[first].payload == b"TRIT"
     assert status[gap] == (Status.NAK, 2)
     assert status[other] == (Status.NO_SESSION, 2)
     for number, repeated in zip(seconds, again, strict=True):
-        assert answers[number].status == Status.OK
-        assert answers[repeated] == answers[number], "the first answer, not executed again"
+        assert responses[number].status == Status.OK
+        assert responses[repeated] == responses[number], "the first response, not executed again"
     assert status[old] == (Status.NAK, 2 + window)
     assert status[same] == (Status.OK, 2 + window)
     assert status[after] == (Status.OK, 3 + window), "RESET of the session itself changes nothing"
@@ -369,9 +369,9 @@ def test_bounds(opcode):
 def test_all_bits_of_seq_count():
     driver = Driver(TINY)
     ahead = [driver.send(Request(Opcode.COUNTERS, seq, 77)) for seq in (0, 2, 3, 32769, 65535)]
-    answers = driver.run()
-    assert {answers[number].status for number in ahead} == {Status.NAK}
-    assert {answers[number].expected for number in ahead} == {1}
+    responses = driver.run()
+    assert {responses[number].status for number in ahead} == {Status.NAK}
+    assert {responses[number].expected for number in ahead} == {1}
 
 
 def test_identity_in_pieces():
@@ -386,11 +386,11 @@ def test_identity_in_pieces():
     end = driver.add(Opcode.IDENTIFY, address=len(whole) - 1, count=1)
     beyond = driver.add(Opcode.IDENTIFY, address=len(whole) - 1, count=2)
     far = [driver.add(Opcode.IDENTIFY, address=1 << bit, count=1) for bit in range(9, 32)]
-    answers = driver.run()
-    assert b"".join(answers[number].payload for number in parts) == whole
-    assert answers[end].payload == whole[-1:]
-    assert answers[beyond].status == Status.OUT_OF_RANGE
-    assert {answers[number].status for number in far} == {Status.OUT_OF_RANGE}
+    responses = driver.run()
+    assert b"".join(responses[number].payload for number in parts) == whole
+    assert responses[end].payload == whole[-1:]
+    assert responses[beyond].status == Status.OUT_OF_RANGE
+    assert {responses[number].status for number in far} == {Status.OUT_OF_RANGE}
 
 
 def test_counters_are_told_as_they_are():
@@ -398,9 +398,9 @@ def test_counters_are_told_as_they_are():
     number = driver.add(Opcode.COUNTERS)
     world = World(TINY, 0.0, 27)
     world.counters = [0x0102030405060708 * (k + 1) for k in range(len(COUNTERS))]
-    answers = driver.run(world=world)
+    responses = driver.run(world=world)
     expected = b"".join(value.to_bytes(8, "little") for value in world.counters)
-    assert answers[number].payload == expected
+    assert responses[number].payload == expected
 
 
 @pytest.mark.parametrize("stall", [0.0, 0.5])
@@ -421,16 +421,16 @@ def test_run_counts_its_cycles(stall):
     runs = [driver.add(Opcode.RUN, index=1, count=1) for _ in range(3)]
     results = driver.add(Opcode.RESULTS, count=6)
     world = World(config, stall, 29)
-    answers = driver.run(world=world)
-    assert answers[early].status == answers[late].status == Status.BAD_STATE
-    assert (answers[wrong].status, answers[wrong].value) == (
+    responses = driver.run(world=world)
+    assert responses[early].status == responses[late].status == Status.BAD_STATE
+    assert (responses[wrong].status, responses[wrong].value) == (
         Status.BAD_CHECKSUM,
         zlib.crc32(image),
     )
-    assert [answers[number].value for number in runs] == world.runs
+    assert [responses[number].value for number in runs] == world.runs
     expected = trits.astype(np.int64) @ codes
-    found = np.frombuffer(answers[results].payload, "<i2")
-    assert config.acc_bytes == 2 and (found == expected).all()
+    sums = np.frombuffer(responses[results].payload, "<i2")
+    assert config.acc_bytes == 2 and (sums == expected).all()
 
 
 def test_results_that_end_in_the_middle():
@@ -450,13 +450,13 @@ def test_results_that_end_in_the_middle():
     driver.send(Request(Opcode.RESET, 0, 82))
     driver.session, driver.seq = 82, 0
     gone = driver.add(Opcode.RESULTS, count=1)
-    answers = driver.run()
+    responses = driver.run()
     minus_ten = (-10).to_bytes(config.acc_bytes, "little", signed=True)
     for count, number in zip(counts, parts, strict=True):
-        assert answers[number].payload == minus_ten * count
+        assert responses[number].payload == minus_ten * count
     for number in (beyond, later):
-        assert (answers[number].status, answers[number].payload) == (Status.OUT_OF_RANGE, b"")
-    assert {answers[number].status for number in (none, gone)} == {Status.BAD_STATE}
+        assert (responses[number].status, responses[number].payload) == (Status.OUT_OF_RANGE, b"")
+    assert {responses[number].status for number in (none, gone)} == {Status.BAD_STATE}
 
 
 def test_reset_takes_any_payload():
@@ -464,9 +464,9 @@ def test_reset_takes_any_payload():
     number = driver.send(Request(Opcode.RESET, 3, 80, payload=b"x"))
     driver.session, driver.seq = 80, 0
     next_one = driver.add(Opcode.IDENTIFY, count=4)
-    answers = driver.run()
-    assert (answers[number].status, answers[number].value) == (Status.OK, PROTOCOL_VERSION)
-    assert answers[next_one].status == Status.OK
+    responses = driver.run()
+    assert (responses[number].status, responses[number].value) == (Status.OK, PROTOCOL_VERSION)
+    assert responses[next_one].status == Status.OK
 
 
 def test_reset_forgets_every_layer():
@@ -474,18 +474,18 @@ def test_reset_forgets_every_layer():
     driver = Driver(config)
     for index in range(config.max_layers):
         driver.add(Opcode.DEFINE, index=index, payload=LAYER.pack(index, 1, 1))
-    kept = [driver.add(Opcode.READ, index=k, count=1) for k in range(config.max_layers)]
+    defined = [driver.add(Opcode.READ, index=k, count=1) for k in range(config.max_layers)]
     driver.send(Request(Opcode.RESET, 0, 81))
     driver.session, driver.seq = 81, 0
     gone = [driver.add(Opcode.READ, index=k, count=1) for k in range(config.max_layers)]
     results = driver.add(Opcode.RESULTS, count=1)
-    answers = driver.run()
-    assert {answers[number].status for number in kept} == {Status.OK}
-    assert {answers[number].status for number in (*gone, results)} == {Status.BAD_STATE}
+    responses = driver.run()
+    assert {responses[number].status for number in defined} == {Status.OK}
+    assert {responses[number].status for number in (*gone, results)} == {Status.BAD_STATE}
 
 
 def test_answers_have_the_least_length():
     driver = Driver(TINY)
     failed = driver.add(Opcode.RESULTS, count=3, payload=b"x")
-    answers = driver.run()
-    assert len(answers[failed].pack()) == OVERHEAD_BYTES == HEADER_BYTES + CRC_BYTES
+    responses = driver.run()
+    assert len(responses[failed].pack()) == OVERHEAD_BYTES == HEADER_BYTES + CRC_BYTES

@@ -1,4 +1,4 @@
-"""Partial sums: added up exactly at full width, groups as close as ``PARTIAL_SUM_CYCLES`` allow."""
+"""Partial sums: added up exactly at full width, groups as close as `PARTIAL_SUM_CYCLES` allow."""
 
 import random
 from collections import deque

@@ -240,8 +240,8 @@ def test_top(name, idle, pause):
     shape = LayerShape(min(3, config.max_tiles), min(5, config.max_row_groups))
     traffic.product(0, 2, shape.tiles, shape.row_groups)
     traffic.random(25)
-    answers = run_packets(Accelerator(config), config, traffic.packets, idle=idle, pause=pause)
-    assert_responses(config, traffic.packets, answers)
+    responses = run_packets(Accelerator(config), config, traffic.packets, idle=idle, pause=pause)
+    assert_responses(config, traffic.packets, responses)
 
 
 def products(device, config, count):

@@ -21,7 +21,7 @@ COUNT = 40
 
 
 class Reader(wiring.Component):
-    """Sends the words of a memory, as often as ``go`` lets it."""
+    """Sends the words of a memory, as often as `go` lets it."""
 
     def __init__(self, words: list[int]) -> None:
         self.words = words
@@ -53,7 +53,7 @@ def test_register(shape, idle, pause):
 
 
 def moments(dut, strobes, count):
-    """Bench and lists: the cycles in which each strobe was set, until the last one's ``count``."""
+    """Bench and lists: the cycles in which each strobe was set, until the last one's `count`."""
     cycles: list[list[int]] = [[] for _ in strobes]
 
     async def bench(ctx):

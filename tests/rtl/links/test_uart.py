@@ -15,7 +15,7 @@ BYTES = [0x00, 0xFF, 0x55, 0xAA, 0x01, 0x80]
 
 
 def line_of(values: list[int], divisor: float) -> list[int]:
-    """The line's level in each cycle, for bits of ``divisor`` cycles; idle before and after."""
+    """The line's level in each cycle, for bits of `divisor` cycles; idle before and after."""
     bits = [1] * 3
     for value in values:
         bits += [0, *(value >> n & 1 for n in range(8)), 1]

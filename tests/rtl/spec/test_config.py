@@ -398,5 +398,5 @@ def test_run_cycles(name):
         if shape.words <= config.memory_words:
             cycles = traffic.empty_product(0, 0, shape.tiles, shape.row_groups)
             assert cycles == config.run_cycles(shape)
-    answers = run_packets(Accelerator(config), config, traffic.packets)
-    assert_responses(config, traffic.packets, answers)
+    responses = run_packets(Accelerator(config), config, traffic.packets)
+    assert_responses(config, traffic.packets, responses)

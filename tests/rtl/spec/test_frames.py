@@ -75,7 +75,7 @@ def test_every_short_burst_is_found(seed: int) -> None:
 
 
 def frames_without_a_mark() -> list[bytes]:
-    """Frames of which one byte of the check has lost its mark bit, and is not 0 even so."""
+    """Frames in which one byte of the check lost its mark bit but is not 0."""
     rng = random.Random(9)
     frames = []
     for place in range(CHECK_BYTES):

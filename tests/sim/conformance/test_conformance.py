@@ -93,7 +93,7 @@ def test_a_wrong_sum(monkeypatch):
     ("field", "message"),
     [
         ("fill_cycles", r"^the first tile must be ready in cycle 99, not \d+$"),
-        ("tile_cycles", r"^a tile must begin 99 cycles after the one before, not \[\d+\]$"),
+        ("tile_cycles", r"^a tile must begin 99 cycles after the previous tile, not \[\d+\]$"),
     ],
 )
 def test_wrong_facts_of_an_engine(monkeypatch, field, message):

@@ -70,7 +70,7 @@ class Wire(Design):
 
 
 class Queue(Design):
-    """A FIFO. With ``deltas``, its valid goes through a false loop, which takes delta cycles."""
+    """A FIFO. With `deltas`, its valid goes through a false loop, which takes delta cycles."""
 
     def __init__(self, deltas: bool = False) -> None:
         self.deltas = deltas
@@ -114,7 +114,7 @@ class Register(Design):
 
 
 class Sum(Design):
-    """Answers each byte with the sum of all bytes so far."""
+    """Responds to each byte with the sum of all bytes so far."""
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -427,14 +427,14 @@ def test_the_accelerator_answers_as_the_reference(seed: int) -> None:
     device = SimulatedDevice(TINY, stall_seed=seed)
     traffic = Traffic(TINY, seed)
     traffic.random(3000)
-    answers = []
+    responses = []
     for packet, expected in traffic.packets:
         device.send(packet)
         if expected is not None:
-            answer = device.receive(1.0)
-            assert answer is not None
-            answers.append(answer)
-    assert_responses(TINY, traffic.packets, answers)
+            response = device.receive(1.0)
+            assert response is not None
+            responses.append(response)
+    assert_responses(TINY, traffic.packets, responses)
     assert device.receive(device.timeout_s) is None
 
 

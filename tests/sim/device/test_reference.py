@@ -76,8 +76,8 @@ class Client:
         self.device = ReferenceDevice(config)
         self.session = session
         self.seq = 0
-        answer = self.send(Opcode.RESET, seq=0)
-        assert answer == Response(Opcode.RESET, 0, session, Status.OK, 1, PROTOCOL_VERSION)
+        response = self.send(Opcode.RESET, seq=0)
+        assert response == Response(Opcode.RESET, 0, session, Status.OK, 1, PROTOCOL_VERSION)
 
     def send(self, opcode: int, *, seq: int | None = None, **fields: object) -> Response:
         if seq is None:
@@ -85,19 +85,19 @@ class Client:
         fields = {"session": self.session} | fields
         packet = self.device.process(Request(opcode, seq, **fields).pack())  # type: ignore[arg-type]
         assert packet is not None
-        answer = Response.parse(packet)
-        assert answer is not None
-        return answer
+        response = Response.parse(packet)
+        assert response is not None
+        return response
 
     def status(self, opcode: int, **fields: object) -> Status:
         """The status of the next command; an error has neither payload nor value."""
-        answer = self.send(opcode, **fields)
+        response = self.send(opcode, **fields)
         expected = (self.seq + 1) % 65536
-        assert (answer.opcode, answer.seq, answer.session) == (opcode, self.seq, self.session)
-        assert answer.expected == expected
-        if answer.status not in (Status.OK, Status.BAD_CHECKSUM):
-            assert (answer.value, answer.payload) == (0, b"")
-        return Status(answer.status)
+        assert (response.opcode, response.seq, response.session) == (opcode, self.seq, self.session)
+        assert response.expected == expected
+        if response.status not in (Status.OK, Status.BAD_CHECKSUM):
+            assert (response.value, response.payload) == (0, b"")
+        return Status(response.status)
 
     def define(self, index: int, base: int, tiles: int, groups: int) -> Status:
         return self.status(Opcode.DEFINE, index=index, payload=LAYER.pack(base, tiles, groups))
@@ -126,8 +126,8 @@ class Client:
         return shape
 
     def counters(self) -> dict[str, int]:
-        answer = self.send(Opcode.COUNTERS)
-        return dict(zip(COUNTERS, struct.unpack("<6Q", answer.payload), strict=True))
+        response = self.send(Opcode.COUNTERS)
+        return dict(zip(COUNTERS, struct.unpack("<6Q", response.payload), strict=True))
 
 
 @pytest.fixture
@@ -142,9 +142,9 @@ def trits_of(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:
 def test_bytes_of_a_reset() -> None:
     device = ReferenceDevice(make_config())
     body = bytes.fromhex("1400 3412 efbeadde 01 00 0000 00000000")
-    answer = bytes.fromhex("1400 3412 efbeadde 01 00 0100 01000000")
+    response = bytes.fromhex("1400 3412 efbeadde 01 00 0100 01000000")
     assert device.process(body + zlib.crc32(body).to_bytes(4, "little")) == (
-        answer + zlib.crc32(answer).to_bytes(4, "little")
+        response + zlib.crc32(response).to_bytes(4, "little")
     )
 
 
@@ -154,17 +154,17 @@ def test_bytes_of_a_read(client: Client) -> None:
     packet = client.device.process(
         Request(Opcode.READ, 3, SESSION, index=2, count=1, address=1).pack()
     )
-    answer = bytes.fromhex("1a00 0300 01eeffc0 05 00 0400 00000000 060708090a0b")
-    assert packet == answer + zlib.crc32(answer).to_bytes(4, "little")
+    response = bytes.fromhex("1a00 0300 01eeffc0 05 00 0400 00000000 060708090a0b")
+    assert packet == response + zlib.crc32(response).to_bytes(4, "little")
 
 
 def test_power_up_is_session_0() -> None:
     device = ReferenceDevice(make_config())
-    answer = Response.parse(device.process(Request(Opcode.COUNTERS, 1).pack()) or b"")
-    assert answer is not None
-    assert (answer.status, answer.session, answer.expected) == (Status.OK, 0, 2)
-    answer = Response.parse(device.process(Request(Opcode.RESET, 9, payload=b"").pack()) or b"")
-    assert answer == Response(Opcode.RESET, 9, 0, Status.OK, 2, PROTOCOL_VERSION)
+    response = Response.parse(device.process(Request(Opcode.COUNTERS, 1).pack()) or b"")
+    assert response is not None
+    assert (response.status, response.session, response.expected) == (Status.OK, 0, 2)
+    response = Response.parse(device.process(Request(Opcode.RESET, 9, payload=b"").pack()) or b"")
+    assert response == Response(Opcode.RESET, 9, 0, Status.OK, 2, PROTOCOL_VERSION)
 
 
 @pytest.mark.parametrize("byte", [0, 1, 2, 8, 15, 16, 19])
@@ -199,8 +199,8 @@ def test_corrupt_reset_starts_nothing(client: Client) -> None:
 
 def test_other_sessions_are_refused_before_anything_else(client: Client) -> None:
     for seq, opcode in ((1, Opcode.COUNTERS), (9, Opcode.COUNTERS), (1, 99)):
-        answer = client.send(opcode, seq=seq, session=SESSION + 1)
-        assert answer == Response(opcode, seq, SESSION + 1, Status.NO_SESSION, 1)
+        response = client.send(opcode, seq=seq, session=SESSION + 1)
+        assert response == Response(opcode, seq, SESSION + 1, Status.NO_SESSION, 1)
     assert client.status(Opcode.COUNTERS) == Status.OK
 
 
@@ -222,11 +222,11 @@ def test_reset_to_another_session_forgets_layers_results_and_answers(client: Cli
     assert client.status(Opcode.RESULTS, count=3) == Status.OK
     last = client.seq
     client.session, client.seq = 5, 0
-    answer = client.send(Opcode.RESET, seq=0)
-    assert answer == Response(Opcode.RESET, 0, 5, Status.OK, 1, PROTOCOL_VERSION)
+    response = client.send(Opcode.RESET, seq=0)
+    assert response == Response(Opcode.RESET, 0, 5, Status.OK, 1, PROTOCOL_VERSION)
     for seq in (0, 65535, last, 2):
-        answer = client.send(Opcode.COUNTERS, seq=seq)
-        assert answer == Response(Opcode.COUNTERS, seq, 5, Status.NAK, 1)
+        response = client.send(Opcode.COUNTERS, seq=seq)
+        assert response == Response(Opcode.COUNTERS, seq, 5, Status.NAK, 1)
     assert client.status(Opcode.RESULTS, count=1) == Status.BAD_STATE
     assert client.status(Opcode.READ, index=0, count=1) == Status.BAD_STATE
     # Weights and activations stay.
@@ -241,14 +241,14 @@ def test_reset_to_another_session_forgets_layers_results_and_answers(client: Cli
 
 def test_reset_takes_any_payload(client: Client) -> None:
     """A later protocol may add one; what starts a session must not depend on its version."""
-    answer = client.send(Opcode.RESET, seq=4, session=9, payload=b"x")
-    assert answer == Response(Opcode.RESET, 4, 9, Status.OK, 1, PROTOCOL_VERSION)
+    response = client.send(Opcode.RESET, seq=4, session=9, payload=b"x")
+    assert response == Response(Opcode.RESET, 4, 9, Status.OK, 1, PROTOCOL_VERSION)
 
 
 def test_only_the_next_command_is_executed(client: Client) -> None:
     for seq in (0, 2, 3, 30000, 65535):
-        answer = client.send(Opcode.COUNTERS, seq=seq)
-        assert answer == Response(Opcode.COUNTERS, seq, SESSION, Status.NAK, 1)
+        response = client.send(Opcode.COUNTERS, seq=seq)
+        assert response == Response(Opcode.COUNTERS, seq, SESSION, Status.NAK, 1)
     assert client.status(Opcode.COUNTERS) == Status.OK
 
 
@@ -365,9 +365,9 @@ def test_identify(client: Client) -> None:
     read = b""
     while len(read) < len(whole):
         count = min(client.config.max_payload, len(whole) - len(read))
-        answer = client.send(Opcode.IDENTIFY, address=len(read), count=count, index=255)
-        assert (answer.status, answer.value) == (Status.OK, 0)
-        read += answer.payload
+        response = client.send(Opcode.IDENTIFY, address=len(read), count=count, index=255)
+        assert (response.status, response.value) == (Status.OK, 0)
+        read += response.payload
     assert read == whole
     assert client.status(Opcode.IDENTIFY) == Status.BAD_LENGTH
     assert client.status(Opcode.IDENTIFY, count=237) == Status.BAD_LENGTH
@@ -462,12 +462,12 @@ def test_states_of_a_layer(client: Client) -> None:
     client.write_image(1, image)
     assert client.status(Opcode.RUN, index=1, count=1) == Status.BAD_STATE
     assert client.status(Opcode.READ, index=1, count=1) == Status.OK
-    answer = client.send(Opcode.COMMIT, index=1, address=crc ^ 1)
-    assert (answer.status, answer.value, answer.payload) == (Status.BAD_CHECKSUM, crc, b"")
+    response = client.send(Opcode.COMMIT, index=1, address=crc ^ 1)
+    assert (response.status, response.value, response.payload) == (Status.BAD_CHECKSUM, crc, b"")
     assert client.status(Opcode.RUN, index=1, count=1) == Status.BAD_STATE
     assert client.status(Opcode.WRITE, index=1, payload=image) == Status.OK
-    answer = client.send(Opcode.COMMIT, index=1, address=crc)
-    assert (answer.status, answer.value, answer.payload) == (Status.OK, crc, b"")
+    response = client.send(Opcode.COMMIT, index=1, address=crc)
+    assert (response.status, response.value, response.payload) == (Status.OK, crc, b"")
     assert client.status(Opcode.WRITE, index=1, payload=image) == Status.BAD_STATE
     assert client.status(Opcode.COMMIT, index=1, address=crc) == Status.BAD_STATE
     assert client.status(Opcode.READ, index=1, count=1) == Status.OK
@@ -496,8 +496,8 @@ def test_bits_that_a_word_has_not_are_zero() -> None:
     assert client.status(Opcode.COMMIT, index=0, address=crc) == Status.OK
     client.send(Opcode.LOAD, payload=b"\x01\x02")
     client.send(Opcode.RUN, index=0, count=1)
-    answer = client.send(Opcode.RESULTS, count=2)
-    assert unpack_results(config, answer.payload).tolist() == [3, -3]
+    response = client.send(Opcode.RESULTS, count=2)
+    assert unpack_results(config, response.payload).tolist() == [3, -3]
 
 
 def test_load_fills_the_tokens_buffer(client: Client) -> None:
@@ -552,16 +552,18 @@ def test_results_are_exact(values: dict[str, object]) -> None:
         for index, row in enumerate(codes):
             data = pack_activations(config, row)
             assert client.status(Opcode.LOAD, index=index, payload=data) == Status.OK
-        answer = client.send(Opcode.RUN, index=case % 3, count=config.tokens)
-        assert answer.status == Status.OK
-        assert answer.value == (config.run_cycles(shape) or 0)
+        response = client.send(Opcode.RUN, index=case % 3, count=config.tokens)
+        assert response.status == Status.OK
+        assert response.value == (config.run_cycles(shape) or 0)
         expected = codes.astype(np.int64) @ trits.T.astype(np.int64)
         for index in range(config.tokens):
             sums: list[int] = []
             for group in range(shape.row_groups):
-                answer = client.send(Opcode.RESULTS, index=index, address=group, count=config.rows)
-                assert len(answer.payload) == config.rows * config.acc_bytes
-                sums += unpack_results(config, answer.payload).tolist()
+                response = client.send(
+                    Opcode.RESULTS, index=index, address=group, count=config.rows
+                )
+                assert len(response.payload) == config.rows * config.acc_bytes
+                sums += unpack_results(config, response.payload).tolist()
             assert sums[:out_features] == expected[index].tolist()
             assert not any(sums[out_features:])
 
@@ -578,8 +580,8 @@ def test_bounds_of_results(client: Client) -> None:
     good = [(0, 1), (0, 9), (1, 6), (2, 3), (2, 2), (1, 4)]
     bad = [(0, 10), (1, 7), (2, 4), (3, 1), (0xFFFFFFFF, 1), (0x55555556, 1)]
     for address, count in good:
-        answer = client.send(Opcode.RESULTS, index=1, address=address, count=count)
-        assert (answer.status, len(answer.payload)) == (Status.OK, 2 * count)
+        response = client.send(Opcode.RESULTS, index=1, address=address, count=count)
+        assert (response.status, len(response.payload)) == (Status.OK, 2 * count)
     for address, count in bad:
         status = client.status(Opcode.RESULTS, address=address, count=count)
         assert status == Status.OUT_OF_RANGE
@@ -666,14 +668,14 @@ def test_random_packets_always_have_a_sound_answer_and_keep_order() -> None:
         )
         if request.opcode == Opcode.RESET and request.session != SESSION:
             continue
-        answer = Response.parse(client.device.process(request.pack()) or b"")
-        assert answer is not None
-        assert answer.seq == request.seq
-        if answer.status in (Status.NAK, Status.NO_SESSION) or request.opcode == Opcode.RESET:
-            assert answer.expected == expected
+        response = Response.parse(client.device.process(request.pack()) or b"")
+        assert response is not None
+        assert response.seq == request.seq
+        if response.status in (Status.NAK, Status.NO_SESSION) or request.opcode == Opcode.RESET:
+            assert response.expected == expected
         elif request.seq == expected:
             expected = (expected + 1) % 65536
-            assert answer.expected == expected
+            assert response.expected == expected
 
 
 GOLDEN = SimpleNamespace(scheme="golden", path="", query={})

@@ -34,7 +34,7 @@ LIMIT_CYCLES = 10_000
 class Choice(wiring.Component):
     """The gates behind a choice: the first byte that comes is the number of the fault, 0 for none.
 
-    ``i``, ``o``: streams of PACKET, as those of the accelerator.
+    `i`, `o`: streams of PACKET, as those of the accelerator.
     """
 
     def __init__(self) -> None:
@@ -65,7 +65,7 @@ class Choice(wiring.Component):
 
 
 def with_faults(netlist: str, rng: random.Random) -> str:
-    """A netlist with an input ``select``, by whose value one bit of one LUT is wrong."""
+    """A netlist with an input `select`, by whose value one bit of one LUT is wrong."""
     document = json.loads(netlist)
     gates = Netlist(document, TOP)
     select = [gates.new_bit() for _ in range(SELECT_BITS)]
@@ -111,10 +111,10 @@ def is_noticed(library: Path, fault: int, traffic: Traffic) -> bool:
     for packet, expected in traffic.packets:
         simulation.send(packet)
         if expected is not None:
-            answer = simulation.receive(LIMIT_CYCLES)
+            response = simulation.receive(LIMIT_CYCLES)
             try:
-                assert answer is not None
-                assert_responses(CONFIG, [(packet, expected)], [answer])
+                assert response is not None
+                assert_responses(CONFIG, [(packet, expected)], [response])
             except (AssertionError, ValueError):
                 return True
     return simulation.receive(LIMIT_CYCLES) is not None

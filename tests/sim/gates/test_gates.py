@@ -80,15 +80,15 @@ def vectors(config: AcceleratorConfig) -> Traffic:
 
 
 def run(simulation: Simulation, traffic: Traffic) -> list[bytes | None]:
-    """The answers; ends at the first that does not come."""
-    answers: list[bytes | None] = []
+    """The responses; ends at the first that does not come."""
+    responses: list[bytes | None] = []
     for packet, expected in traffic.packets:
         simulation.send(packet)
         if expected is not None:
-            answers.append(simulation.receive(LIMIT_CYCLES))
-            if answers[-1] is None:
+            responses.append(simulation.receive(LIMIT_CYCLES))
+            if responses[-1] is None:
                 break
-    return answers
+    return responses
 
 
 @pytest.mark.slow
@@ -102,19 +102,19 @@ def test_gates_answer_as_the_rtl(family: str, netlists: dict[str, str]) -> None:
     for stall_seed in (0, 3):
         gates = simulate_gates(netlists[family], family, stall_seed)
         rtl = Simulation(library, stall_seed)
-        answers = run(gates, traffic)
-        assert_responses(config, traffic.packets, answers)
-        assert answers == run(rtl, traffic)
+        responses = run(gates, traffic)
+        assert_responses(config, traffic.packets, responses)
+        assert responses == run(rtl, traffic)
         # Bytes and clock cycles: nothing tells them apart.
         assert gates.cycles == rtl.cycles
         assert gates.receive(LIMIT_CYCLES) is None
 
 
 class Probe(wiring.Component):
-    """Memories and products with random operands in every cycle; answers what they give.
+    """Memories and products with random operands in every cycle; responds with their results.
 
-    Each byte that comes is one cycle of work; the answer is the exclusive or of all outputs.
-    ``memories``: width, depth, kind. The kind ``late`` is a ``block_ram``, never read where it is
+    Each byte that comes is one cycle of work; the response is the exclusive or of all outputs.
+    `memories`: width, depth, kind. The kind `late` is a `block_ram`, never read where it is
     written, and a register behind it with an enable of its own.
     """
 
@@ -258,10 +258,10 @@ def test_models_of_blocks(family: str, netlists: dict[str, str]) -> None:
         packet = rng.randbytes(5000)
         gates.send(packet)
         rtl.send(packet)
-        answer = gates.receive(LIMIT_CYCLES)
-        assert answer == rtl.receive(LIMIT_CYCLES)
-        assert answer is not None
-        assert len(set(answer)) == 256
+        response = gates.receive(LIMIT_CYCLES)
+        assert response == rtl.receive(LIMIT_CYCLES)
+        assert response is not None
+        assert len(set(response)) == 256
 
 
 def test_what_has_no_model() -> None:

@@ -100,7 +100,7 @@ def test_every_check_fails_first_for_a_request(name):
 
 @dataclass(frozen=True, slots=True)
 class Wrong(Check):
-    """A check that is wrong: other bounds, or a quantity of which the high bits are ignored."""
+    """A check that is wrong: other bounds, or a quantity whose high bits are ignored."""
 
     low_off: int = 0
     high_off: int = 0
