@@ -35,7 +35,11 @@ __all__ = [
     "require_programs",
     "run_sby",
     "run_yosys",
+    "yowasp_environment",
 ]
+
+YOWASP_CACHE = "YOWASP_CACHE_DIR"
+"""Variable that names the folder in which YoWASP's tools keep their machine code."""
 
 
 def cache_dir() -> Path:
@@ -75,6 +79,33 @@ def cache_folder(name: str) -> Iterator[Path]:
             f"cannot use the cache {folder}: {error.strerror or error}; "
             "set TRITLOOM_CACHE to a folder that you can write to"
         ) from error
+
+
+def yowasp_environment() -> dict[str, str]:
+    """The variables that YoWASP's tools, such as yosys, need in addition to `os.environ`.
+
+    They compile themselves at their first start and keep the result in the user's cache. Where
+    there is no home folder, or none that can be written, it goes to the project's cache.
+
+    Raises
+    ------
+    ToolError : neither cache can be used; the message names the remedy
+    """
+    own = os.environ.get(YOWASP_CACHE)
+    try:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute()
+    except RuntimeError:
+        pass
+    else:
+        folder = base / "YoWASP"
+        nearest = next(each for each in (folder, *folder.parents) if os.path.exists(each))
+        if own or nearest == folder or os.access(nearest, os.W_OK | os.X_OK):
+            return {}
+    if not own:
+        with cache_folder("yowasp") as folder:
+            own = str(folder)
+    # The tools look up the user's cache even where `YOWASP_CACHE_DIR` is set, so that must work.
+    return {YOWASP_CACHE: own, "XDG_CACHE_HOME": own}
 
 
 def require_programs(folder: Path) -> None:
@@ -239,7 +270,12 @@ def find_script(name: str, package: str) -> str:
 def _run(tool: str, command: Sequence[str], cwd: Path) -> str:
     """The standard output of a command; `ToolError` has the tool's own error line if it fails."""
     result = subprocess.run(
-        command, cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True
+        command,
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        env=os.environ | yowasp_environment(),
     )
     if result.returncode != 0:
         lines = (result.stdout + result.stderr).strip().splitlines()

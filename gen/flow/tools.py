@@ -14,7 +14,7 @@ from typing import IO
 
 from tritloom.rtl.spec.errors import ToolError
 from tritloom.rtl.spec.remedies import package_remedy
-from tritloom.sim.tools import find_script
+from tritloom.sim.tools import find_script, yowasp_environment
 
 __all__ = ["YOSYS", "BuildError", "Progress", "Watch", "run_tool", "timed", "tool_version"]
 
@@ -140,6 +140,7 @@ def run_tool(tool: str, package: str, arguments: Sequence[str], folder: Path, wa
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
+        env=os.environ | yowasp_environment(),
         start_new_session=True,  # Ctrl-C reaches this process alone, which then kills the tool
     )
     assert process.stdout is not None

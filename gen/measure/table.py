@@ -94,8 +94,30 @@ RESULTS = (*RESOURCES, "mhz", "design")
 WHOLE = ("memory_words", "max_layers", "packet_bytes", "slots")
 BAUD = 1_000_000
 
-# Lanes, rows, tokens, fill, act_bits, in and out features, whether routed. Each differs from the
-# others in more than one of what the model counts, so that it can tell those apart.
+Geometry = tuple[int, int, int, int, int, int, int, bool]
+"""Lanes, rows, tokens, fill, act_bits, in and out features; whether to route it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """The geometries of an engine that are measured with each of its encodings.
+
+    Each geometry differs from the others in more than one of what the model counts, so that the fit
+    can tell those apart.
+
+    Members
+    -------
+    geometries : what is measured
+    in_codes : whether the lanes of `geometries` are numbers of codes
+    routes_best : whether the best known geometry is routed as well. nextpnr takes minutes a seed
+        for as many adders as that of `select` has.
+    """
+
+    geometries: tuple[Geometry, ...]
+    in_codes: bool
+    routes_best: bool
+
+
 CODES = (
     (4, 1, 1, 1, 8, 512, 256, False),
     (8, 1, 1, 4, 8, 2560, 640, True),
@@ -105,7 +127,6 @@ CODES = (
     (8, 4, 1, 4, 8, 512, 512, False),
     (24, 2, 1, 8, 8, 6912, 4096, False),
 )
-"""Of `table`, lanes in codes."""
 LANES = (
     (10, 1, 1, 1, 8, 512, 256, False),
     (20, 2, 1, 4, 8, 2560, 640, True),
@@ -115,7 +136,11 @@ LANES = (
     (30, 4, 1, 3, 8, 512, 512, False),
     (40, 8, 1, 4, 8, 6912, 2560, False),
 )
-"""Of `select`."""
+GRIDS = {
+    "table": Grid(CODES, in_codes=True, routes_best=True),
+    "select": Grid(LANES, in_codes=False, routes_best=False),
+}
+"""The grid of each engine that is measured."""
 ACCELERATORS = (
     # Engine, encoding, lanes, rows, tokens, fill, features; words, layers, packet bytes, slots.
     ("select", "base3x5", 20, 1, 1, 1, (140, 128), (256, 8, 256, 2)),
@@ -135,21 +160,20 @@ def grid(family: str, engine: str | None = None) -> Iterator[tuple[Point, bool]]
     `ConfigError` for an engine that has no grid.
     """
     measure = load_family(family).measure
-    grids = {"table": CODES, "select": LANES}
-    if engine is not None and engine not in grids:
-        raise ConfigError(f"engine must be one of {', '.join(sorted(grids))}, not {engine!r}")
-    for name in sorted(grids) if engine is None else [engine]:
+    if engine is not None and engine not in GRIDS:
+        raise ConfigError(f"engine must be one of {', '.join(sorted(GRIDS))}, not {engine!r}")
+    for name in sorted(GRIDS) if engine is None else [engine]:
+        own = GRIDS[name]
         for encoding in engines[name].encodings:
-            unit = encodings[encoding].trits_per_code if name == "table" else 1
+            facts = encodings[encoding]
+            unit = facts.trits_per_code if own.in_codes else 1
             # Binary weights cost what ternary ones do; a few points show it.
-            few = [each for each in grids[name][:4] if not each[-1]]
-            binary = encodings[encoding].alphabet == "binary"
-            for lanes, *values, routed in few if binary else grids[name]:
-                yield _core(family, name, encoding, lanes * unit, *values), routed
+            few = tuple(each for each in own.geometries[:4] if not each[-1])
+            for lanes, *values, routed in few if facts.alphabet == "binary" else own.geometries:
+                yield _core(family, name, encoding, lanes * unit, *values), bool(routed)
             if best := measure.geometries.get((name, encoding)):
                 of = best["lanes"], best["rows"], best.get("tokens", 1), best["fill"]
-                # nextpnr takes minutes a seed for as many adders as that has.
-                yield _core(family, name, encoding, *of, 8, *measure.features), name == "table"
+                yield _core(family, name, encoding, *of, 8, *measure.features), own.routes_best
     for name, encoding, lanes, rows, tokens, fill, features, whole in ACCELERATORS:
         if engine in (None, name):
             core = _core(family, name, encoding, lanes, rows, tokens, fill, 8, *features)

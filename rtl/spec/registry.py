@@ -8,6 +8,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar, cast
 
 from tritloom.rtl.spec.errors import ConfigError
+from tritloom.rtl.spec.remedies import known_module
 
 __all__ = ["Registry", "load_component"]
 
@@ -116,10 +117,15 @@ def load_component(path: str) -> Any:
     Raises
     ------
     ConfigError : it does not import
+    ModuleNotFoundError : it needs a package that Tritloom itself uses and that is not installed
     """
     module, _, name = path.partition(":")
     try:
         return getattr(import_module(module), name)
+    except ModuleNotFoundError as error:
+        if known_module((error.name or "").partition(".")[0]):
+            raise
+        raise ConfigError(f"{path} does not import ({_line(error)}); repair its package") from error
     except (Exception, SystemExit) as error:
         raise ConfigError(f"{path} does not import ({_line(error)}); repair its package") from error
 

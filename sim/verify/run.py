@@ -21,6 +21,7 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 from tritloom.rtl.links.port_names import DEFAULT_TOP, PLAIN, PortNames
+from tritloom.rtl.links.stream_facts import PacketStream
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.design import FORMAT, MANIFEST
 from tritloom.rtl.spec.errors import ConfigError, InputError, ToolError, TritloomError
@@ -143,7 +144,7 @@ def verify_design(
     `top` names its top module, `port_names` the pins; the other parameters are those of `verify`.
     """
     design = _Design(config=config, top=top, port_names=port_names)
-    if config.link.name != "stream":
+    if not isinstance(config.link, PacketStream):
         raise VerifyError(
             f"link must be stream, not {config.link.name!r}; generate the design with packet "
             "streams (the serial link has its own tests)"

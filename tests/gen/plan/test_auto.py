@@ -26,6 +26,7 @@ from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.encodings import encodings
 from tritloom.rtl.spec.errors import CheckpointError, ConfigError
 from tritloom.rtl.spec.layer_shape import LayerShape
+from tritloom.rtl.spec.plugins import engines
 from tritloom.sim.device.core import CoreSimulation
 
 REMEDY = "give the path of a folder with config.json"
@@ -54,6 +55,13 @@ def core(engine, encoding, lanes, rows, fill, layers, **more):
         packet_bytes=4096,
         **more,
     )
+
+
+@pytest.fixture(autouse=True)
+def only_what_ships(monkeypatch):
+    """Leave out the engines that other tests of this process have added."""
+    ours = {name: engines[name] for name in engines if engines.package(name) == "tritloom"}
+    monkeypatch.setattr(engines, "_loaded", ours)
 
 
 class TestLayers:

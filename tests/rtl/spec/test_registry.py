@@ -174,6 +174,13 @@ def test_component_that_is_missing(path):
     assert str(raised.value).startswith(f"{path} does not import (")
 
 
+def test_component_that_needs_an_extra(monkeypatch):
+    """The command line knows which extra brings it."""
+    monkeypatch.setitem(sys.modules, "amaranth_boards", None)
+    with pytest.raises(ModuleNotFoundError):
+        load_component("amaranth_boards.icebreaker:ICEBreakerPlatform")
+
+
 def test_facts_come_without_amaranth():
     program = """
 import sys
