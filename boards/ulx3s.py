@@ -41,6 +41,6 @@ def _ulx3s(size: str, lanes: int, rows: int, memory_words: int, slots: int = 8) 
 ULX3S_12F = _ulx3s("12F", 65, 2, 3072)
 ULX3S_25F = _ulx3s("25F", 65, 2, 3072)
 ULX3S_45F = _ulx3s("45F", 65, 4, 3072)
-# The wires from the command processor to the weight memory are longest on the largest die. Narrower
-# words leave time for them; docs/howto/build-and-flash.md has the geometries that missed 80 MHz.
-ULX3S_85F = _ulx3s("85F", 55, 4, 6144, slots=4)
+# The wires to the weight memory are longest on the largest die, so the 85F has the lanes and rows
+# of the 45F. Its larger memory holds all layers of tinylm.
+ULX3S_85F = _ulx3s("85F", 65, 4, 4608, slots=4)

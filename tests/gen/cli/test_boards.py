@@ -34,7 +34,7 @@ class TestBoards:
         lines = run("boards")[1].splitlines()
         assert max(map(len, lines)) <= max(columns, 80)
         (line,) = [line for line in lines if line.startswith("ulx3s-85f ")]
-        assert {"LFE5U-85F-6BG381C", "220", "80", "1,351,680", "all"} <= set(line.split())
+        assert {"LFE5U-85F-6BG381C", "260", "80", "1,198,080", "all"} <= set(line.split())
 
     def test_json(self, run):
         status, out, _ = run("boards", "--json")

@@ -587,15 +587,15 @@ class TestDiagram:
         config = ULX3S_85F.config
         shown = [text for text, *_ in texts(ET.fromstring(block_diagram(config)))]
         for text in (
-            "55 lanes × 4 rows × 1 token: 220 MAC/cycle, 17.60 GMAC/s at 80 MHz",
-            "6,144 × 352 bits",
+            "65 lanes × 4 rows × 1 token: 260 MAC/cycle, 20.80 GMAC/s at 80 MHz",
+            "4,608 × 416 bits",
             "base3x5, latency 4 cycles",
             f"latency {config.engine_latency} cycles",
-            "418 × 40 bits",
+            "416 × 40 bits",
             "512 × 80 bits",
             "results: 4 × 20 bits",
             "10 commands, 3 in flight",
-            "1,351,680 weights in 64 layers, each of at most 2,080 inputs and 2,048 outputs",
+            "1,198,080 weights in 64 layers, each of at most 2,080 inputs and 2,048 outputs",
         ):
             assert text in shown
 
