@@ -39,9 +39,11 @@ COMMANDS = [
 
 
 class TestHelp:
-    def test_all(self, run):
+    def test_all(self, run, monkeypatch):
+        monkeypatch.setenv("COLUMNS", "80")
         status, out, err = run("--help")
         assert (status, err) == (0, "")
+        assert max(map(len, out.splitlines())) <= 80
         assert "tritloom generate --board ulx3s-85f -o" in out
         for command in (
             *("auto", "measure", "build", "flash", "devices"),
