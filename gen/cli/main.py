@@ -37,7 +37,7 @@ Generates FPGA hardware for ternary (BitNet b1.58) matrix products, verifies it 
                                                       simulated FPGA
   tritloom generate --board ulx3s-85f -o build/ulx3s  Verilog of a design
   tritloom verify build/ulx3s                         test that Verilog
-  tritloom auto --board ulx3s-85f --model tinylm      the best design for a model
+  tritloom auto --board ulx3s-85f --model tinylm      the best design for it
   tritloom build --board icebreaker -o build/ice      a bitstream
   tritloom flash build/ice                            write it to the board
   tritloom info --device sim --selftest               check a device

@@ -20,7 +20,7 @@ from tritloom.gen.measure.table import Point
 from tritloom.rtl.spec.commands import IDENTITY
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import ConfigError
-from tritloom.rtl.spec.plugins import Storage, engines
+from tritloom.rtl.spec.plugins import Memory, Storage, engines
 
 __all__ = [
     "Cost",
@@ -318,6 +318,6 @@ def _core_key(point: Point) -> tuple[object, ...]:
     return replace(point, memory_words=0, max_layers=0, packet_bytes=0, slots=0).key
 
 
-def weight_blocks(family: str, config: AcceleratorConfig) -> int:
-    """Block RAMs of the weight memory."""
-    return _sum(family, weight_memories(config)).blocks
+def weight_blocks(family: str, memory: Memory, config: AcceleratorConfig) -> int:
+    """Block RAMs of a weight memory in a configuration whose own memory may be another."""
+    return _sum(family, memory.storage(config)).blocks

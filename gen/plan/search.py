@@ -163,7 +163,7 @@ class Search:
                 if words == 0:
                     return None
                 config = config.with_words(words)
-            elif weight_blocks(self.model.family, config) > free:
+            elif weight_blocks(self.model.family, config.memory, config) > free:
                 return None
         cost = self.cost(config)
         return (config, cost) if self.fits(cost) else None
@@ -173,7 +173,8 @@ class Search:
         sizes = self.memory.full_sizes(config, MAX_MEMORY_WORDS)
 
         def needed(words: int) -> int:
-            return weight_blocks(self.model.family, config.with_words(words))
+            # Only the memory changes: to check the whole configuration again would take long.
+            return weight_blocks(self.model.family, replace(config.memory, words=words), config)
 
         fitting = bisect_right(sizes, blocks, key=needed)
         return sizes[fitting - 1] if fitting else 0

@@ -291,7 +291,10 @@ def _open_error(path: str, error: Exception) -> str:
         )
     if number in (errno.EMFILE, errno.ENFILE):
         return "too many files are open; close some, or raise the limit with `ulimit -n`"
-    return f"{_reason(error)}; `tritloom devices` lists the ports"
+    reason = _reason(error)
+    if reason.startswith("Could not configure port"):  # pySerial, where termios fails
+        reason = "it is no serial port, or nothing is behind it"
+    return f"{reason}; `tritloom devices` lists the ports"
 
 
 def _group(path: str) -> str:

@@ -1,6 +1,8 @@
 """Facts of the weight memory in block RAM."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import ClassVar
 
 from tritloom.rtl.spec.plugins import Config, Memory, Storage
@@ -27,11 +29,15 @@ class BlockRam(Memory):
             Storage(config.word_bits, words, number=number) for words, number in sizes if number
         )
 
-    def full_sizes(self, config: Config, most: int) -> list[int]:
+    def full_sizes(self, config: Config, most: int) -> Sequence[int]:
         """A quarter and a half of a bank, then whole banks."""
-        bank = self.BANK_WORDS
-        sizes = [bank // 4, bank // 2, *range(bank, most + 1, bank)]
-        return [size for size in sizes if size <= most]
+        return _full_sizes(self.BANK_WORDS, most)
 
     def latency(self, config: Config) -> int:
         return self.LATENCY
+
+
+@cache
+def _full_sizes(bank: int, most: int) -> tuple[int, ...]:
+    sizes = (bank // 4, bank // 2, *range(bank, most + 1, bank))
+    return tuple(size for size in sizes if size <= most)

@@ -13,7 +13,7 @@ The contracts of the components are `DotEngine` (`tritloom.rtl.engines.contract`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar, Protocol
@@ -214,6 +214,9 @@ class Record:
 class Memory(Record):
     """A weight memory in a configuration. `component` is a `WeightMemory`.
 
+    The methods read the memory's own fields from `self`. They may be asked about a memory that is
+    not `config.memory`.
+
     Parameters
     ----------
     words : weight words that it holds
@@ -225,7 +228,7 @@ class Memory(Record):
         """Raise `ConfigError` for what the memory cannot be."""
         require_integer("memory: words", self.words, 1, MAX_MEMORY_WORDS)
 
-    def full_sizes(self, config: Config, most: int) -> list[int]:
+    def full_sizes(self, config: Config, most: int) -> Sequence[int]:
         """Numbers of words up to `most`, ascending, that leave little of the RAM unused."""
         return [1 << n for n in range(most.bit_length())]
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import quick_first
 from tritloom.boards.board import board_names
 from tritloom.gen.flow import build as build_module
 from tritloom.rtl.spec.config import TINY
@@ -95,7 +96,7 @@ class TestBuild:
         status, _, err = run("build", "--board", "icebreaker", "--config", file, "-o", "out")
         assert status == 1 and err.startswith(f"tritloom: error: {file}: configuration is not JSON")
 
-    @pytest.mark.parametrize("locked", [False, True])
+    @quick_first("locked", [True, False])
     def test_unusable_cache(self, run, tmp_path, monkeypatch, locked):
         """The cache is a file, or a file lies where a folder of it should be."""
         cache = tmp_path / "cache"

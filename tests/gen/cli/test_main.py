@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.support import ROOT
+from tests.support import ROOT, quick_first
 from tests.support.processes import interruptible
 from tritloom.gen.cli import main as cli
 from tritloom.rtl.spec.config import TINY, AcceleratorConfig
@@ -39,9 +39,11 @@ COMMANDS = [
 
 
 class TestHelp:
-    def test_all(self, run):
+    def test_all(self, run, monkeypatch):
+        monkeypatch.setenv("COLUMNS", "80")
         status, out, err = run("--help")
         assert (status, err) == (0, "")
+        assert max(map(len, out.splitlines())) <= 80
         assert "tritloom generate --board ulx3s-85f -o" in out
         for command in (
             *("auto", "measure", "build", "flash", "devices"),
@@ -191,11 +193,11 @@ sys.exit(
         process.stderr.close()
         assert (process.wait(30), err) == (141, b"")
 
-    @pytest.mark.parametrize(
-        ("sign", "status", "told"),
+    @quick_first(
+        ("sign", "status", "message"),
         [(signal.SIGINT, 130, b"\n"), (signal.SIGTERM, 143, b""), (signal.SIGHUP, 129, b"")],
     )
-    def test_interrupt(self, tmp_path, sign, status, told):
+    def test_interrupt(self, tmp_path, sign, status, message):
         """A signal ends it with its status and no traceback, and leaves nothing half-written."""
         marker = tmp_path / "started"
         program = f"""
@@ -222,7 +224,7 @@ sys.exit(main(["generate", "--config", "tiny.json", "-o", "out"]))
             time.sleep(0.05)
         process.send_signal(sign)
         out, err = process.communicate(timeout=30)
-        assert (process.returncode, out, err) == (status, b"", told)
+        assert (process.returncode, out, err) == (status, b"", message)
         assert sorted(path.name for path in tmp_path.iterdir()) == ["started", "tiny.json"]
 
     def test_signals_stay(self, run):
@@ -258,7 +260,7 @@ sys.exit(main(["generate", "--config", "tiny.json", "-o", "out"]))
         assert ran.returncode == 0 and b"512 ? 256" in ran.stderr
 
     @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", "<&- >&- 2>&-"])
-    @pytest.mark.parametrize(
+    @quick_first(
         "command",
         ["boards", "info --device golden", "devices", "--version", "auto --board x --model y"]
         + ["run tinylm --device golden --prompt a --max-tokens 1"],
@@ -296,7 +298,7 @@ sys.exit(main(["generate", "--config", "tiny.json", "-o", "out"]))
         assert (ran.returncode, ran.stderr.count(b"\n")) == (1, 1)
         assert ran.stderr.startswith(b"tritloom: error: cannot write: No space left on device; ")
 
-    @pytest.mark.parametrize("level", ["1", "2"])
+    @quick_first("level", ["2", "1"])
     def test_optimised_python(self, level):
         """`python -OO` drops assertions and docstrings; the same comes out."""
         for command in ("boards", "auto --board icebreaker --model bitnet-2b-4t --json", "--help"):

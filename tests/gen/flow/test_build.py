@@ -15,7 +15,7 @@ import pytest
 from amaranth.hdl import Elaboratable, Module
 from amaranth.lib import io
 
-from tests.support import ROOT
+from tests.support import ROOT, quick_first
 from tests.support.processes import interruptible
 from tritloom.boards.board import Board, board_names, load_board
 from tritloom.boards.families.ice40 import ICE40
@@ -507,7 +507,7 @@ class TestFailure:
             assert str(error.value) == message
         assert tools.calls == []
 
-    @pytest.mark.parametrize(
+    @quick_first(
         ("sign", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
     )
     def test_interrupt(self, tools, tmp_path, sign, status):
@@ -549,7 +549,7 @@ sys.exit(cli.main(["build", "--board", "icebreaker", "--config", "small.json", "
 class TestFit:
     """`room`: the most rows of 5 lanes that meet timing in a part of these tests."""
 
-    @pytest.mark.parametrize(("start", "room"), [(2, 5), (8, 5), (4, 4), (1, 1), (3, 16)])
+    @quick_first(("start", "room"), [(2, 5), (8, 5), (4, 4), (1, 1), (3, 16)])
     def test_most_rows(self, tools, out, monkeypatch, start, room):
         tried, original = [], build_module._Design.build
 

@@ -8,7 +8,7 @@ from itertools import pairwise, product
 import numpy as np
 import pytest
 
-from tests.support import ROOT
+from tests.support import ROOT, quick_first
 from tritloom.boards.board import Board, board_names, load_board
 from tritloom.boards.families.family import load_family
 from tritloom.gen.cli.options import read_config
@@ -327,8 +327,9 @@ class TestBest:
             filled = max(point.fill * point.tokens for point in same)
             assert each.config.fill * each.config.tokens <= 2 * filled
 
-    def test_deterministic(self):
-        one, two = (choose("ecp5", TINYLM, tokens=2).to_dict() for _ in range(2))
+    @quick_first("layers", [SMALL, TINYLM])
+    def test_deterministic(self, layers):
+        one, two = (choose("ecp5", layers, tokens=2).to_dict() for _ in range(2))
         assert json.dumps(one) == json.dumps(two)
 
 
@@ -391,12 +392,13 @@ class TestMemory:
         blocks = sum(each.number for each in weight_memories(config))
         assert blocks == -(-config.memory_words // BlockRam.BANK_WORDS)
 
-    def test_piece_by_piece(self):
-        plan = choose("ecp5", BIG)
-        config, asked = plan.config, plan.best
+    @quick_first(("family", "blocks"), [("ice40", 30), ("ecp5", 56)])
+    def test_piece_by_piece(self, family, blocks):
+        plan = choose(family, BIG)
+        config, best = plan.config, plan.best
         assert "loaded piece by piece" in plan.notes[0]
         assert f"planned with {config.memory_words:,}," in plan.notes[0]
-        assert asked.cost.block_rams <= 56
+        assert best.cost.block_rams <= blocks
         # A piece is as many rows as the memory holds, and a run of its own.
         cycles = 0
         for layer in BIG:
@@ -406,7 +408,7 @@ class TestMemory:
                 part = min(most, layer.out_features - start)
                 shape = LayerShape.of(config, part, layer.in_features)
                 cycles += layer.count * config.run_cycles(shape)
-        assert asked.cycles == cycles
+        assert best.cycles == cycles
 
     def test_pieces_of_several_rows(self):
         """24 words of 3 tiles: 8 groups of 4 rows at a time."""
@@ -417,7 +419,7 @@ class TestMemory:
         assert asked.cycles(config.with_words(2)) is None
 
     def test_words_given(self):
-        plan = choose("ecp5", BIG, memory_words=600)
+        plan = choose("ice40", BIG, memory_words=600)
         assert all(each.config.memory_words == 600 for each in plan.ranked)
         assert "planned with 600," in plan.notes[0]
 

@@ -277,7 +277,9 @@ def test_features_of_the_accelerator_s_parts():
         assert more.luts >= least.luts and more.ffs >= least.ffs
         assert more.block_rams >= least.block_rams
     without = model.around(config.with_words(8192), weights=False)
-    assert without.block_rams == least.block_rams - cost_module.weight_blocks("ecp5", config)
+    assert without.block_rams == least.block_rams - cost_module.weight_blocks(
+        "ecp5", config.memory, config
+    )
 
 
 def test_engine_that_says_nothing_of_itself(monkeypatch):
@@ -299,7 +301,7 @@ def test_memory_and_link_are_asked(monkeypatch):
 
 def test_full_sizes_of_block_ram():
     sizes = BlockRam(words=1).full_sizes(CORES[0].config, 5000)
-    assert sizes == [512, 1024, 2048, 4096]
+    assert list(sizes) == [512, 1024, 2048, 4096]
 
 
 def test_names_of_features_do_not_depend_on_the_geometry():

@@ -17,6 +17,7 @@ import tty
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -214,6 +215,17 @@ def test_why_a_port_does_not_open(
     with pytest.raises(DeviceError) as caught:
         connect("serial:///dev/ttyUSB7")
     assert str(caught.value) == f"cannot open /dev/ttyUSB7: {message}"
+
+
+def test_a_file_is_no_port(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(DeviceError) as caught:
+        connect(f"serial://{file}")
+    assert str(caught.value) == (
+        f"cannot open {file}: it is no serial port, or nothing is behind it; "
+        "`tritloom devices` lists the ports"
+    )
 
 
 @pytest.mark.parametrize(("group", "named"), [("uucp", "uucp"), ("root", "dialout")])

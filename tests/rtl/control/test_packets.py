@@ -116,7 +116,7 @@ def test_receiver(name, idle, pause):
     assert strobes.counts == [len(right), len(packets) - len(right), 0]
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@quick_first("name", CONFIGS)
 def test_receiver_keeps_the_credit_it_gives(name):
     """`slots` × `packet_bytes` less one packet fit with no byte taken; then packets drop."""
     config = CONFIGS[name]

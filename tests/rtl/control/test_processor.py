@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from tests.support import quick_first
 from tests.support.packets import Inputs, comparable
 from tritloom.rtl.control.processor import CommandProcessor
 from tritloom.rtl.memories.bram_facts import BlockRam
@@ -223,7 +224,7 @@ class World:
         self._sums = (codes @ trits.T).reshape(config.tokens, groups, config.rows)
 
 
-@pytest.mark.parametrize("stall", [0.0, 0.3, 0.7])
+@quick_first("stall", [0.7, 0.3, 0.0])
 @pytest.mark.parametrize("config", [TINY, WIDE], ids=["tiny", "wide"])
 def test_random_traffic(config, stall):
     """Each response is the reference device's, whatever stalls; RUN's value is its cycles."""
@@ -310,7 +311,7 @@ def test_order():
     assert status[begin] == (Status.OK, 2)
 
 
-@pytest.mark.parametrize("config", [TINY, WIDE], ids=["tiny", "wide"])
+@quick_first("config", [TINY, WIDE])
 def test_a_response_that_is_being_sent_stays_whole(config):
     """NAK and NO_SESSION lie in the slot of the next command, which must not overwrite them."""
     driver = Driver(config)
@@ -403,7 +404,7 @@ def test_counters_are_told_as_they_are():
     assert responses[number].payload == expected
 
 
-@pytest.mark.parametrize("stall", [0.0, 0.5])
+@quick_first("stall", [0.5, 0.0])
 def test_run_counts_its_cycles(stall):
     config = TINY
     rng = np.random.default_rng(28)

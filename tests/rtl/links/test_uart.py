@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from tests.support import quick_first
 from tritloom.rtl.links.uart import UartReceiver, UartTransmitter
 from tritloom.rtl.links.uart_facts import Uart
 from tritloom.rtl.spec.config import TINY
@@ -24,7 +25,7 @@ def line_of(values: list[int], divisor: float) -> list[int]:
     return [bits[min(int(cycle / divisor), len(bits) - 1)] for cycle in range(cycles)]
 
 
-@pytest.mark.parametrize("divisor", [4, 5, 8, 27])
+@quick_first("divisor", [5, 4, 8, 27])
 @pytest.mark.parametrize("idle", [0.0, 0.9])
 def test_the_transmitter_sends_8n1(divisor: int, idle: float) -> None:
     rng = random.Random(divisor)
@@ -49,7 +50,7 @@ def test_the_transmitter_sends_8n1(divisor: int, idle: float) -> None:
     assert received == values
 
 
-@pytest.mark.parametrize("divisor", [4, 5, 8, 27])
+@quick_first("divisor", [5, 4, 8, 27])
 @pytest.mark.parametrize("error", [-0.02, 0.0, 0.02])
 def test_the_receiver_bears_a_baud_error(divisor: int, error: float) -> None:
     values = BYTES + random.Random(1).choices(range(256), k=10)
