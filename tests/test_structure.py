@@ -1,4 +1,4 @@
-"""The shape of the product: no circles of imports, no long functions."""
+"""The shape of the product: no circles of imports, no long functions, no long files."""
 
 import ast
 from pathlib import Path
@@ -9,6 +9,9 @@ from tests.support import ROOT
 
 FOLDERS = ["tritloom", "rtl", "gen", "sim", "boards", "host"]
 LONGEST_FUNCTION = 150
+LONGEST_FILE = 500
+DATA_TABLES: dict[str, str] = {}
+"""Files that may be longer, and why: each is a table of data."""
 
 PATHS = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 TREES = {path: ast.parse(path.read_text()) for path in PATHS}
@@ -73,6 +76,14 @@ def test_no_import_circles():
 def test_no_long_functions():
     long = {module_name(path): long_functions(tree) for path, tree in TREES.items()}
     assert not {module: functions for module, functions in long.items() if functions}
+
+
+def test_no_long_files():
+    lines = {
+        path.relative_to(ROOT).as_posix(): len(path.read_text().splitlines()) for path in PATHS
+    }
+    long = {name for name, count in lines.items() if count > LONGEST_FILE}
+    assert long == set(DATA_TABLES), "a file in DATA_TABLES is there only as long as it is long"
 
 
 @pytest.mark.parametrize(
