@@ -169,12 +169,10 @@ class _States(CommandRegisters):
             ports.address.eq(Cat(offset, self.slot)),
             ports.o_send.payload.eq(self.slot),
             address.eq(entry.base + position),
-            ports.o_write.valid.eq(self.write_valid),
             ports.o_write.payload.word.eq(word[-8 * config.word_bytes :]),
             ports.o_write.payload.address.eq(self.write_address),
             ports.o_read.payload.address.eq(address),
             ports.o_read.payload.count.eq(self.items),
-            ports.o_load.valid.eq(self.load_valid),
             ports.o_load.payload.word.eq(activations_in(config, word)),
             ports.o_load.payload.address.eq(position),
             ports.o_load.payload.token.eq(request.index),
@@ -327,18 +325,25 @@ class _States(CommandRegisters):
                 m.next = "RESPOND"
 
         with m.State("STORE"):
-            with m.Switch(request.opcode):
-                with m.Case(Opcode.DEFINE):
-                    m.d.comb += self.table.begin.eq(1)
-                    m.d.sync += self.items.eq(self.table.definition.tiles)
-                    with m.If(self.table.wrong_shape):
-                        self._fail(status_of(Opcode.DEFINE, Quantity.TILES))
-                    with m.Else():
-                        m.next = "EXTENT"
-                with m.Case(Opcode.WRITE):
-                    self._store(Opcode.WRITE, self.write_valid, ports.o_write.ready)
-                with m.Default():
-                    self._store(Opcode.LOAD, self.load_valid, ports.o_load.ready)
+            m.d.comb += [
+                ports.o_write.valid.eq(self.write_valid),
+                ports.o_load.valid.eq(self.load_valid & ~self.write_valid),
+            ]
+            with m.If(self.write_valid):
+                self._store(self.write_valid, ports.o_write.ready)
+            with m.Elif(self.load_valid):
+                self._store(self.load_valid, ports.o_load.ready)
+            with m.Elif(request.opcode == Opcode.DEFINE):
+                m.d.comb += self.table.begin.eq(1)
+                m.d.sync += self.items.eq(self.table.definition.tiles)
+                with m.If(self.table.wrong_shape):
+                    self._fail(status_of(Opcode.DEFINE, Quantity.TILES))
+                with m.Else():
+                    m.next = "EXTENT"
+            with m.Elif(request.opcode == Opcode.WRITE):
+                self._fail(status_of(Opcode.WRITE, Quantity.WORDS_END))
+            with m.Else():
+                self._fail(status_of(Opcode.LOAD, Quantity.WORDS_END))
 
         with m.State("EXTENT"):
             with m.If(self.table.beyond):
@@ -350,12 +355,10 @@ class _States(CommandRegisters):
                 m.d.comb += self.table.define.eq(1)
                 m.next = "RESPOND"
 
-    def _store(self, opcode: Opcode, valid: Signal, ready: Value) -> None:
-        """Go on when the collected word is stored, or fail if it has no room."""
+    def _store(self, valid: Signal, ready: Value) -> None:
+        """Go on when the collected word is stored."""
         m = self.m
-        with m.If(self.no_room):
-            self._fail(status_of(opcode, Quantity.WORDS_END))
-        with m.Elif(ready):
+        with m.If(ready):
             m.d.sync += [valid.eq(0), self.position.eq(self.position + 1)]
             m.next = "COLLECT"
 

@@ -173,7 +173,7 @@ BUGS = {
     ),
     "a command does not wait for the core": (
         processor,
-        ("with m.If(port.ready):", "with m.If(1):"),
+        ("with m.If(ready):", "with m.If(1):"),
         lambda m: stream_rules(m.CommandProcessor(TINY)),
         "check_o_load_valid",
     ),
