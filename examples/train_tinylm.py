@@ -150,13 +150,13 @@ def main() -> None:
     export(model, tokenizer, arguments.output)
     (arguments.output / "heldout.txt").write_text(text[split:], encoding="utf-8")
 
-    decoder = BitNetModel(load_checkpoint(arguments.output))
+    loaded = BitNetModel(load_checkpoint(arguments.output))
     reader = load_tokenizer(arguments.output)
     rest = reader.encode(text[split:]).ids
     if windows := min(8, len(rest) // WINDOW):
-        print(f"held-out text: {decoder.nll(rest, windows, WINDOW):.3f} nats a token")
+        print(f"held-out text: {loaded.nll(rest, windows, WINDOW):.3f} nats a token")
     prompt = rest[:8]
-    drawn = decoder.generate(prompt, 60, temperature=0.7, seed=arguments.seed)
+    drawn = loaded.generate(prompt, 60, temperature=0.7, seed=arguments.seed)
     print(reader.decode(prompt), *stream_text(reader, drawn, prompt), sep="")
     print(f"written to {arguments.output}")
 

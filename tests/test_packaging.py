@@ -248,14 +248,14 @@ def test_entry_point_resolves(group, name, value):
 def test_no_machine_paths():
     """No file names a place of the machine that it was written on."""
     home = re.compile(r"(?<![\w.])/(?:home|root|Users|work|mnt|media)/\w|[A-Z]:\\\\Users")
-    found = [
+    places = [
         f"{name}:{number}"
         for name, text in project_texts()
         if name != "tests/test_packaging.py"
         for number, line in enumerate(text.splitlines(), 1)
         if home.search(line)
     ]
-    assert not found
+    assert not places
 
 
 def test_versions_agree():

@@ -74,7 +74,7 @@ def inputs(seed: int = 2024) -> Arrays:
     rng = np.random.default_rng(seed)
     f32 = np.float32
     extreme = np.finfo(f32)
-    made: Arrays = {}
+    arrays: Arrays = {}
 
     def normal(*shape: int) -> np.ndarray:
         return rng.standard_normal(shape).astype(f32)
@@ -85,33 +85,33 @@ def inputs(seed: int = 2024) -> Arrays:
     # Activations. A row with maximum 127 has scale 1, so x.5 is a tie.
     halves = np.arange(-127, 128, dtype=f32)
     ties = np.stack([np.clip(halves + f32(0.5), -127, 127), np.clip(halves - f32(0.5), -127, 127)])
-    made["quant.normal.x"] = normal(64, 48) * 3
-    made["quant.spread.x"] = normal(200, 16) * (10.0 ** rng.uniform(-8, 8, (200, 1))).astype(f32)
-    made["quant.zero.x"] = np.zeros((2, 9), f32)
-    made["quant.mixed_zero.x"] = np.stack([np.zeros(9, f32), normal(9), np.full(9, -0.0, f32)])
-    made["quant.ties.x"] = np.concatenate([ties, ties / 2, ties * 64])
-    made["quant.huge.x"] = np.array(
+    arrays["quant.normal.x"] = normal(64, 48) * 3
+    arrays["quant.spread.x"] = normal(200, 16) * (10.0 ** rng.uniform(-8, 8, (200, 1))).astype(f32)
+    arrays["quant.zero.x"] = np.zeros((2, 9), f32)
+    arrays["quant.mixed_zero.x"] = np.stack([np.zeros(9, f32), normal(9), np.full(9, -0.0, f32)])
+    arrays["quant.ties.x"] = np.concatenate([ties, ties / 2, ties * 64])
+    arrays["quant.huge.x"] = np.array(
         [[extreme.max, -extreme.max, 1], [3e38, 1e38, -1e30], [-1.7e38, 1e37, 0]], f32
     )
-    made["quant.tiny.x"] = np.array(
+    arrays["quant.tiny.x"] = np.array(
         [[1e-5, -1e-6, 5e-6], [9.9e-6, -9.9e-6, 0], [1e-38, 1e-45, -1e-40], [1.1e-5, 0, -1e-5]], f32
     )
-    made["quant.negative.x"] = np.full((3, 33), -2.7, f32)
-    made["quant.one.x"] = np.array([[1], [-1], [0.1], [-3e-5]], f32)
+    arrays["quant.negative.x"] = np.full((3, 33), -2.7, f32)
+    arrays["quant.one.x"] = np.array([[1], [-1], [0.1], [-3e-5]], f32)
 
     # Weights. On the grid every float32 sum is exact, so the mean does not depend on its order.
-    made["weight.grid.w"] = (rng.integers(-2000, 2001, (48, 60)) / 1024).astype(f32)
-    made["weight.normal.w"] = normal(64, 96) * f32(0.02)
-    made["weight.zero.w"] = np.zeros((4, 8), f32)
-    made["weight.tiny.w"] = (rng.integers(-8, 9, (8, 16)) * 2.0**-30).astype(f32)
-    made["weight.ties.w"] = np.tile(np.array([[0.5, -0.5, 1.5, -1.5]], f32), (4, 4))
+    arrays["weight.grid.w"] = (rng.integers(-2000, 2001, (48, 60)) / 1024).astype(f32)
+    arrays["weight.normal.w"] = normal(64, 96) * f32(0.02)
+    arrays["weight.zero.w"] = np.zeros((4, 8), f32)
+    arrays["weight.tiny.w"] = (rng.integers(-8, 9, (8, 16)) * 2.0**-30).astype(f32)
+    arrays["weight.ties.w"] = np.tile(np.array([[0.5, -0.5, 1.5, -1.5]], f32), (4, 4))
 
     # Products: codes that a float32 quantizer never makes (-128) are here.
     for name, features in {"one": 1, "odd": 37, "wide": 2560}.items():
-        made[f"product.{name}.trits"] = ternary(8, features)
-        made[f"product.{name}.codes"] = rng.integers(-128, 128, (5, features)).astype(np.int8)
-    made["product.extreme.trits"] = np.repeat(np.array([[1], [-1], [0]], np.int8), 6912, 1)
-    made["product.extreme.codes"] = np.repeat(np.array([[-128], [127]], np.int8), 6912, 1)
+        arrays[f"product.{name}.trits"] = ternary(8, features)
+        arrays[f"product.{name}.codes"] = rng.integers(-128, 128, (5, features)).astype(np.int8)
+    arrays["product.extreme.trits"] = np.repeat(np.array([[1], [-1], [0]], np.int8), 6912, 1)
+    arrays["product.extreme.codes"] = np.repeat(np.array([[-128], [127]], np.int8), 6912, 1)
 
     # Layers: out_features in fours, as the packed format stores them.
     for name, (tokens, outs, ins, bias) in {
@@ -121,25 +121,25 @@ def inputs(seed: int = 2024) -> Arrays:
         "odd": (7, 36, 301, False),
         "wide": (2, 8, 2560, True),
     }.items():
-        made[f"layer.{name}.x"] = normal(tokens, ins) * f32(10.0 ** rng.uniform(-3, 3))
-        made[f"layer.{name}.trits"] = ternary(outs, ins)
-        made[f"layer.{name}.scale"] = np.array([rng.uniform(0.01, 60)], f32)
+        arrays[f"layer.{name}.x"] = normal(tokens, ins) * f32(10.0 ** rng.uniform(-3, 3))
+        arrays[f"layer.{name}.trits"] = ternary(outs, ins)
+        arrays[f"layer.{name}.scale"] = np.array([rng.uniform(0.01, 60)], f32)
         if bias:
-            made[f"layer.{name}.bias"] = normal(outs)
-    made["layer.extreme.x"] = np.stack([np.full(512, -9, f32), np.zeros(512, f32)])
-    made["layer.extreme.trits"] = np.repeat(np.array([[1], [-1], [1], [0]], np.int8), 512, 1)
-    made["layer.extreme.scale"] = np.array([0.37], f32)
+            arrays[f"layer.{name}.bias"] = normal(outs)
+    arrays["layer.extreme.x"] = np.stack([np.full(512, -9, f32), np.zeros(512, f32)])
+    arrays["layer.extreme.trits"] = np.repeat(np.array([[1], [-1], [1], [0]], np.int8), 512, 1)
+    arrays["layer.extreme.scale"] = np.array([0.37], f32)
 
     # Every byte of four trits once.
     digits = np.arange(81)
-    made["pack.all.trits"] = np.stack([digits // 3**i % 3 - 1 for i in range(4)]).astype(np.int8)
-    made["pack.tall.trits"] = ternary(40, 7)
+    arrays["pack.all.trits"] = np.stack([digits // 3**i % 3 - 1 for i in range(4)]).astype(np.int8)
+    arrays["pack.tall.trits"] = ternary(40, 7)
 
-    made["norm.normal.x"] = normal(16, 256) * 4
-    made["norm.spread.x"] = normal(40, 96) * (10.0 ** rng.uniform(-6, 6, (40, 1))).astype(f32)
-    made["norm.zero.x"] = np.zeros((2, 8), f32)
+    arrays["norm.normal.x"] = normal(16, 256) * 4
+    arrays["norm.spread.x"] = normal(40, 96) * (10.0 ** rng.uniform(-6, 6, (40, 1))).astype(f32)
+    arrays["norm.zero.x"] = np.zeros((2, 8), f32)
     for name in ("normal", "spread", "zero"):
-        made[f"norm.{name}.weight"] = normal(made[f"norm.{name}.x"].shape[1])
+        arrays[f"norm.{name}.weight"] = normal(arrays[f"norm.{name}.x"].shape[1])
 
     for name, config in MODELS.items():
         hidden, inner, head = config["hidden_size"], config["intermediate_size"], config["head_dim"]
@@ -164,15 +164,17 @@ def inputs(seed: int = 2024) -> Arrays:
                 tensors[f"{block}.{part}"] = sum(codes[i] << 2 * i for i in range(4))
                 scale = rng.uniform(0.05, 0.2, 1).astype(f32)
                 divides = config["quantization_config"]["linear_class"] == "bitlinear"
-                made[f"model.{name}.{block}.{part}.weight_scale"] = 1 / scale if divides else scale
+                arrays[f"model.{name}.{block}.{part}.weight_scale"] = (
+                    1 / scale if divides else scale
+                )
                 if config["attention_bias"] and "attn" in part:
-                    made[f"model.{name}.{block}.{part}.bias"] = normal(outs)
+                    arrays[f"model.{name}.{block}.{part}.bias"] = normal(outs)
                 if config["quantization_config"]["use_rms_norm"]:
                     tensors[f"{block}.{part}.rms_norm"] = rng.uniform(0.5, 2, ins).astype(f32)
         for key, tensor in tensors.items():
-            made[f"model.{name}.{key}.weight"] = tensor
-        made[f"model.{name}.ids"] = rng.integers(0, config["vocab_size"], 24)
-    return made
+            arrays[f"model.{name}.{key}.weight"] = tensor
+        arrays[f"model.{name}.ids"] = rng.integers(0, config["vocab_size"], 24)
+    return arrays
 
 
 def write_model(folder: Path, name: str, case: Arrays) -> None:
@@ -186,12 +188,12 @@ def write_model(folder: Path, name: str, case: Arrays) -> None:
 
 def cases(arrays: Arrays, kind: str) -> dict[str, Arrays]:
     """The arrays of one kind: case → what → array."""
-    found: dict[str, Arrays] = {}
+    results: dict[str, Arrays] = {}
     for key, array in arrays.items():
         if key.startswith(kind + "."):
             _, case, what = key.split(".", 2)
-            found.setdefault(case, {})[what] = array
-    return found
+            results.setdefault(case, {})[what] = array
+    return results
 
 
 def outputs(given: Arrays) -> Arrays:
@@ -208,24 +210,26 @@ def outputs(given: Arrays) -> Arrays:
     def packed(trits: np.ndarray) -> torch.Tensor:
         return bitnet.pack_weights(tensor(trits, torch.float32))
 
-    made: Arrays = {}
+    arrays: Arrays = {}
     with torch.no_grad():
         for name, case in cases(given, "quant").items():
             x = tensor(case["x"])
             layer = bitnet.BitLinear(x.shape[1], 4, bias=False, dtype=torch.float32)
             codes, s = layer.activation_quant(x)
-            made[f"quant.{name}.codes"] = codes.numpy()
-            made[f"quant.{name}.s"] = s.numpy()
-            made[f"quant.{name}.dequantized"] = bitnet.ActQuant.apply(x).numpy()
+            arrays[f"quant.{name}.codes"] = codes.numpy()
+            arrays[f"quant.{name}.s"] = s.numpy()
+            arrays[f"quant.{name}.dequantized"] = bitnet.ActQuant.apply(x).numpy()
         for name, case in cases(given, "weight").items():
-            made[f"weight.{name}.dequantized"] = bitnet.WeightQuant.apply(tensor(case["w"])).numpy()
+            arrays[f"weight.{name}.dequantized"] = bitnet.WeightQuant.apply(
+                tensor(case["w"])
+            ).numpy()
         for name, case in cases(given, "product").items():
-            made[f"product.{name}.acc"] = torch.nn.functional.linear(
+            arrays[f"product.{name}.acc"] = torch.nn.functional.linear(
                 tensor(case["codes"], torch.float32), tensor(case["trits"], torch.float32)
             ).numpy()
         for name, case in cases(given, "pack").items():
-            made[f"pack.{name}.packed"] = packed(case["trits"]).numpy()
-            made[f"pack.{name}.unpacked"] = bitnet.unpack_weights(
+            arrays[f"pack.{name}.packed"] = packed(case["trits"]).numpy()
+            arrays[f"pack.{name}.unpacked"] = bitnet.unpack_weights(
                 packed(case["trits"]), dtype=torch.int8
             ).numpy()
         for name, case in cases(given, "layer").items():
@@ -239,18 +243,18 @@ def outputs(given: Arrays) -> Arrays:
             if "bias" in case:
                 divides.bias = tensor(case["bias"])
                 multiplies.bias.copy_(tensor(case["bias"]))
-            made[f"layer.{name}.y_bitlinear"] = divides(x).numpy()
-            made[f"layer.{name}.y_autobitlinear"] = multiplies(x).numpy()
+            arrays[f"layer.{name}.y_bitlinear"] = divides(x).numpy()
+            arrays[f"layer.{name}.y_autobitlinear"] = multiplies(x).numpy()
         for name, case in cases(given, "norm").items():
             norm = BitNetRMSNorm(case["x"].shape[1], eps=EPS)
             norm.weight.copy_(tensor(case["weight"]))
-            made[f"norm.{name}.y"] = norm(tensor(case["x"])).numpy()
+            arrays[f"norm.{name}.y"] = norm(tensor(case["x"])).numpy()
         for name, case in cases(given, "model").items():
             with tempfile.TemporaryDirectory() as folder:
                 write_model(Path(folder), name, case)
                 model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-            made[f"model.{name}.logits"] = model(tensor(case["ids"])[None]).logits[0].numpy()
-    return made
+            arrays[f"model.{name}.logits"] = model(tensor(case["ids"])[None]).logits[0].numpy()
+    return arrays
 
 
 def main() -> None:

@@ -64,16 +64,16 @@ def test_pieces_cover_a_layer_once():
 
 
 @pytest.mark.parametrize(
-    ("taken", "wanted", "message"),
+    ("occupied", "wanted", "message"),
     [
         ([(16, 20)], (16, 25), "32 words .* the largest run 32, and 3 of 4 slots"),
         ([(2, 5)] * 4, (2, 5), "free are 60 words .* and 0 of 4 slots"),
         ([], (33, 20), "and 3 layer slots; free are 64 words .* and 4 of 4 slots"),
     ],
 )
-def test_no_room(taken, wanted, message):
+def test_no_room(occupied, wanted, message):
     allocator = Allocator(TINY)
-    for number, shape in enumerate(taken):
+    for number, shape in enumerate(occupied):
         allocator.take(number, allocator.place(*shape))
     runs, indices = allocator.free_runs, allocator.free_indices
     with pytest.raises(CapacityError, match=f"^layer {wanted[0]} × {wanted[1]} needs .*{message}"):

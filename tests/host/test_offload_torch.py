@@ -297,10 +297,10 @@ def test_llama(small, kind, bias, norm, dtype):
         logits = model(torch.tensor(ids)).logits
         with offload(model, small, verify="always"):
             ours = model(torch.tensor(ids)).logits
-            found = generate(model, ids)
+            generated = generate(model, ids)
     if kind == BITLINEAR:
         assert torch.equal(ours, logits)
-        assert found == expected
+        assert generated == expected
     else:  # the library sums floats, in bfloat16 rounded ones: near, no more
         near = 1e-4 if dtype == torch.float32 else 0.05
         assert (ours - logits).abs().median() < near
@@ -408,7 +408,7 @@ def test_match(small):
         with offload(model, small, match=match) as plan:
             assert [layer.name for layer in plan.report().layers] == mlp
             assert sorted([*plan.report().not_offloaded, *mlp]) == sorted(names)
-            assert [name for name, found in forwards(model).items() if found] == mlp
+            assert [name for name, generated in forwards(model).items() if generated] == mlp
 
 
 def test_report(small):

@@ -93,7 +93,7 @@ def test_long_random_traffic(config, stall):
     traffic.random(1000)
     device = SimulatedDevice(config, stall)
     responses: list[bytes] = []
-    asked, counted = 0, False
+    expected_count, counted = 0, False
 
     def receive() -> None:
         response = device.receive(200_000 / config.clock_hz)
@@ -102,12 +102,12 @@ def test_long_random_traffic(config, stall):
 
     for packet, response in traffic.packets:
         counts = is_counters(packet)
-        while asked - len(responses) >= (1 if counts or counted else config.window):
+        while expected_count - len(responses) >= (1 if counts or counted else config.window):
             receive()
         device.send(packet)
-        asked += response is not None
+        expected_count += response is not None
         counted = counts
-    while len(responses) < asked:
+    while len(responses) < expected_count:
         receive()
     assert device.receive(1000 / config.clock_hz) is None
     device.close()
@@ -149,7 +149,7 @@ def test_board_presets_convert(board):
     assert text == rtlil.convert(Accelerator(board.config), emit_src=False)
 
 
-def test_answer_being_sent_stays_whole():
+def test_response_being_sent_stays_whole():
     """A slow link: the next command is executed while a response that is not kept is being sent."""
     traffic = Traffic(WIDE, 34)
     traffic.reset(12)

@@ -92,8 +92,8 @@ def test_codes_of_signs(name):
     for signs, code in zip(trits.tolist(), codes.tolist(), strict=True):
         bits = [sign != signs[0] for sign in signs[1:]] + [signs[0] == -1]
         assert code == sum(bit << n for n, bit in enumerate(bits))
-    found = encoding.decode(codes)
-    assert found.dtype == np.int8 and (found == trits).all()
+    decoded = encoding.decode(codes)
+    assert decoded.dtype == np.int8 and (decoded == trits).all()
     assert (encoding.encode(-trits) ^ codes == 1 << group - 1).all()
     shaped = trits.reshape(2, -1, group)
     assert (encoding.decode(encoding.encode(shaped)) == shaped).all()
@@ -123,13 +123,13 @@ def test_steps_write_every_entry(name, steps):
     encoding = encodings[name]
     group, half = encoding.trits_per_code, encoding.signed
     table: dict[int, int] = {}
-    found = _steps(encoding)
-    assert len(found) == walk_steps(group, half, encoding.alphabet) == steps
+    decoded = _steps(encoding)
+    assert len(decoded) == walk_steps(group, half, encoding.alphabet) == steps
     values = 3 ** np.arange(2 * group)
-    address = -found[0]["move"]
+    address = -decoded[0]["move"]
     total = 0
     for part in (0, 1):
-        for number, step in enumerate(found):
+        for number, step in enumerate(decoded):
             address += step["move"]
             value = int(values[address])
             total = 0 if number == 0 else total - value if step["negative"] else total + value
@@ -249,7 +249,7 @@ def test_widths(act_bits, lanes, widths):
     assert 1 << config.acc_bits - 2 <= -least * 2 * lanes < 1 << config.acc_bits - 1
 
 
-@pytest.mark.parametrize("act_bits", [4, 8])
+@quick_first("act_bits", [4, 8])
 @quick_first("name", ENGINES)
 @pytest.mark.parametrize(("idle", "tokens", "fill"), [(0.0, 1, 2), (0.3, 3, 1)])
 def test_engine(name, act_bits, idle, tokens, fill):
@@ -272,9 +272,9 @@ def test_every_entry_of_signs(act_bits, fill):
     rows = rows.reshape(512, 2, lanes)
     words = weight_words(config, rows.reshape(1024, lanes))
     acts = np.concatenate(tiles, axis=1).astype(np.int8)
-    found = run_words(config, [words] * len(tiles), acts)
+    decoded = run_words(config, [words] * len(tiles), acts)
     expected = np.einsum("ktl,nrl->kntr", np.array(tiles), rows.astype(int))
-    assert found == expected.reshape(-1, 4).tolist()
+    assert decoded == expected.reshape(-1, 4).tolist()
 
 
 def test_signs_have_no_zeros(monkeypatch):
@@ -288,9 +288,9 @@ def test_signs_have_no_zeros(monkeypatch):
 
     class Watched(select.SelectEngine):
         def _trits(self, m, row):
-            found = super()._trits(m, row)
-            masks.append(found[:2])
-            return found
+            decoded = super()._trits(m, row)
+            masks.append(decoded[:2])
+            return decoded
 
     masks: list = []
     rtlil.convert(Watched(config_of("sign2", 8)), emit_src=False)
@@ -300,7 +300,7 @@ def test_signs_have_no_zeros(monkeypatch):
     assert len(masks) == 2
 
 
-@pytest.mark.parametrize("act_bits", [4, 8])
+@quick_first("act_bits", [4, 8])
 @quick_first("name", ENGINES)
 @pytest.mark.parametrize("idle", [0.0, 0.4])
 def test_core(name, act_bits, idle):
@@ -311,7 +311,7 @@ def test_core(name, act_bits, idle):
         assert took == [config.run_cycles(shape) for shape in shapes]
 
 
-@pytest.mark.parametrize("act_bits", [4, 8])
+@quick_first("act_bits", [4, 8])
 @quick_first("name", ["sign2", "diff2", "sign9"])
 def test_top(name, act_bits):
     """The bytes that LOAD brings are random: a 4-bit device keeps the low bits of each."""
@@ -416,13 +416,13 @@ def test_benches(name, act_bits, tmp_path):
 
 def test_manifest():
     config = config_of("sign9", 4, fill=2)
-    told = describe(config)
-    assert told["config"]["act_bits"] == 4 and told["config"]["alphabet"] == "binary"
-    example = told["weights"]["example"]
+    described = describe(config)
+    assert described["config"]["act_bits"] == 4 and described["config"]["alphabet"] == "binary"
+    example = described["weights"]["example"]
     trits = np.array(example["trits"], np.int8)
     assert example["trits"] == [-1, 1, -1, 1, -1, 1, -1, 1, -1]
     assert example["code"] == SIGN9.encode(trits) == 0b1_0101_0101
-    header = c_header(told)
+    header = c_header(described)
     for line in (
         "TRITLOOM_ACT_BITS 4",
         'TRITLOOM_ALPHABET "binary"',

@@ -15,12 +15,12 @@ FOLDERS = ("rtl", "gen", "sim", "host", "boards")
 
 def compared(source: str) -> list[str]:
     """The names of plug-ins that a source file compares a value with."""
-    found = []
+    lines = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Compare | ast.MatchValue):
             constants = [each for each in ast.walk(node) if isinstance(each, ast.Constant)]
-            found += [str(each.value) for each in constants if each.value in NAMES]
-    return found
+            lines += [str(each.value) for each in constants if each.value in NAMES]
+    return lines
 
 
 @pytest.mark.parametrize("folder", FOLDERS)

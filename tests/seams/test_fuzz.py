@@ -123,6 +123,6 @@ def test_simulated_devices(engine, encoding):
             if groups % 4 == 0:
                 trits[:], codes[:] = -1, act_limits(config)[0]
             handle = device.load(TernaryLayer.from_trits(trits, 1.0))
-            found = device.matmul(handle, codes)
+            sums = device.matmul(handle, codes)
             device.unload(handle)
-            assert np.array_equal(found, numerics.matmul(trits, codes)), (config, shape)
+            assert np.array_equal(sums, numerics.matmul(trits, codes)), (config, shape)

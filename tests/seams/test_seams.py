@@ -115,7 +115,7 @@ def test_memory(memory, idle, pause):
     check_memory(dataclasses.replace(TINY, memory=memory), idle=idle, pause=pause, seed=21)
 
 
-@pytest.mark.parametrize(("idle", "pause"), [(0.0, 0.0), (0.4, 0.4)])
+@quick_first(("idle", "pause"), [(0.4, 0.4), (0.0, 0.0)])
 @quick_first("name", [name for name in CONFIGS if name != "late memory"])
 def test_top(name, idle, pause):
     config = CONFIGS[name]

@@ -56,15 +56,15 @@ class SignedEngine(DotEngine):
         act = signed(config.act_bits)
         tile = data.ArrayLayout(act, config.tokens * config.lanes)
         loaded, current = Signal(tile), Signal(tile)
-        asked, came = Signal(range(reads + 1)), Signal(range(reads + 1))
+        requested, came = Signal(range(reads + 1)), Signal(range(reads + 1))
         asks = [Signal(name=f"asks_{n}") for n in range(ACT_LATENCY + 1)]
         m.d.comb += [
-            asks[0].eq(self.i_more & (asked != reads) & ~asks[1]),
+            asks[0].eq(self.i_more & (requested != reads) & ~asks[1]),
             self.ready.eq(came == reads),
         ]
         m.d.sync += [late.eq(early) for early, late in pairwise(asks)]
         with m.If(asks[0]):
-            m.d.sync += [self.act_address.eq(self.act_address + 1), asked.eq(asked + 1)]
+            m.d.sync += [self.act_address.eq(self.act_address + 1), requested.eq(requested + 1)]
         with m.If(self.i_start):
             m.d.sync += self.act_address.eq(0)
         with m.If(asks[ACT_LATENCY]):
@@ -76,7 +76,7 @@ class SignedEngine(DotEngine):
                             lane = token * config.lanes + step * config.fill + k
                             m.d.sync += loaded[lane].eq(self.i_act[token * config.fill + k])
         with m.If(self.i_swap):
-            m.d.sync += [current.eq(loaded), asked.eq(0), came.eq(0)]
+            m.d.sync += [current.eq(loaded), requested.eq(0), came.eq(0)]
 
         word = Signal(config.word_bits)
         m.d.sync += word.eq(self.i_word)

@@ -36,12 +36,12 @@ class TestBuild:
         }
 
         def replacement(name):
-            def made(board, directory, *, progress, **options):
+            def fake_build(board, directory, *, progress, **options):
                 calls.append((name, board.name, directory, options))
                 progress("     0 s  synthesis …")
                 return build_module.Build(directory / f"{board.name}.bin", report)
 
-            return made
+            return fake_build
 
         for name in ("build", "fit"):
             monkeypatch.setattr(build_module, name, replacement(name))

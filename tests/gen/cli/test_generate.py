@@ -19,15 +19,15 @@ class TestGenerate:
         file.write_text(TINY.to_json())
         status, out, err = run("generate", "--config", file, "-o", tmp_path / "out", "--json")
         assert (status, err) == (0, "")
-        told = json.loads(out)
-        assert told["build_digest"] == TINY.build_digest.hex()
-        assert told["directory"] == str(tmp_path / "out")
+        output = json.loads(out)
+        assert output["build_digest"] == TINY.build_digest.hex()
+        assert output["directory"] == str(tmp_path / "out")
         sizes = {path.name: path.stat().st_size for path in (tmp_path / "out").iterdir()}
-        assert told["files"] == sizes
+        assert output["files"] == sizes
         status, out, err = run("generate", "--config", file, "-o", tmp_path / "out")
         assert (status, err) == (0, "")
         assert [line.split()[-1] for line in out.splitlines()] == [
-            str(tmp_path / "out" / name) for name in told["files"]
+            str(tmp_path / "out" / name) for name in output["files"]
         ]
 
     @pytest.mark.sim

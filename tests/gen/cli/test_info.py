@@ -18,11 +18,11 @@ class TestInfo:
     def test_json(self, run):
         status, out, err = run("info", "--device", "golden?board=icebreaker", "--json")
         assert (status, err) == (0, "")
-        told = json.loads(out)
-        assert told["packages"]["amaranth"] and told["tritloom"] == "0.1.0"
-        assert set(told["tools"]) == {"C++ compiler", "HDL simulator"}
-        assert told["device"]["config"] == ICEBREAKER.config.to_dict()
-        assert told["device"]["layout_digest"] == ICEBREAKER.config.layout_digest.hex()
+        output = json.loads(out)
+        assert output["packages"]["amaranth"] and output["tritloom"] == "0.1.0"
+        assert set(output["tools"]) == {"C++ compiler", "HDL simulator"}
+        assert output["device"]["config"] == ICEBREAKER.config.to_dict()
+        assert output["device"]["layout_digest"] == ICEBREAKER.config.layout_digest.hex()
 
     def test_text(self, run):
         status, out, err = run("info", "--device", "golden")
@@ -65,10 +65,10 @@ class TestInfo:
         status, out, _ = run(*arguments)
         assert (status, out.splitlines()[-1]) == (1, "FAIL clock: slow")
         status, out, _ = run(*arguments, "--json")
-        told = json.loads(out)["selftest"]
-        assert (status, told["ok"]) == (1, False)
-        assert told["checks"][-1].pop("seconds") >= 0
-        assert told["checks"][-1] == {"name": "clock", "ok": False, "detail": "slow"}
+        output = json.loads(out)["selftest"]
+        assert (status, output["ok"]) == (1, False)
+        assert output["checks"][-1].pop("seconds") >= 0
+        assert output["checks"][-1] == {"name": "clock", "ok": False, "detail": "slow"}
 
     def test_report(self, run, tmp_path):
         file = tmp_path / "board.txt"

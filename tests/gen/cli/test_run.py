@@ -28,21 +28,21 @@ class TestRun:
         )
         assert (status, err) == (0, "")
         assert out.count("\n") == 1
-        told = json.loads(out)
+        output = json.loads(out)
         prompt = reference["p0.ids"].tolist()
-        assert told["prompt_ids"] == prompt
-        assert told["ids"] == reference["p0.greedy_bitlinear"].tolist()[len(prompt) :][:12]
-        assert told["text"] == " in the same, and then returned"
-        assert len(told["layers"]) == 8
-        layer = told["layers"][0]
-        assert told["placement"]["fit"] == "all"
+        assert output["prompt_ids"] == prompt
+        assert output["ids"] == reference["p0.greedy_bitlinear"].tolist()[len(prompt) :][:12]
+        assert output["text"] == " in the same, and then returned"
+        assert len(output["layers"]) == 8
+        layer = output["layers"][0]
+        assert output["placement"]["fit"] == "all"
         assert (layer["name"], layer["shape"]) == ("model.layers.0.self_attn.qkv_proj", [512, 256])
         assert (layer["tokens"], layer["runs"]) == (15, 15)
         assert layer["mac_per_cycle"] == 15 * 512 * 256 / layer["cycles"]
         assert 160 <= layer["mac_per_cycle"] <= ULX3S.macs_per_cycle
         assert layer["bytes"] > 15 * (512 * 3 + 256)
-        timing = told["timing"]
-        assert timing["device_cycles"] == sum(layer["cycles"] for layer in told["layers"])
+        timing = output["timing"]
+        assert timing["device_cycles"] == sum(layer["cycles"] for layer in output["layers"])
         assert timing["device_s"] == timing["device_cycles"] / timing["clock_hz"]
         assert 0 < timing["first_token_s"] <= timing["generate_s"]
 
@@ -129,14 +129,14 @@ class TestRun:
         monkeypatch.setenv("TORCHDYNAMO_DISABLE", "1")
         arguments = ["run", "tinylm", "--device", "golden", "--prompt", "Emma was"]
         arguments += ["--max-tokens", "12"]
-        told = json.loads(run(*arguments, "--json")[1])
+        output = json.loads(run(*arguments, "--json")[1])
         status, out, err = run(*arguments, "--json", "--runtime", "transformers")
         other = json.loads(out)
         assert (status, err) == (0, "")
         for key in ("prompt_ids", "ids", "text", "device"):
-            assert other[key] == told[key]
-        assert list(other) == list(told) and list(other["timing"]) == list(told["timing"])
-        assert set(other["layers"][0]) == set(told["layers"][0])
+            assert other[key] == output[key]
+        assert list(other) == list(output) and list(other["timing"]) == list(output["timing"])
+        assert set(other["layers"][0]) == set(output["layers"][0])
         layer = other["layers"][0]
         assert other["placement"]["fit"] == "all"
         assert (layer["name"], layer["shape"]) == ("model.layers.0.self_attn.q_proj", [256, 256])

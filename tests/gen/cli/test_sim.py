@@ -27,15 +27,15 @@ def test_a_person_can_try_it(tmp_path, sign, status):
         text=True,
         preexec_fn=interruptible,
     ) as served:
-        told = json.loads(served.stdout.readline())
-        with connect(told["url"]) as device:
-            assert device.info.config.lanes == TINY.lanes == told["config"]["lanes"]
+        output = json.loads(served.stdout.readline())
+        with connect(output["url"]) as device:
+            assert device.info.config.lanes == TINY.lanes == output["config"]["lanes"]
             assert device.selftest().ok
         served.send_signal(sign)
         _, err = served.communicate(timeout=30)
         assert served.returncode == status
         assert "Traceback" not in err
-    assert not os.path.lexists(told["url"].removeprefix("serial://").partition("?")[0])
+    assert not os.path.lexists(output["url"].removeprefix("serial://").partition("?")[0])
 
 
 @pytest.mark.sim

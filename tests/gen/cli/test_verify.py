@@ -55,10 +55,12 @@ class TestVerify:
             lines = ["FAILED mix: response to RUN: value must be 1, not 2", "0 passed, 1 failed"]
             assert (status, out.splitlines()) == (1, lines)
         status, out, _ = run("verify", "folder", "--json")
-        told = json.loads(out)
+        output = json.loads(out)
         assert status == (0 if ok else 1)
-        assert told["ok"] is ok and told["passed"] == int(ok) and told["failed"] == int(not ok)
-        assert told["benches"] == [{"name": "mix", "ok": ok, "message": bench.message}]
+        assert (
+            output["ok"] is ok and output["passed"] == int(ok) and output["failed"] == int(not ok)
+        )
+        assert output["benches"] == [{"name": "mix", "ok": ok, "message": bench.message}]
 
     def test_options(self, run, verified):
         verified.append(Result(True))

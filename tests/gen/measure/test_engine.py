@@ -72,29 +72,46 @@ class TestFigures:
     CONFIG = engine_config("ecp5", "table", **BYTES)
 
     def test_all(self):
-        found = figures(self.CONFIG, RUN, PART, [200.0, 210.0, 190.0], 400_000)
-        assert (found["luts"], found["ffs"]) == (400, 1000)
-        assert found["part_share"] == {"luts": 1.65, "ffs": 4.12, "block_rams": 50.0, "dsps": 0.0}
-        assert found["scarcest"] == "block_rams"
-        assert (found["mac_per_cycle"], found["lut_per_mac"], found["ff_per_mac"]) == (80, 5, 12.5)
-        assert [found[f"fmax_mhz_{name}"] for name in ("min", "median", "max")] == [190, 200, 210]
-        assert found["gmac_per_s_per_percent"] == round(80 * 0.2 / 50, 3)
-        assert found["utilization"] == round(6912 * 4096 / (400_000 * 80), 4)
-        assert found["gmac_per_s_per_klut_peak"] == 40
-        assert found["gmac_per_s_per_klut_sustained"] == round(40 * 6912 * 4096 / 32e6, 2)
+        measured = figures(self.CONFIG, RUN, PART, [200.0, 210.0, 190.0], 400_000)
+        assert (measured["luts"], measured["ffs"]) == (400, 1000)
+        assert measured["part_share"] == {
+            "luts": 1.65,
+            "ffs": 4.12,
+            "block_rams": 50.0,
+            "dsps": 0.0,
+        }
+        assert measured["scarcest"] == "block_rams"
+        assert (measured["mac_per_cycle"], measured["lut_per_mac"], measured["ff_per_mac"]) == (
+            80,
+            5,
+            12.5,
+        )
+        assert [measured[f"fmax_mhz_{name}"] for name in ("min", "median", "max")] == [
+            190,
+            200,
+            210,
+        ]
+        assert measured["gmac_per_s_per_percent"] == round(80 * 0.2 / 50, 3)
+        assert measured["utilization"] == round(6912 * 4096 / (400_000 * 80), 4)
+        assert measured["gmac_per_s_per_klut_peak"] == 40
+        assert measured["gmac_per_s_per_klut_sustained"] == round(40 * 6912 * 4096 / 32e6, 2)
         # 87 tiles of 80 for 6912 inputs
-        assert found["bits_per_weight"] == round(1.6 * 87 * 80 / 6912, 4)
-        assert (found["harness_luts"], found["harness_ffs"]) == (60, 100)
+        assert measured["bits_per_weight"] == round(1.6 * 87 * 80 / 6912, 4)
+        assert (measured["harness_luts"], measured["harness_ffs"]) == (60, 100)
 
     def test_clock_limit(self):
-        found = figures(self.CONFIG, RUN, PART, [250.0, 300.0, 290.0], 400_000)
-        assert [found[f"fmax_mhz_{name}"] for name in ("min", "median", "max")] == [250, 257, 257]
-        assert found["gmac_per_s_per_klut_peak"] == round(80 * 257 / 400, 2)
+        measured = figures(self.CONFIG, RUN, PART, [250.0, 300.0, 290.0], 400_000)
+        assert [measured[f"fmax_mhz_{name}"] for name in ("min", "median", "max")] == [
+            250,
+            257,
+            257,
+        ]
+        assert measured["gmac_per_s_per_klut_peak"] == round(80 * 257 / 400, 2)
 
     def test_no_router(self):
         part = XC7.parts["XC7A35T"]
-        found = figures(self.CONFIG, RUN, part, [], 400_000)
-        nulls = {name for name, value in found.items() if value is None}
+        measured = figures(self.CONFIG, RUN, part, [], 400_000)
+        nulls = {name for name, value in measured.items() if value is None}
         assert nulls == {
             *("fmax_mhz_median", "fmax_mhz_min", "fmax_mhz_max", "gmac_per_s_per_percent"),
             *("gmac_per_s_per_klut_peak", "gmac_per_s_per_klut_sustained"),
@@ -102,9 +119,9 @@ class TestFigures:
 
     def test_tokens(self):
         config = engine_config("ecp5", "table", tokens=2, **BYTES)
-        found = figures(config, RUN, PART, [200.0], 400_000)
-        assert (found["mac_per_cycle"], found["lut_per_mac"]) == (160, 2.5)
-        assert found["utilization"] == round(6912 * 4096 / (400_000 * 80), 4)
+        measured = figures(config, RUN, PART, [200.0], 400_000)
+        assert (measured["mac_per_cycle"], measured["lut_per_mac"]) == (160, 2.5)
+        assert measured["utilization"] == round(6912 * 4096 / (400_000 * 80), 4)
 
 
 class TestConfig:
@@ -226,8 +243,8 @@ class TestExactness:
 
     def test_exact(self, monkeypatch):
         formula = self.fake(monkeypatch)
-        found = engine_module._compare(self.CONFIG, lambda line: None)
-        assert found == (formula, 6 * 30)
+        measured = engine_module._compare(self.CONFIG, lambda line: None)
+        assert measured == (formula, 6 * 30)
 
     def test_wrong_result(self, monkeypatch):
         self.fake(monkeypatch, error=1)
@@ -355,10 +372,10 @@ class TestCommand:
         ],
     )
     def test_errors(self, command, arguments, message):
-        found = command("engine", "--family", "ecp5", *arguments)
+        measured = command("engine", "--family", "ecp5", *arguments)
         # Those of other tests among them.
         known = message.format(engines=", ".join(engines), parts=", ".join(ECP5.parts))
-        assert found == (1, "", f"tritloom: error: {known}\n")
+        assert measured == (1, "", f"tritloom: error: {known}\n")
 
     def test_command_gives_the_same(self):
         config = engine_config(
@@ -419,8 +436,8 @@ class TestTooLarge:
         )
 
 
-@pytest.mark.parametrize(("before", "kept"), [(200, 240), (250, 250)])
-def test_routed_again(tmp_path, monkeypatch, before, kept):
+@pytest.mark.parametrize(("before", "expected_mhz"), [(200, 240), (250, 250)])
+def test_routed_again(tmp_path, monkeypatch, before, expected_mhz):
     """Where the clock that is tried for is missed, and there alone."""
     calls = []
 
@@ -432,28 +449,28 @@ def test_routed_again(tmp_path, monkeypatch, before, kept):
         (folder / "placed.json").write_text(json.dumps({"modules": {"top": cells}}))
 
     monkeypatch.setattr(engine_module, "run_tool", run)
-    told: list[str] = []
-    timing = engine_module._nextpnr(ECP5, "LFE5U-25F-6", 3, tmp_path, told.append)
-    assert timing["fmax"]["clk"]["achieved"] == kept
-    again = kept > before
+    messages: list[str] = []
+    timing = engine_module._nextpnr(ECP5, "LFE5U-25F-6", 3, tmp_path, messages.append)
+    assert timing["fmax"]["clk"]["achieved"] == expected_mhz
+    again = expected_mhz > before
     assert calls == [[], ["--no-pack", "--tmg-ripup"]][: 1 + again]
-    assert ("seed 3: shorter paths: 200 MHz, then 240" in told) == again
+    assert ("seed 3: shorter paths: 200 MHz, then 240" in messages) == again
 
 
 def test_cached(cache):
-    told: list[str] = []
-    made: list[int] = []
+    messages: list[str] = []
+    seeds: list[int] = []
 
     def make():
-        made.append(1)
+        seeds.append(1)
         return {"a": 1}
 
     for _ in range(2):
-        assert engine_module._cached(("x", 1), make, told.append, "seed 1") == {"a": 1}
-    assert made == [1]
-    assert told == ["seed 1: measured before, taken from the cache"]
-    engine_module._cached(("x", 2), make, told.append, "seed 1")
-    assert made == [1, 1]
+        assert engine_module._cached(("x", 1), make, messages.append, "seed 1") == {"a": 1}
+    assert seeds == [1]
+    assert messages == ["seed 1: measured before, taken from the cache"]
+    engine_module._cached(("x", 2), make, messages.append, "seed 1")
+    assert seeds == [1, 1]
 
 
 class TestReport:
@@ -529,20 +546,24 @@ class TestReport:
 @pytest.mark.parametrize("family", family_names())
 def test_measurement(family, cache):
     config = engine_config(family, "table", 40, 260, **SMALL)
-    told: list[str] = []
-    found = measure_engine(family, config, seeds=2, progress=told.append)
-    assert found["exact_vectors"] == 6 * 260
-    assert found["cycles"] == config.run_cycles(LayerShape.of(config, 260, 40))
-    assert 0 < found["luts"] < 2000 and 0 < found["ffs"] < 2000 and 0 < found["block_rams"] < 20
-    assert found["dsps"] == 0
-    assert found["harness_luts"] > 0 and found["harness_ffs"] > 50
+    messages: list[str] = []
+    measured = measure_engine(family, config, seeds=2, progress=messages.append)
+    assert measured["exact_vectors"] == 6 * 260
+    assert measured["cycles"] == config.run_cycles(LayerShape.of(config, 260, 40))
     assert (
-        len(found["fmax_mhz"])
-        == len(found["seeds"])
+        0 < measured["luts"] < 2000
+        and 0 < measured["ffs"] < 2000
+        and 0 < measured["block_rams"] < 20
+    )
+    assert measured["dsps"] == 0
+    assert measured["harness_luts"] > 0 and measured["harness_ffs"] > 50
+    assert (
+        len(measured["fmax_mhz"])
+        == len(measured["seeds"])
         == (2 if load_family(family).measure.place else 0)
     )
-    assert list(found["part_share"]) == ["luts", "ffs", "block_rams", "dsps"]
-    assert json.loads(json.dumps(found)) == found
-    again = measure_engine(family, config, seeds=2, progress=told.append)
-    assert again == found
-    assert "taken from the cache" in told[-1]
+    assert list(measured["part_share"]) == ["luts", "ffs", "block_rams", "dsps"]
+    assert json.loads(json.dumps(measured)) == measured
+    again = measure_engine(family, config, seeds=2, progress=messages.append)
+    assert again == measured
+    assert "taken from the cache" in messages[-1]

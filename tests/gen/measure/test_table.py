@@ -65,10 +65,10 @@ class TestMeasure:
             "2 of 3: accelerator, select diff2 4 × 1",
             "3 of 3: select diff2 4 × 1, routed",
         ]
-        found = {point.key: point for point in read_table(table)}
-        assert set(found) == {CORE.key, OTHER.key, WHOLE.key}
-        assert found[CORE.key].mhz == 257 and found[OTHER.key].mhz is None
-        for point in found.values():
+        points = {point.key: point for point in read_table(table)}
+        assert set(points) == {CORE.key, OTHER.key, WHOLE.key}
+        assert points[CORE.key].mhz == 257 and points[OTHER.key].mhz is None
+        for point in points.values():
             assert (point.luts, point.ffs, point.block_rams, point.dsps) == (100, 200, 2, 0)
 
     def test_nothing_twice(self, tools, tmp_path):
@@ -122,8 +122,8 @@ class TestMeasure:
         monkeypatch.setattr(measured, "TABLE", table)
         monkeypatch.setattr(measure, "__kwdefaults__", {**measure.__kwdefaults__, "table": table})
         assert cli.main(["measure", "table", "--family", "ecp5", "--json"]) == 0
-        told = json.loads(capsys.readouterr().out)
-        assert told == {"file": str(table), "measured": 3, "points": 3}
+        content = json.loads(capsys.readouterr().out)
+        assert content == {"file": str(table), "measured": 3, "points": 3}
         assert cli.main(["measure", "table", "--family", "ecp5"]) == 0
         out, err = capsys.readouterr()
         assert out == f"0 of 3 points measured, the others are unchanged:\n{table}\n" and not err
@@ -194,6 +194,6 @@ def test_counted_by_the_tools(family, tmp_path, monkeypatch):
     monkeypatch.setattr(measured, "grid", lambda *_: iter([(point, False)]))
     table = tmp_path / "table.json"
     assert measure(family, table=table) == (1, 1)
-    (found,) = read_table(table)
-    assert found.mhz is None and found.key == point.key
-    assert 100 < found.luts < 1000 and 100 < found.ffs < 1000
+    (points,) = read_table(table)
+    assert points.mhz is None and points.key == point.key
+    assert 100 < points.luts < 1000 and 100 < points.ffs < 1000

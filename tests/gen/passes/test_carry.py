@@ -71,13 +71,13 @@ def opened(netlist: Netlist) -> tuple[str, int]:
     that is returned; what goes to the other cells becomes an output and what they give, inputs."""
     module = copy.deepcopy(netlist.module)
     module.pop("netnames")
-    free, taken, given = [], [], []
+    free, used, given = [], [], []
     for name, cell in sorted(module["cells"].items()):
         wires = cell["connections"]
         if cell["type"] not in LOGIC:
             del module["cells"][name]
             for port, bits in sorted(wires.items()):
-                (given if cell["port_directions"][port] == "output" else taken).extend(bits)
+                (given if cell["port_directions"][port] == "output" else used).extend(bits)
         elif cell["type"] == "CCU2C":
             if wires["CIN"] == ["x"]:
                 wires["CIN"] = [netlist.new_bit()]
@@ -87,7 +87,7 @@ def opened(netlist: Netlist) -> tuple[str, int]:
     for port, direction, bits in (
         ("free", "input", free),
         ("given", "input", given),
-        ("taken", "output", taken),
+        ("taken", "output", used),
     ):
         if bits:
             module["ports"][port] = {"direction": direction, "bits": bits}

@@ -105,16 +105,16 @@ class Design:
 
 
 def bel(cell: dict[str, Any]) -> str:
-    found: str = cell["attributes"].get("BEL") or cell["attributes"]["NEXTPNR_BEL"]
-    return found
+    place: str = cell["attributes"].get("BEL") or cell["attributes"]["NEXTPNR_BEL"]
+    return place
 
 
 def place(cell: dict[str, Any]) -> tuple[int, int, int, str]:
     """Column, row, which of the tile's eight halves of slices, and `FF` or `K`."""
-    found = BEL.match(bel(cell))
-    assert found is not None
-    half = "ABCD".index(found[3]) * 2 + int(found[5]) if found[3] else -1
-    return int(found[1]), int(found[2]), half, found[4]
+    place = BEL.match(bel(cell))
+    assert place is not None
+    half = "ABCD".index(place[3]) * 2 + int(place[5]) if place[3] else -1
+    return int(place[1]), int(place[2]), half, place[4]
 
 
 def name_of(x: int, y: int, half: int, kind: str) -> str:
@@ -318,12 +318,12 @@ def routed(folder: Path, before: float, run: Callable[[Path], None], design: Des
     (folder / f"{TOP}.json").write_text("netlist")
     (folder / f"{TOP}.lpf").write_text("pins")
     names = {file.name for file in folder.iterdir()}
-    told = route_again(
+    message = route_again(
         folder, 500, lambda where: float((where / TIMING).read_text()), run, improve_placement
     )
     assert {file.name for file in folder.iterdir()} == names
     assert (folder / f"{TOP}.json").read_text() == "netlist"
-    return told
+    return message
 
 
 @pytest.mark.parametrize("after", [300, 250, 200])
@@ -337,8 +337,8 @@ def test_the_faster_one_is_kept(after: float, tmp_path: Path) -> None:
         files(folder, after)
         (folder / PLACED).write_text("again")
 
-    told = routed(tmp_path, 250, run, design)
-    assert told == f"shorter paths: 250 MHz, then {after}"
+    message = routed(tmp_path, 250, run, design)
+    assert message == f"shorter paths: 250 MHz, then {after}"
     assert (tmp_path / f"{TOP}.config").read_text() == f"routed for {max(after, 250)}"
     assert (tmp_path / TIMING).read_text() == str(max(after, 250))
     assert ((tmp_path / PLACED).read_text() == "again") == (after > 250)
@@ -412,14 +412,14 @@ def settings(config: Path) -> dict[str, list[str]]:
 
     Routing may swap the inputs of a LUT, and chooses one of two reset wires.
     """
-    found: dict[str, list[str]] = {}
+    place: dict[str, list[str]] = {}
     for line in config.read_text().splitlines():
         kind, _, rest = line.partition(" ")
         if kind.startswith("."):
-            found[line] = tile = []
+            place[line] = tile = []
         elif kind in ("enum:", "word:") and not re.match(r"(SLICE.\.([ABCD]\dMUX|K)|LSR)", rest):
             tile.append(line)
-    return {tile: sorted(lines) for tile, lines in found.items() if lines}
+    return {tile: sorted(lines) for tile, lines in place.items() if lines}
 
 
 @pytest.mark.sim

@@ -11,8 +11,8 @@ def test_slots_that_are_possible() -> None:
     def add(acc: int, x: int, neg: int, nz: int) -> int:
         return acc + ((x & nz) ^ neg)
 
-    found = slot_pins(table(lambda *v: add(*v) & 1), table(lambda *v: add(*v) >> 1))
-    assert found is not None and found[0][2:] != (None, None)
+    pins = slot_pins(table(lambda *v: add(*v) & 1), table(lambda *v: add(*v) >> 1))
+    assert pins is not None and pins[0][2:] != (None, None)
     # Here the carry depends on three.
     assert slot_pins(table(lambda a, b, c, d: 0), table(lambda a, b, c, d: a & b & c)) is None
     # A and B are the only inputs of G, which is 1 where P is 0 at C = D = 0.

@@ -177,10 +177,10 @@ class TestFilling:
 
     def test_said(self):
         """What can only be filled slowly says so."""
-        asked = search("ecp5", TINYLM)
+        space = search("ecp5", TINYLM)
         config = core("table", "sym6x10", 96, 3, 1, TINYLM)
-        found = asked.candidate(config, asked.cost(config))
-        assert asked.bound(found).startswith("filling, 9")
+        candidate = space.candidate(config, space.cost(config))
+        assert space.bound(candidate).startswith("filling, 9")
 
 
 def search(family, layers, **changes):
@@ -248,35 +248,35 @@ class TestBest:
     @pytest.mark.parametrize("engine", ["select", "table"])
     def test_nothing_is_better(self, engine, limit):
         """Against all geometries, each tried: the search leaves nothing out that matters."""
-        asked = search("ecp5", SMALL, word_limit=limit, budget=Cost(900, 2000, 12))
+        space = search("ecp5", SMALL, word_limit=limit, budget=Cost(900, 2000, 12))
         encoding = "base3x5"
         best = None
         for codes, rows in product(range(1, 13), range(1, 41)):
-            for fill in range(1, asked.model.most_filled(engine) + 1):
+            for fill in range(1, space.model.most_filled(engine) + 1):
                 units = codes if engine == "table" else 5 * codes
                 if fill > units or units % fill:
                     continue
                 config = core(engine, encoding, 5 * codes, rows, fill, SMALL)
                 if limit is not None and config.word_bits > limit:
                     continue
-                cost = asked.cost(config)
-                if asked.fits(cost) and asked.model.within(config, cost.luts):
-                    found = asked.candidate(config, cost)
-                    if best is None or asked.rate(found) > asked.rate(best):
-                        best = found
-        found = asked.best(engine, encoding)
-        assert asked.rate(found)[0] == asked.rate(best)[0]
-        assert found.cost.luts <= best.cost.luts * 1.02
+                cost = space.cost(config)
+                if space.fits(cost) and space.model.within(config, cost.luts):
+                    candidate = space.candidate(config, cost)
+                    if best is None or space.rate(candidate) > space.rate(best):
+                        best = candidate
+        candidate = space.best(engine, encoding)
+        assert space.rate(candidate)[0] == space.rate(best)[0]
+        assert candidate.cost.luts <= best.cost.luts * 1.02
 
     def test_ties(self):
         """Within a hundredth, fewer LUTs; then fewer bits a weight."""
-        asked = search("ecp5", SMALL)
+        space = search("ecp5", SMALL)
         config = core("select", "base3x5", 20, 1, 1, SMALL)
-        one = asked.candidate(config, Cost(300, 100, 2))
+        one = space.candidate(config, Cost(300, 100, 2))
         cheaper = replace(one, cost=Cost(200, 900, 9), mac_per_cycle=one.mac_per_cycle * 0.9999)
         denser = replace(one, config=core("select", "diff2", 20, 1, 1, SMALL))
         faster = replace(one, mac_per_cycle=one.mac_per_cycle * 1.05, cost=Cost(900, 900, 9))
-        order = sorted([denser, one, faster, cheaper], key=asked.rate, reverse=True)
+        order = sorted([denser, one, faster, cheaper], key=space.rate, reverse=True)
         assert order == [faster, cheaper, one, denser]
 
     def test_tokens(self):
@@ -291,12 +291,12 @@ class TestBest:
         assert choose("ecp5", WIDE, weight_bits=32).config.tokens == 1
 
     @pytest.mark.parametrize(
-        ("tokens", "found"),
+        ("tokens", "expected"),
         [(1, [1]), (6, [1, 2, 3, 6]), (20, [1, 2, 3, 4, 5, 7, 10]), (1 << 20, range(1, 17))],
     )
-    def test_tokens_worth_a_try(self, tokens, found):
+    def test_tokens_worth_a_try(self, tokens, expected):
         """The least for each number of passes."""
-        assert search_module.useful_tokens(tokens) == [*found]
+        assert search_module.useful_tokens(tokens) == [*expected]
 
     def test_binary(self):
         plan = choose("ecp5", WIDE, core_only=True, alphabet="binary")
@@ -352,8 +352,8 @@ class TestParts:
         board = load_board("ulx3s-85f")
         plan = choose("", TINYLM, board=board)
         assert (plan.family, plan.part) == ("ecp5", "LFE5U-85F-6")
-        kept = {"clock_hz": 80_000_000, "packet_bytes": 1024, "slots": 4, "max_layers": 64}
-        assert {name: getattr(plan.config, name) for name in kept} == kept
+        facts = {"clock_hz": 80_000_000, "packet_bytes": 1024, "slots": 4, "max_layers": 64}
+        assert {name: getattr(plan.config, name) for name in facts} == facts
         assert all(each.mhz == 80 for each in plan.ranked)
         assert plan.config.link == PacketStream() and not plan.notes
 
@@ -412,11 +412,11 @@ class TestMemory:
 
     def test_pieces_of_several_rows(self):
         """24 words of 3 tiles: 8 groups of 4 rows at a time."""
-        asked = search("ecp5", SMALL, inside=True, whole=False, core_only=False)
+        space = search("ecp5", SMALL, inside=True, whole=False, core_only=False)
         config = core("select", "diff2", 20, 4, 4, SMALL).with_words(24)
         pieces = [LayerShape(3, 8), LayerShape(3, 2)]
-        assert asked.cycles(config) == sum(config.run_cycles(shape) for shape in pieces)
-        assert asked.cycles(config.with_words(2)) is None
+        assert space.cycles(config) == sum(config.run_cycles(shape) for shape in pieces)
+        assert space.cycles(config.with_words(2)) is None
 
     def test_words_given(self):
         plan = choose("ice40", BIG, memory_words=600)
@@ -500,12 +500,14 @@ class TestCommand:
             *("--tokens", 2, "--json"),
         )
         assert (status, err) == (0, "")
-        told = json.loads(out)
-        assert (told["family"], told["part"]) == ("ecp5", "LFE5U-25F-6")
-        first = told["candidates"][0]
+        content = json.loads(out)
+        assert (content["family"], content["part"]) == ("ecp5", "LFE5U-25F-6")
+        first = content["candidates"][0]
         assert first["bound"].startswith("weight bandwidth")
-        assert {first[key] == told["config"][key] for key in ("engine", "lanes", "rows")} == {True}
-        assert len(told["candidates"]) == 5 and len(told["notes"]) == 1
+        assert {first[key] == content["config"][key] for key in ("engine", "lanes", "rows")} == {
+            True
+        }
+        assert len(content["candidates"]) == 5 and len(content["notes"]) == 1
 
     def test_file_is_a_configuration(self, run, tmp_path):
         """What generate and build take, and nothing lost on the way."""
@@ -553,17 +555,17 @@ class TestMeasureEngine:
     @pytest.fixture
     def measured(self, run, monkeypatch):
         """Runs the command; gives the configuration that is to be measured."""
-        asked = []
+        space = []
 
         def measure_engine(family, config, **options):
-            asked.append(config)
+            space.append(config)
             raise ConfigError("far enough")
 
         monkeypatch.setattr(engine_module, "measure_engine", measure_engine)
 
         def measured(*arguments):
             status, _, err = run("measure", "engine", "--engine", "auto", *arguments)
-            return asked.pop() if asked else (status, err)
+            return space.pop() if space else (status, err)
 
         return measured
 
@@ -572,9 +574,9 @@ class TestMeasureEngine:
         plan = choose("ecp5", [Layer("a", 256, 512)], core_only=True)
         assert measured(*options) == plan.config
         part = ("--part", "LFE5U-85F-6", "--tokens", 2, "--act-bits", 4)
-        asked = {"part": "LFE5U-85F-6", "tokens": 2, "act_bits": 4}
+        space = {"part": "LFE5U-85F-6", "tokens": 2, "act_bits": 4}
         assert measured(*options, *part) == (
-            choose("ecp5", [Layer("a", 256, 512)], core_only=True, **asked).config
+            choose("ecp5", [Layer("a", 256, 512)], core_only=True, **space).config
         )
 
     def test_default_layer(self, measured):
@@ -587,9 +589,9 @@ class TestMeasureEngine:
 
     @pytest.mark.parametrize("option", ["encoding", "lanes", "rows", "fill"])
     def test_what_it_chooses_is_not_given(self, measured, option):
-        found = measured("--family", "ecp5", f"--{option}", "2")
+        candidate = measured("--family", "ecp5", f"--{option}", "2")
         message = f"--{option} is what --engine auto chooses; leave it out"
-        assert found == (1, f"tritloom: error: {message}\n")
+        assert candidate == (1, f"tritloom: error: {message}\n")
 
     def test_mix_has_the_features(self, measured):
         options = ("--family", "ecp5", "--mix", "bitnet-2b-4t", "--in-features", 8)

@@ -57,7 +57,7 @@ def models():
 
 
 def errors(cost, point):
-    return [abs(found / measured - 1) for found, measured in luts_and_ffs(cost, point)]
+    return [abs(predicted / measured - 1) for predicted, measured in luts_and_ffs(cost, point)]
 
 
 def luts_and_ffs(cost, point):
@@ -66,17 +66,17 @@ def luts_and_ffs(cost, point):
 
 @pytest.mark.parametrize("point", CORES, ids=named)
 def test_measured_core(models, point):
-    found = models[point.family].core(point.config)
-    assert max(errors(found, point)) <= BOUND
-    assert found.block_rams == point.block_rams
+    predicted = models[point.family].core(point.config)
+    assert max(errors(predicted, point)) <= BOUND
+    assert predicted.block_rams == point.block_rams
 
 
 @pytest.mark.parametrize("point", WHOLE, ids=named)
 def test_measured_accelerator(models, point):
     model = models[point.family]
-    found = model.core(point.config) + model.around(point.config)
-    assert max(errors(found, point)) <= WHOLE_BOUND
-    assert found.block_rams == point.block_rams
+    predicted = model.core(point.config) + model.around(point.config)
+    assert max(errors(predicted, point)) <= WHOLE_BOUND
+    assert predicted.block_rams == point.block_rams
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -107,10 +107,10 @@ def built(monkeypatch):
     """The memories of a component: (width, words, whether a ROM), in no order."""
 
     def build(component):
-        made = []
+        memories = []
 
         def block_ram(shape, depth, init=()):
-            made.append((Shape.cast(shape).width, depth, bool(len(init))))
+            memories.append((Shape.cast(shape).width, depth, bool(len(init))))
             return real(shape, depth, init)
 
         real = core.block_ram
@@ -127,7 +127,7 @@ def built(monkeypatch):
             ):
                 patch.setattr(module, "block_ram", block_ram)
             rtlil.convert(component, emit_src=False)
-        return sorted(made)
+        return sorted(memories)
 
     return build
 

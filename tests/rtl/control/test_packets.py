@@ -101,13 +101,13 @@ def test_receiver(name, idle, pause):
 
     async def paced(ctx):
         """As a driver with credit does: a packet when there is room for it."""
-        taken = 0
+        accepted = 0
         for number, packet in enumerate(packets):
-            while taken - len(received) > (config.slots - 1) * config.packet_bytes:
+            while accepted - len(received) > (config.slots - 1) * config.packet_bytes:
                 await ctx.tick()
             await source(dut.i, items_of([packet]), idle, number)(ctx)
             if packet in right:
-                taken += len(packet) - CRC_BYTES
+                accepted += len(packet) - CRC_BYTES
 
     simulate(
         dut, paced, sink(dut.o, len(expected), received, pause, 8), strobes.until(len(packets))

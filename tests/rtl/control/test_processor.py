@@ -150,7 +150,7 @@ class World:
         (
             _,
             _,
-            taken,
+            accepted,
             write,
             address,
             data,
@@ -203,7 +203,7 @@ class World:
                 self._send(self._sending[0])
             else:
                 self._sending[1] -= 1
-        return bool(offered and taken)
+        return bool(offered and accepted)
 
     def _send(self, slot: int) -> None:
         """The sender has read the last byte of the response in a slot."""
@@ -394,7 +394,7 @@ def test_identity_in_pieces():
     assert {responses[number].status for number in far} == {Status.OUT_OF_RANGE}
 
 
-def test_counters_are_told_as_they_are():
+def test_counters_are_passed_on():
     driver = Driver(TINY)
     number = driver.add(Opcode.COUNTERS)
     world = World(TINY, 0.0, 27)
@@ -485,7 +485,7 @@ def test_reset_forgets_every_layer():
     assert {responses[number].status for number in (*gone, results)} == {Status.BAD_STATE}
 
 
-def test_answers_have_the_least_length():
+def test_responses_have_the_least_length():
     driver = Driver(TINY)
     failed = driver.add(Opcode.RESULTS, count=3, payload=b"x")
     responses = driver.run()

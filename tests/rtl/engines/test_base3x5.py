@@ -23,18 +23,18 @@ def test_all_bytes(seed):
         random.Random(seed).shuffle(codes)
     trits = BASE3X5.decode(np.array(codes, np.uint32))
     dut = Base3x5Decoder(BASE3X5)
-    found: list[tuple[int, int]] = []
+    decoded: list[tuple[int, int]] = []
 
     async def bench(ctx):
         for code in [*codes, *[0] * BASE3X5.decoder_cycles]:
             ctx.set(dut.i, code)
             *_, nonzero, negative = await ctx.tick().sample(dut.nonzero, dut.negative)
-            found.append((nonzero, negative))
+            decoded.append((nonzero, negative))
 
     simulate(dut, bench)
     bits = 1 << np.arange(5)
     expected = zip(((trits != 0) * bits).sum(1), ((trits < 0) * bits).sum(1), strict=True)
-    assert found[BASE3X5.decoder_cycles :] == [(int(n), int(s)) for n, s in expected]
+    assert decoded[BASE3X5.decoder_cycles :] == [(int(n), int(s)) for n, s in expected]
 
 
 @pytest.mark.parametrize("name", ["base3x5"])

@@ -176,9 +176,9 @@ def test_every_entry(encoding, fill):
     rows = rows.reshape(count, 2, lanes)
     words = weight_words(config, rows.reshape(count * 2, lanes))
     acts = np.concatenate(tiles, axis=1).astype(np.int8)
-    found = run_words(config, [words] * len(tiles), acts)
+    sums = run_words(config, [words] * len(tiles), acts)
     expected = np.einsum("ktl,nrl->kntr", np.array(tiles), rows.astype(int))
-    assert found == expected.reshape(-1, 4).tolist()
+    assert sums == expected.reshape(-1, 4).tolist()
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
@@ -188,8 +188,8 @@ def test_words_before_a_swap_keep_their_tile(encoding):
     config = config_of(encoding, group, 1, 1, 1)
     words = weight_words(config, np.ones((TABLE.tile_cycles(config), group), np.int8))
     acts = np.repeat(np.arange(1, 6, dtype=np.int8), group)[None]
-    found = run_words(config, [words] * 5, acts)
-    assert found == [[tile * group] for tile in range(1, 6) for _ in words]
+    sums = run_words(config, [words] * 5, acts)
+    assert sums == [[tile * group] for tile in range(1, 6) for _ in words]
 
 
 CONFIGS = {

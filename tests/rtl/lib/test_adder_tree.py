@@ -103,7 +103,7 @@ def every_pair(make):
             return clocked(m)
 
     dut = Pair()
-    found: dict[tuple[int, int, int], int] = {}
+    sums: dict[tuple[int, int, int], int] = {}
 
     async def bench(ctx):
         for left in range(16):
@@ -112,11 +112,11 @@ def every_pair(make):
                     ctx.set(
                         Cat(dut.left, dut.right, dut.negative), left | right << 4 | negative << 8
                     )
-                    found[left, right, negative] = ctx.get(dut.o)
+                    sums[left, right, negative] = ctx.get(dut.o)
         await ctx.tick()
 
     simulate(dut, bench)
-    return found
+    return sums
 
 
 @pytest.mark.parametrize("numbers", [unsigned, signed])
@@ -160,12 +160,12 @@ def test_delay(cycles):
 
     dut = Delay()
     values = [3, -8, 7, -1, 0, 5, 2, -3]
-    found: list[int] = []
+    sums: list[int] = []
 
     async def bench(ctx):
         for value in values:
             ctx.set(dut.i, value)
-            found.append(plain((await ctx.tick().sample(dut.o))[-1]))
+            sums.append(plain((await ctx.tick().sample(dut.o))[-1]))
 
     simulate(dut, bench)
-    assert found == [*[0] * cycles, *values][: len(values)]
+    assert sums == [*[0] * cycles, *values][: len(values)]

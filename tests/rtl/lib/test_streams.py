@@ -60,8 +60,8 @@ def moments(dut, strobes, count):
         cycle = 0
         while len(cycles[-1]) < count:
             _, _, *values = await ctx.tick().sample(*strobes)
-            for found, value in zip(cycles, values, strict=True):
-                found.extend([cycle] * value)
+            for seen, value in zip(cycles, values, strict=True):
+                seen.extend([cycle] * value)
             cycle += 1
 
     return bench, cycles
@@ -131,14 +131,14 @@ def test_stream_from_memory(idle, pause):
 
 def test_stream_from_memory_full_rate():
     dut = Reader(list(range(COUNT)))
-    watch, (asked, came) = moments(dut, [dut.go, dut.o.valid & dut.o.ready], COUNT)
+    watch, (requested, came) = moments(dut, [dut.go, dut.o.valid & dut.o.ready], COUNT)
 
     async def permit(ctx):
         ctx.set(dut.go, 1)
         await ctx.tick()
 
     simulate(dut, permit, sink(dut.o, COUNT, []), watch)
-    assert came == list(range(asked[0] + 1, asked[0] + 1 + COUNT))
+    assert came == list(range(requested[0] + 1, requested[0] + 1 + COUNT))
 
 
 @pytest.mark.parametrize(

@@ -143,10 +143,10 @@ def test_numbers_are_the_protocol():
 
 @pytest.mark.parametrize("config", [TINY, ULTIMATE], ids=["tiny", "ultimate"])
 def test_identity(config):
-    found = identity(config)
-    magic, version, size, layout, build = IDENTITY.unpack_from(found)
-    assert (magic, version, size) == (MAGIC, PROTOCOL_VERSION, len(found) - IDENTITY.size)
+    content = identity(config)
+    magic, version, size, layout, build = IDENTITY.unpack_from(content)
+    assert (magic, version, size) == (MAGIC, PROTOCOL_VERSION, len(content) - IDENTITY.size)
     assert (layout, build) == (config.layout_digest, config.build_digest)
-    text = found[IDENTITY.size :]
+    text = content[IDENTITY.size :]
     assert AcceleratorConfig.from_json(text) == config
     assert json.loads(text) == config.to_dict()

@@ -131,24 +131,24 @@ def decode_line(line: bytes, idle: float, pause: float, seed: int = 0) -> list[t
     """What the decoder makes of bytes on the line: packets, and whether each is to be dropped."""
     dut = FrameDecoder()
     rng = random.Random(seed)
-    found: list[tuple[bytes, bool]] = []
+    packets: list[tuple[bytes, bool]] = []
     done = []
 
     async def watch(ctx):
         current = bytearray()
-        held = None
-        while not done or held is not None:
-            ready = rng.random() >= pause if pause < 1 else held is not None
+        last_byte = None
+        while not done or last_byte is not None:
+            ready = rng.random() >= pause if pause < 1 else last_byte is not None
             ctx.set(dut.o.ready, ready)
             *_, valid, byte, last, abort = await ctx.tick().sample(
                 dut.o.valid, dut.o.payload.data, dut.o.payload.last, dut.abort
             )
-            assert held is None or (valid and held == (byte, last, abort)), "did not hold"
-            held = (byte, last, abort) if valid and not ready else None
+            assert last_byte is None or (valid and last_byte == (byte, last, abort)), "did not hold"
+            last_byte = (byte, last, abort) if valid and not ready else None
             if valid and ready:
                 current.append(byte)
                 if last:
-                    found.append((bytes(current), bool(abort)))
+                    packets.append((bytes(current), bool(abort)))
                     current.clear()
 
     async def feed(ctx):
@@ -158,7 +158,7 @@ def decode_line(line: bytes, idle: float, pause: float, seed: int = 0) -> list[t
         done.append(True)
 
     simulate(dut, watch, feed, deadline_cycles=60_000)
-    return found
+    return packets
 
 
 @quick_first(("idle", "pause"), FLOWS)
@@ -174,8 +174,8 @@ def test_the_decoder_starts_afresh_after_garbage() -> None:
     line = bytearray()
     for packet in chosen:
         line += rng.randbytes(rng.randrange(40)) + encode_frame(packet)
-    kept = [packet for packet, abort in decode_line(bytes(line), 0, 0) if not abort]
-    assert kept == chosen
+    whole = [packet for packet, abort in decode_line(bytes(line), 0, 0) if not abort]
+    assert whole == chosen
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -200,8 +200,8 @@ def test_the_decoder_agrees_with_python_on_damaged_frames(seed: int) -> None:
         line += frame
     line += b"\0"
     expected = [decode_frame(inside) for inside in bytes(line).split(b"\0") if inside]
-    kept = [packet for packet, abort in decode_line(bytes(line), 0, 0) if not abort]
-    assert kept == [packet for packet in expected if packet]
+    whole = [packet for packet, abort in decode_line(bytes(line), 0, 0) if not abort]
+    assert whole == [packet for packet in expected if packet]
 
 
 @pytest.mark.sim

@@ -129,8 +129,8 @@ def test_diff2_codes():
     }
     trits = np.array(list(codes), np.int8)
     assert DIFF2.encode(trits).tolist() == list(codes.values())
-    found = DIFF2.decode(np.array(list(codes.values()), np.uint32))
-    assert found.dtype == np.int8 and (found == trits).all()
+    decoded = DIFF2.decode(np.array(list(codes.values()), np.uint32))
+    assert decoded.dtype == np.int8 and (decoded == trits).all()
     for code in set(range(16)) - set(codes.values()):
         with pytest.raises(InputError) as raised:
             DIFF2.decode(np.array([1, code], np.uint32))
@@ -165,8 +165,8 @@ def test_signs_of_a_word(codes):
         image = pack_weights(config, trits)
         number = int.from_bytes(image, "little")
         plain = DIFF2.encode(trits.reshape(2 * codes, 2)).reshape(2, codes).tolist()
-        found = [[number >> 4 * (row * codes + n) & 15 for n in range(codes)] for row in (0, 1)]
-        for had, has in zip(plain, found, strict=True):
+        decoded = [[number >> 4 * (row * codes + n) & 15 for n in range(codes)] for row in (0, 1)]
+        for had, has in zip(plain, decoded, strict=True):
             assert [code & 7 for code in has] == [code & 7 for code in had]
             assert has[0] == had[0]
             for n in range(1, codes):
@@ -222,8 +222,8 @@ def test_random_shapes(name):
         assert shape == LayerShape(-(-columns // config.lanes), -(-rows // config.rows))
         assert shape.words == shape.tiles * shape.row_groups
         assert len(image) == shape.words * config.word_bytes
-        found = unpack_weights(config, image, rows, columns)
-        assert found.dtype == np.int8 and (found == trits).all()
+        decoded = unpack_weights(config, image, rows, columns)
+        assert decoded.dtype == np.int8 and (decoded == trits).all()
         whole = unpack_weights(
             config, image, shape.row_groups * config.rows, shape.tiles * config.lanes
         )
@@ -283,6 +283,6 @@ def test_results(features, size):
     assert len(payload) == 50 * size
     assert payload[size : 2 * size] == b"\xff" * size
     assert payload[2 * size : 3 * size] == high.to_bytes(size, "little")
-    found = unpack_results(config, payload)
-    assert found.dtype == np.int32 and (found == sums).all()
+    decoded = unpack_results(config, payload)
+    assert decoded.dtype == np.int32 and (decoded == sums).all()
     assert unpack_results(config, b"").shape == (0,)

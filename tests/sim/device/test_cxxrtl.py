@@ -423,7 +423,7 @@ def test_ziglang_is_a_compiler_that_will_do(cache: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_the_accelerator_answers_as_the_reference(seed: int) -> None:
+def test_the_accelerator_responses_as_the_reference(seed: int) -> None:
     device = SimulatedDevice(TINY, stall_seed=seed)
     traffic = Traffic(TINY, seed)
     traffic.random(3000)

@@ -652,7 +652,7 @@ def test_counters(client: Client) -> None:
     assert client.counters()["packets"] == after["packets"] + 2
 
 
-def test_random_packets_always_have_a_sound_answer_and_keep_order() -> None:
+def test_random_packets_always_have_a_sound_response_and_keep_order() -> None:
     rng = np.random.default_rng(7)
     client = Client(make_config())
     expected = 1

@@ -36,8 +36,8 @@ def check_cells(config: AcceleratorConfig, netlist: str, family: str) -> None:
     group = encodings[config.encoding].trits_per_code
     codes = config.lanes // group if config.engine == "table" else 0
     kind = (LUT_RAM if in_lut_ram(config) else BLOCK_RAM)[family]
-    found = ((TABLE.fullmatch(name), cell["type"]) for name, cell in cells.items())
-    tables = {(match[1], each) for match, each in found if match}
+    named = ((TABLE.fullmatch(name), cell["type"]) for name, cell in cells.items())
+    tables = {(match[1], each) for match, each in named if match}
     assert tables == {(f"{r}_{n}", kind) for r in range(config.rows) for n in range(codes)}
     if family != "ecp5":
         return

@@ -47,24 +47,24 @@ def simulate_gates(netlist: str, family: str, stall_seed: int = 0) -> Simulation
 
 def modes(netlist: str, family: str) -> set[tuple[str, ...]]:
     """The blocks of a netlist, each with its parameters but for what is stored in it."""
-    found = set()
+    kinds = set()
     for cell in Netlist(json.loads(netlist), TOP).cells.values():
         if cell["type"] in BLOCKS[family]:
             facts = cell["parameters"].items()
-            kept = (f"{name}={value}" for name, value in facts if not name.startswith("INIT"))
-            found.add((cell["type"], *sorted(kept)))
-    return found
+            parameters = (f"{name}={value}" for name, value in facts if not name.startswith("INIT"))
+            kinds.add((cell["type"], *sorted(parameters)))
+    return kinds
 
 
 @pytest.fixture(scope="module")
 def netlists() -> dict[str, str]:
     """The netlist of the small accelerator of each family, made when first asked for."""
-    made: dict[str, str] = {}
+    texts: dict[str, str] = {}
 
     class Lazily(dict[str, str]):
         def __missing__(self, family: str) -> str:
-            made[family] = self[family] = netlist_of(Accelerator(CONFIGS[family]), family)
-            return made[family]
+            texts[family] = self[family] = netlist_of(Accelerator(CONFIGS[family]), family)
+            return texts[family]
 
     return Lazily()
 
@@ -93,7 +93,7 @@ def run(simulation: Simulation, traffic: Traffic) -> list[bytes | None]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", bitstream_families())
-def test_gates_answer_as_the_rtl(family: str, netlists: dict[str, str]) -> None:
+def test_gates_response_as_the_rtl(family: str, netlists: dict[str, str]) -> None:
     config = CONFIGS[family]
     assert BLOCKS[family][0] in {block for block, *_ in modes(netlists[family], family)}
     traffic = vectors(config)

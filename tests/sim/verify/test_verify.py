@@ -113,9 +113,9 @@ def test_tiny(tmp_path):
     assert [case.get("name") for case in suite.iter("testcase")] == [
         bench.name for bench in result.benches
     ]
-    found = {item.get("name"): item.get("value") for item in suite.iter("property")}
-    assert found["seed"] == "5"
-    assert AcceleratorConfig.from_json(found["config"]) == TINY
+    properties = {item.get("name"): item.get("value") for item in suite.iter("property")}
+    assert properties["seed"] == "5"
+    assert AcceleratorConfig.from_json(properties["config"]) == TINY
     assert str(tmp_path) not in junit.read_text()
     assert [line.split("  ")[0] for line in lines] == [bench.name for bench in result.benches]
     for line in lines:
@@ -221,7 +221,7 @@ def test_every_mutation_finds_its_line(name):
     [pytest.param(name, marks=() if name in EARLY else pytest.mark.slow) for name in MUTATIONS],
 )
 def test_bug_is_found(name):
-    told = {
+    content = {
         "identity": ("identify", "response to IDENTIFY"),
         "checksum": ("damage", ""),
         "hold": ("identify", "o.payload must hold until it is taken"),
@@ -233,7 +233,7 @@ def test_bug_is_found(name):
     assert not result.ok
     assert result.failed == 1
     ((bench, message),) = failures(result)
-    where, what = told.get(name, ("", ""))
+    where, what = content.get(name, ("", ""))
     assert bench.startswith(where)
     assert message and what in message
 
