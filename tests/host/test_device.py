@@ -12,7 +12,7 @@ from types import FrameType
 import numpy as np
 import pytest
 
-from tests.support import plugins
+from tests.support import plugins, quick_first
 from tests.support.faults import FaultyTransport
 from tests.support.layers import CONFIGS, ODD, SMALL, codes_of, layer_of
 from tritloom.host import (
@@ -539,7 +539,7 @@ def bad_link_campaign(faulty: FaultyTransport, config: AcceleratorConfig) -> lis
     return errors
 
 
-@pytest.mark.parametrize(("name", "rate"), [("tiny", 0.01), ("small", 0.01), ("odd", 0.05)])
+@quick_first(("name", "rate"), [("tiny", 0.01), ("small", 0.01), ("odd", 0.05)])
 def test_ten_thousand_commands_on_a_bad_link(name, rate):
     """Lost, repeated, reordered and corrupt packets both ways: exact, or a clear error."""
     rates = {"lose": rate, "duplicate": rate, "reorder": rate, "corrupt": rate}

@@ -10,6 +10,7 @@ from types import FrameType
 
 import pytest
 
+from tests.support import quick_first
 from tests.support.faults import FaultyTransport
 from tritloom.host.session import (
     LINK_CYCLES_PER_BYTE,
@@ -549,8 +550,8 @@ def test_an_interrupt_at_any_line_loses_nothing():
     assert line > 200
 
 
-@pytest.mark.parametrize("rate", [0.01, 0.1])
-@pytest.mark.parametrize("slots", [2, 4, 16])
+@quick_first("rate", [0.1, 0.01])
+@quick_first("slots", [2, 4, 16])
 def test_ten_thousand_commands_on_a_bad_link(slots, rate):
     """Each with its own response; at one in ten, a session may give up, but never hang or lie."""
     config = replace(TINY, slots=slots)
