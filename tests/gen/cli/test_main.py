@@ -158,6 +158,7 @@ class TestProcess:
         assert missing in ran.stderr and f"[{extra}]" in ran.stderr
         assert not (ROOT / "out").exists()
 
+    @pytest.mark.sim
     def test_base_installation(self):
         """What needs no extra runs where none is."""
         program = """
@@ -301,7 +302,7 @@ sys.exit(main(["generate", "--config", "tiny.json", "-o", "out"]))
     @quick_first("level", ["2", "1"])
     def test_optimised_python(self, level):
         """`python -OO` drops assertions and docstrings; the same comes out."""
-        for command in ("boards", "auto --board icebreaker --model bitnet-2b-4t --json", "--help"):
+        for command in ("boards", "auto --board icebreaker --model tinylm --json", "--help"):
             outputs = [
                 subprocess.run(
                     [*COMMAND, *command.split()],

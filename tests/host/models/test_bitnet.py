@@ -75,6 +75,7 @@ def test_logits_equal_transformers(
     assert np.allclose(logits, reference[f"p{prompt}.logits_bitlinear"], rtol=0, atol=1e-4)
 
 
+@pytest.mark.sim
 def test_nll_equals_transformers(decoder: BitNetModel, reference: dict[str, np.ndarray]) -> None:
     text = (MODELS / "heldout.txt").read_text(encoding="utf-8")
     windows, tokens = reference["nll_windows"]

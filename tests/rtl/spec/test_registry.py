@@ -177,6 +177,7 @@ def test_component_that_is_missing(path):
 def test_component_that_needs_an_extra(monkeypatch):
     """The command line knows which extra brings it."""
     monkeypatch.setitem(sys.modules, "amaranth_boards", None)
+    monkeypatch.delitem(sys.modules, "amaranth_boards.icebreaker", raising=False)
     with pytest.raises(ModuleNotFoundError):
         load_component("amaranth_boards.icebreaker:ICEBreakerPlatform")
 
