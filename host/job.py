@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from tritloom.host.handle import Handle, Stats
 from tritloom.host.requests import Requests
 from tritloom.host.session import Command, Session
-from tritloom.rtl.spec.commands import Opcode
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.packing import unpack_results
 
@@ -19,11 +18,15 @@ __all__ = ["Job", "submit_product"]
 
 @dataclass(frozen=True, slots=True)
 class _Slice:
-    """A RESULTS command, and where its numbers belong in the sums."""
+    """A RESULTS command, and where its numbers belong in the sums.
+
+    The first one of a RUN brings the cycles of the RUN.
+    """
 
     command: Command
     token: int
     row: int
+    first_of_run: bool
 
 
 class Job:
@@ -71,17 +74,19 @@ class Job:
             self._session.require(command)
         handle = self._handle
         sums = np.zeros((self._tokens, handle.out_features), np.int32)
+        cycles = []
         for piece in self._slices:
-            payload = self._session.require(piece.command).payload
-            numbers = unpack_results(self._config, payload)
+            response = self._session.require(piece.command)
+            if piece.first_of_run:
+                cycles.append(response.value)
+            numbers = unpack_results(self._config, response.payload)
             sums[piece.token, piece.row : piece.row + len(numbers)] += numbers
-        runs = [command for command in self._commands if command.opcode == Opcode.RUN]
         stats = Stats(
             out_features=handle.out_features,
             in_features=handle.in_features,
             tokens=self._tokens,
-            runs=len(runs),
-            cycles=sum(self._session.require(command).value for command in runs),
+            runs=len(cycles),
+            cycles=sum(cycles),
             bytes_tx=sum(command.bytes_tx for command in self._commands),
             bytes_rx=sum(command.bytes_rx for command in self._commands),
         )
@@ -100,6 +105,9 @@ def submit_product(
     The codes, int8 `[tokens, in_features]`, must have been checked; they are copied. As many tokens
     as the device takes are computed at once. The activations of a token are loaded once for all
     pieces of the layer that need the same ones.
+
+    New activations go into the next bank, and so do the results of each RUN. So the device can load
+    and read one bank while it computes with the other.
     """
     pieces = handle.pieces_on(session)
     requests = Requests(session, config)
@@ -111,14 +119,21 @@ def submit_product(
         for piece in pieces:
             if piece.column != loaded_column:
                 loaded_column = piece.column
+                session.activation_bank = (session.activation_bank + 1) % config.banks
                 for token, row in enumerate(batch):
                     columns = row[piece.column : piece.column + piece.columns]
-                    commands += requests.load(token, columns)
-            commands.append(requests.run(piece.index, piece.shape, len(batch)))
+                    commands += requests.load(token, columns, session.activation_bank)
+            session.result_bank = (session.result_bank + 1) % config.banks
+            banks = (session.activation_bank, session.result_bank)
+            run = requests.run(piece.index, piece.shape, len(batch), *banks)
+            commands.append(run)
             for token in range(len(batch)):
-                for command in requests.results(token, piece.rows):
-                    row_in_layer = piece.row + command.address * config.rows
-                    slices.append(_Slice(command, start + token, row_in_layer))
+                for command in requests.results(token, piece.rows, session.result_bank):
+                    row = command.address * config.rows
+                    first_of_run = token == row == 0
+                    if first_of_run:  # the device accepts RUN at once and waits with its results
+                        command.cycles = run.cycles
+                    slices.append(_Slice(command, start + token, piece.row + row, first_of_run))
                     commands.append(command)
     job = Job(session, config, handle, len(codes), commands, slices)
     session.enqueue(*commands)

@@ -83,19 +83,23 @@ class Requests:
         """Read the first `words` words of layer `index`."""
         return self._all(requests.read_words(self._config, index, words, self.payload_bytes))
 
-    def load(self, token: int, codes: NDArray[np.int8]) -> list[Command]:
-        """Load the activations of one token."""
-        return self._all(requests.load_activations(self._config, token, codes, self.payload_bytes))
+    def load(self, token: int, codes: NDArray[np.int8], bank: int) -> list[Command]:
+        """Load the activations of one token into an activation bank."""
+        size = self.payload_bytes
+        return self._all(requests.load_activations(self._config, token, codes, size, bank))
 
-    def run(self, index: int, shape: LayerShape, tokens: int) -> Command:
-        """Compute layer `index` for the first `tokens` tokens."""
-        command = self._one(requests.run_layer(index, tokens))
+    def run(
+        self, index: int, shape: LayerShape, tokens: int, activation_bank: int, result_bank: int
+    ) -> Command:
+        """Compute layer `index` for the first `tokens` tokens, from one bank into another."""
+        command = self._one(requests.run_layer(index, tokens, activation_bank, result_bank))
         command.cycles = self._run_cycles(shape)
         return command
 
-    def results(self, token: int, rows: int) -> list[Command]:
-        """Read the first `rows` sums of one token."""
-        return self._all(requests.read_results(self._config, token, rows, self.payload_bytes))
+    def results(self, token: int, rows: int, bank: int) -> list[Command]:
+        """Read the first `rows` sums of one token from a result bank."""
+        size = self.payload_bytes
+        return self._all(requests.read_results(self._config, token, rows, size, bank))
 
     def counters(self) -> Counters:
         """Read the counters, and wait for them."""
@@ -128,5 +132,7 @@ def _command(config: AcceleratorConfig | None, request: Request) -> Command:
         count=request.count,
         address=request.address,
         payload=request.payload,
+        activation_bank=request.activation_bank,
+        result_bank=request.result_bank,
         response_bytes=requests.response_bytes(config, request),
     )

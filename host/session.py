@@ -27,7 +27,14 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from tritloom.host.links.contract import Transport
-from tritloom.rtl.spec.commands import OVERHEAD_BYTES, Opcode, Request, Response, Status
+from tritloom.rtl.spec.commands import (
+    OVERHEAD_BYTES,
+    SESSION_BITS,
+    Opcode,
+    Request,
+    Response,
+    Status,
+)
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import DeviceError, DeviceTimeout, InputError, ProtocolError
 
@@ -64,6 +71,7 @@ class Command:
     Parameters
     ----------
     opcode, index, count, address, payload : the request
+    activation_bank, result_bank : the banks that it names
     response_bytes : payload of the response if its status is OK
     cycles : device cycles that the command may take, without the link
 
@@ -81,6 +89,8 @@ class Command:
     count: int = 0
     address: int = 0
     payload: bytes = b""
+    activation_bank: int = 0
+    result_bank: int = 0
     response_bytes: int = 0
     cycles: int = 0
     seq: int = 0
@@ -105,13 +115,15 @@ class Session:
     Members
     -------
     number : the session's number, random
+    activation_bank, result_bank : the banks that were used last
     retransmissions : packets that were sent again
     discarded : packets that arrived and were of no use
     """
 
     def __init__(self, transport: Transport, name: str) -> None:
         self.name = name
-        self.number = secrets.randbelow(2**32 - 1) + 1
+        self.number = secrets.randbelow(2**SESSION_BITS - 1) + 1
+        self.activation_bank = self.result_bank = 0
         self.retransmissions = 0
         self.discarded = 0
         self._transport = transport
@@ -400,7 +412,18 @@ class Session:
             command.count,
             command.address,
             command.payload,
+            command.activation_bank,
+            command.result_bank,
+            self._acknowledged(),
         ).pack()
+
+    def _acknowledged(self) -> int:
+        """The low byte of the last seq up to which every response has arrived."""
+        if not self._flight:
+            return 0
+        oldest = next((c for c in self._flight if c.response is None), None)
+        last = self._flight[-1].seq if oldest is None else oldest.seq - 1
+        return last & 0xFF
 
     def _send(self, command: Command) -> None:
         packet = self._request(command)

@@ -29,19 +29,19 @@ class HeaderChecks:
     ----------
     m : module that the logic is added to
     config : the accelerator's configuration
-    index : the request's index
+    request : the request's header, `REQUEST`
     left : bytes of the request's payload; none is taken yet
     position : the request's address, or the highest number if it does not fit
     items : the request's count
     entry : the entry of the layer `index`
-    has_results : a RUN came in this session
+    has_results : the request's result bank holds results of this session
     """
 
     def __init__(
         self,
         m: Module,
         config: AcceleratorConfig,
-        index: Value,
+        request: data.View,
         left: Value,
         position: Signal,
         items: Signal,
@@ -50,7 +50,7 @@ class HeaderChecks:
     ) -> None:
         self._m = m
         self._config = config
-        self._index = index
+        self._request = request
         self._left = left
         self._position = position
         self._items = items
@@ -92,7 +92,11 @@ class HeaderChecks:
             case Quantity.PAYLOAD_BYTES, size, most if size == most:
                 return self._left != size
             case Quantity.INDEX, 0, most:
-                return self._index >= self._limit(most) + 1
+                return self._request.index >= self._limit(most) + 1
+            case Quantity.ACTIVATION_BANK, 0, most:
+                return self._request.activation_bank > self._limit(most)
+            case Quantity.RESULT_BANK, 0, most:
+                return self._request.result_bank > self._limit(most)
             case Quantity.COUNT, 1, most:
                 return (self._items == 0) | (self._items > self._limit(most))
             case Quantity.LAYER_STATE, LayerState.OPEN, LayerState.OPEN:

@@ -91,7 +91,8 @@ class LayerTable(wiring.Component):
         write = entries.write_port()
         read = ReadPort(m, entries)
         definition = self.definition
-        last_tile, last_group = Signal(16), Signal(16)
+        last_tile = Signal.like(definition.tiles)
+        last_group = Signal.like(definition.row_groups)
         # Big enough for the first sum that is beyond the memory's end.
         end = Signal(range(config.memory_words + config.max_row_groups + 1))
         m.d.comb += [

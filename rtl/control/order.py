@@ -5,6 +5,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from tritloom.rtl.lib.streams import bits_for
+from tritloom.rtl.spec.commands import SESSION_BITS
 from tritloom.rtl.spec.config import AcceleratorConfig
 
 
@@ -16,7 +17,7 @@ class CommandOrder(wiring.Component):
 
     Members
     -------
-    session : in, 32 bits
+    session : in, `SESSION_BITS`
         The request's session.
     seq : in, 16 bits
         The request's sequence number.
@@ -48,7 +49,7 @@ class CommandOrder(wiring.Component):
         self.config = config
         super().__init__(
             {
-                "session": In(32),
+                "session": In(SESSION_BITS),
                 "seq": In(16),
                 "reset": In(1),
                 "decide": In(1),
@@ -61,7 +62,7 @@ class CommandOrder(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        session = Signal(32)  # the current session
+        session = Signal(SESSION_BITS)  # the current session
         replayable = Signal(
             bits_for(self.config.window)
         )  # responses of the session that are stored

@@ -17,7 +17,8 @@ from tritloom.rtl.control.layouts import COUNTER_BITS
 from tritloom.rtl.control.order import CommandOrder
 from tritloom.rtl.control.registers import CommandRegisters
 from tritloom.rtl.control.words import WordRegister, activations_in, results_out
-from tritloom.rtl.core.core import load_layout, shape_layout
+from tritloom.rtl.core.core import load_layout, run_layout
+from tritloom.rtl.core.partial_sums import fetch_layout
 from tritloom.rtl.engines.contract import sums_layout
 from tritloom.rtl.lib.block_ram import ReadPort, block_ram
 from tritloom.rtl.lib.crc import CRC32
@@ -63,11 +64,11 @@ class CommandProcessor(wiring.Component):
         The core runs a layer; RUN responds with the number of these cycles.
     o_load : out, stream of `load_layout`
         Activations for the core.
-    o_run : out, stream of `shape_layout`
+    o_run : out, stream of `run_layout`
         The transfer starts a layer in the core.
     done : in, 1 bit
         The core has completed the layer.
-    o_fetch : out, stream of row group numbers
+    o_fetch : out, stream of `fetch_layout`
         The row group whose totals the core shall read.
     i_result : in, stream of `sums_layout`
         Its totals.
@@ -107,9 +108,9 @@ class CommandProcessor(wiring.Component):
                 "to_core": Out(1),
                 "running": Out(1),
                 "o_load": Out(stream.Signature(load_layout(config))),
-                "o_run": Out(stream.Signature(shape_layout(config))),
+                "o_run": Out(stream.Signature(run_layout(config))),
                 "done": In(1),
-                "o_fetch": Out(stream.Signature(range(config.max_row_groups))),
+                "o_fetch": Out(stream.Signature(fetch_layout(config))),
                 "i_result": In(stream.Signature(sums_layout(config, config.acc_bits))),
                 "counters": In(data.ArrayLayout(COUNTER_BITS, len(COUNTERS))),
             }
@@ -145,8 +146,9 @@ class _States(CommandRegisters):
         self.identity = ReadPort(m, rom)
         m.submodules.crc = self.crc = CRC32.create()
         m.submodules.words = self.words = WordRegister(self.longest_word)
-        fields = (self.request.index, self.left, self.position, self.items)
-        self.checks = HeaderChecks(m, config, *fields, self.table.entry, self.has_results)
+        self.results = self.banks[self._bank(self.request.result_bank)]
+        fields = (self.request, self.left, self.position, self.items)
+        self.checks = HeaderChecks(m, config, *fields, self.table.entry, self.results.present)
         self._connect()
 
     def _connect(self) -> None:
@@ -177,15 +179,23 @@ class _States(CommandRegisters):
             ports.o_load.payload.address.eq(position),
             ports.o_load.payload.token.eq(request.index),
             ports.o_run.payload.last_tile.eq(entry.last_tile),
+            ports.o_load.payload.bank.eq(request.activation_bank),
             ports.o_run.payload.last_group.eq(entry.last_group),
-            ports.o_fetch.payload.eq(position),
+            ports.o_run.payload.activation_bank.eq(request.activation_bank),
+            ports.o_run.payload.result_bank.eq(request.result_bank),
+            ports.o_fetch.payload.row_group.eq(position),
+            ports.o_fetch.payload.bank.eq(request.result_bank),
         ]
         room = Mux(request.opcode == Opcode.WRITE, entry.words, config.activation_words)
         self.m.d.sync += [self.write_address.eq(address), self.no_room.eq(position >= room)]
 
+    def _bank(self, bank: Value) -> Value | int:
+        """The number of a bank that a request names, after the checks."""
+        return bank if self.config.banks > 1 else 0
+
     def _fail(self, status: Status) -> None:
         """Go on to a response without payload."""
-        self.m.d.sync += self.status.eq(status)
+        self.m.d.sync += [self.status.eq(status), self.value.eq(0)]
         self.m.next = "DRAIN"
 
     def _emit(self, byte: Value) -> None:
@@ -241,7 +251,8 @@ class _States(CommandRegisters):
                 m.d.sync += self.value.eq(PROTOCOL_VERSION)
                 m.next = "DRAIN"
                 with m.If(order.foreign):
-                    m.d.sync += [self.has_results.eq(0), request.index.eq(0)]
+                    m.d.sync += [results.present.eq(0) for results in self.banks]
+                    m.d.sync += request.index.eq(0)
                     m.next = "FORGET"
             with m.Elif(order.foreign):
                 self._fail(Status.NO_SESSION)
@@ -375,15 +386,18 @@ class _States(CommandRegisters):
 
         with m.State("START"):
             m.d.comb += [ports.o_run.valid.eq(1), ports.to_core.eq(1)]
+            m.d.sync += [
+                self.results.present.eq(1),
+                self.results.last_group.eq(self.table.entry.last_group),
+                self.results.cycles.eq(0),
+            ]
             with m.If(ports.o_run.ready):
                 m.next = "RUN"
 
         with m.State("RUN"):
             m.d.comb += [ports.running.eq(1), ports.to_core.eq(1)]
-            m.d.sync += self.value.eq(self.value + 1)
+            m.d.sync += self.results.cycles.eq(self.results.cycles + 1)
             with m.If(ports.done):
-                last_group = self.table.entry.last_group
-                m.d.sync += [self.has_results.eq(1), self.last_result.eq(last_group)]
                 m.next = "RESPOND"
 
     def send_words(self) -> None:
@@ -407,7 +421,8 @@ class _States(CommandRegisters):
             with m.Elif(request.opcode == Opcode.COUNTERS):
                 self._send_word(ports.counters[self.position], COUNTER_BITS // 8)
             with m.Elif(request.opcode == Opcode.RESULTS):
-                with m.If(self.position > self.last_result):
+                m.d.sync += self.value.eq(self.results.cycles)
+                with m.If(self.position > self.results.last_group):
                     self._fail(status_of(Opcode.RESULTS, Quantity.ROW_GROUPS_END))
                 with m.Else():
                     m.d.comb += ports.o_fetch.valid.eq(1)

@@ -1,6 +1,6 @@
 """The registers of the command processor: those of the session and those of one command."""
 
-from amaranth.hdl import Signal
+from amaranth.hdl import Array, Signal
 from amaranth.lib import data
 
 from tritloom.rtl.control.layouts import COUNTER_BITS, REQUEST, RESPONSE
@@ -9,15 +9,30 @@ from tritloom.rtl.spec.commands import HEADER_BYTES, LAYER, identity
 from tritloom.rtl.spec.config import AcceleratorConfig
 
 
+def result_layout(config: AcceleratorConfig) -> data.StructLayout:
+    """What is known of a result bank.
+
+    Members
+    -------
+    present : a RUN of this session wrote the bank
+    last_group : the RUN's last row group
+    cycles : cycles that the RUN took
+    """
+    return data.StructLayout(
+        {"present": 1, "last_group": range(config.max_row_groups), "cycles": 32}
+    )
+
+
 class CommandRegisters:
     """The registers, with widths that follow from the configuration."""
 
     def __init__(self, config: AcceleratorConfig) -> None:
         self.config = config
 
-        # RESULTS reads the totals of the last RUN of the session.
-        self.has_results = Signal()
-        self.last_result = Signal(range(config.max_row_groups))
+        # RESULTS reads the totals of the last RUN of the session in a bank.
+        self.banks = Array(
+            Signal(result_layout(config), name=f"results_{bank}") for bank in range(config.banks)
+        )
 
         # The rest belongs to one command.
         self.header = Signal(

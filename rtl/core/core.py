@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from amaranth.hdl import Cat, Module, Mux, Shape, Signal
+from amaranth.hdl import Cat, Module, Mux, Shape, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from tritloom.rtl.core.partial_sums import FETCH_CYCLES, PartialSums
+from tritloom.rtl.core.partial_sums import FETCH_CYCLES, PartialSums, fetch_layout
 from tritloom.rtl.engines.contract import ACT_LATENCY, create_engine, sums_layout
 from tritloom.rtl.lib.adder_tree import delay
 from tritloom.rtl.lib.block_ram import ReadPort, block_ram
@@ -17,11 +17,12 @@ OPEN_CYCLES = 2
 
 
 def load_layout(config: AcceleratorConfig) -> data.StructLayout:
-    """`fill` activations of one token, and the word of the activation buffer that they go to."""
+    """`fill` activations of one token, and the word of the activation bank that they go to."""
     return data.StructLayout(
         {
             "token": range(config.tokens),
             "address": range(config.activation_words),
+            "bank": range(config.banks),
             "word": Shape(config.fill * config.act_bits),
         }
     )
@@ -31,6 +32,17 @@ def shape_layout(config: AcceleratorConfig) -> data.StructLayout:
     """A layer's shape: the number of its last tile and of its last row group, counted from 0."""
     return data.StructLayout(
         {"last_tile": range(config.max_tiles), "last_group": range(config.max_row_groups)}
+    )
+
+
+def run_layout(config: AcceleratorConfig) -> data.StructLayout:
+    """A layer to run: its shape, the bank of its activations and the bank of its results."""
+    return data.StructLayout(
+        {
+            **shape_layout(config).members,
+            "activation_bank": range(config.banks),
+            "result_bank": range(config.banks),
+        }
     )
 
 
@@ -44,22 +56,23 @@ class Core(wiring.Component):
     Members
     -------
     i_load : in, stream of `load_layout`
-        Activations to write, one word a cycle, always ready. None may come from the transfer at
-        `i_run` until `done`.
-    i_run : in, stream of `shape_layout`
-        The transfer starts a layer. Ready while no layer runs. None may come while a fetched row
-        group waits at `o`.
+        Activations to write, one word a cycle, always ready. None may come for the activation bank
+        of a layer from its transfer at `i_run` until `done`.
+    i_run : in, stream of `run_layout`
+        The transfer starts a layer. Ready while no layer runs. None may come while a row group of
+        its result bank is fetched or waits at `o`; with one bank, while any does.
     i_word : in, stream of weight words
         Tiles × row groups words for each layer. Ready while the current tile still needs words.
     done : out, 1 bit
         Set for one cycle when the last sum is written; the results can be fetched from then on.
     stall : out, 1 bit
         Set in each cycle in which the core is ready for a weight word and none comes.
-    i_fetch : in, stream of row group numbers
-        Allowed while no layer runs. Ready until one is accepted, then not before that row group's
-        totals are taken from `o`.
+    i_fetch : in, stream of `fetch_layout`
+        Not allowed for the result bank of a layer that runs. With two banks it is ready whenever
+        `o` can move, so a row group a cycle can be fetched. With one bank it is ready while no
+        layer runs, until one is accepted, then not before that row group's totals are taken.
     o : out, stream of `sums_layout`, `acc_bits` signed
-        The totals of the fetched row group, one for each token and row.
+        The totals of the fetched row groups in order, one for each token and row.
     """
 
     i_load: stream.Interface
@@ -75,11 +88,11 @@ class Core(wiring.Component):
         super().__init__(
             {
                 "i_load": In(stream.Signature(load_layout(config))),
-                "i_run": In(stream.Signature(shape_layout(config))),
+                "i_run": In(stream.Signature(run_layout(config))),
                 "i_word": In(stream.Signature(Shape(config.word_bits))),
                 "done": Out(1),
                 "stall": Out(1),
-                "i_fetch": In(stream.Signature(range(config.max_row_groups))),
+                "i_fetch": In(stream.Signature(fetch_layout(config))),
                 "o": Out(stream.Signature(sums_layout(config, config.acc_bits))),
             }
         )
@@ -89,9 +102,9 @@ class Core(wiring.Component):
         config = self.config
         m.submodules.engine = engine = create_engine(config)
         m.submodules.sums = sums = PartialSums(config)
-        self._connect_activations(m, engine)
+        shape = Signal(run_layout(config), reset_less=True)
+        self._connect_activations(m, engine, shape.activation_bank)
 
-        shape = Signal(shape_layout(config), reset_less=True)
         busy = Signal()  # a layer runs
         start = Signal()  # a layer is accepted in this cycle
         started = Signal()  # the same, one cycle later
@@ -130,12 +143,16 @@ class Core(wiring.Component):
         first = Signal()  # it was the tile's first
         final = Signal()  # it was the tile's last
         m.d.sync += [taken.eq(word), first.eq(word & begins), final.eq(word & last)]
-        # The row group of that word; between layers the one to fetch.
+        # The row group of that word; with one bank, between layers the one to fetch.
         row_group = Signal(range(config.max_row_groups), reset_less=True)
-        free = Signal(init=1)  # a row group may be fetched
-        m.d.comb += self.i_fetch.ready.eq(free)
-        with m.If(taken | free):
-            m.d.sync += row_group.eq(Mux(free, self.i_fetch.payload, row_group) + ~free)
+        free = Signal(init=1)  # with one bank: a row group may be fetched
+        if config.banks == 1:
+            with m.If(taken | free):
+                fetch = self.i_fetch.payload.row_group
+                m.d.sync += row_group.eq(Mux(free, fetch, row_group) + ~free)
+        else:
+            with m.If(taken):
+                m.d.sync += row_group.eq(row_group + 1)
         with m.If(final | started):
             m.d.sync += row_group.eq(0)
         # `tiles_left` counts in the same way: minus the number of tiles that have not begun, plus
@@ -192,34 +209,54 @@ class Core(wiring.Component):
             open_.eq(may_begin | (open_ & ~(self.i_word.valid & last))),
         ]
 
-        # `row_group` keeps the number of a fetched row group until its totals are taken.
-        fetches = self.i_fetch.valid & free
-        fetched = self.o.valid & self.o.ready
         m.d.comb += self.o.payload.eq(sums.o)
-        m.d.sync += [
-            self.o.valid.eq(
-                delay(m, fetches, late + FETCH_CYCLES) | (self.o.valid & ~self.o.ready)
-            ),
-            free.eq((free & ~self.i_fetch.valid & ~self.i_run.valid) | fetched | self.done),
-        ]
+        if config.banks == 1:
+            # `row_group` keeps the number of a fetched row group until its totals are taken.
+            fetches = self.i_fetch.valid & free
+            fetched = self.o.valid & self.o.ready
+            m.d.comb += self.i_fetch.ready.eq(free)
+            m.d.sync += [
+                self.o.valid.eq(
+                    delay(m, fetches, late + FETCH_CYCLES) | (self.o.valid & ~self.o.ready)
+                ),
+                free.eq((free & ~self.i_fetch.valid & ~self.i_run.valid) | fetched | self.done),
+            ]
+        else:
+            # The stages between `i_fetch` and `o` move together.
+            advance = Signal()
+            stages = Signal(FETCH_CYCLES)  # each stage holds a row group
+            m.d.comb += [
+                advance.eq(~self.o.valid | self.o.ready),
+                self.i_fetch.ready.eq(advance),
+                self.o.valid.eq(stages[-1]),
+                sums.i_running.eq(busy << shape.result_bank),
+                sums.i_advance.eq(advance),
+                sums.i_fetch.eq(self.i_fetch.payload),
+            ]
+            with m.If(advance):
+                m.d.sync += stages.eq(Cat(self.i_fetch.valid, stages))
         return m
 
-    def _connect_activations(self, m: Module, engine: Any) -> None:
-        """Add the activation buffer between `i_load` and the engine."""
+    def _connect_activations(self, m: Module, engine: Any, bank: Value) -> None:
+        """Add the activation banks between `i_load` and the engine, which reads `bank`."""
         config = self.config
         # A word holds `fill` activations of each token; each token has a write enable of its own.
         bits = config.fill * config.act_bits
-        m.submodules.activations = words = block_ram(config.tokens * bits, config.activation_words)
+        # A bank begins at a power of two, so that no adder is needed; the last one ends earlier.
+        pitch = 1 << (config.activation_words - 1).bit_length()
+        depth = (config.banks - 1) * pitch + config.activation_words
+        m.submodules.activations = words = block_ram(config.tokens * bits, depth)
         write = words.write_port(granularity=bits)
         read = ReadPort(m, words)
         # Whoever loads may be placed far from the buffer, so the load is registered first.
         load = delay(m, self.i_load.payload, 1, reset_less=True)
+        low = (config.activation_words - 1).bit_length()
         m.d.comb += [
             self.i_load.ready.eq(1),
-            write.addr.eq(load.address),
+            write.addr.eq(Cat(load.address[:low], load.bank)),
             write.data.eq(load.word.replicate(config.tokens)),
             write.en.eq(delay(m, self.i_load.valid << self.i_load.payload.token, 1)),
-            read.addr.eq(engine.act_address),
+            read.addr.eq(Cat(engine.act_address[:low], bank)),
             # The read port itself takes one cycle of ACT_LATENCY.
             engine.i_act.eq(delay(m, read.data, ACT_LATENCY - 1, reset_less=True)),
         ]

@@ -16,6 +16,7 @@ from tritloom.rtl.spec.config import AcceleratorConfig
 
 __all__ = [
     "ACTIVATION_WORDS",
+    "BANKS_END",
     "CHECKS",
     "IDENTITY_BYTES",
     "LAYERS_END",
@@ -84,7 +85,9 @@ class Quantity(StrEnum):
     """The `LayerState` of layer `index`."""
     LAYER_WORDS = "words of the layer"
     LAYER_CHECKSUM = "CRC-32 of the layer's words"
-    RESULT_ROW_GROUPS = "row groups of the last RUN"
+    ACTIVATION_BANK = "activation bank"
+    RESULT_BANK = "result bank"
+    RESULT_ROW_GROUPS = "row groups of the bank's last RUN"
     """0 if no RUN came in this session."""
 
 
@@ -146,7 +149,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
-    """What the checks of one request read of the device: layer `index` of the request, results."""
+    """What the checks of one request read of the device: its layer `index`, its result bank."""
 
     layer: LayerState = LayerState.UNDEFINED
     layer_words: int = 0
@@ -164,6 +167,7 @@ TOKENS = Limit("tokens", lambda config: config.tokens)
 MAX_TILES = Limit("max_tiles", lambda config: config.max_tiles)
 MAX_ROW_GROUPS = Limit("max_row_groups", lambda config: config.max_row_groups)
 MEMORY_WORDS = Limit("memory_words", lambda config: config.memory_words)
+BANKS_END = Limit("banks - 1", lambda config: config.banks - 1)
 ACTIVATION_WORDS = Limit("activation_words", lambda config: config.activation_words)
 PAYLOAD_LIMIT = Limit("max_payload", lambda config: config.max_payload)
 PAYLOAD_WORDS = Limit(
@@ -186,6 +190,10 @@ def _payload(size: int) -> Check:
 
 def _index(most: Limit) -> Check:
     return Check(Stage.HEADER, Quantity.INDEX, 0, most, Status.OUT_OF_RANGE)
+
+
+def _bank(quantity: Quantity) -> Check:
+    return Check(Stage.HEADER, quantity, 0, BANKS_END, Status.OUT_OF_RANGE)
 
 
 def _count(most: Limit) -> Check:
@@ -243,6 +251,7 @@ CHECKS: dict[Opcode, tuple[Check, ...]] = {
     ),
     Opcode.LOAD: (
         _index(TOKENS_END),
+        _bank(Quantity.ACTIVATION_BANK),
         _within(Stage.WORD, Quantity.WORDS_END, ACTIVATION_WORDS),
         _WHOLE_WORDS,
     ),
@@ -250,12 +259,15 @@ CHECKS: dict[Opcode, tuple[Check, ...]] = {
         _payload(0),
         _index(LAYERS_END),
         _count(TOKENS),
+        _bank(Quantity.ACTIVATION_BANK),
+        _bank(Quantity.RESULT_BANK),
         _layer(LayerState.COMMITTED, LayerState.COMMITTED),
     ),
     Opcode.RESULTS: (
         _payload(0),
         _index(TOKENS_END),
         _count(PAYLOAD_RESULTS),
+        _bank(Quantity.RESULT_BANK),
         Check(Stage.HEADER, Quantity.RESULT_ROW_GROUPS, 1, UNLIMITED, Status.BAD_STATE),
         _within(Stage.WORD, Quantity.ROW_GROUPS_END, Quantity.RESULT_ROW_GROUPS),
     ),
@@ -301,6 +313,10 @@ def value_of(quantity: Quantity, config: AcceleratorConfig, request: Request, st
             return state.layer_words
         case Quantity.LAYER_CHECKSUM:
             return state.layer_checksum
+        case Quantity.ACTIVATION_BANK:
+            return request.activation_bank
+        case Quantity.RESULT_BANK:
+            return request.result_bank
         case Quantity.RESULT_ROW_GROUPS:
             return state.result_row_groups
 

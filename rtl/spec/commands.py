@@ -6,19 +6,30 @@ of every command stand in `tritloom.rtl.spec.checks`.
 A packet is a header of 16 bytes, a payload, and the CRC-32 (IEEE 802.3, as in `zlib`)
 of both. All numbers are little-endian. `length` counts the whole packet and must agree with it. The
 device drops a packet whose checksum or length is wrong, and a packet longer than `packet_bytes`;
-it sends no response to it. Every response repeats the session, seq and opcode of its request.
+it sends no response to it. Every response repeats the seq, session, `acknowledged`, opcode and
+banks of its request.
+
+Activations and results each lie in `banks` banks. LOAD and RUN name an activation bank, RUN and
+RESULTS a result bank. A bank keeps its content until a command writes it, so several RUNs may read
+one LOAD, and a LOAD may write a part of the bank only.
+
+Every command has the result that it has if the commands run one by one in the order of their seq,
+and the responses come in that order. A device may do several of them at once. It responds to RUN
+when it has accepted it. The cycles of a RUN, and its failure, come with the RESULTS of its bank.
 
 The device executes only the command whose `seq` is the next one. It keeps the responses
 to the last `window` commands. A command with one of their numbers is not executed again: the device
-sends the stored response. Any other number gets `NAK`, with the number that the device waits for in
-`expected`.
+sends the stored response, or nothing if the first response has not been stored yet, because it will
+come. Any other number gets `NAK`, with the number that the device waits for in `expected`.
+`acknowledged` is the low byte of a seq: the responses to this command and to all before it have
+arrived. No device reads it so far.
 
-RESET sets the session number. A request with another session number gets
+RESET sets the session number, of 24 bits. A request with another session number gets
 `NO_SESSION`, so a command that was sent before a RESET cannot be executed after it. RESET with a
-new number forgets the layers, the results and the stored responses, but not the weights and
-activations in memory. RESET with the current number changes nothing. RESET ignores its payload.
+new number forgets the layers, the results of all banks and the stored responses, but not the
+weights and activations in memory. RESET with the current number changes nothing. RESET ignores its payload.
 
-`CHECKS` lists the checks of each opcode in their order. The status of the first check that fails is
+`CHECKS` lists the checks of each opcode in their order. The status of the first failing check is
 the status of the response. An opcode without an entry in `CHECKS` gets `BAD_OPCODE`. WRITE and LOAD
 store each whole word before they look at the next one, so the words before the failing one stay. A
 response that is not OK has no payload, and its `value` is 0, except that `BAD_CHECKSUM` puts the
@@ -43,8 +54,10 @@ __all__ = [
     "IDENTITY",
     "LAYER",
     "MAGIC",
+    "OPCODE_BITS",
     "OVERHEAD_BYTES",
     "PROTOCOL_VERSION",
+    "SESSION_BITS",
     "Opcode",
     "Request",
     "Response",
@@ -54,10 +67,16 @@ __all__ = [
     "sound",
 ]
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
+"""Later commands are announced by the configuration, not by another version."""
 HEADER = struct.Struct("<HHIBBHI")
+"""Length, seq, session and `acknowledged` (high byte), opcode and banks, index or status, count or
+`expected`, address or `value`."""
 assert HEADER.size == HEADER_BYTES
-LAYER = struct.Struct("<IHH")
+SESSION_BITS = 24
+OPCODE_BITS = 6
+"""Bits of the opcode in its byte. The activation bank is the next bit, the result bank the top."""
+LAYER = struct.Struct("<IHI")
 """Payload of DEFINE: base (in words), tiles, row groups."""
 IDENTITY = struct.Struct("<4sHH8s8s")
 """Head of the identity: magic, protocol version, bytes of JSON, layout and build digest."""
@@ -80,11 +99,12 @@ class Opcode(IntEnum):
     COMMIT = 6
     """Close the open layer `index` if `address` is the CRC-32 of its words; `value` is it."""
     LOAD = 7
-    """Write activations of token `index` from buffer word `address`, `fill` bytes a word."""
+    """Write activations of token `index` to a bank from its word `address`, `fill` bytes a word."""
     RUN = 8
-    """Compute the committed layer `index` for `count` tokens; `value`: the cycles it took."""
+    """Compute the committed layer `index` for `count` tokens, from one bank into another."""
     RESULTS = 9
-    """Read `count` results of token `index` of the last RUN from row group `address`."""
+    """Read `count` results of token `index` of a bank from row group `address`; `value`: the cycles
+    that the last RUN of the bank took."""
     COUNTERS = 10
     """Read the counters (`COUNTERS`): nothing → 64 bits each."""
 
@@ -106,6 +126,8 @@ class Status(IntEnum):
     """The layer is not defined, not committed (RUN), or not open (WRITE, COMMIT)."""
     BAD_CHECKSUM = 7
     """The layer has another checksum (`value`); the layer stays open."""
+    MEMORY_ERROR = 8
+    """The weight memory failed in the last RUN of the bank, so there are no results."""
 
 
 COUNTERS = ("cycles", "run_cycles", "stall_cycles", "packets", "bad_packets", "dropped_packets")
@@ -127,15 +149,12 @@ class Request:
     count: int = 0
     address: int = 0
     payload: bytes = b""
+    activation_bank: int = 0
+    result_bank: int = 0
+    acknowledged: int = 0
 
     def pack(self) -> bytes:
-        length = OVERHEAD_BYTES + len(self.payload)
-        return seal(
-            HEADER.pack(
-                length, self.seq, self.session, self.opcode, self.index, self.count, self.address
-            )
-            + self.payload
-        )
+        return _pack(self, self.index, self.count, self.address)
 
     @classmethod
     def parse(cls, packet: bytes) -> Request | None:
@@ -143,7 +162,17 @@ class Request:
         if not sound(packet):
             return None
         _, seq, session, opcode, index, count, address = HEADER.unpack_from(packet)
-        return cls(opcode, seq, session, index, count, address, packet[HEADER_BYTES:-CRC_BYTES])
+        return cls(
+            opcode & _OPCODE_MASK,
+            seq,
+            session & _SESSION_MASK,
+            index,
+            count,
+            address,
+            packet[HEADER_BYTES:-CRC_BYTES],
+            *_banks_of(opcode),
+            session >> SESSION_BITS,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,15 +186,12 @@ class Response:
     expected: int = 0
     value: int = 0
     payload: bytes = b""
+    activation_bank: int = 0
+    result_bank: int = 0
+    acknowledged: int = 0
 
     def pack(self) -> bytes:
-        length = OVERHEAD_BYTES + len(self.payload)
-        return seal(
-            HEADER.pack(
-                length, self.seq, self.session, self.opcode, self.status, self.expected, self.value
-            )
-            + self.payload
-        )
+        return _pack(self, self.status, self.expected, self.value)
 
     @classmethod
     def parse(cls, packet: bytes) -> Response | None:
@@ -173,7 +199,35 @@ class Response:
         if not sound(packet):
             return None
         _, seq, session, opcode, status, expected, value = HEADER.unpack_from(packet)
-        return cls(opcode, seq, session, status, expected, value, packet[HEADER_BYTES:-CRC_BYTES])
+        return cls(
+            opcode & _OPCODE_MASK,
+            seq,
+            session & _SESSION_MASK,
+            status,
+            expected,
+            value,
+            packet[HEADER_BYTES:-CRC_BYTES],
+            *_banks_of(opcode),
+            session >> SESSION_BITS,
+        )
+
+
+_OPCODE_MASK = (1 << OPCODE_BITS) - 1
+_SESSION_MASK = (1 << SESSION_BITS) - 1
+
+
+def _pack(packet: Request | Response, byte: int, half: int, word: int) -> bytes:
+    """A packet with the last three fields of its header."""
+    length = OVERHEAD_BYTES + len(packet.payload)
+    session = packet.session | packet.acknowledged << SESSION_BITS
+    banks = packet.activation_bank | packet.result_bank << 1
+    opcode = packet.opcode | banks << OPCODE_BITS
+    return seal(HEADER.pack(length, packet.seq, session, opcode, byte, half, word) + packet.payload)
+
+
+def _banks_of(opcode: int) -> tuple[int, int]:
+    """The activation bank and the result bank in the byte of an opcode."""
+    return opcode >> OPCODE_BITS & 1, opcode >> OPCODE_BITS + 1
 
 
 def seal(body: bytes) -> bytes:

@@ -62,6 +62,7 @@ RANGES = {
     "max_in_features": (1, FEATURES_LIMIT),
     "max_out_features": (1, FEATURES_LIMIT),
     "max_layers": (1, 256),
+    "banks": (1, 2),
     "packet_bytes": (128, 4096),
     "slots": (2, 64),
     "clock_hz": (1, 1_000_000_000),
@@ -98,6 +99,8 @@ class AcceleratorConfig:
     link : what carries packets, a record of its plug-in, such as `Uart(baud=3_000_000)`
     max_in_features, max_out_features : the largest layer
     max_layers : layers that can be defined at once
+    banks : banks of activations and of results, 1 or 2. With 2 the next activations are loaded and
+        the last results are read while a layer runs.
     packet_bytes : bytes of the longest packet, header and checksum included; a power of two
     slots : packets that are buffered in each direction; a power of two
     clock_hz : clock frequency in Hz
@@ -119,6 +122,7 @@ class AcceleratorConfig:
     engine: str = field(default="select", metadata=LAYOUT)
     encoding: str = field(default="base3x5", metadata=LAYOUT)
     max_layers: int = field(default=16, metadata=LAYOUT)
+    banks: int = field(default=2, metadata=LAYOUT)
     packet_bytes: int = field(default=1024, metadata=LAYOUT)
     slots: int = field(default=4, metadata=LAYOUT)
     link: Link = field(default_factory=PacketStream)

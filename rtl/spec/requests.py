@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,26 +62,46 @@ def read_words(
 
 
 def load_activations(
-    config: AcceleratorConfig, token: int, codes: NDArray[np.int8], payload_bytes: int
+    config: AcceleratorConfig,
+    token: int,
+    codes: NDArray[np.int8],
+    payload_bytes: int,
+    bank: int = 0,
 ) -> Iterator[Request]:
-    """LOAD: the activations of one token, int8 `[in_features]`."""
+    """LOAD: the activations of one token, int8 `[in_features]`, to an activation bank."""
     image = pack_activations(config, codes)
-    yield from _write(Opcode.LOAD, token, image, config.fill, payload_bytes)
+    for request in _write(Opcode.LOAD, token, image, config.fill, payload_bytes):
+        yield replace(request, activation_bank=bank)
 
 
-def run_layer(index: int, tokens: int) -> Request:
-    """RUN: compute layer `index` for the first `tokens` tokens."""
-    return Request(Opcode.RUN, index=index, count=tokens)
+def run_layer(index: int, tokens: int, activation_bank: int = 0, result_bank: int = 0) -> Request:
+    """RUN: compute layer `index` for the first `tokens` tokens, from one bank into another."""
+    return Request(
+        Opcode.RUN,
+        index=index,
+        count=tokens,
+        activation_bank=activation_bank,
+        result_bank=result_bank,
+    )
 
 
 def read_results(
-    config: AcceleratorConfig, token: int, rows: int, payload_bytes: int
+    config: AcceleratorConfig, token: int, rows: int, payload_bytes: int, bank: int = 0
 ) -> Iterator[Request]:
-    """RESULTS: the first `rows` sums of one token. Each request begins at a whole row group."""
+    """RESULTS: the first `rows` sums of one token of a result bank.
+
+    Each request begins at a whole row group.
+    """
     step = max(1, payload_bytes // (config.acc_bytes * config.rows)) * config.rows
     for start in range(0, rows, step):
         count = min(step, rows - start)
-        yield Request(Opcode.RESULTS, index=token, address=start // config.rows, count=count)
+        yield Request(
+            Opcode.RESULTS,
+            index=token,
+            address=start // config.rows,
+            count=count,
+            result_bank=bank,
+        )
 
 
 def read_identity(start: int, count: int) -> Request:

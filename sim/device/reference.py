@@ -60,6 +60,14 @@ class _Layer:
     committed: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class _Results:
+    """What a RUN left in its bank: int32 [tokens, row groups × rows], and its cycles."""
+
+    sums: npt.NDArray[np.int32]
+    cycles: int
+
+
 class ReferenceDevice:
     """An accelerator in software: `process` takes a packet and gives the response, or `None`.
 
@@ -72,9 +80,9 @@ class ReferenceDevice:
         self._identity = identity(config)
         self._memory = np.zeros((config.memory_words, config.word_bytes), np.uint8)
         self._activations = np.zeros(
-            (config.tokens, config.activation_words, config.fill), np.uint8
+            (config.banks, config.tokens, config.activation_words, config.fill), np.uint8
         )
-        self._results: npt.NDArray[np.int32] | None = None
+        self._results: dict[int, _Results] = {}  # by bank
         self._layers: dict[int, _Layer] = {}
         self._weights: dict[int, npt.NDArray[np.int8]] = {}
         self._responses: deque[bytes] = deque(maxlen=config.window)
@@ -104,7 +112,7 @@ class ReferenceDevice:
             "_expected": self._expected,
             "_responses": self._responses.copy(),
             "_layers": self._layers.copy(),
-            "_results": self._results,
+            "_results": self._results.copy(),
             "_counters": self._counters.copy(),
         }
         try:
@@ -158,6 +166,9 @@ class ReferenceDevice:
             expected=self._expected,
             value=value,
             payload=payload,
+            activation_bank=request.activation_bank,
+            result_bank=request.result_bank,
+            acknowledged=request.acknowledged,
         ).pack()
 
     def _reset(self, request: Request) -> bytes:
@@ -166,7 +177,7 @@ class ReferenceDevice:
             self._expected = 1
             self._responses.clear()
             self._layers.clear()
-            self._results = None
+            self._results.clear()
         return self._respond(request, value=PROTOCOL_VERSION)
 
     def _execute(self, request: Request) -> bytes:
@@ -185,8 +196,8 @@ class ReferenceDevice:
 
     def _state(self, request: Request) -> State:
         """What the checks of a request read of this device."""
-        rows = 0 if self._results is None else self._results.shape[1]
-        row_groups = rows // self.config.rows
+        results = self._results.get(request.result_bank)
+        row_groups = 0 if results is None else results.sums.shape[1] // self.config.rows
         layer = self._layers.get(request.index)
         if layer is None:
             return State(result_row_groups=row_groups)
@@ -221,26 +232,28 @@ class ReferenceDevice:
         return request.address, b""
 
     def _load(self, request: Request) -> tuple[int, bytes]:
-        self._store(self._activations[request.index], request)
+        self._store(self._activations[request.activation_bank, request.index], request)
         return 0, b""
 
     def _run(self, request: Request) -> tuple[int, bytes]:
         layer = self._layers[request.index]
-        codes = self._activations.reshape(self.config.tokens, -1).view(np.int8)
+        bank = self._activations[request.activation_bank]
+        codes = bank.reshape(self.config.tokens, -1).view(np.int8)
         spare = 8 - self.config.act_bits  # the device does not store these high bits
         codes = codes << spare >> spare
         features = layer.shape.tiles * self.config.lanes
-        self._results = matmul(self._decoded(request.index), codes[:, :features])
+        sums = matmul(self._decoded(request.index), codes[:, :features])
         cycles = self.config.run_cycles(layer.shape) or 0
+        self._results[request.result_bank] = _Results(sums, cycles)
         self._counters["run_cycles"] += cycles
         self._counters["cycles"] += cycles
-        return cycles, b""
+        return 0, b""
 
     def _read_results(self, request: Request) -> tuple[int, bytes]:
-        assert self._results is not None
+        results = self._results[request.result_bank]
         start = request.address * self.config.rows
-        results = self._results[request.index, start : start + request.count]
-        return 0, pack_results(self.config, results)
+        sums = results.sums[request.index, start : start + request.count]
+        return results.cycles, pack_results(self.config, sums)
 
     def _read_counters(self, request: Request) -> tuple[int, bytes]:
         return 0, COUNTERS_STRUCT.pack(*self._counters.values())

@@ -96,7 +96,7 @@ def run_core(
             stalls.append(stalled)
             totals: list[list[int]] = []
             for group in range(shape.row_groups):
-                await source(dut.i_fetch, [group], idle, group)(ctx)
+                await source(dut.i_fetch, [{"row_group": group}], idle, group)(ctx)
                 await sink(dut.o, group + 1, totals, pause, group)(ctx)
             sums = np.array(totals).reshape(shape.row_groups, config.tokens, config.rows)
             expected = codes.astype(np.int64) @ trits.T

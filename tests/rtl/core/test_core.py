@@ -119,7 +119,7 @@ def test_tiles_wait_for_partial_sums(idle):
             took.append(cycles)
             totals: list[list[int]] = []
             for group in range(shape.row_groups):
-                await source(dut.i_fetch, [group])(ctx)
+                await source(dut.i_fetch, [{"row_group": group}])(ctx)
                 await sink(dut.o, group + 1, totals)(ctx)
             assert totals == sums.astype(int).sum(0).tolist()
 
