@@ -27,7 +27,8 @@ arrived. No device reads it so far.
 RESET sets the session number, of 24 bits. A request with another session number gets
 `NO_SESSION`, so a command that was sent before a RESET cannot be executed after it. RESET with a
 new number forgets the layers, the results of all banks and the stored responses, but not the
-weights and activations in memory. RESET with the current number changes nothing. RESET ignores its payload.
+weights and activations in memory. RESET with the current number changes nothing. RESET ignores its
+payload.
 
 `CHECKS` lists the checks of each opcode in their order. The status of the first failing check is
 the status of the response. An opcode without an entry in `CHECKS` gets `BAD_OPCODE`. WRITE and LOAD
