@@ -115,7 +115,7 @@ def choose(
     like = board.config if board is not None else _like(name)
     names = ("max_layers", "packet_bytes", "slots", "clock_hz")
     base = {key: getattr(like, key) for key in names} if like is not None else {}
-    base = {"packet_bytes": 1024, **base} if not core_only else {"packet_bytes": 4096}
+    base = {"packet_bytes": 1024, **base} if not core_only else {"packet_bytes": 4096, "banks": 1}
     percent = share or load_family(family).usable_percent
     luts, ffs, block_rams, _ = facts.available
     budget = Cost(luts * percent // 100, ffs * percent // 100, block_rams)
@@ -218,6 +218,11 @@ def _notes(search: Search, best: Candidate, board: Board | None) -> Iterator[str
         )
     if search.core_only:
         return
+    if config.banks == 1:
+        yield (
+            "block RAM is short for two banks: the device loads, computes and reads one after the "
+            "other"
+        )
     words = search.words(config)[0]
     if not search.inside:
         yield (

@@ -46,6 +46,7 @@ class Candidate:
             "rows": self.config.rows,
             "tokens": self.config.tokens,
             "fill": self.config.fill,
+            "banks": self.config.banks,
             "word_bits": self.config.word_bits,
             "memory_words": self.config.memory_words,
             "luts": round(self.cost.luts),

@@ -168,6 +168,18 @@ class Search:
         cost = self.cost(config)
         return (config, cost) if self.fits(cost) else None
 
+    def _placed_in_banks(
+        self, config: AcceleratorConfig
+    ) -> tuple[AcceleratorConfig, Cost] | None:
+        """`placed`; with one bank if there is no block RAM for two."""
+        placed = self.placed(config)
+        if placed or config.banks == 1:
+            return placed
+        cost = self.cost(config)  # with the smallest weight memory
+        if cost.luts > self.budget.luts or cost.ffs > self.budget.ffs:
+            return None
+        return self.placed(replace(config, banks=1))
+
     def _held(self, config: AcceleratorConfig, blocks: int) -> int:
         """Most words, of those that leave little RAM unused, that fit into a number of blocks."""
         sizes = self.memory.full_sizes(config, MAX_MEMORY_WORDS)
@@ -304,7 +316,7 @@ class Search:
         most = self.max_out
         while True:
             config = self.config(engine, encoding, lanes, rows, tokens, fill, most)
-            placed = None if config is None else self.placed(config)
+            placed = None if config is None else self._placed_in_banks(config)
             if placed or most < 2 * max(LEAST_PIECE, rows):
                 return placed
             most = -(-most // 2)
@@ -357,6 +369,7 @@ class Search:
                 config = self.config(engine, encoding, lanes, 1, 1, 1, most)
                 if config is None or (self.word_limit or config.word_bits) < config.word_bits:
                     continue
+                config = replace(config, banks=1)
                 if self.inside and not self.core_only:
                     words = self.words(config)[0] if self.whole else 256
                     config = replace(

@@ -90,6 +90,8 @@ def wanted_arrays(config):
     )
     full, rest = divmod(config.memory_words, BlockRam.BANK_WORDS)
     banks = [BlockRam.BANK_WORDS] * full + [rest] * bool(rest)
+    pitch = 1 << (config.activation_words - 1).bit_length()
+    activations = (config.banks - 1) * pitch + config.activation_words
     return sorted(
         [
             (8, packets),
@@ -97,8 +99,9 @@ def wanted_arrays(config):
             (8, len(commands.identity(config))),
             (entry, config.max_layers),
             *((config.word_bits, words) for words in banks),
-            (config.tokens * config.fill * config.act_bits, config.activation_words),
-            (config.tokens * config.rows * config.acc_bits, config.max_row_groups),
+            (config.tokens * config.fill * config.act_bits, activations),
+            *[(config.tokens * config.rows * config.acc_bits, config.max_row_groups)]
+            * config.banks,
         ]
     )
 
