@@ -320,9 +320,7 @@ class CostModel:
         luts, ffs = self._cores[config.engine]
         blocks = _sum(self.family, core_memories(config)).blocks
         more_luts, more_ffs = second_bank(config)
-        return Cost(
-            _apply(luts, features) + more_luts, _apply(ffs, features) + more_ffs, blocks
-        )
+        return Cost(_apply(luts, features) + more_luts, _apply(ffs, features) + more_ffs, blocks)
 
     def around(self, config: AcceleratorConfig, *, weights: bool = True) -> Cost:
         """All but the core; without `weights` there is no memory for them."""

@@ -168,18 +168,6 @@ class Search:
         cost = self.cost(config)
         return (config, cost) if self.fits(cost) else None
 
-    def _placed_in_banks(
-        self, config: AcceleratorConfig
-    ) -> tuple[AcceleratorConfig, Cost] | None:
-        """`placed`; with one bank if there is no block RAM for two."""
-        placed = self.placed(config)
-        if placed or config.banks == 1:
-            return placed
-        cost = self.cost(config)  # with the smallest weight memory
-        if cost.luts > self.budget.luts or cost.ffs > self.budget.ffs:
-            return None
-        return self.placed(replace(config, banks=1))
-
     def _held(self, config: AcceleratorConfig, blocks: int) -> int:
         """Most words, of those that leave little RAM unused, that fit into a number of blocks."""
         sizes = self.memory.full_sizes(config, MAX_MEMORY_WORDS)
@@ -204,6 +192,10 @@ class Search:
             "flip-flops": cost.ffs / self.budget.ffs,
             "block RAM": cost.block_rams / self.budget.block_rams,
         }
+
+    def fills_block_ram(self, candidate: Candidate) -> bool:
+        """Whether block RAM may be what bounds it."""
+        return self.shares(candidate.cost)["block RAM"] > FULL
 
     def mhz(self, config: AcceleratorConfig) -> float | None:
         """The board's clock if the engine reaches it, else the nearest measured clock."""
@@ -268,7 +260,7 @@ class Search:
     def rate(self, candidate: Candidate) -> tuple[int, float, float]:
         """Greater is better: MAC/s, then fewer LUTs, then fewer bits a weight."""
         encoding = encodings[candidate.config.encoding]
-        speed = _steps(candidate.mac_per_cycle * (candidate.mhz or 1.0))
+        speed = _steps(candidate.speed)
         return speed, -candidate.cost.luts, -encoding.code_bits / encoding.trits_per_code
 
     def best(self, engine: str, encoding: str) -> Candidate | None:
@@ -316,7 +308,7 @@ class Search:
         most = self.max_out
         while True:
             config = self.config(engine, encoding, lanes, rows, tokens, fill, most)
-            placed = None if config is None else self._placed_in_banks(config)
+            placed = None if config is None else self.placed(config)
             if placed or most < 2 * max(LEAST_PIECE, rows):
                 return placed
             most = -(-most // 2)
@@ -369,7 +361,6 @@ class Search:
                 config = self.config(engine, encoding, lanes, 1, 1, 1, most)
                 if config is None or (self.word_limit or config.word_bits) < config.word_bits:
                     continue
-                config = replace(config, banks=1)
                 if self.inside and not self.core_only:
                     words = self.words(config)[0] if self.whole else 256
                     config = replace(

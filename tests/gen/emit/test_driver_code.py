@@ -172,7 +172,12 @@ def test_request(convert):
     requests = [
         Request(*header, p, *((p[0] & 1, p[0] >> 1 & 1) if p else (0, 0)), 0x89) for p in payloads
     ]
-    assert {(r.activation_bank, r.result_bank) for r in requests} == {(0, 0), (1, 0), (0, 1), (1, 1)}
+    assert {(r.activation_bank, r.result_bank) for r in requests} == {
+        (0, 0),
+        (1, 0),
+        (0, 1),
+        (1, 1),
+    }
     assert convert("r", payloads) == [request.pack().hex() for request in requests]
     assert convert("r", [bytes(WIDE.max_payload + 1)]) == [""]
 
