@@ -160,7 +160,8 @@ class TestBanks:
             handle = device.load(layer_of(random, 3, 20))
             jobs = [device.submit(handle, codes_of(random, 5, 20)) for _ in range(3)]
             loads, runs, results = (
-                sum(part, []) for part in zip(*map(banks_of, jobs), strict=True)
+                [bank for of_job in part for bank in of_job]
+                for part in zip(*map(banks_of, jobs), strict=True)
             )
             # 5 tokens of each job in batches of 2, 2 and 1: nine RUNs.
             assert loads == [1, 0, 1, 0, 1, 0, 1, 0, 1]
@@ -211,7 +212,7 @@ class TestBanks:
             for n in random.permutation(count).tolist():
                 expected = numerics.matmul(layers[n % 3].trits, inputs[n])
                 assert np.array_equal(jobs[n].result(), expected)
-            for handle, layer in zip(handles, layers, strict=True):
+            for handle, _layer in zip(handles, layers, strict=True):
                 assert handle.stats.cycles > handle.stats.runs > 0
 
 

@@ -237,7 +237,7 @@ def run_example(folder, config, out_features, in_features, tokens=1):
 
 @pytest.mark.parametrize(("banks", "tokens"), [(1, 3), (2, 1), (2, 4)])
 def test_example(tmp_path, banks, tokens):
-    """With two banks, a token is loaded and computed before the results of the last one are read."""
+    """With two banks, a token is loaded and computed before the last one's results are read."""
     sums, right = run_example(tmp_path, replace(TINY, banks=banks), 15, 18, tokens)
     assert sums == right
 
