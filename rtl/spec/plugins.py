@@ -255,6 +255,11 @@ class Link(Record):
     def check(self, config: Config) -> None:
         """Raise `ConfigError` for what the link cannot be."""
 
+    @property
+    def beat_bytes(self) -> int:
+        """Bytes that move in a cycle between the accelerator and the link: 1, 2, 4 or 8."""
+        return 1
+
     def cycles_per_byte(self, config: Config) -> int:
         """Clock cycles that a byte of a packet takes on the link at least, in each direction."""
         return 1
