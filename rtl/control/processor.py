@@ -135,6 +135,7 @@ class CommandProcessor(wiring.Component):
             self.to_core.eq(acceptor.starting | banks.busy),
             self.running.eq(banks.busy),
             responder.counters.eq(self.counters),
+            acceptor.checksum.eq(responder.checksum),
             banks.start.eq(self.o_run.valid & self.o_run.ready),
             banks.run.eq(self.o_run.payload),
             banks.done.eq(self.done),

@@ -10,7 +10,7 @@ from tritloom.rtl.spec.config import AcceleratorConfig
 __all__ = ["Kind", "position_shape", "task_layout"]
 
 
-class Kind(enum.Enum, shape=3):
+class Kind(enum.Enum, shape=3):  # type: ignore[call-arg]
     """What a task brings into the response of its command."""
 
     NOTHING = 0

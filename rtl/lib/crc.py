@@ -63,7 +63,7 @@ class WideCrc32(wiring.Component):
         state = Signal(32, init=ONES)
         before = Signal(32)
         m.d.comb += [self.crc.eq(~state), before.eq(Mux(self.start, ONES, state))]
-        after = []  # the state after each byte
+        after: list[Signal] = []  # the state after each byte
         for number in range(self.beat_bytes):
             byte = self.data.word_select(number, 8)
             following = Signal(32, name=f"after_{number}")
