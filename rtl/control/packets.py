@@ -13,7 +13,7 @@ from tritloom.rtl.lib.streams import (
     packet_layout,
     stream_from_memory,
 )
-from tritloom.rtl.spec.commands import CRC_BYTES, OVERHEAD_BYTES
+from tritloom.rtl.spec.commands import CRC_BYTES, HEADER_BYTES, OVERHEAD_BYTES
 from tritloom.rtl.spec.config import AcceleratorConfig
 
 
@@ -250,6 +250,9 @@ class PacketSender(wiring.Component):
         # `length` starts at its highest value, so that nothing ends before it is known: it is in
         # the first two bytes, and no packet ends before byte OVERHEAD_BYTES.
         body_beats = (length - CRC_BYTES + beat_bytes - 1) >> (beat_bytes.bit_length() - 1)
+        more = fetched != body_beats
+        if beat_bytes > 2:  # the header's beats are few: they are all read before it is known
+            more = Mux(taken == 0, fetched != HEADER_BYTES // beat_bytes, more)
         size = Signal(range(beat_bytes + 1))  # bytes in the last of these beats
         rest = Signal(8 * beat_bytes, reset_less=True)  # that beat
         tail = Signal(range(CRC_BYTES + 1))  # beats sent of `rest` and the checksum
@@ -280,7 +283,7 @@ class PacketSender(wiring.Component):
                     crc.size.eq(Mux(last, size, beat_bytes)),
                     crc.valid.eq(body.o.valid & body.o.ready),
                 ]
-                with m.If(stream_from_memory(m, read, body.i, fetched != body_beats)):
+                with m.If(stream_from_memory(m, read, body.i, more)):
                     m.d.sync += fetched.eq(fetched + 1)
                 with m.If(body.o.valid & body.o.ready):
                     m.d.sync += [taken.eq(taken + 1), rest.eq(body.o.payload)]

@@ -292,8 +292,8 @@ class _Patches:
         """The statements that write beat `number`; a response without a payload has failed."""
         failed = length == OVERHEAD_BYTES
         out_of_range = status_of(Opcode.RESULTS, Quantity.ROW_GROUPS_END)
-        lengths, values = Signal(16), Signal(32)
-        contents: dict[int, Value] = {STATUS_BYTE: Mux(failed, out_of_range, Status.OK)}
+        lengths, status, values = Signal(16), Signal(8), Signal(32)
+        contents: dict[int, Value] = {STATUS_BYTE: status}
         contents |= {place: lengths.word_select(n, 8) for n, place in enumerate(LENGTH_BYTES)}
         contents |= {place: values.word_select(n, 8) for n, place in enumerate(VALUE_BYTES)}
         data, masks = [], []
@@ -303,6 +303,7 @@ class _Patches:
             masks.append(Cat(Const(place in contents, 1) for place in places))
         return [
             lengths.eq(length),
+            status.eq(Mux(failed, out_of_range, Status.OK)),
             values.eq(value),
             ports.beat.eq(Array(self._beats)[number]),
             ports.data.eq(Array(data)[number]),
