@@ -36,8 +36,7 @@ class CommandOrder(wiring.Component):
     repeated : out, 1 bit
         The last `window` commands of the session have this sequence number, or the next one.
     awaited : out, 1 bit
-        The response to this sequence number has not been sent to its end; or the request is in
-        order.
+        The request is `repeated`, and its response has not been sent to its end.
     full : out, 1 bit
         Each slot holds a response that has not been sent to its end.
     expected : out, 16 bits
@@ -86,7 +85,7 @@ class CommandOrder(wiring.Component):
             self.foreign.eq(self.session != session),
             self.in_order.eq(behind == 0),
             self.repeated.eq(behind <= replayable),
-            self.awaited.eq(behind <= self.unsent),
+            self.awaited.eq(self.repeated & (behind[: len(self.unsent)] <= self.unsent)),
             self.full.eq(self.unsent == self.config.slots),
         ]
         with m.If(self.decide & self.reset):

@@ -179,17 +179,24 @@ class CommandProcessor(wiring.Component):
         self, m: Module, acceptor: CommandAcceptor, responder: Responder, banks: Banks
     ) -> None:
         """Join acceptor and responder by a queue, and count what is in it and in work."""
-        layout = task_layout(self.config)
-        m.submodules.tasks = queue = SyncFIFOBuffered(width=layout.size, depth=self.config.slots)
         tasks = Signal(bits_for(self.config.slots + 1))
         enters = Signal()
+        if self.config.banks == 1:  # then nothing runs while results are copied
+            connect(m, acceptor.o_task, responder.i_task)
+        else:
+            layout = task_layout(self.config)
+            m.submodules.tasks = queue = SyncFIFOBuffered(
+                width=layout.size, depth=self.config.slots
+            )
+            m.d.comb += [
+                queue.w_data.eq(acceptor.o_task.payload),
+                queue.w_en.eq(acceptor.o_task.valid),
+                acceptor.o_task.ready.eq(queue.w_rdy),
+                responder.i_task.payload.eq(queue.r_data),
+                responder.i_task.valid.eq(queue.r_rdy),
+                queue.r_en.eq(responder.i_task.ready),
+            ]
         m.d.comb += [
-            queue.w_data.eq(acceptor.o_task.payload),
-            queue.w_en.eq(acceptor.o_task.valid),
-            acceptor.o_task.ready.eq(queue.w_rdy),
-            responder.i_task.payload.eq(queue.r_data),
-            responder.i_task.valid.eq(queue.r_rdy),
-            queue.r_en.eq(responder.i_task.ready),
             enters.eq(acceptor.o_task.valid & acceptor.o_task.ready),
             banks.enqueue.eq(enters & (acceptor.o_task.payload.kind == Kind.RESULTS)),
             acceptor.no_task.eq(tasks == 0),

@@ -132,7 +132,8 @@ class Responder(wiring.Component):
         moving = Signal()  # the task's words are on their way
         failed = Signal()  # RESULTS asks for a row group that the layer does not have
         written = Signal(bits_for(config.packet_bytes))  # length of the response so far
-        unfetched = Signal.like(task.items)  # results whose row groups are not yet asked for
+        # Results whose row groups are not yet asked for.
+        unfetched = Signal(bits_for(config.max_payload // config.acc_bytes))
         self._connect_words(m, task, splitter, moving, unfetched, failed)
 
         place = Signal(range(config.packet_bytes // beat_bytes))  # of the payload's next beat

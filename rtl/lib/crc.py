@@ -4,7 +4,7 @@ import operator
 import zlib
 from functools import reduce
 
-from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value
+from amaranth.hdl import Array, Cat, Module, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.crc.catalog import CRC32_ISO_HDLC
 from amaranth.lib.wiring import In, Out
@@ -29,9 +29,9 @@ class WideCrc32(wiring.Component):
     Members
     -------
     start : in, 1 bit
-        The checksum begins anew, before the beat of this cycle.
+        The checksum begins anew, from the next cycle on.
     valid : in, 1 bit
-        `data` enters at the end of this cycle.
+        `data` enters at the end of this cycle. Not together with `start`.
     data : in, 8 × `beat_bytes` bits
         The bytes, the first one lowest.
     size : in, number
@@ -61,19 +61,18 @@ class WideCrc32(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         state = Signal(32, init=ONES)
-        before = Signal(32)
-        m.d.comb += [self.crc.eq(~state), before.eq(Mux(self.start, ONES, state))]
+        m.d.comb += self.crc.eq(~state)
         after: list[Signal] = []  # the state after each byte
         for number in range(self.beat_bytes):
             byte = self.data.word_select(number, 8)
             following = Signal(32, name=f"after_{number}")
-            m.d.comb += following.eq(_next(after[-1] if after else before, byte))
+            m.d.comb += following.eq(_next(after[-1] if after else state, byte))
             after.append(following)
         last = (self.size - 1)[: (self.beat_bytes - 1).bit_length()]
-        with m.If(self.valid):
-            m.d.sync += state.eq(Array(after)[last])
-        with m.Elif(self.start):
+        with m.If(self.start):
             m.d.sync += state.eq(ONES)
+        with m.Elif(self.valid):
+            m.d.sync += state.eq(Array(after)[last])
         return m
 
 
