@@ -11,9 +11,9 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from tritloom.rtl.spec.commands import Opcode, Request, Response, Status
-from tritloom.sim.verify.pairs import Pair
+from tritloom.sim.verify.pairs import Pair, banks_read
 
-__all__ = ["Expected", "Responses"]
+__all__ = ["Expected", "Responses", "describe", "difference", "name_of"]
 
 NOT_STORED = (Status.NAK, Status.NO_SESSION)
 """The status of commands that are not executed, so their response is not stored."""
@@ -129,3 +129,31 @@ def _key(response: Response | None) -> tuple[int, ...]:
         response.status,
         response.expected,
     )
+
+
+def name_of(opcode: int) -> str:
+    """The name of an opcode, or its number if it has none."""
+    names = {code.value: code.name for code in Opcode}
+    return names.get(opcode, f"opcode {opcode}")
+
+
+def describe(request: Request) -> str:
+    """A command as a line of a report shows it."""
+    names = ["index", "count", "address", *sorted(banks_read(request.opcode))]
+    fields = ", ".join(f"{name.replace('_', ' ')} {getattr(request, name)}" for name in names)
+    return f"{name_of(request.opcode)} ({fields}, {len(request.payload)} bytes), seq {request.seq}"
+
+
+def difference(right: Response, seen: Response) -> str:
+    """What is wrong in a response, on one line."""
+    wrong = []
+    for name in Response.__dataclass_fields__:
+        if name != "payload" and getattr(right, name) != getattr(seen, name):
+            wrong.append(f"{name} must be {getattr(right, name)}, not {getattr(seen, name)}")
+    if len(right.payload) != len(seen.payload):
+        wrong.append(f"payload must have {len(right.payload)} bytes, not {len(seen.payload)}")
+    elif right.payload != seen.payload:
+        pairs = enumerate(zip(right.payload, seen.payload, strict=True))
+        at, (model, byte) = next((at, pair) for at, pair in pairs if pair[0] != pair[1])
+        wrong.append(f"payload byte {at} must be {model:#04x}, not {byte:#04x}")
+    return "; ".join(wrong)
