@@ -26,6 +26,7 @@ class Expected:
     Members
     -------
     request, response : what was sent, and the right packet that answers it
+    number : of the response among all that the reference device gave, from 0
     optional : the device may also send nothing
     pair : what the command and the one before it are; `None` if they do not overlap
     sent_cycle : cycle in which the device took the last byte of the request
@@ -33,6 +34,7 @@ class Expected:
 
     request: Request
     response: bytes
+    number: int
     optional: bool = False
     pair: Pair | None = None
     sent_cycle: int = 0
@@ -51,6 +53,7 @@ class Responses:
 
     def __init__(self) -> None:
         self._owed: deque[Expected] = deque()
+        self._count = 0
 
     def __len__(self) -> int:
         """Responses that may come."""
@@ -81,8 +84,9 @@ class Responses:
         request = Request.parse(packet)
         if response is None or request is None:
             return
-        expected = Expected(request, response, self._duplicates(response), pair)
-        self._owed.append(expected)
+        optional = self._duplicates(response)
+        self._owed.append(Expected(request, response, self._count, optional, pair))
+        self._count += 1
 
     def take(self, packet: bytes) -> Expected | None:
         """Remove and return the response that a packet from the device stands for.
