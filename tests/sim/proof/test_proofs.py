@@ -43,6 +43,7 @@ SMALL = AcceleratorConfig(
     slots=2,
 )
 WIDE = AcceleratorConfig.from_dict(SMALL.to_dict() | {"fill": 5})
+ONE_BANK = AcceleratorConfig.from_dict(SMALL.to_dict() | {"banks": 1})
 PAIRS = AcceleratorConfig.from_dict(SMALL.to_dict() | {"lanes": 6, "fill": 3, "encoding": "diff2"})
 # Less than a configuration may have: the code is the same, and the proof takes seconds.
 FRAMES = SimpleNamespace(packet_bytes=32, slots=1)
@@ -106,6 +107,10 @@ PROOFS = {
     ),
     "PartialSums total": (
         lambda: results.partial_sums_total(partial_sums.PartialSums(SMALL)),
+        {"depth": 12, "cover": 28},
+    ),
+    "PartialSums total, one bank": (
+        lambda: results.partial_sums_total(partial_sums.PartialSums(ONE_BANK)),
         {"depth": 12, "cover": 24},
     ),
     "PacketReceiver contract": (
