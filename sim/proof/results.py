@@ -100,7 +100,7 @@ def partial_sums_total(component: Any) -> Bench:
         m.d.comb += named.eq(asked & ~ran.any())
     else:
         named = _fetched(bench, component, parts, running & here, tracked, tracked_bank, total)
-        bench.cover("other_runs", named & running & ~here & (total == 77))
+        bench.cover("other_runs", named & running & ~here & (total != 0))
     bench.check("total", implies(named, component.o[0] == total))
     bench.check("done", component.done == lasts[-1])
     bench.check("no_overflow", (total <= added * extreme) & (total >= -1 * added * extreme))
@@ -181,7 +181,6 @@ def _fetched(
     spoils = runs & ~component.done
     for before, stage in zip([named, *stages], stages, strict=False):
         m.d.sync += stage.eq(Mux(component.i_advance, before, stage) & ~spoils)
-    bench.cover("fetched_at_done", stages[-1] & bench.was(runs & component.done, FETCH_CYCLES))
 
     # Invariants: where the row group or its total is in each stage.
     inside, reads = parts.inside, parts.reads
