@@ -94,9 +94,9 @@ class HeaderChecks:
             case Quantity.INDEX, 0, most:
                 return self._request.index >= self._limit(most) + 1
             case Quantity.ACTIVATION_BANK, 0, most:
-                return self._request.activation_bank > self._limit(most)
+                return self._request.activation_bank >= self._limit(most) + 1
             case Quantity.RESULT_BANK, 0, most:
-                return self._request.result_bank > self._limit(most)
+                return self._request.result_bank >= self._limit(most) + 1
             case Quantity.COUNT, 1, most:
                 return (self._items == 0) | (self._items > self._limit(most))
             case Quantity.LAYER_STATE, LayerState.OPEN, LayerState.OPEN:

@@ -39,6 +39,7 @@ OTHER: dict = {
     "fill": 5,
     "act_bits": 4,
     "max_layers": 7,
+    "banks": 1,
     "packet_bytes": 512,
     "slots": 8,
     "link": {"kind": "uart", "baud": 1_000_000},
