@@ -23,6 +23,7 @@ ICEBREAKER = Board(
         max_in_features=140,
         max_out_features=128,
         max_layers=8,
+        banks=1,  # its block RAM and LUTs hold no second one
         packet_bytes=256,
         slots=2,
         clock_hz=24_000_000,

@@ -202,8 +202,16 @@ is made of. The preset `TINY`, which the proofs use:
 """
 
 
-def layout_rows(layout: list[dict[str, object]]) -> list[list[object]]:
-    return [[f"`{field['name']}`", field["offset"], field["bytes"]] for field in layout]
+def layout_table(layout: list[dict[str, int]]) -> str:
+    """Where each field lies; with its bits if some field is no whole number of bytes."""
+    split = any(field["shift"] or field["bits"] != 8 * field["bytes"] for field in layout)
+    rows: list[list[object]] = []
+    for field in layout:
+        first, last = field["shift"], field["shift"] + field["bits"] - 1
+        rows.append([f"`{field['name']}`", field["offset"], field["bytes"]])
+        if split:
+            rows[-1].append(first if first == last else f"{first} to {last}")
+    return table(["field", "offset", "bytes", *(["bits"] if split else [])], rows)
 
 
 def enum_rows(kind: type[commands.Opcode] | type[commands.Status]) -> list[list[object]]:
@@ -232,7 +240,6 @@ def protocol_page() -> str:
     docs = attribute_docs(commands)
     crc = described["crc"]
     crc_rows: list[list[object]] = [[key, f"`{value}`"] for key, value in crc.items()]
-    fields_head = ["field", "offset", "bytes"]
     counters = ", ".join(f"`{name}`" for name in described["counters"]["order"])
     return f"""{MADE}
 
@@ -245,11 +252,11 @@ same as data, the C header the same as macros.
 
 ## Header of a command
 
-{table(fields_head, layout_rows(described["request"]))}
+{layout_table(described["request"])}
 
 ## Header of a response
 
-{table(fields_head, layout_rows(described["response"]))}
+{layout_table(described["response"])}
 
 ## Checksum
 
@@ -272,14 +279,14 @@ A command is refused with the status of the first check in its list that fails.
 
 {docs["LAYER"]}
 
-{table(fields_head, layout_rows(described["layer"]["fields"]))}
+{layout_table(described["layer"]["fields"])}
 
 ## Identity
 
 {docs["IDENTITY"]} The magic is `{described["identity"]["magic"]}`, the protocol version
 {described["protocol_version"]}.
 
-{table(fields_head, layout_rows(described["identity"]["fields"]))}
+{layout_table(described["identity"]["fields"])}
 
 ## Counters
 

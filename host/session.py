@@ -28,6 +28,7 @@ from typing import NoReturn
 
 from tritloom.host.links.contract import Transport
 from tritloom.rtl.spec.commands import (
+    FIRST_SEQ,
     OVERHEAD_BYTES,
     SESSION_BITS,
     Opcode,
@@ -62,6 +63,11 @@ LATENCY_DECAY = 7 / 8
 SMALLEST_PAYLOAD = 64 - OVERHEAD_BYTES
 """Payload that every device takes and sends, whatever its configuration."""
 SEQ_MASK = 0xFFFF
+REMEDIES = {
+    Status.MEMORY_ERROR: "the weight memory failed while the layer was computed; compute it again, "
+    "and if that fails too, load the layer again or run the device's self-test",
+}
+"""What to do, by the status of a response; a status that is not here is a fault of the driver."""
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -122,7 +128,7 @@ class Session:
 
     def __init__(self, transport: Transport, name: str) -> None:
         self.name = name
-        self.number = secrets.randbelow(2**SESSION_BITS - 1) + 1
+        self.number = _random_number()
         self.activation_bank = self.result_bank = 0
         self.retransmissions = 0
         self.discarded = 0
@@ -171,6 +177,9 @@ class Session:
         which attempt has succeeded, and how long the link took. The numbers count down from 0,
         because the commands count up from 1: a late response must not seem to be for a command.
 
+        RESET with the number of the device's current session changes nothing there. A device that
+        does not expect the first command then is tried again with another number.
+
         Returns
         -------
         version : the device's protocol version
@@ -203,6 +212,9 @@ class Session:
                     and response.status == Status.OK
                     and attempt < len(starts_s)
                 ):
+                    if response.expected != FIRST_SEQ:  # a session of that number is in use there
+                        self.number = _random_number()
+                        break
                     if attempt < len(starts_s) - 1:  # it came after a time-out
                         self._latency_s = time.monotonic() - starts_s[attempt]
                     reset.seq = 0
@@ -264,7 +276,8 @@ class Session:
         response = self.wait(command)
         if response.status != Status.OK:
             try:
-                reason = Status(response.status).name
+                status = Status(response.status)
+                reason = ": ".join(filter(None, (status.name, REMEDIES.get(status))))
             except ValueError:
                 reason = f"unknown status {response.status}"
             raise DeviceError(
@@ -468,3 +481,8 @@ class Session:
         with suppress(OSError, DeviceError):
             self._transport.close()
         return error
+
+
+def _random_number() -> int:
+    """The number of a session; 0 is that of a device before its first one."""
+    return secrets.randbelow(2**SESSION_BITS - 1) + 1

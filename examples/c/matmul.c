@@ -6,10 +6,13 @@
  *   stty -F /dev/ttyUSB1 3000000                              the baud rate of the board
  *   ./matmul /dev/ttyUSB1 build/layer.bin activations.bin
  *
- * activations.bin holds LAYER_IN_FEATURES signed bytes. The program prints LAYER_OUT_FEATURES
- * sums, one a line. It keeps one command unanswered at a time, which is the simplest driver; a
- * faster one keeps up to TRITLOOM_WINDOW. A command whose response does not come is sent again
- * with the same seq: the device executes it only once.
+ * activations.bin holds LAYER_IN_FEATURES signed bytes for each token. The program prints
+ * LAYER_OUT_FEATURES sums a token, one a line. It keeps one command unanswered at a time, which is
+ * the simplest driver; a faster one keeps up to TRITLOOM_WINDOW. A command whose response does not
+ * come is sent again with the same seq: the device executes it only once.
+ *
+ * Tokens take the banks of the device in turn. With two banks, a token is loaded and its RUN is
+ * accepted before the results of the token before it are read, so the device computes meanwhile.
  */
 
 #define _DEFAULT_SOURCE /* cfmakeraw */
@@ -35,8 +38,8 @@
 
 static int port;
 static uint32_t session, seq;
-static uint8_t response[TRITLOOM_PACKET_BYTES];
-static size_t response_bytes;
+static struct tritloom_response response; /* its payload is in `received` */
+static uint8_t received[TRITLOOM_PACKET_BYTES];
 
 static void fail(const char *message)
 {
@@ -72,13 +75,14 @@ static void send_bytes(const uint8_t *data, size_t bytes)
     }
 }
 
-/* Receive one whole packet into `response`; 0 if none comes in time. */
+/* Receive one whole response; 0 if none comes in time. */
 static int receive(void)
 {
     static uint8_t inside[TRITLOOM_FRAME_BYTES];
     static size_t used;
     struct pollfd ready = {0, POLLIN, 0};
     uint8_t byte;
+    size_t bytes;
     ready.fd = port;
     while (poll(&ready, 1, TIMEOUT_MS) > 0) {
         if (read(port, &byte, 1) != 1)
@@ -88,42 +92,53 @@ static int receive(void)
                 inside[used++] = byte;
             continue;
         }
-        response_bytes = tritloom_unframe(response, inside, used);
+        bytes = tritloom_unframe(received, inside, used);
         used = 0;
-        if (response_bytes != 0 && tritloom_sound(response, response_bytes))
+        if (tritloom_parse(&response, received, bytes))
             return 1;
     }
     return 0;
 }
 
-static uint32_t field(size_t offset, int bytes)
+/* A command without payload. */
+static struct tritloom_command plain(uint32_t opcode, uint32_t index, uint32_t count,
+                                     uint32_t address)
 {
-    return tritloom_get(response + offset, bytes);
+    struct tritloom_command command = {0};
+    command.opcode = opcode;
+    command.index = index;
+    command.count = count;
+    command.address = address;
+    return command;
 }
 
-#define FIELD(name) field(TRITLOOM_RESPONSE_##name##_OFFSET, TRITLOOM_RESPONSE_##name##_BYTES)
-
 /* Execute a command; its response is then in `response`. */
-static void command(uint32_t opcode, uint32_t index, uint32_t count, uint32_t address,
-                    const uint8_t *payload, size_t bytes)
+static void execute(struct tritloom_command command)
 {
     uint8_t packet[TRITLOOM_PACKET_BYTES], frame[TRITLOOM_FRAME_BYTES];
     size_t length, framed;
     int attempt;
-    if (opcode != TRITLOOM_OP_RESET)
+    if (command.opcode != TRITLOOM_OP_RESET) {
+        command.acknowledged = seq; /* every earlier response has arrived */
         seq = (seq + 1) & 0xFFFF;
-    length = tritloom_request(packet, session, seq, opcode, index, count, address, payload, bytes);
+    }
+    command.seq = seq;
+    command.session = session;
+    length = tritloom_request(packet, &command);
     if (length == 0)
         fail("a payload is too long");
     framed = tritloom_frame(frame, packet, length);
     for (attempt = 0; attempt < TRIES; attempt++) {
         send_bytes(frame, framed);
         while (receive()) {
-            if (FIELD(SESSION) != session || FIELD(SEQ) != seq || FIELD(OPCODE) != opcode)
+            if (response.session != session || response.seq != seq
+                || response.opcode != command.opcode)
                 continue; /* a late response to an older command */
-            if (FIELD(STATUS) != TRITLOOM_STATUS_OK) {
-                fprintf(stderr, "matmul: opcode %u: status %u\n", (unsigned)opcode,
-                        (unsigned)FIELD(STATUS));
+            if (response.status == TRITLOOM_STATUS_MEMORY_ERROR)
+                fail("the weight memory failed while the layer was computed; run this again");
+            if (response.status != TRITLOOM_STATUS_OK) {
+                fprintf(stderr, "matmul: opcode %u: status %u\n", (unsigned)command.opcode,
+                        (unsigned)response.status);
                 exit(1);
             }
             return;
@@ -135,22 +150,35 @@ static void command(uint32_t opcode, uint32_t index, uint32_t count, uint32_t ad
 static void start_session(void)
 {
     static const uint8_t layout[] = TRITLOOM_LAYOUT_DIGEST;
-    session = (uint32_t)time(NULL) * 2654435761u ^ (uint32_t)getpid();
-    command(TRITLOOM_OP_RESET, 0, 0, 0, NULL, 0);
-    if (FIELD(VALUE) != TRITLOOM_PROTOCOL_VERSION)
-        fail("the device speaks another version of the protocol");
-    command(TRITLOOM_OP_IDENTIFY, 0, TRITLOOM_IDENTITY_LAYOUT_DIGEST_BYTES,
-            TRITLOOM_IDENTITY_LAYOUT_DIGEST_OFFSET, NULL, 0);
-    if (memcmp(response + TRITLOOM_HEADER_BYTES, layout, sizeof layout) != 0)
+    uint32_t number = (uint32_t)time(NULL) * 2654435761u ^ (uint32_t)getpid();
+    do { /* with another number if the device's session has this one already */
+        session = number++ & 0xFFFFFFFFu >> (32 - TRITLOOM_REQUEST_SESSION_BITS);
+        seq = TRITLOOM_FIRST_SEQ - 1;
+        execute(plain(TRITLOOM_OP_RESET, 0, 0, 0));
+        if (response.value != TRITLOOM_PROTOCOL_VERSION)
+            fail("the device speaks another version of the protocol; build its bitstream again");
+    } while (session == 0 || response.expected != TRITLOOM_FIRST_SEQ);
+    execute(plain(TRITLOOM_OP_IDENTIFY, 0, TRITLOOM_IDENTITY_LAYOUT_DIGEST_BYTES,
+                  TRITLOOM_IDENTITY_LAYOUT_DIGEST_OFFSET));
+    if (response.bytes != sizeof layout || memcmp(response.payload, layout, sizeof layout) != 0)
         fail("the device has another configuration than tritloom.h");
 }
 
-static uint8_t *read_file(const char *path, size_t bytes)
+/* Read a file that holds one item of `bytes` bytes or, up to `most`, more; sets their number. */
+static uint8_t *read_file(const char *path, size_t bytes, size_t most, size_t *items)
 {
-    uint8_t *data = malloc(bytes + 1);
     FILE *file = fopen(path, "rb");
-    if (data == NULL || file == NULL || fread(data, 1, bytes + 1, file) != bytes) {
-        fprintf(stderr, "matmul: %s must have %zu bytes\n", path, bytes);
+    uint8_t *data = NULL;
+    long size = 0;
+    if (file != NULL && fseek(file, 0, SEEK_END) == 0)
+        size = ftell(file);
+    *items = size > 0 ? (size_t)size / bytes : 0;
+    if (*items != 0 && *items <= most && *items * bytes == (size_t)size)
+        data = malloc((size_t)size);
+    if (data == NULL || fseek(file, 0, SEEK_SET) != 0
+        || fread(data, bytes, *items, file) != *items) {
+        fprintf(stderr, "matmul: %s must have %s%zu bytes\n", path,
+                most == 1 ? "" : "a multiple of ", bytes);
         exit(1);
     }
     fclose(file);
@@ -163,47 +191,66 @@ static void load_layer(const uint8_t *image)
     uint8_t place[TRITLOOM_LAYER_BYTES];
     size_t most = TRITLOOM_MAX_PAYLOAD / TRITLOOM_WORD_BYTES; /* words in a packet */
     size_t word, words;
+    struct tritloom_command command;
     tritloom_put(place + TRITLOOM_LAYER_BASE_OFFSET, BASE_WORD, TRITLOOM_LAYER_BASE_BYTES);
     tritloom_put(place + TRITLOOM_LAYER_TILES_OFFSET, LAYER_TILES, TRITLOOM_LAYER_TILES_BYTES);
     tritloom_put(place + TRITLOOM_LAYER_ROW_GROUPS_OFFSET, LAYER_ROW_GROUPS,
                  TRITLOOM_LAYER_ROW_GROUPS_BYTES);
-    command(TRITLOOM_OP_DEFINE, LAYER_INDEX, 0, 0, place, sizeof place);
+    command = plain(TRITLOOM_OP_DEFINE, LAYER_INDEX, 0, 0);
+    command.payload = place;
+    command.bytes = sizeof place;
+    execute(command);
     for (word = 0; word < LAYER_WORDS; word += words) {
         words = LAYER_WORDS - word < most ? LAYER_WORDS - word : most;
-        command(TRITLOOM_OP_WRITE, LAYER_INDEX, 0, (uint32_t)word,
-                image + word * TRITLOOM_WORD_BYTES, words * TRITLOOM_WORD_BYTES);
+        command = plain(TRITLOOM_OP_WRITE, LAYER_INDEX, 0, (uint32_t)word);
+        command.payload = image + word * TRITLOOM_WORD_BYTES;
+        command.bytes = words * TRITLOOM_WORD_BYTES;
+        execute(command);
     }
-    command(TRITLOOM_OP_COMMIT, LAYER_INDEX, 0, LAYER_CRC32, NULL, 0);
+    execute(plain(TRITLOOM_OP_COMMIT, LAYER_INDEX, 0, LAYER_CRC32));
 }
 
-/* Load the activations of one token, zeros behind them up to whole tiles. */
-static void load_activations(const uint8_t *activations)
+/* Load the activations of one token into a bank, zeros behind them up to whole tiles. */
+static void load_activations(const uint8_t *activations, uint32_t bank)
 {
-    size_t total = (size_t)LAYER_TILES * TRITLOOM_LANES; /* a multiple of fill */
+    static uint8_t padded[LAYER_TILES * TRITLOOM_LANES]; /* a multiple of fill */
     size_t most = TRITLOOM_MAX_PAYLOAD / TRITLOOM_FILL * TRITLOOM_FILL;
     size_t at, bytes;
-    uint8_t *padded = calloc(total, 1);
-    if (padded == NULL)
-        fail("no memory");
     memcpy(padded, activations, LAYER_IN_FEATURES);
-    for (at = 0; at < total; at += bytes) {
-        bytes = total - at < most ? total - at : most;
-        command(TRITLOOM_OP_LOAD, TOKEN, 0, (uint32_t)(at / TRITLOOM_FILL), padded + at, bytes);
+    for (at = 0; at < sizeof padded; at += bytes) {
+        struct tritloom_command command =
+            plain(TRITLOOM_OP_LOAD, TOKEN, 0, (uint32_t)(at / TRITLOOM_FILL));
+        bytes = sizeof padded - at < most ? sizeof padded - at : most;
+        command.activation_bank = bank;
+        command.payload = padded + at;
+        command.bytes = bytes;
+        execute(command);
     }
-    free(padded);
 }
 
-/* Print the sums. A RESULTS command begins at a whole group of rows. */
-static void print_results(void)
+/* Compute the layer. The device accepts it at once; its results tell when it is done. */
+static void run(uint32_t activation_bank, uint32_t result_bank)
+{
+    struct tritloom_command command = plain(TRITLOOM_OP_RUN, LAYER_INDEX, 1, 0);
+    command.activation_bank = activation_bank;
+    command.result_bank = result_bank;
+    execute(command);
+}
+
+/* Print the sums in a bank. A RESULTS command begins at a whole group of rows. */
+static void print_results(uint32_t bank)
 {
     size_t most = TRITLOOM_MAX_PAYLOAD / TRITLOOM_ACC_BYTES / TRITLOOM_ROWS * TRITLOOM_ROWS;
     size_t at, count, n;
     for (at = 0; at < LAYER_OUT_FEATURES; at += count) {
+        struct tritloom_command command;
         count = LAYER_OUT_FEATURES - at < most ? LAYER_OUT_FEATURES - at : most;
-        command(TRITLOOM_OP_RESULTS, TOKEN, (uint32_t)count, (uint32_t)(at / TRITLOOM_ROWS), NULL,
-                0);
+        command =
+            plain(TRITLOOM_OP_RESULTS, TOKEN, (uint32_t)count, (uint32_t)(at / TRITLOOM_ROWS));
+        command.result_bank = bank;
+        execute(command);
         for (n = 0; n < count; n++)
-            printf("%ld\n", (long)tritloom_result(response + TRITLOOM_HEADER_BYTES, n));
+            printf("%ld\n", (long)tritloom_result(response.payload, n));
     }
 }
 
@@ -212,18 +259,26 @@ int main(int argc, char **argv)
     static const uint8_t layer_layout[] = LAYER_LAYOUT_DIGEST;
     static const uint8_t layout[] = TRITLOOM_LAYOUT_DIGEST;
     uint8_t *image, *activations;
+    size_t images, tokens, token;
     if (argc != 4)
         fail("usage: matmul PORT IMAGE ACTIVATIONS");
     if (memcmp(layer_layout, layout, sizeof layout) != 0)
         fail("layer.h was packed for another configuration than tritloom.h");
-    image = read_file(argv[2], LAYER_IMAGE_BYTES);
-    activations = read_file(argv[3], LAYER_IN_FEATURES);
+    image = read_file(argv[2], LAYER_IMAGE_BYTES, 1, &images);
+    activations = read_file(argv[3], LAYER_IN_FEATURES, SIZE_MAX, &tokens);
     open_port(argv[1]);
     start_session();
     load_layer(image);
-    load_activations(activations);
-    command(TRITLOOM_OP_RUN, LAYER_INDEX, 1, 0, NULL, 0);
-    print_results();
+    for (token = 0; token < tokens; token++) {
+        uint32_t bank = (uint32_t)(token % TRITLOOM_BANKS);
+        load_activations(activations + token * LAYER_IN_FEATURES, bank);
+        if (token != 0 && TRITLOOM_BANKS == 1)
+            print_results(bank); /* the next RUN overwrites them */
+        run(bank, bank);
+        if (token != 0 && TRITLOOM_BANKS != 1)
+            print_results((uint32_t)((token - 1) % TRITLOOM_BANKS));
+    }
+    print_results((uint32_t)((tokens - 1) % TRITLOOM_BANKS));
     free(activations);
     free(image);
     close(port);

@@ -53,24 +53,77 @@ static inline uint32_t name_crc32(uint32_t crc, const uint8_t *data, size_t byte
     return ~crc;
 }
 
+/* A command. A field that it does not use is 0. */
+struct name_command {
+    uint32_t session;         /* the session's number; RESET sets it on the device */
+    uint32_t seq;             /* NAME_FIRST_SEQ after RESET, then the next number */
+    uint32_t acknowledged;    /* the seq up to which every response has arrived, 0 before that */
+    uint32_t opcode;
+    uint32_t activation_bank; /* less than NAME_BANKS, as the result bank */
+    uint32_t result_bank;
+    uint32_t index;
+    uint32_t count;
+    uint32_t address;
+    const uint8_t *payload;
+    size_t bytes;             /* of the payload */
+};
+
+/* A response. */
+struct name_response {
+    uint32_t session;
+    uint32_t seq;
+    uint32_t acknowledged;
+    uint32_t opcode;
+    uint32_t activation_bank;
+    uint32_t result_bank;
+    uint32_t status;
+    uint32_t expected;        /* the seq that the device waits for */
+    uint32_t value;
+    const uint8_t *payload;   /* in the packet that was read */
+    size_t bytes;             /* of the payload */
+};
+
+/* Set `bits` bits from bit `shift` on of the `bytes` bytes at `at`; the others stay. */
+static inline void name_set_bits(uint8_t *at, int bytes, int shift, int bits, uint32_t value)
+{
+    uint32_t mask = 0xFFFFFFFFu >> (32 - bits) << shift;
+    name_put(at, (name_get(at, bytes) & ~mask) | (value << shift & mask), bytes);
+}
+
+/* Read them. */
+static inline uint32_t name_get_bits(const uint8_t *at, int bytes, int shift, int bits)
+{
+    return name_get(at, bytes) >> shift & 0xFFFFFFFFu >> (32 - bits);
+}
+
+/* Place and size of a header's field, as the two functions above take them. */
+#define NAME_REQUEST_BITS(packet, field) \
+    (packet) + NAME_REQUEST_##field##_OFFSET, NAME_REQUEST_##field##_BYTES, \
+        NAME_REQUEST_##field##_SHIFT, NAME_REQUEST_##field##_BITS
+#define NAME_RESPONSE_BITS(packet, field) \
+    (packet) + NAME_RESPONSE_##field##_OFFSET, NAME_RESPONSE_##field##_BYTES, \
+        NAME_RESPONSE_##field##_SHIFT, NAME_RESPONSE_##field##_BITS
+
 /* Write a command into `packet`, which has NAME_PACKET_BYTES; returns its bytes, or 0 if the
  * payload is too long. */
-static inline size_t name_request(uint8_t *packet, uint32_t session, uint32_t seq,
-                                  uint32_t opcode, uint32_t index, uint32_t count,
-                                  uint32_t address, const uint8_t *payload, size_t bytes)
+static inline size_t name_request(uint8_t *packet, const struct name_command *command)
 {
-    size_t length = NAME_OVERHEAD_BYTES + bytes;
-    if (bytes > NAME_MAX_PAYLOAD)
+    size_t length = NAME_OVERHEAD_BYTES + command->bytes;
+    if (command->bytes > NAME_MAX_PAYLOAD)
         return 0;
-    name_put(packet + NAME_REQUEST_LENGTH_OFFSET, (uint32_t)length, NAME_REQUEST_LENGTH_BYTES);
-    name_put(packet + NAME_REQUEST_SEQ_OFFSET, seq, NAME_REQUEST_SEQ_BYTES);
-    name_put(packet + NAME_REQUEST_SESSION_OFFSET, session, NAME_REQUEST_SESSION_BYTES);
-    name_put(packet + NAME_REQUEST_OPCODE_OFFSET, opcode, NAME_REQUEST_OPCODE_BYTES);
-    name_put(packet + NAME_REQUEST_INDEX_OFFSET, index, NAME_REQUEST_INDEX_BYTES);
-    name_put(packet + NAME_REQUEST_COUNT_OFFSET, count, NAME_REQUEST_COUNT_BYTES);
-    name_put(packet + NAME_REQUEST_ADDRESS_OFFSET, address, NAME_REQUEST_ADDRESS_BYTES);
-    if (bytes != 0)
-        memcpy(packet + NAME_HEADER_BYTES, payload, bytes);
+    memset(packet, 0, NAME_HEADER_BYTES);
+    name_set_bits(NAME_REQUEST_BITS(packet, LENGTH), (uint32_t)length);
+    name_set_bits(NAME_REQUEST_BITS(packet, SEQ), command->seq);
+    name_set_bits(NAME_REQUEST_BITS(packet, SESSION), command->session);
+    name_set_bits(NAME_REQUEST_BITS(packet, ACKNOWLEDGED), command->acknowledged);
+    name_set_bits(NAME_REQUEST_BITS(packet, OPCODE), command->opcode);
+    name_set_bits(NAME_REQUEST_BITS(packet, ACTIVATION_BANK), command->activation_bank);
+    name_set_bits(NAME_REQUEST_BITS(packet, RESULT_BANK), command->result_bank);
+    name_set_bits(NAME_REQUEST_BITS(packet, INDEX), command->index);
+    name_set_bits(NAME_REQUEST_BITS(packet, COUNT), command->count);
+    name_set_bits(NAME_REQUEST_BITS(packet, ADDRESS), command->address);
+    if (command->bytes != 0)
+        memcpy(packet + NAME_HEADER_BYTES, command->payload, command->bytes);
     name_put(packet + length - NAME_CRC_BYTES,
              name_crc32(0, packet, length - NAME_CRC_BYTES), NAME_CRC_BYTES);
     return length;
@@ -83,6 +136,25 @@ static inline int name_sound(const uint8_t *packet, size_t bytes)
         && name_get(packet + NAME_RESPONSE_LENGTH_OFFSET, NAME_RESPONSE_LENGTH_BYTES) == bytes
         && name_get(packet + bytes - NAME_CRC_BYTES, NAME_CRC_BYTES)
             == name_crc32(0, packet, bytes - NAME_CRC_BYTES);
+}
+
+/* Read the response in a packet; returns 0 if the checksum or the length is wrong. */
+static inline int name_parse(struct name_response *response, const uint8_t *packet, size_t bytes)
+{
+    if (!name_sound(packet, bytes))
+        return 0;
+    response->session = name_get_bits(NAME_RESPONSE_BITS(packet, SESSION));
+    response->seq = name_get_bits(NAME_RESPONSE_BITS(packet, SEQ));
+    response->acknowledged = name_get_bits(NAME_RESPONSE_BITS(packet, ACKNOWLEDGED));
+    response->opcode = name_get_bits(NAME_RESPONSE_BITS(packet, OPCODE));
+    response->activation_bank = name_get_bits(NAME_RESPONSE_BITS(packet, ACTIVATION_BANK));
+    response->result_bank = name_get_bits(NAME_RESPONSE_BITS(packet, RESULT_BANK));
+    response->status = name_get_bits(NAME_RESPONSE_BITS(packet, STATUS));
+    response->expected = name_get_bits(NAME_RESPONSE_BITS(packet, EXPECTED));
+    response->value = name_get_bits(NAME_RESPONSE_BITS(packet, VALUE));
+    response->payload = packet + NAME_HEADER_BYTES;
+    response->bytes = bytes - NAME_OVERHEAD_BYTES;
+    return 1;
 }
 
 /* Write the check of `bytes` bytes of COBS behind them: seven bits of their CRC-32 a byte, low

@@ -50,6 +50,7 @@ def c_header(manifest: dict[str, Any]) -> str:
         "#include <stdint.h>",
         "#include <string.h>",
         *(_line(part, prefix) for part in _protocol(manifest["commands"])),
+        *(_line(part, prefix) for part in _flow_control(manifest["flow_control"])),
         *(_line(part, prefix) for part in _configuration(manifest)),
         driver_code(name),
         "#endif",
@@ -78,8 +79,8 @@ def _protocol(commands: dict[str, Any]) -> Iterator[_Part]:
     for macro in FRAME_MACROS:
         yield _Macro(*macro)
     for key, title in (("request", "Header of a command"), ("response", "Header of a response")):
-        yield _Section(f"{title}: where each field begins, and its size")
-        yield from _fields(key, commands[key])
+        yield _Section(f"{title}: the bytes of each field, its first bit in them, and its bits")
+        yield from _fields(key, commands[key], ("offset", "bytes", "shift", "bits"))
     for key, prefix, title in (
         ("opcodes", "op", "Commands"),
         ("status", "status", "Status of a response"),
@@ -99,6 +100,11 @@ def _protocol(commands: dict[str, Any]) -> Iterator[_Part]:
     yield _Macro("counters", len(counters["order"]), "their number; below, the place of each")
     for index, name in enumerate(counters["order"]):
         yield _Macro(f"counter_{name}", index)
+
+
+def _flow_control(rules: dict[str, Any]) -> Iterator[_Part]:
+    yield _Section("The seq of the first command after RESET")
+    yield _Macro("first_seq", rules["first_seq"])
 
 
 def _configuration(manifest: dict[str, Any]) -> Iterator[_Part]:
@@ -128,10 +134,12 @@ def _flat(config: Mapping[str, Any]) -> Iterator[tuple[str, int | str]]:
             yield key, value
 
 
-def _fields(prefix: str, fields: list[dict[str, Any]]) -> Iterator[_Part]:
+def _fields(
+    prefix: str, fields: list[dict[str, Any]], keys: tuple[str, ...] = ("offset", "bytes")
+) -> Iterator[_Part]:
     for field in fields:
-        yield _Macro(f"{prefix}_{field['name']}_offset", field["offset"])
-        yield _Macro(f"{prefix}_{field['name']}_bytes", field["bytes"])
+        for key in keys:
+            yield _Macro(f"{prefix}_{field['name']}_{key}", field[key])
 
 
 def _ascii(text: str) -> str:

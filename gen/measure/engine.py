@@ -96,6 +96,7 @@ def engine_config(
         memory=BlockRam(words=1),
         max_in_features=in_features or measure.features[0],
         max_out_features=out_features or measure.features[1],
+        banks=1,  # the figures are those of the engine: a second bank serves the front end
         packet_bytes=4096,  # no part of the core; only the widest words need so much
         **values,
     )

@@ -76,6 +76,7 @@ class Point:
             memory=BlockRam(words=self.memory_words or 1),
             max_in_features=self.in_features,
             max_out_features=self.out_features,
+            banks=1,
             **rest,
         )
 

@@ -35,6 +35,8 @@ __all__ = [
 
 LINK = Uart(baud=1_000_000)
 """The link that is counted where no board says which one there is."""
+OVERLAP = 2
+"""The most that two banks gain: the longer of RUN and what is done beside it, instead of both."""
 
 
 def board_part(board: Board) -> tuple[str, Part]:
@@ -121,7 +123,7 @@ def choose(
     budget = Cost(luts * percent // 100, ffs * percent // 100, block_rams)
     inside = weight_bits is None and not core_only
 
-    def search_with(whole: bool) -> Search:
+    def search_with(whole: bool, banks: int) -> Search:
         return Search(
             model=model,
             part=name,
@@ -138,7 +140,7 @@ def choose(
             inside=inside,
             whole=whole,
             clock_hz=None if board is None else board.config.clock_hz,
-            base=base,
+            base=base | {"banks": banks},
         )
 
     # Only if the densest encoding of all weights fits the block RAM can they all lie in the part.
@@ -147,14 +149,18 @@ def choose(
     holds_all = block_rams * load_family(family).block_bits >= densest * sum(
         layer.weights for layer in layers
     )
-    search = search_with(whole=not inside or (memory_words is None and holds_all))
-    ranked = _ranked(search)
-    if not ranked and search.inside and search.whole:
-        search = search_with(whole=False)
+    whole = not inside or (memory_words is None and holds_all)
+    for all_inside in (True, False) if whole and inside else (whole,):
+        search = search_with(all_inside, 1 if core_only else 2)
         ranked = _ranked(search)
-    if not ranked:
-        raise ConfigError(_short(search))
-    return Plan(family, name, budget, ranked, tuple(_notes(search, ranked[0], board)))
+        if not core_only and (not ranked or search.fills_block_ram(ranked[0])):
+            search_one = search_with(all_inside, 1)
+            one = _ranked(search_one)
+            if one and (not ranked or one[0].speed > OVERLAP * ranked[0].speed):
+                search, ranked = search_one, one
+        if ranked:
+            return Plan(family, name, budget, ranked, tuple(_notes(search, ranked[0], board)))
+    raise ConfigError(_short(search_one if not core_only else search))
 
 
 def _check(
@@ -233,3 +239,8 @@ def _notes(search: Search, best: Candidate, board: Board | None) -> Iterator[str
         yield "no clock was measured for this family: ranked by MAC/cycle"
     elif board is not None and best.mhz < board.config.clock_hz / 1e6:
         yield f"the engine reaches {best.mhz:g} MHz: set clock_hz to no more"
+    if config.banks == 1:
+        yield (
+            "block RAM is short for two banks: the device loads, computes and reads one after the "
+            "other"
+        )

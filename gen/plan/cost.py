@@ -103,14 +103,23 @@ def _sum(family: str, memories: Iterable[Storage]) -> Mapped:
 
 
 def core_memories(config: AcceleratorConfig) -> list[Storage]:
-    """The memories of a core: activations, partial sums, and the engine's."""
+    """The memories of a core: activations, partial sums, and the engine's.
+
+    The activation banks share one memory; each begins at a power of two. Each result bank has a
+    memory of its own.
+    """
+    pitch = 1 << (config.activation_words - 1).bit_length()
     return [
         Storage(
             config.tokens * config.fill * config.act_bits,
-            config.activation_words,
+            (config.banks - 1) * pitch + config.activation_words,
             fields=config.tokens,
         ),
-        Storage(config.tokens * config.rows * config.acc_bits, config.max_row_groups),
+        Storage(
+            config.tokens * config.rows * config.acc_bits,
+            config.max_row_groups,
+            number=config.banks,
+        ),
         *engines[config.engine].storage(config),
     ]
 
@@ -140,7 +149,8 @@ def _identity_bytes(config: AcceleratorConfig) -> int:
 def core_features(config: AcceleratorConfig, family: str) -> dict[str, float]:
     """What a core's LUTs and flip-flops depend on, in bits by name.
 
-    The names depend on the engine alone.
+    The names depend on the engine alone. What the measured cores do not have is not among them:
+    `second_bank`.
     """
     rows, tokens, fill = config.rows, config.tokens, config.fill
     memory = _sum(family, core_memories(config))
@@ -157,6 +167,19 @@ def core_features(config: AcceleratorConfig, family: str) -> dict[str, float]:
         "selected": log2(1 + memory.bits),
         **engines[config.engine].cost_features(config),
     }
+
+
+def second_bank(config: AcceleratorConfig) -> tuple[int, int]:
+    """LUTs and flip-flops of a core's second bank, beside its memories.
+
+    Each bit of a sum has a LUT that chooses the bank of the layer that runs, a LUT that chooses the
+    bank that is read, and a register behind the second memory. Each memory's address has two
+    sources.
+    """
+    sums = config.tokens * config.rows * config.acc_bits
+    address = (config.max_row_groups - 1).bit_length()
+    more = config.banks - 1
+    return more * 2 * (sums + address), more * sums
 
 
 def around_features(config: AcceleratorConfig, family: str) -> dict[str, float]:
@@ -296,7 +319,8 @@ class CostModel:
         features = core_features(config, self.family)
         luts, ffs = self._cores[config.engine]
         blocks = _sum(self.family, core_memories(config)).blocks
-        return Cost(_apply(luts, features), _apply(ffs, features), blocks)
+        more_luts, more_ffs = second_bank(config)
+        return Cost(_apply(luts, features) + more_luts, _apply(ffs, features) + more_ffs, blocks)
 
     def around(self, config: AcceleratorConfig, *, weights: bool = True) -> Cost:
         """All but the core; without `weights` there is no memory for them."""

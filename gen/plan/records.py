@@ -34,6 +34,11 @@ class Candidate:
     bound: str
 
     @property
+    def speed(self) -> float:
+        """MAC/s in millions; MAC/cycle if no engine of the family was routed."""
+        return self.mac_per_cycle * (self.mhz or 1.0)
+
+    @property
     def gmac_per_s(self) -> float | None:
         return None if self.mhz is None else self.mac_per_cycle * self.mhz / 1e3
 
@@ -46,6 +51,7 @@ class Candidate:
             "rows": self.config.rows,
             "tokens": self.config.tokens,
             "fill": self.config.fill,
+            "banks": self.config.banks,
             "word_bits": self.config.word_bits,
             "memory_words": self.config.memory_words,
             "luts": round(self.cost.luts),

@@ -193,6 +193,10 @@ class Search:
             "block RAM": cost.block_rams / self.budget.block_rams,
         }
 
+    def fills_block_ram(self, candidate: Candidate) -> bool:
+        """Whether block RAM may be what bounds it."""
+        return self.shares(candidate.cost)["block RAM"] > FULL
+
     def mhz(self, config: AcceleratorConfig) -> float | None:
         """The board's clock if the engine reaches it, else the nearest measured clock."""
         reached = self.model.mhz(config)
@@ -256,7 +260,7 @@ class Search:
     def rate(self, candidate: Candidate) -> tuple[int, float, float]:
         """Greater is better: MAC/s, then fewer LUTs, then fewer bits a weight."""
         encoding = encodings[candidate.config.encoding]
-        speed = _steps(candidate.mac_per_cycle * (candidate.mhz or 1.0))
+        speed = _steps(candidate.speed)
         return speed, -candidate.cost.luts, -encoding.code_bits / encoding.trits_per_code
 
     def best(self, engine: str, encoding: str) -> Candidate | None:

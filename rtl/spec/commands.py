@@ -50,6 +50,7 @@ from tritloom.rtl.spec.config import CRC_BYTES, HEADER_BYTES, OVERHEAD_BYTES, Ac
 __all__ = [
     "COUNTERS",
     "CRC_BYTES",
+    "FIRST_SEQ",
     "HEADER",
     "HEADER_BYTES",
     "IDENTITY",
@@ -77,6 +78,8 @@ assert HEADER.size == HEADER_BYTES
 SESSION_BITS = 24
 OPCODE_BITS = 6
 """Bits of the opcode in its byte. The activation bank is the next bit, the result bank the top."""
+FIRST_SEQ = 1
+"""The seq of the first command after RESET."""
 LAYER = struct.Struct("<IHI")
 """Payload of DEFINE: base (in words), tiles, row groups."""
 IDENTITY = struct.Struct("<4sHH8s8s")

@@ -2,5 +2,5 @@
 
 MANIFEST = "manifest.json"
 """The file that describes the design."""
-FORMAT = 2
+FORMAT = 3
 """Version of the manifest's form; a key that changes its meaning or goes away raises it."""

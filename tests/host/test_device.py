@@ -139,6 +139,115 @@ def test_linear_is_the_golden_bitlinear(divides, random):
         assert np.array_equal(y, numerics.bitlinear(x, trits, scale, divides, bias))
 
 
+def banks_of(job) -> tuple[list[int], list[tuple[int, int]], list[int]]:
+    """Banks of a job's LOADs (one a token batch), of its RUNs, and of the RESULTS of each RUN."""
+    loads, runs, results = [], [], []
+    for command in job._commands:
+        if command.opcode == Opcode.LOAD and command.index == command.address == 0:
+            loads.append(command.activation_bank)
+        elif command.opcode == Opcode.RUN:
+            runs.append((command.activation_bank, command.result_bank))
+        elif command.opcode == Opcode.RESULTS:
+            results.append(command.result_bank)
+    return loads, runs, results
+
+
+class TestBanks:
+    """Jobs take the banks in turn; results are exact with one bank and with two."""
+
+    def test_batches_and_jobs_alternate(self, random):
+        with connect("golden", config=SMALL) as device:
+            handle = device.load(layer_of(random, 3, 20))
+            jobs = [device.submit(handle, codes_of(random, 5, 20)) for _ in range(3)]
+            loads, runs, results = (
+                [bank for of_job in part for bank in of_job]
+                for part in zip(*map(banks_of, jobs), strict=True)
+            )
+            # 5 tokens of each job in batches of 2, 2 and 1: nine RUNs.
+            assert loads == [1, 0, 1, 0, 1, 0, 1, 0, 1]
+            assert runs == [(bank, bank) for bank in loads]
+            assert results == [
+                bank
+                for bank, tokens in zip(loads, 3 * [2, 2, 1], strict=True)
+                for _ in range(tokens)
+            ]
+
+    def test_pieces_that_share_activations(self, random):
+        """They are loaded once; the results of each piece go into the next bank."""
+        with connect("golden", config=replace(SMALL, memory=BlockRam(words=4096))) as device:
+            handle = device.load(layer_of(random, 180, 100))
+            job = device.submit(handle, codes_of(random, 2, 100))
+            loads, runs, results = banks_of(job)
+            assert loads == [1] and runs == [(1, 1), (1, 0), (1, 1)]
+            assert [bank for n, bank in enumerate(results) if bank != results[n - 1] or n == 0] == [
+                1,
+                0,
+                1,
+            ]
+
+    def test_one_bank(self, random):
+        with connect("golden", config=replace(SMALL, banks=1)) as device:
+            handle = device.load(layer_of(random, 3, 20))
+            for _ in range(2):
+                loads, runs, results = banks_of(device.submit(handle, codes_of(random, 5, 20)))
+                assert (set(loads), set(runs), set(results)) == ({0}, {(0, 0)}, {0})
+
+    @pytest.mark.parametrize("banks", [1, 2])
+    def test_exact(self, banks, random):
+        """Layers in pieces, jobs in any order: no bank is overwritten before it is read."""
+        self.campaign("golden", banks, random, 24)
+
+    @pytest.mark.sim
+    @pytest.mark.parametrize("banks", [1, 2])
+    def test_exact_on_the_hardware(self, banks, random):
+        self.campaign("sim", banks, random, 8)
+
+    def campaign(self, url, banks, random, count):
+        config = replace(SMALL, banks=banks, memory=BlockRam(words=2048), max_in_features=70)
+        with connect(url, config=config) as device:
+            layers = [layer_of(random, 30, 50), layer_of(random, 100, 130), layer_of(random, 7, 90)]
+            handles = [device.load(layer) for layer in layers]
+            inputs = [codes_of(random, 1 + n % 4, layers[n % 3].in_features) for n in range(count)]
+            jobs = [device.submit(handles[n % 3], codes) for n, codes in enumerate(inputs)]
+            for n in random.permutation(count).tolist():
+                expected = numerics.matmul(layers[n % 3].trits, inputs[n])
+                assert np.array_equal(jobs[n].result(), expected)
+            for handle, _layer in zip(handles, layers, strict=True):
+                assert handle.stats.cycles > handle.stats.runs > 0
+
+
+def test_a_memory_that_fails_in_a_run(random):
+    """The job has no sums, and says what to do; those before and after it are whole."""
+    transport = ReferenceTransport(SMALL)
+    device = Device(transport, url="test")
+    layer = layer_of(random, 30, 50)
+    handle = device.load(layer)
+    codes = [codes_of(random, 3, 50) for _ in range(3)]
+    jobs = [device.submit(handle, each) for each in codes]
+    (doomed,) = [command for command in jobs[1]._commands if command.opcode == Opcode.RUN][1:]
+    bank, process, failing = doomed.result_bank, transport.device.process, [False]
+
+    def fail(packet: bytes) -> bytes | None:
+        request = Request.parse(packet)
+        if request.opcode == Opcode.RUN and request.result_bank == bank:
+            failing[0] = request.seq == doomed.seq
+        response = process(packet)
+        if request.opcode == Opcode.RESULTS and request.result_bank == bank and failing[0]:
+            parsed = Response.parse(response)
+            return replace(parsed, status=Status.MEMORY_ERROR, value=0, payload=b"").pack()
+        return response
+
+    transport.device.process = fail
+    for _ in range(2):
+        with pytest.raises(
+            DeviceError, match=r"^test refused RESULTS of .*: MEMORY_ERROR: the wei"
+        ):
+            jobs[1].result()
+    for n in (0, 2):
+        assert np.array_equal(jobs[n].result(), numerics.matmul(layer.trits, codes[n]))
+    assert np.array_equal(device.matmul(handle, codes[1]), numerics.matmul(layer.trits, codes[1]))
+
+
 def test_stats(random):
     with connect("golden", config=SMALL) as device:
         layer = layer_of(random, 60, 100)
@@ -162,7 +271,7 @@ def test_stats(random):
 def test_info_and_counters():
     with connect("golden", config=TINY) as device:
         info = device.info
-        assert (info.url, info.config, info.protocol_version) == ("golden", TINY, 1)
+        assert (info.url, info.config, info.protocol_version) == ("golden", TINY, 2)
         assert info.layout_digest == TINY.layout_digest.hex()
         assert info.build_digest == TINY.build_digest.hex()
         counters = device.counters()

@@ -3,6 +3,7 @@
 import copy
 import os
 import pickle
+import struct
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,6 +13,7 @@ import pytest
 
 from tests.support import quick_first
 from tests.support.faults import FaultyTransport
+from tritloom.host.device import Device
 from tritloom.host.session import (
     LINK_CYCLES_PER_BYTE,
     MAX_RETRIES,
@@ -20,6 +22,7 @@ from tritloom.host.session import (
     Session,
 )
 from tritloom.rtl.links.uart_facts import Uart
+from tritloom.rtl.spec import requests
 from tritloom.rtl.spec.commands import (
     OVERHEAD_BYTES,
     PROTOCOL_VERSION,
@@ -28,9 +31,11 @@ from tritloom.rtl.spec.commands import (
     Response,
     Status,
     identity,
+    seal,
 )
 from tritloom.rtl.spec.config import TINY, AcceleratorConfig
 from tritloom.rtl.spec.errors import DeviceError, DeviceTimeout, InputError, ProtocolError
+from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.sim.device.reference import ReferenceTransport
 
 WIDE = replace(TINY, slots=8)
@@ -715,3 +720,154 @@ def test_a_session_belongs_to_one_process(monkeypatch):
         _ = session.lock
     session.close()
     assert transport._closed
+
+
+def test_a_device_of_the_first_protocol_is_refused():
+    """Its session had 32 bits, with the low ones where they are today; the echo is the same."""
+
+    class Old(Recorder):
+        def send(self, packet: bytes) -> None:
+            self.requests.append(Request.parse(packet))
+            header = struct.unpack_from("<HHIBBHI", packet)
+            _, seq, session, opcode, _, _, _ = header
+            self._responses.append(seal(struct.pack("<HHIBBHI", 20, seq, session, opcode, 0, 1, 1)))
+
+    transport = Old()
+    with pytest.raises(ProtocolError) as caught:
+        Device(transport, url="test")
+    assert str(caught.value) == (
+        "test speaks protocol 1, this driver 2; build its bitstream with this version"
+    )
+    assert transport._closed
+    assert [request.opcode for request in transport.requests] == [Opcode.RESET]
+
+
+def numbers(monkeypatch: pytest.MonkeyPatch, *values: int) -> None:
+    """Sessions take these numbers, one after the other."""
+    left = list(values)
+    monkeypatch.setattr("tritloom.host.session.secrets.randbelow", lambda limit: left.pop(0) - 1)
+
+
+def test_a_number_that_is_in_use_on_the_device_is_not_taken(monkeypatch):
+    """Its RESET would change nothing: the layers of the former session would stay."""
+    transport = Recorder()
+    numbers(monkeypatch, 77)
+    former = start(transport)
+    assert exact_after(former, reads(3))
+    layer = requests.define_layer(0, 0, LayerShape(1, 1))
+    former.call(Command(opcode=Opcode.DEFINE, index=0, payload=layer.payload))
+    transport.requests.clear()
+    numbers(monkeypatch, 77, 77, 78)
+    session = start(transport)
+    assert session.number == 78
+    assert [(r.session, r.opcode) for r in transport.requests] == [
+        (77, Opcode.RESET),
+        (77, Opcode.RESET),
+        (78, Opcode.RESET),
+    ]
+    assert exact_after(session, reads(5))
+    with pytest.raises(DeviceError, match="READ of index 0, count 1, address 0: BAD_STATE"):
+        session.call(Command(opcode=Opcode.READ, index=0, count=1))
+
+
+def test_a_number_is_kept_while_only_responses_are_lost(monkeypatch):
+    """A second RESET of the same number finds the first command expected: it began the session."""
+    transport = Recorder()
+    numbers(monkeypatch, 5)
+    lost = [0]
+    transport.change = lambda packet: None if (lost.append(1) or len(lost) < 4) else packet
+    assert start(transport).number == 5
+
+
+def test_a_device_that_always_expects_another_command_is_given_up():
+    transport = Recorder()
+    transport.change = lambda p: replace(Response.parse(p), expected=9).pack()
+    with pytest.raises(DeviceTimeout):
+        Session(transport, "test").open()
+    assert len({request.session for request in transport.requests}) > 1
+
+
+def test_numbers_have_the_bits_of_the_header():
+    numbers_drawn = [Session(Recorder(), "test").number for _ in range(200)]
+    assert min(numbers_drawn) >= 1 and max(numbers_drawn) < 1 << 24
+    assert max(numbers_drawn) >= 1 << 20
+
+
+def test_a_memory_error_says_what_to_do_and_the_session_goes_on():
+    transport = Recorder()
+    session = start(transport)
+    failed, good = reads(2)
+    transport.change = lambda p: (
+        replace(Response.parse(p), status=Status.MEMORY_ERROR, payload=b"").pack()
+        if Response.parse(p).seq == 1
+        else p
+    )
+    session.enqueue(failed, good)
+    with pytest.raises(DeviceError) as caught:
+        session.require(failed)
+    assert str(caught.value) == (
+        f"test refused IDENTIFY of index 0, count 8, address {failed.address}: MEMORY_ERROR: the "
+        "weight memory failed while the layer was computed; compute it again, and if that fails "
+        "too, load the layer again or run the device's self-test"
+    )
+    assert exact(session, [good])
+    session.check()
+
+
+class TestAcknowledged:
+    """The low byte of the last seq up to which every response has arrived."""
+
+    def test_one_command_at_a_time(self):
+        transport = Recorder()
+        session = start(transport)
+        for command in reads(300):
+            session.call(command)
+        assert [(r.seq, r.acknowledged) for r in transport.requests] == [(0, 0)] + [
+            (seq, (seq - 1) & 0xFF) for seq in range(1, 301)
+        ]
+
+    def test_after_a_loss(self):
+        """The responses behind a lost one do not count until it has come."""
+        transport = Recorder()
+        session = start(transport)
+        lost = [3]
+        transport.lose = lambda request: request.seq in lost and not lost.remove(request.seq)
+        assert exact_after(session, reads(20))
+        sent: dict[int, list[int]] = {}
+        for request in transport.requests:
+            sent.setdefault(request.seq, []).append(request.acknowledged)
+        assert len(sent[3]) == 2 and sent[3][0] == 0 and sent[3][1] == 2
+        assert sent[WIDE.window][0] == 0, "nothing had come when the first window was sent"
+
+    @pytest.mark.parametrize("rate", [0.02, 0.1])
+    def test_never_more_than_what_has_come(self, rate):
+        """On a bad link: it never goes back, and all that it names was received before."""
+        received: set[int] = set()
+
+        class Watch(FaultyTransport):
+            def send(self, packet: bytes) -> None:
+                request = Request.parse(packet)
+                if request.opcode != Opcode.RESET:
+                    first_missing = next(n for n in range(1, 100_000) if n not in received)
+                    assert request.acknowledged == (first_missing - 1) & 0xFF
+                super().send(packet)
+
+            def receive(self, timeout_s: float) -> bytes | None:
+                packet = super().receive(timeout_s)
+                response = None if packet is None else Response.parse(packet)
+                if (
+                    response is not None
+                    and response.session == session.number
+                    and response.status == Status.OK
+                    and response.opcode == Opcode.IDENTIFY
+                ):
+                    received.add(response.seq)
+                return packet
+
+        faults = {"lose": rate, "duplicate": rate, "reorder": rate, "corrupt": rate}
+        watched = Watch(ReferenceTransport(WIDE), **faults, seed=11)
+        session = Session(watched, "test")
+        session.open()
+        session.configure(WIDE)
+        assert exact_after(session, reads(600))
+        assert received == set(range(1, 601))

@@ -39,6 +39,38 @@ static size_t parse(const char *text)
     return n;
 }
 
+/* A command with bits set in every field; the banks are bits of the first byte of its payload. */
+static const struct core_command *command(const uint8_t *payload, size_t bytes)
+{
+    static struct core_command command;
+    command.session = 0xABCDEFu;
+    command.seq = 0x1234;
+    command.acknowledged = 0x1289;
+    command.opcode = 7;
+    command.activation_bank = bytes ? payload[0] & 1 : 0;
+    command.result_bank = bytes ? payload[0] >> 1 & 1 : 0;
+    command.index = 2;
+    command.count = 300;
+    command.address = 0x01020304u;
+    command.payload = payload;
+    command.bytes = bytes;
+    return &command;
+}
+
+static void print_response(const uint8_t *packet, size_t bytes)
+{
+    struct core_response r;
+    size_t n;
+    if (!core_parse(&r, packet, bytes))
+        return;
+    printf("%lx %lx %lx %lx %lx %lx %lx %lx %lx ", (unsigned long)r.opcode, (unsigned long)r.seq,
+           (unsigned long)r.session, (unsigned long)r.status, (unsigned long)r.expected,
+           (unsigned long)r.value, (unsigned long)r.activation_bank, (unsigned long)r.result_bank,
+           (unsigned long)r.acknowledged);
+    for (n = 0; n < r.bytes; n++)
+        printf("%02x", r.payload[n]);
+}
+
 /* Lines of a letter and bytes in hexadecimal: what the function of that letter makes of them. */
 int main(void)
 {
@@ -50,10 +82,12 @@ int main(void)
         else if (line[0] == 'u')
             size = core_unframe(out, data, bytes);
         else if (line[0] == 'r')
-            size = core_request(out, 0x89ABCDEFu, 0x1234, 7, 2, 300, 0x01020304u, data, bytes);
+            size = core_request(out, command(data, bytes));
         else if (line[0] == 's')
             size = (size_t)core_sound(data, bytes);
-        if (line[0] == 'n')
+        if (line[0] == 'p')
+            print_response(data, bytes);
+        else if (line[0] == 'n')
             for (n = 0; n * CORE_ACC_BYTES < bytes; n++)
                 printf("%ld ", (long)core_result(data, n));
         else if (line[0] == 's')
@@ -132,9 +166,19 @@ def test_unframe_takes_no_more_than_a_packet(convert):
 
 
 def test_request(convert):
-    payloads = [b"", b"a", bytes(range(200)), bytes(WIDE.max_payload)]
-    packets = [Request(7, 0x1234, 0x89ABCDEF, 2, 300, 0x01020304, p).pack().hex() for p in payloads]
-    assert convert("r", payloads) == packets
+    """In each pair of banks, with payloads of any length."""
+    payloads = [b"", b"a", b"b", b"c", bytes(range(200)), bytes(WIDE.max_payload)]
+    header = (7, 0x1234, 0xABCDEF, 2, 300, 0x01020304)
+    requests = [
+        Request(*header, p, *((p[0] & 1, p[0] >> 1 & 1) if p else (0, 0)), 0x89) for p in payloads
+    ]
+    assert {(r.activation_bank, r.result_bank) for r in requests} == {
+        (0, 0),
+        (1, 0),
+        (0, 1),
+        (1, 1),
+    }
+    assert convert("r", payloads) == [request.pack().hex() for request in requests]
     assert convert("r", [bytes(WIDE.max_payload + 1)]) == [""]
 
 
@@ -144,6 +188,22 @@ def test_sound(convert):
     assert convert("s", [right, *wrong]) == ["1", "0", "0", "0", "0", "0"]
 
 
+def test_parse(convert):
+    """A field of zeros and one of ones beside each other, so that none reads another's bits."""
+    right = [
+        Response(0, 0xFFFF, 0, 0xFF, 0, 0xFFFFFFFF, b"xyz", 0, 1, 0),
+        Response(0x3F, 0, 0xFFFFFF, 0, 0xFFFF, 0, b"", 0, 0, 0),
+        Response(0, 0, 0, 8, 7, 6, bytes(WIDE.max_payload), 1, 0, 0xFF),
+    ]
+    lines = [
+        f"{r.opcode:x} {r.seq:x} {r.session:x} {r.status:x} {r.expected:x} {r.value:x} "
+        f"{r.activation_bank:x} {r.result_bank:x} {r.acknowledged:x} {r.payload.hex()}"
+        for r in right
+    ]
+    packets = [response.pack() for response in right]
+    assert convert("p", [*packets, packets[0][:-1]]) == [*lines, ""]
+
+
 def test_results(convert):
     limit = 1 << (8 * WIDE.acc_bytes - 1)
     sums = np.array([0, 1, -1, limit - 1, -limit, 1234, -1234], np.int32)
@@ -151,15 +211,15 @@ def test_results(convert):
     assert [int(number) for number in line.split()] == sums.tolist()
 
 
-def run_example(folder, config, out_features, in_features):
+def run_example(folder, config, out_features, in_features, tokens=1):
     """`examples/c/matmul.c` on the simulated board: its sums, and those of the golden model."""
     from tritloom.sim.device.pty import PtyBridge
 
     rng = np.random.default_rng(8)
     trits = rng.integers(-1, 2, (out_features, in_features)).astype(np.int8)
     least, most = act_limits(config)
-    activations = rng.integers(least, most + 1, (1, in_features)).astype(np.int8)
-    activations[0, 0] = least
+    activations = rng.integers(least, most + 1, (tokens, in_features)).astype(np.int8)
+    activations[:, 0] = least
     (folder / "tritloom.h").write_text(c_header(describe(config)))
     pack(config, trits, folder, "layer")
     (folder / "activations.bin").write_bytes(activations.tobytes())
@@ -172,11 +232,13 @@ def run_example(folder, config, out_features, in_features):
             timeout=300,
         )
     assert (ran.returncode, ran.stderr) == (0, "")
-    return [int(line) for line in ran.stdout.split()], matmul(trits, activations)[0].tolist()
+    return [int(line) for line in ran.stdout.split()], matmul(trits, activations).ravel().tolist()
 
 
-def test_example(tmp_path):
-    sums, right = run_example(tmp_path, TINY, 15, 18)
+@pytest.mark.parametrize(("banks", "tokens"), [(1, 3), (2, 1), (2, 4)])
+def test_example(tmp_path, banks, tokens):
+    """With two banks, a token is loaded and computed before the last one's results are read."""
+    sums, right = run_example(tmp_path, replace(TINY, banks=banks), 15, 18, tokens)
     assert sums == right
 
 

@@ -90,6 +90,8 @@ def wanted_arrays(config):
     )
     full, rest = divmod(config.memory_words, BlockRam.BANK_WORDS)
     banks = [BlockRam.BANK_WORDS] * full + [rest] * bool(rest)
+    pitch = 1 << (config.activation_words - 1).bit_length()
+    activations = (config.banks - 1) * pitch + config.activation_words
     return sorted(
         [
             (8, packets),
@@ -97,8 +99,9 @@ def wanted_arrays(config):
             (8, len(commands.identity(config))),
             (entry, config.max_layers),
             *((config.word_bits, words) for words in banks),
-            (config.tokens * config.fill * config.act_bits, config.activation_words),
-            (config.tokens * config.rows * config.acc_bits, config.max_row_groups),
+            (config.tokens * config.fill * config.act_bits, activations),
+            *[(config.tokens * config.rows * config.acc_bits, config.max_row_groups)]
+            * config.banks,
         ]
     )
 
@@ -358,22 +361,30 @@ class TestManifest:
         assert all(port["meaning"] for port in ports)
 
     @pytest.mark.parametrize(
-        ("key", "packet", "values"),
+        ("key", "packet"),
         [
-            ("request", Request(7, 2, 3, 4, 5, 6, b"abc").pack(), [23, 2, 3, 7, 4, 5, 6]),
-            ("response", Response(7, 2, 3, 4, 5, 6, b"abc").pack(), [23, 2, 3, 7, 4, 5, 6]),
+            ("request", Request(7, 2, 3, 4, 5, 6, b"abc", 0, 1, 200)),
+            ("request", Request(63, 0xFFFF, 0xFFFFFF, 255, 0xFFFF, 0xFFFFFFFF, b"", 1, 0, 0)),
+            ("response", Response(7, 2, 3, 4, 5, 6, b"abc", 1, 0, 200)),
+            ("response", Response(0, 2, 0, 4, 5, 6, b"", 0, 1, 255)),
         ],
     )
-    def test_headers(self, key, packet, values):
+    def test_headers(self, key, packet):
+        """Every field is read from its bits, and the fields are all bits of the header."""
         fields = describe(TINY)["commands"][key]
-        read = [
-            int.from_bytes(packet[field["offset"] : field["offset"] + field["bytes"]], "little")
-            for field in fields
-        ]
-        assert read == values
-        kind = Request if key == "request" else Response
+        data = packet.pack()
+        for field in fields:
+            size = field["bytes"]
+            whole = int.from_bytes(data[field["offset"] : field["offset"] + size], "little")
+            value = whole >> field["shift"] & (1 << field["bits"]) - 1
+            name = field["name"]
+            assert value == (len(data) if name == "length" else getattr(packet, name)), name
         names = [field["name"] for field in fields]
-        assert set(names) == {"length", *kind.__slots__} - {"payload"}
+        assert set(names) == {"length", *type(packet).__slots__} - {"payload"}
+        starts = [8 * field["offset"] + field["shift"] for field in fields]
+        ends = [start + field["bits"] for start, field in zip(starts, fields, strict=True)]
+        assert [0, *ends] == [*starts, 8 * commands.HEADER_BYTES]
+        assert all(field["shift"] + field["bits"] <= 8 * field["bytes"] for field in fields)
 
     def test_commands(self):
         content = describe(TINY)["commands"]
@@ -507,8 +518,9 @@ int main(void) {
   memset(header, 0, sizeof header);
   PUT(LENGTH, TRITLOOM_OVERHEAD_BYTES);
   PUT(SEQ, 0x1234);
-  PUT(SESSION, 0x89abcdefUL);
-  PUT(OPCODE, TRITLOOM_OP_RESULTS);
+  PUT(SESSION, 0xabcdefUL);
+  PUT(ACKNOWLEDGED, 0x89);
+  PUT(OPCODE, TRITLOOM_OP_RESULTS | 1 << TRITLOOM_REQUEST_RESULT_BANK_SHIFT);
   PUT(INDEX, 1);
   PUT(COUNT, TRITLOOM_MAX_OUT_FEATURES);
   PUT(ADDRESS, 0x01020304UL);
@@ -553,7 +565,9 @@ class TestHeader:
             check=True,
             timeout=300,
         )
-        request = Request(Opcode.RESULTS, 0x1234, 0x89ABCDEF, 1, 16, 0x01020304).pack()[:16]
+        request = Request(
+            Opcode.RESULTS, 0x1234, 0xABCDEF, 1, 16, 0x01020304, b"", 0, 1, 0x89
+        ).pack()[:16]
         ran = subprocess.run([tmp_path / "main"], capture_output=True, text=True, check=True)
         assert ran.stdout == f"{request.hex()} {TINY.layout_digest.hex()} TRIT select 7\n"
 

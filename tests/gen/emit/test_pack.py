@@ -50,7 +50,7 @@ def test_files(tmp_path):
         "crc32": zlib.crc32(image),
         "layout_digest": TINY.layout_digest.hex(),
     }
-    assert LAYER.pack(0, layer.tiles, layer.row_groups) == b"\0\0\0\0\4\0\x08\0"
+    assert LAYER.pack(0, layer.tiles, layer.row_groups) == b"\0\0\0\0\4\0\x08\0\0\0"
 
 
 def test_header_has_the_facts(tmp_path):

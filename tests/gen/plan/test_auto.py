@@ -39,6 +39,8 @@ TINYLM = [
 WIDE = [Layer("wide", 6912, 4096)]
 SMALL = [Layer("small", 60, 40)]
 BIG = model_layers("bitnet-2b-4t")
+SHORT = "block RAM is short for two banks: the device loads, computes and reads one after the other"
+"""The note of a plan with one bank."""
 
 
 def core(engine, encoding, lanes, rows, fill, layers, **more):
@@ -418,6 +420,17 @@ class TestMemory:
         assert space.cycles(config) == sum(config.run_cycles(shape) for shape in pieces)
         assert space.cycles(config.with_words(2)) is None
 
+    def test_banks(self):
+        """Two, unless one gives more than twice the rate; of a core alone always one."""
+        layers = [Layer("wide", 1024, 1024)]
+        two = choose("ecp5", layers, memory_words=600)
+        assert {each.config.banks for each in two.ranked} == {2} and SHORT not in two.notes
+        few = choose("ice40", [Layer("wide", 2560, 2560)], memory_words=2600)
+        assert few.config.banks == 1 and few.notes[-1] == SHORT
+        assert few.best.cost.block_rams <= few.budget.block_rams
+        core_alone = choose("ecp5", layers, core_only=True)
+        assert {each.config.banks for each in core_alone.ranked} == {1}
+
     def test_words_given(self):
         plan = choose("ice40", BIG, memory_words=600)
         assert all(each.config.memory_words == 600 for each in plan.ranked)
@@ -504,10 +517,11 @@ class TestCommand:
         assert (content["family"], content["part"]) == ("ecp5", "LFE5U-25F-6")
         first = content["candidates"][0]
         assert first["bound"].startswith("weight bandwidth")
-        assert {first[key] == content["config"][key] for key in ("engine", "lanes", "rows")} == {
-            True
-        }
+        assert all(
+            first[key] == content["config"][key] for key in ("engine", "lanes", "rows", "banks")
+        )
         assert len(content["candidates"]) == 5 and len(content["notes"]) == 1
+        assert first["banks"] == 2
 
     def test_file_is_a_configuration(self, run, tmp_path):
         """What generate and build take, and nothing lost on the way."""

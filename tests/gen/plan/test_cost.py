@@ -79,6 +79,40 @@ def test_measured_accelerator(models, point):
     assert predicted.block_rams == point.block_rams
 
 
+BANKED = [
+    ("ecp5", "select", "base3x5", 20, 2, 4, (1137, 1738, 4), (1241, 1789, 8)),
+    ("ecp5", "table", "sym3x5", 24, 1, 4, (400, 700, 4), (460, 758, 8)),
+    ("ecp5", "select", "diff2", 20, 4, 4, (640, 1708, 3), (774, 1732, 5)),
+    ("ice40", "select", "base3x5", 20, 2, 4, (2745, 1813, 11), (2952, 1875, 24)),
+    ("ice40", "select", "base3x5", 10, 1, 1, (991, 723, 4), (1049, 761, 8)),
+]
+"""Cores of the measured table as they were synthesised with one bank and with two: LUTs, flip-flops
+and block RAMs, the harness not counted."""
+SECOND_BANK = 0.25
+"""Relative error of the LUTs that the second bank takes."""
+SECOND_BANK_FFS = 40
+"""Error of its flip-flops."""
+
+
+@pytest.mark.parametrize(
+    ("family", "engine", "encoding", "lanes", "rows", "fill", "one", "two"), BANKED
+)
+def test_second_bank(models, family, engine, encoding, lanes, rows, fill, one, two):
+    geometry = (family, engine, encoding, lanes, rows, fill)
+    (point,) = [
+        p
+        for p in CORES
+        if (p.family, p.engine, p.encoding, p.lanes, p.rows, p.fill) == geometry
+        and (p.luts, p.ffs, p.block_rams) == one
+    ]
+    with_one = models[family].core(point.config)
+    with_two = models[family].core(replace(point.config, banks=2))
+    assert (with_one.block_rams, with_two.block_rams) == (one[2], two[2])
+    assert abs((with_two.luts - with_one.luts) / (two[0] - one[0]) - 1) <= SECOND_BANK
+    assert abs((with_two.ffs - with_one.ffs) - (two[1] - one[1])) <= SECOND_BANK_FFS
+    assert abs(with_two.luts / two[0] - 1) <= BOUND and abs(with_two.ffs / two[1] - 1) <= BOUND
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_point_left_out(family):
     """The model foretells each point from the others of its family."""
@@ -139,10 +173,12 @@ def listed(memories):
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES, ids=lambda each: each["encoding"])
-def test_memories_are_the_hardware_s(built, geometry):
+@pytest.mark.parametrize("banks", [1, 2])
+def test_memories_are_the_hardware_s(built, geometry, banks):
     """What block RAM is counted from is what the component has."""
     config = AcceleratorConfig(
         **geometry,
+        banks=banks,
         memory=BlockRam(words=2500),
         max_in_features=700,
         max_out_features=300,
