@@ -94,7 +94,7 @@ class Job:
             bytes_rx=bytes_rx,
         )
         self.stats = stats
-        handle.stats += stats
+        handle.count(stats)
         self._sums = sums
         self._commands, self._slices = [], []
         return sums
