@@ -12,7 +12,7 @@ import sys
 import textwrap
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 from tritloom.boards.board import Board, load_board
@@ -122,7 +122,7 @@ def configuration_page() -> str:
     derived: list[list[object]] = [
         [f"`{name}`", first_paragraph(member.__doc__)]
         for name, member in inspect.getmembers(config.AcceleratorConfig)
-        if isinstance(member, property) and member.__doc__
+        if isinstance(member, property | cached_property) and member.__doc__
     ]
     engine_rows: list[list[object]] = [
         [f"`{name}`", ", ".join(f"`{e}`" for e in plugins.engines[name].encodings)]

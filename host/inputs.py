@@ -34,7 +34,8 @@ def checked_codes(
     if array.shape[1] != in_features:
         raise InputError(f"codes must have {in_features} features, not {array.shape[1]}")
     least, most = act_limits(config)
-    if array.min() < least or array.max() > most:
+    every = np.iinfo(np.int8)
+    if (least, most) != (every.min, every.max) and (array.min() < least or array.max() > most):
         token, place = np.argwhere((array < least) | (array > most))[0]
         raise InputError(
             f"codes must be {least} to {most} on a device of {config.act_bits}-bit activations, "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import MISSING, dataclass, field, fields, replace
+from functools import cached_property
 from typing import Any
 
 from tritloom.rtl.links.stream_facts import PacketStream
@@ -81,7 +82,7 @@ def _power_of_two(value: int) -> bool:
     return value & (value - 1) == 0
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class AcceleratorConfig:
     """Geometry and limits of one accelerator; immutable, with a JSON form and digests.
 
@@ -184,13 +185,13 @@ class AcceleratorConfig:
         """The same configuration with a weight memory of that many words."""
         return replace(self, memory=replace(self.memory, words=words))
 
-    @property
+    @cached_property
     def word_bits(self) -> int:
         """Bits of a weight word: the codes of `rows × lanes` trits."""
         encoding = encodings[self.encoding]
         return self.rows * (self.lanes // encoding.trits_per_code) * encoding.code_bits
 
-    @property
+    @cached_property
     def word_bytes(self) -> int:
         return -(-self.word_bits // 8)
 
@@ -199,12 +200,12 @@ class AcceleratorConfig:
         """Signed bits of one tile's sum: `lanes` terms lie in ±2^(act_bits-1)."""
         return (self.lanes << (self.act_bits - 1)).bit_length() + 1
 
-    @property
+    @cached_property
     def acc_bits(self) -> int:
         """Signed bits of a result: whole tiles of terms, each in ±2^(act_bits-1)."""
         return (self.max_tiles * self.lanes << (self.act_bits - 1)).bit_length() + 1
 
-    @property
+    @cached_property
     def acc_bytes(self) -> int:
         return -(-self.acc_bits // 8)
 
@@ -225,12 +226,12 @@ class AcceleratorConfig:
     def macs_per_cycle(self) -> int:
         return self.lanes * self.rows * self.tokens
 
-    @property
+    @cached_property
     def max_payload(self) -> int:
         """Payload bytes of the longest packet that buffers and link carry."""
         return min(self.packet_bytes, self.link.most_packet_bytes(self)) - OVERHEAD_BYTES
 
-    @property
+    @cached_property
     def window(self) -> int:
         """Commands that may have no response yet.
 
@@ -332,7 +333,7 @@ class AcceleratorConfig:
         require(isinstance(values, dict), "configuration must be a JSON object")
         return cls.from_dict(values)
 
-    @property
+    @cached_property
     def layout_digest(self) -> bytes:
         """8 bytes that must match between driver and device: of the fields marked as layout."""
         values: dict[str, Any] = {}
@@ -345,7 +346,7 @@ class AcceleratorConfig:
                 values[f.name] = value
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).digest()[:8]
 
-    @property
+    @cached_property
     def build_digest(self) -> bytes:
         """8 bytes that identify the whole configuration."""
         return hashlib.sha256(self.to_json().encode()).digest()[:8]

@@ -33,6 +33,8 @@ __all__ = [
     "unpack_weights",
 ]
 
+_INT32 = np.dtype("<i4")
+
 
 def _code_shape(config: AcceleratorConfig) -> tuple[int, int, int]:
     """A tile's inputs as an array [run, trit of the code, turn]; see this module's docstring."""
@@ -132,10 +134,11 @@ def act_limits(config: AcceleratorConfig) -> tuple[int, int]:
 
 def unpack_results(config: AcceleratorConfig, payload: bytes) -> NDArray[np.int32]:
     """Results as the device sends them, `acc_bytes` each, little end first → int32 [n]."""
-    raw = np.frombuffer(payload, np.uint8).reshape(-1, config.acc_bytes)
-    full = np.zeros((raw.shape[0], 4), np.uint8)
-    full[:, 4 - config.acc_bytes :] = raw
-    return full.view("<i4")[:, 0] >> (8 * (4 - config.acc_bytes))
+    size = config.acc_bytes
+    spare = 4 - size
+    # Each number is read with the `spare` bytes before it, which the shift removes.
+    words = np.ndarray((len(payload) // size,), _INT32, bytes(spare) + payload, 0, (size,))
+    return words >> (8 * spare)
 
 
 def pack_results(config: AcceleratorConfig, sums: NDArray[np.int32]) -> bytes:
