@@ -157,20 +157,21 @@ def print_token(result: RunResult) -> None:
 
 def engines() -> None:
     """Prints the two engines side by side, as `tritloom measure engine` measured them."""
-    print(
-        "\nEngines on a Lattice ECP5, RUN alone, placed and routed (docs/reference/engines.md):\n"
-    )
+    print("\nEngines on a Lattice ECP5, placed and routed; these rates are of RUN alone")
+    print("(docs/reference/engines.md):\n")
     heads = [Column("engine"), Column("encoding")]
     names = ("LUTs", "block RAM", "MAC/cycle", "MHz", "GMAC/s")
     heads += [*(Column(name, right=True) for name in names), Column("")]
     rows = []
     for file in ENGINES:
         result = json.loads((RESULTS / file).read_text(encoding="utf-8"))
-        rate = result["mac_per_cycle"] * result["fmax_mhz_median"] / 1e3
+        gmac_per_s = result["mac_per_cycle"] * result["fmax_mhz_median"] / 1e3
         figures = result["luts"], result["block_rams"], result["mac_per_cycle"]
         clock = f"{result['fmax_mhz_median']:.1f}"
-        bar = "█" * max(1, round(rate / 4))
-        rows.append((result["engine"], result["encoding"], *figures, clock, f"{rate:.1f}", bar))
+        bar = "█" * max(1, round(gmac_per_s / 4))
+        rows.append(
+            (result["engine"], result["encoding"], *figures, clock, f"{gmac_per_s:.1f}", bar)
+        )
     print("\n".join(table(heads, rows, indent=INDENT)))
 
 

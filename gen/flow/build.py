@@ -127,7 +127,7 @@ def fit(
                 raise ConfigError("more lanes than inputs are of no use")
             tried = replace(start, lanes=lanes, rows=rows)
             tried = tried.with_words(max(1, weight_bits // tried.word_bits))
-            say(f"{geometry}: {tried.macs_per_cycle} MAC/cycle")
+            say(f"{geometry}: at most {tried.macs_per_cycle} MAC/cycle")
             folder = _Design(board, tried).build(range(seed, seed + seeds), say)
         except (BuildError, ConfigError) as error:
             reasons[lanes, rows] = str(error)
