@@ -455,7 +455,7 @@ def first_light_page(board: Board) -> str:
 
 # First light: {board.title}
 
-{board.part} with {build.macs_per_cycle} MAC/cycle at {build.clock_hz / 1e6:g} MHz. {status}
+{board.part} with at most {build.macs_per_cycle} MAC/cycle at {build.clock_hz / 1e6:g} MHz. {status}
 
 1. **Build** the bitstream; it takes some minutes:
 

@@ -30,17 +30,17 @@ from tritloom.rtl.spec.layer_shape import LayerShape
 
 __all__ = [
     "CommandCycles",
-    "Rectangle",
     "Exchange",
+    "Rectangle",
+    "exchange_of",
     "front_end_cycles",
     "loading_cycles",
     "product_cycles",
     "schedule_cycles",
-    "exchange_of",
 ]
 
 DECIDE_CYCLES = 4
-"""From a whole header to the first state of the command itself: order, two of the checks, execute."""
+"""From a whole header to the command itself: its order, two states of checks, the choice."""
 RESPOND_CYCLES = 2 + HEADER_BYTES
 """The response's header, byte by byte, a cycle before it and one that hands over the response."""
 STORE_CYCLES = 2

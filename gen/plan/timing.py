@@ -7,8 +7,10 @@ the head) is not counted.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import product
 from typing import Any
 
 from tritloom.gen.plan.schedule import Rectangle, loading_cycles, product_cycles
@@ -193,36 +195,54 @@ def layer_times(
     host : what the driver takes
     loading_words : None if the weights are in the device. Else they are loaded first, into that
         many free words of the weight memory: as a whole if they fit, else piece by piece, each
-        with a call of its own.
+        with a call of its own, with as many inputs as the device takes.
 
     Raises
     ------
     ConfigError : the memory gives no bound on a run's cycles
     """
-    pieces = tuple(cut_layer(config, out_features, in_features))
-    if loading_words is None:
-        return _times(config, pieces, tokens, host, load=False)
     words, slots = _needs(config, out_features, in_features)
-    if words <= loading_words and slots <= config.max_layers:
-        return _times(config, pieces, tokens, host, load=True)
-    columns = min(config.max_in_features, loading_words * config.lanes)
-    groups = loading_words // -(-min(columns, in_features) // config.lanes)
+    load = loading_words is not None
+    if loading_words is None or (words <= loading_words and slots <= config.max_layers):
+        pieces = tuple(cut_layer(config, out_features, in_features))
+        return _times(config, pieces, tokens, host, load=load)
+    tiles = LayerShape.of(config, 1, min(in_features, config.max_in_features)).tiles
+    tiles = min(tiles, loading_words)
+    groups = loading_words // tiles
     small = replace(
         config,
-        max_in_features=columns,
+        max_in_features=min(config.max_in_features, tiles * config.lanes),
         max_out_features=min(config.max_out_features, groups * config.rows),
     )
     total = Times()
-    for _, rows, _, width in cut_layer(small, out_features, in_features):
-        total += _times(config, ((0, rows, 0, width),), tokens, host, load=True)
+    for (rows, width), number in _pieces(small, out_features, in_features).items():
+        total += _times(config, ((0, rows, 0, width),), tokens, host, load=True) * number
     return replace(total, tokens=tokens)
 
 
 def _needs(config: AcceleratorConfig, out_features: int, in_features: int) -> tuple[int, int]:
     """Weight words and layer slots of a layer."""
-    pieces = cut_layer(config, out_features, in_features)
-    words = [LayerShape.of(config, rows, columns).words for _, rows, _, columns in pieces]
-    return sum(words), len(words)
+    pieces = _pieces(config, out_features, in_features)
+    words = [
+        number * LayerShape.of(config, rows, columns).words
+        for (rows, columns), number in pieces.items()
+    ]
+    return sum(words), pieces.total()
+
+
+def _pieces(
+    config: AcceleratorConfig, out_features: int, in_features: int
+) -> Counter[tuple[int, int]]:
+    """How many pieces of each number of rows and columns `cut_layer` makes of a layer.
+
+    It cuts rows and columns separately, so a layer in a million pieces needs no list of them.
+    """
+    heights = Counter(piece[1] for piece in cut_layer(config, out_features, 1))
+    widths = Counter(piece[3] for piece in cut_layer(config, 1, in_features))
+    counts = Counter[tuple[int, int]]()
+    for (rows, high), (columns, wide) in product(heights.items(), widths.items()):
+        counts[rows, columns] += high * wide
+    return counts
 
 
 def resident_counts(config: AcceleratorConfig, layers: Sequence[Layer]) -> tuple[list[int], int]:

@@ -10,11 +10,11 @@ from tests.support.plugins import Stalling
 from tritloom.gen.plan import schedule
 from tritloom.gen.plan.schedule import (
     Exchange,
+    exchange_of,
     front_end_cycles,
     loading_cycles,
     product_cycles,
     schedule_cycles,
-    exchange_of,
 )
 from tritloom.host import TernaryLayer, connect
 from tritloom.host.allocator import cut_layer

@@ -1,10 +1,12 @@
 """What a layer and a token take, by hand."""
 
+from collections import Counter
 from dataclasses import replace
 
 import pytest
 
 from tritloom.boards.board import load_board
+from tritloom.gen.plan import timing
 from tritloom.gen.plan.schedule import loading_cycles, product_cycles
 from tritloom.gen.plan.timing import (
     HOST,
@@ -16,6 +18,7 @@ from tritloom.gen.plan.timing import (
     token_times,
 )
 from tritloom.gen.workloads import Layer, model_layers
+from tritloom.host.allocator import cut_layer
 from tritloom.rtl.links.uart_facts import Uart
 from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.config import AcceleratorConfig
@@ -106,6 +109,12 @@ class TestLayer:
         times = layer_times(UART, 3, 15, loading_words=3)
         assert times == replace(pieces[0] + pieces[1], tokens=1)
         assert times.calls == 2 and times.macs == 45
+
+    @pytest.mark.parametrize("shape", [(1, 1), (8, 20), (9, 20), (8, 21), (33, 64), (16, 45)])
+    def test_pieces(self, shape):
+        """As the list of them, in rows and columns."""
+        expected = Counter((rows, columns) for _, rows, _, columns in cut_layer(SMALL, *shape))
+        assert timing._pieces(SMALL, *shape) == expected
 
     def test_larger_than_a_row_group(self):
         """One word holds one tile of one row group: the columns are parted too."""
