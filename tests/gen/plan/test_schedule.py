@@ -37,18 +37,18 @@ ADDERS = AcceleratorConfig(
 )
 """Long rows of adders, so that the engine's sums are later than the partial ones."""
 TABLES = AcceleratorConfig(
-    lanes=20,
+    lanes=10,
     rows=3,
     tokens=2,
-    fill=4,
+    fill=2,
     engine="table",
-    memory=BlockRam(words=256),
+    memory=BlockRam(words=512),
     max_in_features=60,
     max_out_features=64,
     packet_bytes=128,
     slots=2,
 )
-"""Two tokens at once, and a window of one command."""
+"""Sums sooner than the partial ones, two tokens at once, a window of one command."""
 SMALL = AcceleratorConfig(
     lanes=10,
     rows=2,

@@ -77,6 +77,7 @@ class TestLayer:
     def test_tokens(self):
         """Of one call; the front end binds where the link is wide and the layer small."""
         one, four = (layer_times(SMALL, 3, 15, tokens=n, host=NO_HOST) for n in (1, 4))
+        assert four.tokens_per_s == 4 / four.total_s
         assert four.tokens == 4 and four.macs == 4 * 45 and four.calls == 1
         assert four.run_cycles == 4 * one.run_cycles
         assert 3 * one.total_s < four.total_s < 4 * one.total_s
