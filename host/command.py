@@ -26,8 +26,8 @@ class Command(Request):
     sends : how often it was sent
     sent_s : when it was sent last, of `time.monotonic`
     packet : its last packet is the n-th of the session; 0 before it was sent
-    ends_cycles : sum over this command and all earlier ones of the session: device cycles that each
-        may take, with the link
+    begins_cycles, ends_cycles : device cycles that all earlier commands of the session may take,
+        with the link; the same with this one
     bytes_tx, bytes_rx : bytes of its packets and of their responses, repeated ones included
     response : None until there is one
     """
@@ -42,6 +42,7 @@ class Command(Request):
     sends: int = 0
     sent_s: float = 0.0
     packet: int = 0
+    begins_cycles: float = 0
     ends_cycles: float = 0
     bytes_tx: int = 0
     bytes_rx: int = 0

@@ -55,6 +55,8 @@ LATENCY_DECAY = 7 / 8
 SMALLEST_PAYLOAD = 64 - OVERHEAD_BYTES
 """Payload that every device takes and sends, whatever its configuration."""
 SEQ_MASK = 0xFFFF
+OK = Status.OK
+"""Python 3.11 looks up a member of an enumeration slowly."""
 REFUSALS = (Status.NAK, Status.NO_SESSION)
 """Statuses of a command that the device has not executed."""
 
@@ -186,11 +188,7 @@ class Session:
         With one byte in thirty damaged, payloads of 20 to 50 bytes give the best throughput, and
         packets of several hundred bytes hardly ever arrive.
         """
-        return min(most, SMALLEST_PAYLOAD) if self._is_bad else most
-
-    @property
-    def _is_bad(self) -> bool:
-        return self._share_again > BAD_SHARE
+        return most if self._share_again <= BAD_SHARE else min(most, SMALLEST_PAYLOAD)
 
     def enqueue(self, *commands: Command) -> None:
         """Append commands. The device executes them in this order, after all earlier ones."""
@@ -202,7 +200,8 @@ class Session:
         """Wait for the response to an enqueued command, whatever its status."""
         while command.response is None:
             self.check()
-            self._advance()
+            if self._unsent or self._waiting:
+                self._advance()
             patience_s = self._patience_s()
             packet = self._receive(patience_s)
             if packet is None:
@@ -219,7 +218,7 @@ class Session:
     def require(self, command: Command) -> Response:
         """Wait for a response that must be OK; `DeviceError` if it is not."""
         response = self.wait(command)
-        if response.status != Status.OK:
+        if response.status != OK:
             try:
                 reason = Status(response.status).name
             except ValueError:
@@ -259,14 +258,8 @@ class Session:
         least_s = self._transport.timeout_s + LATENCY_SLACK * self._latency_s
         if self._clock_hz is None:
             return least_s
-        oldest = self._oldest()
-        cycles = self._flight[-1].ends_cycles - oldest.ends_cycles + self._work_cycles(oldest)
+        cycles = self._flight[-1].ends_cycles - self._oldest().begins_cycles
         return least_s + 2 * cycles / self._clock_hz
-
-    def _work_cycles(self, command: Command) -> float:
-        """Device cycles that a command may take, with its packets on the link."""
-        link_bytes = len(command.payload) + command.response_bytes + 2 * OVERHEAD_BYTES
-        return command.cycles + self._byte_cycles * link_bytes
 
     def _advance(self) -> None:
         """Send what the window allows: first the lost packets, oldest first, then new ones."""
@@ -282,7 +275,10 @@ class Session:
                 self._waiting.popleft()
                 continue
             command.seq = (newest.seq + 1) & SEQ_MASK
-            command.ends_cycles = newest.ends_cycles + self._work_cycles(command)
+            link_bytes = len(command.payload) + command.response_bytes + 2 * OVERHEAD_BYTES
+            cycles = command.cycles + self._byte_cycles * link_bytes
+            command.begins_cycles = newest.ends_cycles
+            command.ends_cycles = newest.ends_cycles + cycles
             self._unsent = True  # until it is sent
             self._flight.append(command)
             self._waiting.popleft()
@@ -292,7 +288,9 @@ class Session:
     def _has_room(self) -> bool:
         """Whether the device would still repeat its response to the oldest pending command."""
         # On a bad link the device ignores most packets, because an earlier one was lost.
-        window = min(self._window, BAD_WINDOW) if self._is_bad else self._window
+        window = self._window
+        if self._share_again > BAD_SHARE:
+            window = min(window, BAD_WINDOW)
         return self._oldest().response is not None or len(self._flight) < window
 
     def _oldest(self) -> Command:
@@ -317,7 +315,7 @@ class Session:
             if self._stranger and command is self._oldest():
                 self._give_up_waiting(self._patience_s())
             return
-        size = command.response_bytes if response.status == Status.OK else 0
+        size = command.response_bytes if response.status == OK else 0
         if response.opcode != command.opcode or len(response.payload) != size:
             raise self._fail(
                 ProtocolError(

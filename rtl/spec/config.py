@@ -151,6 +151,17 @@ class AcceleratorConfig:
         )
         engine.check(self)
 
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash(tuple(getattr(self, f.name) for f in fields(self)))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The fields alone, for a pickle: the hash of a text differs from process to process."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
     def _check_engine(self) -> Engine:
         """What engine, encoding, alphabet, lanes and fill ask of each other."""
         engine, encoding = engines[self.engine], encodings[self.encoding]

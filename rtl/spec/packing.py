@@ -121,9 +121,8 @@ def unpack_weights(
 def pack_activations(config: AcceleratorConfig, codes: NDArray[np.int8]) -> bytes:
     """One token's activations, int8 [in] → one byte each, zeros up to whole tiles."""
     tiles = -(-codes.shape[0] // config.lanes)
-    padded = np.zeros(tiles * config.lanes, np.int8)
-    padded[: codes.shape[0]] = codes
-    return padded.tobytes()
+    padding = bytes(tiles * config.lanes - codes.shape[0])
+    return np.asarray(codes, np.int8).tobytes() + padding
 
 
 def act_limits(config: AcceleratorConfig) -> tuple[int, int]:

@@ -30,6 +30,10 @@ __all__ = [
     "write_words",
 ]
 
+# A product asks for these, and Python 3.11 looks up a member of an enumeration slowly.
+_IDENTIFY, _READ, _LOAD, _RUN = Opcode.IDENTIFY, Opcode.READ, Opcode.LOAD, Opcode.RUN
+_RESULTS, _COUNTERS = Opcode.RESULTS, Opcode.COUNTERS
+
 
 def define_layer(index: int, base: int, shape: LayerShape) -> Request:
     """DEFINE: layer `index` begins at weight word `base`."""
@@ -65,12 +69,12 @@ def load_activations(
 ) -> Iterator[Request]:
     """LOAD: the activations of one token, int8 `[in_features]`."""
     image = pack_activations(config, codes)
-    yield from _write(Opcode.LOAD, token, image, config.fill, payload_bytes)
+    return _write(_LOAD, token, image, config.fill, payload_bytes)
 
 
 def run_layer(index: int, tokens: int) -> Request:
     """RUN: compute layer `index` for the first `tokens` tokens."""
-    return Request(Opcode.RUN, index=index, count=tokens)
+    return Request(_RUN, index=index, count=tokens)
 
 
 def read_results(
@@ -99,16 +103,14 @@ def response_bytes(config: AcceleratorConfig | None, request: Request) -> int:
     `config` may be None for a request whose response does not depend on it: all but READ and
     RESULTS.
     """
-    match request.opcode:
-        case Opcode.IDENTIFY:
-            return request.count
-        case Opcode.COUNTERS:
-            return COUNTERS_STRUCT.size
-        case Opcode.READ if config is not None:
-            return request.count * config.word_bytes
-        case Opcode.RESULTS if config is not None:
-            return request.count * config.acc_bytes
-    return 0
+    opcode = request.opcode
+    if opcode == _RESULTS and config is not None:
+        return request.count * config.acc_bytes
+    if opcode == _READ and config is not None:
+        return request.count * config.word_bytes
+    if opcode == _IDENTIFY:
+        return request.count
+    return COUNTERS_STRUCT.size if opcode == _COUNTERS else 0
 
 
 def _write(

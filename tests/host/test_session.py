@@ -130,6 +130,13 @@ def test_responses_can_be_awaited_in_any_order():
     assert exact(session, commands[::-1])
 
 
+def test_a_command_is_equal_to_itself_alone():
+    """A session may have the same request twice."""
+    first, second = reads(1) + reads(1)
+    assert first.pack() == second.pack() and first != second
+    assert len({first, second}) == 2
+
+
 def test_sessions_differ():
     assert len({Session(Recorder(), "test").number for _ in range(50)}) == 50
 

@@ -34,7 +34,8 @@ COMMANDS = [
         "pack",
         "sim",
     ),
-    *("measure", "measure engine", "measure table", "measure report"),
+    *("measure", "measure engine", "measure host", "measure report", "measure stream"),
+    "measure table",
 ]
 
 

@@ -1,11 +1,13 @@
 """The cycles of a device against the simulated FPGA, and by hand."""
 
+import json
 from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
 
+from tests.support import ROOT
 from tests.support.plugins import Stalling
 from tritloom.gen.plan import schedule
 from tritloom.gen.plan.schedule import (
@@ -25,6 +27,7 @@ from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import ConfigError
 from tritloom.rtl.spec.layer_shape import LayerShape
 
+SPEED = sorted((ROOT / "docs/reference/speed").glob("stream-*.json"))
 ADDERS = AcceleratorConfig(
     lanes=20,
     rows=4,
@@ -94,6 +97,19 @@ def test_simulated_fpga(config):
             assert product.engine == counters[2].run_cycles - counters[1].run_cycles
             assert product.bytes_in == job.stats.bytes_tx
             assert product.bytes_out == job.stats.bytes_rx
+
+
+@pytest.mark.parametrize("file", SPEED, ids=lambda file: file.stem)
+def test_published_streams(file):
+    """What `tritloom measure stream` measured, token by token, on larger cores."""
+    measured = json.loads(file.read_text(encoding="utf-8"))
+    config = AcceleratorConfig.from_dict(measured["config"])
+    assert config.tokens == 1  # then a product of tokens has the commands of as many products
+    pieces = tuple(cut_layer(config, measured["out_features"], measured["in_features"]))
+    product = product_cycles(config, pieces, measured["tokens"])
+    assert product.cycles == measured["cycles"]
+    assert product.engine == measured["run_cycles"]
+    assert (product.bytes_in, product.bytes_out) == (measured["bytes_in"], measured["bytes_out"])
 
 
 class TestFrontEnd:

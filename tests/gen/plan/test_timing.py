@@ -1,10 +1,12 @@
 """What a layer and a token take, by hand."""
 
+import json
 from collections import Counter
 from dataclasses import replace
 
 import pytest
 
+from tests.support import ROOT
 from tritloom.boards.board import load_board
 from tritloom.gen.plan import timing
 from tritloom.gen.plan.schedule import loading_cycles, product_cycles
@@ -194,6 +196,14 @@ def test_a_model_far_too_large():
         # Two bits a weight at the least, at 300,000 bytes a second.
         assert times.loading_s > times.macs * 1.6 / 8 / 300_000
         assert times.macs == sum(layer.weights for layer in layers)
+
+
+def test_host():
+    """The driver's figures are those that were measured and published."""
+    measured = json.loads((ROOT / "docs/reference/speed/host.json").read_text(encoding="utf-8"))
+    command_us = measured["cpu_us_per_command"]["8"]
+    assert round(HOST.command_s * 1e6, 2) == command_us
+    assert round(HOST.call_s * 1e6, 2) == round(measured["cpu_us_per_call"] - 3 * command_us, 2)
 
 
 def test_preset():
