@@ -39,9 +39,9 @@ class Host:
     command_s: float
 
 
-HOST = Host(call_s=131e-6, command_s=28e-6)
-"""Of this driver on a Xeon at 2.8 GHz, for a call of a small layer and each command in a window of
-8."""
+HOST = Host(call_s=38.8e-6, command_s=4.85e-6)
+"""As `tritloom measure host --json` measured it (docs/reference/speed/host.json): a command is
+`cpu_us_per_command` at 8 slots, a call is `cpu_us_per_call` without its three commands."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

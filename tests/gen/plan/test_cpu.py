@@ -62,6 +62,13 @@ def test_budget(monkeypatch):
     assert next(readings) == 5  # one before, two in each of two rounds
 
 
+def test_layers_share_the_budget(clock, monkeypatch):
+    """4.5 seconds for each of two: the first round, and two that count."""
+    monkeypatch.setattr(cpu, "BUDGET_S", 9.0)
+    measure_cpu([Layer("a", 4, 4), Layer("b", 4, 4)])
+    assert clock.now == 2 * (1 + 3 * 2)
+
+
 def test_products_are_exact():
     """float32 holds each sum of 8-bit codes and trits."""
     codes = np.full((1, 16384), -128, np.float32)

@@ -1,11 +1,13 @@
 """The cycles of a device against the simulated FPGA, and by hand."""
 
+import json
 from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
 
+from tests.support import ROOT
 from tests.support.plugins import Stalling
 from tritloom.gen.plan import schedule
 from tritloom.gen.plan.schedule import (
@@ -25,6 +27,7 @@ from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import ConfigError
 from tritloom.rtl.spec.layer_shape import LayerShape
 
+SPEED = sorted((ROOT / "docs/reference/speed").glob("stream-*.json"))
 ADDERS = AcceleratorConfig(
     lanes=20,
     rows=4,
@@ -37,18 +40,18 @@ ADDERS = AcceleratorConfig(
 )
 """Long rows of adders, so that the engine's sums are later than the partial ones."""
 TABLES = AcceleratorConfig(
-    lanes=20,
+    lanes=10,
     rows=3,
     tokens=2,
-    fill=4,
+    fill=2,
     engine="table",
-    memory=BlockRam(words=256),
+    memory=BlockRam(words=512),
     max_in_features=60,
     max_out_features=64,
     packet_bytes=128,
     slots=2,
 )
-"""Two tokens at once, and a window of one command."""
+"""Sums sooner than the partial ones, two tokens at once, a window of one command."""
 SMALL = AcceleratorConfig(
     lanes=10,
     rows=2,
@@ -94,6 +97,19 @@ def test_simulated_fpga(config):
             assert product.engine == counters[2].run_cycles - counters[1].run_cycles
             assert product.bytes_in == job.stats.bytes_tx
             assert product.bytes_out == job.stats.bytes_rx
+
+
+@pytest.mark.parametrize("file", SPEED, ids=lambda file: file.stem)
+def test_published_streams(file):
+    """What `tritloom measure stream` measured, token by token, on larger cores."""
+    measured = json.loads(file.read_text(encoding="utf-8"))
+    config = AcceleratorConfig.from_dict(measured["config"])
+    assert config.tokens == 1  # then a product of tokens has the commands of as many products
+    pieces = tuple(cut_layer(config, measured["out_features"], measured["in_features"]))
+    product = product_cycles(config, pieces, measured["tokens"])
+    assert product.cycles == measured["cycles"]
+    assert product.engine == measured["run_cycles"]
+    assert (product.bytes_in, product.bytes_out) == (measured["bytes_in"], measured["bytes_out"])
 
 
 class TestFrontEnd:

@@ -1,10 +1,12 @@
 """What a layer and a token take, by hand."""
 
+import json
 from collections import Counter
 from dataclasses import replace
 
 import pytest
 
+from tests.support import ROOT
 from tritloom.boards.board import load_board
 from tritloom.gen.plan import timing
 from tritloom.gen.plan.schedule import loading_cycles, product_cycles
@@ -77,6 +79,7 @@ class TestLayer:
     def test_tokens(self):
         """Of one call; the front end binds where the link is wide and the layer small."""
         one, four = (layer_times(SMALL, 3, 15, tokens=n, host=NO_HOST) for n in (1, 4))
+        assert four.tokens_per_s == 4 / four.total_s
         assert four.tokens == 4 and four.macs == 4 * 45 and four.calls == 1
         assert four.run_cycles == 4 * one.run_cycles
         assert 3 * one.total_s < four.total_s < 4 * one.total_s
@@ -193,6 +196,14 @@ def test_a_model_far_too_large():
         # Two bits a weight at the least, at 300,000 bytes a second.
         assert times.loading_s > times.macs * 1.6 / 8 / 300_000
         assert times.macs == sum(layer.weights for layer in layers)
+
+
+def test_host():
+    """The driver's figures are those that were measured and published."""
+    measured = json.loads((ROOT / "docs/reference/speed/host.json").read_text(encoding="utf-8"))
+    command_us = measured["cpu_us_per_command"]["8"]
+    assert round(HOST.command_s * 1e6, 2) == command_us
+    assert round(HOST.call_s * 1e6, 2) == round(measured["cpu_us_per_call"] - 3 * command_us, 2)
 
 
 def test_preset():
