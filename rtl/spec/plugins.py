@@ -264,6 +264,10 @@ class Link(Record):
         """Clock cycles that a byte of a packet takes on the link at least, in each direction."""
         return 1
 
+    def framed_bytes(self, packet_bytes: int) -> int:
+        """Bytes that such a packet takes on the link, its frame included; at most, if it varies."""
+        return packet_bytes
+
     def most_packet_bytes(self, config: Config) -> int:
         """The longest packet that the link carries; at most the buffer's pitch, `packet_bytes`."""
         return config.packet_bytes
