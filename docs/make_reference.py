@@ -1,18 +1,19 @@
 """Writes the pages that are made from the source: `python docs/make_reference.py`.
 
-Reference pages are the docstrings, and first-light pages the boards' records, so that pages and
-code cannot differ; a test compares both.
+Reference pages are the docstrings, first-light pages the boards' records, and the figures of speed
+the files that the measurements wrote. So pages and sources cannot differ; a test compares them.
 """
 
 import argparse
 import ast
 import inspect
+import json
 import re
 import sys
 import textwrap
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 from tritloom.boards.board import Board, load_board
@@ -24,6 +25,7 @@ DOCS = ROOT / "docs"
 OUR_BOARDS = ("icebreaker", "ulx3s-12f", "ulx3s-25f", "ulx3s-45f", "ulx3s-85f")
 """Boards with a first-light page: those of this project, not of plug-ins."""
 MADE = "<!-- Made by docs/make_reference.py from the docstrings. Change those, then run it. -->"
+MEASURED = "<!-- Made by docs/make_reference.py from the files in speed/. -->"
 API = {
     "Driver": ("tritloom.host",),
     "Offload from transformers": ("tritloom.host.torch",),
@@ -122,7 +124,7 @@ def configuration_page() -> str:
     derived: list[list[object]] = [
         [f"`{name}`", first_paragraph(member.__doc__)]
         for name, member in inspect.getmembers(config.AcceleratorConfig)
-        if isinstance(member, property) and member.__doc__
+        if isinstance(member, property | cached_property) and member.__doc__
     ]
     engine_rows: list[list[object]] = [
         [f"`{name}`", ", ".join(f"`{e}`" for e in plugins.engines[name].encodings)]
@@ -460,7 +462,7 @@ def first_light_page(board: Board) -> str:
 
 # First light: {board.title}
 
-{board.part} with {build.macs_per_cycle} MAC/cycle at {build.clock_hz / 1e6:g} MHz. {status}
+{board.part} with at most {build.macs_per_cycle} MAC/cycle at {build.clock_hz / 1e6:g} MHz. {status}
 
 1. **Build** the bitstream; it takes some minutes:
 
@@ -548,12 +550,82 @@ TROUBLE = (
 )
 
 
+SPEED = """# Speed: measured figures
+
+What a device reaches token after token, and what the driver takes of the host. Each file in
+[`speed/`](speed/) has the command that made it, so anyone can repeat it.
+[How to measure](../howto/measure.md#measure-a-stream-of-tokens) · [engines alone](engines.md)
+
+## A stream of tokens
+
+`tritloom measure stream` computes one layer for 64 tokens, each in a RUN of its own, on the
+simulated FPGA. The link is always ready, one byte a cycle and direction. Every result was compared
+with the golden model.
+
+* **End to end** counts all cycles, from the first byte of the first LOAD to the last byte of the
+  last result. **RUN alone** counts the cycles in which the engine computes.
+* **Bottleneck**: what needs most cycles alone: the engine, the bytes to the device or the bytes
+  from it, the overhead of packets included. **Busy** is its share of all cycles; in the others it
+  waits for something else.
+
+{streams}
+
+## The driver
+
+`tritloom measure host`: CPU time of one core, with a link that responds at once and whose own time
+is taken off. A call is a product with a layer of 64 × 64 and one token: three commands. The last
+line tells how fast the computer is.
+
+{driver}
+"""
+
+
+def speed_page() -> str:
+    folder = DOCS / "reference" / "speed"
+    streams: list[list[object]] = []
+    for file in folder.glob("stream-*.json"):
+        figures = json.loads(file.read_text(encoding="utf-8"))
+        key = figures["config"]
+        peak = figures["mac_per_cycle_peak"]
+        alone = figures["mac_per_cycle"] * figures["cycles"] / figures["run_cycles"]
+        streams.append(
+            [
+                f"{key['engine']} {key['encoding']} {key['lanes']} × {key['rows']}",
+                f"{figures['out_features']} × {figures['in_features']}",
+                f"{figures['mac_per_cycle']:.1f} of {peak}",
+                f"{alone:.1f}",
+                figures["bottleneck"],
+                f"{figures['busy_share_of_bottleneck']:.0%}",
+            ]
+        )
+    head: list[str] = [
+        "engine",
+        "layer",
+        "MAC/cycle, end to end",
+        "RUN alone",
+        "bottleneck",
+        "busy",
+    ]
+    host = json.loads((folder / "host.json").read_text(encoding="utf-8"))
+    driver: list[list[object]] = [["a call", f"{host['cpu_us_per_call']:.1f}"]]
+    driver += [
+        [f"a command, {slots} slots", f"{value:.1f}"]
+        for slots, value in host["cpu_us_per_command"].items()
+    ]
+    driver.append(["CRC-32 of 1024 bytes", f"{host['crc32_us_per_kb']:.2f}"])
+    return f"{MEASURED}\n" + SPEED.format(
+        streams=table(head, sorted(streams, key=str)),
+        driver=table(["what", "µs"], driver),
+    )
+
+
 def pages() -> dict[str, Callable[[], str]]:
     """Each page below `docs/` that is made, and what makes it."""
     pages: dict[str, Callable[[], str]] = {
         "reference/configuration.md": configuration_page,
         "reference/protocol.md": protocol_page,
         "reference/python.md": python_page,
+        "reference/speed.md": speed_page,
     }
     for name in OUR_BOARDS:
         pages[f"howto/first-light/{name}.md"] = partial(first_light_page, load_board(name))

@@ -1,9 +1,10 @@
-"""Two ternary models on the simulated FPGA: every integer exact, every cycle counted."""
+"""Two ternary models on the simulated FPGA: every integer exact, everything counted."""
 
 import argparse
 import json
 import re
 import sys
+import textwrap
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,11 +12,14 @@ from pathlib import Path
 import numpy as np
 
 from tritloom.boards.board import load_board
+from tritloom.gen.cli.figures import rate, seconds, verdict
 from tritloom.gen.cli.text import Column, columns, fill, loading_bar, table
+from tritloom.gen.plan.cpu import measure_cpu
+from tritloom.gen.plan.timing import layer_times, token_times
+from tritloom.gen.workloads import Layer
 from tritloom.host import TritloomError, connect, load_npz
-from tritloom.host.models.result import LayerUse
+from tritloom.host.models.result import LayerUse, RunResult
 from tritloom.host.models.run import run_model
-from tritloom.rtl.links.uart_facts import BITS_PER_BYTE, Uart
 from tritloom.rtl.spec import numerics
 
 MODELS = Path(__file__).resolve().parent.parent / "models"
@@ -51,17 +55,19 @@ class Prose:
 
 
 def print_layers(layers: Sequence[LayerUse], possible: int) -> None:
-    """Prints a line for each layer, with what one token takes."""
+    """Prints a line for each layer, with what one token takes: end to end, then RUN alone."""
     heads = [Column("layer", wraps=True), Column("shape", right=True)]
-    heads += [Column(name, right=True) for name in ("cycles", "MAC/cycle", "of", "bytes")]
+    heads += [Column(name, right=True) for name in ("end to end", "bytes")]
+    heads += [Column(name, right=True) for name in ("RUN: cycles", "MAC/cycle", "of")]
     rows = [
         (
             layer.name.removeprefix("model."),
             " × ".join(map(str, layer.shape)),
-            f"{layer.cycles // layer.tokens:,}",
-            f"{layer.mac_per_cycle:.1f}",
-            possible,
+            seconds(layer_times(BOARD.build_config, *layer.shape).total_s),
             f"{layer.bytes // layer.tokens:,}",
+            f"{layer.run_cycles // layer.tokens:,}",
+            f"{layer.mac_per_cycle_run:.1f}",
+            possible,
         )
         for layer in layers
     ]
@@ -113,40 +119,59 @@ def novel(url: str, tokens: int) -> bool:
         f"\n\n  {len(result.ids)} ids equal those that transformers computed: "
         f"{'yes' if equal else 'NO'}"
     )
-    print_layers(result.layers, timing.mac_per_cycle_possible)
+    print_layers(result.layers, timing.mac_per_cycle_peak)
 
-    passes = result.layers[0].tokens
-    cycles, sent = timing.device_cycles / passes, timing.bytes / passes
-    config = BOARD.build_config
-    assert isinstance(config.link, Uart)
-    baud = config.link.baud
-    parts = {
-        f"device, {cycles:,.0f} cycles at {config.clock_hz / 1e6:g} MHz": cycles / config.clock_hz,
-        f"link, {sent:,.0f} bytes at {baud / 1e6:g} Mbaud": sent * BITS_PER_BYTE / baud,
-        "host, this computer's NumPy": (timing.generate_s - timing.linear_s) / passes,
-    }
-    total = sum(parts.values())
-    print(f"\n  A token on {BOARD.title} would take {total * 1e3:.1f} ms:")
-    for what, part in parts.items():
-        bar = "█" * max(1, round((columns() - 56) * part / total))
-        print(f"  {what:40}{part * 1e3:8.2f} ms  {bar}")
+    print_token(result)
     return equal
+
+
+def print_token(result: RunResult) -> None:
+    """Prints what a token would take on the board, part by part, and on this computer alone."""
+    layers = [Layer(layer.name, layer.shape[1], layer.shape[0]) for layer in result.layers]
+    config = BOARD.build_config
+    times = token_times(config, layers)
+    timing = result.timing
+    rest_s = (timing.generate_s - timing.linear_s) / result.layers[0].tokens
+    link = config.link.title()
+    parts = {
+        "loading, all weights fit": times.loading_s,
+        f"link in, {times.bytes_in:,} bytes, {link}": times.link_in_s,
+        f"link out, {times.bytes_out:,} bytes, {link}": times.link_out_s,
+        "front end": times.front_end_s,
+        f"RUN alone, {times.run_cycles:,} cycles at {config.clock_hz / 1e6:g} MHz": times.engine_s,
+        f"driver, {times.calls} calls": times.host_s,
+        "rest of the model, this computer's NumPy": rest_s,
+    }
+    total = times.total_s + rest_s
+    first = (
+        f"End to end, a token on {BOARD.title} would take {seconds(total)}, "
+        f"{rate(1 / total)} tokens/s; {times.bound} binds:"
+    )
+    print(f"\n{textwrap.indent(fill(first, columns() - len(INDENT)), INDENT)}")
+    for what, part in parts.items():
+        bar = "█" * max(1, round((columns() - 60) * part / total)) if part else ""
+        print(f"  {what:42}{seconds(part):>9}  {bar}".rstrip())
+    beside = fill(verdict(times, measure_cpu(layers)), columns() - len(INDENT))
+    print(f"\n{textwrap.indent(beside, INDENT)}")
 
 
 def engines() -> None:
     """Prints the two engines side by side, as `tritloom measure engine` measured them."""
-    print("\nEngines on a Lattice ECP5, placed and routed (docs/reference/engines.md):\n")
+    print("\nEngines on a Lattice ECP5, placed and routed; these rates are of RUN alone")
+    print("(docs/reference/engines.md):\n")
     heads = [Column("engine"), Column("encoding")]
     names = ("LUTs", "block RAM", "MAC/cycle", "MHz", "GMAC/s")
     heads += [*(Column(name, right=True) for name in names), Column("")]
     rows = []
     for file in ENGINES:
         result = json.loads((RESULTS / file).read_text(encoding="utf-8"))
-        rate = result["mac_per_cycle"] * result["fmax_mhz_median"] / 1e3
+        gmac_per_s = result["mac_per_cycle"] * result["fmax_mhz_median"] / 1e3
         figures = result["luts"], result["block_rams"], result["mac_per_cycle"]
         clock = f"{result['fmax_mhz_median']:.1f}"
-        bar = "█" * max(1, round(rate / 4))
-        rows.append((result["engine"], result["encoding"], *figures, clock, f"{rate:.1f}", bar))
+        bar = "█" * max(1, round(gmac_per_s / 4))
+        rows.append(
+            (result["engine"], result["encoding"], *figures, clock, f"{gmac_per_s:.1f}", bar)
+        )
     print("\n".join(table(heads, rows, indent=INDENT)))
 
 
@@ -163,7 +188,7 @@ def main() -> int:
             config = device.info.config
         first = (
             f"Tritloom on {options.device}: {config.engine} engine, {config.lanes} lanes × "
-            f"{config.rows} rows = {config.macs_per_cycle} MAC/cycle, "
+            f"{config.rows} rows = at most {config.macs_per_cycle} MAC/cycle, "
             f"{config.memory_words * config.word_bytes // 1024} KiB of weights in the chip"
         )
         print(fill(first, columns()))

@@ -30,27 +30,12 @@ MIXES: dict[str, tuple[str, tuple[tuple[str, int, int, int], ...]]] = {
 """By name: the model, and its layers as (names, in_features, out_features, count)."""
 
 
-def mix_figures(
-    name: str, config: AcceleratorConfig, mhz: float | None, *, resident: bool = False
-) -> dict[str, Any]:
-    """A model's ternary layers by the cycle formula, at a clock.
-
-    `resident`: a layer runs in pieces that the weight memory holds; `ConfigError` where it does not
-    hold the smallest piece of one.
-    """
+def mix_figures(name: str, config: AcceleratorConfig, mhz: float | None) -> dict[str, Any]:
+    """RUN alone on a model's ternary layers, by the cycle formula, at a clock."""
     model, mixed = MIXES[name]
     layers: list[dict[str, Any]] = []
     for names, in_features, out_features, count in mixed:
-        most = None
-        if resident:
-            groups = config.memory_words // LayerShape.of(config, 1, in_features).tiles
-            if not groups:
-                raise ConfigError(
-                    f"memory_words = {config.memory_words} hold no row group of the layer "
-                    f"{in_features} × {out_features}"
-                )
-            most = groups * config.rows
-        cycles = layer_cycles(config, in_features, out_features, most)
+        cycles = layer_cycles(config, in_features, out_features)
         macs = in_features * out_features * config.tokens
         layers.append(
             {

@@ -67,12 +67,11 @@ class Handle:
     Members
     -------
     layer : what was loaded
-    stats : sum over the jobs whose result was asked for
     """
 
     def __init__(self, session: Session, allocator: Allocator, layer: TernaryLayer) -> None:
         self.layer = layer
-        self.stats = Stats(out_features=layer.out_features, in_features=layer.in_features)
+        self._totals = (0, 0, 0, 0, 0)  # of `Stats`, from `tokens` to `bytes_rx`
         self._session = session
         self._allocator = allocator
 
@@ -85,6 +84,31 @@ class Handle:
     def in_features(self) -> int:
         """Columns of the weight matrix."""
         return self.layer.in_features
+
+    @property
+    def stats(self) -> Stats:
+        """Sum over the jobs whose result was asked for."""
+        tokens, runs, cycles, bytes_tx, bytes_rx = self._totals
+        return Stats(
+            out_features=self.out_features,
+            in_features=self.in_features,
+            tokens=tokens,
+            runs=runs,
+            cycles=cycles,
+            bytes_tx=bytes_tx,
+            bytes_rx=bytes_rx,
+        )
+
+    def count(self, stats: Stats) -> None:
+        """Add what a job took, in one step that an interrupt cannot split."""
+        tokens, runs, cycles, bytes_tx, bytes_rx = self._totals
+        self._totals = (
+            tokens + stats.tokens,
+            runs + stats.runs,
+            cycles + stats.cycles,
+            bytes_tx + stats.bytes_tx,
+            bytes_rx + stats.bytes_rx,
+        )
 
     @property
     def words(self) -> int:

@@ -12,6 +12,8 @@ from tritloom.rtl.spec.packing import act_limits
 
 __all__ = ["checked_codes", "require_linear"]
 
+INT8 = np.dtype(np.int8)
+
 
 def checked_codes(
     config: AcceleratorConfig, codes: ArrayLike, in_features: int
@@ -23,7 +25,7 @@ def checked_codes(
     InputError : another dtype or shape, no token, or a code that `act_bits` bits do not hold
     """
     array = to_array(codes, "codes")
-    if array.dtype != np.int8:
+    if array.dtype != INT8:
         raise InputError(f"codes must be int8, not {array.dtype}; quantize the activations first")
     if array.ndim != 2:
         raise InputError(
@@ -33,6 +35,8 @@ def checked_codes(
         raise InputError(f"codes must not be empty, their shape is {array.shape}")
     if array.shape[1] != in_features:
         raise InputError(f"codes must have {in_features} features, not {array.shape[1]}")
+    if config.act_bits == 8:  # every int8 is a code
+        return array
     least, most = act_limits(config)
     if array.min() < least or array.max() > most:
         token, place = np.argwhere((array < least) | (array > most))[0]

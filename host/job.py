@@ -16,7 +16,7 @@ from tritloom.rtl.spec.packing import unpack_results
 __all__ = ["Job", "submit_product"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Slice:
     """A RESULTS command, and where its numbers belong in the sums.
 
@@ -70,28 +70,31 @@ class Job:
     def _wait(self) -> NDArray[np.int32]:
         if self._sums is not None:  # another thread has waited
             return self._sums
+        runs = cycles = bytes_tx = bytes_rx = 0
         for command in self._commands:
             self._session.require(command)
+            bytes_tx += command.bytes_tx
+            bytes_rx += command.bytes_rx
         handle = self._handle
         sums = np.zeros((self._tokens, handle.out_features), np.int32)
-        cycles = []
         for piece in self._slices:
             response = self._session.require(piece.command)
             if piece.first_of_run:
-                cycles.append(response.value)
+                runs += 1
+                cycles += response.value
             numbers = unpack_results(self._config, response.payload)
             sums[piece.token, piece.row : piece.row + len(numbers)] += numbers
         stats = Stats(
             out_features=handle.out_features,
             in_features=handle.in_features,
             tokens=self._tokens,
-            runs=len(cycles),
-            cycles=sum(cycles),
-            bytes_tx=sum(command.bytes_tx for command in self._commands),
-            bytes_rx=sum(command.bytes_rx for command in self._commands),
+            runs=runs,
+            cycles=cycles,
+            bytes_tx=bytes_tx,
+            bytes_rx=bytes_rx,
         )
         self.stats = stats
-        handle.stats += stats
+        handle.count(stats)
         self._sums = sums
         self._commands, self._slices = [], []
         return sums

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +21,8 @@ __all__ = ["Counters", "Requests", "identity_command"]
 
 COMMIT_CYCLES_PER_BYTE = 2
 """Device cycles that COMMIT may take for each byte of its layer."""
+CACHED = 1024
+"""Layers, or parts of them, whose requests and times are kept from one product to the next."""
 STALL_FACTOR = 4
 """A run with a memory without a bound takes at most this many times as long, by far."""
 STALL_TILE_CYCLES = 8
@@ -93,13 +97,13 @@ class Requests:
     ) -> Command:
         """Compute layer `index` for the first `tokens` tokens, from one bank into another."""
         command = self._one(requests.run_layer(index, tokens, activation_bank, result_bank))
-        command.cycles = self._run_cycles(shape)
+        command.cycles = _run_cycles(self._config, shape)
         return command
 
     def results(self, token: int, rows: int, bank: int) -> list[Command]:
         """Read the first `rows` sums of one token from a result bank."""
         size = self.payload_bytes
-        return self._all(requests.read_results(self._config, token, rows, size, bank))
+        return self._all(_read_results(self._config, token, rows, size, bank))
 
     def counters(self) -> Counters:
         """Read the counters, and wait for them."""
@@ -110,24 +114,34 @@ class Requests:
         return _command(self._config, request)
 
     def _all(self, several: Iterable[Request]) -> list[Command]:
-        return [self._one(request) for request in several]
+        return [_command(self._config, request) for request in several]
 
-    def _run_cycles(self, shape: LayerShape) -> int:
-        """Most cycles that RUN takes.
 
-        If the memory may stall and gives no bound, far more than a run should take.
-        """
-        cycles = self._config.most_run_cycles(shape)
-        if cycles is not None:
-            return cycles
-        tile_cycles = max(self._config.tile_cycles(shape.row_groups), STALL_TILE_CYCLES)
-        fill_cycles = engines[self._config.engine].fill_cycles(self._config)
-        return STALL_FACTOR * shape.tiles * tile_cycles + fill_cycles + STALL_CYCLES
+@lru_cache(maxsize=CACHED)
+def _run_cycles(config: AcceleratorConfig, shape: LayerShape) -> int:
+    """Most cycles that RUN takes.
+
+    If the memory may stall and gives no bound, far more than a run should take.
+    """
+    cycles = config.most_run_cycles(shape)
+    if cycles is not None:
+        return cycles
+    tile_cycles = max(config.tile_cycles(shape.row_groups), STALL_TILE_CYCLES)
+    fill_cycles = engines[config.engine].fill_cycles(config)
+    return STALL_FACTOR * shape.tiles * tile_cycles + fill_cycles + STALL_CYCLES
+
+
+@lru_cache(maxsize=CACHED)
+def _read_results(
+    config: AcceleratorConfig, token: int, rows: int, payload_bytes: int, bank: int
+) -> tuple[Request, ...]:
+    """The requests that read the sums of one token; they are the same for every product."""
+    return tuple(requests.read_results(config, token, rows, payload_bytes, bank))
 
 
 def _command(config: AcceleratorConfig | None, request: Request) -> Command:
     return Command(
-        opcode=Opcode(request.opcode),
+        opcode=cast(Opcode, request.opcode),  # requests are made with nothing else
         index=request.index,
         count=request.count,
         address=request.address,

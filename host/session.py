@@ -23,16 +23,15 @@ import threading
 import time
 from collections import deque
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
 from typing import NoReturn
 
+from tritloom.host.command import Command
 from tritloom.host.links.contract import Transport
 from tritloom.rtl.spec.commands import (
     FIRST_SEQ,
     OVERHEAD_BYTES,
     SESSION_BITS,
     Opcode,
-    Request,
     Response,
     Status,
 )
@@ -63,48 +62,15 @@ LATENCY_DECAY = 7 / 8
 SMALLEST_PAYLOAD = 64 - OVERHEAD_BYTES
 """Payload that every device takes and sends, whatever its configuration."""
 SEQ_MASK = 0xFFFF
+OK = Status.OK
+"""Python 3.11 looks up a member of an enumeration slowly."""
+REFUSALS = (Status.NAK, Status.NO_SESSION)
+"""Statuses of a command that the device has not executed."""
 REMEDIES = {
     Status.MEMORY_ERROR: "the weight memory failed while the layer was computed; compute it again, "
     "and if that fails too, load the layer again or run the device's self-test",
 }
 """What to do, by the status of a response; a status that is not here is a fault of the driver."""
-
-
-@dataclass(slots=True, eq=False, kw_only=True)
-class Command:
-    """One command, and its response as soon as there is one.
-
-    Parameters
-    ----------
-    opcode, index, count, address, payload : the request
-    activation_bank, result_bank : the banks that it names
-    response_bytes : payload of the response if its status is OK
-    cycles : device cycles that the command may take, without the link
-
-    Members
-    -------
-    seq : its sequence number, once it was sent
-    sends : how often it was sent
-    sent_s : when it was sent last, of `time.monotonic`
-    bytes_tx, bytes_rx : bytes of its packets and of their responses, repeated ones included
-    response : None until there is one
-    """
-
-    opcode: Opcode
-    index: int = 0
-    count: int = 0
-    address: int = 0
-    payload: bytes = b""
-    activation_bank: int = 0
-    result_bank: int = 0
-    response_bytes: int = 0
-    cycles: int = 0
-    seq: int = 0
-    sends: int = 0
-    sent_s: float = 0.0
-    bytes_tx: int = 0
-    bytes_rx: int = 0
-    response: Response | None = None
 
 
 class Session:
@@ -141,7 +107,9 @@ class Session:
         self._waiting: deque[Command] = deque()  # not yet sent
         # From the oldest pending command on; the newest command always stays.
         self._flight: deque[Command] = deque()
-        self._sent: deque[Command] = deque()  # a response may still come; oldest packet first
+        self._packets = 0  # packets that were sent
+        self._passed = 0  # no response is expected to this packet and to those before it
+        self._unsent = False  # a pending command may have no packet after `_passed`
         self._retries = 0  # time-outs in a row
         self._waited_s = 0.0  # time that they took
         self._first_timeout_s = transport.timeout_s
@@ -196,8 +164,7 @@ class Session:
             timeout_s = self._transport.timeout_s
             reset.seq = -len(starts_s) & SEQ_MASK
             starts_s.append(time.monotonic())
-            packets.add(self._request(reset))
-            self._send(reset)
+            packets.add(self._send(reset))
             for _ in range(self._useless_limit):
                 packet = self._receive(timeout_s)
                 if packet is None:
@@ -219,7 +186,7 @@ class Session:
                         self._latency_s = time.monotonic() - starts_s[attempt]
                     reset.seq = 0
                     reset.response = response
-                    self._sent.clear()
+                    self._passed = self._packets
                     self._flight.append(reset)
                     self._progress()
                     return response.value
@@ -241,11 +208,7 @@ class Session:
         With one byte in thirty damaged, payloads of 20 to 50 bytes give the best throughput, and
         packets of several hundred bytes hardly ever arrive.
         """
-        return min(most, SMALLEST_PAYLOAD) if self._is_bad else most
-
-    @property
-    def _is_bad(self) -> bool:
-        return self._share_again > BAD_SHARE
+        return most if self._share_again <= BAD_SHARE else min(most, SMALLEST_PAYLOAD)
 
     def enqueue(self, *commands: Command) -> None:
         """Append commands. The device executes them in this order, after all earlier ones."""
@@ -257,7 +220,8 @@ class Session:
         """Wait for the response to an enqueued command, whatever its status."""
         while command.response is None:
             self.check()
-            self._advance()
+            if self._unsent or self._waiting:
+                self._advance()
             patience_s = self._patience_s()
             packet = self._receive(patience_s)
             if packet is None:
@@ -274,7 +238,7 @@ class Session:
     def require(self, command: Command) -> Response:
         """Wait for a response that must be OK; `DeviceError` if it is not."""
         response = self.wait(command)
-        if response.status != Status.OK:
+        if response.status != OK:
             try:
                 status = Status(response.status)
                 reason = ": ".join(filter(None, (status.name, REMEDIES.get(status))))
@@ -308,40 +272,54 @@ class Session:
         return 64 + 8 * self._window
 
     def _patience_s(self) -> float:
-        """How long the device may send nothing, given the commands that it still has."""
+        """How long the device may send nothing, given the commands that it still has.
+
+        They are all from the oldest pending one on. After a loss some of them may be done already.
+        """
         least_s = self._transport.timeout_s + LATENCY_SLACK * self._latency_s
         if self._clock_hz is None:
             return least_s
-        cycles = sum(
-            command.cycles
-            + self._byte_cycles
-            * (len(command.payload) + command.response_bytes + 2 * OVERHEAD_BYTES)
-            for command in self._pending()
-        )
+        cycles = self._flight[-1].ends_cycles - self._oldest().begins_cycles
         return least_s + 2 * cycles / self._clock_hz
 
     def _advance(self) -> None:
         """Send what the window allows: first the lost packets, oldest first, then new ones."""
+        if self._unsent:
+            for command in self._flight:
+                if command.response is None and command.packet <= self._passed:
+                    self._send(command)
+            self._unsent = False
         while self._waiting and self._has_room():
             command = self._waiting[0]
-            if command is not self._flight[-1]:  # it is if an interrupt came before `popleft`
-                command.seq = (self._flight[-1].seq + 1) & SEQ_MASK
-                self._flight.append(command)
+            newest = self._flight[-1]
+            if command is newest:  # an interrupt came before `popleft`; it was sent above
+                self._waiting.popleft()
+                continue
+            command.seq = (newest.seq + 1) & SEQ_MASK
+            link_bytes = len(command.payload) + command.response_bytes + 2 * OVERHEAD_BYTES
+            cycles = command.cycles + self._byte_cycles * link_bytes
+            command.begins_cycles = newest.ends_cycles
+            command.ends_cycles = newest.ends_cycles + cycles
+            self._unsent = True  # until it is sent
+            self._flight.append(command)
             self._waiting.popleft()
-        for command in self._pending():
-            if command not in self._sent:
-                self._send(command)
+            self._send(command)
+            self._unsent = False
 
     def _has_room(self) -> bool:
         """Whether the device would still repeat its response to the oldest pending command."""
-        while len(self._flight) > 1 and self._flight[0].response is not None:
-            self._flight.popleft()
         # On a bad link the device ignores most packets, because an earlier one was lost.
-        window = min(self._window, BAD_WINDOW) if self._is_bad else self._window
-        return self._flight[0].response is not None or len(self._flight) < window
+        window = self._window
+        if self._share_again > BAD_SHARE:
+            window = min(window, BAD_WINDOW)
+        return self._oldest().response is not None or len(self._flight) < window
 
-    def _pending(self) -> list[Command]:
-        return [command for command in self._flight if command.response is None]
+    def _oldest(self) -> Command:
+        """The oldest pending command; if none is pending, the newest command."""
+        flight = self._flight
+        while len(flight) > 1 and flight[0].response is not None:
+            flight.popleft()
+        return flight[0]
 
     def _accept(self, packet: bytes) -> None:
         response = Response.parse(packet)
@@ -350,17 +328,15 @@ class Session:
             self._discard()
             return
         command.bytes_rx += len(packet)
-        # Responses come in order: packets before this command's were lost.
-        while command in self._sent and self._sent.popleft() is not command:
-            pass
-        if response.status in (Status.NAK, Status.NO_SESSION):
+        if response.status in REFUSALS:
             # No proof by itself: it may be late and concern a packet from long ago.
             self._stranger = response.status == Status.NO_SESSION
+            self._pass(command, refused=True)
             self._discard()
-            if self._stranger and command is self._pending()[0]:
+            if self._stranger and command is self._oldest():
                 self._give_up_waiting(self._patience_s())
             return
-        size = command.response_bytes if response.status == Status.OK else 0
+        size = command.response_bytes if response.status == OK else 0
         if response.opcode != command.opcode or len(response.payload) != size:
             raise self._fail(
                 ProtocolError(
@@ -373,8 +349,18 @@ class Session:
             measured_s = time.monotonic() - command.sent_s
             self._latency_s = min(self._latency_s, max(measured_s, LATENCY_DECAY * self._latency_s))
         command.response = response
+        self._pass(command)
         self._progress()
         self._stranger = False
+
+    def _pass(self, command: Command, *, refused: bool = False) -> None:
+        """Expect no response to a command's last packet any more, and to those before it.
+
+        Responses come in order, so the packets before it that have none were lost.
+        """
+        if refused or command.packet > self._passed + 1:
+            self._unsent = True
+        self._passed = command.packet
 
     def _command_of(self, response: Response) -> Command | None:
         """The command that a response is for, if we sent it and it has no response yet."""
@@ -400,9 +386,10 @@ class Session:
         self._retries += 1
         self._waited_s += patience_s
         if self._is_hopeless():
-            raise self._fail(self._timeout(self._pending()[0]))
+            raise self._fail(self._timeout(self._oldest()))
         self._useless = 0
-        self._sent.clear()
+        self._unsent = True
+        self._passed = self._packets
 
     def _is_hopeless(self) -> bool:
         """Whether the device was tried often enough, and for long enough, to be given up."""
@@ -415,35 +402,23 @@ class Session:
         self._waited_s = 0.0
         self._useless = 0
 
-    def _request(self, command: Command) -> bytes:
-        """The packet of a command."""
-        return Request(
-            command.opcode,
-            command.seq,
-            self.number,
-            command.index,
-            command.count,
-            command.address,
-            command.payload,
-            command.activation_bank,
-            command.result_bank,
-            self._acknowledged(),
-        ).pack()
-
     def _acknowledged(self) -> int:
         """The low byte of the last seq up to which every response has arrived."""
         if not self._flight:
             return 0
-        oldest = next((c for c in self._flight if c.response is None), None)
-        last = self._flight[-1].seq if oldest is None else oldest.seq - 1
-        return last & 0xFF
+        oldest = self._oldest()
+        return (oldest.seq if oldest.response is not None else oldest.seq - 1) & 0xFF
 
-    def _send(self, command: Command) -> None:
-        packet = self._request(command)
-        self._share_again += (bool(command.sends) - self._share_again) / SHARE_PACKETS
-        if command.sends:
-            self.retransmissions += 1
-        self._sent.append(command)
+    def _send(self, command: Command) -> bytes:
+        """Send a command; gives its packet."""
+        command.session = self.number
+        command.acknowledged = self._acknowledged()
+        packet = command.pack()
+        again = command.sends > 0
+        self._share_again += (again - self._share_again) / SHARE_PACKETS
+        self.retransmissions += again
+        self._packets += 1
+        command.packet = self._packets
         command.sends += 1
         command.sent_s = time.monotonic()
         command.bytes_tx += len(packet)
@@ -451,6 +426,7 @@ class Session:
             self._transport.send(packet)
         except (OSError, DeviceError) as error:
             raise self._fail(self._link_error(error)) from error
+        return packet
 
     def _receive(self, timeout_s: float) -> bytes | None:
         try:

@@ -7,9 +7,10 @@ from amaranth.lib import wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Member, Out, connect, flipped
 
-from tritloom.rtl.control.packets import PacketReceiver, PacketSender
+from tritloom.rtl.control.packets import PacketNarrower, PacketReceiver, PacketSender
 from tritloom.rtl.control.processor import CommandProcessor
 from tritloom.rtl.core.core import Core
+from tritloom.rtl.lib.block_ram import ReadPort, block_ram
 from tritloom.rtl.lib.streams import StreamRegister, StreamSwitch
 from tritloom.rtl.links.contract import PacketLink, create_link, link_members
 from tritloom.rtl.memories.contract import create_memory, memory_members
@@ -68,10 +69,20 @@ class Accelerator(wiring.Component):
             for name, member in pads.items():
                 _forward(m, getattr(self, name), getattr(component, name), member)
 
-        connect(m, link.o_packet, receiver.i)
+        if self.config.link.beat_bytes == 1:
+            connect(m, link.o_packet, receiver.i)
+            m.d.comb += receiver.abort.eq(link.o_abort)
+        else:
+            # What comes in is less than what goes out, so a byte a cycle is enough behind the link.
+            m.submodules.narrower = narrower = PacketNarrower(self.config.link.beat_bytes)
+            connect(m, link.o_packet, narrower.i)
+            connect(m, narrower.o, receiver.i)
+            m.d.comb += [
+                narrower.i_abort.eq(link.o_abort),
+                receiver.abort.eq(narrower.o_abort),
+            ]
         connect(m, sender.o, link.i_packet)
         m.d.comb += [
-            receiver.abort.eq(link.o_abort),
             link.i_good.eq(receiver.good),
             link.i_bad.eq(receiver.bad),
             link.i_dropped.eq(receiver.dropped),
@@ -94,7 +105,8 @@ class Accelerator(wiring.Component):
         connect(m, core.o, processor.i_result)
         m.d.comb += [
             sender.address.eq(processor.address),
-            sender.byte.eq(processor.byte),
+            sender.data.eq(processor.data),
+            sender.mask.eq(processor.mask),
             sender.write.eq(processor.write),
             processor.done.eq(core.done),
             weights.second.eq(processor.to_core),
@@ -102,7 +114,7 @@ class Accelerator(wiring.Component):
             self.good.eq(receiver.good),
             self.bad.eq(receiver.bad),
         ]
-        self._connect_peers(m, receiver, processor, sender, link)
+        self._connect_peers(m, receiver, processor, link)
 
         # In the order of COUNTERS; at 100 MHz cycles are counted for a month, packets for longer.
         events = [
@@ -124,26 +136,30 @@ class Accelerator(wiring.Component):
         m: Module,
         receiver: PacketReceiver,
         processor: CommandProcessor,
-        sender: PacketSender,
         link: PacketLink,
     ) -> None:
-        """Queue each packet's sender until its response is sent, for links with several peers."""
+        """Keep each packet's sender until its response is sent, for links with several peers."""
         bits = self.config.link.peer_bits(self.config)
         if not bits:
             return
         m.submodules.peers = peers = SyncFIFO(width=bits, depth=self.config.slots)
-        peer = Signal(bits)
-        sends = Signal()
+        # The sender of each response, in the slot of the response.
+        m.submodules.of_slot = of_slot = block_ram(bits, self.config.slots)
+        write, read = of_slot.write_port(), ReadPort(m, of_slot)
+        peer = Signal(bits)  # of the command that the processor has taken last
         m.d.comb += [
             peers.w_data.eq(link.o_peer),
             peers.w_en.eq(receiver.good),
             receiver.crowded.eq(~peers.w_rdy),
-            # Each packet that the receiver takes gets one response, in order.
-            sends.eq(processor.o_send.valid & processor.o_send.ready),
-            peers.r_en.eq(sends),
-            link.i_peer.eq(peer),
+            peers.r_en.eq(processor.took_header),
+            write.addr.eq(processor.begin_slot),
+            write.data.eq(peer),
+            write.en.eq(processor.begins),
+            read.addr.eq(processor.o_send.payload),
+            read.en.eq(processor.o_send.valid & processor.o_send.ready),
+            link.i_peer.eq(read.data),
         ]
-        with m.If(sends):
+        with m.If(processor.took_header):
             m.d.sync += peer.eq(peers.r_data)
 
 

@@ -4,6 +4,7 @@ import argparse
 import json
 from typing import Any
 
+from tritloom.gen.cli.figures import rate, seconds, times_lines, verdict
 from tritloom.gen.cli.options import Help, add_command, existing_folder, path, whole
 from tritloom.gen.cli.text import Column, columns, fill, paint, print_json, table
 from tritloom.rtl.spec.errors import InputError
@@ -14,12 +15,14 @@ __all__ = ["add"]
 HELP = Help(
     summary="choose engine, encoding and geometry for a part and a model",
     text="""\
-Chooses the accelerator that does the most useful MAC/s on the layers of a model, of all that fit a
-part. Nothing is built, so it takes seconds.
+Chooses the accelerator whose RUN does the most useful MAC/s on the layers of a model, of all that
+fit a part, and says what a token then takes end to end: loading, link, front end, engine, host.
+Beside it stands what this computer's CPU takes for the same layers. Nothing is built, so it takes
+seconds.
 
 The cycles are exact. What a geometry takes of the part is predicted from the measured table that
 `tritloom measure table` makes. The clock is the board's, or that of the nearest measured geometry.
-docs/reference/engines.md explains how it decides.
+docs/howto/choose.md explains how it decides and what is counted.
 """,
     examples="""
   tritloom auto --board ulx3s-85f --model tinylm
@@ -30,11 +33,13 @@ docs/reference/engines.md explains how it decides.
       --weight-bits 128
 """,
     prints="""
-The choice, then a table with the best geometry of each engine and encoding, the choice first.
-`of` is the peak, `used` the share of it that the model's layers reach, and `bound by` what keeps
-the geometry from more.
+The choice; its time for a token, end to end, with the limit that binds; this computer's CPU. Then a
+table with the best geometry of each engine and encoding, the choice first: tokens/s end to end, and
+of RUN alone MAC/cycle, the peak (`of`), the share of it that the model's layers reach (`used`),
+GMAC/s and what keeps the geometry from more (`bound by`).
 
---json prints an object: family, part, budget, notes, candidates (a list in the order of the table)
+--json prints an object: family, part, budget, notes, link, candidates (a list in the order of the
+table; its end_to_end counts everything, run_cycles and keys that end in _run count RUN alone), cpu
 and config (what -o writes).
 """,
 )
@@ -79,15 +84,17 @@ def add(commands: Any) -> None:
 def _auto(options: argparse.Namespace) -> int:
     from tritloom.boards.board import load_board
     from tritloom.gen.plan.auto import choose
+    from tritloom.gen.plan.cpu import measure_cpu
     from tritloom.gen.workloads import model_layers
 
     if options.board is not None and options.part is not None:
         raise InputError("--part goes with --family; a board has its own part")
     if options.output is not None:
         existing_folder(options.output, "--output")
+    layers = model_layers(options.model)
     plan = choose(
         options.family or "",
-        model_layers(options.model),
+        layers,
         part=options.part,
         board=None if options.board is None else load_board(options.board),
         weight_bits=options.weight_bits,
@@ -97,33 +104,53 @@ def _auto(options: argparse.Namespace) -> int:
     )
     if options.output is not None:
         write_whole(options.output, json.dumps(plan.config.to_dict(), indent=2) + "\n")
+    cpu = measure_cpu(layers, options.tokens)
     if options.json:
-        print_json(plan.to_dict())
+        print_json(plan.to_dict() | {"cpu": cpu.to_dict()})
     else:
-        print("\n".join(_lines(plan)))
+        print("\n".join(_lines(plan, cpu, options.board is not None)))
     return 0
 
 
-def _lines(plan: Any) -> list[str]:
-    """A `Plan` for people: the choice, what was weighed, and what must be known."""
+def _lines(plan: Any, cpu: Any, board: bool) -> list[str]:
+    """A `Plan` for people: the choice, its time and the CPU's, all candidates, notes."""
     config = plan.config
     tokens = f" × {config.tokens} tokens" if config.tokens > 1 else ""
     chosen = (
         f"{plan.part}: {config.engine} {config.encoding}, {config.lanes} lanes × "
         f"{config.rows} rows{tokens}, fill {config.fill}, words of {config.word_bits} bits"
     )
+    link = plan.link.title() + ("" if board else ", assumed")
     heads = [
         *(Column("engine"), Column("encoding"), Column("geometry", right=True)),
-        *(Column("MAC/cycle", right=True), Column("of", right=True), Column("used", right=True)),
-        *(Column("LUTs", right=True), Column("FFs", right=True), Column("block RAM", right=True)),
-        *(Column("MHz", right=True), Column("GMAC/s", right=True), Column("bound by", wraps=True)),
+        *(Column("tokens/s", right=True), Column("RUN: MAC/cycle", right=True)),
+        *(Column("of", right=True), Column("used", right=True)),
+        *(Column("GMAC/s", right=True), Column("MHz", right=True), Column("LUTs", right=True)),
+        *(Column("FFs", right=True), Column("block RAM", right=True)),
+        Column("bound by", wraps=True),
     ]
     rows = [_row(candidate) for candidate in plan.ranked]
     budget = plan.budget
     limits = [f"{budget.luts:,.0f}", f"{budget.ffs:,.0f}", str(budget.block_rams)]
-    rows.append(["", "", "may take", "", "", "", *limits, "", "", ""])
+    rows.append(["", "", "may take", "", "", "", "", "", "", *limits, ""])
     notes = [paint(fill(f"note: {note}", columns()), "yellow") for note in plan.notes]
-    return [fill(chosen, columns()), "", *table(heads, rows), *([""] if notes else []), *notes]
+    return [
+        *(fill(chosen, columns()), "", *_time_lines(plan, cpu, link), ""),
+        *(*table(heads, rows), *([""] if notes else []), *notes),
+    ]
+
+
+def _time_lines(plan: Any, cpu: Any, link: str) -> list[str]:
+    """What a token takes, end to end, and on this computer's CPU."""
+    times = plan.best.times
+    beside = fill(verdict(times, cpu), columns())
+    if times is None:
+        return [fill("End to end: unknown, because no clock is known.", columns()), beside]
+    first = (
+        f"End to end: {rate(times.tokens_per_s)} tokens/s, "
+        f"{seconds(times.total_s / times.tokens)} a token; {times.bound} binds"
+    )
+    return [fill(first, columns()), "", *times_lines(times, link), "", beside]
 
 
 def _row(candidate: Any) -> list[str]:
@@ -133,13 +160,14 @@ def _row(candidate: Any) -> list[str]:
         config.engine,
         config.encoding,
         f"{config.lanes}×{config.rows}{tokens}",
+        "" if candidate.times is None else rate(candidate.times.tokens_per_s),
         f"{candidate.mac_per_cycle:,.1f}",
         f"{config.macs_per_cycle:,}",
         f"{candidate.utilization:.0%}",
+        "" if candidate.gmac_per_s is None else rate(candidate.gmac_per_s),
+        "" if candidate.mhz is None else f"{candidate.mhz:.0f}",
         f"{candidate.cost.luts:,.0f}",
         f"{candidate.cost.ffs:,.0f}",
         str(candidate.cost.block_rams),
-        "" if candidate.mhz is None else f"{candidate.mhz:.0f}",
-        "" if candidate.gmac_per_s is None else f"{candidate.gmac_per_s:,.1f}",
         candidate.bound,
     ]

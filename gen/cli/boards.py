@@ -4,31 +4,37 @@ import argparse
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
+from tritloom.gen.cli.figures import rate, seconds
 from tritloom.gen.cli.options import Help, add_command
 from tritloom.gen.cli.text import Column, columns, fill, print_json, table
 
 if TYPE_CHECKING:
     from tritloom.boards.board import Board
+    from tritloom.gen.plan.models import OnDevice
 
 __all__ = ["add"]
 
 HELP = Help(
     summary="list the boards and the accelerator of each",
     text="""\
-Lists the boards that are installed, each with the accelerator that its bitstream holds. The names
-are those that --board and a device's URL take.
+Lists the boards that are installed, each with the accelerator that its bitstream holds, and how
+fast each model runs on it. The names are those that --board and a device's URL take.
 """,
     examples="""
   tritloom boards
   tritloom boards --json
 """,
     prints="""
-A line a board: MAC/cycle is how many multiply-accumulates a clock cycle does at most, weights is
-how many ternary weights lie in the chip, and the last columns say how much of each model in models/
-fits: all, part or none. Below stand the boards that somebody has run it on.
+A line a board: peak MAC/cycle is how many multiply-accumulates a clock cycle of RUN does at most,
+weights is how many ternary weights lie in the chip. Then a line for each board and model: how much
+of the model fits (all, part or none), tokens/s end to end (loading, link, front end, RUN, driver;
+the rest of the model is not counted), which of these binds, and GMAC/s of RUN alone. What does not
+fit is loaded for every token; `tritloom run` leaves it on the host instead. Below stand the boards
+that somebody has run it on.
 
 --json prints a list of objects: name, title, family, part, platform, leds, config, link, resources,
-constants, loader, dfu, run_on_hardware, models (name, and all, part or none).
+constants, loader, dfu, run_on_hardware, models (by name: fits, and end_to_end with tokens_per_s,
+bound, the seconds of each part, and gmac_per_s_run of RUN alone).
 """,
 )
 
@@ -40,21 +46,26 @@ def add(commands: Any) -> None:
 
 def _boards(options: argparse.Namespace) -> int:
     from tritloom.boards.board import board_names, load_board
-    from tritloom.host.models.shipped import SHIPPED, shipped_models_that_fit
+    from tritloom.gen.plan.models import on_device
 
     boards = [load_board(name) for name in board_names()]
-    fits = {board.name: shipped_models_that_fit(board.config) for board in boards}
+    models = {board.name: on_device(board.build_config) for board in boards}
     if options.json:
-        print_json([_facts(board) | {"models": fits[board.name]} for board in boards])
+        print_json(
+            [
+                _facts(board)
+                | {"models": {name: each.to_dict() for name, each in models[board.name].items()}}
+                for board in boards
+            ]
+        )
         return 0
     heads = [
         Column("name"),
         Column("board", wraps=True),
         Column("part"),
-        Column("MAC/cycle", right=True),
+        Column("peak MAC/cycle", right=True),
         Column("MHz", right=True),
         Column("weights", right=True),
-        *(Column(f"{model} fits") for model in SHIPPED),
     ]
     rows = [
         (
@@ -64,14 +75,33 @@ def _boards(options: argparse.Namespace) -> int:
             board.config.macs_per_cycle,
             f"{board.config.clock_hz / 1e6:g}",
             f"{board.config.memory_words * board.config.rows * board.config.lanes:,}",
-            *fits[board.name].values(),
         )
         for board in boards
     ]
-    print("\n".join(table(heads, rows)))
+    print("\n".join([*table(heads, rows), "", *_models_table(models)]))
     proved = [board.name for board in boards if board.run_on_hardware]
     print(fill(f"\nRun on the board itself so far: {', '.join(proved) or 'none'}.", columns()))
     return 0
+
+
+def _models_table(models: "dict[str, dict[str, OnDevice]]") -> list[str]:
+    """Board × model: does it fit, how many tokens a second, what binds."""
+    heads = [
+        *(Column("board"), Column("model"), Column("fits")),
+        *(Column("tokens/s", right=True), Column("a token", right=True), Column("binds")),
+        Column("RUN alone: GMAC/s", right=True),
+    ]
+    rows = []
+    for board, each in models.items():
+        for model, result in each.items():
+            times = result.times
+            figures = ["unknown", "", "", ""]
+            if times is not None:
+                token_s = times.total_s / times.tokens
+                figures = [rate(times.tokens_per_s), seconds(token_s), times.bound]
+                figures.append(rate(times.gmac_per_s_run))
+            rows.append([board, model, result.fits, *figures])
+    return table(heads, rows)
 
 
 def _facts(board: "Board") -> dict[str, Any]:

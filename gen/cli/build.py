@@ -3,6 +3,7 @@
 import argparse
 from typing import Any
 
+from tritloom.gen.cli.figures import rate, seconds
 from tritloom.gen.cli.options import Help, add_command, path, read_config, whole
 from tritloom.gen.cli.text import columns, error_line, fill, paint, print_json, progress_line
 
@@ -31,7 +32,8 @@ link, unless it has one of the same kind.
 """,
     prints="""
 Progress while it works; then the bitstream, the resources, the clock and what the design reaches on
-known models. The status is 1 if timing is missed; the files are written all the same.
+known models: end to end first, RUN alone after it. The status is 1 if timing is missed; the files
+are written all the same.
 
 --json prints an object: bitstream, and the keys of report.json.
 """,
@@ -125,13 +127,21 @@ def _lines(report: dict[str, Any]) -> list[str]:
         ", ".join(resources),
         (
             f"{paint(speed, 'green' if report['timing_met'] else 'red')}, "
-            f"{report['mac_per_cycle']} MAC/cycle, {report['lut_per_mac']:.1f} LUT/MAC, "
+            f"at most {report['mac_per_cycle']} MAC/cycle, {report['lut_per_mac']:.1f} LUT/MAC, "
             f"room for {report['weight_capacity']['trits']:,} weights"
         ),
     ]
-    for name, mix in report["mixes"].items():
-        rate = mix["gmac_per_s_sustained"]
-        lines.append(f"{name}: {mix['utilization']:.1%} of the peak, {rate:.2f} GMAC/s sustained")
+    for name, model in report["models"].items():
+        times = model["end_to_end"]
+        if times is None:
+            lines.append(f"{name}: fits {model['fits']}, no time is known")
+            continue
+        token = seconds(times["total_s"] / times["tokens"])
+        lines.append(
+            f"{name}: fits {model['fits']}, end to end {rate(times['tokens_per_s'])} tokens/s, "
+            f"{token} a token, {times['bound']} binds; RUN alone "
+            f"{rate(times['gmac_per_s_run'])} GMAC/s"
+        )
     return lines
 
 

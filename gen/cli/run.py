@@ -1,9 +1,11 @@
 """`tritloom run`: a language model whose ternary layers run on a device."""
 
 import argparse
+import dataclasses
 import sys
 from typing import TYPE_CHECKING, Any
 
+from tritloom.gen.cli.figures import rate, seconds
 from tritloom.gen.cli.options import Help, add_command, whole
 from tritloom.gen.cli.text import (
     Column,
@@ -16,10 +18,13 @@ from tritloom.gen.cli.text import (
     say,
     table,
 )
+from tritloom.rtl.spec.errors import ConfigError
 
 if TYPE_CHECKING:
+    from tritloom.gen.plan.timing import Times
     from tritloom.host.models.result import RunResult
     from tritloom.host.placement import Placement
+    from tritloom.rtl.spec.plugins import Link
 
 __all__ = ["add"]
 
@@ -38,10 +43,13 @@ Layers that do not fit the device's weight memory stay on the host, unless you g
 """,
     prints="""
 The text on standard output, as it comes. On standard error a table of what runs where, if not all
-of it fits the device, and in the end a table of what each layer took.
+of it fits the device. In the end the tokens a second of the whole run, what the device's layers
+take for a token by the time model, and what each layer took. Cycles and MAC/cycle count RUN alone.
 
 --json prints an object: model, device, prompt, prompt_ids, ids, text, placement (what runs where),
-layers (name, shape, where, device_weights, tokens, runs, cycles, bytes, mac_per_cycle) and timing.
+layers (name, shape, where, device_weights, tokens, runs, run_cycles, bytes, mac_per_cycle_run),
+timing, link and end_to_end (the time model's seconds for one token, part by part). Keys with run
+count RUN alone.
 """,
 )
 
@@ -112,7 +120,9 @@ def _run(options: argparse.Namespace) -> int:
         result = run_model(*arguments, **settings, loading=loading_bar("loading layer"))
     write("\n")
     if options.json:
-        print_json(result.to_dict())
+        link, times = _end_to_end(result)
+        end_to_end = None if times is None else times.to_dict()
+        print_json(result.to_dict() | {"link": link.to_dict(), "end_to_end": end_to_end})
     else:
         sys.stdout.flush()
         say("\n".join(["", *_lines(result), ""]))
@@ -141,30 +151,70 @@ def _placement_lines(placement: "Placement") -> list[str]:
     ]
 
 
+def _end_to_end(result: "RunResult") -> "tuple[Link, Times | None]":
+    """The link that counts, and what the device's part of the layers takes for one token.
+
+    A simulated device has the link of its board. None if the memory gives no bound on a run.
+    """
+    from tritloom.boards.board import load_board
+    from tritloom.gen.plan.timing import Times, layer_times
+    from tritloom.host.links.contract import DEFAULT_BOARD, SIMULATED, DeviceUrl
+
+    config, url = result.config, DeviceUrl.parse(result.device)
+    if url.scheme in SIMULATED:
+        board = load_board(url.query.get("board", DEFAULT_BOARD))
+        config = dataclasses.replace(config, link=board.link)
+    times = Times()
+    try:
+        for layer in result.placement.layers:
+            for part in layer.on_device:
+                times += layer_times(config, part.rows, part.columns)
+    except ConfigError:
+        return config.link, None
+    return config.link, dataclasses.replace(times, tokens=1) if times.calls else None
+
+
 def _lines(result: "RunResult") -> list[str]:
-    """What each layer took, and all of them."""
+    """What each layer took, the whole run, and the time model's figures."""
     heads = [
         Column("layer", wraps=True),
-        *(Column("shape", right=True), Column("runs", right=True), Column("cycles", right=True)),
-        *(Column("MAC/cycle", right=True), Column("bytes", right=True)),
+        *(Column("shape", right=True), Column("bytes", right=True), Column("runs", right=True)),
+        *(Column("RUN: cycles", right=True), Column("MAC/cycle", right=True)),
     ]
     rows = [
         (
             layer.name.removeprefix("model."),
             " × ".join(map(str, layer.shape)),
-            f"{layer.runs:,}",
-            f"{layer.cycles:,}",
-            f"{layer.mac_per_cycle:.1f}",
             f"{layer.bytes:,}",
+            f"{layer.runs:,}",
+            f"{layer.run_cycles:,}",
+            f"{layer.mac_per_cycle_run:.1f}",
         )
         for layer in result.layers
         if layer.where != "host"
     ]
     timing = result.timing
     total = (
-        f"{count(len(result.ids), 'token')} in {timing.generate_s:.1f} s on "
-        f"{result.device}; its {timing.device_cycles:,} cycles are "
-        f"{1e3 * timing.device_s:.1f} ms at {timing.clock_hz / 1e6:g} MHz, "
-        f"{timing.mac_per_cycle:.1f} of {timing.mac_per_cycle_possible} MAC/cycle"
+        f"End to end: {count(len(result.ids), 'token')} in {timing.generate_s:.1f} s on "
+        f"{result.device}, {rate(timing.tokens_per_s)} tokens/s."
     )
-    return [*table(heads, rows, sys.stderr), fill(total, columns(sys.stderr))]
+    link, times = _end_to_end(result)
+    model = ""
+    if times is not None:
+        title = link.title()
+        where = f"With {title} the" if title else "The"
+        model = (
+            f"{where} device's layers take {seconds(times.total_s)} a token by the time model, "
+            f"end to end; {times.bound} binds."
+        )
+    alone = (
+        f"RUN alone: {timing.run_cycles:,} cycles, {seconds(timing.run_s)} at "
+        f"{timing.clock_hz / 1e6:g} MHz, {timing.mac_per_cycle_run:.1f} of "
+        f"{timing.mac_per_cycle_peak} MAC/cycle"
+    )
+    width = columns(sys.stderr)
+    return [
+        *(fill(line, width) for line in (total, model) if line),
+        *("", *table(heads, rows, sys.stderr)),
+        fill(alone, width),
+    ]

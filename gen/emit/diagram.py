@@ -105,7 +105,8 @@ def _summary(config: AcceleratorConfig) -> str:
     rate = config.macs_per_cycle * config.clock_hz / 1e9
     return (
         f"{config.lanes:,} lanes × {config.rows} rows × {_count(config.tokens, 'token')}: "
-        f"{config.macs_per_cycle:,} MAC/cycle, {rate:,.2f} GMAC/s at {config.clock_hz / 1e6:g} MHz"
+        f"at most {config.macs_per_cycle:,} MAC/cycle of RUN, {rate:,.2f} GMAC/s at "
+        f"{config.clock_hz / 1e6:g} MHz"
         + (f", {config.link.title()}" if config.link.title() else "")
     )
 

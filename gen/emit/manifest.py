@@ -11,6 +11,7 @@ import re
 import struct
 from collections.abc import Callable
 from enum import Enum
+from functools import cached_property
 from importlib.metadata import version
 from itertools import pairwise
 from textwrap import dedent
@@ -139,7 +140,7 @@ def _derived(config: AcceleratorConfig) -> dict[str, int]:
     numbers = {
         name: getattr(config, name)
         for name, member in inspect.getmembers(AcceleratorConfig)
-        if isinstance(member, property)
+        if isinstance(member, property | cached_property)
         and not name.endswith("_digest")
         and name != "memory_words"  # the configuration has it
     }

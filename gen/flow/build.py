@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ from tritloom.gen.flow.tools import (
 from tritloom.gen.passes.netlist import Netlist
 from tritloom.gen.passes.reroute import AGAIN, PLACED, TIMING, route_again
 from tritloom.gen.passes.synthesis import RECIPE, synthesise
-from tritloom.gen.workloads import MIXES, mix_figures
+from tritloom.gen.plan.models import on_device
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.encodings import encodings
 from tritloom.rtl.spec.errors import ConfigError
@@ -127,7 +127,7 @@ def fit(
                 raise ConfigError("more lanes than inputs are of no use")
             tried = replace(start, lanes=lanes, rows=rows)
             tried = tried.with_words(max(1, weight_bits // tried.word_bits))
-            say(f"{geometry}: {tried.macs_per_cycle} MAC/cycle")
+            say(f"{geometry}: at most {tried.macs_per_cycle} MAC/cycle")
             folder = _Design(board, tried).build(range(seed, seed + seeds), say)
         except (BuildError, ConfigError) as error:
             reasons[lanes, rows] = str(error)
@@ -345,7 +345,7 @@ class _Design:
                 "trits": config.memory_words * config.rows * config.lanes,
                 "bits": config.memory_words * config.word_bits,
             },
-            "mixes": _mixes(config),
+            "models": {name: each.to_dict() for name, each in on_device(config).items()},
             "critical_path": critical_path(timing, clock),
             "tools": self._tools,
             "seed": seed,
@@ -376,16 +376,6 @@ def _flow(board: Board) -> tuple[Family, Bitstream]:
     family = load_family(board.family)
     assert family.bitstream is not None
     return family, family.bitstream
-
-
-def _mixes(config: AcceleratorConfig) -> dict[str, Any]:
-    """What the design reaches on each model whose layers it can run, with weights in the chip."""
-    mixes = {}
-    for name in MIXES:
-        with suppress(ConfigError):
-            mix = mix_figures(name, config, config.clock_hz / 1e6, resident=True)
-            mixes[name] = {key: mix[key] for key in ("utilization", "gmac_per_s_sustained")}
-    return mixes
 
 
 def _results(folder: Path) -> tuple[Any, Any]:

@@ -10,7 +10,7 @@ from tritloom.boards.board import Board
 
 __all__ = ["FORMAT", "LABELS", "advice", "critical_path", "floorplan_svg", "html_report"]
 
-FORMAT = 3
+FORMAT = 4
 """Raised when any file of a build changes for the same design: part of the cache's key."""
 LABELS = {
     "luts": "LUTs",
@@ -205,8 +205,8 @@ def html_report(report: dict[str, Any], board: Board, floorplan: str) -> str:
     )
     capacity = report["weight_capacity"]
     facts = {
-        "MAC/cycle": f"{report['mac_per_cycle']:,}",
-        "GMAC/s at most": f"{report['mac_per_cycle'] * clock['wanted'] / 1000:.2f}",
+        "MAC/cycle of RUN, peak": f"{report['mac_per_cycle']:,}",
+        "GMAC/s of RUN, peak": f"{report['mac_per_cycle'] * clock['wanted'] / 1000:.2f}",
         "LUT/MAC, whole design": f"{report['lut_per_mac']:.1f}",
         "weights in the chip": f"{capacity['trits']:,}",
     }
@@ -224,6 +224,8 @@ def html_report(report: dict[str, Any], board: Board, floorplan: str) -> str:
 <p class="verdict {"yes" if met else "no"}">{verdict}</p>
 {note}
 <div class="facts">{cards}</div>
+<h2>Models</h2>
+{_models_table(report["models"])}
 <h2>Resources</h2>
 <table>{bars}</table>
 <h2>Critical path</h2>
@@ -234,6 +236,27 @@ def html_report(report: dict[str, Any], board: Board, floorplan: str) -> str:
 <p class="quiet">{html.escape(", ".join(report["tools"]))}, seed {report["seed"]}</p>
 </html>
 """
+
+
+def _models_table(models: dict[str, Any]) -> str:
+    """Each model with its tokens/s, end to end first, RUN alone after it."""
+    rows = []
+    for name, model in models.items():
+        times = model["end_to_end"]
+        figures = ["unknown", "", "", ""]
+        if times is not None:
+            token_ms = 1e3 * times["total_s"] / times["tokens"]
+            figures = [
+                *(f"{times['tokens_per_s']:.3g}", f"{token_ms:,.1f}", times["bound"]),
+                f"{times['gmac_per_s_run']:.2f}",
+            ]
+        cells = "".join(f'<td class="number">{figure}</td>' for figure in figures)
+        rows.append(f"<tr><td>{html.escape(name)}</td><td>{model['fits']}</td>{cells}</tr>")
+    heads = ("tokens/s", "ms a token", "binds", "GMAC/s of RUN alone")
+    head = "".join(f'<th class="number">{text}</th>' for text in heads)
+    return f"""<p>End to end: loading of weights that do not fit, link, front end, RUN, driver. Only
+the ternary layers are counted.</p>
+<table><tr><th>model</th><th>fits</th>{head}</tr>{"".join(rows)}</table>"""
 
 
 def _bar(label: str, count: dict[str, int]) -> str:

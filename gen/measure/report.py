@@ -90,7 +90,7 @@ def summary(result: dict[str, Any]) -> str:
     shape = f"{result['in_features']} × {result['out_features']}"
     cycles = f"{result['cycles']:,} cycles, {result['utilization']:.1%} of the peak"
     lines = [
-        f"{name}: {result['mac_per_cycle']} MAC/cycle",
+        f"{name}: {result['mac_per_cycle']} MAC/cycle, RUN of the core alone",
         f"{', '.join(uses)}; {harness}",
         f"{result['lut_per_mac']:.2f} LUT/MAC, {result['ff_per_mac']:.2f} FF/MAC",
         f"{shape}: {cycles}, {result['exact_vectors']:,} results exact",

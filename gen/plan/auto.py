@@ -3,7 +3,8 @@
 Every geometry that passes the configuration's checks is a candidate. What it takes is predicted
 from the measured table (`tritloom.gen.plan.cost`), its cycles are
 `AcceleratorConfig.run_cycles` over the layers, its clock is that of the nearest point which was
-routed.
+routed. These decide. What a token takes in all is then given for each candidate
+(`tritloom.gen.plan.timing`).
 """
 
 from __future__ import annotations
@@ -19,13 +20,14 @@ from tritloom.gen.measure.table import read_table
 from tritloom.gen.plan.cost import Cost, CostModel
 from tritloom.gen.plan.records import Candidate, Plan
 from tritloom.gen.plan.search import Search
+from tritloom.gen.plan.timing import Times, token_times
 from tritloom.gen.workloads import Layer
 from tritloom.rtl.links.uart_facts import Uart
 from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.config import FEATURES_LIMIT, AcceleratorConfig
 from tritloom.rtl.spec.encodings import ALPHABETS, encodings
 from tritloom.rtl.spec.errors import ConfigError
-from tritloom.rtl.spec.plugins import engines
+from tritloom.rtl.spec.plugins import Link, engines
 
 __all__ = [
     "board_part",
@@ -37,6 +39,8 @@ LINK = Uart(baud=1_000_000)
 """The link that is counted where no board says which one there is."""
 OVERLAP = 2
 """The most that two banks gain: the longer of RUN and what is done beside it, instead of both."""
+LEAST_CLOCK_PERCENT = 50
+"""A link that does not work at a clock may work at a lower one: a baud is a whole part of it."""
 
 
 def board_part(board: Board) -> tuple[str, Part]:
@@ -80,7 +84,9 @@ def choose(
     core_only: bool = False,
     table: Path | None = None,
 ) -> Plan:
-    """The accelerator with the most useful MAC/s on the layers, of all that fit the part.
+    """The accelerator whose RUN does the most useful MAC/s on the layers, of all that fit the part.
+
+    Link and host do not decide, because they can be exchanged; `Candidate.times` counts them.
 
     Equal arguments give equal plans.
 
@@ -159,8 +165,35 @@ def choose(
             if one and (not ranked or one[0].speed > OVERLAP * ranked[0].speed):
                 search, ranked = search_one, one
         if ranked:
-            return Plan(family, name, budget, ranked, tuple(_notes(search, ranked[0], board)))
-    raise ConfigError(_short(search_one if not core_only else search))
+            break
+    else:
+        raise ConfigError(_short(search if core_only else search_one))
+    if not core_only:
+        ranked = tuple(replace(each, times=_times(search, each)) for each in ranked)
+    notes = tuple(_notes(search, ranked[0], board))
+    return Plan(family, name, budget, ranked, notes, search.link)
+
+
+def _times(search: Search, candidate: Candidate) -> Times | None:
+    """What all tokens take end to end; `None` without a clock."""
+    if candidate.mhz is None:
+        return None
+    config = _at_clock(candidate.config, search.link, round(candidate.mhz * 1e6))
+    if config is None:
+        return None
+    return token_times(
+        config, search.layers, tokens=search.tokens, holds_all=not search.inside or search.whole
+    )
+
+
+def _at_clock(config: AcceleratorConfig, link: Link, clock_hz: int) -> AcceleratorConfig | None:
+    """The configuration at the highest clock, in steps of a hundredth, at which the link works."""
+    for percent in range(100, LEAST_CLOCK_PERCENT - 1, -1):
+        try:
+            return replace(config, link=link, clock_hz=clock_hz * percent // 100)
+        except ConfigError:
+            continue
+    return None
 
 
 def _check(
@@ -233,10 +266,10 @@ def _notes(search: Search, best: Candidate, board: Board | None) -> Iterator[str
     elif words > config.memory_words:
         yield (
             f"the model's {words:,} words do not all lie in the chip: planned with "
-            f"{config.memory_words:,}, loaded piece by piece; loading is not in these figures"
+            f"{config.memory_words:,}, loaded piece by piece for every token"
         )
     if best.mhz is None:
-        yield "no clock was measured for this family: ranked by MAC/cycle"
+        yield "no clock was measured for this family: ranked by MAC/cycle, and no time is known"
     elif board is not None and best.mhz < board.config.clock_hz / 1e6:
         yield f"the engine reaches {best.mhz:g} MHz: set clock_hz to no more"
     if config.banks == 1:

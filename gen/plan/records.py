@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from tritloom.gen.plan.cost import Cost
+from tritloom.gen.plan.timing import Times
 from tritloom.rtl.spec.config import AcceleratorConfig
+from tritloom.rtl.spec.plugins import Link
 
 __all__ = ["Candidate", "Plan"]
 
@@ -18,11 +20,12 @@ class Candidate:
     Members
     -------
     cost : LUTs, flip-flops and block RAMs that count against the budget
-    cycles : cycles of all layers, for all tokens
-    mac_per_cycle : useful MACs in a cycle, on average over the layers
+    cycles : cycles of RUN of all layers, for all tokens
+    mac_per_cycle : useful MACs in a cycle of RUN, on average over the layers
     utilization : `mac_per_cycle` ÷ the geometry's peak
     mhz : the clock; `None` if no engine of the family was routed
-    bound : what keeps the candidate from being faster, in words
+    bound : what keeps RUN from being faster, in words
+    times : end to end, for all tokens; `None` without a clock, and for a core alone
     """
 
     config: AcceleratorConfig
@@ -32,6 +35,7 @@ class Candidate:
     utilization: float
     mhz: float | None
     bound: str
+    times: Times | None = None
 
     @property
     def speed(self) -> float:
@@ -40,11 +44,14 @@ class Candidate:
 
     @property
     def gmac_per_s(self) -> float | None:
+        """Of RUN alone."""
         return None if self.mhz is None else self.mac_per_cycle * self.mhz / 1e3
 
     def to_dict(self) -> dict[str, Any]:
+        """As JSON can hold it: `end_to_end` counts everything, all other rates RUN alone."""
         rate = self.gmac_per_s
         return {
+            "end_to_end": None if self.times is None else self.times.to_dict(),
             "engine": self.config.engine,
             "encoding": self.config.encoding,
             "lanes": self.config.lanes,
@@ -57,12 +64,12 @@ class Candidate:
             "luts": round(self.cost.luts),
             "ffs": round(self.cost.ffs),
             "block_rams": self.cost.block_rams,
-            "cycles": self.cycles,
+            "run_cycles": self.cycles,
             "mac_per_cycle_peak": self.config.macs_per_cycle,
-            "mac_per_cycle": round(self.mac_per_cycle, 2),
-            "utilization": round(self.utilization, 4),
+            "mac_per_cycle_run": round(self.mac_per_cycle, 2),
+            "utilization_run": round(self.utilization, 4),
             "mhz": self.mhz,
-            "gmac_per_s": None if rate is None else round(rate, 3),
+            "gmac_per_s_run": None if rate is None else round(rate, 3),
             "bound": self.bound,
         }
 
@@ -76,6 +83,7 @@ class Plan:
     budget : LUTs, flip-flops and block RAMs that the whole accelerator may take
     ranked : the best candidate of each engine and encoding, the fastest first
     notes : what the reader must know, a line each
+    link : the link that `Candidate.times` counts
     """
 
     family: str
@@ -83,6 +91,7 @@ class Plan:
     budget: Cost
     ranked: tuple[Candidate, ...]
     notes: tuple[str, ...]
+    link: Link
 
     @property
     def best(self) -> Candidate:
@@ -102,6 +111,7 @@ class Plan:
                 "block_rams": self.budget.block_rams,
             },
             "notes": list(self.notes),
+            "link": self.link.to_dict(),
             "candidates": [each.to_dict() for each in self.ranked],
             "config": self.config.to_dict(),
         }

@@ -157,7 +157,7 @@ def _layer_use(layer: LayerPlacement, report: Any) -> LayerUse:
         device_weights=layer.device_weights,
         tokens=report.tokens if report else 0,
         runs=report.calls if report else 0,
-        cycles=report.cycles if report else 0,
+        run_cycles=report.cycles if report else 0,
         bytes=report.bytes_tx + report.bytes_rx if report else 0,
     )
 

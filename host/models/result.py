@@ -23,7 +23,7 @@ class LayerUse:
     device_weights : weights that the device has
     tokens : activation vectors that the layer was multiplied with
     runs : RUN commands; a layer in several pieces needs one for each
-    cycles : the device's cycles for them; 0 if the device does not count
+    run_cycles : the device's cycles of RUN; 0 if the device does not count
     bytes : bytes of whole packets, in both directions
     """
 
@@ -33,7 +33,7 @@ class LayerUse:
     device_weights: int
     tokens: int
     runs: int
-    cycles: int
+    run_cycles: int
     bytes: int
 
     @classmethod
@@ -47,7 +47,7 @@ class LayerUse:
             device_weights=shape[0] * shape[1] if placement is None else placement.device_weights,
             tokens=stats.tokens,
             runs=stats.runs,
-            cycles=stats.cycles,
+            run_cycles=stats.cycles,
             bytes=stats.bytes_tx + stats.bytes_rx,
         )
 
@@ -57,12 +57,16 @@ class LayerUse:
         return self.tokens * self.device_weights
 
     @property
-    def mac_per_cycle(self) -> float:
-        return _rate(self.macs, self.cycles)
+    def mac_per_cycle_run(self) -> float:
+        """Of RUN alone: no link, no front end."""
+        return _rate(self.macs, self.run_cycles)
 
     def to_dict(self) -> dict[str, Any]:
         """The layer as JSON can hold it, with its rate."""
-        return asdict(self) | {"shape": list(self.shape), "mac_per_cycle": self.mac_per_cycle}
+        return asdict(self) | {
+            "shape": list(self.shape),
+            "mac_per_cycle_run": self.mac_per_cycle_run,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,20 +95,20 @@ class Timing(RunTimes):
 
     Members
     -------
-    tokens_per_s : new tokens, as the host saw them
-    device_cycles, device_s : cycles of all layers, and their time at `clock_hz`
+    tokens_per_s : new tokens, end to end as the host saw them
+    run_cycles, run_s : cycles of RUN of all layers, and their time at `clock_hz`
     clock_hz : the clock in the device's configuration
-    mac_per_cycle : reached by all layers together
-    mac_per_cycle_possible : the most that the device's geometry allows
+    mac_per_cycle_run : reached by RUN in all layers together
+    mac_per_cycle_peak : the most that the device's geometry allows
     bytes : bytes of all layers' packets, in both directions
     """
 
     tokens_per_s: float
-    device_cycles: int
-    device_s: float
+    run_cycles: int
+    run_s: float
     clock_hz: int
-    mac_per_cycle: float
-    mac_per_cycle_possible: int
+    mac_per_cycle_run: float
+    mac_per_cycle_peak: int
     bytes: int
 
 
@@ -121,6 +125,7 @@ class RunResult:
     placement : which layers ran where
     layers : what each layer did on the device, in the order of the model
     timing : of the whole run
+    config : of the device
     """
 
     model: str
@@ -132,6 +137,7 @@ class RunResult:
     placement: Placement
     layers: tuple[LayerUse, ...]
     timing: Timing
+    config: AcceleratorConfig
 
     @classmethod
     def of(
@@ -149,15 +155,15 @@ class RunResult:
         config: AcceleratorConfig,
     ) -> "RunResult":
         """Make the result; `config` is the device's configuration."""
-        cycles = sum(layer.cycles for layer in layers)
+        cycles = sum(layer.run_cycles for layer in layers)
         timing = Timing(
             **asdict(times),
             tokens_per_s=len(ids) / times.generate_s,
-            device_cycles=cycles,
-            device_s=cycles / config.clock_hz,
+            run_cycles=cycles,
+            run_s=cycles / config.clock_hz,
             clock_hz=config.clock_hz,
-            mac_per_cycle=_rate(sum(layer.macs for layer in layers), cycles),
-            mac_per_cycle_possible=config.macs_per_cycle,
+            mac_per_cycle_run=_rate(sum(layer.macs for layer in layers), cycles),
+            mac_per_cycle_peak=config.macs_per_cycle,
             bytes=sum(layer.bytes for layer in layers),
         )
         return cls(
@@ -170,6 +176,7 @@ class RunResult:
             placement=placement,
             layers=tuple(layers),
             timing=timing,
+            config=config,
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The layer table: place, shape and state of each resident layer."""
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -91,8 +91,11 @@ class LayerTable(wiring.Component):
         write = entries.write_port()
         read = ReadPort(m, entries)
         definition = self.definition
-        last_tile = Signal.like(definition.tiles)
-        last_group = Signal.like(definition.row_groups)
+        # Only as many bits as the limits have; the bits above are none.
+        tiles = definition.tiles[: config.max_tiles.bit_length()]
+        row_groups = definition.row_groups[: config.max_row_groups.bit_length()]
+        base = definition.base[: config.memory_words.bit_length()]
+        last_tile, last_group = Signal(len(tiles)), Signal(len(row_groups))
         # Big enough for the first sum that is beyond the memory's end.
         end = Signal(range(config.memory_words + config.max_row_groups + 1))
         m.d.comb += [
@@ -101,24 +104,29 @@ class LayerTable(wiring.Component):
             write.addr.eq(self.index),
             write.en.eq(self.define | self.commit | self.forget),
             write.data.eq(read.data),
-            last_tile.eq(definition.tiles - 1),
-            last_group.eq(definition.row_groups - 1),
+            last_tile.eq(tiles - 1),
+            last_group.eq(row_groups - 1),
             # A number of 0 is too high as well: 0 − 1 is the highest number.
             self.wrong_shape.eq(
                 (last_tile >= config.max_tiles)
                 | (last_group >= config.max_row_groups)
-                | (definition.base > config.memory_words)
+                | (base > config.memory_words)
+                | Cat(
+                    definition.tiles[len(tiles) :],
+                    definition.row_groups[len(row_groups) :],
+                    definition.base[len(base) :],
+                ).any()
             ),
             self.beyond.eq(end > config.memory_words),
         ]
         with m.If(self.begin):
-            m.d.sync += end.eq(definition.base)
+            m.d.sync += end.eq(base)
         with m.Elif(self.add):
-            m.d.sync += end.eq(end + definition.row_groups)
+            m.d.sync += end.eq(end + row_groups)
         with m.If(self.define):
             m.d.comb += [
-                write.data.base.eq(definition.base),
-                write.data.words.eq(end - definition.base),
+                write.data.base.eq(base),
+                write.data.words.eq(end - base),
                 write.data.last_tile.eq(last_tile),
                 write.data.last_group.eq(last_group),
                 write.data.defined.eq(1),

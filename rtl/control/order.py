@@ -13,7 +13,8 @@ class CommandOrder(wiring.Component):
     """Says of a request whether it is the next command, a repeated one, or neither.
 
     The response to a command is stored in slot `seq` modulo `slots` until `window` later commands
-    have been executed. So the last `window` commands of the session can be repeated.
+    have been accepted. So the last `window` commands of the session can be repeated. A repeated
+    command whose response is still to come needs no other one.
 
     Members
     -------
@@ -23,6 +24,8 @@ class CommandOrder(wiring.Component):
         The request's sequence number.
     reset : in, 1 bit
         The request is a RESET.
+    unsent : in, number
+        Commands whose response has not been sent to its end.
     decide : in, 1 bit
         The request is accepted as what the outputs say: the state changes at the end of this cycle.
         A RESET of another session starts that session. The next command moves `expected` on.
@@ -31,7 +34,11 @@ class CommandOrder(wiring.Component):
     in_order : out, 1 bit
         The request has the next sequence number.
     repeated : out, 1 bit
-        The response to this sequence number is stored, or the request is in order.
+        The last `window` commands of the session have this sequence number, or the next one.
+    awaited : out, 1 bit
+        The request is `repeated`, and its response has not been sent to its end.
+    full : out, 1 bit
+        Each slot holds a response that has not been sent to its end.
     expected : out, 16 bits
         The next sequence number, from a register.
     """
@@ -39,10 +46,13 @@ class CommandOrder(wiring.Component):
     session: Signal
     seq: Signal
     reset: Signal
+    unsent: Signal
     decide: Signal
     foreign: Signal
     in_order: Signal
     repeated: Signal
+    awaited: Signal
+    full: Signal
     expected: Signal
 
     def __init__(self, config: AcceleratorConfig) -> None:
@@ -52,10 +62,13 @@ class CommandOrder(wiring.Component):
                 "session": In(SESSION_BITS),
                 "seq": In(16),
                 "reset": In(1),
+                "unsent": In(bits_for(config.slots)),
                 "decide": In(1),
                 "foreign": Out(1),
                 "in_order": Out(1),
                 "repeated": Out(1),
+                "awaited": Out(1),
+                "full": Out(1),
                 "expected": Out(16, init=1),
             }
         )
@@ -72,6 +85,8 @@ class CommandOrder(wiring.Component):
             self.foreign.eq(self.session != session),
             self.in_order.eq(behind == 0),
             self.repeated.eq(behind <= replayable),
+            self.awaited.eq(self.repeated & (behind[: len(self.unsent)] <= self.unsent)),
+            self.full.eq(self.unsent == self.config.slots),
         ]
         with m.If(self.decide & self.reset):
             with m.If(self.foreign):

@@ -1,55 +1,48 @@
 """The command processor: takes commands in order, executes each once, writes its response.
 
-Its parts: `CommandOrder` says which command is the next one, `WordRegister` moves words in and out,
-`LayerTable` knows the layers. What remains here is one state machine, in the order in which a
-command passes through it: header, order, checks, words in, weight words, words out, response.
+Its parts work side by side. `CommandAcceptor` takes commands and starts layers, `Responder` writes
+what the responses hold, `Banks` keeps apart what would use a bank at the same time. Here they are
+joined, and each response is sent when it is complete.
 """
 
-from typing import Any
-
-from amaranth.hdl import Cat, Module, Mux, Shape, Signal, Value
+from amaranth.hdl import Cat, Module, Mux, Shape, Signal
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.fifo import SyncFIFOBuffered
+from amaranth.lib.wiring import In, Out, connect, flipped
 
-from tritloom.rtl.control.checks import HeaderChecks, status_of
-from tritloom.rtl.control.layer_table import LayerTable
+from tritloom.rtl.control.acceptor import CommandAcceptor
+from tritloom.rtl.control.banks import Banks
 from tritloom.rtl.control.layouts import COUNTER_BITS
-from tritloom.rtl.control.order import CommandOrder
-from tritloom.rtl.control.registers import CommandRegisters
-from tritloom.rtl.control.words import WordRegister, activations_in, results_out
+from tritloom.rtl.control.responder import Responder
+from tritloom.rtl.control.tasks import Kind, task_layout
 from tritloom.rtl.core.core import load_layout, run_layout
 from tritloom.rtl.core.partial_sums import fetch_layout
 from tritloom.rtl.engines.contract import sums_layout
-from tritloom.rtl.lib.block_ram import ReadPort, block_ram
-from tritloom.rtl.lib.crc import CRC32
 from tritloom.rtl.lib.streams import bits_for
 from tritloom.rtl.memories.contract import range_layout, write_layout
-from tritloom.rtl.spec.checks import Quantity
-from tritloom.rtl.spec.commands import (
-    COUNTERS,
-    CRC_BYTES,
-    HEADER_BYTES,
-    LAYER,
-    OVERHEAD_BYTES,
-    PROTOCOL_VERSION,
-    Opcode,
-    Status,
-    identity,
-)
+from tritloom.rtl.spec.commands import COUNTERS
 from tritloom.rtl.spec.config import AcceleratorConfig
+
+__all__ = ["CommandProcessor"]
 
 
 class CommandProcessor(wiring.Component):
-    """Executes the commands of `tritloom.rtl.spec.commands`, one at a time.
+    """Executes the commands of `tritloom.rtl.spec.commands`.
 
     Members
     -------
     i : in, stream of bytes
         Header and payload of right packets, one after the other.
-    address, byte, write : out
-        A byte of the response for a `PacketSender`, at most one a cycle.
+    took_header : out, 1 bit
+        Strobe: the last byte of a packet's header is taken.
+    begins, begin_slot : out
+        Strobe: the packet that `took_header` told of last gets a response; the slot that it lies
+        in. A packet whose response is still to come gets no other one.
+    address, data, mask, write : out
+        A beat of a response for a `PacketSender`, which of its bytes are stored, and whether there
+        is one.
     o_send : out, stream of slot numbers
-        The response to send, when all of its bytes are written.
+        The response to send, when it is complete. Ready while nothing is sent.
     o_write : out, stream of `write_layout`
         Weight words for the weight memory.
     o_read : out, stream of `range_layout`
@@ -61,15 +54,16 @@ class CommandProcessor(wiring.Component):
         The next words of the weight memory are those of a RUN. Set from the cycle after the
         transfer at `o_read` until `done`, so it does not change while a word waits.
     running : out, 1 bit
-        The core runs a layer; RUN responds with the number of these cycles.
+        The core runs a layer; its RESULTS respond with the number of these cycles.
     o_load : out, stream of `load_layout`
-        Activations for the core.
+        Activations for the core; never for the activation bank of the layer that runs.
     o_run : out, stream of `run_layout`
         The transfer starts a layer in the core.
     done : in, 1 bit
         The core has completed the layer.
     o_fetch : out, stream of `fetch_layout`
-        The row group whose totals the core shall read.
+        The row group whose totals the core shall read; never of the result bank of the layer that
+        runs.
     i_result : in, stream of `sums_layout`
         Its totals.
     counters : in, `COUNTER_BITS` each
@@ -77,8 +71,12 @@ class CommandProcessor(wiring.Component):
     """
 
     i: stream.Interface
+    took_header: Signal
+    begins: Signal
+    begin_slot: Signal
     address: Signal
-    byte: Signal
+    data: Signal
+    mask: Signal
     write: Signal
     o_send: stream.Interface
     o_write: stream.Interface
@@ -95,11 +93,16 @@ class CommandProcessor(wiring.Component):
 
     def __init__(self, config: AcceleratorConfig) -> None:
         self.config = config
+        beat_bytes = config.link.beat_bytes
         super().__init__(
             {
                 "i": In(stream.Signature(8)),
-                "address": Out(range(config.slots * config.packet_bytes)),
-                "byte": Out(8),
+                "took_header": Out(1),
+                "begins": Out(1),
+                "begin_slot": Out(range(config.slots)),
+                "address": Out(range(config.slots * config.packet_bytes // beat_bytes)),
+                "data": Out(8 * beat_bytes),
+                "mask": Out(beat_bytes),
                 "write": Out(1),
                 "o_send": Out(stream.Signature(range(config.slots))),
                 "o_write": Out(stream.Signature(write_layout(config))),
@@ -118,381 +121,124 @@ class CommandProcessor(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        states = _States(m, self)
-        with m.FSM(init="BEGIN"):
-            states.take_request()
-            states.make_checks()
-            states.store_words()
-            states.use_weights()
-            states.send_words()
-            states.respond()
+        m.submodules.acceptor = acceptor = CommandAcceptor(self.config)
+        m.submodules.responder = responder = Responder(self.config)
+        m.submodules.banks = banks = Banks(self.config)
+        for name in ("i", "o_write", "o_read", "o_load", "o_run"):
+            connect(m, flipped(getattr(self, name)), getattr(acceptor, name))
+        for name in ("i_word", "o_fetch", "i_result"):
+            connect(m, flipped(getattr(self, name)), getattr(responder, name))
+        m.d.comb += [
+            self.took_header.eq(acceptor.took_header),
+            self.begins.eq(acceptor.begins),
+            self.begin_slot.eq(acceptor.slot),
+            self.to_core.eq(acceptor.starting | banks.busy),
+            self.running.eq(banks.busy),
+            responder.counters.eq(self.counters),
+            acceptor.checksum.eq(responder.checksum),
+            banks.start.eq(self.o_run.valid & self.o_run.ready),
+            banks.run.eq(self.o_run.payload),
+            banks.done.eq(self.done),
+            banks.activation_bank.eq(self.o_run.payload.activation_bank),
+            banks.result_bank.eq(self.o_run.payload.result_bank),
+            banks.forget.eq(acceptor.new_session),
+            acceptor.busy.eq(banks.busy),
+            acceptor.may_load.eq(banks.may_load),
+            acceptor.may_run.eq(banks.may_run),
+            acceptor.has_results.eq(banks.results.present),
+            banks.copy_bank.eq(responder.bank),
+            banks.copied.eq(responder.copied),
+            responder.may_copy.eq(banks.may_copy),
+            responder.results.eq(banks.copy_results),
+        ]
+        # A header is written as a whole, so the beats of the responder wait for it.
+        m.d.comb += [
+            responder.blocked.eq(acceptor.write),
+            self.write.eq(acceptor.write | responder.write),
+            self.data.eq(Mux(acceptor.write, acceptor.data, responder.data)),
+            self.mask.eq(Mux(acceptor.write, ~0, responder.mask)),
+            self.address.eq(
+                Mux(
+                    acceptor.write,
+                    self._address(acceptor.beat, acceptor.slot),
+                    self._address(responder.beat, responder.slot),
+                )
+            ),
+        ]
+        self._queue_tasks(m, acceptor, responder, banks)
+        self._send_in_order(m, acceptor, responder)
         return m
 
+    def _address(self, beat: Signal, slot: Signal) -> Cat:
+        """The place of a beat of a slot, in beats."""
+        bits = (self.config.packet_bytes // self.config.link.beat_bytes - 1).bit_length()
+        place = Signal(bits)
+        return Cat(beat, place[len(beat) :], slot)
 
-class _States(CommandRegisters):
-    """The states of the command processor, and the parts that they use.
-
-    Each public method adds some states to the state machine of the processor `ports`.
-    """
-
-    def __init__(self, m: Module, ports: CommandProcessor) -> None:
-        super().__init__(ports.config)
-        self.m = m
-        self.ports = ports
-        config, about = self.config, identity(self.config)
-        m.submodules.order = self.order = CommandOrder(config)
-        m.submodules.table = self.table = LayerTable(config)
-        m.submodules.identity = rom = block_ram(8, len(about), about)
-        self.identity = ReadPort(m, rom)
-        m.submodules.crc = self.crc = CRC32.create()
-        m.submodules.words = self.words = WordRegister(self.longest_word)
-        self.results = self.banks[self._bank(self.request.result_bank)]
-        fields = (self.request, self.left, self.position, self.items)
-        self.checks = HeaderChecks(m, config, *fields, self.table.entry, self.results.present)
-        self._connect()
-
-    def _connect(self) -> None:
-        """Add what is the same in all states."""
-        config, ports, request, position = self.config, self.ports, self.request, self.position
-        word, entry = self.words.word, self.table.entry
-        address = Signal(bits_for(config.memory_words))  # of the next word in the weight memory
-        offset = Signal(range(config.packet_bytes))  # of the next byte of the response in its slot
-        self.m.d.comb += [
-            self.order.session.eq(request.session),
-            self.order.seq.eq(request.seq),
-            self.order.reset.eq(request.opcode == Opcode.RESET),
-            self.table.index.eq(request.index),
-            self.table.definition.eq(word[-8 * LAYER.size :]),
-            self.words.size.eq(self.size),
-            self.words.byte.eq(ports.i.payload),
-            self.identity.addr.eq(position),
-            self.crc.data.eq(word[:8]),
-            offset.eq(self.written),
-            ports.address.eq(Cat(offset, self.slot)),
-            ports.o_send.payload.eq(self.slot),
-            address.eq(entry.base + position),
-            ports.o_write.payload.word.eq(word[-8 * config.word_bytes :]),
-            ports.o_write.payload.address.eq(self.write_address),
-            ports.o_read.payload.address.eq(address),
-            ports.o_read.payload.count.eq(self.items),
-            ports.o_load.payload.word.eq(activations_in(config, word)),
-            ports.o_load.payload.address.eq(position),
-            ports.o_load.payload.token.eq(request.index),
-            ports.o_run.payload.last_tile.eq(entry.last_tile),
-            ports.o_load.payload.bank.eq(request.activation_bank),
-            ports.o_run.payload.last_group.eq(entry.last_group),
-            ports.o_run.payload.activation_bank.eq(request.activation_bank),
-            ports.o_run.payload.result_bank.eq(request.result_bank),
-            ports.o_fetch.payload.row_group.eq(position),
-            ports.o_fetch.payload.bank.eq(request.result_bank),
-        ]
-        room = Mux(request.opcode == Opcode.WRITE, entry.words, config.activation_words)
-        self.m.d.sync += [self.write_address.eq(address), self.no_room.eq(position >= room)]
-
-    def _bank(self, bank: Value) -> Value | int:
-        """The number of a bank that a request names, after the checks."""
-        return bank if self.config.banks > 1 else 0
-
-    def _fail(self, status: Status) -> None:
-        """Go on to a response without payload."""
-        self.m.d.sync += [self.status.eq(status), self.value.eq(0)]
-        self.m.next = "DRAIN"
-
-    def _emit(self, byte: Value) -> None:
-        """Write the next byte of the response."""
-        self.m.d.comb += [self.ports.byte.eq(byte), self.ports.write.eq(1)]
-        self.m.d.sync += self.written.eq(self.written + 1)
-
-    def _send_word(self, word: Value, size: int | Value) -> None:
-        """Send the low `size` bytes of `word`, which are one item, and go on to the next item."""
-        m = self.m
-        m.d.comb += [
-            self.words.load.eq(1),
-            self.words.new_word.eq(word),
-            self.words.new_size.eq(size),
-        ]
-        m.d.sync += [self.position.eq(self.position + 1), self.items.eq(self.items - 1)]
-        m.next = "SHIFT"
-
-    def take_request(self) -> None:
-        """States that take a request's header and decide by its session and number."""
-        m, ports, header = self.m, self.ports, self.header
-        request, order = self.request, self.order
-
-        # A memory outlives the reset of the clock domain, so the layer table is cleared after it.
-        with m.State("BEGIN"):
-            m.d.sync += [request.opcode.eq(0), request.index.eq(0)]
-            m.next = "FORGET"
-
-        with m.State("HEADER"):
-            m.d.comb += ports.i.ready.eq(1)
-            with m.If(ports.i.valid):
-                m.d.sync += [
-                    header.bits.eq(Cat(header.bits[8:], ports.i.payload)),
-                    self.header_count.eq(self.header_count + 1),
-                ]
-                with m.If(self.header_count == HEADER_BYTES - 1):
-                    m.next = "ORDER"
-
-        with m.State("ORDER"):
-            too_high = request.address[len(self.position) :].any()
-            m.d.comb += [order.decide.eq(1), self.words.clear.eq(1)]
-            m.d.sync += [
-                self.left.eq(request.length - OVERHEAD_BYTES),
-                self.written.eq(HEADER_BYTES),
-                self.slot.eq(order.expected),  # modulo the number of slots
-                self.keep.eq(0),
-                self.status.eq(Status.OK),
-                self.value.eq(0),
-                self.position.eq(Mux(too_high, ~0, request.address)),
-                self.items.eq(request.count),
-            ]
-            with m.If(request.opcode == Opcode.RESET):
-                m.d.sync += self.value.eq(PROTOCOL_VERSION)
-                m.next = "DRAIN"
-                with m.If(order.foreign):
-                    m.d.sync += [results.present.eq(0) for results in self.banks]
-                    m.d.sync += request.index.eq(0)
-                    m.next = "FORGET"
-            with m.Elif(order.foreign):
-                self._fail(Status.NO_SESSION)
-            with m.Elif(order.in_order):
-                m.d.sync += self.keep.eq(1)
-                m.next = "REACH"
-            with m.Elif(order.repeated):
-                m.d.sync += [self.slot.eq(request.seq), self.keep.eq(1)]
-                m.next = "REPLAY"
-            with m.Else():
-                self._fail(Status.NAK)
-
-        with m.State("FORGET"):
-            m.d.comb += self.table.forget.eq(1)
-            m.d.sync += request.index.eq(request.index + 1)
-            with m.If(request.index == self.config.max_layers - 1):
-                m.next = "HEADER"
-                with m.If(request.opcode == Opcode.RESET):
-                    m.next = "DRAIN"
-
-    def make_checks(self) -> None:
-        """States that make the checks of `Stage.HEADER` and choose what to do."""
-        m = self.m
-
-        with m.State("REACH"):
-            self.checks.add()
-            m.next = "COMPARE"
-
-        with m.State("COMPARE"):
-            self.checks.compare()
-            m.next = "EXECUTE"
-
-        whole_layer = [self.position.eq(0), self.items.eq(self.table.entry.words)]
-        with m.State("EXECUTE"):
-            m.d.comb += self.crc.start.eq(1)
-            with m.Switch(self.request.opcode):
-                self._start(Opcode.IDENTIFY, "FETCH")
-                self._start(Opcode.DEFINE, "COLLECT", self.size.eq(LAYER.size))
-                self._start(Opcode.WRITE, "COLLECT", self.size.eq(self.config.word_bytes))
-                self._start(Opcode.READ, "ASK")
-                self._start(Opcode.COMMIT, "ASK", *whole_layer)
-                self._start(Opcode.LOAD, "COLLECT", self.size.eq(self.config.fill))
-                self._start(Opcode.RUN, "ASK", *whole_layer)
-                self._start(Opcode.RESULTS, "FETCH")
-                all_counters = [self.position.eq(0), self.items.eq(len(COUNTERS))]
-                self._start(Opcode.COUNTERS, "FETCH", *all_counters)
-                with m.Default():
-                    self._fail(Status.BAD_OPCODE)
-
-    def _start(self, opcode: Opcode, state: str, *preparation: Any) -> None:
-        """Prepare a command and go on to `state`, or fail by the first check that fails."""
-        m = self.m
-        with m.Case(opcode):
-            m.d.sync += list(preparation)
-            m.next = state
-            # Of several assignments the last one counts, so the first check comes last.
-            for failure, status in reversed(self.checks.failures(opcode)):
-                with m.If(failure):
-                    self._fail(status)
-
-    def store_words(self) -> None:
-        """States that collect words from the payload and store them: DEFINE, WRITE, LOAD."""
-        m, words, ports, request = self.m, self.words, self.ports, self.request
-
-        with m.State("COLLECT"):
-            with m.If(words.complete):
-                m.d.comb += words.clear.eq(1)
-                m.d.sync += [
-                    self.write_valid.eq((request.opcode == Opcode.WRITE) & ~self.no_room),
-                    self.load_valid.eq((request.opcode == Opcode.LOAD) & ~self.no_room),
-                ]
-                m.next = "STORE"
-            with m.Elif(self.left != 0):
-                m.d.comb += ports.i.ready.eq(1)
-                with m.If(ports.i.valid):
-                    m.d.comb += words.enter.eq(1)
-                    m.d.sync += self.left.eq(self.left - 1)
-            with m.Elif(words.partial):
-                self._fail(status_of(Opcode.WRITE, Quantity.REST_BYTES))
-            with m.Else():
-                m.next = "RESPOND"
-
-        with m.State("STORE"):
+    def _queue_tasks(
+        self, m: Module, acceptor: CommandAcceptor, responder: Responder, banks: Banks
+    ) -> None:
+        """Join acceptor and responder by a queue, and count what is in it and in work."""
+        tasks = Signal(bits_for(self.config.slots + 1))
+        enters = Signal()
+        if self.config.banks == 1:  # then nothing runs while results are copied
+            connect(m, acceptor.o_task, responder.i_task)
+        else:
+            layout = task_layout(self.config)
+            m.submodules.tasks = queue = SyncFIFOBuffered(
+                width=layout.size, depth=self.config.slots
+            )
             m.d.comb += [
-                ports.o_write.valid.eq(self.write_valid),
-                ports.o_load.valid.eq(self.load_valid & ~self.write_valid),
+                queue.w_data.eq(acceptor.o_task.payload),
+                queue.w_en.eq(acceptor.o_task.valid),
+                acceptor.o_task.ready.eq(queue.w_rdy),
+                responder.i_task.payload.eq(queue.r_data),
+                responder.i_task.valid.eq(queue.r_rdy),
+                queue.r_en.eq(responder.i_task.ready),
             ]
-            with m.If(self.write_valid):
-                self._store(self.write_valid, ports.o_write.ready)
-            with m.Elif(self.load_valid):
-                self._store(self.load_valid, ports.o_load.ready)
-            with m.Elif(request.opcode == Opcode.DEFINE):
-                m.d.comb += self.table.begin.eq(1)
-                m.d.sync += self.items.eq(self.table.definition.tiles)
-                with m.If(self.table.wrong_shape):
-                    self._fail(status_of(Opcode.DEFINE, Quantity.TILES))
-                with m.Else():
-                    m.next = "EXTENT"
-            with m.Elif(request.opcode == Opcode.WRITE):
-                self._fail(status_of(Opcode.WRITE, Quantity.WORDS_END))
-            with m.Else():
-                self._fail(status_of(Opcode.LOAD, Quantity.WORDS_END))
+        m.d.comb += [
+            enters.eq(acceptor.o_task.valid & acceptor.o_task.ready),
+            banks.enqueue.eq(enters & (acceptor.o_task.payload.kind == Kind.RESULTS)),
+            acceptor.no_task.eq(tasks == 0),
+        ]
+        m.d.sync += tasks.eq(tasks + enters - responder.ended)
+        m.d.comb += responder.new_session.eq(acceptor.new_session)
 
-        with m.State("EXTENT"):
-            with m.If(self.table.beyond):
-                self._fail(status_of(Opcode.DEFINE, Quantity.MEMORY_END))
-            with m.Elif(self.items != 0):
-                m.d.comb += self.table.add.eq(1)
-                m.d.sync += self.items.eq(self.items - 1)
-            with m.Else():
-                m.d.comb += self.table.define.eq(1)
-                m.next = "RESPOND"
-
-    def _store(self, valid: Signal, ready: Value) -> None:
-        """Go on when the collected word is stored."""
-        m = self.m
-        with m.If(ready):
-            m.d.sync += [valid.eq(0), self.position.eq(self.position + 1)]
-            m.next = "COLLECT"
-
-    def use_weights(self) -> None:
-        """States that ask for weight words (READ, COMMIT, RUN) and wait for the core (RUN)."""
-        m, ports = self.m, self.ports
-
-        with m.State("ASK"):
-            m.d.comb += ports.o_read.valid.eq(1)
-            with m.If(ports.o_read.ready):
-                m.next = "FETCH"
-                with m.If(self.request.opcode == Opcode.RUN):
-                    m.next = "START"
-
-        with m.State("START"):
-            m.d.comb += [ports.o_run.valid.eq(1), ports.to_core.eq(1)]
-            m.d.sync += [
-                self.results.present.eq(1),
-                self.results.last_group.eq(self.table.entry.last_group),
-                self.results.cycles.eq(0),
-            ]
-            with m.If(ports.o_run.ready):
-                m.next = "RUN"
-
-        with m.State("RUN"):
-            m.d.comb += [ports.running.eq(1), ports.to_core.eq(1)]
-            m.d.sync += self.results.cycles.eq(self.results.cycles + 1)
-            with m.If(ports.done):
-                m.next = "RESPOND"
-
-    def send_words(self) -> None:
-        """States that send words as bytes: IDENTIFY, READ, RESULTS, COUNTERS, COMMIT.
-
-        The bytes of COMMIT go into the checksum, the others into the response.
-        """
-        m, config, request, ports = self.m, self.config, self.request, self.ports
-
-        with m.State("FETCH"):
-            with m.If(self.items == 0):
-                m.next = "RESPOND"
-                with m.If(request.opcode == Opcode.COMMIT):
-                    m.d.sync += self.value.eq(self.crc.crc)
-                    with m.If(self.crc.crc == request.address):
-                        m.d.comb += self.table.commit.eq(1)
-                    with m.Else():
-                        m.d.sync += self.status.eq(status_of(Opcode.COMMIT, Quantity.ADDRESS))
-            with m.Elif(request.opcode == Opcode.IDENTIFY):
-                self._send_word(self.identity.data, 1)
-            with m.Elif(request.opcode == Opcode.COUNTERS):
-                self._send_word(ports.counters[self.position], COUNTER_BITS // 8)
-            with m.Elif(request.opcode == Opcode.RESULTS):
-                m.d.sync += self.value.eq(self.results.cycles)
-                with m.If(self.position > self.results.last_group):
-                    self._fail(status_of(Opcode.RESULTS, Quantity.ROW_GROUPS_END))
-                with m.Else():
-                    m.d.comb += ports.o_fetch.valid.eq(1)
-                    with m.If(ports.o_fetch.ready):
-                        m.next = "RESULT"
-            with m.Else():
-                m.d.comb += ports.i_word.ready.eq(1)
-                with m.If(ports.i_word.valid):
-                    self._send_word(ports.i_word.payload, config.word_bytes)
-
-        with m.State("RESULT"):
-            m.d.comb += ports.i_result.ready.eq(1)
-            with m.If(ports.i_result.valid):
-                sums = ports.i_result.payload
-                self._send_word(*results_out(config, sums, request.index, self.items))
-                # The last row group may hold more results than are asked for.
-                m.d.sync += self.items.eq(
-                    Mux(self.items <= config.rows, 0, self.items - config.rows)
-                )
-
-        with m.State("SHIFT"):
-            m.d.comb += self.words.leave.eq(1)
-            with m.If(request.opcode == Opcode.COMMIT):
-                m.d.comb += self.crc.valid.eq(1)
-            with m.Else():
-                self._emit(self.words.word[:8])
-            with m.If(self.words.last):
-                m.next = "FETCH"
-
-    def respond(self) -> None:
-        """States that end a command: the rest of its payload, its response's header, sending."""
-        m, header, ports = self.m, self.header, self.ports
-
-        # A repeated command does not need what comes either: its response is stored.
-        for state, then in (("DRAIN", "RESPOND"), ("REPLAY", "SEND")):
-            with m.State(state):
-                with m.If(self.left == 0):
-                    m.next = then
-                with m.Else():
-                    m.d.comb += ports.i.ready.eq(1)
-                    with m.If(ports.i.valid):
-                        m.d.sync += self.left.eq(self.left - 1)
-
-        with m.State("RESPOND"):  # session, seq and opcode are those of the request
-            length = Mux(self.status == Status.OK, self.written + CRC_BYTES, OVERHEAD_BYTES)
-            m.d.sync += [
-                self.response_header.length.eq(length),
-                self.response_header.status.eq(self.status),
-                self.response_header.expected.eq(self.order.expected),
-                self.response_header.value.eq(self.value),
-                self.written.eq(0),
-            ]
-            m.next = "RESPOND-HEADER"
-
-        with m.State("RESPOND-HEADER"):
-            self._emit(header.bits[:8])
-            m.d.sync += header.bits.eq(header.bits >> 8)
-            with m.If(self.written == HEADER_BYTES - 1):
-                m.next = "SEND"
-
-        with m.State("SEND"):
-            m.d.comb += ports.o_send.valid.eq(1)
-            with m.If(ports.o_send.ready):
-                m.d.sync += self.header_count.eq(0)
-                m.next = "HEADER"
-                with m.If(~self.keep):
-                    m.next = "WAIT"
-
-        # A response that is not kept lies in the slot of the next command. It must be sent before
-        # that command writes its own response there.
-        with m.State("WAIT"):
-            with m.If(ports.o_send.ready):
-                m.next = "HEADER"
+    def _send_in_order(self, m: Module, acceptor: CommandAcceptor, responder: Responder) -> None:
+        """Send each response when it is complete, in the order of the commands."""
+        config, send = self.config, self.o_send
+        complete = Signal(bits_for(config.slots))  # responses to send
+        slot = Signal(range(config.slots), init=1)  # of the first of them
+        unsent = Signal(bits_for(config.slots))  # these, and those to complete or being sent
+        sending = Signal()  # a response is being sent
+        sends, accepted, sent = Signal(), Signal(), Signal()
+        kept = complete != 0
+        m.d.comb += [
+            send.valid.eq(kept | acceptor.o_direct.valid),
+            send.payload.eq(Mux(kept, slot, acceptor.o_direct.payload)),
+            acceptor.o_direct.ready.eq(send.ready & ~kept),
+            sends.eq(send.valid & send.ready),
+            sent.eq(sending & send.ready),
+            accepted.eq(
+                acceptor.o_task.valid
+                & acceptor.o_task.ready
+                & (acceptor.o_task.payload.kind != Kind.CHECKSUM)
+            ),
+            acceptor.unsent.eq(unsent),
+            acceptor.sending.eq(sending),
+        ]
+        with m.If(sent):
+            m.d.sync += sending.eq(0)
+        with m.If(sends):
+            m.d.sync += sending.eq(1)
+        with m.If(sends & kept):
+            m.d.sync += slot.eq(slot + 1)
+        with m.If(acceptor.new_session):
+            m.d.sync += slot.eq(1)
+        was_kept = Signal()  # the response that is being sent has a task
+        with m.If(sends):
+            m.d.sync += was_kept.eq(kept)
+        m.d.sync += [
+            complete.eq(complete + responder.finished - (sends & kept)),
+            unsent.eq(unsent + accepted - (sent & was_kept)),
+        ]

@@ -8,8 +8,18 @@ from amaranth.lib.wiring import In, Out
 
 from tritloom.rtl.lib.block_ram import ReadPort
 
-PACKET = data.StructLayout({"data": 8, "last": 1})
-"""Payload of a packet stream: one byte; `last` marks the last byte of a packet."""
+
+def packet_layout(beat_bytes: int) -> data.StructLayout:
+    """Payload of a packet stream: a beat of 1, 2, 4 or 8 bytes, the first one lowest.
+
+    A packet begins with the lowest byte of a beat. `last` marks its last beat. The bytes of that
+    beat after the packet's length can be anything.
+    """
+    return data.StructLayout({"data": 8 * beat_bytes, "last": 1})
+
+
+PACKET = packet_layout(1)
+"""Payload of a packet stream of bytes."""
 
 
 def stream_from_memory(m: Module, port: ReadPort, o: Any, more: ValueLike) -> Signal:

@@ -4,8 +4,9 @@
 A link frames packets and nothing more. It gives the accelerator each packet that a host sent, byte
 by byte, and takes each response.
 
-* `o_packet` brings the bytes of a packet; `last` ends it. A link that knows that the packet is
-  wrong sets `o_abort` with the last byte, and the packet is dropped.
+* `o_packet` brings the bytes of a packet, `Link.beat_bytes` in each beat; `last` ends it. The bytes
+  after the packet's length are ignored. A link that knows that the packet is wrong sets `o_abort`
+  with the last beat, and the packet is dropped.
 * One cycle or more after the last byte the accelerator says what became of the packet: `i_good`
   (taken), `i_bad` (wrong checksum or length, or aborted) or `i_dropped` (the receive buffer was
   full). The next packet's last byte does not pass before that.
@@ -21,7 +22,7 @@ from amaranth.hdl import Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Member, Out
 
-from tritloom.rtl.lib.streams import PACKET
+from tritloom.rtl.lib.streams import packet_layout
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import ConfigError
 from tritloom.rtl.spec.registry import load_component
@@ -32,10 +33,11 @@ __all__ = ["PacketLink", "create_link", "link_members"]
 def link_members(config: AcceleratorConfig) -> dict[str, Member]:
     """The ports of a `PacketLink` but for its pads."""
     peer = config.link.peer_bits(config)
+    packets = stream.Signature(packet_layout(config.link.beat_bytes))
     return {
-        "o_packet": Out(stream.Signature(PACKET)),
+        "o_packet": Out(packets),
         "o_abort": Out(1),
-        "i_packet": In(stream.Signature(PACKET)),
+        "i_packet": In(packets),
         "i_good": In(1),
         "i_bad": In(1),
         "i_dropped": In(1),
@@ -54,9 +56,9 @@ class PacketLink(wiring.Component):
 
     Members
     -------
-    o_packet : stream out of `PACKET`; packets from the host
-    o_abort : 1 bit out, with the last byte of `o_packet`; drop this packet
-    i_packet : stream in of `PACKET`; responses to the host
+    o_packet : stream out of `packet_layout`; packets from the host
+    o_abort : 1 bit out, with the last beat of `o_packet`; drop this packet
+    i_packet : stream in of `packet_layout`; responses to the host
     i_good, i_bad, i_dropped : 1 bit in each; strobes, one for each packet
     o_peer, i_peer : only with `Link.peer_bits`; where the packet is from, where the response goes
     """

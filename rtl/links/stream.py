@@ -4,7 +4,7 @@ from amaranth.hdl import Module
 from amaranth.lib import stream
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from tritloom.rtl.lib.streams import PACKET
+from tritloom.rtl.lib.streams import packet_layout
 from tritloom.rtl.links.contract import PacketLink
 from tritloom.rtl.spec.config import AcceleratorConfig
 
@@ -16,15 +16,15 @@ class StreamLink(PacketLink):
 
     Members (beside the contract's)
     -------
-    i : stream in of `PACKET`; packets of commands
-    o : stream out of `PACKET`; packets of responses
+    i : stream in of `packet_layout`; packets of commands
+    o : stream out of `packet_layout`; packets of responses
     """
 
     i: stream.Interface
     o: stream.Interface
 
     def __init__(self, config: AcceleratorConfig) -> None:
-        packets = stream.Signature(PACKET)
+        packets = stream.Signature(packet_layout(config.link.beat_bytes))
         super().__init__(config, {"i": In(packets), "o": Out(packets)})
 
     def elaborate(self, platform: object) -> Module:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar
 
-from tritloom.rtl.spec.frames import BLOCK_BYTES
+from tritloom.rtl.spec.frames import BLOCK_BYTES, most_frame_bytes
 from tritloom.rtl.spec.plugins import Config, Link, Storage, require, require_integer
 
 __all__ = ["BITS_PER_BYTE", "MAX_BAUD", "MIN_BAUD", "Uart"]
@@ -65,3 +65,6 @@ class Uart(Link):
 
     def cycles_per_byte(self, config: Config) -> int:
         return BITS_PER_BYTE * self.divisor(config)
+
+    def framed_bytes(self, packet_bytes: int) -> int:
+        return most_frame_bytes(packet_bytes)

@@ -140,9 +140,11 @@ packets, executed or not; packets with a wrong checksum or length; packets that 
 the receive buffer was full."""
 COUNTERS_STRUCT = struct.Struct(f"<{len(COUNTERS)}Q")
 """Payload of the response to COUNTERS: 64 bits each, in that order."""
+CRC_RESIDUE = 0x2144DF1C
+"""CRC-32 of any bytes with their own CRC-32 behind them, little end first."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Request:
     """A command as its packet holds it."""
 
@@ -179,7 +181,7 @@ class Request:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Response:
     """A response as its packet holds it."""
 
@@ -241,10 +243,11 @@ def seal(body: bytes) -> bytes:
 
 def sound(packet: bytes) -> bool:
     """Whether a packet's checksum and length are right."""
+    length = len(packet)
     return (
-        len(packet) >= OVERHEAD_BYTES
-        and int.from_bytes(packet[:2], "little") == len(packet)
-        and zlib.crc32(packet[:-CRC_BYTES]) == int.from_bytes(packet[-CRC_BYTES:], "little")
+        length >= OVERHEAD_BYTES
+        and packet[0] | packet[1] << 8 == length
+        and zlib.crc32(packet) == CRC_RESIDUE
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import MISSING, dataclass, field, fields, replace
+from functools import cached_property
 from typing import Any
 
 from tritloom.rtl.links.stream_facts import PacketStream
@@ -82,7 +83,7 @@ def _power_of_two(value: int) -> bool:
     return value & (value - 1) == 0
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class AcceleratorConfig:
     """Geometry and limits of one accelerator; immutable, with a JSON form and digests.
 
@@ -154,6 +155,17 @@ class AcceleratorConfig:
         )
         engine.check(self)
 
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash(tuple(getattr(self, f.name) for f in fields(self)))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The fields alone, for a pickle: the hash of a text differs from process to process."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
     def _check_engine(self) -> Engine:
         """What engine, encoding, alphabet, lanes and fill ask of each other."""
         engine, encoding = engines[self.engine], encodings[self.encoding]
@@ -188,13 +200,13 @@ class AcceleratorConfig:
         """The same configuration with a weight memory of that many words."""
         return replace(self, memory=replace(self.memory, words=words))
 
-    @property
+    @cached_property
     def word_bits(self) -> int:
         """Bits of a weight word: the codes of `rows × lanes` trits."""
         encoding = encodings[self.encoding]
         return self.rows * (self.lanes // encoding.trits_per_code) * encoding.code_bits
 
-    @property
+    @cached_property
     def word_bytes(self) -> int:
         return -(-self.word_bits // 8)
 
@@ -203,12 +215,12 @@ class AcceleratorConfig:
         """Signed bits of one tile's sum: `lanes` terms lie in ±2^(act_bits-1)."""
         return (self.lanes << (self.act_bits - 1)).bit_length() + 1
 
-    @property
+    @cached_property
     def acc_bits(self) -> int:
         """Signed bits of a result: whole tiles of terms, each in ±2^(act_bits-1)."""
         return (self.max_tiles * self.lanes << (self.act_bits - 1)).bit_length() + 1
 
-    @property
+    @cached_property
     def acc_bytes(self) -> int:
         return -(-self.acc_bits // 8)
 
@@ -229,12 +241,12 @@ class AcceleratorConfig:
     def macs_per_cycle(self) -> int:
         return self.lanes * self.rows * self.tokens
 
-    @property
+    @cached_property
     def max_payload(self) -> int:
         """Payload bytes of the longest packet that buffers and link carry."""
         return min(self.packet_bytes, self.link.most_packet_bytes(self)) - OVERHEAD_BYTES
 
-    @property
+    @cached_property
     def window(self) -> int:
         """Commands that may have no response yet.
 
@@ -336,7 +348,7 @@ class AcceleratorConfig:
         require(isinstance(values, dict), "configuration must be a JSON object")
         return cls.from_dict(values)
 
-    @property
+    @cached_property
     def layout_digest(self) -> bytes:
         """8 bytes that must match between driver and device: of the fields marked as layout."""
         values: dict[str, Any] = {}
@@ -349,7 +361,7 @@ class AcceleratorConfig:
                 values[f.name] = value
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).digest()[:8]
 
-    @property
+    @cached_property
     def build_digest(self) -> bytes:
         """8 bytes that identify the whole configuration."""
         return hashlib.sha256(self.to_json().encode()).digest()[:8]

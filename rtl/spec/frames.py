@@ -59,6 +59,12 @@ def encode_frame(packet: bytes) -> bytes:
     return b"\0" + body + check_bytes(body) + b"\0"
 
 
+def most_frame_bytes(packet_bytes: int) -> int:
+    """Bytes of the longest frame of a packet of that many bytes; only its zeros save any."""
+    codes = max(1, -(-packet_bytes // BLOCK_BYTES))
+    return 1 + packet_bytes + codes + CHECK_BYTES + 1
+
+
 def decode_frame(inside: bytes) -> bytes | None:
     """The packet in what stands between two zeros, or `None` if it did not come whole."""
     body, check = inside[:-CHECK_BYTES], inside[-CHECK_BYTES:]

@@ -54,6 +54,8 @@ def to_array(values: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
     ------
     InputError : lists of different lengths, a masked array, or something that is no array at all
     """
+    if type(values) is np.ndarray and values.dtype != object:
+        return values
     if isinstance(values, np.ma.MaskedArray):
         raise InputError(
             f"{name} must not be a masked array, its mask would be lost; fill it with .filled(0)"

@@ -33,6 +33,8 @@ __all__ = [
     "unpack_weights",
 ]
 
+_INT32 = np.dtype("<i4")
+
 
 def _code_shape(config: AcceleratorConfig) -> tuple[int, int, int]:
     """A tile's inputs as an array [run, trit of the code, turn]; see this module's docstring."""
@@ -119,9 +121,8 @@ def unpack_weights(
 def pack_activations(config: AcceleratorConfig, codes: NDArray[np.int8]) -> bytes:
     """One token's activations, int8 [in] → one byte each, zeros up to whole tiles."""
     tiles = -(-codes.shape[0] // config.lanes)
-    padded = np.zeros(tiles * config.lanes, np.int8)
-    padded[: codes.shape[0]] = codes
-    return padded.tobytes()
+    padding = bytes(tiles * config.lanes - codes.shape[0])
+    return np.asarray(codes, np.int8).tobytes() + padding
 
 
 def act_limits(config: AcceleratorConfig) -> tuple[int, int]:
@@ -132,10 +133,11 @@ def act_limits(config: AcceleratorConfig) -> tuple[int, int]:
 
 def unpack_results(config: AcceleratorConfig, payload: bytes) -> NDArray[np.int32]:
     """Results as the device sends them, `acc_bytes` each, little end first → int32 [n]."""
-    raw = np.frombuffer(payload, np.uint8).reshape(-1, config.acc_bytes)
-    full = np.zeros((raw.shape[0], 4), np.uint8)
-    full[:, 4 - config.acc_bytes :] = raw
-    return full.view("<i4")[:, 0] >> (8 * (4 - config.acc_bytes))
+    size = config.acc_bytes
+    spare = 4 - size
+    # Each number is read with the `spare` bytes before it, which the shift removes.
+    words = np.ndarray((len(payload) // size,), _INT32, bytes(spare) + payload, 0, (size,))
+    return words >> (8 * spare)
 
 
 def pack_results(config: AcceleratorConfig, sums: NDArray[np.int32]) -> bytes:

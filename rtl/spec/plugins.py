@@ -255,9 +255,18 @@ class Link(Record):
     def check(self, config: Config) -> None:
         """Raise `ConfigError` for what the link cannot be."""
 
+    @property
+    def beat_bytes(self) -> int:
+        """Bytes that move in a cycle between the accelerator and the link: 1, 2, 4 or 8."""
+        return 1
+
     def cycles_per_byte(self, config: Config) -> int:
         """Clock cycles that a byte of a packet takes on the link at least, in each direction."""
         return 1
+
+    def framed_bytes(self, packet_bytes: int) -> int:
+        """Bytes that such a packet takes on the link, its frame included; at most, if it varies."""
+        return packet_bytes
 
     def most_packet_bytes(self, config: Config) -> int:
         """The longest packet that the link carries; at most the buffer's pitch, `packet_bytes`."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +29,10 @@ __all__ = [
     "run_layer",
     "write_words",
 ]
+
+# A product asks for these, and Python 3.11 looks up a member of an enumeration slowly.
+_IDENTIFY, _READ, _LOAD, _RUN = Opcode.IDENTIFY, Opcode.READ, Opcode.LOAD, Opcode.RUN
+_RESULTS, _COUNTERS = Opcode.RESULTS, Opcode.COUNTERS
 
 
 def define_layer(index: int, base: int, shape: LayerShape) -> Request:
@@ -70,14 +73,13 @@ def load_activations(
 ) -> Iterator[Request]:
     """LOAD: the activations of one token, int8 `[in_features]`, to an activation bank."""
     image = pack_activations(config, codes)
-    for request in _write(Opcode.LOAD, token, image, config.fill, payload_bytes):
-        yield replace(request, activation_bank=bank)
+    return _write(_LOAD, token, image, config.fill, payload_bytes, bank=bank)
 
 
 def run_layer(index: int, tokens: int, activation_bank: int = 0, result_bank: int = 0) -> Request:
     """RUN: compute layer `index` for the first `tokens` tokens, from one bank into another."""
     return Request(
-        Opcode.RUN,
+        _RUN,
         index=index,
         count=tokens,
         activation_bank=activation_bank,
@@ -96,7 +98,7 @@ def read_results(
     for start in range(0, rows, step):
         count = min(step, rows - start)
         yield Request(
-            Opcode.RESULTS,
+            _RESULTS,
             index=token,
             address=start // config.rows,
             count=count,
@@ -120,20 +122,24 @@ def response_bytes(config: AcceleratorConfig | None, request: Request) -> int:
     `config` may be None for a request whose response does not depend on it: all but READ and
     RESULTS.
     """
-    match request.opcode:
-        case Opcode.IDENTIFY:
-            return request.count
-        case Opcode.COUNTERS:
-            return COUNTERS_STRUCT.size
-        case Opcode.READ if config is not None:
-            return request.count * config.word_bytes
-        case Opcode.RESULTS if config is not None:
-            return request.count * config.acc_bytes
-    return 0
+    opcode = request.opcode
+    if opcode == _RESULTS and config is not None:
+        return request.count * config.acc_bytes
+    if opcode == _READ and config is not None:
+        return request.count * config.word_bytes
+    if opcode == _IDENTIFY:
+        return request.count
+    return COUNTERS_STRUCT.size if opcode == _COUNTERS else 0
 
 
 def _write(
-    opcode: Opcode, index: int, image: bytes, word_bytes: int, payload_bytes: int, word: int = 0
+    opcode: Opcode,
+    index: int,
+    image: bytes,
+    word_bytes: int,
+    payload_bytes: int,
+    word: int = 0,
+    bank: int = 0,
 ) -> Iterator[Request]:
     """An image in whole words, as many in each request as its payload holds, at least one."""
     step = max(1, payload_bytes // word_bytes) * word_bytes
@@ -143,4 +149,5 @@ def _write(
             index=index,
             address=word + start // word_bytes,
             payload=image[start : start + step],
+            activation_bank=bank,
         )

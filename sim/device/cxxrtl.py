@@ -1,7 +1,7 @@
 """Simulated FPGA: RTLIL → CXXRTL → C++ → shared object, built once for each design and cached.
 
 The design is an Amaranth component whose RTLIL has the module `top`, with `clk`, `rst` and the
-packet streams `i` and `o`. A payload has a byte in bits 7:0 and `last` in bit 8. The C++ runs the
+packet streams `i` and `o`, of 1, 2, 4 or 8 bytes a beat with `last` above them. The C++ runs the
 clock until a whole packet has come out, so Python does work for each packet but not for each cycle.
 A design with the UART lines `rx` and `tx` instead of the streams is driven bit by bit, in C++ too.
 """

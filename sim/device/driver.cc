@@ -1,8 +1,9 @@
 // Runs a design that write_cxxrtl of yosys made, and moves packets through its two streams.
 //
 // The macro DESIGN names the design's file. Its module top has clk, rst and the streams i and o. A
-// payload has a byte in bits 7:0 and last in bit 8. Python calls the functions at the end of this
-// file.
+// payload has the bytes of a beat, the first one lowest, and last above them. Beats are copied into
+// the 32-bit chunks of CXXRTL as they are, so the host must be little-endian. Python calls the
+// functions at the end of this file.
 //
 // With the macro UART_DIVISOR the design has the lines rx and tx instead of the streams: 8N1, each
 // bit UART_DIVISOR cycles long. Then single bytes move, not packets.
@@ -25,6 +26,16 @@ uint32_t get(const cxxrtl::value<Bits> &port) {
 template <size_t Bits>
 uint32_t get(const cxxrtl::wire<Bits> &port) {
     return port.curr.data[0];
+}
+
+template <size_t Bits>
+const uint32_t *words(const cxxrtl::value<Bits> &port) {
+    return port.data;
+}
+
+template <size_t Bits>
+const uint32_t *words(const cxxrtl::wire<Bits> &port) {
+    return port.curr.data;
 }
 
 class Device {
@@ -146,13 +157,31 @@ private:
         }
     }
 #else
-    void cycle() {
-        if (!offered && next < input.size() && !idle()) {
-            offered = true;
-            top.p_i____payload.data[0] = input[next];
+    static constexpr size_t BEAT = (decltype(cxxrtl_design::p_top::p_i____payload)::bits - 1) / 8;
+    static constexpr uint8_t UNUSED = 0xA5; // what follows a packet in its last beat
+
+    // Offers the next bytes, up to the end of their packet.
+    void offer() {
+        uint8_t beat[BEAT];
+        std::memset(beat, UNUSED, BEAT);
+        offered = 0;
+        bool last = false;
+        while (!last && offered < BEAT && next + offered < input.size()) {
+            const uint16_t byte = input[next + offered];
+            beat[offered++] = static_cast<uint8_t>(byte);
+            last = (byte & LAST) != 0;
         }
+        std::memcpy(top.p_i____payload.data, beat, BEAT);
+        uint32_t &above = top.p_i____payload.data[BEAT / 4];
+        const unsigned place = BEAT % 4 * 8;
+        above = (above & ((1u << place) - 1)) | static_cast<uint32_t>(last) << place;
+    }
+
+    void cycle() {
+        if (offered == 0 && next < input.size() && !idle())
+            offer();
         const bool taking = !idle();
-        top.p_i____valid.data[0] = offered;
+        top.p_i____valid.data[0] = offered != 0;
         top.p_o____ready.data[0] = taking;
         if (one_pass) {
             // Registers change in commit(), so the outputs here are those before the clock edge.
@@ -172,14 +201,19 @@ private:
     }
 
     void transfer(bool taking) {
-        if (offered && get(top.p_i____ready)) {
-            offered = false;
-            next++;
+        if (offered != 0 && get(top.p_i____ready)) {
+            next += offered;
+            offered = 0;
         }
         if (taking && get(top.p_o____valid)) {
-            const uint32_t payload = get(top.p_o____payload);
-            output.push_back(static_cast<uint8_t>(payload));
-            whole = (payload & LAST) != 0;
+            const uint32_t *beat = words(top.p_o____payload);
+            output.resize(output.size() + BEAT);
+            std::memcpy(&output[output.size() - BEAT], beat, BEAT);
+            whole = (beat[BEAT / 4] >> BEAT % 4 * 8 & 1) != 0;
+            // A packet says its length; what follows it in its last beat is no part of it.
+            const size_t excess = output.size() - (output[0] | output[1] << 8);
+            if (whole && excess < BEAT)
+                output.resize(output.size() - excess);
         }
     }
 #endif
@@ -188,7 +222,7 @@ private:
     bool one_pass;
     std::vector<uint16_t> input;
     size_t next = 0;
-    bool offered = false;
+    size_t offered = 0; // bytes of the beat at the input
     unsigned sending = 0, receiving = 0; // cycles that remain of the byte on each line
     uint32_t shift = 0, received = 0;
     std::vector<uint8_t> output;

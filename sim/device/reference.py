@@ -5,7 +5,8 @@ The rules are those of `tritloom.rtl.spec.commands`. This device evaluates the t
 
 * `expected` in NO_SESSION and NAK is the number that the device waits for.
 * At power-up the session is 0 and the next seq is 1.
-* RESET to a new session ends what RESULTS can read. Weights and activations stay.
+* RESET to a new session empties the result banks. Weights and activations stay.
+* Every command is done when its response comes, so a duplicate always gets the stored response.
 * A command ignores the header fields that it does not use.
 * The words of two layers may overlap in memory. Each then reads what was written last.
 """
@@ -140,6 +141,11 @@ class ReferenceDevice:
         response = self._execute(request)
         self._responses.append(response)
         return response
+
+    @property
+    def next_seq(self) -> int:
+        """The seq of the next command."""
+        return self._expected
 
     def failure(self, request: Request) -> Check | None:
         """The check that a request would fail if it were the next command.

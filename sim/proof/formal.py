@@ -90,6 +90,19 @@ class Inside:
         """The local variables of a component that is part of this one."""
         return self._within[id(part)]
 
+    def signal(self, name: str) -> Any:
+        """The signal of a name that the component itself drives, wherever it was made."""
+        driven = [
+            signal
+            for statements in self.fragment.statements.values()
+            for statement in statements
+            for signal in statement._lhs_signals()
+            if signal.name == name
+        ]
+        if len(set(map(id, driven))) != 1:
+            raise LookupError(f"the component drives no signal {name!r}, which the proof needs")
+        return driven[0]
+
     def word(self, bench: Bench, memory: str, address: Any) -> Any:
         """What `memory` holds at `address`."""
         port = self._ports[memory].pop()

@@ -10,10 +10,11 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from amaranth.hdl import Mux, Value
+from amaranth.hdl import Cat, Mux, Signal, Value
 from amaranth.lib import stream
 from amaranth.lib.wiring import Out
 
+from tritloom.rtl.core.partial_sums import FETCH_CYCLES
 from tritloom.sim.proof.formal import Bench, Inside
 
 __all__ = [
@@ -25,6 +26,9 @@ __all__ = [
     "stream_rules",
     "switch_contract",
 ]
+
+FETCHES = FETCH_CYCLES
+"""Row groups that a core holds at most between `i_fetch` and `o`."""
 
 
 def implies(condition: Any, result: Any) -> Any:
@@ -79,22 +83,51 @@ def stream_rules(component: Any, covered: Collection[str] | None = None) -> Benc
 
 
 def core_rules(component: Any) -> Bench:
-    """`stream_rules` of a `Core`. Assumed: results are fetched and taken while no layer runs."""
+    """`stream_rules` of a `Core`, and every row group that is fetched comes at `o`, and no other.
+
+    Assumed: shapes are in range. No row group is fetched from the result bank of a layer that runs,
+    and no activations are loaded to its activation bank. No layer starts while a row group of its
+    result bank is asked for, is fetched, or waits at `o`.
+    """
     bench = stream_rules(component)
-    shape, config = component.i_run.payload, component.config
-    running, waits = bench.state("running"), bench.state("waits")
-    with bench.m.If(component.i_fetch.valid & component.i_fetch.ready):
-        bench.m.d.sync += waits.eq(1)
-    with bench.m.Elif(component.o.valid & component.o.ready):
-        bench.m.d.sync += waits.eq(0)
-    with bench.m.If(component.i_run.valid & component.i_run.ready):
-        bench.m.d.sync += running.eq(1)
-    with bench.m.Elif(component.done):
-        bench.m.d.sync += running.eq(0)
+    m, config, shape = bench.m, component.config, component.i_run.payload
+    load, fetch, o = component.i_load, component.i_fetch, component.o
+    running = bench.state("running")
+    banks = bench.state("banks", 2)  # of the layer that runs: activations, results
+    # The banks of the row groups that are fetched and not taken, the first one in the lowest bit.
+    waiting, length = bench.state("waiting", FETCHES), bench.state("length", range(FETCHES + 2))
+    starts, fetches = Signal(), Signal()
+    taken, left, rest = Signal(), Signal(range(FETCHES + 2)), Signal(FETCHES)
+    m.d.comb += [
+        starts.eq(component.i_run.valid & component.i_run.ready),
+        fetches.eq(fetch.valid & fetch.ready),
+        taken.eq(o.valid & o.ready),
+        left.eq(length - taken),
+        rest.eq(Mux(taken, waiting >> 1, waiting)),
+    ]
+    m.d.sync += [length.eq(left + fetches), waiting.eq(rest)]
+    with m.If(fetches):
+        m.d.sync += waiting.bit_select(left, 1).eq(fetch.payload.bank)
+    with m.If(starts):
+        m.d.sync += [running.eq(1), banks.eq(Cat(shape.activation_bank, shape.result_bank))]
+    with m.Elif(component.done):
+        m.d.sync += running.eq(0)
+
+    asked = Cat(length > n for n in range(FETCHES))
+    of_bank = asked & Mux(shape.result_bank, waiting, ~waiting)[:FETCHES]
+    runs = running & ~component.done
     bench.assume((shape.last_tile < config.max_tiles) & (shape.last_group < config.max_row_groups))
-    bench.assume(~(component.i_fetch.valid & (running | component.i_run.valid)))
-    bench.assume(~(component.i_run.valid & waits))
-    bench.cover("result", component.o.valid & (Value.cast(component.o.payload) != 0))
+    bench.assume(~(fetch.valid & runs & (fetch.payload.bank == banks[1])))
+    bench.assume(~(load.valid & runs & (load.payload.bank == banks[0])))
+    bench.assume(~(load.valid & starts & (load.payload.bank == shape.activation_bank)))
+    bench.assume(~(component.i_run.valid & of_bank.any()))
+    same = fetch.payload.bank == shape.result_bank
+    bench.assume(~(component.i_run.valid & fetch.valid & same))
+    bench.check("none_invented", implies(o.valid, length != 0))
+    bench.check("none_lost", length <= (FETCHES if config.banks > 1 else 1))
+    bench.cover("result", o.valid & (Value.cast(o.payload) != 0))
+    if config.banks > 1:
+        bench.cover("beside_a_layer", taken & runs & (Value.cast(o.payload) != 0))
     return bench
 
 

@@ -21,9 +21,17 @@ from tritloom.rtl.spec.checks import (
     first_failure,
     value_of,
 )
-from tritloom.rtl.spec.commands import LAYER, Opcode, Request, Status
+from tritloom.rtl.spec.commands import (
+    LAYER,
+    OPCODE_BITS,
+    SESSION_BITS,
+    Opcode,
+    Request,
+    Status,
+)
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.layer_shape import LayerShape
+from tritloom.sim.verify.pairs import banks_read
 
 __all__ = [
     "Scene",
@@ -36,7 +44,10 @@ __all__ = [
 
 PLACE_FIELDS = ("base", "tiles", "row_groups")
 """The fields of DEFINE's payload."""
-FIELD_BITS = {"index": 8, "count": 16, "address": 32, "base": 32, "tiles": 16, "row_groups": 16}
+REQUEST_FIELDS = ("index", "count", "address", "activation_bank", "result_bank")
+"""The fields of a request's header that checks read."""
+FIELD_BITS = {"index": 8, "count": 16, "address": 32, "activation_bank": 1, "result_bank": 1}
+FIELD_BITS |= {"base": 32, "tiles": 16, "row_groups": 32}
 """Bits of each field of a request that a check reads."""
 FIELDS = {
     Quantity.INDEX: ("index",),
@@ -48,6 +59,8 @@ FIELDS = {
     Quantity.ITEMS_END: ("address", "count"),
     Quantity.WORDS_END: ("address",),
     Quantity.ROW_GROUPS_END: ("address", "count"),
+    Quantity.ACTIVATION_BANK: ("activation_bank",),
+    Quantity.RESULT_BANK: ("result_bank",),
 }
 """The fields on which a quantity depends, but for the payload's size and the device's state."""
 
@@ -64,6 +77,7 @@ class Scene:
     open : number of the open layer, or `None`
     undefined : number of a layer that is not defined, or `None`
     checksum : CRC-32 of the open layer's words
+    activation_bank, result_bank : the banks of that RUN; no RUN wrote another result bank
     """
 
     shape: LayerShape
@@ -72,6 +86,8 @@ class Scene:
     open: int | None = None
     undefined: int | None = None
     checksum: int = 0
+    activation_bank: int = 0
+    result_bank: int = 0
 
     def state(self, request: Request) -> State:
         """What the checks of a request read of a device in this scene."""
@@ -80,11 +96,12 @@ class Scene:
             layer = LayerState.COMMITTED
         elif request.index == self.open:
             layer = LayerState.OPEN
+        has_results = self.committed is not None and request.result_bank == self.result_bank
         return State(
             layer=layer,
             layer_words=self.shape.words if layer else 0,
             layer_checksum=self.checksum,
-            result_row_groups=0 if self.committed is None else self.shape.row_groups,
+            result_row_groups=self.shape.row_groups if has_results else 0,
         )
 
     def index(self, *states: LayerState) -> int:
@@ -98,15 +115,27 @@ class Scene:
 
 
 def scenes(config: AcceleratorConfig, shape: LayerShape, base: int = 0) -> list[Scene]:
-    """The scenes that show every state of a layer: one, or two if only one layer has room."""
-    last = config.max_layers - 1
+    """The scenes that show every state of a layer: one, or two if only one layer has room.
+
+    Where there are two banks, the first result bank is empty.
+    """
+    last, bank = config.max_layers - 1, config.banks - 1
     if last > 0 and base + 2 * shape.words <= config.memory_words:
         undefined = last if last > 1 else None
-        return [Scene(shape=shape, base=base, committed=0, open=1, undefined=undefined)]
+        return [
+            Scene(
+                shape=shape,
+                base=base,
+                committed=0,
+                open=1,
+                undefined=undefined,
+                result_bank=bank,
+            )
+        ]
     undefined = last if last > 0 else None
     return [
-        Scene(shape=shape, base=base, open=0, undefined=undefined),
-        Scene(shape=shape, base=base, committed=0, undefined=undefined),
+        Scene(shape=shape, base=base, open=0, undefined=undefined, result_bank=bank),
+        Scene(shape=shape, base=base, committed=0, undefined=undefined, result_bank=bank),
     ]
 
 
@@ -130,6 +159,7 @@ def boundary_requests(config: AcceleratorConfig, scene: Scene, opcode: Opcode) -
     requests: dict[Request, None] = {}
     for number, right in enumerate(_right(config, scene, opcode)):
         requests[right] = None
+        requests.update(dict.fromkeys(_with_ignored_fields(right)))
         for check in CHECKS[opcode]:
             around = _around(config, scene, right, check, aliases=number == 0)
             requests.update(dict.fromkeys(around))
@@ -138,8 +168,11 @@ def boundary_requests(config: AcceleratorConfig, scene: Scene, opcode: Opcode) -
 
 def opcode_requests() -> list[Request]:
     """Opcodes that do not exist: beside the others, and one bit away from each of them."""
-    numbers = {0, max(CHECKS) + 1, 255} | {code ^ 1 << bit for code in CHECKS for bit in range(8)}
-    return [Request(number) for number in sorted(numbers) if number not in CHECKS]
+    most = (1 << OPCODE_BITS) - 1
+    bits = range(OPCODE_BITS)
+    numbers = {0, max(CHECKS) + 1, most} | {code ^ 1 << bit for code in CHECKS for bit in bits}
+    rights = [Request(number) for number in sorted(numbers) if number not in CHECKS]
+    return [request for right in rights for request in (right, *_with_ignored_fields(right))]
 
 
 def order_requests(expected: int, session: int, window: int) -> Iterator[Request]:
@@ -155,7 +188,7 @@ def order_requests(expected: int, session: int, window: int) -> Iterator[Request
         seq = expected ^ 1 << bit
         if (expected - seq) % (1 << 16) > window:
             yield Request(Opcode.COUNTERS, seq, session)
-    for bit in range(32):
+    for bit in range(SESSION_BITS):
         yield Request(Opcode.COUNTERS, expected, session ^ 1 << bit)
 
 
@@ -201,12 +234,33 @@ def _right(config: AcceleratorConfig, scene: Scene, opcode: Opcode) -> list[Requ
                 for count in sorted({1, words})
             ]
         case Opcode.LOAD:
-            return [Request(opcode, index=token, payload=bytes(config.fill)) for token in tokens]
+            return [
+                Request(
+                    opcode,
+                    index=token,
+                    payload=bytes(config.fill),
+                    activation_bank=scene.activation_bank,
+                )
+                for token in tokens
+            ]
         case Opcode.COMMIT:
             return [Request(opcode, index=open_, address=scene.checksum)]
         case Opcode.RESULTS:
-            return [Request(opcode, index=tokens[-1], count=n) for n in sorted({1, config.rows})]
-        case Opcode.READ | Opcode.RUN:
+            return [
+                Request(opcode, index=tokens[-1], count=count, result_bank=scene.result_bank)
+                for count in sorted({1, config.rows})
+            ]
+        case Opcode.RUN:
+            return [
+                Request(
+                    opcode,
+                    index=committed,
+                    count=1,
+                    activation_bank=scene.activation_bank,
+                    result_bank=scene.result_bank,
+                )
+            ]
+        case Opcode.READ:
             return [Request(opcode, index=committed, count=1)]
         case _:
             return [Request(opcode)]
@@ -237,7 +291,7 @@ def _around(
                 if index is not None:
                     yield replace(right, index=index)
         case Quantity.RESULT_ROW_GROUPS:
-            return  # not a field: the bench sends RESULTS before the first RUN
+            return  # not a field: the checks of the bank try the empty one, if there are two
         case quantity:
             now = value_of(quantity, config, right, state)
             for name in FIELDS[quantity]:
@@ -267,7 +321,7 @@ def _aliases(right: int, low: int, high: int, bits: int) -> set[int]:
 
 def _fields(request: Request) -> dict[str, int]:
     """The numbers of a request, those of DEFINE's payload too."""
-    fields = {name: getattr(request, name) for name in ("index", "count", "address")}
+    fields = {name: getattr(request, name) for name in REQUEST_FIELDS}
     if request.opcode == Opcode.DEFINE:
         fields |= zip(PLACE_FIELDS, LAYER.unpack(request.payload), strict=True)
     return fields
@@ -278,6 +332,13 @@ def _with_field(request: Request, name: str, value: int) -> Request:
         return replace(request, **{name: value})  # type: ignore[arg-type]
     fields = _fields(request) | {name: value}
     return replace(request, payload=LAYER.pack(*(fields[field] for field in PLACE_FIELDS)))
+
+
+def _with_ignored_fields(right: Request) -> Iterator[Request]:
+    """A request with other values in the fields that its command ignores."""
+    yield replace(right, acknowledged=0xA5)
+    for name in sorted({"activation_bank", "result_bank"} - banks_read(right.opcode)):
+        yield replace(right, **{name: 1})  # type: ignore[arg-type]
 
 
 def _keeps(config: AcceleratorConfig, scene: Scene, request: Request) -> bool:

@@ -1,7 +1,8 @@
 """Drives a design under cocotb and compares each response with the reference device's.
 
 Only what follows from the clock has its own check: the cycles of COUNTERS lie between the command
-and its response, and any number of cycles of RUN is right where the memory has no formula for it.
+and its response, and any number of cycles of RUN, which RESULTS states, is right where the memory
+has no formula for it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import faulthandler
 import random
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import wraps
 from time import monotonic
 from typing import Any
@@ -23,6 +24,8 @@ from tritloom.rtl.spec.commands import (
     COUNTERS,
     COUNTERS_STRUCT,
     LAYER,
+    OPCODE_BITS,
+    SESSION_BITS,
     Opcode,
     Request,
     Response,
@@ -34,11 +37,13 @@ from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.rtl.spec.packing import act_limits, pack_weights
 from tritloom.sim.device.reference import ReferenceDevice
 from tritloom.sim.verify import requests
+from tritloom.sim.verify.pairs import Pair, pair_of
 from tritloom.sim.verify.pins import LAST, Pins
 from tritloom.sim.verify.requests import Trits
+from tritloom.sim.verify.responses import Expected, Responses, describe, difference, name_of
 from tritloom.sim.verify.settings import config, report, watchdog_s
 
-__all__ = ["PATTERNS", "Driver", "bench", "covered", "name_of"]
+__all__ = ["PATTERNS", "Driver", "bench", "covered", "overlapped"]
 
 PATTERNS = {"none": (0.0, 0), "light": (0.2, 2), "heavy": (0.4, 7)}
 """Pauses of a stream: the probability of one after a transfer, and its most cycles."""
@@ -53,6 +58,8 @@ CLOCK_SLACK = 2
 
 covered: set[tuple[int, int]] = set()
 """Opcode and status of each response that the benches have seen."""
+overlapped: set[Pair] = set()
+"""The pairs of commands, one directly behind the other, that the benches have seen succeed."""
 
 
 def patience(config: AcceleratorConfig) -> int:
@@ -68,15 +75,6 @@ def patience(config: AcceleratorConfig) -> int:
 def drain_cycles(config: AcceleratorConfig) -> int:
     """Cycles in which any design is done with the largest packet of an unknown opcode."""
     return 1_000 + 4 * config.packet_bytes
-
-
-@dataclass(slots=True)
-class Expected:
-    """A response that the reference device gave and the design owes."""
-
-    request: Request
-    response: bytes
-    sent_cycle: int = 0
 
 
 class Driver:
@@ -99,7 +97,8 @@ class Driver:
         self._pending: deque[bytes] = deque()
         self._sending: deque[int] = deque()
         self._uncertain: deque[bytes] = deque()
-        self._owed: deque[Expected] = deque()
+        self._owed = Responses()
+        self._before: Request | None = None  # the last command, if it succeeds
         self._timed: dict[bytes, bytes] = {}
         self._response = bytearray()
         self._complete = True
@@ -122,6 +121,7 @@ class Driver:
         self.cycles = self.session = self.seq = self.dropped = 0
         for queue in (self._pending, self._sending, self._uncertain, self._owed):
             queue.clear()
+        self._before = None
         self._complete, self._waiting_payload, self._ready = True, None, 0
 
     async def begin(self) -> None:
@@ -131,7 +131,7 @@ class Driver:
 
     async def renew(self) -> None:
         """Begin another session."""
-        self.session, self.seq = self.random.randrange(1, 1 << 32), 0
+        self.session, self.seq = self.random.randrange(1, 1 << SESSION_BITS), 0
         await self.send(Request(Opcode.RESET, session=self.session).pack())
 
     def command(self, opcode: int, **fields: Any) -> bytes:
@@ -163,9 +163,13 @@ class Driver:
         await self.send(*(self.pack(request) for request in commands))
 
     async def send(self, *packets: bytes) -> None:
-        """Send packets, at most `window` of them without a response; check every response."""
+        """Send packets, at most `window` of them without a response; check every response.
+
+        The response to a duplicate may come later, or never, if it was sent before the first
+        response had come.
+        """
         self._pending.extend(packets)
-        await self._clock(lambda: not (self._pending or self._sending or self._owed))
+        await self._clock(lambda: not (self._pending or self._sending or self._owed.due))
 
     async def quiet(self, cycles: int) -> None:
         """Let time pass; no response may come that is not owed."""
@@ -190,7 +194,7 @@ class Driver:
             await self.begin_to_send(packet, len(packet) + SHORT_COMMAND_CYCLES)
         assert not self._sending, "the receive buffer must hold what the window allows"
         self.blocked = False
-        await self._clock(lambda: not self._owed)
+        await self._clock(lambda: not self._owed.due)
 
     async def flood(self, packets: Sequence[bytes]) -> list[bytes]:
         """Send packets while no response is taken, then take the responses.
@@ -216,7 +220,7 @@ class Driver:
         while left != len(self._uncertain):
             left = len(self._uncertain)
             await self.quiet(drain_cycles(self.config))
-        await self._clock(lambda: not self._owed)
+        await self._clock(lambda: not self._owed.due)
         dropped = list(self._uncertain)
         self._uncertain.clear()
         self.dropped += len(dropped)
@@ -227,20 +231,30 @@ class Driver:
         self._sending[-1] |= LAST
 
     def _expect(self, packet: bytes) -> None:
+        seq = self.reference.next_seq
         response = self.reference.process(packet)
         request = Request.parse(packet)
-        if response is not None and request is not None:
-            self._owed.append(Expected(request, response))
+        pair = None
+        if request is not None and response is not None and self.reference.next_seq != seq:
+            right = Response.parse(response)
+            failed = right is None or right.status != Status.OK or right.opcode == Opcode.RESET
+            if self._before is not None and not failed:
+                pair = pair_of(self._before, request)
+            self._before = None if failed else request
+        self._owed.add(packet, response, pair)
 
-    def _next_packet(self) -> None:
+    def _next_packet(self, quiet_cycles: int) -> None:
         """Start the next packet if its response has room.
 
-        COUNTERS goes alone, because its response counts the packets that have come.
+        COUNTERS goes alone, because its response counts the packets that have come. No byte has
+        come or gone for `quiet_cycles`.
         """
-        alone = any(owed.request.opcode == Opcode.COUNTERS for owed in self._owed)
+        if not self._owed.due and quiet_cycles > drain_cycles(self.config):
+            self._owed.drop_optional()
         packet = self._pending[0]
-        counts = packet[OPCODE_BYTE : OPCODE_BYTE + 1] == bytes([Opcode.COUNTERS])
-        if alone or len(self._owed) >= (1 if counts else self.config.window):
+        opcode = packet[OPCODE_BYTE] % (1 << OPCODE_BITS) if len(packet) > OPCODE_BYTE else None
+        room = 1 if opcode == Opcode.COUNTERS else self.config.window
+        if self._owed.has(Opcode.COUNTERS) or len(self._owed) >= room:
             return
         self._queue(self._pending.popleft())
         self._expect(packet)
@@ -256,7 +270,7 @@ class Driver:
         while not done():
             if not offered and pause == 0:
                 if not self._sending and self._pending:
-                    self._next_packet()
+                    self._next_packet(self.cycles - progress)
                 if self._sending:
                     i_valid.value = 1
                     i.put(self._sending[0])
@@ -288,8 +302,8 @@ class Driver:
                 progress = self.cycles
                 self._sending.popleft()
                 offered = False
-                if not self._sending and self._owed and not self.blocked:
-                    self._owed[-1].sent_cycle = self.cycles
+                if not self._sending and self._owed.last and not self.blocked:
+                    self._owed.last.sent_cycle = self.cycles
                 if rng.random() < self.idle[0]:
                     pause = rng.randint(1, self.idle[1])
                 if pause or not (self._sending or self._pending):
@@ -302,16 +316,13 @@ class Driver:
             if self.cycles % WATCHDOG_CYCLES == 0:
                 faulthandler.dump_traceback_later(watchdog_s(), exit=True)
             if self.cycles - progress > self.patience and self._is_late():
-                waiting = (
-                    f"response to {describe(self._owed[0].request)}"
-                    if self._owed
-                    else "end of a packet"
-                )
+                owed = self._owed.first
+                waiting = f"response to {describe(owed.request)}" if owed else "end of a packet"
                 raise AssertionError(f"no {waiting} in {self.patience} cycles")
 
     def _is_late(self) -> bool:
         """Whether the design has something to do: a byte to take, or a response to send."""
-        return bool(self._sending or (self._owed and not self.blocked))
+        return bool(self._sending or (self._owed.due and not self.blocked))
 
     def _receive(self, payload: int) -> None:
         """Take one byte of a response."""
@@ -321,19 +332,23 @@ class Driver:
                 self._expect(self._uncertain.popleft())
         self._complete = payload >= LAST
         self._response.append(payload & 0xFF)
-        assert self._owed, f"the design sent {payload & 0xFF:#04x} when it owed nothing"
-        owed = self._owed[0]
+        owed = self._owed.first
+        assert owed, f"the design sent {payload & 0xFF:#04x} when it owed nothing"
         assert len(self._response) <= self.config.packet_bytes, (
             f"response to {describe(owed.request)} must end by {self.config.packet_bytes} bytes"
         )
         if self._complete:
-            self._owed.popleft()
-            self._compare(owed, bytes(self._response))
+            packet = bytes(self._response)
+            owed = self._owed.take(packet)
+            assert owed is not None
+            self._compare(owed, packet)
 
     def _compare(self, owed: Expected, packet: bytes) -> None:
         request, right = owed.request, Response.parse(owed.response)
         assert right is not None
-        covered.add((request.opcode, right.status))
+        covered.add((right.opcode, right.status))
+        if owed.pair is not None:
+            overlapped.add(owed.pair)
         if (first := self._timed.get(owed.response)) is not None:
             assert packet == first, (
                 f"the response to {describe(request)} must be the first one again"
@@ -345,9 +360,9 @@ class Driver:
         )
         seen = response
         if right.status == Status.OK:
-            if request.opcode in (Opcode.RUN, Opcode.COUNTERS):
+            if request.opcode in (Opcode.RESULTS, Opcode.COUNTERS):
                 self._timed[owed.response] = packet
-            if request.opcode == Opcode.RUN and formula_cycles(self.config) is None:
+            if request.opcode == Opcode.RESULTS and formula_cycles(self.config) is None:
                 assert response.value > 0, f"RUN must take a cycle or more, not {response.value}"
                 seen = replace(response, value=right.value)
             elif request.opcode == Opcode.COUNTERS:
@@ -401,13 +416,17 @@ class Driver:
         define = self.command(Opcode.DEFINE, index=index, payload=layer)
         return [define, *(self.pack(request) for request in writes)]
 
-    def loads(self, codes: Trits) -> list[bytes]:
-        """LOAD packets for the activations of all tokens, int8 [tokens, in]."""
-        return [self.pack(request) for request in requests.loads(self.config, codes)]
+    def bank(self) -> int:
+        """Any bank of the design."""
+        return self.random.randrange(self.config.banks)
 
-    def results(self, out_features: int) -> list[bytes]:
-        """RESULTS packets for all tokens, of several sizes."""
-        commands = requests.results(self.config, out_features, self.random)
+    def loads(self, codes: Trits, bank: int = 0) -> list[bytes]:
+        """LOAD packets for the activations of all tokens, int8 [tokens, in], to a bank."""
+        return [self.pack(request) for request in requests.loads(self.config, codes, bank)]
+
+    def results(self, out_features: int, bank: int = 0) -> list[bytes]:
+        """RESULTS packets for all tokens of a bank, of several sizes."""
+        commands = requests.results(self.config, out_features, self.random, bank)
         return [self.pack(request) for request in commands]
 
     def trits(self, shape: tuple[int, int], kind: str) -> Trits:
@@ -433,33 +452,6 @@ def values(rng: random.Random, shape: tuple[int, int], kind: str, choices: Seque
             return numpy.choice(np.array([least, most], np.int8), shape)
         case _:
             return numpy.choice(np.array(choices, np.int8), shape)
-
-
-def name_of(opcode: int) -> str:
-    """The name of an opcode, or its number if it has none."""
-    names = {code.value: code.name for code in Opcode}
-    return names.get(opcode, f"opcode {opcode}")
-
-
-def describe(request: Request) -> str:
-    """A command as a line of a report shows it."""
-    fields = ", ".join(f"{name} {getattr(request, name)}" for name in ("index", "count", "address"))
-    return f"{name_of(request.opcode)} ({fields}, {len(request.payload)} bytes), seq {request.seq}"
-
-
-def difference(right: Response, seen: Response) -> str:
-    """What is wrong in a response, on one line."""
-    wrong = []
-    for name in ("opcode", "seq", "session", "status", "expected", "value"):
-        if getattr(right, name) != getattr(seen, name):
-            wrong.append(f"{name} must be {getattr(right, name)}, not {getattr(seen, name)}")
-    if len(right.payload) != len(seen.payload):
-        wrong.append(f"payload must have {len(right.payload)} bytes, not {len(seen.payload)}")
-    elif right.payload != seen.payload:
-        pairs = enumerate(zip(right.payload, seen.payload, strict=True))
-        at, (model, byte) = next((at, pair) for at, pair in pairs if pair[0] != pair[1])
-        wrong.append(f"payload byte {at} must be {model:#04x}, not {byte:#04x}")
-    return "; ".join(wrong)
 
 
 def formula_cycles(config: AcceleratorConfig) -> int | None:

@@ -57,19 +57,25 @@ def layer(
     ]
 
 
-def loads(config: AcceleratorConfig, codes: Trits) -> list[Request]:
-    """The LOADs of activations, int8 [tokens, in]."""
+def loads(config: AcceleratorConfig, codes: Trits, bank: int = 0) -> list[Request]:
+    """The LOADs of activations, int8 [tokens, in], to an activation bank."""
     return [
         request
         for token, row in enumerate(codes)
-        for request in load_activations(config, token, row, config.max_payload)
+        for request in load_activations(config, token, row, config.max_payload, bank)
     ]
 
 
 def results(
-    config: AcceleratorConfig, out_features: int, rng: random.Random | None = None
+    config: AcceleratorConfig,
+    out_features: int,
+    rng: random.Random | None = None,
+    bank: int = 0,
 ) -> list[Request]:
-    """The RESULTS of all tokens, as large as they can be, or with `rng` of several sizes."""
+    """The RESULTS of all tokens of a result bank.
+
+    They are as large as they can be, or with `rng` of several sizes.
+    """
     rows = config.rows
     most = config.max_payload // config.acc_bytes
     requests = []
@@ -81,6 +87,14 @@ def results(
                 count = rng.randrange(1, count // rows + 1) * rows
             if row + count < out_features:
                 count -= count % rows  # the next request begins with a row group
-            requests.append(Request(Opcode.RESULTS, index=token, address=row // rows, count=count))
+            requests.append(
+                Request(
+                    Opcode.RESULTS,
+                    index=token,
+                    address=row // rows,
+                    count=count,
+                    result_bank=bank,
+                )
+            )
             row += count
     return requests

@@ -2,39 +2,34 @@
 
 from __future__ import annotations
 
-import random
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 
 from tritloom.rtl.spec.checks import LayerState
 from tritloom.rtl.spec.commands import (
-    CRC_BYTES,
-    HEADER,
-    HEADER_BYTES,
     LAYER,
-    OVERHEAD_BYTES,
+    OPCODE_BITS,
     Opcode,
     Request,
     Response,
     Status,
     identity,
-    seal,
 )
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.encodings import ALPHABETS
 from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.rtl.spec.packing import pack_weights
-from tritloom.rtl.spec.requests import define_layer
-from tritloom.sim.device.reference import ReferenceDevice
+from tritloom.rtl.spec.requests import define_layer, run_layer
 from tritloom.sim.verify import requests
+from tritloom.sim.verify.exchange import Exchange
+from tritloom.sim.verify.pairs import OVERLAPPING, all_pairs, pair_of
 
 __all__ = ["Traffic"]
 
-SEQ_MODULUS = 1 << 16
 SMALL_WORDS = 64
 """A layer of at most this many words is also filled and committed."""
 
@@ -47,7 +42,7 @@ class _Layer:
     state: LayerState = LayerState.OPEN
 
 
-class Traffic:
+class Traffic(Exchange):
     """Random packets, sound and damaged, each with the response of the reference device.
 
     Most commands are right and are executed. The others are wrong in one field, out of order, of
@@ -60,10 +55,7 @@ class Traffic:
     words : the layers lie in this many last words of the memory only; all of it if `None`
     tiles : most tiles of a layer; as many as the device takes if `None`
 
-    Members
-    -------
-    packets : pairs of packet and response, in their order; `None` for a packet without a response
-    reference : the device that gave the responses
+    The members are those of `Exchange`.
     """
 
     def __init__(
@@ -74,57 +66,23 @@ class Traffic:
         words: int | None = None,
         tiles: int | None = None,
     ) -> None:
-        self.config = config
-        self.reference = ReferenceDevice(config)
-        self.packets: list[tuple[bytes, bytes | None]] = []
-        self._rng = random.Random(seed)
+        super().__init__(config, seed)
         self._memory_words = min(words or config.memory_words, config.memory_words)
         self._first_word = config.memory_words - self._memory_words
         self._max_tiles = min(tiles or config.max_tiles, config.max_tiles, self._memory_words)
-        self._session = 0
-        self._seq = 1
-        self._history: list[bytes] = []
         self._layers: dict[int, _Layer] = {}
-        self._result_groups = 0
+        self._result_groups: dict[int, int] = {}  # row groups of the results in each bank
 
-    def exchange(self, packet: bytes) -> bytes | None:
-        """Add a packet; its response, which is also followed: RESET begins a session."""
-        packet_response = self.reference.process(packet)
-        self.packets.append((packet, packet_response))
-        request = Request.parse(packet)
-        if packet_response is not None and request is not None and request.opcode == Opcode.RESET:
-            if request.session != self._session:
-                self._history.clear()
-                self._layers.clear()
-                self._result_groups = 0
-            response = Response.parse(packet_response)
-            assert response is not None
-            self._session, self._seq = request.session, response.expected
-        return packet_response
+    def _forget(self) -> None:
+        self._layers.clear()
+        self._result_groups.clear()
 
-    def command(self, opcode: int, **fields: Any) -> Response:
-        """Add the next command in order; its response."""
-        packet = Request(opcode, self._seq, self._session, **fields).pack()
-        packet_response = self.exchange(packet)
-        assert packet_response is not None
-        self._history.append(packet)
-        self._seq = (self._seq + 1) % SEQ_MODULUS
-        response = Response.parse(packet_response)
-        assert response is not None
+    def _execute(self, command: Request) -> Response:
+        response = super()._execute(command)
+        if response.status == Status.OK and command.opcode == Opcode.RUN:
+            row_groups = self._layers[command.index].shape.row_groups
+            self._result_groups[command.result_bank] = row_groups
         return response
-
-    def _execute(self, request: Request) -> Response:
-        return self.command(
-            request.opcode,
-            index=request.index,
-            count=request.count,
-            address=request.address,
-            payload=request.payload,
-        )
-
-    def reset(self, session: int) -> None:
-        """Add a RESET."""
-        self.exchange(Request(Opcode.RESET, self._rng.randrange(SEQ_MODULUS), session).pack())
 
     def image(self, words: int) -> bytes:
         """Words of random trits, some rows of one extreme only."""
@@ -143,33 +101,35 @@ class Traffic:
             return self._rng.choice((b"\x80", b"\x7f")) * count
         return self._rng.randbytes(count)
 
-    def layer(self, index: int, base: int, tiles: int, row_groups: int) -> None:
+    def layer(self, index: int, base: int, tiles: int, row_groups: int, bank: int = 0) -> None:
         """Define, write and commit a layer of random trits, and load activations for it."""
         shape = LayerShape(tiles, row_groups)
         self._defined(index, self._execute(define_layer(index, base, shape)), shape)
         self._fill(index)
-        self.load_all(tiles)
+        self.load_all(tiles, bank)
 
-    def load_all(self, tiles: int) -> None:
-        """Load activations for some tiles, of all tokens."""
+    def load_all(self, tiles: int, bank: int) -> None:
+        """Load activations for some tiles, of all tokens, to an activation bank."""
         codes = [self.codes(tiles * self.config.lanes) for _ in range(self.config.tokens)]
         array = np.frombuffer(b"".join(codes), np.int8).reshape(self.config.tokens, -1)
-        for request in requests.loads(self.config, array):
+        for request in requests.loads(self.config, array, bank):
             self._execute(request)
 
-    def results(self, row_groups: int) -> None:
-        """Read all results of the last RUN."""
-        for request in requests.results(self.config, row_groups * self.config.rows):
-            self._execute(request)
+    def results(self, row_groups: int, bank: int = 0) -> int:
+        """Read all results of a bank's last RUN; the cycles that it took."""
+        rows = row_groups * self.config.rows
+        responses = [
+            self._execute(request) for request in requests.results(self.config, rows, bank=bank)
+        ]
+        assert all(response.status == Status.OK for response in responses)
+        return responses[-1].value
 
     def product(self, index: int, base: int, tiles: int, row_groups: int) -> int:
-        """A whole product; the cycles that its RUN takes."""
-        self.layer(index, base, tiles, row_groups)
-        response = self.command(Opcode.RUN, index=index, count=self.config.tokens)
-        assert response.status == Status.OK
-        self._result_groups = row_groups
-        self.results(row_groups)
-        return response.value
+        """A whole product, in any banks; the cycles that its RUN takes."""
+        activations, results = (self._rng.randrange(self.config.banks) for _ in range(2))
+        self.layer(index, base, tiles, row_groups, activations)
+        self._run_layer(index, self.config.tokens, activations, results)
+        return self.results(row_groups, results)
 
     def empty_product(self, index: int, base: int, tiles: int, row_groups: int) -> int:
         """A RUN with the words in memory, which must be as at power-up; its cycles."""
@@ -177,10 +137,15 @@ class Traffic:
         self._defined(index, self._execute(define_layer(index, base, shape)), shape)
         image = bytes(shape.words * self.config.word_bytes)
         self._commit_layer(index, zlib.crc32(image))
-        response = self.command(Opcode.RUN, index=index, count=1)
+        self._run_layer(index, 1, 0, 0)
+        return self._execute(
+            Request(Opcode.RESULTS, address=row_groups - 1, count=self.config.rows)
+        ).value
+
+    def _run_layer(self, index: int, tokens: int, activations: int, results: int) -> None:
+        """A RUN that must succeed, from an activation bank into a result bank."""
+        response = self._execute(run_layer(index, tokens, activations, results))
         assert response.status == Status.OK
-        self._result_groups = row_groups
-        return response.value
 
     def prepare(self) -> None:
         """Write all weight words and activations that `random` can read: memory is unknown."""
@@ -191,7 +156,8 @@ class Traffic:
             base = self._first_word + first
             self._defined(0, self._execute(define_layer(0, base, shape)), shape)
             self._fill(0)
-        self.load_all(self._max_tiles)
+        for bank in range(self.config.banks):
+            self.load_all(self._max_tiles, bank)
 
     def random(self, count: int) -> None:
         """Add the packets of `count` steps of everything that a link can bring."""
@@ -203,6 +169,7 @@ class Traffic:
             (7, self._load),
             (8, self._run),
             (12, self._results),
+            (12, self._overlap),
             (5, self._identify),
             (3, lambda: self.command(Opcode.COUNTERS)),
             (3, self._payload_not_taken),
@@ -219,6 +186,64 @@ class Traffic:
         for _ in range(count):
             (step,) = self._rng.choices([step for _, step in steps], weights)
             step()
+
+    def overlap(self) -> None:
+        """Add right LOADs, RUNs and RESULTS until each pair that may overlap has come.
+
+        `prepare` or a layer that is committed must precede it.
+        """
+        while not self.pairs >= all_pairs(self.config):
+            self._overlap()
+
+    def _overlap(self) -> None:
+        """A few right LOADs, RUNs and RESULTS; mostly they make pairs that have not come."""
+        if not self._in(LayerState.COMMITTED):
+            self._define_layer(complete=True)
+            return
+        banks = range(self.config.banks)
+        for _ in range(self._rng.randint(2, 5)):
+            commands = [
+                Request(opcode, activation_bank=activations, result_bank=results)
+                for opcode, activations, results in product(OVERLAPPING, banks, banks)
+                if opcode != Opcode.RESULTS or results in self._result_groups
+            ]
+            last = self._last
+            new = [c for c in commands if last and pair_of(last, c) not in self.pairs]
+            self._execute(self._right(self._rng.choice(new or commands)))
+
+    def _right(self, command: Request) -> Request:
+        """A LOAD, RUN or RESULTS with its banks, and with all other fields random and right."""
+        config, rng = self.config, self._rng
+        if command.opcode == Opcode.RUN:
+            index = rng.choice(self._in(LayerState.COMMITTED))
+            return replace(command, index=index, count=rng.randint(1, config.tokens))
+        token = rng.randrange(config.tokens)
+        if command.opcode == Opcode.LOAD:
+            words = rng.randint(1, self._load_words())
+            address = rng.randint(0, self._max_tiles * config.lanes // config.fill - words)
+            payload = self.codes(words * config.fill)
+            return replace(command, index=token, address=address, payload=payload)
+        row_groups = self._result_groups[command.result_bank]
+        address = rng.randrange(row_groups)
+        count = rng.randint(1, self._most_results(row_groups - address))
+        return replace(command, index=token, address=address, count=count)
+
+    def _load_words(self) -> int:
+        """Most words of a LOAD."""
+        config = self.config
+        room = self._max_tiles * config.lanes // config.fill
+        return min(config.max_payload // config.fill, room, 32)
+
+    def _most_results(self, row_groups: int) -> int:
+        """Most results of a RESULTS that ends with the last of some row groups."""
+        config = self.config
+        return min(row_groups * config.rows, config.max_payload // config.acc_bytes)
+
+    def _bank(self) -> int:
+        """A bank; seldom one that the device does not have."""
+        if self.config.banks == 1:
+            return int(self._rng.random() < 0.05)
+        return self._rng.randrange(self.config.banks)
 
     def _number(self, least: int, most: int, bits: int) -> int:
         """Mostly a number from `least` to `most`; else one beside them, or one far away."""
@@ -273,7 +298,7 @@ class Traffic:
         if complete and shape.words <= SMALL_WORDS:
             self._fill(index)
             if self._rng.random() < 0.5:
-                self.load_all(shape.tiles)
+                self.load_all(shape.tiles, self._rng.randrange(self.config.banks))
 
     def _define(self) -> None:
         if self._rng.random() < 0.6:
@@ -288,12 +313,13 @@ class Traffic:
             case 1:
                 tiles = self._rng.choice((0, self._beyond(config.max_tiles, 16)))
             case 2:
-                row_groups = self._rng.choice((0, self._beyond(config.max_row_groups, 16)))
+                row_groups = self._rng.choice((0, self._beyond(config.max_row_groups, 32)))
             case _:
                 pass
         payload = LAYER.pack(base, tiles, row_groups)
         if self._rng.random() < 0.2:
-            payload = payload[: self._rng.randrange(9)] + bytes(self._rng.randrange(3))
+            size = self._rng.randrange(LAYER.size + 1)
+            payload = payload[:size] + bytes(self._rng.randrange(3))
         index = self._number(0, config.max_layers - 1, 8)
         response = self.command(Opcode.DEFINE, index=index, payload=payload)
         self._defined(index, response, LayerShape(tiles, row_groups))
@@ -342,8 +368,7 @@ class Traffic:
 
     def _load(self) -> None:
         config = self.config
-        room = self._max_tiles * config.lanes // config.fill
-        words = self._rng.randint(0, min(config.max_payload // config.fill, room, 32))
+        words = self._rng.randint(0, self._load_words())
         payload = self.codes(words * config.fill)
         if self._rng.random() < 0.1:
             payload = payload[: self._rng.randrange(len(payload) + 1)]
@@ -352,27 +377,29 @@ class Traffic:
             index=self._number(0, config.tokens - 1, 8),
             address=self._number(0, config.activation_words - words, 32),
             payload=payload,
+            activation_bank=self._bank(),
         )
 
     def _run(self) -> None:
         index = self._index(LayerState.COMMITTED)
         count = self._number(1, self.config.tokens, 16)
-        response = self.command(Opcode.RUN, index=index, count=count)
-        if response.status == Status.OK:
-            self._result_groups = self._layers[index].shape.row_groups
+        self._execute(run_layer(index, count, self._bank(), self._bank()))
 
     def _results(self) -> None:
         config = self.config
         if not self._result_groups and self._rng.random() < 0.9:
             self._run()
-        row_groups = max(1, self._result_groups)
+        bank = self._bank()
+        if bank not in self._result_groups and self._rng.random() < 0.8:
+            bank = next(iter(self._result_groups), bank)
+        row_groups = self._result_groups.get(bank, 1)
         address = self._number(0, row_groups - 1, 32)
-        most = min((row_groups - address) * config.rows, config.max_payload // config.acc_bytes)
         self.command(
             Opcode.RESULTS,
             index=self._number(0, config.tokens - 1, 8),
             address=address,
-            count=self._number(1, most, 16),
+            count=self._number(1, self._most_results(row_groups - address), 16),
+            result_bank=bank,
         )
 
     def _identify(self) -> None:
@@ -389,68 +416,8 @@ class Traffic:
         self.command(opcode, index=index, count=1, payload=payload)
 
     def _unknown_opcode(self) -> None:
-        opcode = self._rng.choice((0, max(Opcode) + 1, 255, 2 | 1 << self._rng.randrange(4, 8)))
+        most = (1 << OPCODE_BITS) - 1
+        high = 1 << self._rng.randrange(4, OPCODE_BITS)
+        opcode = self._rng.choice((0, max(Opcode) + 1, most, Opcode.IDENTIFY | high))
         payload = self._rng.randbytes(self._rng.randrange(self.config.max_payload + 1))
         self.command(opcode, payload=payload)
-
-    def _reset(self) -> None:
-        payload = b""
-        if self._rng.random() < 0.4:
-            payload = self._rng.randbytes(self._rng.randint(1, self.config.max_payload))
-        session = self._rng.choice((self._session, self._rng.getrandbits(32)))
-        self.exchange(Request(Opcode.RESET, 9, session, payload=payload).pack())
-
-    def _other_session(self) -> None:
-        session = self._session ^ 1 << self._rng.randrange(32)
-        opcode = self._rng.choice([opcode for opcode in Opcode if opcode != Opcode.RESET])
-        payload = self._rng.randbytes(self._rng.randrange(self.config.max_payload + 1))
-        self.exchange(Request(opcode, self._seq, session, payload=payload).pack())
-
-    def _again(self) -> None:
-        """One of the last commands, or another command with its number: neither is executed."""
-        if not self._history:
-            return
-        age = self._rng.randint(1, min(len(self._history), self.config.window + 2))
-        packet = self._history[-age]
-        if self._rng.random() < 0.3:
-            seq = (self._seq - age) % SEQ_MODULUS
-            packet = Request(Opcode.LOAD, seq, self._session, payload=b"abc").pack()
-        self.exchange(packet)
-
-    def _gap(self) -> None:
-        ahead = self._rng.choice((1, 2, 3, 1000, 32768, 65000))
-        seq = (self._seq + ahead) % SEQ_MODULUS
-        payload = self._rng.randbytes(self._rng.randrange(self.config.max_payload + 1))
-        opcode = self._rng.choice((Opcode.WRITE, Opcode.LOAD))
-        self.exchange(Request(opcode, seq, self._session, payload=payload).pack())
-
-    def _sound(self) -> bytes:
-        payload = self._rng.randbytes(self._rng.randrange(self.config.max_payload + 1))
-        return Request(Opcode.LOAD, self._seq, self._session, payload=payload).pack()
-
-    def _damaged(self) -> None:
-        packet = bytearray(self._sound())
-        match self._rng.randrange(4):
-            case 0:
-                packet[self._rng.randrange(len(packet))] ^= 1 << self._rng.randrange(8)
-            case 1:
-                del packet[self._rng.randrange(1, len(packet)) :]
-            case 2:
-                packet += self._rng.randbytes(self._rng.randint(1, 9))
-            case _:  # only the length is wrong
-                wrong = len(packet) + self._rng.choice((-1, 1, 256))
-                packet = bytearray(seal(wrong.to_bytes(2, "little") + packet[2:-CRC_BYTES]))
-        self.exchange(bytes(packet))
-
-    def _tiny(self) -> None:
-        """Too short for a header, with a right checksum."""
-        size = self._rng.randrange(OVERHEAD_BYTES - CRC_BYTES)
-        packet = seal((size + CRC_BYTES).to_bytes(2, "little")[:size] + bytes(max(0, size - 2)))
-        self.exchange(packet[-self._rng.randint(1, len(packet)) :])
-
-    def _overlong(self) -> None:
-        """Right in everything, but longer than a packet may be."""
-        size = self.config.packet_bytes + self._rng.choice((1, 2, 300))
-        length = self._rng.choice((size, self.config.packet_bytes))
-        head = HEADER.pack(length, self._seq, self._session, Opcode.LOAD, 0, 0, 0)
-        self.exchange(seal(head + bytes(size - HEADER_BYTES - CRC_BYTES)))

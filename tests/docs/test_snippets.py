@@ -58,6 +58,8 @@ NOT_RUN = {
         "tritloom measure engine --family ecp5 --engine table",
         "tritloom measure engine --family ecp5 --engine table --output results/mine.json",
         "tritloom measure table --family ecp5",
+        "tritloom measure stream --shape 1024x256 --engine select --lanes 55 --rows 4",
+        "tritloom measure stream --shape 256x512 --engine table --output stream-mine.json",
     ],
     **{
         f"docs/howto/first-light/{board}.md": [

@@ -52,6 +52,11 @@ def test_terminal(columns):
     assert "loading layer 1 of 8 …" in output
     lines = screen(output)
     assert "  She could not bear to be in the world." in lines
-    assert not any("loading" in line for line in lines)
+    assert not any("loading layer" in line for line in lines)
+    starts = ("End to end, a token on Radiona", "link out, ", "RUN alone, ", "This computer's CPU")
+    places = [
+        next(n for n, line in enumerate(lines) if line.startswith(f"  {start}")) for start in starts
+    ]
+    assert places == sorted(places)
     assert max(map(len, lines)) <= columns
     assert lines[-2].startswith("All exact, in ")

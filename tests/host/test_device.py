@@ -264,7 +264,10 @@ def test_stats(random):
         pieces = 3 * -(-60 // (108 // SMALL.acc_bytes // 3 * 3))
         assert stats.bytes_tx == 3 * (100 + 20) + (2 + pieces) * 20
         assert stats.bytes_rx == (3 + 2 + pieces) * 20 + results
-        device.matmul(handle, codes_of(random, 1, 100))
+        second = device.submit(handle, codes_of(random, 1, 100))
+        assert handle.stats == stats, "what was not waited for is not counted"
+        second.result()
+        assert handle.stats == stats + second.stats
         assert (handle.stats.tokens, handle.stats.runs) == (4, 3)
 
 

@@ -9,6 +9,7 @@ from tritloom.host import (
     InputError,
     connect,
 )
+from tritloom.host.inputs import checked_codes
 from tritloom.rtl.spec import numerics
 from tritloom.rtl.spec.config import TINY
 
@@ -184,3 +185,11 @@ class TestInputKinds:
     def test_config(self):
         with pytest.raises(InputError, match=r"^config must be an AcceleratorConfig, not dict$"):
             connect("golden", config={"lanes": 10})
+
+
+def test_an_array_of_objects():
+    """It is refused as no array of numbers, not for its dtype."""
+    codes = np.array([[1, None]], dtype=object)
+    with pytest.raises(InputError) as caught:
+        checked_codes(SMALL, codes, 2)
+    assert str(caught.value) == "codes must be an array of numbers, not ndarray"

@@ -135,6 +135,13 @@ def test_responses_can_be_awaited_in_any_order():
     assert exact(session, commands[::-1])
 
 
+def test_a_command_is_equal_to_itself_alone():
+    """A session may have the same request twice."""
+    first, second = reads(1) + reads(1)
+    assert first.pack() == second.pack() and first != second
+    assert len({first, second}) == 2
+
+
 def test_sessions_differ():
     assert len({Session(Recorder(), "test").number for _ in range(50)}) == 50
 
@@ -551,8 +558,51 @@ def test_an_interrupt_at_any_line_loses_nothing():
         for command in [*more, *commands]:
             expected = about[command.address : command.address + 8]
             assert session.require(command).payload == expected, line
+        assert transport.silences == 0, line
         assert [command.seq for command in commands + more] == list(range(1, 11)), line
     assert line > 200
+
+
+def test_a_command_that_an_interrupt_kept_from_being_sent_is_sent_by_the_next_wait():
+    """Also if no later command shows the loss."""
+    transport = Recorder()
+    session = start(transport)
+    send = session._send
+
+    def interrupt(command: Command) -> None:
+        session._send = send
+        raise KeyboardInterrupt
+
+    session._send = interrupt
+    command = reads(1)[0]
+    with pytest.raises(KeyboardInterrupt):
+        session.enqueue(command)
+    assert session.require(command).payload == ABOUT[:8]
+    assert (command.sends, transport.silences) == (1, 0)
+
+
+@pytest.mark.parametrize("lost", [[], [0], [0, -1]])
+def test_the_attempts_to_open_are_no_loss(lost):
+    transport = Recorder()
+    lost = [seq & 0xFFFF for seq in lost]
+    transport.lose = lambda request: request.seq in lost and not lost.remove(request.seq)
+    session = start(transport)
+    session.call(reads(1)[0])
+    assert not session._unsent
+
+
+@pytest.mark.parametrize("lost", [[], [1], [3]])
+def test_lost_packets_are_looked_for_only_after_a_loss(lost):
+    """To look for them takes a step for each command in the window, so it must be rare."""
+    transport = Recorder()
+    transport.lose = lambda request: request.seq in lost and not lost.remove(request.seq)
+    session = start(transport)
+    commands = reads(3)
+    session.enqueue(*commands)
+    assert not session._unsent
+    assert exact(session, commands)
+    assert lost == []
+    assert not session._unsent
 
 
 @quick_first("rate", [0.1, 0.01])
@@ -593,6 +643,7 @@ def test_a_response_to_a_command_that_was_never_sent_is_discarded(opcode):
     session = start(transport)
     command = reads(1)[0]
     command.seq = 1
+    session._unsent = True
     session._flight.append(command)  # as if an interrupt had come here
     for seq, number in ((1, session.number), (2, session.number), (1, session.number ^ 1)):
         for status in (Status.OK, Status.NO_SESSION, Status.NAK):

@@ -1,6 +1,7 @@
 """Shared by the tests of the core: layers on a simulated or compiled `Core`."""
 
 import random
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,17 +13,18 @@ from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.rtl.spec.packing import act_limits
 from tritloom.sim.conformance.operands import random_codes, random_trits, weight_words
-from tritloom.sim.conformance.streams import simulate, sink, source
+from tritloom.sim.conformance.streams import plain, simulate, sink, source
 from tritloom.sim.device.core import CoreSimulation
 
 
-def loads_of(config: AcceleratorConfig, codes: np.ndarray) -> list[dict[str, int]]:
-    """Activations int8 [tokens, in] as the activation buffer's words."""
+def loads_of(config: AcceleratorConfig, codes: np.ndarray, bank: int = 0) -> list[dict[str, int]]:
+    """Activations int8 [tokens, in] as the words of an activation bank."""
     mask, bits = (1 << config.act_bits) - 1, config.act_bits
     return [
         {
             "token": token,
             "address": address,
+            "bank": bank,
             "word": sum((code & mask) << bits * n for n, code in enumerate(word)),
         }
         for token, words in enumerate(codes.reshape(config.tokens, -1, config.fill).tolist())
@@ -57,9 +59,71 @@ async def run_layer(
             return cycles, stalled
 
 
-def last_numbers(shape: LayerShape) -> dict[str, int]:
-    """The payload of `Core.i_run` for a shape."""
-    return {"last_tile": shape.tiles - 1, "last_group": shape.row_groups - 1}
+def run_of(shape: LayerShape, activations: int = 0, results: int = 0) -> dict[str, int]:
+    """The payload of `Core.i_run` for a shape, an activation bank and a result bank."""
+    return {
+        "last_tile": shape.tiles - 1,
+        "last_group": shape.row_groups - 1,
+        "activation_bank": activations,
+        "result_bank": results,
+    }
+
+
+class Beside:
+    """Uses the other banks of a `Core` while a layer runs.
+
+    Members
+    -------
+    loads : activations to load; at random while `running`
+    fetches : row groups to fetch and the totals that must come; at random while `running`
+    running : a layer runs that uses neither the activation bank nor the result bank of these
+    ended : no layer comes any more
+    overlapped : row groups that were fetched while a layer ran
+    """
+
+    def __init__(self, dut: Any, pause: float, seed: int) -> None:
+        self.loads: deque[dict[str, int]] = deque()
+        self.fetches: deque[tuple[dict[str, int], list[int]]] = deque()
+        self.running = self.ended = False
+        self.overlapped = 0
+        self._dut, self._pause, self._random = dut, pause, random.Random(seed)
+        self._awaited: deque[list[int]] = deque()
+
+    @property
+    def busy(self) -> bool:
+        """A row group is fetched, or waits at `o`."""
+        return bool(self._awaited)
+
+    async def testbench(self, ctx: Any) -> None:
+        """Run until `ended`."""
+        dut, chance = self._dut, self._random
+        while not self.ended:
+            if not (self.running or self._awaited):
+                await ctx.tick()
+                continue
+            load = self.loads[0] if self.running and self.loads and chance.random() < 0.5 else None
+            fetch = self.fetches[0] if self.running and self.fetches else None
+            ready = chance.random() >= self._pause / 2
+            ctx.set(dut.i_load.valid, load is not None)
+            if load is not None:
+                ctx.set(dut.i_load.payload, load)
+            ctx.set(dut.i_fetch.valid, fetch is not None)
+            if fetch is not None:
+                ctx.set(dut.i_fetch.payload, fetch[0])
+            ctx.set(dut.o.ready, ready)
+            *_, accepted, valid, totals = await ctx.tick().sample(
+                dut.i_fetch.ready, dut.o.valid, dut.o.payload
+            )
+            if load is not None:
+                self.loads.popleft()
+            if valid and ready:
+                assert plain(totals) == self._awaited.popleft()
+            if fetch is not None and accepted:
+                self._awaited.append(self.fetches.popleft()[1])
+                self.overlapped += 1
+            ctx.set(dut.i_load.valid, 0)
+            ctx.set(dut.i_fetch.valid, 0)
+            ctx.set(dut.o.ready, 0)
 
 
 def run_core(
@@ -70,40 +134,74 @@ def run_core(
     pause: float = 0.0,
     seed: int = 0,
 ) -> tuple[list[int], list[int]]:
-    """Random layers on a `Core`, every third extreme: exact; each one's cycles and stalls."""
+    """Random layers on a `Core`, every third extreme: exact; each one's cycles and stalls.
+
+    Each layer uses any banks. While it runs, the next activations are loaded if they go to the
+    other bank, and the results that lie in the other bank are fetched once more.
+    """
     rng = np.random.default_rng(seed)
+    chance = random.Random(seed)
     dut = Core(config)
+    beside = Beside(dut, pause, seed)
     run_cycles: list[int] = []
     stalls: list[int] = []
+    banks = range(config.banks)
+    kept: dict[int, list[list[int]]] = {}  # the totals in each result bank
+    operands = []
+    for number, shape in enumerate(shapes):
+        size = (shape.row_groups * config.rows, shape.tiles * config.lanes)
+        trits = random_trits(config, rng, size)
+        codes = random_codes(config, rng, (config.tokens, size[1]))
+        if number % 3 == 0:
+            trits[:], codes[:] = -1, act_limits(config)[0]
+        bank = chance.choice(banks)
+        loads = loads_of(config, codes, bank)
+        chance.shuffle(loads)
+        operands.append((shape, trits, codes, bank, loads))
 
     async def bench(ctx):
-        for number, shape in enumerate(shapes):
-            size = (shape.row_groups * config.rows, shape.tiles * config.lanes)
-            trits = random_trits(config, rng, size)
-            codes = random_codes(config, rng, (config.tokens, size[1]))
-            if number % 3 == 0:
-                trits[:], codes[:] = -1, act_limits(config)[0]
-            loads = loads_of(config, codes)
-            random.Random(number).shuffle(loads)
-            await source(dut.i_load, loads, idle, number)(ctx)
-            ctx.set(dut.i_run.payload, last_numbers(shape))
+        for number, (shape, trits, codes, bank, loads) in enumerate(operands):
+            results = chance.choice(banks)
+            remaining = list(beside.loads) if beside.loads else loads
+            if number and operands[number - 1][3] != bank and not beside.loads:
+                remaining = []  # all of them were loaded while the last layer ran
+            beside.loads.clear()
+            await source(dut.i_load, remaining, idle, number)(ctx)
+            while beside.busy:
+                await ctx.tick()
+            beside.fetches.clear()
+            ctx.set(dut.i_run.payload, run_of(shape, bank, results))
             ctx.set(dut.i_run.valid, 1)
             await ctx.tick().until(dut.i_run.ready)
             ctx.set(dut.i_run.valid, 0)
-            words = weight_words(config, trits)
-            cycles, stalled = await run_layer(ctx, dut, words, idle, number)
+            if number + 1 < len(operands) and operands[number + 1][3] != bank:
+                beside.loads.extend(operands[number + 1][4])
+            for other, totals in kept.items():
+                if other != results:
+                    for group in chance.choices(range(len(totals)), k=2 * len(totals)):
+                        beside.fetches.append(({"row_group": group, "bank": other}, totals[group]))
+            beside.running = True
+            cycles, stalled = await run_layer(ctx, dut, weight_words(config, trits), idle, number)
+            beside.running = False
+            await ctx.tick()  # it ends its cycle after this bench
+            while beside.busy:
+                await ctx.tick()
             run_cycles.append(cycles)
             stalls.append(stalled)
             totals: list[list[int]] = []
             for group in range(shape.row_groups):
-                await source(dut.i_fetch, [{"row_group": group}], idle, group)(ctx)
+                fetch = {"row_group": group, "bank": results}
+                await source(dut.i_fetch, [fetch], idle, group)(ctx)
                 await sink(dut.o, group + 1, totals, pause, group)(ctx)
+            kept[results] = totals
             sums = np.array(totals).reshape(shape.row_groups, config.tokens, config.rows)
             expected = codes.astype(np.int64) @ trits.T
             assert (sums.transpose(1, 0, 2).reshape(config.tokens, -1) == expected).all()
+        beside.ended = True
 
     deadline = 20_000 + 8 * sum(config.run_cycles(shape) or 0 for shape in shapes)
-    simulate(dut, bench, deadline_cycles=deadline)
+    simulate(dut, bench, beside.testbench, deadline_cycles=deadline)
+    assert beside.overlapped or config.banks == 1 or len(shapes) < 4
     return run_cycles, stalls
 
 

@@ -103,4 +103,5 @@ def random_config(rng: random.Random, engine: str, encoding: str) -> Accelerator
         max_layers=rng.choice((1, 2, 3, 16, 256)),
         packet_bytes=rng.choice((256, 512, 1024, 2048, 4096)),
         slots=rng.choice((2, 4, 8)),
+        banks=rng.choice((1, 2, 2)),
     )

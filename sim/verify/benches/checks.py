@@ -19,7 +19,8 @@ from tritloom.sim.verify.boundaries import (
     opcode_requests,
     scenes,
 )
-from tritloom.sim.verify.driver import Driver, bench, name_of
+from tritloom.sim.verify.driver import Driver, bench
+from tritloom.sim.verify.responses import name_of
 from tritloom.sim.verify.settings import config
 
 ERRORS_PER_CHECK = 2
@@ -36,13 +37,14 @@ def all_scenes() -> list[Scene]:
 async def prepare(t: Driver, scene: Scene) -> tuple[Scene, bytes]:
     """A new session with the layers of a scene; the scene and the words of its open layer."""
     await t.renew()
-    await t.do(Opcode.RESULTS, Status.BAD_STATE, count=1)
+    for bank in range(t.config.banks):
+        await t.do(Opcode.RESULTS, Status.BAD_STATE, count=1, result_bank=bank)
     shape = (scene.shape.row_groups * t.config.rows, t.config.lanes)
     base = scene.base
-    await t.send(*t.loads(t.codes(t.config.lanes, "random")))
+    await t.send(*t.loads(t.codes(t.config.lanes, "random"), scene.activation_bank))
     if scene.committed is not None:
         await t.send(*t.layer(scene.committed, base, t.trits(shape, "random")))
-        await t.do(Opcode.RUN, Status.OK, index=scene.committed, count=1)
+        await run(t, scene, scene.committed)
         base += scene.shape.words
     if scene.open is None:
         return scene, b""
@@ -51,18 +53,24 @@ async def prepare(t: Driver, scene: Scene) -> tuple[Scene, bytes]:
     return replace(scene, checksum=zlib.crc32(image)), image
 
 
+async def run(t: Driver, scene: Scene, index: int) -> None:
+    """Compute a layer for one token, in the banks of the scene."""
+    banks = {"activation_bank": scene.activation_bank, "result_bank": scene.result_bank}
+    await t.do(Opcode.RUN, Status.OK, index=index, count=1, **banks)
+
+
 async def finish(t: Driver, scene: Scene, image: bytes) -> None:
     """The layers of the scene are whole, and the open one can be committed."""
     if scene.committed is not None:
-        await t.do(Opcode.RUN, Status.OK, index=scene.committed, count=1)
-        await t.send(*t.results(scene.shape.row_groups * t.config.rows))
+        await run(t, scene, scene.committed)
+        await t.send(*t.results(scene.shape.row_groups * t.config.rows, scene.result_bank))
     if scene.open is not None:
         base = scene.base + (scene.shape.words if scene.committed is not None else 0)
         if t.reference.failure(Request(Opcode.COMMIT, index=scene.open, address=scene.checksum)):
             await t.send(*t.open_layer(scene.open, base, scene.shape, image))
         await t.do(Opcode.COMMIT, Status.OK, index=scene.open, address=scene.checksum)
-        await t.do(Opcode.RUN, Status.OK, index=scene.open, count=1)
-        await t.send(*t.results(scene.shape.row_groups * t.config.rows))
+        await run(t, scene, scene.open)
+        await t.send(*t.results(scene.shape.row_groups * t.config.rows, scene.result_bank))
     await t.do(Opcode.COUNTERS, Status.OK)
 
 
@@ -107,7 +115,8 @@ async def errors(dut: Any, idle: str, stall: str) -> None:
                 f"status of {name_of(request.opcode)} must be {status!r}, not {t.last().status}"
             )
             if number % 6 == 0 and scene.committed is not None:
-                await t.send(*t.results(scene.shape.row_groups * t.config.rows))
+                rows = scene.shape.row_groups * t.config.rows
+                await t.send(*t.results(rows, scene.result_bank))
                 assert t.last().status == Status.OK
         if scene.undefined is not None:
             await t.do(Opcode.READ, Status.BAD_STATE, index=scene.undefined, count=1)

@@ -6,11 +6,13 @@ from typing import Any
 
 import cocotb
 
-from tritloom.rtl.spec.commands import Opcode, Status
+from tritloom.rtl.spec.commands import SESSION_BITS, Opcode, Status
 from tritloom.sim.verify.benches.checks import all_scenes
 from tritloom.sim.verify.benches.products import planned, shapes_done
 from tritloom.sim.verify.boundaries import possible
-from tritloom.sim.verify.driver import PATTERNS, Driver, bench, covered, name_of
+from tritloom.sim.verify.driver import PATTERNS, Driver, bench, covered, overlapped
+from tritloom.sim.verify.pairs import all_pairs
+from tritloom.sim.verify.responses import name_of
 from tritloom.sim.verify.settings import budget_cycles, config
 from tritloom.sim.verify.traffic import Traffic
 
@@ -25,12 +27,17 @@ STEPS = 8
 @cocotb.parametrize(idle=list(PATTERNS), stall=list(PATTERNS))
 @bench
 async def mix(dut: Any, idle: str, stall: str) -> None:
-    """Commands at random, right and wrong, with lost order and damage between them."""
+    """Commands at random, right and wrong, with lost order and damage between them.
+
+    Where both streams are alike, every pair of commands that may overlap comes first.
+    """
     t = Driver(dut, "mix", idle, stall)
     await t.power()
     traffic = Traffic(t.config, f"{cocotb.RANDOM_SEED} {idle} {stall}", words=WORDS, tiles=TILES)
-    traffic.reset(t.random.randrange(1, 1 << 32))
+    traffic.reset(t.random.randrange(1, 1 << SESSION_BITS))
     traffic.prepare()
+    if idle == stall:
+        traffic.overlap()
     sent = 0
     while True:
         await t.send(*(packet for packet, _ in traffic.packets[sent:]))
@@ -46,7 +53,7 @@ async def mix(dut: Any, idle: str, stall: str) -> None:
 @cocotb.test()
 @bench
 async def coverage(dut: Any) -> None:
-    """The benches before have seen every status of every opcode and every planned shape."""
+    """The benches before have seen what they must: statuses, pairs of commands, shapes."""
     for opcode in sorted({opcode for opcode, _ in covered}):
         statuses = [Status(status).name for code, status in sorted(covered) if code == opcode]
         cocotb.log.info("%s: %s", name_of(opcode), ", ".join(statuses))
@@ -55,5 +62,7 @@ async def coverage(dut: Any) -> None:
     assert not missing, "not exercised: " + ", ".join(
         f"{name_of(opcode)} {Status(status).name}" for opcode, status in missing
     )
+    pairs = sorted(str(pair) for pair in all_pairs(config()) - overlapped)
+    assert not pairs, f"commands that did not follow one another: {', '.join(pairs)}"
     shapes = {shape for shapes in planned().values() for shape in shapes}
     assert shapes == shapes_done, f"layers not exercised: {sorted(shapes - shapes_done)}"

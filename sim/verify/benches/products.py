@@ -9,6 +9,7 @@ import cocotb
 
 from tritloom.rtl.spec.commands import Opcode, Status
 from tritloom.rtl.spec.layer_shape import LayerShape
+from tritloom.rtl.spec.requests import run_layer
 from tritloom.sim.verify import plan
 from tritloom.sim.verify.driver import PATTERNS, Driver, bench, patience
 from tritloom.sim.verify.settings import budget_cycles, config
@@ -23,6 +24,17 @@ KINDS = [("most", "least"), ("random", "random"), ("extreme", "extreme"), ("leas
 def planned() -> dict[plan.Pair, list[plan.Shape]]:
     """The shapes for each pair of pauses."""
     return plan.plan(config(), PATTERNS, budget_cycles=budget_cycles(), seed=cocotb.RANDOM_SEED)
+
+
+def product(t: Driver, index: int, shape: plan.Shape, codes: str, tokens: int) -> list[bytes]:
+    """Packets that load activations of a kind, run a layer and read its results, in any banks."""
+    activations, results = t.bank(), t.bank()
+    run = run_layer(index, tokens, activations, results)
+    return [
+        *t.loads(t.codes(shape[1], codes), activations),
+        t.pack(run),
+        *t.results(shape[0], results),
+    ]
 
 
 @cocotb.test()
@@ -56,20 +68,14 @@ async def layers(dut: Any, idle: str, stall: str) -> None:
         t.patience = patience(t.config) + 4 * plan.layer_cycles(t.config, *shape)
         await t.send(
             *t.layer(place, at, t.trits(shape, weights)),
-            *t.loads(t.codes(shape[1], codes)),
-            t.command(Opcode.RUN, index=place, count=t.random.randint(1, t.config.tokens)),
-            *t.results(shape[0]),
+            *product(t, place, shape, codes, t.random.randint(1, t.config.tokens)),
         )
         assert t.last().status == Status.OK
         resident[place] = shape
         shapes_done.add(shape)
     by_cycles = sorted(resident.items(), key=lambda item: plan.layer_cycles(t.config, *item[1]))
     for place, shape in by_cycles[:2]:
-        await t.send(
-            *t.loads(t.codes(shape[1], "random")),
-            t.command(Opcode.RUN, index=place, count=1),
-            *t.results(shape[0]),
-        )
+        await t.send(*product(t, place, shape, "random", 1))
         words = LayerShape.of(t.config, *shape).words
         count = min(words, t.config.max_payload // t.config.word_bytes)
         await t.do(Opcode.READ, Status.OK, index=place, address=words - count, count=count)

@@ -19,11 +19,14 @@ from tritloom.rtl.spec.commands import (
     identity,
     seal,
 )
+from tritloom.rtl.spec.requests import run_layer
 from tritloom.sim.verify.boundaries import order_requests
 from tritloom.sim.verify.driver import PATTERNS, Driver, bench
 
 ALIKE = [(name, name) for name in PATTERNS]
 """The same pauses on both streams."""
+RUN_WORDS = 48
+"""Words of a layer that takes longer to compute than a packet to come."""
 
 
 @cocotb.test()
@@ -36,7 +39,8 @@ async def power_up(dut: Any) -> None:
     await t.send(Request(Opcode.IDENTIFY, 2, count=4).pack())
     response = await t.do(Opcode.COUNTERS, Status.OK)
     assert response.expected == 2
-    await t.do(Opcode.RESULTS, Status.BAD_STATE, count=1)
+    for bank in range(t.config.banks):
+        await t.do(Opcode.RESULTS, Status.BAD_STATE, count=1, result_bank=bank)
     for index in {0, t.config.max_layers - 1}:
         await t.do(Opcode.RUN, Status.BAD_STATE, index=index, count=1)
         await t.do(Opcode.READ, Status.BAD_STATE, index=index, count=1)
@@ -111,6 +115,47 @@ async def order(dut: Any, idle: str, stall: str) -> None:
     await t.do(Opcode.COUNTERS, Status.OK)
     await t.send(Request(Opcode.RESET, 1, t.session ^ 2, payload=b"x").pack())
     await t.quiet(20)
+
+
+@cocotb.test()
+@bench
+async def replays(dut: Any) -> None:
+    """A duplicate of a RUN that may still run, and of RESULTS whose bank was overwritten.
+
+    Then a RESET comes in the middle of a RUN.
+    """
+    t = Driver(dut, "replays")
+    await t.begin()
+    last = t.config.banks - 1
+    words = min(RUN_WORDS, t.config.memory_words)
+    row_groups = min(words, t.config.max_row_groups)
+    tiles = min(words // row_groups, t.config.max_tiles)
+    shape = (row_groups * t.config.rows, tiles * t.config.lanes)
+
+    def product(bank: int) -> list[bytes]:
+        """Packets that compute layer 0 into the last result bank, and read some results."""
+        run = t.pack(run_layer(0, t.config.tokens, bank, last))
+        return [run, t.command(Opcode.RESULTS, count=1, result_bank=last)]
+
+    for bank in range(t.config.banks):
+        await t.send(*t.loads(t.codes(shape[1], "random"), bank))
+    await t.send(*t.layer(0, 0, t.trits(shape, "extreme")))
+    done: list[bytes] = []
+    for bank in (0, last, last, 0):
+        done += product(bank)
+        run, results = done[-2:]
+        await t.send(run, run, results, run, results)
+        await t.send(*done[-t.config.window :])  # they are stored now: all must come again
+    for cycles in (1, 2 * OVERHEAD_BYTES, 2 * OVERHEAD_BYTES + row_groups):
+        run = t.pack(run_layer(0, t.config.tokens, 0, last))
+        await t.begin_to_send(run, len(run) + cycles)
+        await t.renew()
+        for bank in range(t.config.banks):
+            await t.do(Opcode.RESULTS, Status.BAD_STATE, count=1, result_bank=bank)
+        await t.do(Opcode.RUN, Status.BAD_STATE, index=0, count=1)
+        await t.send(*t.layer(0, 0, t.trits(shape, "extreme")), *product(last))
+        assert t.last().status == Status.OK
+    await t.do(Opcode.COUNTERS, Status.OK)
 
 
 @cocotb.test()
@@ -221,6 +266,7 @@ async def restart(dut: Any) -> None:
         (Opcode.COUNTERS, 6 * OVERHEAD_BYTES),
         (Opcode.RUN, whole + 2),
         (Opcode.RUN, whole + t.config.engine_latency),
+        (Opcode.RUN, 3 * whole),
         (Opcode.COMMIT, whole + 4),
     ):
         await t.begin()

@@ -4,6 +4,8 @@ import pytest
 
 from tritloom.boards.board import board_names, load_board
 from tritloom.boards.icebreaker import ICEBREAKER
+from tritloom.gen.cli.figures import rate
+from tritloom.gen.plan.models import MODELS, OnDevice, on_device
 
 BOARDS = board_names()
 ULX3S = load_board("ulx3s-85f").config
@@ -15,16 +17,20 @@ class TestBoards:
         status, out, err = run("boards")
         assert (status, err) == (0, "")
         lines = out.splitlines()
-        assert [line.split()[0] for line in lines[-len(BOARDS) - 2 : -2]] == BOARDS
-        assert "name" in lines[-len(BOARDS) - 3]
-        (line,) = [line for line in lines if line.startswith("ulx3s-85f ")]
-        assert line.split()[-6:] == [
+        first, second = lines.index(""), lines.index("", lines.index("") + 1)
+        assert [line.split()[0] for line in lines[first - len(BOARDS) : first]] == BOARDS
+        assert "name" in lines[first - len(BOARDS) - 1]
+        (line,) = [line for line in lines[:first] if line.startswith("ulx3s-85f ")]
+        assert line.split()[-4:] == [
             "LFE5U-85F-6BG381C",
             f"{ULX3S.macs_per_cycle}",
             f"{ULX3S.clock_hz / 1e6:g}",
             f"{ULX3S.memory_words * ULX3S.macs_per_cycle:,}",
-            *("all", "all"),
         ]
+        rows = [line.split()[:4] for line in lines[second - len(BOARDS) * len(MODELS) : second]]
+        assert [row[:2] for row in rows] == [[name, model] for name in BOARDS for model in MODELS]
+        times = on_device(load_board("ulx3s-85f").build_config)["tinylm"].times
+        assert ["ulx3s-85f", "tinylm", "all", rate(times.tokens_per_s)] in rows
         assert lines[-2:] == ["", "Run on the board itself so far: none."]
 
     @pytest.mark.parametrize("columns", [60, 80, 100])
@@ -33,8 +39,8 @@ class TestBoards:
         monkeypatch.setenv("COLUMNS", str(columns))
         lines = run("boards")[1].splitlines()
         assert max(map(len, lines)) <= max(columns, 80)
-        (line,) = [line for line in lines if line.startswith("ulx3s-85f ")]
-        assert {"LFE5U-85F-6BG381C", "260", "80", "1,198,080", "all"} <= set(line.split())
+        line = next(line for line in lines if line.startswith("ulx3s-85f "))
+        assert {"LFE5U-85F-6BG381C", "260", "80", "1,198,080"} <= set(line.split())
 
     def test_json(self, run):
         status, out, _ = run("boards", "--json")
@@ -45,4 +51,12 @@ class TestBoards:
         assert board["config"] == ICEBREAKER.config.to_dict()
         assert board["run_on_hardware"] is False
         assert board["link"] == {"kind": "uart", "baud": 3_000_000}
-        assert board["models"] == {"tinylm": "part", "digits": "all"}
+        models = on_device(ICEBREAKER.build_config)
+        assert board["models"] == {name: each.to_dict() for name, each in models.items()}
+
+    def test_without_figures(self, run, monkeypatch):
+        """A device that has no formula, or cannot run the models."""
+        unknown = {"tinylm": OnDevice(fits="none", times=None)}
+        monkeypatch.setattr("tritloom.gen.plan.models.on_device", lambda config: unknown)
+        lines = run("boards")[1].splitlines()
+        assert lines[-3].split() == ["ulx3s-85f", "tinylm", "none", "unknown"]

@@ -31,7 +31,19 @@ class TestBuild:
             "mac_per_cycle": 20,
             "lut_per_mac": 50.0,
             "weight_capacity": {"trits": 30720, "bits": 49152},
-            "mixes": {"a-model": {"utilization": 0.75, "gmac_per_s_sustained": 12.3}},
+            "models": {
+                "a-model": {
+                    "fits": "all",
+                    "end_to_end": {
+                        "total_s": 0.125,
+                        "tokens": 2,
+                        "tokens_per_s": 16.0,
+                        "bound": "link out",
+                        "gmac_per_s_run": 12.3,
+                    },
+                },
+                "other": {"fits": "none", "end_to_end": None},
+            },
             "critical_path": {"from": "a", "to": "b"},
         }
 
@@ -53,8 +65,10 @@ class TestBuild:
             (
                 "out/icebreaker.bin\n"
                 "1,000 of 5,280 LUTs, 1,000 of 5,280 flip-flops, 7 of 30 block RAMs, 7 of 30 DSPs\n"
-                "30.2 of 24 MHz, 20 MAC/cycle, 50.0 LUT/MAC, room for 30,720 weights\n"
-                "a-model: 75.0% of the peak, 12.30 GMAC/s sustained\n"
+                "30.2 of 24 MHz, at most 20 MAC/cycle, 50.0 LUT/MAC, room for 30,720 weights\n"
+                "a-model: fits all, end to end 16 tokens/s, 62.5 ms a token, link out binds; RUN\n"
+                "alone 12.3 GMAC/s\n"
+                "other: fits none, no time is known\n"
             ),
             "     0 s  synthesis …\n",
         )

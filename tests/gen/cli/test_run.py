@@ -1,13 +1,17 @@
 import io
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from tests.support import ROOT
 from tritloom.boards.board import load_board
-from tritloom.rtl.spec.errors import DeviceError
+from tritloom.gen.cli.figures import seconds
+from tritloom.gen.plan.models import known_layers
+from tritloom.gen.plan.timing import Times, layer_times, token_times
+from tritloom.rtl.spec.errors import ConfigError, DeviceError
 
 TINYLM = ROOT / "models" / "tinylm"
 REMEDY = "give the path of a folder with config.json, model.safetensors and tokenizer.json"
@@ -38,13 +42,18 @@ class TestRun:
         assert output["placement"]["fit"] == "all"
         assert (layer["name"], layer["shape"]) == ("model.layers.0.self_attn.qkv_proj", [512, 256])
         assert (layer["tokens"], layer["runs"]) == (15, 15)
-        assert layer["mac_per_cycle"] == 15 * 512 * 256 / layer["cycles"]
-        assert 160 <= layer["mac_per_cycle"] <= ULX3S.macs_per_cycle
+        assert layer["mac_per_cycle_run"] == 15 * 512 * 256 / layer["run_cycles"]
+        assert 160 <= layer["mac_per_cycle_run"] <= ULX3S.macs_per_cycle
         assert layer["bytes"] > 15 * (512 * 3 + 256)
         timing = output["timing"]
-        assert timing["device_cycles"] == sum(layer["cycles"] for layer in output["layers"])
-        assert timing["device_s"] == timing["device_cycles"] / timing["clock_hz"]
+        assert timing["run_cycles"] == sum(layer["run_cycles"] for layer in output["layers"])
+        assert timing["run_s"] == timing["run_cycles"] / timing["clock_hz"]
         assert 0 < timing["first_token_s"] <= timing["generate_s"]
+        # By the time model, on the board whose hardware the device is.
+        config = load_board("ulx3s-85f").build_config
+        assert output["link"] == {"kind": "uart", "baud": 3_000_000}
+        assert output["end_to_end"] == token_times(config, known_layers("tinylm")).to_dict()
+        assert output["end_to_end"]["run_cycles"] == timing["run_cycles"] / 15
 
     def test_text(self, run):
         status, out, err = run(
@@ -52,14 +61,40 @@ class TestRun:
         )
         assert (status, out) == (0, " in the same, and then returned\n")
         lines = err.splitlines()
-        assert lines[1].split() == ["layer", "shape", "runs", "cycles", "MAC/cycle", "bytes"]
-        assert lines[2].split()[:5] == [
-            *("layers.0.self_attn.qkv_proj", "512", "×", "256"),
-            "15",
-        ]
-        total = " ".join(lines[-2:])
-        assert total.startswith("12 tokens in ")
-        assert total.endswith(f"of {ULX3S.macs_per_cycle} MAC/cycle")
+        assert lines[1].startswith("End to end: 12 tokens in ")
+        times = token_times(load_board("ulx3s-85f").build_config, known_layers("tinylm"))
+        assert " ".join(lines[2:4]) == (
+            f"With UART at 3 Mbaud the device's layers take {seconds(times.total_s)} a token by "
+            "the time model, end to end; link out binds."
+        )
+        heads = ["layer", "shape", "bytes", "runs", "RUN:", "cycles", "MAC/cycle"]
+        assert lines[5].split() == heads
+        assert lines[6].split()[:4] == ["layers.0.self_attn.qkv_proj", "512", "×", "256"]
+        assert lines[6].split()[5] == "15"
+        assert lines[-1].startswith("RUN alone: ")
+        assert lines[-1].endswith(f"of {ULX3S.macs_per_cycle} MAC/cycle")
+
+    def test_part_on_the_device(self, run):
+        """What the host computes is not in the model's figure; other boards have other figures."""
+        arguments = ["run", TINYLM, "--prompt", "Emma was", "--max-tokens", 1, "--json", "--device"]
+        output = json.loads(run(*arguments, "golden?board=icebreaker")[1])
+        config = load_board("icebreaker").build_config
+        parts = [part for layer in output["placement"]["layers"] for part in layer["on_device"]]
+        times = sum((layer_times(config, part["rows"], part["columns"]) for part in parts), Times())
+        assert output["end_to_end"] == replace(times, tokens=1).to_dict()
+        weights = sum(layer["device_weights"] for layer in output["layers"])
+        assert output["end_to_end"]["macs"] == weights
+
+    def test_without_figures(self, run, monkeypatch):
+        """A memory that gives no bound on a run."""
+
+        def refuse(*arguments):
+            raise ConfigError("no formula")
+
+        monkeypatch.setattr("tritloom.gen.plan.timing.layer_times", refuse)
+        arguments = ["run", TINYLM, "--device", "golden", "--prompt", "Emma was", "--max-tokens", 1]
+        assert json.loads(run(*arguments, "--json")[1])["end_to_end"] is None
+        assert "time model" not in run(*arguments)[2]
 
     def test_streams(self, run, monkeypatch):
         """Each piece is written when it is there, before the next token is computed."""
@@ -140,7 +175,7 @@ class TestRun:
         layer = other["layers"][0]
         assert other["placement"]["fit"] == "all"
         assert (layer["name"], layer["shape"]) == ("model.layers.0.self_attn.q_proj", [256, 256])
-        assert layer["mac_per_cycle"] == 15 * 256 * 256 / layer["cycles"]
+        assert layer["mac_per_cycle_run"] == 15 * 256 * 256 / layer["run_cycles"]
         arguments += ["--runtime", "transformers", "--temperature", "1"]
         drawn = [run(*arguments, "--seed", seed)[1] for seed in (1, 1, 2)]
         assert drawn[0] == drawn[1] != drawn[2]
@@ -198,7 +233,7 @@ class TestRun:
         assert result["text"] == " in the same, and then returned"
         assert result["placement"]["fit"] == ("all" if board == "ulx3s-85f" else "part")
         for layer in result["layers"]:
-            assert (layer["runs"] > 0) == (layer["where"] != "host") == (layer["cycles"] > 0)
+            assert (layer["runs"] > 0) == (layer["where"] != "host") == (layer["run_cycles"] > 0)
 
     def test_what_runs_where_is_written_before_the_device_is_built(self, run, monkeypatch):
         def connect(url):

@@ -609,7 +609,7 @@ class TestDiagram:
         config = ULX3S_85F.config
         shown = [text for text, *_ in texts(ET.fromstring(block_diagram(config)))]
         for text in (
-            "65 lanes × 4 rows × 1 token: 260 MAC/cycle, 20.80 GMAC/s at 80 MHz",
+            "65 lanes × 4 rows × 1 token: at most 260 MAC/cycle of RUN, 20.80 GMAC/s at 80 MHz",
             "4,608 × 416 bits",
             "base3x5, latency 4 cycles",
             f"latency {config.engine_latency} cycles",

@@ -25,6 +25,7 @@ from tritloom.gen.flow import tools as run_module
 from tritloom.gen.flow.build import BuildError, build, fit
 from tritloom.gen.flow.report import advice, critical_path, floorplan_svg, html_report, readable
 from tritloom.gen.passes import synthesis
+from tritloom.gen.plan.models import on_device
 from tritloom.rtl.links.stream_facts import PacketStream
 from tritloom.rtl.links.uart_facts import Uart
 from tritloom.rtl.memories.bram_facts import BlockRam
@@ -47,7 +48,7 @@ SMALL = AcceleratorConfig(
 FILES = ["floorplan.svg", "icebreaker.bin", "report.html", "report.json"]
 KEYS = [
     *("luts", "ffs", "block_rams", "dsps", "clock_mhz", "timing_met", "mac_per_cycle"),
-    *("lut_per_mac", "weight_capacity", "mixes", "critical_path", "tools", "seed", "config"),
+    *("lut_per_mac", "weight_capacity", "models", "critical_path", "tools", "seed", "config"),
 ]
 TOOL = """#!{python}
 import json, os, pathlib, sys, time
@@ -200,7 +201,9 @@ class TestBuild:
         assert (report["timing_met"], built.timing_met, built.advice) == (True, True, "")
         assert (report["mac_per_cycle"], report["lut_per_mac"]) == (5, 10.0)
         assert report["weight_capacity"] == {"trits": 320, "bits": 512}
-        assert report["mixes"] == {}
+        models = on_device(SMALL)
+        assert report["models"] == {name: each.to_dict() for name, each in models.items()}
+        assert report["models"]["digits"]["end_to_end"]["bound"] == "loading"
         assert report["config"] == SMALL.to_dict()
         assert report["seed"] == 1
         assert [tool.split()[0] for tool in report["tools"]] == [
@@ -708,6 +711,11 @@ class TestReport:
         assert "timing missed by 1.00 MHz" in page
         assert (out / "floorplan.svg").read_text() in page
         assert "50 of 5,280" in page
+        digits = report["models"]["digits"]["end_to_end"]
+        cells = [f"{digits['tokens_per_s']:.3g}", f"{1e3 * digits['total_s']:,.1f}", "loading"]
+        row = "".join(f'<td class="number">{cell}</td>' for cell in cells)
+        assert f"<td>digits</td><td>part</td>{row}" in page
+        assert "<b>5</b>MAC/cycle of RUN, peak" in page and "GMAC/s of RUN alone" in page
         for outside in ("src=", "href=", "url(", "@import"):
             assert outside not in page.replace("http://www.w3.org/2000/svg", "")
         report["timing_met"] = True

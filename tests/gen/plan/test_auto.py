@@ -18,8 +18,11 @@ from tritloom.gen.plan import auto
 from tritloom.gen.plan import search as search_module
 from tritloom.gen.plan.auto import LINK, board_part, choose
 from tritloom.gen.plan.cost import Cost, CostModel, weight_memories
+from tritloom.gen.plan.cpu import cpu_name
+from tritloom.gen.plan.timing import token_times
 from tritloom.gen.workloads import MIXES, Layer, model_layers, utilization
 from tritloom.rtl.links.stream_facts import PacketStream
+from tritloom.rtl.links.uart_facts import Uart
 from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec import numerics
 from tritloom.rtl.spec.config import AcceleratorConfig
@@ -80,7 +83,9 @@ class TestLayers:
             run("auto", "--board", "ulx3s-85f", "--model", model, "--json")
             for model in (tmp_path, ROOT / "models/tinylm")
         ]
-        assert outputs[0] == outputs[1] and outputs[0][0] == 0
+        plans = [json.loads(out) for _, out, _ in outputs]
+        assert [plan.pop("cpu")["macs"] for plan in plans] == [1179648] * 2  # its time is measured
+        assert plans[0] == plans[1]
 
     @pytest.mark.parametrize(
         ("changes", "layers"),
@@ -348,7 +353,10 @@ class TestParts:
         assert plan.best.mhz is None and plan.best.gmac_per_s is None
         rates = [each.mac_per_cycle for each in plan.ranked]
         assert all(later <= first * 1.011 for first, later in pairwise(rates))
-        assert plan.notes[-1] == "no clock was measured for this family: ranked by MAC/cycle"
+        assert plan.notes[-1] == (
+            "no clock was measured for this family: ranked by MAC/cycle, and no time is known"
+        )
+        assert plan.best.times is None and plan.to_dict()["candidates"][0]["end_to_end"] is None
 
     def test_board(self):
         board = load_board("ulx3s-85f")
@@ -411,6 +419,8 @@ class TestMemory:
                 shape = LayerShape.of(config, part, layer.in_features)
                 cycles += layer.count * config.run_cycles(shape)
         assert best.cycles == cycles
+        for each in plan.ranked:
+            assert each.times is None or each.times.run_cycles == each.cycles
 
     def test_pieces_of_several_rows(self):
         """24 words of 3 tiles: 8 groups of 4 rows at a time."""
@@ -439,6 +449,56 @@ class TestMemory:
     def test_words_given_that_hold_all(self):
         plan = choose("ecp5", SMALL, memory_words=4096)
         assert plan.config.memory_words == 4096 and not plan.notes
+
+
+class TestTimes:
+    """End to end; what a time consists of is tested in test_timing.py."""
+
+    def test_board(self):
+        """Its link and clock; RUN takes the cycles that decided."""
+        board = load_board("ulx3s-85f")
+        plan = choose("", TINYLM, board=board, tokens=3)
+        for each in plan.ranked:
+            config = replace(each.config, link=board.link)
+            assert each.times == token_times(config, TINYLM, tokens=3)
+            assert each.times.run_cycles == each.cycles and each.times.loading_s == 0
+        content = plan.to_dict()
+        assert content["link"] == {"kind": "uart", "baud": 3_000_000}
+        first = content["candidates"][0]
+        assert first["end_to_end"] == plan.best.times.to_dict()
+        assert first["run_cycles"] == first["end_to_end"]["run_cycles"]
+        assert first["end_to_end"]["bound"] == "link out"
+
+    def test_loading(self):
+        """With less memory than the model has words, a part of it is loaded for every token."""
+        plan = choose("", TINYLM, board=load_board("ulx3s-85f"), memory_words=800)
+        assert plan.best.times.loading_s > 0 and plan.best.times.run_cycles == plan.best.cycles
+        assert "loaded piece by piece for every token" in plan.notes[0]
+
+    def test_no_board(self):
+        """A link is assumed, and the measured clock."""
+        plan = choose("ecp5", BIG, weight_bits=64)
+        assert plan.link == LINK
+        config = replace(plan.config, link=LINK, clock_hz=round(plan.best.mhz * 1e6))
+        assert plan.best.times == token_times(config, BIG, holds_all=True)
+        assert plan.best.times.loading_s == 0
+
+    def test_core_has_no_link(self):
+        assert choose("ecp5", SMALL, core_only=True).best.times is None
+
+    @pytest.mark.parametrize(
+        ("clock_hz", "expected"),
+        [
+            (80_000_000, 80_000_000),
+            (31_400_000, 30_458_000),  # a tenth must be three million, within 2 %
+            (10_000_000, None),
+        ],
+    )
+    def test_clock_of_a_link(self, clock_hz, expected):
+        """The highest clock at which the link works."""
+        config = core("select", "base3x5", 20, 1, 1, SMALL)
+        found = auto._at_clock(config, Uart(baud=3_000_000), clock_hz)
+        assert (None if found is None else found.clock_hz) == expected
 
 
 class TestErrors:
@@ -503,6 +563,13 @@ class TestCommand:
         plan = choose("", TINYLM, board=load_board("ulx3s-85f"))
         best = plan.config
         assert lines[0].startswith(f"LFE5U-85F-6: {best.engine} {best.encoding}, {best.lanes} lan")
+        assert lines[2].startswith("End to end: ") and lines[2].endswith("link out binds")
+        parts = ["loading", "link in", "link out", "front end", "engine", "host"]
+        assert [line.split("  ")[0] for line in lines[5:11]] == parts
+        assert ["binds" in line for line in lines[5:11]] == [part == "link out" for part in parts]
+        beside = " ".join(lines[12:15])
+        assert f"This computer's CPU ({cpu_name()}, NumPy, float32, measured now): " in beside
+        assert "faster" in beside
         heading = next(number for number, line in enumerate(lines) if "encoding" in line)
         assert lines[heading + 1].split()[:2] == [best.engine, best.encoding]
         assert lines[-1].split() == ["may", "take", "66,912", "66,912", "208"]
@@ -522,6 +589,9 @@ class TestCommand:
         )
         assert len(content["candidates"]) == 5 and len(content["notes"]) == 1
         assert first["banks"] == 2
+        assert content["link"] == {"kind": "uart", "baud": 1_000_000}
+        assert first["end_to_end"]["tokens"] == content["cpu"]["tokens"] == 2
+        assert first["end_to_end"]["macs"] == content["cpu"]["macs"] == 2 * 2_084_044_800
 
     def test_file_is_a_configuration(self, run, tmp_path):
         """What generate and build take, and nothing lost on the way."""

@@ -64,9 +64,9 @@ def test_a_device_that_holds_a_part(monkeypatch: pytest.MonkeyPatch, known: bool
         assert use.where == layer.where
         assert use.tokens == len(result.prompt_ids) + 11
         assert use.macs == use.tokens * layer.device_weights
-        assert (use.runs > 0) == (use.cycles > 0) == (use.bytes > 0) == bool(layer.on_device)
-    assert result.timing.device_cycles == sum(layer.cycles for layer in result.layers) > 0
-    assert 0 < result.timing.mac_per_cycle <= CONFIG.macs_per_cycle
+        assert (use.runs > 0) == (use.run_cycles > 0) == (use.bytes > 0) == bool(layer.on_device)
+    assert result.timing.run_cycles == sum(layer.run_cycles for layer in result.layers) > 0
+    assert 0 < result.timing.mac_per_cycle_run <= CONFIG.macs_per_cycle
 
 
 def test_a_model_of_which_nothing_fits(monkeypatch: pytest.MonkeyPatch) -> None:

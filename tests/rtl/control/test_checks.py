@@ -7,17 +7,18 @@ from amaranth.hdl import Fragment, Module, Signal
 
 from tritloom.rtl.control.checks import HeaderChecks, status_of
 from tritloom.rtl.control.layer_table import entry_layout
+from tritloom.rtl.control.layouts import REQUEST
 from tritloom.rtl.spec.checks import CHECKS, Check, Quantity, Stage
 from tritloom.rtl.spec.commands import Opcode, Status
 from tritloom.rtl.spec.config import TINY
 
 
 def checks_of() -> HeaderChecks:
-    index, left, position, items = Signal(8), Signal(8), Signal(10), Signal(16)
+    request, left, position, items = Signal(REQUEST), Signal(8), Signal(10), Signal(16)
     entry = Signal(entry_layout(TINY))
     m = Module()
     Fragment.get(m, None)  # or Amaranth warns that the module is not used
-    return HeaderChecks(m, TINY, index, left, position, items, entry, Signal())
+    return HeaderChecks(m, TINY, request, left, position, items, entry, Signal())
 
 
 @pytest.mark.parametrize("opcode", CHECKS)

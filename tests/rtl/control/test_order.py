@@ -6,6 +6,7 @@ import pytest
 from amaranth.sim import Simulator
 
 from tritloom.rtl.control.order import CommandOrder
+from tritloom.rtl.spec.commands import SESSION_BITS
 from tritloom.rtl.spec.config import TINY, AcceleratorConfig
 
 WIDE = AcceleratorConfig.from_dict(TINY.to_dict() | {"slots": 8})
@@ -40,7 +41,11 @@ def test_order(config):
 
     async def bench(ctx):
         for _ in range(1500):
-            session = model.session if rng.random() < 0.9 else rng.choice((0, 1, 5, 1 << 31))
+            session = (
+                model.session
+                if rng.random() < 0.9
+                else rng.choice((0, 1, 5, 1 << SESSION_BITS - 1))
+            )
             away = rng.choice((0, 0, 0, 1, 2, -1, config.window, config.window + 1, 256, 32768))
             seq = (model.expected - away) % 65536
             reset, decide = rng.random() < 0.1, rng.random() < 0.7

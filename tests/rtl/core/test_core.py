@@ -7,7 +7,7 @@ import pytest
 from amaranth.hdl import Module
 
 from tests.support import quick_first
-from tests.support.core import last_numbers, run_core, run_layer
+from tests.support.core import run_core, run_layer, run_of
 from tritloom.rtl.core.core import Core
 from tritloom.rtl.engines.contract import DotEngine
 from tritloom.rtl.lib.adder_tree import delay
@@ -50,6 +50,8 @@ CONFIGS = {
     "tables": TABLES,
     "pairs": PAIRS,
     "quick": QUICK,
+    "one bank": replace(WIDE, banks=1),
+    "one bank, quick": replace(QUICK, banks=1),
 }
 
 
@@ -109,7 +111,7 @@ def test_tiles_wait_for_partial_sums(idle):
 
     async def bench(ctx):
         for number, shape in enumerate(shapes):
-            ctx.set(dut.i_run.payload, last_numbers(shape))
+            ctx.set(dut.i_run.payload, run_of(shape))
             ctx.set(dut.i_run.valid, 1)
             await ctx.tick().until(dut.i_run.ready)
             ctx.set(dut.i_run.valid, 0)

@@ -105,4 +105,5 @@ def test_link_is_no_layout() -> None:
     config = replace(TINY, clock_hz=24_000_000, link=Uart(baud=3_000_000))
     assert config.link.divisor(config) == 8
     assert config.link.cycles_per_byte(config) == 80
+    assert [TINY.link.framed_bytes(20), config.link.framed_bytes(20)] == [20, 28]
     assert config.layout_digest == TINY.layout_digest

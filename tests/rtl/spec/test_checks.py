@@ -1,5 +1,7 @@
 """The table of checks: its order, its text, and the first check that a request fails."""
 
+from dataclasses import replace
+
 import pytest
 
 from tritloom.rtl.spec.checks import CHECKS, LayerState, State, check_table, first_failure
@@ -29,7 +31,11 @@ def test_check_table():
         "| DEFINE | base + tiles × row groups ≤ memory_words | OUT_OF_RANGE |",
         "| READ | layer is open or committed | BAD_STATE |",
         "| COMMIT | address = CRC-32 of the layer's words | BAD_CHECKSUM |",
-        "| RESULTS | row groups of the last RUN ≥ 1 | BAD_STATE |",
+        "| LOAD | activation bank ≤ banks - 1 | OUT_OF_RANGE |",
+        "| RUN | activation bank ≤ banks - 1 | OUT_OF_RANGE |",
+        "| RUN | result bank ≤ banks - 1 | OUT_OF_RANGE |",
+        "| RESULTS | result bank ≤ banks - 1 | OUT_OF_RANGE |",
+        "| RESULTS | row groups of the bank's last RUN ≥ 1 | BAD_STATE |",
     ):
         assert line in lines
 
@@ -42,7 +48,7 @@ FAILURES = [
     (Request(Opcode.IDENTIFY, count=108, address=20), State(), None),
     (Request(Opcode.IDENTIFY, count=109), State(), Status.BAD_LENGTH),
     (Request(Opcode.IDENTIFY, count=1, address=1000), State(), Status.OUT_OF_RANGE),
-    (Request(Opcode.DEFINE, index=9, payload=bytes(7)), State(), Status.BAD_LENGTH),
+    (Request(Opcode.DEFINE, index=9, payload=bytes(9)), State(), Status.BAD_LENGTH),
     (Request(Opcode.DEFINE, index=3, payload=LAYER.pack(32, 4, 8)), State(), None),
     (Request(Opcode.DEFINE, index=4, payload=LAYER.pack(32, 4, 8)), State(), Status.OUT_OF_RANGE),
     (Request(Opcode.DEFINE, payload=LAYER.pack(33, 4, 8)), State(), Status.OUT_OF_RANGE),
@@ -70,6 +76,29 @@ FAILURES = [
     (Request(Opcode.RESULTS, count=3), OPEN, Status.BAD_STATE),
     (Request(Opcode.COUNTERS, payload=b"x"), State(), Status.BAD_LENGTH),
 ]
+
+
+ONE_BANK = replace(TINY, banks=1)
+BANKS = [
+    # A request, its status with one bank and with two.
+    (Request(Opcode.LOAD, activation_bank=1), Status.OUT_OF_RANGE, None),
+    (Request(Opcode.LOAD, result_bank=1), None, None),
+    (Request(Opcode.RUN, count=1, activation_bank=1), Status.OUT_OF_RANGE, None),
+    (Request(Opcode.RUN, count=1, result_bank=1), Status.OUT_OF_RANGE, None),
+    (Request(Opcode.RUN, count=2, result_bank=1), Status.BAD_LENGTH, Status.BAD_LENGTH),
+    (Request(Opcode.RESULTS, count=1, result_bank=1), Status.OUT_OF_RANGE, None),
+    (Request(Opcode.RESULTS, count=1, activation_bank=1), None, None),
+    (Request(Opcode.READ, count=1, activation_bank=1, result_bank=1), None, None),
+    (Request(Opcode.COUNTERS, activation_bank=1, result_bank=1), None, None),
+]
+
+
+@pytest.mark.parametrize(("request_", "one", "two"), BANKS)
+def test_only_the_banks_that_exist(request_, one, two):
+    """A command that names a bank is refused if the device has only one; others ignore the bits."""
+    for config, status in ((ONE_BANK, one), (TINY, two)):
+        failed = first_failure(config, request_, DONE)
+        assert (failed and failed.status) == status
 
 
 @pytest.mark.parametrize(("request_", "state", "status"), FAILURES)

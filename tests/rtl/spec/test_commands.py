@@ -41,21 +41,21 @@ def test_sizes():
         16,
         4,
         20,
-        8,
+        10,
         24,
     )
     assert TINY.max_payload == TINY.packet_bytes - OVERHEAD_BYTES
 
 
 def test_bytes_of_a_request():
-    packet = Request(4, 0x1234, 0xDEADBEEF, 7, 0x55AA, 0x01020304, b"xyz").pack()
-    body = bytes.fromhex("1700 3412 efbeadde 04 07 aa55 04030201") + b"xyz"
+    packet = Request(4, 0x1234, 0xADBEEF, 7, 0x55AA, 0x01020304, b"xyz", 1, 0, 0xDE).pack()
+    body = bytes.fromhex("1700 3412 efbead de 44 07 aa55 04030201") + b"xyz"
     assert packet == body + crc(body)
 
 
 def test_bytes_of_a_response():
-    packet = Response(8, 0x1234, 0xDEADBEEF, 5, 0x1235, 0xCAFE, b"").pack()
-    body = bytes.fromhex("1400 3412 efbeadde 08 05 3512 feca0000")
+    packet = Response(8, 0x1234, 0xADBEEF, 5, 0x1235, 0xCAFE, b"", 0, 1, 0xDE).pack()
+    body = bytes.fromhex("1400 3412 efbead de 88 05 3512 feca0000")
     assert packet == body + crc(body)
 
 
@@ -64,15 +64,16 @@ def test_hardware_reads_the_same_fields():
         assert layout.size == 8 * HEADER_BYTES
     assert DEFINITION.size == 8 * LAYER.size
     places = {name: (field.offset, field.width) for name, field in REQUEST}
-    fields = {"seq": 0xA1A2, "session": 0xB1B2B3B4, "opcode": 0xC1, "index": 0xD1}
-    fields |= {"count": 0xE1E2, "address": 0xF1F2F3F4}
+    common = {"seq": 0xA1A2, "session": 0xB1B2B3, "acknowledged": 0xB4, "opcode": 0x21}
+    common |= {"activation_bank": 1, "result_bank": 0}
+    fields = common | {"index": 0xD1, "count": 0xE1E2, "address": 0xF1F2F3F4}
     number = int.from_bytes(Request(**fields).pack()[:HEADER_BYTES], "little")
     for name, value in (fields | {"length": 20}).items():
         offset, width = places[name]
         assert number >> offset & (1 << width) - 1 == value, name
     places = {name: (field.offset, field.width) for name, field in RESPONSE}
-    fields = {"seq": 0xA1A2, "session": 0xB1B2B3B4, "opcode": 0xC1, "status": 0xD1}
-    fields |= {"expected": 0xE1E2, "value": 0xF1F2F3F4}
+    common |= {"activation_bank": 0, "result_bank": 1}
+    fields = common | {"status": 0xD1, "expected": 0xE1E2, "value": 0xF1F2F3F4}
     number = int.from_bytes(Response(**fields).pack()[:HEADER_BYTES], "little")
     for name, value in (fields | {"length": 20}).items():
         offset, width = places[name]
@@ -83,7 +84,8 @@ def test_hardware_reads_the_same_fields():
 def test_round_trip(kind):
     rng = random.Random(24)
     for size in (0, 1, 2, 1004, 4076):
-        bits = {"opcode": 8, "seq": 16, "session": 32, "index": 8, "status": 8}
+        bits = {"opcode": 6, "seq": 16, "session": 24, "index": 8, "status": 8}
+        bits |= {"activation_bank": 1, "result_bank": 1, "acknowledged": 8}
         bits |= {"count": 16, "expected": 16, "address": 32, "value": 32}
         names = [name for name in kind.__dataclass_fields__ if name != "payload"]
         values = {name: rng.getrandbits(bits[name]) for name in names}
@@ -114,7 +116,7 @@ def test_not_sound():
 
 
 def test_numbers_are_the_protocol():
-    assert PROTOCOL_VERSION == 1
+    assert PROTOCOL_VERSION == 2
     assert [(code.name, code.value) for code in Opcode] == [
         ("RESET", 1),
         ("IDENTIFY", 2),
@@ -136,8 +138,9 @@ def test_numbers_are_the_protocol():
         "OUT_OF_RANGE",
         "BAD_STATE",
         "BAD_CHECKSUM",
+        "MEMORY_ERROR",
     ]
-    assert [status.value for status in sorted(Status)] == list(range(8))
+    assert [status.value for status in sorted(Status)] == list(range(9))
     assert COUNTER_BITS // 8 * len(COUNTERS) <= TINY.max_payload, "they fit in any packet"
 
 

@@ -1,7 +1,9 @@
 """The configuration: what it refuses, its JSON and digests, its widths and its cycle formula."""
 
+import copy
 import dataclasses
 import json
+import pickle
 
 import pytest
 
@@ -39,6 +41,7 @@ OTHER: dict = {
     "fill": 5,
     "act_bits": 4,
     "max_layers": 7,
+    "banks": 1,
     "packet_bytes": 512,
     "slots": 8,
     "link": {"kind": "uart", "baud": 1_000_000},
@@ -243,6 +246,28 @@ def test_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         TINY.lanes = 10
     assert hash(TINY) == hash(AcceleratorConfig.from_json(TINY.to_json()))
+
+
+def test_hash():
+    """Equal configurations have equal hashes, and every field counts."""
+    assert len({TINY, dataclasses.replace(TINY)}) == 1
+    assert len({hash(dataclasses.replace(TINY, slots=slots)) for slots in (2, 4, 8, 16)}) == 4
+
+
+def test_what_follows_is_computed_once():
+    config = dataclasses.replace(TINY)
+    assert config.layout_digest is config.layout_digest
+    assert config.build_digest is config.build_digest
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, lambda c: pickle.loads(pickle.dumps(c))])
+def test_a_copy_has_the_fields_alone(duplicate):
+    """The hash of a text differs from process to process, so a pickle must not have it."""
+    config = dataclasses.replace(TINY)
+    assert hash(config) and config.build_digest and config.acc_bits
+    copied = duplicate(config)
+    assert vars(copied) == {f.name: getattr(TINY, f.name) for f in dataclasses.fields(TINY)}
+    assert (copied, hash(copied)) == (config, hash(config))
 
 
 @pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(AcceleratorConfig)])

@@ -16,6 +16,7 @@ from tritloom.rtl.spec.frames import (
     cobs_encode,
     decode_frame,
     encode_frame,
+    most_frame_bytes,
 )
 from tritloom.sim.conformance.streams import FLOWS, simulate, sink, source
 
@@ -42,6 +43,17 @@ def test_a_frame_gives_its_packet_back(seed: int) -> None:
         assert frame[0] == frame[-1] == 0
         assert 0 not in frame[1:-1]
         assert decode_frame(frame[1:-1]) == packet
+
+
+@pytest.mark.parametrize("size", [1, 20, 253, 254, 255, 508, 509, 1024])
+def test_longest_frame(size: int) -> None:
+    """A packet without zeros has it; no packet of that length has a longer one."""
+    assert len(encode_frame(b"\1" * size)) == most_frame_bytes(size)
+    rng = random.Random(size)
+    for alphabet in ((0,), (0, 1, 255), range(256)):
+        packet = bytes(rng.choices(alphabet, k=size))
+        assert len(encode_frame(packet)) <= most_frame_bytes(size)
+    assert len(encode_frame(b"\1" * (size - 1) + b"\0")) <= most_frame_bytes(size)
 
 
 def test_known_encodings() -> None:

@@ -57,11 +57,14 @@ def test_a_whole_layer(config, payload_bytes):
     send_all(requests.write_words(config, 1, image, payload_bytes))
     assert send(requests.commit_layer(1, image)).value == zlib.crc32(image)
     assert send_all(requests.read_words(config, 1, shape.words, payload_bytes)) == image
+    send_all(requests.load_activations(config, 0, codes[0], payload_bytes))  # to another bank
     for token, row in enumerate(codes):
-        send_all(requests.load_activations(config, token, row, payload_bytes))
-    assert send(requests.run_layer(1, config.tokens)).value == config.run_cycles(shape)
+        send_all(requests.load_activations(config, token, row, payload_bytes, bank=1))
+    send(requests.run_layer(1, config.tokens, activation_bank=1, result_bank=1))
+    send_all(requests.load_activations(config, 0, ~codes[0], payload_bytes))
+    send(requests.run_layer(1, config.tokens))  # neither bank is that of the results read below
     for token in range(config.tokens):
-        results = send_all(requests.read_results(config, token, len(trits), payload_bytes))
+        results = send_all(requests.read_results(config, token, len(trits), payload_bytes, bank=1))
         expected = numerics.matmul(trits, codes)[token]
         assert np.array_equal(unpack_results(config, results), expected)
     assert send(requests.read_identity(3, 40)).payload == identity(config)[3:43]
@@ -101,7 +104,8 @@ def test_results_begin_at_row_groups():
 def test_define_is_little_endian():
     request = requests.define_layer(3, 0x01020304, LayerShape(5, 6))
     assert (request.opcode, request.index) == (Opcode.DEFINE, 3)
-    assert request.payload == LAYER.pack(0x01020304, 5, 6) == bytes([4, 3, 2, 1, 5, 0, 6, 0])
+    packed = LAYER.pack(0x01020304, 5, 6)
+    assert request.payload == packed == bytes([4, 3, 2, 1, 5, 0, 6, 0, 0, 0])
 
 
 def test_responses_of_commands_that_need_a_configuration():

@@ -28,7 +28,7 @@ from tritloom.rtl.spec.packing import pack_activations, pack_weights, unpack_res
 from tritloom.rtl.spec.plugins import Engine, engines
 from tritloom.sim.device.reference import ReferenceDevice, open_device
 
-SESSION = 0xC0FFEE01
+SESSION = 0xFFEE01
 
 # Four bits a word: the upper half of each byte of an image has no memory behind it.
 PAIRS = encodings.add(
@@ -141,8 +141,8 @@ def trits_of(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:
 
 def test_bytes_of_a_reset() -> None:
     device = ReferenceDevice(make_config())
-    body = bytes.fromhex("1400 3412 efbeadde 01 00 0000 00000000")
-    response = bytes.fromhex("1400 3412 efbeadde 01 00 0100 01000000")
+    body = bytes.fromhex("1400 3412 efbead de c1 00 0000 00000000")
+    response = bytes.fromhex("1400 3412 efbead de c1 00 0100 02000000")
     assert device.process(body + zlib.crc32(body).to_bytes(4, "little")) == (
         response + zlib.crc32(response).to_bytes(4, "little")
     )
@@ -152,9 +152,11 @@ def test_bytes_of_a_read(client: Client) -> None:
     client.define(2, 5, 1, 2)
     client.write_image(2, bytes(range(12)))
     packet = client.device.process(
-        Request(Opcode.READ, 3, SESSION, index=2, count=1, address=1).pack()
+        Request(
+            Opcode.READ, 3, SESSION, index=2, count=1, address=1, result_bank=1, acknowledged=0x9A
+        ).pack()
     )
-    response = bytes.fromhex("1a00 0300 01eeffc0 05 00 0400 00000000 060708090a0b")
+    response = bytes.fromhex("1a00 0300 01eeff 9a 85 00 0400 00000000 060708090a0b")
     assert packet == response + zlib.crc32(response).to_bytes(4, "little")
 
 
@@ -198,7 +200,7 @@ def test_corrupt_reset_starts_nothing(client: Client) -> None:
 
 
 def test_other_sessions_are_refused_before_anything_else(client: Client) -> None:
-    for seq, opcode in ((1, Opcode.COUNTERS), (9, Opcode.COUNTERS), (1, 99)):
+    for seq, opcode in ((1, Opcode.COUNTERS), (9, Opcode.COUNTERS), (1, 33)):
         response = client.send(opcode, seq=seq, session=SESSION + 1)
         assert response == Response(opcode, seq, SESSION + 1, Status.NO_SESSION, 1)
     assert client.status(Opcode.COUNTERS) == Status.OK
@@ -259,7 +261,7 @@ def test_a_command_again_is_answered_as_the_first_time(slots: int) -> None:
     first: list[Response] = []
     for seq in range(1, 2 * slots):
         # A counter would change if the command were executed again.
-        first.append(client.send(Opcode.COUNTERS if seq % 2 else 99))
+        first.append(client.send(Opcode.COUNTERS if seq % 2 else 33))
         for age in range(window + 2):
             again = client.send(Opcode.COUNTERS, seq=(seq - age) % 65536)
             if age < min(window, len(first)):
@@ -280,7 +282,7 @@ def test_a_repeated_write_is_not_executed_again(client: Client) -> None:
 def test_seq_wraps() -> None:
     client = Client(make_config(slots=4))
     for seq in range(1, 65535):
-        client.device.process(Request(99, seq, SESSION).pack())
+        client.device.process(Request(33, seq, SESSION).pack())
     client.seq = 65534
     last = client.send(Opcode.IDENTIFY, count=3)
     assert (client.seq, last.seq, last.expected, last.payload) == (65535, 65535, 0, b"TRI")
@@ -293,7 +295,7 @@ def test_seq_wraps() -> None:
 
 
 def test_every_failed_command_takes_its_number(client: Client) -> None:
-    assert client.status(99) == Status.BAD_OPCODE
+    assert client.status(33) == Status.BAD_OPCODE
     assert client.status(0, payload=b"abc") == Status.BAD_OPCODE
     assert client.status(11, index=255) == Status.BAD_OPCODE
     assert client.seq == 3
@@ -317,7 +319,7 @@ def test_length_comes_before_all_else(client: Client, opcode: Opcode) -> None:
 
 def test_order_of_the_other_checks(client: Client) -> None:
     far = 0xFFFFFFFF
-    for size in (0, 7, 9):
+    for size in (0, 9, 11):
         payload = bytes(size)
         assert client.status(Opcode.DEFINE, index=255, payload=payload) == Status.BAD_LENGTH
     for opcode, limit in (
@@ -329,7 +331,7 @@ def test_order_of_the_other_checks(client: Client) -> None:
         (Opcode.RUN, 3),
         (Opcode.RESULTS, 2),
     ):
-        payload = bytes(8) if opcode == Opcode.DEFINE else b""
+        payload = bytes(LAYER.size) if opcode == Opcode.DEFINE else b""
         for index in (limit, 255):
             status = client.status(opcode, index=index, address=far, payload=payload)
             assert status == Status.OUT_OF_RANGE, opcode
@@ -553,8 +555,7 @@ def test_results_are_exact(values: dict[str, object]) -> None:
             data = pack_activations(config, row)
             assert client.status(Opcode.LOAD, index=index, payload=data) == Status.OK
         response = client.send(Opcode.RUN, index=case % 3, count=config.tokens)
-        assert response.status == Status.OK
-        assert response.value == (config.run_cycles(shape) or 0)
+        assert (response.status, response.value) == (Status.OK, 0)
         expected = codes.astype(np.int64) @ trits.T.astype(np.int64)
         for index in range(config.tokens):
             sums: list[int] = []
@@ -562,6 +563,7 @@ def test_results_are_exact(values: dict[str, object]) -> None:
                 response = client.send(
                     Opcode.RESULTS, index=index, address=group, count=config.rows
                 )
+                assert response.value == (config.run_cycles(shape) or 0)
                 assert len(response.payload) == config.rows * config.acc_bytes
                 sums += unpack_results(config, response.payload).tolist()
             assert sums[:out_features] == expected[index].tolist()
@@ -587,6 +589,103 @@ def test_bounds_of_results(client: Client) -> None:
         assert status == Status.OUT_OF_RANGE
     assert client.status(Opcode.RESULTS, count=118) == Status.OUT_OF_RANGE
     assert client.status(Opcode.RESULTS, count=119) == Status.BAD_LENGTH
+
+
+def loaded_and_run(client: Client, bank: int, code: int, *, activations: int | None = None) -> None:
+    """Load 10 times `code` to an activation bank, and run layer 0 into the result bank `bank`."""
+    activations = bank if activations is None else activations
+    client.send(Opcode.LOAD, payload=bytes([code] * 10), activation_bank=activations)
+    status = client.status(
+        Opcode.RUN, index=0, count=1, activation_bank=activations, result_bank=bank
+    )
+    assert status == Status.OK
+
+
+def sum_in(client: Client, bank: int, **fields: object) -> int:
+    """The first result of a result bank."""
+    response = client.send(Opcode.RESULTS, count=1, result_bank=bank, **fields)
+    assert response.status == Status.OK
+    return int(unpack_results(client.config, response.payload)[0])
+
+
+def test_a_result_bank_keeps_its_results(client: Client) -> None:
+    client.load_layer(0, 0, np.ones((3, 10), np.int8))
+    loaded_and_run(client, 0, 1)
+    loaded_and_run(client, 1, 2)
+    assert (sum_in(client, 0), sum_in(client, 1)) == (10, 20)
+    loaded_and_run(client, 1, 3)
+    assert (sum_in(client, 0), sum_in(client, 1), sum_in(client, 0)) == (10, 30, 10)
+    assert sum_in(client, 0, activation_bank=1) == 10
+
+
+def test_an_activation_bank_keeps_its_activations(client: Client) -> None:
+    """Several RUNs of one LOAD, and a LOAD that writes a part of the bank."""
+    client.load_layer(0, 0, np.ones((3, 10), np.int8))
+    loaded_and_run(client, 0, 1, activations=1)
+    client.send(Opcode.LOAD, payload=bytes([5] * 10), activation_bank=0)
+    banks = {"activation_bank": 1, "result_bank": 1}
+    client.send(Opcode.RUN, index=0, count=1, **banks)
+    assert (sum_in(client, 0), sum_in(client, 1)) == (10, 10)
+    client.send(Opcode.LOAD, address=1, payload=bytes([3, 3]), activation_bank=1)
+    client.send(Opcode.RUN, index=0, count=1, **banks)
+    assert (sum_in(client, 0), sum_in(client, 1)) == (10, 14)
+
+
+def test_each_result_bank_has_its_row_groups_and_cycles(client: Client) -> None:
+    shapes = [client.load_layer(0, 0, np.ones((7, 10), np.int8))]
+    shapes.append(client.load_layer(1, 20, np.ones((3, 30), np.int8)))
+    assert client.status(Opcode.RESULTS, count=1, result_bank=1) == Status.BAD_STATE
+    client.send(Opcode.RUN, index=0, count=1)
+    assert client.status(Opcode.RESULTS, count=1, result_bank=1) == Status.BAD_STATE
+    client.send(Opcode.RUN, index=1, count=1, result_bank=1)
+    for bank, shape in enumerate(shapes):
+        last = {"result_bank": bank, "count": 1}
+        response = client.send(Opcode.RESULTS, address=shape.row_groups - 1, **last)
+        assert response.status == Status.OK
+        assert response.value == client.config.run_cycles(shape)
+        status = client.status(Opcode.RESULTS, address=shape.row_groups, **last)
+        assert status == Status.OUT_OF_RANGE
+    assert client.config.run_cycles(shapes[0]) != client.config.run_cycles(shapes[1])
+
+
+def test_a_run_that_fails_leaves_the_banks(client: Client) -> None:
+    client.load_layer(0, 0, np.ones((3, 10), np.int8))
+    loaded_and_run(client, 1, 2)
+    assert client.status(Opcode.RUN, index=2, count=1, result_bank=1) == Status.BAD_STATE
+    assert sum_in(client, 1) == 20
+
+
+def test_a_device_with_one_bank() -> None:
+    client = Client(make_config(banks=1))
+    client.load_layer(0, 0, np.ones((3, 10), np.int8))
+    for opcode, fields in (
+        (Opcode.LOAD, {"payload": b"xx", "activation_bank": 1}),
+        (Opcode.RUN, {"count": 1, "activation_bank": 1}),
+        (Opcode.RUN, {"count": 1, "result_bank": 1}),
+    ):
+        assert client.status(opcode, **fields) == Status.OUT_OF_RANGE
+    loaded_and_run(client, 0, 1)
+    assert sum_in(client, 0) == 10
+    assert client.status(Opcode.RESULTS, count=1, result_bank=1) == Status.OUT_OF_RANGE
+
+
+def test_reset_empties_both_banks(client: Client) -> None:
+    client.load_layer(0, 0, np.ones((3, 10), np.int8))
+    loaded_and_run(client, 0, 1)
+    loaded_and_run(client, 1, 2)
+    client.session, client.seq = 5, 0
+    client.send(Opcode.RESET, seq=0)
+    for bank in (0, 1):
+        assert client.status(Opcode.RESULTS, count=1, result_bank=bank) == Status.BAD_STATE
+
+
+def test_results_are_replayed_after_their_bank_was_overwritten(client: Client) -> None:
+    client.load_layer(0, 0, np.ones((3, 10), np.int8))
+    loaded_and_run(client, 0, 1)
+    first = client.send(Opcode.RESULTS, count=1)
+    loaded_and_run(client, 0, 2)
+    assert client.send(Opcode.RESULTS, seq=client.seq - 2, count=1) == first
+    assert sum_in(client, 0) == 20
 
 
 def test_result_bytes_are_little_end_first_and_signed(client: Client) -> None:
@@ -664,13 +763,19 @@ def test_random_packets_always_have_a_sound_response_and_keep_order() -> None:
             index=int(rng.integers(0, 5)),
             count=int(rng.integers(0, 8)),
             address=int(rng.integers(0, 30)),
-            payload=rng.bytes(int(rng.choice([0, 0, 8, 12, 7]))),
+            payload=rng.bytes(int(rng.choice([0, 0, 10, 12, 7]))),
+            activation_bank=int(rng.integers(0, 2)),
+            result_bank=int(rng.integers(0, 2)),
+            acknowledged=int(rng.integers(0, 256)),
         )
         if request.opcode == Opcode.RESET and request.session != SESSION:
             continue
         response = Response.parse(client.device.process(request.pack()) or b"")
         assert response is not None
         assert response.seq == request.seq
+        if request.seq == expected or response.status in (Status.NAK, Status.NO_SESSION):
+            for name in ("opcode", "session", "activation_bank", "result_bank", "acknowledged"):
+                assert getattr(response, name) == getattr(request, name)
         if response.status in (Status.NAK, Status.NO_SESSION) or request.opcode == Opcode.RESET:
             assert response.expected == expected
         elif request.seq == expected:

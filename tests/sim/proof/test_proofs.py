@@ -2,6 +2,7 @@
 
 import inspect
 import types
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -43,6 +44,7 @@ SMALL = AcceleratorConfig(
     slots=2,
 )
 WIDE = AcceleratorConfig.from_dict(SMALL.to_dict() | {"fill": 5})
+ONE_BANK = AcceleratorConfig.from_dict(SMALL.to_dict() | {"banks": 1})
 PAIRS = AcceleratorConfig.from_dict(SMALL.to_dict() | {"lanes": 6, "fill": 3, "encoding": "diff2"})
 # Less than a configuration may have: the code is the same, and the proof takes seconds.
 FRAMES = SimpleNamespace(packet_bytes=32, slots=1)
@@ -70,6 +72,10 @@ PROOFS = {
     ),
     "Core rules": (
         lambda: core_rules(Core(WIDE)),
+        {"depth": 24, "cover": 20, "induction": False},
+    ),
+    "Core rules, one bank": (
+        lambda: core_rules(Core(replace(WIDE, banks=1))),
         {"depth": 30, "cover": 20, "induction": False},
     ),
     "Accelerator rules": (
@@ -106,6 +112,10 @@ PROOFS = {
     ),
     "PartialSums total": (
         lambda: results.partial_sums_total(partial_sums.PartialSums(SMALL)),
+        {"depth": 12, "cover": 28},
+    ),
+    "PartialSums total, one bank": (
+        lambda: results.partial_sums_total(partial_sums.PartialSums(ONE_BANK)),
         {"depth": 12, "cover": 24},
     ),
     "PacketReceiver contract": (
@@ -237,6 +247,24 @@ BUGS = {
         lambda m: results.partial_sums_total(m.PartialSums(SMALL)),
         "check_",
     ),
+    "sums are written to both banks": (
+        partial_sums,
+        ("write.connect(m, totals, runs)", "write.connect(m, totals)"),
+        lambda m: results.partial_sums_total(m.PartialSums(SMALL)),
+        "check_memory",
+    ),
+    "totals come from the bank that is named last": (
+        partial_sums,
+        ("Mux(bank, totals_out[1]", "Mux(self.i_fetch.bank, totals_out[1]"),
+        lambda m: results.partial_sums_total(m.PartialSums(SMALL)),
+        "check_",
+    ),
+    "a row group is not kept while it waits": (
+        core,
+        ("advance.eq(~self.o.valid | self.o.ready)", "advance.eq(1)"),
+        lambda m: core_rules(m.Core(WIDE)),
+        "check_",
+    ),
     "a packet of wrong length is taken": (
         framing,
         (" & (length == count)", ""),
@@ -258,6 +286,8 @@ BUG_CYCLES = {
     "a layer goes on where the last one ended": 12,
     "tiles swap a cycle early": 14,
     "the first tile is added to what was there": 14,
+    "sums are written to both banks": 14,
+    "totals come from the bank that is named last": 14,
     "a packet of wrong length is taken": 24,
     "a packet of wrong checksum is taken": 24,
 }
@@ -287,7 +317,7 @@ def test_memory_stream_bug_found(monkeypatch):
 def test_results_bug_found_in_core():
     copy = broken(core, "with m.If(taken | free):", "with m.If(1):")
     with pytest.raises(PropertyError, match=r"^check_o_\w+.*: fails\n"):
-        verify(core_rules(copy.Core(WIDE)), depth=20, cover=1, induction=False)
+        verify(core_rules(copy.Core(replace(WIDE, banks=1))), depth=20, cover=1, induction=False)
 
 
 @pytest.mark.formal

@@ -1,7 +1,7 @@
 """The boundary requests tell apart every check and every check that is wrong in one way."""
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -16,7 +16,7 @@ from tritloom.rtl.spec.checks import (
     first_failure,
     value_of,
 )
-from tritloom.rtl.spec.commands import Opcode, Request, Status
+from tritloom.rtl.spec.commands import OPCODE_BITS, Opcode, Request, Status
 from tritloom.rtl.spec.config import TINY, AcceleratorConfig
 from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.sim.verify.boundaries import (
@@ -26,6 +26,7 @@ from tritloom.sim.verify.boundaries import (
     possible,
     scenes,
 )
+from tritloom.sim.verify.pairs import banks_read
 
 WIDE = AcceleratorConfig(
     lanes=10,
@@ -62,7 +63,8 @@ LARGE = AcceleratorConfig(
     packet_bytes=2048,
     slots=8,
 )
-CONFIGS = {"tiny": TINY, "wide": WIDE, "least": LEAST, "large": LARGE}
+ONE_BANK = replace(WIDE, banks=1)
+CONFIGS = {"one bank": ONE_BANK, "tiny": TINY, "wide": WIDE, "least": LEAST, "large": LARGE}
 
 
 def scenes_of(config):
@@ -77,8 +79,10 @@ def reachable(config, opcode, check):
         case Quantity.REST_BYTES:
             room = config.max_layers > 1 and config.memory_words > 1
             return UNITS[opcode].of(config) > 1 and (room or opcode == Opcode.LOAD)
+        case Quantity.ACTIVATION_BANK | Quantity.RESULT_BANK:
+            return config.banks == 1
         case Quantity.RESULT_ROW_GROUPS:
-            return False
+            return config.banks > 1
         case Quantity.LAYER_STATE:
             return opcode != Opcode.READ or config.max_layers > 2
         case _:
@@ -117,11 +121,13 @@ FIELDS = {
     Quantity.COUNT: 16,
     Quantity.ADDRESS: 32,
     Quantity.TILES: 16,
-    Quantity.ROW_GROUPS: 16,
+    Quantity.ROW_GROUPS: 32,
     Quantity.MEMORY_END: 32,
     Quantity.ITEMS_END: 32,
     Quantity.WORDS_END: 32,
     Quantity.ROW_GROUPS_END: 32,
+    Quantity.ACTIVATION_BANK: 1,
+    Quantity.RESULT_BANK: 1,
 }
 
 
@@ -156,12 +162,12 @@ def is_masked(config, opcode, check, wrong):
         return True  # the bench commits the layer after the boundary requests
     # The shape must fit in the memory, or the last check of DEFINE fails with the same status.
     if check.quantity in (Quantity.TILES, Quantity.ROW_GROUPS):
-        return max(most + wrong.high_off, 1 << wrong.bits & 0xFFFF) >= config.memory_words
+        return max(most + wrong.high_off, 1 << wrong.bits & 0xFFFFFFFF) >= config.memory_words
     return False
 
 
 @pytest.mark.parametrize("opcode", [opcode for opcode in CHECKS if CHECKS[opcode]])
-@pytest.mark.parametrize("name", ["tiny", "wide", "large"])
+@pytest.mark.parametrize("name", ["one bank", "tiny", "wide", "large"])
 def test_every_wrong_check_is_noticed(name, opcode, monkeypatch):
     config = CONFIGS[name]
     checks = CHECKS[opcode]
@@ -192,15 +198,33 @@ def test_opcodes_that_do_not_exist():
     opcodes = {request.opcode for request in opcode_requests()}
     assert not opcodes & set(CHECKS)
     for opcode in CHECKS:
-        for bit in range(8):
+        for bit in range(OPCODE_BITS):
             assert opcode ^ 1 << bit in opcodes | set(CHECKS)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_fields_that_a_command_ignores(name):
+    """Each bank that a command does not name, and `acknowledged`, which no command reads."""
+    config = CONFIGS[name]
+    for opcode in CHECKS:
+        sent = [
+            request
+            for scene in scenes_of(config)
+            for request in boundary_requests(config, scene, opcode)
+        ]
+        if opcode not in (Opcode.COMMIT, Opcode.DEFINE):  # a right one may be left out
+            assert any(request.acknowledged for request in sent)
+            ignored = {"activation_bank", "result_bank"} - banks_read(opcode)
+            assert all(any(getattr(request, name) for request in sent) for name in ignored)
+    for name in ("activation_bank", "result_bank", "acknowledged"):
+        assert any(getattr(request, name) for request in opcode_requests())
 
 
 @pytest.mark.parametrize("window", [1, 3, 63])
 def test_order_requests_are_never_the_next_command(window):
     requests = list(order_requests(expected=200, session=77, window=window))
     assert all((request.seq, request.session) != (200, 77) for request in requests)
-    assert {request.session ^ 77 for request in requests} == {0} | {1 << bit for bit in range(32)}
+    assert {request.session ^ 77 for request in requests} == {0} | {1 << bit for bit in range(24)}
     seqs = {request.seq for request in requests if request.session == 77}
     assert all(not 1 <= 200 - seq <= window for seq in seqs)
     assert {200 ^ 1 << bit for bit in range(6, 16)} <= seqs

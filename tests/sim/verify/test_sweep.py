@@ -42,5 +42,6 @@ def test_the_sweep_has_every_packet_size():
     assert {config.packet_bytes for config in configs} >= {256, 512, 1024, 2048, 4096}
     assert {config.slots for config in configs} >= {2, 4, 8}
     assert any(config.word_bytes <= 4 and config.packet_bytes >= 1024 for config in configs)
+    assert {config.banks for config in configs} == {1, 2}
     assert any(config.max_layers == 1 for config in configs)
     assert TINY not in configs

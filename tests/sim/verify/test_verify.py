@@ -20,7 +20,7 @@ from tritloom.sim import tools
 from tritloom.sim.verify import run as module
 from tritloom.sim.verify.run import VerifyError, verify, verify_design
 
-BENCHES = 52
+BENCHES = 53
 
 WIDE = AcceleratorConfig(
     lanes=10,

@@ -1,0 +1,312 @@
+"""The responder: copies what a response holds beside its header, in the order of the commands."""
+
+from typing import Any
+
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Shape, Signal, Value
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from tritloom.rtl.control.banks import results_layout
+from tritloom.rtl.control.checks import status_of
+from tritloom.rtl.control.layouts import COUNTER_BITS
+from tritloom.rtl.control.tasks import Kind, task_layout
+from tritloom.rtl.control.words import WordSplitter, results_out
+from tritloom.rtl.core.partial_sums import fetch_layout
+from tritloom.rtl.engines.contract import sums_layout
+from tritloom.rtl.lib.block_ram import ReadPort, block_ram
+from tritloom.rtl.lib.crc import WideCrc32
+from tritloom.rtl.lib.streams import bits_for
+from tritloom.rtl.spec.checks import Quantity
+from tritloom.rtl.spec.commands import (
+    COUNTERS,
+    HEADER_BYTES,
+    OVERHEAD_BYTES,
+    Opcode,
+    Status,
+    identity,
+)
+from tritloom.rtl.spec.config import AcceleratorConfig
+
+__all__ = ["Responder"]
+
+LENGTH_BYTES = (0, 1)
+STATUS_BYTE = 9
+VALUE_BYTES = (12, 13, 14, 15)
+"""Places in the header of what is known only when the payload is written."""
+
+
+class Responder(wiring.Component):
+    """Does one task after the other.
+
+    Members
+    -------
+    i_task : in, stream of `task_layout`
+    slot : out, number
+        The slot of the response that is written.
+    new_session : in, 1 bit
+        Strobe: the next response lies in slot 1. Only while there is no task.
+    beat, data, mask, write : out
+        A beat of the response, its place in the slot, which of its bytes are stored, and whether
+        there is one.
+    blocked : in, 1 bit
+        The beat is not stored in this cycle.
+    finished : out, 1 bit
+        Strobe: the task's response is complete.
+    checksum : out, 32 bits
+        Of the words of the last CHECKSUM.
+    ended : out, 1 bit
+        Strobe: a task has ended, with a response or without one.
+    i_word : in, stream of weight words
+        The words of READ and COMMIT.
+    o_fetch : out, stream of `fetch_layout`
+        The row groups whose totals the core shall read.
+    i_result : in, stream of `sums_layout`
+        Their totals.
+    bank : out, number
+        The result bank that the task reads.
+    may_copy : in, 1 bit
+        No layer runs that writes that bank.
+    results : in, `results_layout`
+        Of that bank.
+    copied : out, 1 bit
+        Strobe: the RESULTS of that bank has been copied.
+    counters : in, `COUNTER_BITS` each
+        In the order of `COUNTERS`.
+    """
+
+    i_task: stream.Interface
+    slot: Signal
+    new_session: Signal
+    beat: Signal
+    data: Signal
+    mask: Signal
+    write: Signal
+    blocked: Signal
+    finished: Signal
+    checksum: Signal
+    ended: Signal
+    i_word: stream.Interface
+    o_fetch: stream.Interface
+    i_result: stream.Interface
+    bank: Signal
+    may_copy: Signal
+    results: data.View
+    copied: Signal
+    counters: data.View
+
+    def __init__(self, config: AcceleratorConfig) -> None:
+        self.config = config
+        beat_bytes = config.link.beat_bytes
+        super().__init__(
+            {
+                "i_task": In(stream.Signature(task_layout(config))),
+                "slot": Out(range(config.slots), init=1),
+                "new_session": In(1),
+                "beat": Out(range(config.packet_bytes // beat_bytes)),
+                "data": Out(8 * beat_bytes),
+                "mask": Out(beat_bytes),
+                "write": Out(1),
+                "blocked": In(1),
+                "finished": Out(1),
+                "checksum": Out(32),
+                "ended": Out(1),
+                "i_word": In(stream.Signature(Shape(config.word_bits))),
+                "o_fetch": Out(stream.Signature(fetch_layout(config))),
+                "i_result": In(stream.Signature(sums_layout(config, config.acc_bits))),
+                "bank": Out(range(config.banks)),
+                "may_copy": In(1),
+                "results": In(results_layout(config)),
+                "copied": Out(1),
+                "counters": In(data.ArrayLayout(COUNTER_BITS, len(COUNTERS))),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        config = self.config
+        beat_bytes = config.link.beat_bytes
+        task = Signal(task_layout(config), reset_less=True)
+        longest = max(config.word_bytes, config.rows * config.acc_bytes, COUNTER_BITS // 8)
+        m.submodules.splitter = splitter = WordSplitter(longest, beat_bytes)
+        m.submodules.crc = crc = WideCrc32(beat_bytes)
+        moving = Signal()  # the task's words are on their way
+        failed = Signal()  # RESULTS asks for a row group that the layer does not have
+        written = Signal(bits_for(config.packet_bytes))  # length of the response so far
+        # Results whose row groups are not yet asked for.
+        unfetched = Signal(bits_for(config.max_payload // config.acc_bytes))
+        self._connect_words(m, task, splitter, moving, unfetched, failed)
+
+        place = Signal(range(config.packet_bytes // beat_bytes))  # of the payload's next beat
+        beat, is_checksum = splitter.o.payload, task.kind == Kind.CHECKSUM
+        stores = Signal()
+        m.d.comb += [
+            self.bank.eq(task.bank),
+            self.checksum.eq(crc.crc),
+            crc.data.eq(beat.data),
+            crc.size.eq(beat.size),
+            stores.eq(splitter.o.valid & ~is_checksum),
+            splitter.o.ready.eq(is_checksum | ~self.blocked),
+            crc.valid.eq(splitter.o.valid & is_checksum),
+            self.beat.eq(place),
+            self.data.eq(beat.data),
+            self.mask.eq(~0),
+            self.write.eq(stores),
+        ]
+        with m.If(stores & splitter.o.ready):
+            m.d.sync += [place.eq(place + 1), written.eq(written + beat.size)]
+
+        with m.If(self.finished):
+            m.d.sync += self.slot.eq(self.slot + 1)
+        with m.If(self.new_session):
+            m.d.sync += self.slot.eq(1)
+
+        patches = _Patches(config)
+        patch = Signal(range(len(patches)))
+        with m.FSM():
+            with m.State("TASK"):
+                m.d.comb += self.i_task.ready.eq(1)
+                m.d.sync += [
+                    task.eq(self.i_task.payload),
+                    failed.eq(0),
+                    place.eq(HEADER_BYTES // beat_bytes),
+                    written.eq(OVERHEAD_BYTES),
+                    patch.eq(0),
+                ]
+                with m.If(self.i_task.valid):
+                    m.next = "WAIT"
+                    with m.If(self.i_task.payload.kind == Kind.NOTHING):
+                        m.d.comb += [self.finished.eq(1), self.ended.eq(1)]
+                        m.next = "TASK"
+
+            with m.State("WAIT"):
+                m.d.comb += crc.start.eq(1)
+                m.d.sync += unfetched.eq(task.items)
+                with m.If((task.kind != Kind.RESULTS) | self.may_copy):
+                    m.next = "MOVE"
+
+            with m.State("MOVE"):
+                m.d.comb += [moving.eq(1), splitter.flush.eq(task.items == 0)]
+                with m.If((task.items == 0) & splitter.empty):
+                    m.next = "PATCH"
+                    with m.If(is_checksum):
+                        m.d.comb += self.ended.eq(1)
+                        m.next = "TASK"
+
+            with m.State("PATCH"):
+                value = Mux((task.kind == Kind.RESULTS) & ~failed, self.results.cycles, 0)
+                m.d.comb += [
+                    self.write.eq(1),
+                    patches.connect(self, patch, Mux(failed, OVERHEAD_BYTES, written), value),
+                ]
+                with m.If(~self.blocked):
+                    m.d.sync += patch.eq(patch + 1)
+                    with m.If(patch == len(patches) - 1):
+                        m.d.comb += [
+                            self.finished.eq(1),
+                            self.ended.eq(1),
+                            self.copied.eq(task.kind == Kind.RESULTS),
+                        ]
+                        m.next = "TASK"
+        return m
+
+    def _connect_words(
+        self,
+        m: Module,
+        task: data.View,
+        splitter: WordSplitter,
+        moving: Signal,
+        unfetched: Signal,
+        failed: Signal,
+    ) -> None:
+        """Bring the task's items into the splitter, while it is `moving`."""
+        config, about = self.config, identity(self.config)
+        m.submodules.identity = rom = block_ram(8, len(about), about)
+        read = ReadPort(m, rom)
+        has_read = Signal()  # `read.data` is the byte at the task's position
+        words, word = splitter.i, splitter.i.payload
+        wanted = Signal()  # at least one item has not entered the splitter
+        enters = Signal()
+        is_results = task.kind == Kind.RESULTS
+        m.d.comb += [
+            wanted.eq(moving & (task.items != 0)),
+            read.addr.eq(task.position),
+            enters.eq(words.valid & words.ready),
+            self.o_fetch.valid.eq(moving & is_results & (unfetched != 0)),
+            self.o_fetch.payload.row_group.eq(task.position),
+            self.o_fetch.payload.bank.eq(task.bank),
+        ]
+        m.d.sync += has_read.eq(wanted & ~enters)
+        with m.Switch(task.kind):
+            with m.Case(Kind.IDENTITY):
+                m.d.comb += [
+                    words.valid.eq(wanted & has_read),
+                    word.word.eq(read.data),
+                    word.size.eq(1),
+                ]
+            with m.Case(Kind.COUNTERS):
+                counters = Array(self.counters[number] for number in range(len(COUNTERS)))
+                m.d.comb += [
+                    words.valid.eq(wanted),
+                    word.word.eq(counters[task.position[: (len(COUNTERS) - 1).bit_length()]]),
+                    word.size.eq(COUNTER_BITS // 8),
+                ]
+            with m.Case(Kind.RESULTS):
+                results, size = results_out(config, self.i_result.payload, task.token, task.items)
+                m.d.comb += [
+                    words.valid.eq(wanted & self.i_result.valid),
+                    self.i_result.ready.eq(wanted & words.ready),
+                    word.word.eq(results),
+                    word.size.eq(size),
+                ]
+            with m.Default():
+                m.d.comb += [
+                    words.valid.eq(wanted & self.i_word.valid),
+                    self.i_word.ready.eq(wanted & words.ready),
+                    word.word.eq(self.i_word.payload),
+                    word.size.eq(config.word_bytes),
+                ]
+        step = Mux(is_results, config.rows, 1)
+        with m.If(enters):
+            # The last row group may hold more results than are asked for.
+            m.d.sync += task.items.eq(Mux(task.items <= step, 0, task.items - step))
+        fetches = self.o_fetch.valid & self.o_fetch.ready
+        with m.If(fetches):
+            m.d.sync += unfetched.eq(Mux(unfetched <= config.rows, 0, unfetched - config.rows))
+            with m.If(task.position > self.results.last_group):
+                m.d.sync += failed.eq(1)
+        with m.If(fetches | (enters & ~is_results)):
+            m.d.sync += task.position.eq(task.position + 1)
+
+
+class _Patches:
+    """The beats of a header that hold its length, status and value."""
+
+    def __init__(self, config: AcceleratorConfig) -> None:
+        self._beat_bytes = config.link.beat_bytes
+        places = (*LENGTH_BYTES, STATUS_BYTE, *VALUE_BYTES)
+        self._beats = sorted({place // self._beat_bytes for place in places})
+
+    def __len__(self) -> int:
+        return len(self._beats)
+
+    def connect(self, ports: Responder, number: Value, length: Value, value: Value) -> list[Any]:
+        """The statements that write beat `number`; a response without a payload has failed."""
+        failed = length == OVERHEAD_BYTES
+        out_of_range = status_of(Opcode.RESULTS, Quantity.ROW_GROUPS_END)
+        lengths, status, values = Signal(16), Signal(8), Signal(32)
+        contents: dict[int, Value] = {STATUS_BYTE: status}
+        contents |= {place: lengths.word_select(n, 8) for n, place in enumerate(LENGTH_BYTES)}
+        contents |= {place: values.word_select(n, 8) for n, place in enumerate(VALUE_BYTES)}
+        data, masks = [], []
+        for beat in self._beats:
+            places = range(beat * self._beat_bytes, (beat + 1) * self._beat_bytes)
+            data.append(Cat(contents.get(place, Const(0, 8)) for place in places))
+            masks.append(Cat(Const(place in contents, 1) for place in places))
+        return [
+            lengths.eq(length),
+            status.eq(Mux(failed, out_of_range, Status.OK)),
+            values.eq(value),
+            ports.beat.eq(Array(self._beats)[number]),
+            ports.data.eq(Array(data)[number]),
+            ports.mask.eq(Array(masks)[number]),
+        ]

@@ -1,0 +1,56 @@
+"""Tasks: what the command acceptor leaves to the responder, in the order of the responses."""
+
+from amaranth.hdl import Shape
+from amaranth.lib import data, enum
+
+from tritloom.rtl.lib.streams import bits_for
+from tritloom.rtl.spec.commands import COUNTERS, identity
+from tritloom.rtl.spec.config import AcceleratorConfig
+
+__all__ = ["Kind", "position_shape", "task_layout"]
+
+
+class Kind(enum.Enum, shape=3):  # type: ignore[call-arg]
+    """What a task brings into the response of its command."""
+
+    NOTHING = 0
+    """The response is complete."""
+    IDENTITY = 1
+    COUNTERS = 2
+    RESULTS = 3
+    WORDS = 4
+    """Weight words, which the memory has been asked for."""
+    CHECKSUM = 5
+    """Weight words too, but their checksum is all that is wanted, and there is no response yet."""
+
+
+def items_shape(config: AcceleratorConfig) -> Shape:
+    """Unsigned shape of a number of bytes, counters, results or weight words."""
+    return bits_for(max(config.max_payload, config.memory_words))
+
+
+def position_shape(config: AcceleratorConfig) -> Shape:
+    """Unsigned shape of the place of an item, with one bit more than any limit has."""
+    most = max(config.max_row_groups, len(identity(config)), len(COUNTERS))
+    return Shape(most.bit_length() + 1)
+
+
+def task_layout(config: AcceleratorConfig) -> data.StructLayout:
+    """A task.
+
+    Members
+    -------
+    kind : `Kind`
+    items : identity bytes, counters, results or weight words that are wanted, at least 1
+    position : the first one, of RESULTS its row group; weight words need none
+    token, bank : of RESULTS
+    """
+    return data.StructLayout(
+        {
+            "kind": Kind,
+            "items": items_shape(config),
+            "position": position_shape(config),
+            "token": range(config.tokens),
+            "bank": range(config.banks),
+        }
+    )

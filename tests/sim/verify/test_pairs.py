@@ -1,0 +1,58 @@
+"""The pairs of commands that may overlap: which there are, and what tells them apart."""
+
+from dataclasses import replace
+
+import pytest
+
+from tritloom.rtl.spec.commands import Opcode, Request
+from tritloom.rtl.spec.config import TINY
+from tritloom.sim.verify.pairs import OVERLAPPING, Pair, all_pairs, banks_read, pair_of
+
+
+def test_banks_read():
+    assert banks_read(Opcode.LOAD) == {"activation_bank"}
+    assert banks_read(Opcode.RUN) == {"activation_bank", "result_bank"}
+    assert banks_read(Opcode.RESULTS) == {"result_bank"}
+    for opcode in (0, 63, *(set(Opcode) - set(OVERLAPPING))):
+        assert banks_read(opcode) == set()
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "activations", "results"),
+    [
+        (Request(Opcode.LOAD), Request(Opcode.LOAD, activation_bank=1), False, None),
+        (Request(Opcode.LOAD, result_bank=1), Request(Opcode.LOAD), True, None),
+        (Request(Opcode.LOAD), Request(Opcode.RUN, result_bank=1), True, None),
+        (Request(Opcode.RUN), Request(Opcode.RUN, activation_bank=1), False, True),
+        (Request(Opcode.RUN, result_bank=1), Request(Opcode.RESULTS), None, False),
+        (Request(Opcode.RESULTS, result_bank=1), Request(Opcode.RUN, result_bank=1), None, True),
+        (Request(Opcode.RESULTS), Request(Opcode.LOAD), None, None),
+    ],
+)
+def test_pair_of(first, second, activations, results):
+    pair = pair_of(first, second)
+    assert pair == (first.opcode, second.opcode, activations, results)
+
+
+def test_others_do_not_overlap():
+    for opcode in set(Opcode) - set(OVERLAPPING):
+        assert pair_of(Request(opcode), Request(Opcode.RUN)) is None
+        assert pair_of(Request(Opcode.RUN), Request(opcode)) is None
+
+
+def test_all_pairs():
+    """With two banks, two pairs for each kind of bank that both commands use."""
+    pairs = all_pairs(TINY)
+    assert len(pairs) == 18
+    assert {(pair.first, pair.second) for pair in pairs} == {
+        (first, second) for first in OVERLAPPING for second in OVERLAPPING
+    }
+    one = all_pairs(replace(TINY, banks=1))
+    assert len(one) == 9 and one < pairs
+    assert False not in {same for pair in one for same in pair[2:]}
+
+
+def test_text():
+    pair = Pair(Opcode.RUN, Opcode.RUN, True, False)
+    assert str(pair) == "RUN → RUN (same activation bank, other result bank)"
+    assert str(Pair(Opcode.LOAD, Opcode.RESULTS, None, None)) == "LOAD → RESULTS"
