@@ -285,6 +285,7 @@ class Session:
     def _advance(self) -> None:
         """Send what the window allows: first the lost packets, oldest first, then new ones."""
         if self._unsent:
+            self._oldest()  # `_send` must find nothing to forget while this loop runs
             for command in self._flight:
                 if command.response is None and command.packet <= self._passed:
                     self._send(command)
