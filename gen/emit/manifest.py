@@ -141,6 +141,7 @@ def _derived(config: AcceleratorConfig) -> dict[str, int]:
         name: getattr(config, name)
         for name, member in inspect.getmembers(AcceleratorConfig)
         if isinstance(member, property | cached_property)
+        and not name.startswith("_")
         and not name.endswith("_digest")
         and name != "memory_words"  # the configuration has it
     }

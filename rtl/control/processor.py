@@ -185,9 +185,9 @@ class CommandProcessor(wiring.Component):
             connect(m, acceptor.o_task, responder.i_task)
         else:
             layout = task_layout(self.config)
-            m.submodules.tasks = queue = SyncFIFOBuffered(
-                width=layout.size, depth=self.config.slots
-            )
+            # A memory of one word, as that of a queue of two, makes yosys warn.
+            depth = max(3, self.config.slots)
+            m.submodules.tasks = queue = SyncFIFOBuffered(width=layout.size, depth=depth)
             m.d.comb += [
                 queue.w_data.eq(acceptor.o_task.payload),
                 queue.w_en.eq(acceptor.o_task.valid),

@@ -21,6 +21,7 @@ from tritloom.gen.emit.generate import generate
 from tritloom.gen.emit.header import c_header
 from tritloom.gen.emit.manifest import attribute_docs, describe
 from tritloom.gen.emit.names import check_name
+from tritloom.rtl.control.tasks import task_layout
 from tritloom.rtl.links.port_names import AXI, PLAIN, PortNames
 from tritloom.rtl.links.uart_facts import Uart
 from tritloom.rtl.memories.bram_facts import BlockRam
@@ -102,6 +103,8 @@ def wanted_arrays(config):
             (config.tokens * config.fill * config.act_bits, activations),
             *[(config.tokens * config.rows * config.acc_bits, config.max_row_groups)]
             * config.banks,
+            # Tasks of the responder: the queue has one more in its output register.
+            *[(task_layout(config).size, max(3, config.slots) - 1)] * (config.banks > 1),
         ]
     )
 
@@ -385,6 +388,10 @@ class TestManifest:
         ends = [start + field["bits"] for start, field in zip(starts, fields, strict=True)]
         assert [0, *ends] == [*starts, 8 * commands.HEADER_BYTES]
         assert all(field["shift"] + field["bits"] <= 8 * field["bytes"] for field in fields)
+
+    def test_derived_are_public(self):
+        """Nothing of how the record is made, such as its hash, which each process has another of."""
+        assert not any(name.startswith("_") for name in describe(TINY)["derived"])
 
     def test_commands(self):
         content = describe(TINY)["commands"]
