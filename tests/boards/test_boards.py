@@ -50,6 +50,13 @@ def test_names():
     assert board_names() == [board.name for board in BOARDS] == sorted(board_names())
 
 
+def test_banks():
+    """Two, but for the iCE40, which has no room for them."""
+    sizes = ("12f", "25f", "45f", "85f")
+    assert {load_board(f"ulx3s-{size}").config.banks for size in sizes} == {2}
+    assert ICEBREAKER.config.banks == 1
+
+
 def test_unknown():
     with pytest.raises(ConfigError) as error:
         load_board("ulx4s")

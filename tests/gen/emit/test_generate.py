@@ -390,7 +390,7 @@ class TestManifest:
         assert all(field["shift"] + field["bits"] <= 8 * field["bytes"] for field in fields)
 
     def test_derived_are_public(self):
-        """Nothing of how the record is made, such as its hash, which each process has another of."""
+        """Nothing such as the hash of the record, which each process has another of."""
         assert not any(name.startswith("_") for name in describe(TINY)["derived"])
 
     def test_commands(self):

@@ -68,6 +68,13 @@ def measured(**changes):
     return {**facts, **layer, **shares, "seeds": [1, 2, 3], **said, **changes}
 
 
+@pytest.mark.parametrize("family", family_names())
+def test_one_bank(family):
+    """Published figures are those of an engine's core, without a second bank for the front end."""
+    names = {engine for engine, _ in load_family(family).measure.geometries}
+    assert names and {engine_config(family, name).banks for name in names} == {1}
+
+
 class TestFigures:
     CONFIG = engine_config("ecp5", "table", **BYTES)
 
