@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from tests.support import quick_first
+from tests.support.packets import beats_of, packets_in
 from tritloom.rtl.control.packets import PacketNarrower, PacketReceiver, PacketSender
 from tritloom.rtl.links.stream_facts import PacketStream
 from tritloom.rtl.memories.bram_facts import BlockRam
@@ -153,32 +154,6 @@ def test_receiver_keeps_the_credit_it_gives(name):
     simulate(dut, strobes.until(total), send)
 
 
-def beats_of(packets: list[bytes], beat_bytes: int) -> list[dict[str, int]]:
-    """The beats of packets, the last one of each filled up with noise."""
-    rng = random.Random(14)
-    beats = []
-    for packet in packets:
-        whole = packet + rng.randbytes(-len(packet) % beat_bytes)
-        for start in range(0, len(whole), beat_bytes):
-            word = int.from_bytes(whole[start : start + beat_bytes], "little")
-            beats.append({"data": word, "last": start + beat_bytes >= len(whole)})
-    return beats
-
-
-def packets_in(beats: list[dict[str, int]], beat_bytes: int) -> list[bytes]:
-    """The packets in beats, each cut to the length that it states."""
-    packets, packet = [], b""
-    for beat in beats:
-        packet += beat["data"].to_bytes(beat_bytes, "little")
-        if beat["last"]:
-            length = int.from_bytes(packet[:2], "little")
-            assert 0 <= len(packet) - length < beat_bytes
-            packets.append(packet[:length])
-            packet = b""
-    assert not packet
-    return packets
-
-
 async def store(ctx, dut: PacketSender, slot: int, body: bytes, rng: random.Random) -> None:
     """Store a response in a slot, its header last and in pieces, as the responder does."""
     beat = dut.beat_bytes
@@ -278,7 +253,7 @@ def test_narrower(beat_bytes, idle, pause):
     async def send(ctx):
         rng = random.Random(17)
         for packet, abort in zip(packets, aborted, strict=True):
-            for beat in beats_of([packet], beat_bytes):
+            for beat in beats_of(packet, beat_bytes, rng):
                 while rng.random() < idle:
                     await ctx.tick()
                 ctx.set(dut.i.payload, beat)
