@@ -17,7 +17,7 @@ from types import FrameType
 from typing import Any
 
 from amaranth.back import rtlil
-from amaranth.hdl import Assert, Assume, ClockDomain, Cover, Fragment, Module, Signal, Value
+from amaranth.hdl import Assert, Assume, Cat, ClockDomain, Cover, Fragment, Module, Signal, Value
 from amaranth.lib.wiring import In
 
 from tritloom.rtl.spec.errors import ToolError
@@ -79,6 +79,7 @@ class Inside:
             name: [module.submodules[name].read_port(domain="comb") for _ in range(count)]
             for name, count in reads.items()
         }
+        self._module = module
         self.fragment, self._within = _watched(lambda: Fragment.get(module, None))
 
     def __getitem__(self, name: str) -> Any:
@@ -89,6 +90,15 @@ class Inside:
     def within(self, part: Any) -> dict[str, Any]:
         """The local variables of a component that is part of this one."""
         return self._within[id(part)]
+
+    def part(self, name: str) -> Any:
+        """The submodule of that name."""
+        return self._module.submodules[name]
+
+    def state(self, part: str, *names: str) -> Any:
+        """Whether the state machine of the submodule `part` is in one of these states."""
+        machine = self.fragment.find_generated(part, "fsm")
+        return Cat(machine.state == machine.encoding[name] for name in names).any()
 
     def signal(self, name: str) -> Any:
         """The signal of a name that the component itself drives, wherever it was made."""
