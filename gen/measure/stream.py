@@ -44,6 +44,7 @@ def stream_config(
     *,
     memory: str = "bram",
     link_bytes: int = 1,
+    banks: int | None = None,
     packet_bytes: int | None = None,
     slots: int | None = None,
     **geometry: int | str | None,
@@ -59,7 +60,7 @@ def stream_config(
     out_features, in_features : of the layer
     memory : name of the weight memory
     link_bytes : bytes that the stream moves in a cycle in each direction
-    packet_bytes, slots : of the buffers, if not those of the ULX3S 25F
+    banks, packet_bytes, slots : if not those of the ULX3S 25F
     geometry : fields of the configuration in place of the best known ones. With `lanes` but without
         `encoding` or `fill`, these are what the boards have, as far as the engine takes it.
 
@@ -74,22 +75,17 @@ def stream_config(
     core = _core(family, engine, most_in, most_out, given)
     board = ULX3S_25F.config
     words = LayerShape.of(core, most_out, most_in).words
-    config = AcceleratorConfig.from_dict(
+    return AcceleratorConfig.from_dict(
         core.to_dict()
         | {
             "memory": {"kind": memory, "words": words},
-            "link": {"kind": PacketStream.name},
+            "link": {"kind": PacketStream.name, "width": link_bytes},
+            "banks": banks or board.banks,
             "packet_bytes": packet_bytes or board.packet_bytes,
             "slots": slots or board.slots,
             "clock_hz": board.clock_hz,
         }
     )
-    if _link_bytes(config) != link_bytes:
-        raise ConfigError(
-            f"--link-bytes must be {_link_bytes(config):g}, what the packet stream moves in a "
-            f"cycle, not {link_bytes}"
-        )
-    return config
 
 
 def _core(
@@ -104,11 +100,6 @@ def _core(
         with suppress(ConfigError):
             return engine_config(family, engine, most_in, most_out, **given, fill=fill)
     return engine_config(family, engine, most_in, most_out, **given, fill=1)
-
-
-def _link_bytes(config: AcceleratorConfig) -> float:
-    """Bytes that the link moves in a cycle in each direction, as its record says."""
-    return 1 / config.link.cycles_per_byte(config)
 
 
 def measure_stream(
@@ -162,7 +153,7 @@ def measure_stream(
         cycles = transport.cycles - start
     exact = bool(np.array_equal(sums, numerics.matmul(trits, codes)))
     stats = handle.stats
-    width = _link_bytes(config)
+    width = config.link.beat_bytes
     needs = {
         "engine": float(stats.cycles),
         "bytes in": stats.bytes_tx / width,
@@ -187,11 +178,11 @@ def measure_stream(
     }
 
 
-def _command(config: AcceleratorConfig, shape: tuple[int, int], width: float, tokens: int) -> str:
+def _command(config: AcceleratorConfig, shape: tuple[int, int], width: int, tokens: int) -> str:
     """The command that gives these figures, every choice said."""
     options = {
         "memory": config.memory.name,
-        "link-bytes": f"{width:g}",
+        "link-bytes": width,
         "shape": f"{shape[0]}x{shape[1]}",
         "tokens": tokens,
         "engine": config.engine,
@@ -199,6 +190,7 @@ def _command(config: AcceleratorConfig, shape: tuple[int, int], width: float, to
         "lanes": config.lanes,
         "rows": config.rows,
         "fill": config.fill,
+        "banks": config.banks,
         "packet-bytes": config.packet_bytes,
         "slots": config.slots,
     }
