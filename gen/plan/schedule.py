@@ -127,6 +127,7 @@ def _product(
     """The commands of a product, in the driver's order (`tritloom.host.job`)."""
     size = config.max_payload
     activations = results = 0  # the banks
+    delayed: list[Exchange] = []  # RESULTS of the last RUN
     for start in range(0, tokens, config.tokens):
         batch = range(min(config.tokens, tokens - start))
         loaded_column = None
@@ -141,8 +142,13 @@ def _product(
             run = requests.run_layer(0, len(batch), activations, results)
             cycles = _run_cycles(config, LayerShape.of(config, rows, columns))
             yield exchange_of(config, run, engine=cycles)
+            yield from delayed
             read = requests.read_results(config, 0, rows, size, results)
-            yield from [exchange_of(config, request) for request in read] * len(batch)
+            delayed = [exchange_of(config, request) for request in read] * len(batch)
+            if config.banks == 1:
+                yield from delayed
+                delayed = []
+    yield from delayed
 
 
 def _writing(config: AcceleratorConfig, shape: LayerShape) -> Iterator[Exchange]:
