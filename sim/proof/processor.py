@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any
 from unittest.mock import patch
 
@@ -28,7 +28,7 @@ RESULTS_STATES = ("RESPOND", "RESPOND-HEADER", "PUSH", "HEADER", "ORDER")
 """States of the acceptor in which the kind of its task may be RESULTS."""
 
 
-def processor_rules(component: Any, covered: Collection[str] = ()) -> Bench:
+def processor_rules(component: Any) -> Bench:
     """`stream_rules` of a `CommandProcessor`, the rules of `BankUse`, and no counter overflows.
 
     Bank exclusion: while a layer runs, no activations are loaded to its activation bank, and no row
@@ -38,14 +38,11 @@ def processor_rules(component: Any, covered: Collection[str] = ()) -> Bench:
     Assumed of the core: totals come only for row groups that were fetched, and no more row groups
     wait than the core holds. `core_rules` shows both.
 
-    Parameters
-    ----------
-    component : the `CommandProcessor`
-    covered : the outputs for which to cover that a word waits
+    The covers are too many cycles away for the solver: `Bench.simulate` reaches them.
     """
     parts = _Parts(component)
     inside, config = parts.inside, component.config
-    bench = stream_rules(component, covered, inside)
+    bench = stream_rules(component, inside=inside)
     use = BankUse(
         bench,
         config,
@@ -64,6 +61,7 @@ def processor_rules(component: Any, covered: Collection[str] = ()) -> Bench:
         bench, "of_run", lambda task: (task.kind == Kind.RESULTS) & (task.bank == run.result_bank)
     )
     bench.check("run_after_results", ~component.o_run.valid | (results_of_run == 0))
+    _cases(bench, parts, component, use)
     _counters(bench, parts, config)
     _acceptor(bench, parts, config)
     _responder(bench, parts, config, use)
@@ -150,6 +148,23 @@ def _counters(bench: Bench, parts: _Parts, config: Any) -> None:
         bench.check("queue_limit", (level <= depth) & (first < depth) & (end < depth))
         distance = Mux(first + level >= depth, first + level - depth, first + level)
         bench.check("queue_end", end == distance)
+
+
+def _cases(bench: Bench, parts: _Parts, component: Any, use: BankUse) -> None:
+    """Cover what the rules are about: commands beside a layer, and commands that wait for a bank."""
+    inside, config = parts.inside, component.config
+    acceptor, banks = inside["acceptor"], inside["banks"]
+    opcode = inside.within(acceptor)["states"].request.opcode
+    executes = inside.state("acceptor", "EXECUTE")
+    is_results = parts.task.kind == Kind.RESULTS
+    bench.cover("load_waits", executes & (opcode == Opcode.LOAD) & ~banks.may_load)
+    if config.banks > 1:
+        unfinished = executes & (opcode == Opcode.RUN) & ~banks.may_run & ~banks.busy
+        waits = inside.state("responder", "WAIT") & is_results & ~banks.may_copy
+        bench.cover("load", component.o_load.valid & use.runs)
+        bench.cover("fetch", component.o_fetch.valid & use.runs)
+        bench.cover("run_waits", unfinished)
+        bench.cover("results_wait", waits)
 
 
 def _acceptor(bench: Bench, parts: _Parts, config: Any) -> None:
