@@ -110,12 +110,16 @@ def submit_product(
     pieces of the layer that need the same ones.
 
     New activations go into the next bank, and so do the results of each RUN. So the device can load
-    and read one bank while it computes with the other.
+    and read one bank while it computes with the other. With two banks, the results of a RUN are
+    therefore read after the next RUN: by then they are computed, and no command of the window waits
+    for them while the core has nothing to do.
     """
     pieces = handle.pieces_on(session)
     requests = Requests(session, config)
     commands: list[Command] = []
     slices: list[_Slice] = []
+    delayed: list[Command] = []  # RESULTS of the last RUN
+    delayed_cycles = 0  # of that RUN
     for start in range(0, len(codes), config.tokens):
         batch = codes[start : start + config.tokens]
         loaded_column = None
@@ -129,7 +133,8 @@ def submit_product(
             session.result_bank = (session.result_bank + 1) % config.banks
             banks = (session.activation_bank, session.result_bank)
             run = requests.run(piece.index, piece.shape, len(batch), *banks)
-            commands.append(run)
+            commands += [run, *delayed]
+            delayed = []
             for token in range(len(batch)):
                 for command in requests.results(token, piece.rows, session.result_bank):
                     row = command.address * config.rows
@@ -137,7 +142,13 @@ def submit_product(
                     if first_of_run:  # the device accepts RUN at once and waits with its results
                         command.cycles = run.cycles
                     slices.append(_Slice(command, start + token, piece.row + row, first_of_run))
-                    commands.append(command)
+                    delayed.append(command)
+            # RUN waits for the one before, whose RESULTS come later.
+            run.cycles, delayed_cycles = run.cycles + delayed_cycles, run.cycles
+            if config.banks == 1:
+                commands += delayed
+                delayed, delayed_cycles = [], 0
+    commands += delayed
     job = Job(session, config, handle, len(codes), commands, slices)
     session.enqueue(*commands)
     return job

@@ -32,6 +32,9 @@ FEATURES = 2560
 """Outputs and inputs of the largest layer, if the measured one is smaller."""
 BOARD_ENCODING, BOARD_FILL = "base3x5", 5
 """Of the boards' configurations."""
+PACKET_BYTES, SLOTS = 512, 16
+"""Of the buffers: as much memory as the ULX3S 25F has, in more and shorter packets. With a link that
+moves a byte a cycle, two tokens are under way at a time, and small ones are three packets each."""
 SEED = 12
 """Of the weights and activations. No count of cycles depends on them."""
 
@@ -44,6 +47,7 @@ def stream_config(
     *,
     memory: str = "bram",
     link_bytes: int = 1,
+    banks: int | None = None,
     packet_bytes: int | None = None,
     slots: int | None = None,
     **geometry: int | str | None,
@@ -59,7 +63,8 @@ def stream_config(
     out_features, in_features : of the layer
     memory : name of the weight memory
     link_bytes : bytes that the stream moves in a cycle in each direction
-    packet_bytes, slots : of the buffers, if not those of the ULX3S 25F
+    banks : if not those of the ULX3S 25F
+    packet_bytes, slots : of the buffers, if not `PACKET_BYTES` and `SLOTS`
     geometry : fields of the configuration in place of the best known ones. With `lanes` but without
         `encoding` or `fill`, these are what the boards have, as far as the engine takes it.
 
@@ -74,22 +79,17 @@ def stream_config(
     core = _core(family, engine, most_in, most_out, given)
     board = ULX3S_25F.config
     words = LayerShape.of(core, most_out, most_in).words
-    config = AcceleratorConfig.from_dict(
+    return AcceleratorConfig.from_dict(
         core.to_dict()
         | {
             "memory": {"kind": memory, "words": words},
-            "link": {"kind": PacketStream.name},
-            "packet_bytes": packet_bytes or board.packet_bytes,
-            "slots": slots or board.slots,
+            "link": {"kind": PacketStream.name, "width": link_bytes},
+            "banks": banks or board.banks,
+            "packet_bytes": packet_bytes or PACKET_BYTES,
+            "slots": slots or SLOTS,
             "clock_hz": board.clock_hz,
         }
     )
-    if _link_bytes(config) != link_bytes:
-        raise ConfigError(
-            f"--link-bytes must be {_link_bytes(config):g}, what the packet stream moves in a "
-            f"cycle, not {link_bytes}"
-        )
-    return config
 
 
 def _core(
@@ -106,11 +106,6 @@ def _core(
     return engine_config(family, engine, most_in, most_out, **given, fill=1)
 
 
-def _link_bytes(config: AcceleratorConfig) -> float:
-    """Bytes that the link moves in a cycle in each direction, as its record says."""
-    return 1 / config.link.cycles_per_byte(config)
-
-
 def measure_stream(
     config: AcceleratorConfig,
     out_features: int,
@@ -125,7 +120,7 @@ def measure_stream(
     ----------
     config : of the accelerator, whose link is a packet stream
     out_features, in_features : of the layer
-    tokens : how many; all are enqueued before the first result is read
+    tokens : how many; all are in one job
 
     Returns
     -------
@@ -137,7 +132,7 @@ def measure_stream(
 
     Raises
     ------
-    InputError : the link is no packet stream
+    InputError : the link is no packet stream, or a RUN would compute several tokens
     DeviceError : the device stops responding
     """
     if not isinstance(config.link, PacketStream):
@@ -145,6 +140,8 @@ def measure_stream(
             f"link must be a packet stream to measure a stream, not {config.link.name}; "
             'give "link": {"kind": "stream"}'
         )
+    if config.tokens != 1:
+        raise InputError(f"tokens must be 1 to measure a stream, not {config.tokens}")
     random = np.random.default_rng(SEED)
     shape = (out_features, in_features)
     alphabet = np.array(ALPHABETS[config.alphabet], np.int8)
@@ -157,12 +154,11 @@ def measure_stream(
         handle = device.load(TernaryLayer.from_trits(trits, 1.0))
         progress(f"{tokens} tokens are computed")
         start = transport.cycles
-        jobs = [device.submit(handle, codes[token : token + 1]) for token in range(tokens)]
-        sums = np.concatenate([job.result() for job in jobs])
+        sums = device.submit(handle, codes).result()
         cycles = transport.cycles - start
     exact = bool(np.array_equal(sums, numerics.matmul(trits, codes)))
     stats = handle.stats
-    width = _link_bytes(config)
+    width = config.link.beat_bytes
     needs = {
         "engine": float(stats.cycles),
         "bytes in": stats.bytes_tx / width,
@@ -187,11 +183,11 @@ def measure_stream(
     }
 
 
-def _command(config: AcceleratorConfig, shape: tuple[int, int], width: float, tokens: int) -> str:
+def _command(config: AcceleratorConfig, shape: tuple[int, int], width: int, tokens: int) -> str:
     """The command that gives these figures, every choice said."""
     options = {
         "memory": config.memory.name,
-        "link-bytes": f"{width:g}",
+        "link-bytes": width,
         "shape": f"{shape[0]}x{shape[1]}",
         "tokens": tokens,
         "engine": config.engine,
@@ -199,6 +195,7 @@ def _command(config: AcceleratorConfig, shape: tuple[int, int], width: float, to
         "lanes": config.lanes,
         "rows": config.rows,
         "fill": config.fill,
+        "banks": config.banks,
         "packet-bytes": config.packet_bytes,
         "slots": config.slots,
     }

@@ -1,24 +1,30 @@
 """How many cycles a device takes for a product or for loading, its link included.
 
-The schedule of the packets: a packet arrives, the command processor executes it, its response
-leaves. Each of the three stages takes one packet at a time, and a packet is sent only when the
-window has room. On the packet streams the schedule equals the simulated FPGA cycle for cycle, which
-a test holds. What a command costs in the command processor stands in `front_end_cycles` alone.
+The commands are those of the driver, in its order. `tritloom.gen.plan.stages` says when each stage
+of the device works on each of them.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
+from tritloom.gen.plan.stages import (
+    FETCH_CYCLES,
+    ONE_BANK_FETCH_CYCLES,
+    RUN_CYCLES,
+    Copy,
+    Exchange,
+    schedule_cycles,
+)
 from tritloom.rtl.spec import requests
 from tritloom.rtl.spec.commands import (
     COUNTERS,
     COUNTERS_STRUCT,
-    HEADER_BYTES,
     LAYER,
     OVERHEAD_BYTES,
     Opcode,
@@ -30,115 +36,16 @@ from tritloom.rtl.spec.layer_shape import LayerShape
 
 __all__ = [
     "CommandCycles",
-    "Exchange",
     "Rectangle",
     "exchange_of",
-    "front_end_cycles",
     "loading_cycles",
     "product_cycles",
-    "schedule_cycles",
 ]
 
-DECIDE_CYCLES = 4
-"""From a whole header to the command itself: its order, two states of checks, the choice."""
-RESPOND_CYCLES = 2 + HEADER_BYTES
-"""The response's header, byte by byte, a cycle before it and one that hands over the response."""
-STORE_CYCLES = 2
-"""A word that came byte by byte is complete, and is stored."""
+STORE_CYCLES = 1
+"""The last word of a payload is stored, after its last byte."""
 END_CYCLES = 1
-"""It shows that no word is left."""
-ASK_CYCLES = 1
-"""The weight memory takes the range of words."""
-START_CYCLES = 1
-"""The core takes the layer."""
-EXTENT_CYCLES = 1
-"""It shows that all tiles of a definition are added up; each takes another one."""
-SEND_CYCLES = 1
-"""A word is put into the register from which it leaves byte by byte."""
-FETCH_CYCLES = 5
-"""From a row group's number to its totals, beside the cycles by which the engine is late."""
-ARRIVE_CYCLES = 3
-"""From a packet's last byte to its first byte in the command processor."""
-CHECK_CYCLES = 1
-"""After a packet's last byte, before the next packet's first."""
-LEAVE_CYCLES = 2
-"""From the cycle that hands over a response to its first byte."""
-FREE_CYCLES = 1
-"""After a response's last byte, to hand over the next response."""
-
-
-def front_end_cycles(config: AcceleratorConfig, request: Request, words: int = 0) -> int:
-    """Cycles of the command processor for a command that has all its bytes, without the engine's.
-
-    From the first byte of its header to the cycle that hands over its response; the next command
-    begins after that. `tritloom.rtl.control.processor` has the states in this order.
-
-    Parameters
-    ----------
-    config : of the device
-    request : the command
-    words : weight words of the layer, for COMMIT
-
-    Raises
-    ------
-    ConfigError : a command that no product and no loading needs
-    """
-    size = len(request.payload)
-    cycles = HEADER_BYTES + DECIDE_CYCLES + RESPOND_CYCLES
-    match request.opcode:
-        case Opcode.LOAD:
-            return cycles + size // config.fill * (config.fill + STORE_CYCLES) + END_CYCLES
-        case Opcode.WRITE:
-            words = size // config.word_bytes
-            return cycles + words * (config.word_bytes + STORE_CYCLES) + END_CYCLES
-        case Opcode.DEFINE:
-            _, tiles, _ = LAYER.unpack(request.payload)
-            return cycles + size + STORE_CYCLES + EXTENT_CYCLES + int(tiles)
-        case Opcode.COMMIT:
-            wait = (config.memory.latency(config) or 1) - 1
-            each = SEND_CYCLES + config.word_bytes  # the bytes go into the checksum
-            return cycles + ASK_CYCLES + wait + words * each + END_CYCLES
-        case Opcode.RUN:
-            return cycles + ASK_CYCLES + START_CYCLES
-        case Opcode.RESULTS:
-            groups = -(-request.count // config.rows)
-            late = max(0, config.engine_latency - PARTIAL_SUM_READ_CYCLES)
-            each = SEND_CYCLES + FETCH_CYCLES + late
-            return cycles + groups * each + request.count * config.acc_bytes + END_CYCLES
-        case Opcode.COUNTERS:
-            return cycles + len(COUNTERS) * SEND_CYCLES + COUNTERS_STRUCT.size + END_CYCLES
-    raise ConfigError(f"no formula gives the cycles of opcode {request.opcode}")
-
-
-@dataclass(frozen=True, slots=True)
-class Exchange:
-    """A command and its response: bytes of the packets, cycles of the command processor, of RUN."""
-
-    bytes_in: int
-    bytes_out: int
-    front_end: int
-    engine: int = 0
-
-
-def schedule_cycles(config: AcceleratorConfig, exchanges: Sequence[Exchange]) -> int:
-    """Cycles from the first byte of the first command to the last byte of the last response.
-
-    The device is idle before. The host takes no time: each command is sent as soon as the link is
-    free and the window has room.
-    """
-    link, each = config.link, config.link.cycles_per_byte(config)
-    link_free = processed = 0
-    left: list[int] = []  # when each response has left
-    for number, exchange in enumerate(exchanges):
-        room = left[number - config.window] if number >= config.window else 0
-        arrived = max(link_free, room) + each * link.framed_bytes(exchange.bytes_in)
-        link_free = arrived + CHECK_CYCLES
-        begun = max(arrived + ARRIVE_CYCLES, processed)
-        # The cycle that hands over a response comes after the one before has left.
-        done = begun + exchange.front_end + exchange.engine
-        processed = max(done, left[-1] + FREE_CYCLES) if left else done
-        left.append(processed + LEAVE_CYCLES + each * link.framed_bytes(exchange.bytes_out))
-    return left[-1]
+"""It shows that no word is left, or that all tiles of a definition are added up."""
 
 
 def exchange_of(
@@ -146,14 +53,68 @@ def exchange_of(
 ) -> Exchange:
     """What a request and its response take on a device.
 
-    `engine` is RUN's own cycles, `words` the weight words of the layer for COMMIT.
+    Parameters
+    ----------
+    config : of the device
+    request : the command
+    engine : RUN's own cycles
+    words : weight words of the layer, for COMMIT
+
+    Raises
+    ------
+    ConfigError : a command that no product and no loading needs
     """
     return Exchange(
+        request.opcode,
         OVERHEAD_BYTES + len(request.payload),
         OVERHEAD_BYTES + requests.response_bytes(config, request),
-        front_end_cycles(config, request, words),
+        _store_cycles(config, request),
+        _copy(config, request, words),
         engine,
+        request.activation_bank,
+        request.result_bank,
     )
+
+
+def _store_cycles(config: AcceleratorConfig, request: Request) -> int:
+    """Cycles of the acceptor from the choice of a command to that of its response."""
+    size = len(request.payload)
+    match request.opcode:
+        case Opcode.LOAD:
+            return size + STORE_CYCLES + END_CYCLES
+        case Opcode.WRITE:
+            # The address needs a cycle after a word, in which a word of one byte waits.
+            waits = size - 1 if config.word_bytes == 1 else 0
+            return size + waits + STORE_CYCLES + END_CYCLES
+        case Opcode.DEFINE:
+            _, tiles, _ = LAYER.unpack(request.payload)
+            return size + STORE_CYCLES + int(tiles) + END_CYCLES
+        case Opcode.RUN:
+            return RUN_CYCLES
+        case Opcode.COMMIT | Opcode.RESULTS | Opcode.COUNTERS:
+            return 0
+    raise ConfigError(f"no formula gives the cycles of opcode {request.opcode}")
+
+
+def _copy(config: AcceleratorConfig, request: Request, words: int) -> Copy | None:
+    """What the responder copies for a command."""
+    match request.opcode:
+        case Opcode.COMMIT:
+            return Copy(words, config.word_bytes, config.word_bytes)
+        case Opcode.COUNTERS:
+            size = COUNTERS_STRUCT.size // len(COUNTERS)
+            return Copy(len(COUNTERS), size, size)
+        case Opcode.RESULTS:
+            groups = -(-request.count // config.rows)
+            size = config.rows * config.acc_bytes
+            last = request.count * config.acc_bytes - (groups - 1) * size
+            if config.banks > 1:
+                return Copy(groups, size, last, FETCH_CYCLES)
+            # A row group is fetched when the totals of the one before are taken.
+            late = max(0, config.engine_latency - PARTIAL_SUM_READ_CYCLES)
+            fetch = ONE_BANK_FETCH_CYCLES + late
+            return Copy(groups, size, last, fetch, fetch + 1)
+    return None
 
 
 Rectangle = tuple[int, int, int, int]
@@ -164,22 +125,30 @@ def _product(
     config: AcceleratorConfig, pieces: Iterable[Rectangle], tokens: int
 ) -> Iterator[Exchange]:
     """The commands of a product, in the driver's order (`tritloom.host.job`)."""
+    size = config.max_payload
+    activations = results = 0  # the banks
+    delayed: list[Exchange] = []  # RESULTS of the last RUN
     for start in range(0, tokens, config.tokens):
         batch = range(min(config.tokens, tokens - start))
         loaded_column = None
         for _, rows, column, columns in pieces:
             if column != loaded_column:
                 loaded_column = column
+                activations = (activations + 1) % config.banks
                 codes = np.zeros(columns, np.int8)
-                load = [
-                    exchange_of(config, request)
-                    for request in requests.load_activations(config, 0, codes, config.max_payload)
-                ]
-                yield from load * len(batch)
+                load = requests.load_activations(config, 0, codes, size, activations)
+                yield from [exchange_of(config, request) for request in load] * len(batch)
+            results = (results + 1) % config.banks
+            run = requests.run_layer(0, len(batch), activations, results)
             cycles = _run_cycles(config, LayerShape.of(config, rows, columns))
-            yield exchange_of(config, requests.run_layer(0, len(batch)), engine=cycles)
-            results = requests.read_results(config, 0, rows, config.max_payload)
-            yield from [exchange_of(config, request) for request in results] * len(batch)
+            yield exchange_of(config, run, engine=cycles)
+            yield from delayed
+            read = requests.read_results(config, 0, rows, size, results)
+            delayed = [exchange_of(config, request) for request in read] * len(batch)
+            if config.banks == 1:
+                yield from delayed
+                delayed = []
+    yield from delayed
 
 
 def _writing(config: AcceleratorConfig, shape: LayerShape) -> Iterator[Exchange]:
@@ -200,7 +169,17 @@ def _run_cycles(config: AcceleratorConfig, shape: LayerShape) -> int:
 
 @dataclass(frozen=True, slots=True)
 class CommandCycles:
-    """Cycles and bytes of some commands; `cycles` is from the first byte to the last."""
+    """Cycles and bytes of some commands.
+
+    Members
+    -------
+    cycles : from the first byte of the first command to the last byte of the last response
+    link_in, link_out : in which the link is busy, in each direction
+    front_end : in which the acceptor works, or the responder, whichever works longer
+    engine : of RUN
+    bytes_in, bytes_out : of whole packets
+    commands : how many
+    """
 
     cycles: int
     link_in: int
@@ -216,9 +195,12 @@ class CommandCycles:
         link, each = config.link, config.link.cycles_per_byte(config)
         return cls(
             schedule_cycles(config, exchanges),
-            each * sum(link.framed_bytes(exchange.bytes_in) for exchange in exchanges),
-            each * sum(link.framed_bytes(exchange.bytes_out) for exchange in exchanges),
-            sum(exchange.front_end for exchange in exchanges),
+            math.ceil(each * sum(link.framed_bytes(exchange.bytes_in) for exchange in exchanges)),
+            math.ceil(each * sum(link.framed_bytes(exchange.bytes_out) for exchange in exchanges)),
+            max(
+                sum(exchange.accept_cycles(config) for exchange in exchanges),
+                sum(exchange.respond_cycles(config) for exchange in exchanges),
+            ),
             sum(exchange.engine for exchange in exchanges),
             sum(exchange.bytes_in for exchange in exchanges),
             sum(exchange.bytes_out for exchange in exchanges),

@@ -227,7 +227,6 @@ class _States(CommandRegisters):
         """Go on to a response without payload."""
         self.m.d.sync += [
             self.status.eq(status),
-            self.value.eq(0),
             self.kind.eq(Kind.NOTHING),
         ]
         self.m.next = "DRAIN"
@@ -264,7 +263,7 @@ class _States(CommandRegisters):
                 self.slot.eq(order.expected),  # modulo the number of slots
                 self.keep.eq(0),
                 self.status.eq(Status.OK),
-                self.value.eq(0),
+                self.has_checksum.eq(0),
                 self.kind.eq(Kind.NOTHING),
                 self.token.eq(request.index),
                 self.position.eq(Mux(too_high, ~0, request.address)),
@@ -289,7 +288,6 @@ class _States(CommandRegisters):
             with m.If((ports.unsent == 0) & ~(order.reset & order.foreign & ports.busy)):
                 m.d.comb += order.decide.eq(1)
                 with m.If(order.reset):
-                    m.d.sync += self.value.eq(PROTOCOL_VERSION)
                     m.next = "DRAIN"
                     with m.If(order.foreign):
                         m.d.comb += ports.new_session.eq(1)
@@ -426,7 +424,7 @@ class _States(CommandRegisters):
 
         with m.State("CHECKSUM"):
             with m.If(ports.no_task):
-                m.d.sync += [self.value.eq(ports.checksum), self.kind.eq(Kind.NOTHING)]
+                m.d.sync += [self.has_checksum.eq(1), self.kind.eq(Kind.NOTHING)]
                 with m.If(ports.checksum == self.request.address):
                     m.d.comb += self.table.commit.eq(1)
                 with m.Else():
@@ -452,12 +450,13 @@ class _States(CommandRegisters):
         # Session, seq, opcode and banks are those of the request. The responder replaces length,
         # status and value if it adds anything.
         with m.State("RESPOND"):
+            version = Mux(self.order.reset, PROTOCOL_VERSION, 0)
             m.d.comb += ports.begins.eq(1)
             m.d.sync += [
                 self.response_header.length.eq(OVERHEAD_BYTES),
                 self.response_header.status.eq(self.status),
                 self.response_header.expected.eq(self.order.expected),
-                self.response_header.value.eq(self.value),
+                self.response_header.value.eq(Mux(self.has_checksum, ports.checksum, version)),
                 self.header_count.eq(0),
             ]
             m.next = "RESPOND-HEADER"

@@ -6,7 +6,7 @@ from amaranth.lib import data
 from tritloom.rtl.control.layouts import REQUEST, RESPONSE
 from tritloom.rtl.control.tasks import Kind
 from tritloom.rtl.lib.streams import bits_for
-from tritloom.rtl.spec.commands import HEADER_BYTES, LAYER, identity
+from tritloom.rtl.spec.commands import HEADER_BYTES, LAYER, Status, identity
 from tritloom.rtl.spec.config import AcceleratorConfig
 
 
@@ -24,8 +24,8 @@ class CommandRegisters:
         self.left = Signal(bits_for(config.packet_bytes))  # payload bytes still to come
         self.slot = Signal(range(config.slots))
         self.keep = Signal()  # the response stays for replay
-        self.status = Signal(8)
-        self.value = Signal(32)
+        self.status = Signal(range(max(Status) + 1))
+        self.has_checksum = Signal()  # the response tells the checksum of a layer
         self.kind = Signal(Kind)  # of the task for the responder
         self.token = Signal(range(config.tokens))  # of that task
         self.reading = Signal()  # READ or COUNTERS are not answered: no later command may disturb

@@ -236,18 +236,22 @@ class Responder(wiring.Component):
             self.o_fetch.payload.bank.eq(task.bank),
         ]
         m.d.sync += has_read.eq(wanted & ~enters)
+        # Above an item's bytes the word can be anything, so weight words are not masked.
+        m.d.comb += word.word.eq(self.i_word.payload)
         with m.Switch(task.kind):
             with m.Case(Kind.IDENTITY):
                 m.d.comb += [
                     words.valid.eq(wanted & has_read),
-                    word.word.eq(read.data),
+                    word.word[:8].eq(read.data),
                     word.size.eq(1),
                 ]
             with m.Case(Kind.COUNTERS):
                 counters = Array(self.counters[number] for number in range(len(COUNTERS)))
                 m.d.comb += [
                     words.valid.eq(wanted),
-                    word.word.eq(counters[task.position[: (len(COUNTERS) - 1).bit_length()]]),
+                    word.word[:COUNTER_BITS].eq(
+                        counters[task.position[: (len(COUNTERS) - 1).bit_length()]]
+                    ),
                     word.size.eq(COUNTER_BITS // 8),
                 ]
             with m.Case(Kind.RESULTS):
@@ -255,14 +259,13 @@ class Responder(wiring.Component):
                 m.d.comb += [
                     words.valid.eq(wanted & self.i_result.valid),
                     self.i_result.ready.eq(wanted & words.ready),
-                    word.word.eq(results),
+                    word.word[: len(results)].eq(results),
                     word.size.eq(size),
                 ]
             with m.Default():
                 m.d.comb += [
                     words.valid.eq(wanted & self.i_word.valid),
                     self.i_word.ready.eq(wanted & words.ready),
-                    word.word.eq(self.i_word.payload),
                     word.size.eq(config.word_bytes),
                 ]
         step = Mux(is_results, config.rows, 1)

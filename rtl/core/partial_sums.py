@@ -126,16 +126,20 @@ class PartialSums(wiring.Component):
             delay(m, row_group, PARTIAL_SUM_READ_CYCLES, reset_less=True),
             new,
         )
+        # The partial sums before the addition; of a layer's first tile they are 0.
+        partial_sums = Signal(self.o.shape().size)
         if config.banks == 1:
             before = self._one_bank(m, row_group, write)
+            first = delay(m, self.i_first, PARTIAL_SUM_READ_CYCLES, reset_less=True)
+            m.d.comb += partial_sums.eq(before & ~first.replicate(len(before)))
         else:
             before = self._two_banks(m, row_group, write)
-        first = delay(m, self.i_first, PARTIAL_SUM_READ_CYCLES, reset_less=True)
+            m.d.comb += partial_sums.eq(before[0] | before[1])
         for n in range(config.tokens * config.rows):
             # No overflow: acc_bits holds the extreme of every lane in every tile.
             addend = self.i_sums[n]
             wide = Cat(addend, addend[-1].replicate(config.acc_bits - len(addend)))
-            partial = before.word_select(n, config.acc_bits) & ~first.replicate(config.acc_bits)
+            partial = partial_sums.word_select(n, config.acc_bits)
             m.d.sync += new[n].eq(add_under(partial, wide, self.i_negative[n % config.rows]))
         m.d.comb += self.done.eq(delay(m, self.i_last, PARTIAL_SUM_READ_CYCLES + ADD_CYCLES))
         return m
@@ -151,8 +155,12 @@ class PartialSums(wiring.Component):
         # One register more lets the adder be placed away from the memory.
         return delay(m, old.as_value(), 1, reset_less=True)
 
-    def _two_banks(self, m: Module, row_group: Value, write: _Write) -> Value:
-        """Add a memory for each bank; returns the partial sums of the bank whose layer runs."""
+    def _two_banks(self, m: Module, row_group: Value, write: _Write) -> list[Value]:
+        """Add a memory for each bank; returns the partial sums of each.
+
+        They are 0 in a bank whose layer does not run, and in the first tile of a layer. A register
+        that is cleared costs no logic, and neither does the OR of both before the addition.
+        """
         config = self.config
         fetch = Signal.like(self.i_fetch, reset_less=True)
         bank = self.i_fetch.bank  # of the totals at `o`
@@ -163,7 +171,9 @@ class PartialSums(wiring.Component):
             bank = late
         with m.If(self.i_advance):
             m.d.sync += fetch.eq(self.i_fetch)
-        before, totals_out = [], []
+        first = delay(m, self.i_first, PARTIAL_SUM_READ_CYCLES - 1, reset_less=True)
+        before: list[Value] = []
+        totals_out = []
         for number in range(config.banks):
             m.submodules[f"totals_{number}"] = totals = block_ram(
                 self.o.shape(), config.max_row_groups
@@ -179,7 +189,9 @@ class PartialSums(wiring.Component):
                     read.addr.eq(Mux(runs, row_group, fetch.row_group)),
                     old.eq(read.data),
                 ]
-            before.append(old.as_value() & runs.replicate(len(old.as_value())))
+            partial = Signal(self.o.shape().size, name=f"partial_{number}", reset_less=True)
+            m.d.sync += partial.eq(Mux(runs & ~first, old, 0))
+            before.append(partial)
             totals_out.append(old)
         m.d.comb += self.o.eq(Mux(bank, totals_out[1].as_value(), totals_out[0].as_value()))
-        return delay(m, before[0] | before[1], 1, reset_less=True)
+        return before

@@ -37,5 +37,12 @@ class PacketStream(Link):
     def beat_bytes(self) -> int:
         return self.width
 
+    def cycles_per_byte(self, config: Config) -> float:
+        return 1 / self.width
+
+    def framed_bytes(self, packet_bytes: int) -> int:
+        """The last beat of a packet counts as a whole."""
+        return -(-packet_bytes // self.width) * self.width
+
     def title(self) -> str:
         return "" if self.width == 1 else f"streams of {self.width} bytes"

@@ -260,7 +260,7 @@ class Link(Record):
         """Bytes that move in a cycle between the accelerator and the link: 1, 2, 4 or 8."""
         return 1
 
-    def cycles_per_byte(self, config: Config) -> int:
+    def cycles_per_byte(self, config: Config) -> float:
         """Clock cycles that a byte of a packet takes on the link at least, in each direction."""
         return 1
 

@@ -10,15 +10,26 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from amaranth.back import rtlil
-from amaranth.hdl import Assert, Assume, ClockDomain, Cover, Fragment, Module, Signal, Value
+from amaranth.hdl import (
+    Assert,
+    Assume,
+    Cat,
+    ClockDomain,
+    Cover,
+    Fragment,
+    Module,
+    Signal,
+    Value,
+)
 from amaranth.lib.wiring import In
+from amaranth.sim import Simulator
 
 from tritloom.rtl.spec.errors import ToolError
 from tritloom.sim.tools import formal_path, run_yosys
@@ -33,8 +44,12 @@ SCRIPT = (
 )
 TIMEOUT_SECONDS = 600
 """For one run of the solver."""
-HIDDEN = re.compile(r"clk$|was\b|cover_|in_.*__|.*\$\S*:")
+HIDDEN = re.compile(r"clk$|was\b|cover_|assumed_|in_.*__|.*\$\S*:")
 """Signals that a trace leaves out: what others show too."""
+
+
+Inputs = Generator[dict[str, int], Callable[[Any], int], None]
+"""What drives a bench in a simulation."""
 
 
 class PropertyError(Exception):
@@ -79,6 +94,7 @@ class Inside:
             name: [module.submodules[name].read_port(domain="comb") for _ in range(count)]
             for name, count in reads.items()
         }
+        self._module = module
         self.fragment, self._within = _watched(lambda: Fragment.get(module, None))
 
     def __getitem__(self, name: str) -> Any:
@@ -89,6 +105,15 @@ class Inside:
     def within(self, part: Any) -> dict[str, Any]:
         """The local variables of a component that is part of this one."""
         return self._within[id(part)]
+
+    def part(self, name: str) -> Any:
+        """The submodule of that name."""
+        return self._module.submodules[name]
+
+    def state(self, part: str, *names: str) -> Any:
+        """Whether the state machine of the submodule `part` is in one of these states."""
+        machine = self.fragment.find_generated(part, "fsm")
+        return Cat(machine.state == machine.encoding[name] for name in names).any()
 
     def signal(self, name: str) -> Any:
         """The signal of a name that the component itself drives, wherever it was made."""
@@ -132,7 +157,7 @@ class Bench:
     """A component with free inputs, and properties of it.
 
     Every input of the component takes any value in any cycle, but for what `assume` excludes.
-    `driven`: inputs that the bench drives itself. There is no reset but the one at the start.
+    `driven`: inputs, or streams of them, that the bench drives itself. There is no reset but the one at the start.
     """
 
     def __init__(self, component: Any, inside: Inside | None = None, driven: Any = ()) -> None:
@@ -142,10 +167,12 @@ class Bench:
         self.m.domains.sync = self.clock
         self.m.submodules.dut = inside.fragment if inside else component
         self._inputs: list[Any] = []
-        self._names: set[str] = set()
+        self._assumed: list[Signal] = []
+        self._checks: dict[str, Signal] = {}
+        self._covers: dict[str, Signal] = {}
         for path, member, port in component.signature.flatten(component):
             name = "__".join(map(str, path))
-            if member.flow == In and name not in driven:
+            if member.flow == In and not {name, str(path[0])} & set(driven):
                 self.m.d.comb += Value.cast(port).eq(self.free(name, len(Value.cast(port))))
 
     def free(self, name: str, shape: Any = 1) -> Any:
@@ -176,25 +203,77 @@ class Bench:
 
     def assume(self, condition: Any) -> None:
         """The component's surroundings keep this."""
-        self.m.d.comb += Assume(condition)
+        self._assumed.append(self._signal(f"assumed_{len(self._assumed)}", condition))
 
     def check(self, name: str, condition: Any) -> None:
         """This is always true."""
-        self.m.d.comb += Assert(self._named(f"check_{name}", condition))
+        self._name(self._checks, f"check_{name}", condition)
 
     def cover(self, name: str, condition: Any) -> None:
         """This is true at some time."""
-        self.m.d.comb += Cover(self._named(f"cover_{name}", condition))
+        self._name(self._covers, f"cover_{name}", condition)
 
-    def _named(self, name: str, condition: Any) -> Signal:
-        if name in self._names:
+    @property
+    def covers(self) -> set[str]:
+        """The names of all covers."""
+        return set(self._covers)
+
+    def _name(self, properties: dict[str, Signal], name: str, condition: Any) -> None:
+        if name in properties:
             raise ValueError(f"the bench already has a property {name!r}")
-        self._names.add(name)
+        properties[name] = self._signal(name, condition)
+
+    def _signal(self, name: str, condition: Any) -> Signal:
         signal = Signal(name=name)
         self.m.d.comb += signal.eq(condition)
         return signal
 
+    def simulate(self, cycles: int, inputs: Inputs) -> set[str]:
+        """Simulate the component, and check all properties in each cycle.
+
+        A proof holds for nothing if its assumptions exclude what it is about. A simulation in which
+        they hold shows that they do not, also where a cover is too far away for the solver.
+
+        Parameters
+        ----------
+        cycles : how long
+        inputs : yields for each cycle the values of free inputs, by name, and is sent a function
+            that reads signals in this cycle; an input keeps its value until it gets another one
+
+        Returns
+        -------
+        The names of the covers that are reached. Raises `PropertyError` if a check fails or an
+        assumption does not hold.
+        """
+        free = {signal.name.removeprefix("in_"): signal for signal in self._inputs}
+        required = self._checks | {signal.name: signal for signal in self._assumed}
+        reached: set[str] = set()
+
+        async def run(context: Any) -> None:
+            values = next(inputs)
+            for _ in range(cycles):
+                for name, value in values.items():
+                    context.set(free[name], value)
+                failed = [name for name, signal in required.items() if not context.get(signal)]
+                if failed:
+                    raise PropertyError("fails", failed, {})
+                reached.update(n for n, signal in self._covers.items() if context.get(signal))
+                values = inputs.send(context.get)
+                await context.tick()
+
+        simulator = Simulator(self.m)
+        simulator.add_clock(1e-6)
+        simulator.add_testbench(run)
+        simulator.run()
+        return reached
+
     def rtlil(self) -> str:
+        for signal in self._assumed:
+            self.m.d.comb += Assume(signal)
+        for signal in self._checks.values():
+            self.m.d.comb += Assert(signal)
+        for signal in self._covers.values():
+            self.m.d.comb += Cover(signal)
         text: str = rtlil.convert(
             self.m, name="top", ports=[self.clock.clk, *self._inputs], emit_src=False
         )
@@ -208,7 +287,8 @@ class Bench:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What `verify` showed: `depth` is k of k-induction, else the cycles after reset."""
+    """What `verify` showed: `depth` is k of k-induction, else the cycles after reset; `covers` is
+    the number of covers that the solver reached."""
 
     inductive: bool
     depth: int
@@ -216,12 +296,15 @@ class Proof:
     seconds: float
 
 
-def verify(bench: Bench, *, depth: int, cover: int, induction: bool = True) -> Proof:
+def verify(bench: Bench, *, depth: int, cover: int | None, induction: bool = True) -> Proof:
     """Shows that no check of `bench` ever fails, and that each cover is reached.
 
     With `induction` for all time, by at most `depth` steps of it; else for `depth` cycles
-    after reset. `cover`: cycles in which the covers are reached. Raises `PropertyError`.
+    after reset. `cover`: cycles in which the covers are reached; `None` leaves them to
+    `Bench.simulate`. Raises `PropertyError`.
     """
+    if not bench.covers:
+        raise ValueError("a bench without a cover proves nothing")
     begin = time.monotonic()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -232,10 +315,10 @@ def verify(bench: Bench, *, depth: int, cover: int, induction: bool = True) -> P
         if induction:
             log = _solve(folder, "is not inductive", "-i", "-t", str(depth))
             steps = depth - int(re.findall(r"Trying induction in step (\d+)", log)[-1])
-        reached = _solve(folder, f"is not reached in {cover} cycles", "-c", "-t", str(cover))
-    covers = reached.count("Reached cover statement")
-    if covers == 0:
-        raise ValueError("a bench without a cover proves nothing")
+        covers = 0
+        if cover is not None:
+            reached = _solve(folder, f"is not reached in {cover} cycles", "-c", "-t", str(cover))
+            covers = reached.count("Reached cover statement")
     return Proof(induction, steps, covers, time.monotonic() - begin)
 
 

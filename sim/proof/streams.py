@@ -10,11 +10,11 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from amaranth.hdl import Cat, Mux, Signal, Value
+from amaranth.hdl import Mux, Value
 from amaranth.lib import stream
 from amaranth.lib.wiring import Out
 
-from tritloom.rtl.core.partial_sums import FETCH_CYCLES
+from tritloom.sim.proof.banks import BankUse
 from tritloom.sim.proof.formal import Bench, Inside
 
 __all__ = [
@@ -26,10 +26,6 @@ __all__ = [
     "stream_rules",
     "switch_contract",
 ]
-
-FETCHES = FETCH_CYCLES
-"""Row groups that a core holds at most between `i_fetch` and `o`."""
-
 
 def implies(condition: Any, result: Any) -> Any:
     """True unless `condition` is set and `result` is not."""
@@ -61,19 +57,22 @@ def obeys(bench: Bench, flow: Any) -> None:
     bench.assume(~waits | (flow.valid & (payload == bench.was(payload))))
 
 
-def stream_rules(component: Any, covered: Collection[str] | None = None) -> Bench:
+def stream_rules(
+    component: Any, covered: Collection[str] | None = None, inside: Inside | None = None
+) -> Bench:
     """The stream rule of every output stream of a component, whatever its inputs do.
 
     Parameters
     ----------
     component : any component
     covered : the outputs for which to cover that a word waits; `None` for all of them
+    inside : the component taken apart, if its invariants are needed
 
     Returns
     -------
     A bench for `tritloom.sim.proof.formal.verify`, as for all functions of this module.
     """
-    bench = Bench(component)
+    bench = Bench(component, inside)
     for name, member in component.signature.members.items():
         is_stream = member.is_signature and isinstance(member.signature, stream.Signature)
         if is_stream and member.flow == Out:
@@ -85,49 +84,27 @@ def stream_rules(component: Any, covered: Collection[str] | None = None) -> Benc
 def core_rules(component: Any) -> Bench:
     """`stream_rules` of a `Core`, and every row group that is fetched comes at `o`, and no other.
 
-    Assumed: shapes are in range. No row group is fetched from the result bank of a layer that runs,
-    and no activations are loaded to its activation bank. No layer starts while a row group of its
-    result bank is asked for, is fetched, or waits at `o`.
+    Assumed: shapes are in range, and the command processor keeps the rules of `BankUse`.
     """
     bench = stream_rules(component)
-    m, config, shape = bench.m, component.config, component.i_run.payload
-    load, fetch, o = component.i_load, component.i_fetch, component.o
-    running = bench.state("running")
-    banks = bench.state("banks", 2)  # of the layer that runs: activations, results
-    # The banks of the row groups that are fetched and not taken, the first one in the lowest bit.
-    waiting, length = bench.state("waiting", FETCHES), bench.state("length", range(FETCHES + 2))
-    starts, fetches = Signal(), Signal()
-    taken, left, rest = Signal(), Signal(range(FETCHES + 2)), Signal(FETCHES)
-    m.d.comb += [
-        starts.eq(component.i_run.valid & component.i_run.ready),
-        fetches.eq(fetch.valid & fetch.ready),
-        taken.eq(o.valid & o.ready),
-        left.eq(length - taken),
-        rest.eq(Mux(taken, waiting >> 1, waiting)),
-    ]
-    m.d.sync += [length.eq(left + fetches), waiting.eq(rest)]
-    with m.If(fetches):
-        m.d.sync += waiting.bit_select(left, 1).eq(fetch.payload.bank)
-    with m.If(starts):
-        m.d.sync += [running.eq(1), banks.eq(Cat(shape.activation_bank, shape.result_bank))]
-    with m.Elif(component.done):
-        m.d.sync += running.eq(0)
-
-    asked = Cat(length > n for n in range(FETCHES))
-    of_bank = asked & Mux(shape.result_bank, waiting, ~waiting)[:FETCHES]
-    runs = running & ~component.done
+    config, shape, o = component.config, component.i_run.payload, component.o
+    use = BankUse(
+        bench,
+        config,
+        load=component.i_load,
+        run=component.i_run,
+        fetch=component.i_fetch,
+        result=o,
+        done=component.done,
+    )
     bench.assume((shape.last_tile < config.max_tiles) & (shape.last_group < config.max_row_groups))
-    bench.assume(~(fetch.valid & runs & (fetch.payload.bank == banks[1])))
-    bench.assume(~(load.valid & runs & (load.payload.bank == banks[0])))
-    bench.assume(~(load.valid & starts & (load.payload.bank == shape.activation_bank)))
-    bench.assume(~(component.i_run.valid & of_bank.any()))
-    same = fetch.payload.bank == shape.result_bank
-    bench.assume(~(component.i_run.valid & fetch.valid & same))
-    bench.check("none_invented", implies(o.valid, length != 0))
-    bench.check("none_lost", length <= (FETCHES if config.banks > 1 else 1))
+    for rule in use.rules.values():
+        bench.assume(rule)
+    for name, result in use.results.items():
+        bench.check(name, result)
     bench.cover("result", o.valid & (Value.cast(o.payload) != 0))
     if config.banks > 1:
-        bench.cover("beside_a_layer", taken & runs & (Value.cast(o.payload) != 0))
+        bench.cover("beside_a_layer", use.taken & use.runs & (Value.cast(o.payload) != 0))
     return bench
 
 

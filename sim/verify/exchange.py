@@ -149,7 +149,8 @@ class Exchange:
             case 1:
                 del packet[self._rng.randrange(1, len(packet)) :]
             case 2:
-                packet += self._rng.randbytes(self._rng.randint(1, 9))
+                # A wide stream ignores what follows the length in the last beat, but no more.
+                packet += self._rng.randbytes(self._rng.randrange(9) + self.config.link.beat_bytes)
             case _:  # only the length is wrong
                 wrong = len(packet) + self._rng.choice((-1, 1, 256))
                 packet = bytearray(seal(wrong.to_bytes(2, "little") + packet[2:-CRC_BYTES]))

@@ -1,5 +1,6 @@
 """The whole accelerator against the reference device: every response, byte for byte."""
 
+import random
 import struct
 from dataclasses import replace
 
@@ -7,7 +8,14 @@ import pytest
 from amaranth.back import rtlil
 
 from tests.support import quick_first
-from tests.support.packets import Conversation, assert_responses, run_packets
+from tests.support.packets import (
+    Conversation,
+    assert_responses,
+    beats_of,
+    packets_in,
+    run_packets,
+)
+from tests.support.peers import Peers
 from tritloom.boards.icebreaker import ICEBREAKER
 from tritloom.boards.ulx3s import ULX3S_85F
 from tritloom.rtl.control.layer_table import LayerTable
@@ -19,6 +27,7 @@ from tritloom.rtl.core.partial_sums import PartialSums
 from tritloom.rtl.engines.base3x5 import Base3x5Decoder
 from tritloom.rtl.engines.select import SelectEngine
 from tritloom.rtl.lib.streams import PACKET, StreamRegister
+from tritloom.rtl.links.stream_facts import PacketStream
 from tritloom.rtl.memories.bram import BlockRamMemory
 from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.commands import COUNTERS, Opcode, Request, Response
@@ -26,7 +35,7 @@ from tritloom.rtl.spec.config import TINY, AcceleratorConfig
 from tritloom.rtl.spec.encodings import BASE3X5
 from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.rtl.top import Accelerator
-from tritloom.sim.conformance.streams import FLOWS
+from tritloom.sim.conformance.streams import FLOWS, simulate, sink, source
 from tritloom.sim.device.simulated import SimulatedDevice
 from tritloom.sim.verify.traffic import Traffic
 
@@ -54,10 +63,11 @@ LEAST = AcceleratorConfig(
     slots=2,
 )
 CONFIGS = {"tiny": TINY, "wide": WIDE, "least": LEAST}
+CONFIGS |= {f"wide-{n}": replace(WIDE, link=PacketStream(width=n)) for n in (2, 4, 8)}
 
 
 @quick_first(("idle", "pause"), FLOWS[::-1])
-@quick_first("name", CONFIGS)
+@quick_first("name", sorted(CONFIGS, reverse=True))
 def test_random_traffic(name, idle, pause):
     config = CONFIGS[name]
     seed = FLOWS.index((idle, pause))
@@ -152,16 +162,119 @@ def test_board_presets_convert(board):
     assert text == rtlil.convert(Accelerator(board.config), emit_src=False)
 
 
-def test_response_being_sent_stays_whole():
+@pytest.mark.parametrize("name", ["wide", "wide-8"])
+def test_response_being_sent_stays_whole(name):
     """A slow link: the next command is executed while a response that is not kept is being sent."""
-    traffic = Traffic(WIDE, 34)
+    config = CONFIGS[name]
+    traffic = Traffic(config, 34)
     traffic.reset(12)
     for number in range(6):
         gap = Request(Opcode.LOAD, 9 + number, 12, payload=bytes(number))
         traffic.exchange(gap.pack())
         traffic.command(Opcode.IDENTIFY, address=number, count=9)
-    responses = run_packets(Accelerator(WIDE), WIDE, traffic.packets, pause=0.9)
-    assert_responses(WIDE, traffic.packets, responses)
+    responses = run_packets(Accelerator(config), config, traffic.packets, pause=0.9)
+    assert_responses(config, traffic.packets, responses)
+
+
+@pytest.mark.parametrize("name", ["tiny", "wide-2", "wide-8"])
+def test_a_link_that_is_not_ready_loses_nothing(name):
+    """Nothing is taken until the whole window has come in; then every response comes."""
+    config = CONFIGS[name]
+    traffic = Traffic(config, 35)
+    traffic.reset(13)
+    for number in range(config.window):
+        traffic.command(Opcode.IDENTIFY, address=number, count=20 + number)
+    dut, rng = Accelerator(config), random.Random(36)
+    width = config.link.beat_bytes
+    right = [response for _, response in traffic.packets]
+    received: list[dict[str, int]] = []
+
+    async def bench(ctx):
+        for packet, _ in traffic.packets:
+            await source(dut.i, beats_of(packet, width, rng))(ctx)
+        for _ in range(1000):
+            await ctx.tick()
+        count = sum(-(-len(response) // width) for response in right)
+        await sink(dut.o, count, received)(ctx)
+
+    simulate(dut, bench)
+    assert packets_in(received, width) == right
+
+
+@quick_first(("idle", "pause"), FLOWS[::-1])
+@quick_first("width", [8, 1])
+def test_peers_and_aborted_packets(width, idle, pause):
+    """Each response goes to the peer whose packet it answers; a duplicate may have none.
+
+    Duplicates come from another peer than the first packet. An aborted packet counts as bad.
+    """
+    config = replace(WIDE, link=Peers(width=width))
+    traffic, rng = Traffic(config, 37), random.Random(38)
+    traffic.reset(14)
+    aborted: set[int] = set()
+    for _ in range(5):
+        traffic.product(0, 0, 4, 7)
+        for _ in range(2):
+            traffic.exchange(traffic.packets[-1][0])
+        traffic.random(1)
+        aborted.add(len(traffic.packets))
+        traffic.exchange(b"x")  # the reference device drops it too
+        sound = Request(Opcode.LOAD, traffic.reference.next_seq, 14).pack()
+        traffic.packets[-1] = (sound, None)
+    first: dict[tuple[int, int], int] = {}
+    peers = []
+    for packet, _ in traffic.packets:
+        request = Request.parse(packet)
+        key = (request.session, request.seq) if request else (0, len(peers))
+        peers.append(first[key] ^ 1 if key in first else first.setdefault(key, rng.randrange(8)))
+    responses = run_packets(
+        Accelerator(config),
+        config,
+        traffic.packets,
+        idle=idle,
+        pause=pause,
+        aborted=aborted,
+        peers=peers,
+    )
+    assert_responses(config, traffic.packets, responses)
+    assert None in responses
+
+
+def test_more_packets_than_peers_are_dropped():
+    """The accelerator remembers the senders of `slots` packets; it drops what comes beyond them."""
+    config = replace(LEAST, slots=2, packet_bytes=512, link=Peers(width=1))
+    dut, rng = Accelerator(config), random.Random(39)
+    packets = [Request(Opcode.RESET, 0, 5).pack()]
+    packets += [Request(Opcode.IDENTIFY, seq, 5, count=400).pack() for seq in range(1, 12)]
+    received: list[dict[str, int]] = []
+    counts = {"dropped": 0}
+
+    async def bench(ctx):
+        for number, packet in enumerate(packets):
+            ctx.set(dut.peer, number % 8)
+            await source(dut.i, beats_of(packet, 1, rng))(ctx)
+        for _ in range(3000):
+            await ctx.tick()
+
+    async def watch(ctx):
+        ctx.set(dut.o.ready, 1)
+        while len(received) == 0 or counts["quiet"] < 2000:
+            *_, dropped, valid, payload, peer = await ctx.tick().sample(
+                dut.dropped, dut.o.valid, dut.o.payload, dut.to_peer
+            )
+            counts["dropped"] += dropped
+            counts["quiet"] = 0 if valid else counts.get("quiet", 0) + 1
+            if valid:
+                received.append({"data": payload.data, "last": payload.last, "peer": peer})
+
+    simulate(dut, bench, watch)
+    responses = [Response.parse(packet) for packet in packets_in(received, 1)]
+    peers = [beat["peer"] for beat in received if beat["last"]]
+    assert counts["dropped"] > 0 and len(responses) == len(packets) - counts["dropped"]
+    # A packet was dropped, so those behind it are not in order; none goes to a wrong peer.
+    numbers = [0 if response.opcode == Opcode.RESET else response.seq for response in responses]
+    assert peers == [number % 8 for number in numbers]
+    assert numbers == sorted(set(numbers))
 
 
 def test_extreme_products():

@@ -1,7 +1,7 @@
 """Shared by the tests that send packets to an accelerator in Amaranth's simulator."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -96,11 +96,12 @@ class Conversation:
             self._owed.add(packet, right)
             self.responses.append(None)
 
-    def received(self, response: bytes) -> None:
-        """A response has come."""
+    def received(self, response: bytes) -> int:
+        """A response has come; its number in `responses`."""
         owed = self._owed.take(response)
         assert owed is not None, "a response that the device does not owe"
         self.responses[owed.number] = response
+        return owed.number
 
     def nothing_comes(self) -> None:
         """The device has had the time for all responses."""
@@ -113,6 +114,32 @@ def is_counters(packet: bytes) -> bool:
     return opcode % (1 << OPCODE_BITS) == Opcode.COUNTERS
 
 
+def beats_of(packet: bytes, beat_bytes: int, rng: random.Random) -> list[dict[str, int]]:
+    """The beats of a packet, the last one filled up with noise."""
+    whole = packet + rng.randbytes(-len(packet) % beat_bytes)
+    return [
+        {
+            "data": int.from_bytes(whole[start : start + beat_bytes], "little"),
+            "last": start + beat_bytes == len(whole),
+        }
+        for start in range(0, len(whole), beat_bytes)
+    ]
+
+
+def packets_in(beats: list[dict[str, int]], beat_bytes: int) -> list[bytes]:
+    """The packets in beats, each cut to the length that it states."""
+    packets, packet = [], b""
+    for beat in beats:
+        packet += beat["data"].to_bytes(beat_bytes, "little")
+        if beat["last"]:
+            length = int.from_bytes(packet[:2], "little")
+            assert 0 <= len(packet) - length < beat_bytes, "beats and length do not agree"
+            packets.append(packet[:length])
+            packet = b""
+    assert not packet, "a packet has no end"
+    return packets
+
+
 def run_packets(
     dut: Any,
     config: AcceleratorConfig,
@@ -122,58 +149,72 @@ def run_packets(
     pause: float = 0.0,
     seed: int = 0,
     deadline_cycles: int = 400_000,
+    aborted: Collection[int] = (),
+    peers: Sequence[int] = (),
 ) -> list[bytes | None]:
     """Send packets to an accelerator, at most its window unanswered; the responses.
 
     Each response has the place of its packet; `None` stands for that to a duplicate which never
-    came, see `Conversation`.
+    came, see `Conversation`. The links of `tests.support.peers` can abort packets: those of the
+    numbers `aborted`. They also say which peer each packet is from: `peers`, a number a packet. A
+    response must go to the peer whose packet it answers.
     """
     conversation = Conversation(config)
     rng = random.Random(seed)
+    beat_bytes = config.link.beat_bytes
     i_payload, o_payload = Value.cast(dut.i.payload), Value.cast(dut.o.payload)
     i_valid, o_ready = dut.i.valid, dut.o.ready
+    receivers = [dut.to_peer] if peers else []
+    owners = [peer for peer, (_, right) in zip(peers, packets, strict=False) if right is not None]
 
     async def testbench(ctx):
         # One loop with one wait in each cycle: the simulator is fastest this way.
         inputs = Inputs(ctx)
         at = quiet = 0
-        packet, position = b"", 0
-        current = bytearray()
+        beats: list[dict[str, int]] = []
+        current: list[dict[str, int]] = []
         offered = seen = False
         waiting = None
         for _ in range(deadline_cycles):
-            if position == len(packet) and at < len(packets):
+            if not beats and at < len(packets):
                 if quiet > QUIET_CYCLES and conversation.done:
                     conversation.nothing_comes()
                 if conversation.may_send(packets[at][0]):
-                    packet, position = packets[at][0], 0
+                    beats = beats_of(packets[at][0], beat_bytes, rng)
                     conversation.sent(*packets[at])
                     at += 1
-            if not offered and position < len(packet) and rng.random() >= idle:
+            if not offered and beats and rng.random() >= idle:
                 offered = True
-                last = position == len(packet) - 1
-                inputs.set(i_payload, packet[position] | last << 8)
+                inputs.set(i_payload, beats[0]["data"] | beats[0]["last"] << 8 * beat_bytes)
+                if aborted:
+                    inputs.set(dut.abort, beats[0]["last"] and at - 1 in aborted)
+                if peers:
+                    inputs.set(dut.peer, peers[at - 1])
             elif not offered:
                 inputs.set(i_payload, 0x1A5)
             ready = seen if pause == 1.0 else rng.random() >= pause
             inputs.set(i_valid, offered)
             inputs.set(o_ready, ready)
-            _, _, ready_in, valid, item = await ctx.tick().sample(
-                dut.i.ready, dut.o.valid, o_payload
+            _, _, ready_in, valid, item, *receiver = await ctx.tick().sample(
+                dut.i.ready, dut.o.valid, o_payload, *receivers
             )
             quiet = 0 if valid or (ready_in and offered) else quiet + 1
             if offered and ready_in:
                 offered = False
-                position += 1
-            assert waiting is None or (valid and item == waiting), "a response did not hold"
+                beats.pop(0)
+            now = (item, *receiver)
+            assert waiting is None or (valid and now == waiting), "a response did not hold"
             seen = bool(valid and not ready)
-            waiting = item if seen else None
+            waiting = now if seen else None
             if valid and ready:
-                current.append(item & 0xFF)
-                if item >> 8:
-                    conversation.received(bytes(current))
+                data = item & ((1 << 8 * beat_bytes) - 1)
+                current.append({"data": data, "last": item >> 8 * beat_bytes})
+                if current[-1]["last"]:
+                    (response,) = packets_in(current, beat_bytes)
+                    number = conversation.received(response)
+                    assert not peers or receiver == [owners[number]], "to another peer"
                     current.clear()
-            if at == len(packets) and position == len(packet) and conversation.done:
+            if at == len(packets) and not beats and conversation.done:
                 return
         came = sum(response is not None for response in conversation.responses)
         raise TimeoutError(f"{came} responses in {deadline_cycles} cycles")

@@ -25,8 +25,8 @@ share says how much of all cycles it was busy; what is missing to 1 is time in w
 something else. The overhead of packets counts as bytes.
 
 Where no geometry is given, it is the best known one of the engine on the family. With --lanes, the
-encoding is base3x5 and the fill at most 5, as on the boards, if nothing else is given. Buffers and
-clock are those of the ULX3S 25F. The accelerator takes layers of up to 2560 × 2560, or the
+encoding is base3x5 and the fill at most 5, as on the boards, if nothing else is given. Banks and
+clock are those of the ULX3S 25F; its buffers are divided into 16 packets instead of 8. The accelerator takes layers of up to 2560 × 2560, or the
 layer if that is larger. The simulated FPGA is built once for each geometry, in about a minute.
 Every result is compared with the golden model.
 """,
@@ -69,8 +69,9 @@ def add(commands: Any) -> None:
         ("lanes", "inputs a cycle"),
         ("rows", "outputs a cycle"),
         ("fill", "activations that the engine is filled with a cycle"),
-        ("packet-bytes", "bytes of the longest packet (1024)"),
-        ("slots", "packets that are buffered in each direction (8)"),
+        ("banks", "banks of activations and of results, 1 or 2 (2)"),
+        ("packet-bytes", "bytes of the longest packet (512)"),
+        ("slots", "packets that are buffered in each direction (16)"),
     ):
         parser.add_argument(f"--{name}", metavar="N", type=whole(1), help=what)
     parser.add_argument("--output", metavar="FILE", type=path, help="write the JSON object there")
@@ -93,6 +94,7 @@ def _stream(options: argparse.Namespace) -> int:
         *options.shape,
         memory=options.memory,
         link_bytes=options.link_bytes,
+        banks=options.banks,
         packet_bytes=options.packet_bytes,
         slots=options.slots,
         **{name: getattr(options, name) for name in GEOMETRY},

@@ -34,7 +34,10 @@ class Model:
 
 @pytest.mark.parametrize("config", [TINY, WIDE], ids=["tiny", "wide"])
 def test_order(config):
-    """Random requests; only those with `decide` change the state."""
+    """Random requests; only those with `decide` change the state.
+
+    The responses to the last `unsent` commands have not been sent to their end.
+    """
     rng = random.Random(41)
     dut, model = CommandOrder(config), Model(config.window)
     seen = set()
@@ -49,20 +52,28 @@ def test_order(config):
             away = rng.choice((0, 0, 0, 1, 2, -1, config.window, config.window + 1, 256, 32768))
             seq = (model.expected - away) % 65536
             reset, decide = rng.random() < 0.1, rng.random() < 0.7
+            unsent = rng.randint(0, config.slots)
             ctx.set(dut.session, session)
             ctx.set(dut.seq, seq)
             ctx.set(dut.reset, reset)
             ctx.set(dut.decide, decide)
+            ctx.set(dut.unsent, unsent)
             names = (dut.foreign, dut.in_order, dut.repeated, dut.expected)
             verdict = tuple(ctx.get(name) for name in names)
             assert verdict == model.verdict(session, seq)
-            seen.add(verdict[:3])
+            behind = (model.expected - seq) % 65536
+            awaited = verdict[2] and behind <= unsent
+            assert ctx.get(dut.full) == (unsent == config.slots)
+            # The caller asks for it only of requests that are not in order.
+            assert verdict[1] or ctx.get(dut.awaited) == awaited
+            seen.add((*verdict[:3], awaited))
             await ctx.tick()
             if decide:
                 model.decide(session, seq, reset)
 
     run(dut, bench)
-    assert (False, False, True) in seen and (False, False, False) in seen
+    assert {(False, False, True, True), (False, False, True, False)} <= seen
+    assert (False, False, False, False) in seen
 
 
 @pytest.mark.sim

@@ -1,6 +1,5 @@
 """The command processor alone: its neighbours are played by the test, and stall as they like."""
 
-import random
 import zlib
 from dataclasses import replace
 
@@ -8,8 +7,8 @@ import numpy as np
 import pytest
 
 from tests.support import quick_first
-from tests.support.packets import Inputs, comparable
-from tritloom.rtl.control.processor import CommandProcessor
+from tests.support.world import World
+from tritloom.rtl.links.stream_facts import PacketStream
 from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.checks import CHECKS
 from tritloom.rtl.spec.commands import (
@@ -24,13 +23,10 @@ from tritloom.rtl.spec.commands import (
     Response,
     Status,
     identity,
-    seal,
 )
 from tritloom.rtl.spec.config import TINY, AcceleratorConfig
 from tritloom.rtl.spec.layer_shape import LayerShape
-from tritloom.rtl.spec.packing import pack_activations, pack_weights, unpack_weights
-from tritloom.sim.conformance.streams import plain, simulate
-from tritloom.sim.device.reference import ReferenceDevice
+from tritloom.rtl.spec.packing import pack_activations, pack_weights
 from tritloom.sim.verify.boundaries import boundary_requests, scenes
 from tritloom.sim.verify.traffic import Traffic
 
@@ -48,205 +44,29 @@ WIDE = AcceleratorConfig(
 )
 
 
-class Port:
-    """A stream's members, each the same object whenever it is asked for."""
-
-    def __init__(self, stream) -> None:
-        self.valid, self.ready, self.payload = stream.valid, stream.ready, stream.payload
+def variant(banks: int, slots: int, width: int, config: AcceleratorConfig = WIDE):
+    """A configuration with other banks, slots and bytes in a beat of the link."""
+    return replace(config, banks=banks, slots=slots, link=PacketStream(width=width))
 
 
-class World:
-    """What surrounds a processor, cycle by cycle; `stall`: how likely each of it is not ready."""
-
-    def __init__(self, config: AcceleratorConfig, stall: float, seed: int) -> None:
-        self.config = config
-        self.dut = CommandProcessor(config)
-        names = ("i", "i_word", "i_result", "o_send", "o_write", "o_read", "o_load")
-        names += ("o_run", "o_fetch")
-        self._ports = {name: Port(getattr(self.dut, name)) for name in names}
-        self._done = self.dut.done
-        self.responses: list[bytes] = []
-        self.counters = [0] * len(COUNTERS)
-        self.runs: list[int] = []  # cycles in which `running` was set, for each RUN
-        self._rng = random.Random(seed)
-        self._stall = stall
-        self._stored = bytearray(config.slots * config.packet_bytes)
-        self._memory = [0] * config.memory_words
-        self._activations = np.zeros(
-            (config.tokens, config.activation_words, config.fill), np.uint8
-        )
-        self._words: list[int] = []  # asked for and not yet taken
-        self._run: list[int] = []  # words that the core took
-        self._was_to_core = False  # `to_core` in the previous cycle
-        self._none_waited = True  # whether no word was on its way in the previous cycle
-        self._shape: dict[str, int] = {}
-        self._done_in = 0
-        self._sums = np.zeros((config.tokens, 0, config.rows), np.int64)
-        self._result: list[int] | None = None
-        self.send_cycles = 0  # cycles for which the sender reads a response that it has taken
-        self._sending: list[int] = []  # the slot of that response, and the cycles left
-
-    def simulate(self, packets: list[bytes], responses: int) -> None:
-        """Feed sound packets as the receiver does, until `responses` responses came."""
-        data = b"".join(packet[:-CRC_BYTES] for packet in packets)
-
-        async def bench(ctx):
-            self._inputs = Inputs(ctx)
-            for index, value in enumerate(self.counters):
-                ctx.set(self.dut.counters[index], value)
-            position, limit = 0, 300 * len(data) + 20_000
-            while position < len(data) or len(self.responses) < responses:
-                position += await self._cycle(ctx, data[position : position + 1])
-                limit -= 1
-                if limit == 0:
-                    raise TimeoutError(f"{len(self.responses)} of {responses} responses")
-            for _ in range(40 + self.send_cycles):  # and no more
-                await self._cycle(ctx, b"")
-            assert len(self.responses) == responses
-
-        simulate(self.dut, bench, deadline_cycles=0)
-
-    def _goes(self) -> bool:
-        return self._rng.random() >= self._stall
-
-    async def _cycle(self, ctx, byte: bytes) -> bool:
-        dut, config, inputs = self.dut, self.config, self._inputs
-        offered = bool(byte) and self._goes()
-        ready = {
-            "o_send": not self._sending and self._goes(),
-            "o_write": self._goes(),
-            "o_read": not self._words and self._goes(),
-            "o_load": self._goes(),
-            "o_run": self._goes(),
-            "o_fetch": self._result is None and self._goes(),
-        }
-        # The words of RUN go to the core, which takes them when it runs.
-        to_core = bool(ctx.get(dut.to_core))
-        assert to_core or not ctx.get(dut.running)
-        if self._words and not self._none_waited:
-            assert to_core == self._was_to_core, (
-                "the words go elsewhere while they are on their way"
-            )
-        self._was_to_core, self._none_waited = to_core, not self._words
-        word = self._words[0] if self._words and self._goes() else None
-        core_word = word if ctx.get(dut.running) and self._goes() else None
-        inputs.set(self._ports["i"].valid, offered)
-        if offered:
-            inputs.set(self._ports["i"].payload, byte[0])
-        for name, value in ready.items():
-            inputs.set(self._ports[name].ready, value)
-        inputs.set(self._ports["i_word"].valid, word is not None and not to_core)
-        if word is not None and not to_core:
-            inputs.set(self._ports["i_word"].payload, word)
-        inputs.set(self._done, self._done_in == 1)
-        inputs.set(self._ports["i_result"].valid, self._result is not None)
-        if self._result is not None:
-            inputs.set(self._ports["i_result"].payload, self._result)
-        moved = {
-            name: plain(ctx.get(self._ports[name].payload))
-            for name, value in ready.items()
-            if value and ctx.get(self._ports[name].valid)
-        }
-        (
-            _,
-            _,
-            accepted,
-            write,
-            address,
-            data,
-            word_ready,
-            result_ready,
-            running,
-        ) = await ctx.tick().sample(
-            dut.i.ready,
-            dut.write,
-            dut.address,
-            dut.byte,
-            dut.i_word.ready,
-            dut.i_result.ready,
-            dut.running,
-        )
-        if running and self.runs:
-            self.runs[-1] += 1
-        if self._done_in == 1:
-            self._finish()
-        self._done_in = max(0, self._done_in - 1)
-        if write:
-            self._stored[address] = data
-        if core_word is not None:
-            self._run.append(self._words.pop(0))
-            if not self._words:
-                self._done_in = self._rng.randrange(1, 6)
-        elif word is not None and not to_core and word_ready:
-            self._words.pop(0)
-        if self._result is not None and result_ready:
-            self._result = None
-        if "o_write" in moved:
-            self._memory[moved["o_write"]["address"]] = moved["o_write"]["word"]
-        if "o_read" in moved:
-            start, count = moved["o_read"]["address"], moved["o_read"]["count"]
-            self._words = self._memory[start : start + count]
-            assert len(self._words) == count > 0
-        if "o_load" in moved:
-            load = moved["o_load"]
-            raw = load["word"].to_bytes(config.fill, "little")
-            self._activations[load["token"], load["address"]] = list(raw)
-        if "o_run" in moved:
-            self._shape, self._run = moved["o_run"], []
-            self.runs.append(0)
-        if "o_fetch" in moved:
-            self._result = self._sums[:, moved["o_fetch"]].flatten().tolist()
-        if "o_send" in moved:
-            self._sending = [moved["o_send"], self.send_cycles]
-        if self._sending:
-            if self._sending[1] == 0:
-                self._send(self._sending[0])
-            else:
-                self._sending[1] -= 1
-        return bool(offered and accepted)
-
-    def _send(self, slot: int) -> None:
-        """The sender has read the last byte of the response in a slot."""
-        start = slot * self.config.packet_bytes
-        size = int.from_bytes(self._stored[start : start + 2], "little") - CRC_BYTES
-        self.responses.append(seal(bytes(self._stored[start : start + size])))
-        self._sending = []
-
-    def _finish(self) -> None:
-        """What the core would have computed."""
-        config = self.config
-        tiles, groups = self._shape["last_tile"] + 1, self._shape["last_group"] + 1
-        assert len(self._run) == tiles * groups
-        image = b"".join(word.to_bytes(config.word_bytes, "little") for word in self._run)
-        rows, columns = groups * config.rows, tiles * config.lanes
-        trits = unpack_weights(config, image, rows, columns).astype(np.int64)
-        codes = self._activations.reshape(config.tokens, -1).view(np.int8)[:, :columns]
-        self._sums = (codes @ trits.T).reshape(config.tokens, groups, config.rows)
+VARIANTS = [
+    variant(banks, slots, width) for width in (8, 1) for slots in (2, 8) for banks in (2, 1)
+] + [variant(2, 4, 2), variant(2, 4, 4), TINY]
 
 
-@quick_first("stall", [0.7, 0.3, 0.0])
-@quick_first("config", [WIDE, TINY])
+@quick_first("stall", [0.3, 0.7, 0.0])
+@quick_first("config", VARIANTS)
 def test_random_traffic(config, stall):
-    """Each response is the reference device's, whatever stalls; RUN's value is its cycles."""
+    """Each response is the reference device's, whatever stalls; a bank has one user at a time."""
     traffic = Traffic(config, round(10 * stall))
     traffic.reset(5)
-    traffic.random(30)
-    pairs = [pair for pair in traffic.packets if pair[1] is not None]
+    traffic.random(25)
+    traffic.product(0, 0, 2, 3)
+    if config.banks == 2:
+        traffic.overlap()
+    traffic.random(5)
     world = World(config, stall, 25)
-    world.simulate([packet for packet, _ in pairs], len(pairs))
-    for (packet, expected), response in zip(pairs, world.responses, strict=True):
-        seen = without_device_values(config, response)
-        assert seen == without_device_values(config, expected), Request.parse(packet)
-
-
-def without_device_values(config: AcceleratorConfig, packet: bytes) -> Response:
-    """A response without what only the reference device's own core and counters say."""
-    response = comparable(config, packet)
-    if response.status == Status.OK and response.opcode == Opcode.COUNTERS:
-        return replace(response, payload=b"")
-    if response.status == Status.OK and response.opcode == Opcode.RUN:
-        return replace(response, value=0)
-    return response
+    world.simulate([packet for packet, response in traffic.packets if response is not None])
 
 
 class Driver:
@@ -258,18 +78,37 @@ class Driver:
         self.seq = 0
 
     def add(self, opcode: int, **fields) -> int:
-        """The next command in order; gives the number of its response."""
+        """The next command in order; its number among the packets."""
         self.seq += 1
         return self.send(Request(opcode, self.seq, self.session, **fields))
+
+    def add_request(self, request: Request) -> int:
+        """The same, of a request whose seq and session do not matter."""
+        self.seq += 1
+        return self.send(replace(request, seq=self.seq, session=self.session))
+
+    def layer(self, index: int, base: int, tiles: int, row_groups: int) -> None:
+        """Define and commit a layer whose words are as at power-up: all weights are −1."""
+        words = tiles * row_groups
+        self.add(Opcode.DEFINE, index=index, payload=LAYER.pack(base, tiles, row_groups))
+        checksum = zlib.crc32(bytes(words * self.config.word_bytes))
+        self.add(Opcode.COMMIT, index=index, address=checksum)
+
+    def begin(self, session: int) -> int:
+        """RESET to another session."""
+        number = self.send(Request(Opcode.RESET, 0, session))
+        self.session, self.seq = session, 0
+        return number
 
     def send(self, request: Request) -> int:
         self.packets.append(request.pack())
         return len(self.packets) - 1
 
-    def run(self, stall: float = 0.0, world: World | None = None) -> list[Response]:
+    def run(self, stall: float = 0.0, world: World | None = None) -> list[Response | None]:
+        """The response to each packet; `None` for a repeated one that has none."""
         world = world or World(self.config, stall, 26)
-        world.simulate(self.packets, len(self.packets))
-        return [Response.parse(response) for response in world.responses]
+        world.simulate(self.packets)
+        return world.matched
 
 
 def test_order():
@@ -330,29 +169,6 @@ def test_a_response_that_is_being_sent_stays_whole(config):
         assert response.payload == identity(config)[number : number + 9]
 
 
-def bounds(config, opcode):
-    """Send the boundary requests of an opcode; the statuses, and those of the reference device."""
-    (scene,) = scenes(config, LayerShape(1, 2))
-    image = bytes(2 * config.word_bytes)
-    scene = replace(scene, checksum=zlib.crc32(image))
-    driver = Driver(config)
-    driver.add(Opcode.DEFINE, index=scene.committed, payload=LAYER.pack(0, 1, 2))
-    driver.add(Opcode.COMMIT, index=scene.committed, address=zlib.crc32(image))
-    driver.add(Opcode.RUN, index=scene.committed, count=1)
-    driver.add(Opcode.DEFINE, index=scene.open, payload=LAYER.pack(2, 1, 2))
-    for request in boundary_requests(config, scene, opcode):
-        driver.add(
-            request.opcode,
-            index=request.index,
-            count=request.count,
-            address=request.address,
-            payload=request.payload,
-        )
-    reference = ReferenceDevice(config)
-    right = [Response.parse(reference.process(packet)) for packet in driver.packets]
-    return driver.packets, driver.run(), right
-
-
 @pytest.mark.parametrize(
     "opcode",
     [
@@ -363,8 +179,18 @@ def bounds(config, opcode):
 )
 def test_bounds(opcode):
     """Around every bound; a WRITE that goes one word beyond its layer is among them."""
-    for packet, seen, right in zip(*bounds(TINY, opcode), strict=True):
-        assert (seen.status, seen.expected) == (right.status, right.expected), Request.parse(packet)
+    config = TINY
+    (scene,) = scenes(config, LayerShape(1, 2))
+    scene = replace(scene, checksum=zlib.crc32(bytes(2 * config.word_bytes)))
+    driver = Driver(config)
+    driver.layer(scene.committed, 0, 1, 2)
+    driver.add(Opcode.RUN, index=scene.committed, count=1)
+    driver.add(Opcode.DEFINE, index=scene.open, payload=LAYER.pack(2, 1, 2))
+    first = len(driver.packets)
+    for request in boundary_requests(config, scene, opcode):
+        driver.add_request(request)
+    failed = [response.status != Status.OK for response in driver.run()[first:]]
+    assert any(failed) and (opcode == Opcode.COMMIT or not all(failed))
 
 
 def test_all_bits_of_seq_count():
@@ -428,7 +254,8 @@ def test_run_counts_its_cycles(stall):
         Status.BAD_CHECKSUM,
         zlib.crc32(image),
     )
-    assert [responses[number].value for number in runs] == world.runs
+    assert {responses[number].value for number in runs} == {0}
+    assert responses[results].value == world.runs[-1] > 0
     expected = trits.astype(np.int64) @ codes
     sums = np.frombuffer(responses[results].payload, "<i2")
     assert config.acc_bytes == 2 and (sums == expected).all()
@@ -490,3 +317,131 @@ def test_responses_have_the_least_length():
     failed = driver.add(Opcode.RESULTS, count=3, payload=b"x")
     responses = driver.run()
     assert len(responses[failed].pack()) == OVERHEAD_BYTES == HEADER_BYTES + CRC_BYTES
+
+
+# Two tiles of all row groups that WIDE has.
+TILES, GROUPS = 2, 7
+
+
+def tokens(config: AcceleratorConfig, count: int) -> Driver:
+    """A layer, and LOAD, RUN and RESULTS of some tokens; banks take turns if there are two.
+
+    The results of a token are read when the next RUN has been sent.
+    """
+    driver = Driver(config)
+    driver.layer(0, 0, TILES, GROUPS)
+    results = GROUPS * config.rows
+    last = None
+    for number in range(count):
+        bank = number % config.banks
+        payload = bytes([number + 1] * TILES * config.lanes)
+        driver.add(Opcode.LOAD, activation_bank=bank, payload=payload)
+        if config.banks == 1 and last is not None:
+            driver.add(Opcode.RESULTS, count=results)
+        driver.add(Opcode.RUN, count=1, activation_bank=bank, result_bank=bank)
+        if config.banks == 2 and last is not None:
+            driver.add(Opcode.RESULTS, count=results, result_bank=last)
+        last = bank
+    driver.add(Opcode.RESULTS, count=results, result_bank=last)
+    return driver
+
+
+@quick_first("width", [8, 1])
+def test_commands_overlap(width):
+    """With two banks a stream of tokens is loaded and read while layers run, so it takes less time.
+
+    With one bank neither is: the cycles of LOAD, RUN and RESULTS add up.
+    """
+    count, idle = 8, {}
+    for banks in (1, 2):
+        config = variant(banks, 8, width)
+        world = World(config, 0.0, 31)
+        world.word_pause = 0.95  # a layer takes longer than all else of a token
+        tokens(config, count).run(world=world)
+        assert len(world.runs) == count
+        idle[banks] = world.cycles - sum(world.runs)
+        # All tokens but the first are loaded, and all but the last are read, while layers run.
+        later = 0 if banks == 1 else count - 1
+        assert world.together["load"] == later * TILES * config.lanes // config.fill
+        assert world.together["fetch"] == later * GROUPS
+    assert idle[2] < idle[1] // 2
+
+
+def test_reset_in_the_middle_of_a_run():
+    """RESET of the same session does not wait; one of another waits, and there are no results."""
+    config = WIDE
+    driver = Driver(config)
+    driver.layer(0, 0, TILES, GROUPS)
+    driver.add(Opcode.RUN, count=1)
+    same = driver.send(Request(Opcode.RESET, 0, driver.session))
+    kept = driver.add(Opcode.RESULTS, count=3)
+    driver.add(Opcode.RUN, count=1, result_bank=1)
+    new = driver.begin(90)
+    gone = [driver.add(Opcode.RESULTS, count=1, result_bank=bank) for bank in range(2)]
+    driver.layer(0, 0, TILES, GROUPS)
+    driver.add(Opcode.RUN, count=1, result_bank=1)
+    again = driver.add(Opcode.RESULTS, count=3, result_bank=1)
+    still = driver.add(Opcode.RESULTS, count=3)
+    world = World(config, 0.0, 32)
+    world.word_pause = 0.9
+    responses = driver.run(world=world)
+    assert responses[same].status == responses[kept].status == responses[new].status == Status.OK
+    assert {responses[number].status for number in (*gone, still)} == {Status.BAD_STATE}
+    assert responses[again].status == Status.OK
+    assert responses[kept].value == world.runs[0] and responses[again].value == world.runs[2]
+
+
+def test_a_command_that_is_not_answered_is_not_answered_twice():
+    """The RESULTS waits for its RUN: neither is answered again while their responses come.
+
+    Later they are: the results are those of the first time, although the bank has others now.
+    """
+    config = variant(2, 8, 8)
+    driver = Driver(config)
+    driver.layer(0, 0, TILES, GROUPS)
+    driver.add(Opcode.LOAD, payload=bytes([3] * TILES * config.lanes))
+    driver.add(Opcode.RUN, count=1)
+    first = driver.add(Opcode.RESULTS, count=5)
+    packet = Request.parse(driver.packets[first])
+    at_once = [driver.send(packet) for _ in range(3)]
+    load = driver.add(Opcode.LOAD, activation_bank=1, payload=bytes([9] * TILES * config.lanes))
+    driver.add(Opcode.RUN, count=1, activation_bank=1)
+    second = driver.add(Opcode.RESULTS, count=5)
+    driver.add(Opcode.COUNTERS)
+    # A wrong seq gets its response after all others have been sent.
+    driver.send(Request(Opcode.COUNTERS, driver.seq + 2, driver.session))
+    later = driver.send(packet)
+    other = driver.send(replace(packet, opcode=Opcode.LOAD, payload=bytes(9)))
+    world = World(config, 0.0, 33)
+    world.word_pause = 0.9
+    responses = driver.run(world=world)
+    assert [responses[number] for number in at_once] == [None] * 3
+    assert responses[load].status == Status.OK
+    assert responses[first].payload != responses[second].payload
+    assert responses[later] == responses[other] == responses[first]
+
+
+@quick_first("config", [variant(2, 2, 8), variant(2, 8, 1), variant(1, 4, 1)])
+def test_more_commands_than_the_window(config):
+    """A host that breaks the rule waits, and every response is whole."""
+    driver = tokens(config, 3 * config.slots)
+    for number in range(3 * config.slots):
+        driver.add(Opcode.IDENTIFY, address=number, count=30)
+        driver.send(Request(Opcode.IDENTIFY, driver.seq + 2, driver.session))
+        driver.send(Request(Opcode.IDENTIFY, driver.seq, driver.session))
+    world = World(config, 0.0, 34)
+    world.send_cycles = 60
+    responses = driver.run(world=world)
+    assert sum(response is None for response in responses) < 3 * config.slots
+
+
+def test_a_word_of_one_byte():
+    """`write_address` needs a cycle between words: every word comes to its place."""
+    config = replace(TINY, rows=1, max_out_features=8)
+    assert config.word_bytes == 1
+    driver = Driver(config)
+    driver.add(Opcode.DEFINE, index=1, payload=LAYER.pack(3, 2, 4))
+    driver.add(Opcode.WRITE, index=1, address=1, payload=bytes(range(1, 8)))
+    whole = driver.add(Opcode.READ, index=1, count=8)
+    responses = driver.run()
+    assert responses[whole].payload == bytes(range(8))

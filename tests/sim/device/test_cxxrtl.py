@@ -19,6 +19,8 @@ from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 
 from tests.support.packets import assert_responses
+from tritloom.rtl.lib.streams import packet_layout
+from tritloom.rtl.links.stream_facts import PacketStream
 from tritloom.rtl.spec.commands import Opcode, Request
 from tritloom.rtl.spec.config import TINY
 from tritloom.rtl.spec.errors import ConfigError, DeviceError, ToolError
@@ -422,10 +424,57 @@ def test_ziglang_is_a_compiler_that_will_do(cache: Path, monkeypatch: pytest.Mon
     assert simulation.receive(1000) == bytes(range(256))
 
 
+class WideQueue(wiring.Component):
+    """A FIFO of beats."""
+
+    def __init__(self, beat_bytes: int) -> None:
+        self._bits = 8 * beat_bytes + 1
+        packets = stream.Signature(packet_layout(beat_bytes))
+        super().__init__({"i": In(packets), "o": Out(packets)})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.fifo = fifo = SyncFIFO(width=self._bits, depth=4)
+        m.d.comb += [
+            fifo.w_data.eq(self.i.payload),
+            fifo.w_en.eq(self.i.valid),
+            self.i.ready.eq(fifo.w_rdy),
+            self.o.payload.eq(fifo.r_data),
+            self.o.valid.eq(fifo.r_rdy),
+            fifo.r_en.eq(self.o.ready & self.o.valid),
+        ]
+        return m
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+@pytest.mark.parametrize("beat_bytes", [2, 4, 8])
+def test_wide_packets_come_out_as_they_went_in(beat_bytes: int, seed: int) -> None:
+    """Their length decides where they end in the last beat."""
+    simulation = Simulation(build_design(WideQueue(beat_bytes)), stall_seed=seed)
+    rng = random.Random(seed)
+    sizes = [*range(2, 2 * beat_bytes + 3), 300, 65535]
+    packets = [size.to_bytes(2, "little") + rng.randbytes(size - 2) for size in sizes]
+    for packet in packets:
+        simulation.send(packet)
+    for packet in packets:
+        assert simulation.receive(200_000) == packet
+    assert simulation.receive(1000) is None
+
+
+def test_a_wide_stream_moves_a_beat_in_each_cycle() -> None:
+    simulation = Simulation(build_design(WideQueue(8)))
+    packet = (801).to_bytes(2, "little") + bytes(799)
+    simulation.send(packet)
+    assert simulation.receive(1000) == packet
+    assert simulation.cycles == 102, "101 beats, and one cycle in the queue"
+
+
+@pytest.mark.parametrize("width", [1, 2, 4, 8])
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_the_accelerator_responses_as_the_reference(seed: int) -> None:
-    device = SimulatedDevice(TINY, stall_seed=seed)
-    traffic = Traffic(TINY, seed)
+def test_the_accelerator_responses_as_the_reference(seed: int, width: int) -> None:
+    config = replace(TINY, link=PacketStream(width=width))
+    device = SimulatedDevice(config, stall_seed=seed)
+    traffic = Traffic(config, seed)
     traffic.random(3000)
     responses = []
     for packet, expected in traffic.packets:
@@ -434,7 +483,7 @@ def test_the_accelerator_responses_as_the_reference(seed: int) -> None:
             response = device.receive(1.0)
             assert response is not None
             responses.append(response)
-    assert_responses(TINY, traffic.packets, responses)
+    assert_responses(config, traffic.packets, responses)
     assert device.receive(device.timeout_s) is None
 
 

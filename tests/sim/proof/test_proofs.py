@@ -1,7 +1,5 @@
 """The proofs, and for each a broken line that it finds."""
 
-import inspect
-import types
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -10,7 +8,6 @@ import pytest
 
 from tritloom.rtl import top
 from tritloom.rtl.control import packets as framing
-from tritloom.rtl.control import processor
 from tritloom.rtl.core import core, partial_sums
 from tritloom.rtl.core.core import Core
 from tritloom.rtl.engines import base3x5 as decoder
@@ -32,6 +29,7 @@ from tritloom.sim.proof.streams import (
     stream_rules,
     switch_contract,
 )
+from tests.support.broken import broken
 
 SMALL = AcceleratorConfig(
     lanes=5,
@@ -65,10 +63,6 @@ PROOFS = {
     "BlockRamMemory rules": (
         lambda: stream_rules(memory.BlockRamMemory(TINY)),
         {"depth": 3, "cover": 10},
-    ),
-    "CommandProcessor rules": (
-        lambda: stream_rules(processor.CommandProcessor(TINY), covered=("o_send", "o_load")),
-        {"depth": 4, "cover": 50},
     ),
     "Core rules": (
         lambda: core_rules(Core(WIDE)),
@@ -135,15 +129,6 @@ def test_proof(name):
     print(f"{name}: {proof}")  # pytest -rP shows it
 
 
-def broken(module, old, new):
-    """A copy of a module with one piece of its source replaced."""
-    source = inspect.getsource(module)
-    assert source.count(old) == 1, f"{module.__name__} must have {old!r} once to be broken there"
-    copy = types.ModuleType(module.__name__)
-    exec(compile(source.replace(old, new), module.__file__, "exec"), copy.__dict__)
-    return copy
-
-
 BUGS = {
     "register drops a word": (
         streams,
@@ -180,12 +165,6 @@ BUGS = {
         ),
         lambda m: stream_rules(m.PacketSender(TINY)),
         "check_o_payload",
-    ),
-    "a command does not wait for the core": (
-        processor,
-        ("with m.If(ready):", "with m.If(1):"),
-        lambda m: stream_rules(m.CommandProcessor(TINY)),
-        "check_o_load_valid",
     ),
     "a range begins one word late": (
         memory,
@@ -280,7 +259,6 @@ BUGS = {
 }
 # Cycles in which a bug shows, where it is not the few of most.
 BUG_CYCLES = {
-    "a command does not wait for the core": 34,
     "a sum of two does not fit": 14,
     "signs relative to the first one": 14,
     "a layer goes on where the last one ended": 12,

@@ -1,0 +1,178 @@
+"""Proof of the command processor, a simulation that reaches its covers, and bugs that both find."""
+
+import random
+import zlib
+from dataclasses import replace
+
+import pytest
+
+from tests.support.broken import broken
+from tritloom.rtl.control import acceptor, banks, processor, responder
+from tritloom.rtl.control.processor import CommandProcessor
+from tritloom.rtl.links.stream_facts import PacketStream
+from tritloom.rtl.spec.commands import CRC_BYTES, LAYER, Opcode, Request
+from tritloom.rtl.spec.config import TINY
+from tritloom.sim.proof.formal import PropertyError, verify
+from tritloom.sim.proof.processor import processor_rules
+
+
+def commands(config):
+    """Header and payload of commands on a layer of one word, with random banks and an order that
+    leaves no command without a layer that it may meet."""
+    rng = random.Random(7)
+    load = bytes(config.fill)
+    requests = [
+        Request(Opcode.DEFINE, payload=LAYER.pack(0, 1, 1)),
+        Request(Opcode.WRITE, payload=bytes(config.word_bytes)),
+        Request(Opcode.COMMIT, address=zlib.crc32(bytes(config.word_bytes))),
+    ]
+    for _ in range(80):
+        kind = rng.choice([Opcode.RUN, Opcode.LOAD, Opcode.RESULTS, Opcode.RESULTS])
+        banks = {
+            "activation_bank": rng.randrange(config.banks),
+            "result_bank": rng.randrange(config.banks),
+        }
+        payload = load if kind == Opcode.LOAD else b""
+        requests.append(Request(kind, count=1, payload=payload, **banks))
+    packets = [replace(request, seq=n + 1).pack() for n, request in enumerate(requests)]
+    return b"".join(packet[:-CRC_BYTES] for packet in packets)
+
+
+def surroundings(component):
+    """What drives a `CommandProcessor`: the commands, and a core that takes its time."""
+    rng = random.Random(3)
+    data, place, waiting, left = commands(component.config), 0, 0, 0
+    while True:
+        done = left == 1
+        get = yield {
+            "i__valid": place < len(data),
+            "i__payload": data[place] if place < len(data) else 0,
+            "i_word__valid": 1,
+            "o_read__ready": rng.random() < 0.5,
+            "o_write__ready": rng.random() < 0.5,
+            "o_run__ready": left == 0 and rng.random() < 0.5,
+            "o_load__ready": rng.random() < 0.5,
+            "o_fetch__ready": waiting < 1 and rng.random() < 0.03,
+            "i_result__valid": waiting > 0 and rng.random() < 0.1,
+            "o_send__ready": rng.random() < 0.2,
+            "done": done,
+        }
+        place += get(component.i.valid) & get(component.i.ready)
+        waiting += get(component.o_fetch.valid) & get(component.o_fetch.ready)
+        waiting -= get(component.i_result.valid) & get(component.i_result.ready)
+        left -= left > 0
+        if get(component.o_run.valid) & get(component.o_run.ready):
+            left = rng.choice([3, 30, 150])
+
+
+CONFIGS = {
+    "2 banks, 2 slots": TINY,
+    "2 banks, 4 slots, beats of 8 bytes": replace(TINY, slots=4, link=PacketStream(width=8)),
+    "1 bank": replace(TINY, banks=1),
+}
+
+
+def simulate(component):
+    bench = processor_rules(component)
+    return bench.simulate(6000, surroundings(component)), bench.covers
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CONFIGS)
+def test_covers(name):
+    reached, covers = simulate(CommandProcessor(CONFIGS[name]))
+    assert reached == covers
+
+
+@pytest.mark.formal
+@pytest.mark.parametrize("name", CONFIGS)
+def test_proof(name):
+    proof = verify(processor_rules(CommandProcessor(CONFIGS[name])), depth=4, cover=None)
+    assert proof.inductive
+    print(f"CommandProcessor rules, {name}: {proof}")
+
+
+# What is broken, and the check that fails.
+BUGS = {
+    "LOAD does not wait for the layer": (
+        banks,
+        ("~(self.busy & (of_run.activation_bank == self.activation_bank))", "1"),
+        "check_load",
+    ),
+    "LOAD waits for the layer of the other bank": (
+        banks,
+        ("(of_run.activation_bank == self.", "(of_run.activation_bank != self."),
+        "check_load",
+    ),
+    "RUN does not wait for RESULTS": (
+        banks,
+        (" & (uncopied[self.result_bank] == 0)", ""),
+        "check_run_after_results",
+    ),
+    "RESULTS does not wait for the layer": (
+        banks,
+        ("(self.busy & (of_run.result_bank == self.copy_bank))", "self.start"),
+        "check_fetch",
+    ),
+    "a RESULTS is copied before the layer that it is of": (
+        responder,
+        ("with m.If((task.kind != Kind.RESULTS) | self.may_copy):", "with m.If(1):"),
+        "check_fetch",
+    ),
+    "a RESULTS of the other bank is counted": (
+        banks,
+        ("less = self.copied & (self.copy_bank == number)", "less = self.copied & (number == 0)"),
+        "check_uncopied_0",
+    ),
+    "a RESULTS is copied when its row groups are fetched": (
+        responder,
+        (
+            "with m.If((task.items == 0) & splitter.empty):",
+            "with m.If((unfetched == 0) & splitter.empty):",
+        ),
+        "check_fetching",
+    ),
+    "more commands than slots": (
+        acceptor,
+        ("with m.If(~order.full):", "with m.If(1):"),
+        "check_room",
+    ),
+    "a task without a response is counted": (
+        processor,
+        ("                & (acceptor.o_task.payload.kind != Kind.CHECKSUM)\n", ""),
+        "check_unsent",
+    ),
+    "a response is sent again while others wait": (
+        acceptor,
+        ("with m.If((ports.unsent == 0) & ~", "with m.If(~"),
+        "check_alone",
+    ),
+}
+
+
+def component_with(monkeypatch, module, change):
+    """A `CommandProcessor` with a bug."""
+    copy = broken(module, *change)
+    if module is processor:
+        return copy.CommandProcessor(TINY)
+    for name in module.__all__:
+        if hasattr(processor, name):
+            monkeypatch.setattr(processor, name, getattr(copy, name))
+    return CommandProcessor(TINY)
+
+
+@pytest.mark.formal
+@pytest.mark.parametrize("name", BUGS)
+def test_bug_found(monkeypatch, name):
+    module, change, _ = BUGS[name]
+    with pytest.raises(PropertyError, match=r"^check_\w+.*: is not inductive\n"):
+        verify(processor_rules(component_with(monkeypatch, module, change)), depth=4, cover=None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BUGS)
+def test_bug_shows(monkeypatch, name):
+    module, change, expected = BUGS[name]
+    with pytest.raises(PropertyError) as error:
+        simulate(component_with(monkeypatch, module, change))
+    assert expected in error.value.names
