@@ -1,6 +1,6 @@
 """The checks of `Stage.HEADER` in hardware: their order, bounds and status come from `CHECKS`."""
 
-from amaranth.hdl import Module, Signal, Value
+from amaranth.hdl import Const, Module, Signal, Value
 from amaranth.lib import data
 
 from tritloom.rtl.spec.checks import (
@@ -92,11 +92,11 @@ class HeaderChecks:
             case Quantity.PAYLOAD_BYTES, size, most if size == most:
                 return self._left != size
             case Quantity.INDEX, 0, most:
-                return self._request.index >= self._limit(most) + 1
+                return _above(self._request.index, self._limit(most))
             case Quantity.ACTIVATION_BANK, 0, most:
-                return self._request.activation_bank >= self._limit(most) + 1
+                return _above(self._request.activation_bank, self._limit(most))
             case Quantity.RESULT_BANK, 0, most:
-                return self._request.result_bank >= self._limit(most) + 1
+                return _above(self._request.result_bank, self._limit(most))
             case Quantity.COUNT, 1, most:
                 return (self._items == 0) | (self._items > self._limit(most))
             case Quantity.LAYER_STATE, LayerState.OPEN, LayerState.OPEN:
@@ -112,6 +112,11 @@ class HeaderChecks:
             case Quantity.RESULT_ROW_GROUPS, 1, _:
                 return ~self._has_results
         raise NotImplementedError(f"the processor cannot make the check {check}")
+
+
+def _above(field: Value, most: int) -> Value:
+    """Whether a field is above a limit; never if the field has no such number."""
+    return field >= most + 1 if most + 1 < 1 << len(field) else Const(0)
 
 
 def status_of(opcode: Opcode, quantity: Quantity) -> Status:

@@ -271,10 +271,10 @@ class Responder(wiring.Component):
         step = Mux(is_results, config.rows, 1)
         with m.If(enters):
             # The last row group may hold more results than are asked for.
-            m.d.sync += task.items.eq(Mux(task.items <= step, 0, task.items - step))
+            m.d.sync += task.items.eq(Mux(task.items < step, 0, task.items - step))
         fetches = self.o_fetch.valid & self.o_fetch.ready
         with m.If(fetches):
-            m.d.sync += unfetched.eq(Mux(unfetched <= config.rows, 0, unfetched - config.rows))
+            m.d.sync += unfetched.eq(Mux(unfetched < config.rows, 0, unfetched - config.rows))
             with m.If(task.position > self.results.last_group):
                 m.d.sync += failed.eq(1)
         with m.If(fetches | (enters & ~is_results)):

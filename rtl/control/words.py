@@ -190,4 +190,4 @@ def results_out(
         results.append(Cat(result, sign))
     sizes = Array(config.acc_bytes * number for number in range(config.rows + 1))
     rest = count[: config.rows.bit_length()]
-    return Cat(results), Mux(count <= config.rows, sizes[rest], config.rows * config.acc_bytes)
+    return Cat(results), Mux(count < config.rows, sizes[rest], config.rows * config.acc_bytes)

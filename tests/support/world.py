@@ -45,12 +45,14 @@ class Due:
     request, response : the packet, and what the processor must respond
     repeated : the command was executed before; the response may be missing
     run : number of the RUN whose results the response holds, from 0; `None` for other responses
+    runs_before : RUNs that are executed before the command
     """
 
     request: Request
     response: Response
     repeated: bool
     run: int | None = None
+    runs_before: int = 0
 
 
 class Plan:
@@ -89,7 +91,7 @@ class Plan:
                 first = stored[request.seq]
                 self.due.append(replace(first, repeated=True))
                 continue
-            due = Due(request, response, False)
+            due = Due(request, response, False, runs_before=len(self.fetches_before))
             self.due.append(due)
             stored[request.seq] = due
             bank = request.result_bank
@@ -128,7 +130,7 @@ class World:
     together : how often each of `load`, `fetch` and `write` moved while a layer ran
     send_cycles : cycles that the sender takes for each response
     word_pause : probability with which the core does not take a weight word, in each cycle
-    counters : what the ports `counters` show
+    counters : what the ports `counters` show, and the number of layers that are done in each
     """
 
     def __init__(self, config: AcceleratorConfig, stall: float, seed: int) -> None:
@@ -180,8 +182,7 @@ class World:
 
         async def bench(ctx):
             self._inputs = Inputs(ctx)
-            for index, value in enumerate(self.counters):
-                ctx.set(self.dut.counters[index], value)
+            self._set_counters(ctx)
             position = quiet = 0
             self._limit = 300 * len(data) + 20_000
             while quiet < QUIET_CYCLES + self.send_cycles:
@@ -205,7 +206,8 @@ class World:
             if due.run is not None:
                 expected = replace(expected, value=self.runs[due.run])
             if expected.opcode == Opcode.COUNTERS and expected.payload:
-                payload = struct.pack(f"<{len(COUNTERS)}Q", *self.counters)
+                counters = (value + due.runs_before for value in self.counters)
+                payload = struct.pack(f"<{len(COUNTERS)}Q", *counters)
                 expected = replace(expected, payload=payload)
             seen = Response.parse(responses[0]) if responses else None
             if due.repeated and (seen != expected or answered[0] != number):
@@ -281,6 +283,7 @@ class World:
             self.together["write"] += write
         if self._done_in == 1:
             self._finish()
+            self._set_counters(ctx)
         self._done_in = max(0, self._done_in - 1)
         if write:
             self._store(address, data, mask)
@@ -301,6 +304,11 @@ class World:
             else:
                 self._sending[1] -= 1
         return bool(offered and accepted)
+
+    def _set_counters(self, ctx) -> None:
+        done = len(self.runs)
+        for index, value in enumerate(self.counters):
+            ctx.set(self.dut.counters[index], value + done)
 
     def _check_banks(self, moved: dict) -> None:
         """No command uses a bank that another one needs."""

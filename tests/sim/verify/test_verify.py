@@ -180,28 +180,28 @@ def mutated(verilog, module_name, old, new, number=0):
 
 MUTATIONS = {
     # What breaks, in which module, the line's pattern, its replacement.
-    "identity": ("tritloom.processor", r"(identity\[\d+\] = 8'h)7b;", r"\g<1>7a;"),
+    "identity": ("tritloom.processor.responder", r"(identity\[\d+\] = 8'h)7b;", r"\g<1>7a;"),
     "checksum": ("tritloom.receiver", r"= match_detected & ", r"= 1'h1 & "),
     "receive address": ("tritloom.receiver", r"= buffer\[(\w+)\]", r"= buffer[\1 ^ 64]"),
     "tree": ("tritloom.core.engine", r"= (\{ 1'h0, total, .*?\}) \+ ", r"= \1 - "),
     "last addition": ("tritloom.core.sums", r"(i_negative\[0\] \}) \+ (\{)", r"\1 | \2"),
-    "sum address": ("tritloom.core.sums", r"= totals\[\w+\]", "= totals[0]"),
+    "sum address": ("tritloom.core.sums", r"= (totals_\d)\[[^]]+\]", r"= \1[0]"),
     "weight address": (
         "tritloom.memory",
         r"words_0\[(\w+)\[5:0\]\] <=",
         r"words_0[\1[4:0]] <=",
     ),
     "response address": ("tritloom.sender", r"= stored\[port__addr\]", "= stored[port__addr | 16]"),
-    "order": ("tritloom.processor.order", r"(expected \} \+ 17'h0000)1", r"\g<1>2"),
+    "order": ("tritloom.processor.acceptor.order", r"(expected \} \+ 17'h0000)1", r"\g<1>2"),
     "hold": (
         "tritloom.sender",
-        r"= \\o__ready\$\d+ +\? (_\d+_\[1:0\]) : tail;",
+        r"= \\o__ready\$\d+ +\? (_\d+_\[\d+:0\]) : tail;",
         r"= 1'h1 ? \1 : tail;",
     ),
     "wait for ready": (
         "tritloom.sender",
-        r"assign o__valid = (.*);(?=(?s:.*?)(\\o__ready\$\d+) )",
-        r"assign o__valid = \2  & \1;",
+        r"(= \\o__valid\$\d+ +& _\d+_);(?=\s*assign _\d+_ = (\\o__ready\$\d+) )",
+        r"\1 & \2 ;",
     ),
 }
 
