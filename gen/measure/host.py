@@ -23,6 +23,7 @@ from tritloom.host.session import Command, Session
 from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.commands import (
     CRC_BYTES,
+    FIRST_SEQ,
     HEADER_BYTES,
     PROTOCOL_VERSION,
     Opcode,
@@ -110,7 +111,7 @@ class InstantTransport:
         about = identity(self._config)[start : start + size]
         payload = about if request.opcode == Opcode.IDENTIFY else bytes(size)
         value = PROTOCOL_VERSION if request.opcode == Opcode.RESET else 0
-        response = Response(request.opcode, value=value, payload=payload).pack()
+        response = Response(request.opcode, expected=FIRST_SEQ, value=value, payload=payload).pack()
         return response[: REPEATED.start], response[REPEATED.stop : -CRC_BYTES]
 
 
