@@ -110,9 +110,13 @@ class Inside:
         """The submodule of that name."""
         return self._module.submodules[name]
 
+    def machine(self, *part: str) -> Any:
+        """The state machine of the component, or of its submodule `part`."""
+        return self.fragment.find_generated(*part, "fsm")
+
     def state(self, part: str, *names: str) -> Any:
         """Whether the state machine of the submodule `part` is in one of these states."""
-        machine = self.fragment.find_generated(part, "fsm")
+        machine = self.machine(part)
         return Cat(machine.state == machine.encoding[name] for name in names).any()
 
     def signal(self, name: str) -> Any:

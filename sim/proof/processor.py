@@ -180,11 +180,9 @@ def _acceptor(bench: Bench, parts: _Parts, config: Any) -> None:
     def state(*names: str) -> Any:
         return inside.state("acceptor", *names)
 
-    def machine(part: str) -> Any:
-        return inside.fragment.find_generated(part, "fsm")
-
     for part in ("acceptor", "responder"):
-        bench.check(f"state_{part}", machine(part).state < len(machine(part).encoding))
+        machine = inside.machine(part)
+        bench.check(f"state_{part}", machine.state < len(machine.encoding))
     kept = state(*ACCEPTED) | (state(*RESPOND) & states.keep)
     alone = state(*DIRECT) | (state(*RESPOND) & ~states.keep)
     bench.check("kept", implies(state(*ACCEPTED), states.keep))
@@ -219,7 +217,8 @@ def _acceptor(bench: Bench, parts: _Parts, config: Any) -> None:
     starts = state("START") | (state("ASK") & (states.kind == Kind.NOTHING))
     free = Mux(acceptor.o_run.payload.result_bank, uncopied[-1], uncopied[0]) == 0
     bench.check("starts", implies(starts, ~banks.busy & free))
-    of_layer = banks.busy & (of_run.activation_bank == states.request.activation_bank[: len(of_run.activation_bank)])
+    own = of_run.activation_bank == acceptor.o_load.payload.bank
+    of_layer = banks.busy & own
     loads = collects & (states.request.opcode == Opcode.LOAD)
     bench.check("loads", ~(loads & of_layer))
 

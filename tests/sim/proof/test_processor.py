@@ -17,13 +17,13 @@ from tritloom.sim.proof.processor import processor_rules
 
 
 def commands(config):
-    """Header and payload of commands on a layer of one word, with random banks and an order that
-    leaves no command without a layer that it may meet."""
+    """Header and payload of commands on a layer of one word, with random banks. Some come twice,
+    and some are not in order."""
     rng = random.Random(7)
     load = bytes(config.fill)
     requests = [
         Request(Opcode.DEFINE, payload=LAYER.pack(0, 1, 1)),
-        Request(Opcode.WRITE, payload=bytes(config.word_bytes)),
+        *[Request(Opcode.WRITE, payload=bytes(config.word_bytes))] * 4,
         Request(Opcode.COMMIT, address=zlib.crc32(bytes(config.word_bytes))),
     ]
     for _ in range(80):
@@ -34,7 +34,14 @@ def commands(config):
         }
         payload = load if kind == Opcode.LOAD else b""
         requests.append(Request(kind, count=1, payload=payload, **banks))
-    packets = [replace(request, seq=n + 1).pack() for n, request in enumerate(requests)]
+    packets = []
+    for number, request in enumerate(requests, 1):
+        packet = replace(request, seq=number).pack()
+        packets += [packet] * rng.choice([1, 1, 2])
+        if rng.random() < 0.1:
+            packets.append(Request(Opcode.RESET).pack())
+        if rng.random() < 0.1:
+            packets.append(replace(request, seq=number + 5).pack())
     return b"".join(packet[:-CRC_BYTES] for packet in packets)
 
 
@@ -97,17 +104,17 @@ BUGS = {
     "LOAD does not wait for the layer": (
         banks,
         ("~(self.busy & (of_run.activation_bank == self.activation_bank))", "1"),
-        "check_load",
+        "check_loads",
     ),
     "LOAD waits for the layer of the other bank": (
         banks,
         ("(of_run.activation_bank == self.", "(of_run.activation_bank != self."),
-        "check_load",
+        "check_loads",
     ),
     "RUN does not wait for RESULTS": (
         banks,
         (" & (uncopied[self.result_bank] == 0)", ""),
-        "check_run_after_results",
+        "check_starts",
     ),
     "RESULTS does not wait for the layer": (
         banks,
@@ -128,7 +135,7 @@ BUGS = {
         responder,
         (
             "with m.If((task.items == 0) & splitter.empty):",
-            "with m.If((unfetched == 0) & splitter.empty):",
+            "with m.If(((task.items == 0) | (unfetched == 0)) & splitter.empty):",
         ),
         "check_fetching",
     ),

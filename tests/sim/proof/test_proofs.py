@@ -13,6 +13,7 @@ from tritloom.rtl.core.core import Core
 from tritloom.rtl.engines import base3x5 as decoder
 from tritloom.rtl.engines import select
 from tritloom.rtl.lib import streams
+from tritloom.rtl.links.stream_facts import PacketStream
 from tritloom.rtl.memories import bram as memory
 from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.config import TINY, AcceleratorConfig
@@ -46,6 +47,10 @@ ONE_BANK = AcceleratorConfig.from_dict(SMALL.to_dict() | {"banks": 1})
 PAIRS = AcceleratorConfig.from_dict(SMALL.to_dict() | {"lanes": 6, "fill": 3, "encoding": "diff2"})
 # Less than a configuration may have: the code is the same, and the proof takes seconds.
 FRAMES = SimpleNamespace(packet_bytes=32, slots=1)
+BEATS = {
+    size: SimpleNamespace(packet_bytes=32, slots=2, link=PacketStream(width=size))
+    for size in (1, 2, 4, 8)
+}
 
 PROOFS = {
     "StreamRegister rules": (
@@ -116,6 +121,20 @@ PROOFS = {
         lambda: packets.receiver_contract(framing.PacketReceiver(FRAMES)),
         {"depth": 2, "cover": 30},
     ),
+    **{
+        f"PacketNarrower contract, {size} bytes": (
+            lambda size=size: packets.narrower_contract(framing.PacketNarrower(size)),
+            {"depth": 2, "cover": 20},
+        )
+        for size in (2, 4, 8)
+    },
+    **{
+        f"PacketSender contract, {size} bytes": (
+            lambda beats=beats: packets.sender_contract(framing.PacketSender(beats)),
+            {"depth": 2, "cover": 10},
+        )
+        for size, beats in BEATS.items()
+    },
 }
 
 
@@ -256,6 +275,24 @@ BUGS = {
         lambda m: packets.receiver_contract(m.PacketReceiver(FRAMES)),
         "check_bad",
     ),
+    "a byte after the packet's length comes": (
+        framing,
+        ("(place + 1 >= left)", "(place >= left)"),
+        lambda m: packets.narrower_contract(m.PacketNarrower(2)),
+        "check_",
+    ),
+    "every beat ends the packet": (
+        framing,
+        ("self.o.payload.last.eq(beat.last & ends)", "self.o.payload.last.eq(ends)"),
+        lambda m: packets.narrower_contract(m.PacketNarrower(2)),
+        "check_last",
+    ),
+    "an abort comes with each byte": (
+        framing,
+        ("self.o_abort.eq(self.i_abort & ends)", "self.o_abort.eq(self.i_abort)"),
+        lambda m: packets.narrower_contract(m.PacketNarrower(2)),
+        "check_abort",
+    ),
 }
 # Cycles in which a bug shows, where it is not the few of most.
 BUG_CYCLES = {
@@ -280,6 +317,41 @@ def test_bug_found(name):
     assert any(name.startswith(expected) for name in error.value.names)
     assert str(error.value).splitlines()[0].endswith(": fails")
     assert error.value.trace
+
+
+SENDER_BUGS = {
+    "the last beat counts as a whole one": (
+        ("crc.size.eq(Mux(last, size, beat_bytes))", "crc.size.eq(beat_bytes)"),
+        "check_checksum_size",
+    ),
+    "the checksum is a beat late": (
+        ("crc.data.eq(body.o.payload)", "crc.data.eq(rest)"),
+        "check_checksum_data",
+    ),
+    "the checksum begins a byte late": (
+        ("end.eq(Cat(rest[: 8 * n], crc.crc))", "end.eq(Cat(rest[: 8 * n], crc.crc[8:]))"),
+        "check_checksum_0",
+    ),
+    "the packet ends a beat early": (
+        (">= size + CRC_BYTES)", "> size)"),
+        "check_last",
+    ),
+    "the bytes of a masked beat are stored": (
+        ("write.en.eq(self.mask & self.write", "write.en.eq(self.write"),
+        "check_stores",
+    ),
+}
+
+
+@pytest.mark.formal
+@pytest.mark.parametrize("name", SENDER_BUGS)
+def test_sender_bug_found(name):
+    """A response is too long for a trace from reset, so the induction finds the bug."""
+    change, expected = SENDER_BUGS[name]
+    bench = packets.sender_contract(broken(framing, *change).PacketSender(BEATS[2]))
+    with pytest.raises(PropertyError, match=r"(: is not inductive|: fails)\n") as error:
+        verify(bench, depth=2, cover=None)
+    assert expected in error.value.names
 
 
 @pytest.mark.formal
