@@ -18,7 +18,7 @@ from tritloom.gen.plan.cost import (
     nonnegative,
     weight_memories,
 )
-from tritloom.rtl.control import layer_table, processor
+from tritloom.rtl.control import layer_table, responder
 from tritloom.rtl.control import packets as framing
 from tritloom.rtl.core import core, partial_sums
 from tritloom.rtl.core.core import Core
@@ -156,7 +156,7 @@ def built(monkeypatch):
                 layer_table,
                 memory,
                 partial_sums,
-                processor,
+                responder,
                 table,
             ):
                 patch.setattr(module, "block_ram", block_ram)
