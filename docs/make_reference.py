@@ -559,14 +559,16 @@ What a device reaches token after token, and what the driver takes of the host. 
 ## A stream of tokens
 
 `tritloom measure stream` computes one layer for 64 tokens, each in a RUN of its own, on the
-simulated FPGA. The link is always ready, one byte a cycle and direction. Every result was compared
-with the golden model.
+simulated FPGA. The link is always ready; it moves 1, 2 or 8 bytes a cycle in each direction. The
+packet buffers hold 16 packets of 512 bytes, as much memory as the ULX3S 25F has for them. Every
+result was compared with the golden model.
 
 * **End to end** counts all cycles, from the first byte of the first LOAD to the last byte of the
   last result. **RUN alone** counts the cycles in which the engine computes.
 * **Bottleneck**: what needs most cycles alone: the engine, the bytes to the device or the bytes
   from it, the overhead of packets included. **Busy** is its share of all cycles; in the others it
-  waits for something else.
+  waits for something else. Behind a wide link the acceptor still takes a byte a cycle, so a fast
+  engine waits for the inputs of a small layer.
 
 {streams}
 
@@ -582,25 +584,29 @@ line tells how fast the computer is.
 
 def speed_page() -> str:
     folder = DOCS / "reference" / "speed"
-    streams: list[list[object]] = []
+    streams: list[tuple[object, list[object]]] = []
     for file in folder.glob("stream-*.json"):
         figures = json.loads(file.read_text(encoding="utf-8"))
         key = figures["config"]
         peak = figures["mac_per_cycle_peak"]
         alone = figures["mac_per_cycle"] * figures["cycles"] / figures["run_cycles"]
-        streams.append(
-            [
-                f"{key['engine']} {key['encoding']} {key['lanes']} × {key['rows']}",
-                f"{figures['out_features']} × {figures['in_features']}",
-                f"{figures['mac_per_cycle']:.1f} of {peak}",
-                f"{alone:.1f}",
-                figures["bottleneck"],
-                f"{figures['busy_share_of_bottleneck']:.0%}",
-            ]
-        )
+        width = key["link"].get("width", 1)
+        engine = f"{key['engine']} {key['encoding']} {key['lanes']} × {key['rows']}"
+        layer = (figures["out_features"], figures["in_features"])
+        row: list[object] = [
+            engine,
+            f"{layer[0]} × {layer[1]}",
+            width,
+            f"{figures['mac_per_cycle']:.1f} of {peak}",
+            f"{alone:.1f}",
+            figures["bottleneck"],
+            f"{figures['busy_share_of_bottleneck']:.1%}",
+        ]
+        streams.append(((engine, *layer, width), row))
     head: list[str] = [
         "engine",
         "layer",
+        "bytes a cycle",
         "MAC/cycle, end to end",
         "RUN alone",
         "bottleneck",
@@ -614,7 +620,7 @@ def speed_page() -> str:
     ]
     driver.append(["CRC-32 of 1024 bytes", f"{host['crc32_us_per_kb']:.2f}"])
     return f"{MEASURED}\n" + SPEED.format(
-        streams=table(head, sorted(streams, key=str)),
+        streams=table(head, [row for _, row in sorted(streams)]),
         driver=table(["what", "µs"], driver),
     )
 

@@ -111,8 +111,9 @@ def submit_product(
 
     New activations go into the next bank, and so do the results of each RUN. So the device can load
     and read one bank while it computes with the other. With two banks, the results of a RUN are
-    therefore read after the next RUN: by then they are computed, and no command of the window waits
-    for them while the core has nothing to do.
+    read only after the next RUN, so that no command of the window waits for them while the core has
+    nothing to do. The first RESULTS comes before that RUN: then the device has something to copy
+    while it takes the RUN.
     """
     pieces = handle.pieces_on(session)
     requests = Requests(session, config)
@@ -133,7 +134,7 @@ def submit_product(
             session.result_bank = (session.result_bank + 1) % config.banks
             banks = (session.activation_bank, session.result_bank)
             run = requests.run(piece.index, piece.shape, len(batch), *banks)
-            commands += [run, *delayed]
+            commands += [*delayed[:1], run, *delayed[1:]]
             delayed = []
             for token in range(len(batch)):
                 for command in requests.results(token, piece.rows, session.result_bank):
@@ -143,7 +144,7 @@ def submit_product(
                         command.cycles = run.cycles
                     slices.append(_Slice(command, start + token, piece.row + row, first_of_run))
                     delayed.append(command)
-            # RUN waits for the one before, whose RESULTS come later.
+            # RUN waits for the one before, most of whose RESULTS come later.
             run.cycles, delayed_cycles = run.cycles + delayed_cycles, run.cycles
             if config.banks == 1:
                 commands += delayed

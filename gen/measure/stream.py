@@ -33,8 +33,8 @@ FEATURES = 2560
 BOARD_ENCODING, BOARD_FILL = "base3x5", 5
 """Of the boards' configurations."""
 PACKET_BYTES, SLOTS = 512, 16
-"""Of the buffers: as much memory as the ULX3S 25F has, in more and shorter packets. With a link that
-moves a byte a cycle, two tokens are under way at a time, and small ones are three packets each."""
+"""Of the buffers: as much memory as the ULX3S 25F has, in more and shorter packets. So that nothing
+waits, a link that moves a byte a cycle needs more commands under way than a UART."""
 SEED = 12
 """Of the weights and activations. No count of cycles depends on them."""
 

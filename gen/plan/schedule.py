@@ -141,8 +141,9 @@ def _product(
             results = (results + 1) % config.banks
             run = requests.run_layer(0, len(batch), activations, results)
             cycles = _run_cycles(config, LayerShape.of(config, rows, columns))
+            yield from delayed[:1]
             yield exchange_of(config, run, engine=cycles)
-            yield from delayed
+            yield from delayed[1:]
             read = requests.read_results(config, 0, rows, size, results)
             delayed = [exchange_of(config, request) for request in read] * len(batch)
             if config.banks == 1:

@@ -26,8 +26,9 @@ something else. The overhead of packets counts as bytes.
 
 Where no geometry is given, it is the best known one of the engine on the family. With --lanes, the
 encoding is base3x5 and the fill at most 5, as on the boards, if nothing else is given. Banks and
-clock are those of the ULX3S 25F; its buffers are divided into 16 packets instead of 8. The accelerator takes layers of up to 2560 × 2560, or the
-layer if that is larger. The simulated FPGA is built once for each geometry, in about a minute.
+clock are those of the ULX3S 25F, and its packet buffers are divided into 16 packets of 512 bytes.
+The accelerator takes layers of up to 2560 × 2560, or the layer if that is larger. The simulated
+FPGA is built once for each geometry and width, in about a minute.
 Every result is compared with the golden model.
 """,
     examples="""

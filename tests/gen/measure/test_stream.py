@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from dataclasses import replace
 
 import pytest
 
@@ -9,6 +10,7 @@ from tritloom.boards.ulx3s import ULX3S_25F
 from tritloom.gen.cli.main import main
 from tritloom.gen.measure import stream
 from tritloom.gen.measure.stream import FEATURES, measure_stream, stream_config
+from tritloom.rtl.links.stream_facts import PacketStream
 from tritloom.rtl.links.uart_facts import Uart
 from tritloom.rtl.spec.commands import OVERHEAD_BYTES
 from tritloom.rtl.spec.config import TINY, AcceleratorConfig
@@ -16,10 +18,12 @@ from tritloom.rtl.spec.errors import ConfigError, InputError
 from tritloom.rtl.spec.layer_shape import LayerShape
 
 SMALL = {"lanes": 5, "rows": 2, "fill": 1, "encoding": "base3x5"}
+WIDTH = 2
+"""Bytes of a beat, so that bytes and cycles differ."""
 
 
 def small(**options: object) -> AcceleratorConfig:
-    return stream_config("ecp5", "select", 12, 20, **SMALL, **options)
+    return stream_config("ecp5", "select", 12, 20, **{"link_bytes": WIDTH, **SMALL, **options})
 
 
 def test_the_configuration():
@@ -30,10 +34,14 @@ def test_the_configuration():
     assert (wide.max_out_features, wide.max_in_features) == (FEATURES + 1, FEATURES)
     assert wide.memory_words == LayerShape.of(wide, FEATURES + 1, FEATURES).words
     board = ULX3S_25F.config
-    assert (config.packet_bytes, config.slots) == (board.packet_bytes, board.slots)
-    assert config.clock_hz == board.clock_hz
-    other = small(packet_bytes=128, slots=2)
-    assert (other.packet_bytes, other.slots) == (128, 2)
+    # As many bytes of buffers as the board has.
+    assert (config.packet_bytes, config.slots) == (512, 16)
+    assert config.packet_bytes * config.slots == board.packet_bytes * board.slots
+    assert (config.clock_hz, config.banks) == (board.clock_hz, board.banks)
+    assert config.link == PacketStream(width=WIDTH)
+    other = small(packet_bytes=128, slots=2, banks=1)
+    assert (other.packet_bytes, other.slots, other.banks) == (128, 2, 1)
+    assert stream_config("ecp5", "select", 12, 20, **SMALL).link == PacketStream(width=1)
 
 
 def test_the_best_known_geometry():
@@ -61,17 +69,13 @@ def test_a_geometry_that_there_is_not():
         stream_config("ecp5", "select", 256, 512, lanes=12, rows=2)
 
 
-@pytest.mark.parametrize("width", [2, 4, 8])
-def test_a_width_that_the_hardware_does_not_have(width):
-    with pytest.raises(ConfigError) as raised:
-        small(link_bytes=width)
-    assert str(raised.value) == (
-        f"--link-bytes must be 1, what the packet stream moves in a cycle, not {width}"
-    )
+def test_a_width_that_there_is_not():
+    with pytest.raises(ConfigError, match="link: width must be 1, 2, 4 or 8 bytes, not 3"):
+        small(link_bytes=3)
 
 
 def test_a_memory_that_there_is_not():
-    with pytest.raises(ConfigError, match="memory must be one of bram, not 'sdram'"):
+    with pytest.raises(ConfigError, match="memory must be one of bram.*, not 'sdram'"):
         small(memory="sdram")
 
 
@@ -79,6 +83,11 @@ def test_a_link_that_is_no_stream():
     config = AcceleratorConfig.from_dict(TINY.to_dict() | {"link": Uart(baud=1_000_000)})
     with pytest.raises(InputError, match="link must be a packet stream to measure a stream, not u"):
         measure_stream(config, 12, 20, 1)
+
+
+def test_several_tokens_in_a_run():
+    with pytest.raises(InputError, match="tokens must be 1 to measure a stream, not 2"):
+        measure_stream(replace(small(), tokens=2), 12, 20, 1)
 
 
 @pytest.mark.sim
@@ -93,8 +102,8 @@ class TestMeasured:
         assert result["bytes_out"] == 5 * (3 * OVERHEAD_BYTES + sums)
         needs = {
             "engine": result["run_cycles"],
-            "bytes in": result["bytes_in"],
-            "bytes out": result["bytes_out"],
+            "bytes in": result["bytes_in"] / WIDTH,
+            "bytes out": result["bytes_out"] / WIDTH,
         }
         most = max(needs.values())
         assert needs[result["bottleneck"]] == most
@@ -142,7 +151,7 @@ class TestMeasured:
 
 
 def command() -> list[str]:
-    options = {"shape": "12x20", **SMALL}
+    options = {"shape": "12x20", "link-bytes": WIDTH, **SMALL}
     return ["measure", "stream", *(w for k, v in options.items() for w in (f"--{k}", str(v)))]
 
 

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -10,22 +9,21 @@ import pytest
 from tests.support import ROOT
 from tests.support.plugins import Stalling
 from tritloom.gen.plan import schedule
-from tritloom.gen.plan.schedule import (
-    Exchange,
-    exchange_of,
-    front_end_cycles,
-    loading_cycles,
-    product_cycles,
-    schedule_cycles,
-)
-from tritloom.host import TernaryLayer, connect
+from tritloom.gen.plan.schedule import exchange_of, loading_cycles, product_cycles
+from tritloom.gen.plan.stages import Copy, schedule_cycles
+from tritloom.host import connect
 from tritloom.host.allocator import cut_layer
+from tritloom.host.device import Device
+from tritloom.host.layer import TernaryLayer
+from tritloom.rtl.links.stream_facts import PacketStream
 from tritloom.rtl.links.uart_facts import Uart
 from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec import requests
+from tritloom.rtl.spec.commands import Opcode
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import ConfigError
 from tritloom.rtl.spec.layer_shape import LayerShape
+from tritloom.sim.device.simulated import SimulatedDevice
 
 SPEED = sorted((ROOT / "docs/reference/speed").glob("stream-*.json"))
 ADDERS = AcceleratorConfig(
@@ -65,13 +63,27 @@ SMALL = AcceleratorConfig(
 )
 
 
+DEVICES = {
+    "adders": ADDERS,
+    "tables, 8 bytes": replace(TABLES, link=PacketStream(width=8)),
+    "adders, one bank": replace(ADDERS, banks=1),
+    "tables, one bank, 2 bytes": replace(TABLES, banks=1, link=PacketStream(width=2)),
+}
+SLOW = ("adders, one bank", "tables, one bank, 2 bytes")
+"""One bank is for the smallest boards."""
+
+
 @pytest.mark.sim
-@pytest.mark.parametrize("config", [ADDERS, TABLES], ids=["adders", "tables"])
-def test_simulated_fpga(config):
-    """Every cycle of its counter, from a command's first byte to the last response's last."""
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in DEVICES],
+)
+def test_simulated_fpga(name):
+    """Every cycle, from a command's first byte to the last response's last."""
+    config = DEVICES[name]
     rng = np.random.default_rng(7)
-    probe = schedule_cycles(config, [exchange_of(config, requests.read_counters())])
-    with connect("sim", config=config) as device:
+    transport = SimulatedDevice(config)
+    with Device(transport, url="sim", config=config) as device:
         # Several packets; one result; pieces in rows and columns; few and many row groups.
         for out_features, in_features, tokens in (
             *((33, 50, 1), (64, 64, 3), (1, 1, 1), (100, 90, 5), (7, 3, 2), (64, 20, 4)),
@@ -79,22 +91,23 @@ def test_simulated_fpga(config):
         ):
             trits = rng.integers(-1, 2, (out_features, in_features)).astype(np.int8)
             codes = rng.integers(-128, 128, (tokens, in_features)).astype(np.int8)
-            counters = [device.counters()]
+            start = transport.cycles
             handle = device.load(TernaryLayer.from_trits(trits, 1.0))
-            counters.append(device.counters())
+            loaded = transport.cycles - start
             job = device.submit(handle, codes)
             job.result()
-            counters.append(device.counters())
+            computed = transport.cycles - start - loaded
+            start = transport.cycles
+            device.counters()
+            counters = [exchange_of(config, requests.read_counters())]
+            assert transport.cycles - start == schedule_cycles(config, counters)
             device.unload(handle)
-            loaded, computed = (
-                after.cycles - before.cycles - probe for before, after in pairwise(counters)
-            )
             pieces = tuple(cut_layer(config, out_features, in_features))
             shapes = [LayerShape.of(config, rows, columns) for _, rows, _, columns in pieces]
             assert loaded == sum(loading_cycles(config, shape).cycles for shape in shapes)
             product = product_cycles(config, pieces, tokens)
             assert computed == product.cycles
-            assert product.engine == counters[2].run_cycles - counters[1].run_cycles
+            assert product.engine == job.stats.cycles
             assert product.bytes_in == job.stats.bytes_tx
             assert product.bytes_out == job.stats.bytes_rx
 
@@ -110,68 +123,55 @@ def test_published_streams(file):
     assert product.cycles == measured["cycles"]
     assert product.engine == measured["run_cycles"]
     assert (product.bytes_in, product.bytes_out) == (measured["bytes_in"], measured["bytes_out"])
+    # What needs most is busy at least nine tenths of the time.
+    needs = max(product.engine, max(product.bytes_in, product.bytes_out) / config.link.beat_bytes)
+    assert measured["busy_share_of_bottleneck"] == round(needs / product.cycles, 4) >= 0.9
 
 
-class TestFrontEnd:
-    """By hand, from the states of the command processor."""
+class TestExchange:
+    """What each command needs, by hand."""
 
     def test_every_command(self):
         codes = np.zeros(15, np.int8)
-        (load,) = requests.load_activations(SMALL, 0, codes, 108)
-        (results,) = requests.read_results(SMALL, 0, 3, 108)
+        (load,) = requests.load_activations(SMALL, 0, codes, 108, 1)
+        (results,) = requests.read_results(SMALL, 0, 3, 108, 1)
         (write,) = requests.write_words(SMALL, 0, bytes(4 * SMALL.word_bytes), 108)
         define = requests.define_layer(0, 0, LayerShape(2, 2))
         assert (SMALL.engine_latency, SMALL.word_bytes, SMALL.acc_bytes) == (8, 4, 2)
-        # The header and four states; at the end two states around the response's header.
-        always = 16 + 4 + 2 + 16
-        assert front_end_cycles(SMALL, load) == always + 4 * (5 + 2) + 1
-        assert front_end_cycles(SMALL, requests.run_layer(0, 1)) == always + 2
-        # Two row groups: each a state out, five to its totals, three as the engine is late.
-        assert front_end_cycles(SMALL, results) == always + 2 * (1 + 5 + 3) + 3 * 2 + 1
-        assert front_end_cycles(SMALL, write) == always + 4 * (4 + 2) + 1
-        assert front_end_cycles(SMALL, define) == always + 8 + 2 + 2 + 1
-        # The memory's four cycles, one of which is the first word's own.
-        commit = requests.commit_layer(0, b"")
-        assert front_end_cycles(SMALL, commit, 4) == always + 1 + 3 + 4 * (1 + 4) + 1
-        assert front_end_cycles(SMALL, requests.read_counters()) == always + 6 + 48 + 1
+        each = exchange_of(SMALL, load)
+        assert (each.bytes_in, each.bytes_out, each.store) == (40, 20, 20 + 2)
+        assert (each.opcode, each.activation_bank, each.copy) == (Opcode.LOAD, 1, None)
+        each = exchange_of(SMALL, requests.run_layer(0, 1, 0, 1), engine=77)
+        assert (each.bytes_in, each.bytes_out, each.store, each.engine) == (20, 20, 2, 77)
+        assert (each.activation_bank, each.result_bank) == (0, 1)
+        # Two row groups, of two results and of one.
+        each = exchange_of(SMALL, results)
+        assert (each.bytes_in, each.bytes_out, each.result_bank) == (20, 26, 1)
+        assert each.copy == Copy(2, 4, 2, 4, 1)
+        each = exchange_of(SMALL, write)
+        assert (each.bytes_in, each.store) == (36, 16 + 2)
+        each = exchange_of(SMALL, define)
+        assert (each.bytes_in, each.store) == (30, 10 + 2 + 2)
+        each = exchange_of(SMALL, requests.commit_layer(0, b""), words=4)
+        assert (each.bytes_in, each.bytes_out, each.copy) == (20, 20, Copy(4, 4, 4))
+        each = exchange_of(SMALL, requests.read_counters())
+        assert (each.bytes_out, each.copy) == (20 + 48, Copy(6, 8, 8))
+
+    def test_one_bank(self):
+        """Five cycles to a row group's totals, three more as the engine is late; then the next."""
+        (results,) = requests.read_results(SMALL, 0, 3, 108)
+        assert exchange_of(replace(SMALL, banks=1), results).copy == Copy(2, 4, 2, 8, 9)
+
+    def test_words_of_one_byte(self):
+        """The address of a word needs a cycle after the one before."""
+        config = replace(SMALL, lanes=5, rows=1)
+        (write,) = requests.write_words(config, 0, bytes(6), 108)
+        assert config.word_bytes == 1
+        assert exchange_of(config, write).store == 6 + 5 + 2
 
     def test_others(self):
         with pytest.raises(ConfigError, match="no formula gives the cycles of opcode 2"):
-            front_end_cycles(SMALL, requests.read_identity(0, 4))
-
-
-class TestSchedule:
-    def test_one(self):
-        """In, three cycles to the processor, two out of it."""
-        assert schedule_cycles(SMALL, [Exchange(20, 30, 40, 100)]) == 20 + 3 + 140 + 2 + 30
-
-    def test_processor_binds(self):
-        exchanges = [Exchange(20, 20, 50)] * 6
-        assert schedule_cycles(SMALL, exchanges) == 20 + 3 + 6 * 50 + 2 + 20
-
-    def test_link_in_binds(self):
-        """A packet is checked for a cycle, and nothing is lost beside that."""
-        exchanges = [Exchange(100, 20, 40)] * 5
-        assert schedule_cycles(SMALL, exchanges) == 5 * 100 + 4 * 1 + 3 + 40 + 2 + 20
-
-    def test_link_out_binds(self):
-        """A response waits until the one before has left: a cycle to hand it over, two to leave."""
-        exchanges = [Exchange(20, 100, 40)] * 3
-        assert schedule_cycles(SMALL, exchanges) == 20 + 3 + 40 + 2 + 100 + 2 * (1 + 2 + 100)
-
-    def test_window(self):
-        """With a window of one nothing overlaps; with three the fourth waits for the first."""
-        exchanges = [Exchange(20, 20, 40)] * 4
-        one = 20 + 3 + 40 + 2 + 20
-        assert schedule_cycles(replace(SMALL, slots=2), exchanges) == 4 * one
-        slow = [Exchange(20, 100, 40), *[Exchange(20, 20, 1)] * 2, Exchange(200, 20, 1)]
-        # The fourth leaves the host at 165, when the first response is there.
-        assert schedule_cycles(SMALL, slow) == 165 + 200 + 3 + 1 + 2 + 20
-
-    def test_frames(self):
-        """On a UART: 500 cycles a byte, and eight bytes of a frame around a short packet."""
-        config = replace(SMALL, link=Uart(baud=1_000_000))
-        assert schedule_cycles(config, [Exchange(20, 30, 40)]) == 500 * 28 + 3 + 40 + 2 + 500 * 38
+            exchange_of(SMALL, requests.read_identity(0, 4))
 
 
 def test_product_on_a_uart():
@@ -182,24 +182,57 @@ def test_product_on_a_uart():
     assert (product.bytes_in, product.bytes_out) == (40 + 20 + 20, 20 + 20 + 26)
     assert product.link_in == 500 * (48 + 28 + 28)
     assert product.link_out == 500 * (28 + 28 + 34)
-    assert (product.front_end, product.engine) == (67 + 40 + 63, run)
+    # The acceptor: header, checks, choice, response's header and task; then what it stores.
+    accept = 16 + 3 + 1 + 1 + 16 + 1
+    assert (product.front_end, product.engine) == (3 * accept + 20 + 2 + 2, run)
     assert product.commands == 3
-    # RESULTS is there after 104 bytes and two checks, RUN's response has left after 104 bytes too.
-    results = 52_002 + 3 + 63
-    run_left = 38_001 + 3 + 40 + run + 2 + 14_000
-    assert product.cycles == max(results, run_left + 1) + 2 + 500 * 34
+    # Three cycles to the acceptor, one to the responder; then a task, and one to hand it over.
+    load_left = 24_000 + 3 + accept + 20 + 2 + 1 + 1 + 1 + 2 + 14_000
+    # RUN is answered at once, and RESULTS has been copied: the link is not free before.
+    run_left = load_left + 1 + 2 + 14_000
+    assert 52_000 + 3 + accept + 1 + 2 + (4 + 1 + 6 + 1 + 7) < run_left
+    assert product.cycles == run_left + 1 + 2 + 500 * 34
 
 
-def test_tokens_and_pieces():
-    """A batch of two has one RUN; pieces of the same columns share the activations."""
-    exchanges = list(schedule._product(TABLES, ((0, 64, 0, 60), (64, 6, 0, 60), (0, 64, 60, 5)), 3))
-    engine = [bool(exchange.engine) for exchange in exchanges]
-    # 108 bytes hold 54 results of 2 bytes.
-    batch = lambda n: [*[False] * n, True, *[False] * 2 * n]  # noqa: E731
-    short = lambda n: [True, *[False] * n]  # noqa: E731
-    assert engine == [
-        *(*batch(2), *short(2), *batch(2)),
-        *(*batch(1), *short(1), *batch(1)),
+def test_responder_works_longer():
+    """Many results of few inputs: then its work is that of the front end."""
+    config = replace(SMALL, max_out_features=512, packet_bytes=2048)
+    product = product_cycles(config, ((0, 512, 0, 5),), 1)
+    assert product.front_end == 1 + 1 + 2 + (4 + 1 + 1024 + 1 + 7)
+
+
+def test_order():
+    """Two tokens at once in three pieces; pieces of the same columns share the activations."""
+    pieces = ((0, 64, 0, 60), (64, 6, 0, 60), (0, 64, 60, 5))
+    letters = {Opcode.LOAD: "L", Opcode.RUN: "r", Opcode.RESULTS: "s"}
+
+    def order(config: AcceleratorConfig) -> str:
+        exchanges = schedule._product(config, pieces, 3)
+        return "".join(letters[exchange.opcode] for exchange in exchanges)
+
+    # 108 bytes hold 54 results of 2 bytes, so 64 are two packets.
+    assert order(TABLES) == "LLr" + "srsss" + "LLsrs" + "Lsrsss" + "srs" + "Lsr" + "ss"
+    one_bank = replace(TABLES, banks=1)
+    assert order(one_bank) == "LLrssss" + "rss" + "LLrssss" + "Lrss" + "rs" + "Lrss"
+
+
+@pytest.mark.parametrize("banks", [1, 2])
+@pytest.mark.parametrize("shape", [(64, 60), (70, 65), (3, 130)])
+def test_the_driver_sends_the_same(banks, shape):
+    """Commands, their banks and their bytes."""
+    config = replace(TABLES, banks=banks)
+    rng = np.random.default_rng(3)
+    trits = rng.integers(-1, 2, shape).astype(np.int8)
+    with connect("golden", config=config) as device:
+        handle = device.load(TernaryLayer.from_trits(trits, 1.0))
+        job = device.submit(handle, np.zeros((5, shape[1]), np.int8))
+        sent = [
+            (each.opcode, len(each.pack()), each.activation_bank, each.result_bank)
+            for each in job._commands
+        ]
+    exchanges = schedule._product(config, cut_layer(config, *shape), 5)
+    assert sent == [
+        (each.opcode, each.bytes_in, each.activation_bank, each.result_bank) for each in exchanges
     ]
 
 
