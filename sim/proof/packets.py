@@ -14,7 +14,6 @@ from tritloom.sim.proof.streams import RegisterState, holds, implies, obeys
 __all__ = ["narrower_contract", "receiver_contract", "sender_contract"]
 
 
-
 class AnyChecksum(Elaboratable):
     """Replaces the CRC block of the receiver: the bench drives `match_detected`."""
 
@@ -321,7 +320,9 @@ def _sender_invariants(
     bench.check("empty", implies(~moves, inner == 0))
     bench.check("length_0", implies(moves & (taken == 0), known.all()))
     if size == 1:
-        bench.check("length_1", implies(moves & (taken == 1), known == Cat(Const(-1, 8), length[:8])))
+        bench.check(
+            "length_1", implies(moves & (taken == 1), known == Cat(Const(-1, 8), length[:8]))
+        )
     enough = taken >= (2 if size == 1 else 1)
     bench.check("length", implies(sending & enough, known == length))
     at_output = moves & body.o.valid

@@ -140,7 +140,11 @@ def test_stalls_are_counted():
         Response.parse(a) for a in run_packets(Accelerator(config), config, traffic.packets)
     ]
     counters = dict(zip(COUNTERS, struct.unpack("<6Q", responses[-1].payload), strict=True))
-    cycles = [response.value for response in responses if response.opcode == Opcode.RUN]
+    runs = [n for n, response in enumerate(responses) if response.opcode == Opcode.RUN]
+    results = [
+        next(each for each in responses[run:] if each.opcode == Opcode.RESULTS) for run in runs
+    ]
+    cycles = [response.value for response in results]
     free = dataclasses.replace(config, memory=BlockRam(words=config.memory_words)).run_cycles(
         LayerShape(2, 6)
     )

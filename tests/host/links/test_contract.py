@@ -18,7 +18,7 @@ from tritloom.host import (
 )
 from tritloom.host.links import contract
 from tritloom.host.links.contract import DeviceUrl
-from tritloom.rtl.spec.commands import IDENTITY, Response, identity
+from tritloom.rtl.spec.commands import IDENTITY, PROTOCOL_VERSION, Response, identity
 from tritloom.rtl.spec.config import TINY
 from tritloom.rtl.spec.errors import ToolError
 from tritloom.sim.device.reference import ReferenceTransport
@@ -97,7 +97,7 @@ class TestConnect:
         ("place", "message"),
         [
             (0, "test is not a tritloom device: its identity is "),
-            (4, "test has protocol version 0, this driver 1; build its bitstream"),
+            (4, "test has protocol version 3, this driver 2; build its bitstream"),
             (8, "test has layout digest "),
             (16, "test has build digest "),
             (25, "test has a configuration that this driver cannot read (unknown key "),
@@ -106,7 +106,7 @@ class TestConnect:
     def test_identities_that_do_not_match(self, place, message):
         transport = ReferenceTransport(TINY)
         changed = bytearray(identity(TINY))
-        assert changed[4] == 1
+        assert changed[4] == PROTOCOL_VERSION
         changed[place + (place >= IDENTITY.size)] ^= 1
         transport.device._identity = bytes(changed)
         with pytest.raises(ProtocolError, match=r"^" + re.escape(message)):
@@ -120,5 +120,5 @@ class TestConnect:
                 packet = super().receive(timeout_s)
                 return packet and replace(Response.parse(packet), value=7).pack()
 
-        with pytest.raises(ProtocolError, match=r"^test speaks protocol 7, this driver 1; build"):
+        with pytest.raises(ProtocolError, match=r"^test speaks protocol 7, this driver 2; build"):
             Device(Newer(TINY), url="test")

@@ -137,7 +137,7 @@ REFUSED = [
         {"memory": {"kind": "bram", "words": 3, "baud": 9600}},
         "unknown key 'baud' of memory; bram has words",
     ),
-    ({"link": {"kind": "stream", "baud": 1}}, "unknown key 'baud' of link; stream has none"),
+    ({"link": {"kind": "stream", "baud": 1}}, "unknown key 'baud' of link; stream has width"),
     (
         {"lanes": 320, "rows": 4, "packet_bytes": 256},
         HOLDS.format(276, 256),
