@@ -445,3 +445,38 @@ def test_a_word_of_one_byte():
     whole = driver.add(Opcode.READ, index=1, count=8)
     responses = driver.run()
     assert responses[whole].payload == bytes(range(8))
+
+
+@pytest.mark.parametrize("follows", ["write", "run"])
+def test_later_commands_wait_for_words_that_are_read(follows):
+    """READ's words are on their way when the next command comes: it may not disturb them."""
+    config = TINY
+    words = config.max_payload // config.word_bytes
+    driver = Driver(config)
+    driver.layer(0, 0, 1, 1)
+    driver.add(Opcode.DEFINE, index=1, payload=LAYER.pack(0, 4, 8))
+    driver.add(Opcode.READ, index=1, count=min(words, 32))
+    if follows == "write":
+        driver.add(Opcode.WRITE, index=1, address=31, payload=b"\x01" * config.word_bytes)
+    else:
+        driver.add(Opcode.RUN, count=1)
+    again = driver.add(Opcode.READ, index=1, address=31, count=1)
+    responses = driver.run()
+    assert responses[again].payload[:1] == (b"\x01" if follows == "write" else b"\x00")
+
+
+@pytest.mark.parametrize("word_pause", [0.0, 0.9])
+def test_counters_count_the_commands_before(word_pause):
+    """COUNTERS waits for the layer before it, and the layer behind it waits for COUNTERS."""
+    driver = Driver(TINY)
+    driver.layer(0, 0, 1, 1)
+    numbers = []
+    for _ in range(2):
+        driver.add(Opcode.RUN, count=1)
+        numbers.append(driver.add(Opcode.COUNTERS))
+    driver.add(Opcode.RUN, count=1)
+    world = World(TINY, 0.0, 35)
+    world.word_pause = word_pause
+    responses = driver.run(world=world)
+    for done, number in enumerate(numbers, 1):
+        assert responses[number].payload == done.to_bytes(8, "little") * len(COUNTERS)
