@@ -14,7 +14,6 @@ from tritloom.sim.proof.streams import RegisterState, holds, implies, obeys
 __all__ = ["narrower_contract", "receiver_contract", "sender_contract"]
 
 
-
 class AnyChecksum(Elaboratable):
     """Replaces the CRC block of the receiver: the bench drives `match_detected`."""
 
@@ -212,8 +211,9 @@ def sender_contract(component: Any) -> Bench:
     The CRC block is cut away, so the proof holds for any checksum: the block gets exactly the bytes
     of header and payload, in order, and what it then says is sent behind them.
 
-    Assumed: the checksum changes only after a byte or `start`. the length that the first two bytes state is that of a header and a checksum at least
-    and `packet_bytes` at most. Nothing is written to the slot that is sent.
+    Assumed: the checksum changes only after a byte or `start`. The length that the first two bytes
+    state is that of a header and a checksum at least, and `packet_bytes` at most. Nothing is
+    written to the slot that is sent.
     """
     config, size = component.config, component.beat_bytes
     with patch.dict(type(component).elaborate.__globals__, WideCrc32=AnyWideChecksum):
@@ -321,7 +321,9 @@ def _sender_invariants(
     bench.check("empty", implies(~moves, inner == 0))
     bench.check("length_0", implies(moves & (taken == 0), known.all()))
     if size == 1:
-        bench.check("length_1", implies(moves & (taken == 1), known == Cat(Const(-1, 8), length[:8])))
+        bench.check(
+            "length_1", implies(moves & (taken == 1), known == Cat(Const(-1, 8), length[:8]))
+        )
     enough = taken >= (2 if size == 1 else 1)
     bench.check("length", implies(sending & enough, known == length))
     at_output = moves & body.o.valid

@@ -120,9 +120,7 @@ class _Parts:
 def _counters(bench: Bench, parts: _Parts, config: Any) -> None:
     """Check that no counter overflows, and what each counts."""
     inside, slots = parts.inside, config.slots
-    tasks, complete, was_kept = (
-        inside.signal(name) for name in ("tasks", "complete", "was_kept")
-    )
+    tasks, complete, was_kept = (inside.signal(name) for name in ("tasks", "complete", "was_kept"))
     unsent, sending = inside["acceptor"].unsent, inside["acceptor"].sending
     uncopied = inside.within(inside["banks"])["uncopied"]
     bench.check("tasks_limit", tasks <= slots + 1)
@@ -151,7 +149,7 @@ def _counters(bench: Bench, parts: _Parts, config: Any) -> None:
 
 
 def _cases(bench: Bench, parts: _Parts, component: Any, use: BankUse) -> None:
-    """Cover what the rules are about: commands beside a layer, and commands that wait for a bank."""
+    """Cover what the rules are about: commands beside a layer, and such that wait for a bank."""
     inside, config = parts.inside, component.config
     acceptor, banks = inside["acceptor"], inside["banks"]
     opcode = inside.within(acceptor)["states"].request.opcode
@@ -230,9 +228,7 @@ def _responder(bench: Bench, parts: _Parts, config: Any, use: BankUse) -> None:
     of_run = inside.within(banks)["of_run"]
     unfetched = inside.within(inside["responder"])["unfetched"]
     is_results = task.kind == Kind.RESULTS
-    waits, moves, patches = (
-        inside.state("responder", name) for name in ("WAIT", "MOVE", "PATCH")
-    )
+    waits, moves, patches = (inside.state("responder", name) for name in ("WAIT", "MOVE", "PATCH"))
     bench.check("busy", banks.busy == use.running)
     of_layer = Cat(of_run.activation_bank, of_run.result_bank)
     if config.banks > 1:

@@ -27,6 +27,7 @@ __all__ = [
     "switch_contract",
 ]
 
+
 def implies(condition: Any, result: Any) -> Any:
     """True unless `condition` is set and `result` is not."""
     return ~Value.cast(condition).bool() | result

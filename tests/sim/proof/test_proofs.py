@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from tests.support.broken import broken
 from tritloom.rtl import top
 from tritloom.rtl.control import packets as framing
 from tritloom.rtl.core import core, partial_sums
@@ -30,7 +31,6 @@ from tritloom.sim.proof.streams import (
     stream_rules,
     switch_contract,
 )
-from tests.support.broken import broken
 
 SMALL = AcceleratorConfig(
     lanes=5,
