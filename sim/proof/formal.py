@@ -161,7 +161,7 @@ class Bench:
     """A component with free inputs, and properties of it.
 
     Every input of the component takes any value in any cycle, but for what `assume` excludes.
-    `driven`: inputs, or streams of them, that the bench drives itself. There is no reset but the one at the start.
+    `driven`: inputs that the bench drives itself. There is no reset but the one at the start.
     """
 
     def __init__(self, component: Any, inside: Inside | None = None, driven: Any = ()) -> None:
@@ -176,7 +176,7 @@ class Bench:
         self._covers: dict[str, Signal] = {}
         for path, member, port in component.signature.flatten(component):
             name = "__".join(map(str, path))
-            if member.flow == In and not {name, str(path[0])} & set(driven):
+            if member.flow == In and name not in driven:
                 self.m.d.comb += Value.cast(port).eq(self.free(name, len(Value.cast(port))))
 
     def free(self, name: str, shape: Any = 1) -> Any:

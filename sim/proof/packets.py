@@ -211,8 +211,9 @@ def sender_contract(component: Any) -> Bench:
     The CRC block is cut away, so the proof holds for any checksum: the block gets exactly the bytes
     of header and payload, in order, and what it then says is sent behind them.
 
-    Assumed: the checksum changes only after a byte or `start`. the length that the first two bytes state is that of a header and a checksum at least
-    and `packet_bytes` at most. Nothing is written to the slot that is sent.
+    Assumed: the checksum changes only after a byte or `start`. The length that the first two bytes
+    state is that of a header and a checksum at least, and `packet_bytes` at most. Nothing is
+    written to the slot that is sent.
     """
     config, size = component.config, component.beat_bytes
     with patch.dict(type(component).elaborate.__globals__, WideCrc32=AnyWideChecksum):

@@ -149,7 +149,7 @@ def _counters(bench: Bench, parts: _Parts, config: Any) -> None:
 
 
 def _cases(bench: Bench, parts: _Parts, component: Any, use: BankUse) -> None:
-    """Cover what the rules are about: commands beside a layer, and commands that wait for a bank."""
+    """Cover what the rules are about: commands beside a layer, and such that wait for a bank."""
     inside, config = parts.inside, component.config
     acceptor, banks = inside["acceptor"], inside["banks"]
     opcode = inside.within(acceptor)["states"].request.opcode
