@@ -191,6 +191,8 @@ class TestBanks:
         waits = [self.cycles(run(engine), load(15, 0)) for engine in (2000, 5000)]
         assert waits[1] == waits[0] + 3000
         assert self.cycles(run(5000), load(15, 1)) < 300
+        assert self.cycles(run(5000, 1), load(15, 1)) == waits[1]
+        assert self.cycles(run(5000, 1), load(15, 0)) < 300
 
     @pytest.mark.parametrize("opcode", [Opcode.DEFINE, Opcode.WRITE, Opcode.COUNTERS])
     def test_others_wait_for_the_core(self, opcode):
@@ -204,6 +206,23 @@ class TestBanks:
         short, long = (self.cycles(run(engine), commit) for engine in (2000, 5000))
         assert long == short + 3000
 
+    def test_commit_waits_for_the_responder(self):
+        """Its checksum is a task like any other, and so is what follows."""
+        commit = Exchange(Opcode.COMMIT, 20, 20, copy=Copy(4, 4, 4))
+        for after in ((), (results(2, 4),)):
+            short, long = (self.cycles(results(words, 5), commit, *after) for words in (20, 24))
+            assert long == short + 4 * 5
+
+    def test_nothing_follows_commit_before_its_end(self):
+        """Not even the header of its own response."""
+        short, long = (
+            self.cycles(
+                results(40, 5), Exchange(Opcode.COMMIT, 20, 20, copy=Copy(words, 4, 4)), load(15)
+            )
+            for words in (4, 104)
+        )
+        assert long == short + 400
+
     def test_run_waits_until_its_bank_is_copied(self):
         """All RESULTS of it that came before; of the other bank, none."""
         read = [results(20, 5, bank=0)] * 3
@@ -211,6 +230,9 @@ class TestBanks:
         copied = 3 * copy_cycles(Copy(20, 5, 5, 4), 1, 7)
         other = self.cycles(*read, run(5000, 0, 1), results(2, 4, bank=1))
         assert other < 5400 and same > 5000 + copied
+        # Each byte that is copied more keeps the layer waiting.
+        read[-1] = results(24, 5, bank=0)
+        assert self.cycles(*read, run(5000, 0, 0), results(2, 4, bank=0)) == same + 4 * 5
 
     def test_one_bank(self):
         """Without a queue, the acceptor goes on when the responder has taken the task."""
