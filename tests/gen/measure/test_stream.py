@@ -75,7 +75,7 @@ def test_a_width_that_there_is_not():
 
 
 def test_a_memory_that_there_is_not():
-    with pytest.raises(ConfigError, match="memory must be one of bram.*, not 'sdram'"):
+    with pytest.raises(ConfigError, match=r"memory must be one of bram.*, not 'sdram'"):
         small(memory="sdram")
 
 

@@ -208,20 +208,16 @@ class TestBanks:
 
     def test_commit_waits_for_the_responder(self):
         """Its checksum is a task like any other, and so is what follows."""
-        commit = Exchange(Opcode.COMMIT, 20, 20, copy=Copy(4, 4, 4))
+        commit = Exchange(Opcode.COMMIT, 20, 20, copy=Copy(104, 4, 4))
         for after in ((), (results(2, 4),)):
             short, long = (self.cycles(results(words, 5), commit, *after) for words in (20, 24))
             assert long == short + 4 * 5
 
     def test_nothing_follows_commit_before_its_end(self):
         """Not even the header of its own response."""
-        short, long = (
-            self.cycles(
-                results(40, 5), Exchange(Opcode.COMMIT, 20, 20, copy=Copy(words, 4, 4)), load(15)
-            )
-            for words in (4, 104)
-        )
-        assert long == short + 400
+        commits = [Exchange(Opcode.COMMIT, 20, 20, copy=Copy(n, 4, 4)) for n in (104, 204)]
+        short, long = (self.cycles(results(40, 5), commit, load(15)) for commit in commits)
+        assert long == short + 100 * 4
 
     def test_run_waits_until_its_bank_is_copied(self):
         """All RESULTS of it that came before; of the other bank, none."""
