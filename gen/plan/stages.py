@@ -269,9 +269,7 @@ class _Stages:
         begins = task + TASK_CYCLES + WAIT_CYCLES
         asked = chosen + ASK_CYCLES
         first = max(0, asked + self._memory_cycles - begins)
-        ended = begins + copy_cycles(replace(copy, first=first), self._beat_bytes, 0) - 1
-        self._responder_free = ended + 1
-        return ended
+        return begins + copy_cycles(replace(copy, first=first), self._beat_bytes, 0) - 1
 
     def _respond(self, exchange: Exchange, task: int) -> int:
         """The responder takes a task; returns its last cycle for the response."""

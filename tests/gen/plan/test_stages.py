@@ -97,7 +97,7 @@ class TestOne:
         cycles = 20 + TO_ACCEPTOR + ACCEPT + 2 + TO_RESPONDER + 1 + 1 + TO_LINK + 20
         assert schedule_cycles(TWO, [run(10_000)]) == cycles
 
-    @pytest.mark.parametrize(("width", "patches", "leave"), [(1, 7, 26), (2, 4, 13), (4, 3, 7)])
+    @pytest.mark.parametrize(("width", "patches", "leave"), [(1, 7, 26), (2, 4, 13), (4, 3, 7), (8, 2, 5)])
     def test_results(self, width, patches, leave):
         """Two words of 3 bytes: four cycles to the first, the bytes, the end, the patches."""
         config = replace(TWO, link=PacketStream(width=width))
@@ -170,6 +170,10 @@ class TestMany:
         """With a window of one nothing overlaps."""
         one = schedule_cycles(TWO, [load(15)])
         assert schedule_cycles(replace(TWO, slots=2), [load(15)] * 4) == 4 * one
+        # Three commands are accepted during the first copy, the fourth after its response.
+        slow = results(20, 4, period=30)
+        one, six = (schedule_cycles(TWO, [slow] * n) for n in (1, 6))
+        assert six == one + 5 * (1 + 1 + copy_cycles(slow.copy, 1, 7))
 
 
 class TestBanks:
