@@ -199,10 +199,10 @@ class TestBanks:
         config = replace(SMALL, banks=banks, memory=BlockRam(words=4096))
         cycles = [
             config.run_cycles(LayerShape.of(config, rows, columns))
-            for _, rows, _, columns in cut_layer(config, 180, 100)
+            for _, rows, _, columns in cut_layer(config, 130, 100)
         ]
         with connect("golden", config=config) as device:
-            job = device.submit(device.load(layer_of(random, 180, 100)), codes_of(random, 1, 100))
+            job = device.submit(device.load(layer_of(random, 130, 100)), codes_of(random, 1, 100))
             runs = [command.cycles for command in job._commands if command.opcode == Opcode.RUN]
             results = [
                 command.cycles

@@ -97,7 +97,9 @@ class TestOne:
         cycles = 20 + TO_ACCEPTOR + ACCEPT + 2 + TO_RESPONDER + 1 + 1 + TO_LINK + 20
         assert schedule_cycles(TWO, [run(10_000)]) == cycles
 
-    @pytest.mark.parametrize(("width", "patches", "leave"), [(1, 7, 26), (2, 4, 13), (4, 3, 7), (8, 2, 5)])
+    @pytest.mark.parametrize(
+        ("width", "patches", "leave"), [(1, 7, 26), (2, 4, 13), (4, 3, 7), (8, 2, 5)]
+    )
     def test_results(self, width, patches, leave):
         """Two words of 3 bytes: four cycles to the first, the bytes, the end, the patches."""
         config = replace(TWO, link=PacketStream(width=width))
