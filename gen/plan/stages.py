@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from tritloom.rtl.spec.commands import CRC_BYTES, HEADER_BYTES, Opcode
@@ -83,7 +83,7 @@ class Exchange:
     activation_bank, result_bank : that the command names
     """
 
-    opcode: Opcode
+    opcode: int
     bytes_in: int
     bytes_out: int
     store: int = 0
@@ -256,29 +256,20 @@ class _Stages:
             self._reads_bank = exchange.activation_bank
             self._done[bank] = self._core_free
         header = chosen + exchange.store + RESPOND_CYCLES + 1
-        if opcode == Opcode.COMMIT:
-            header = self._checksum(exchange, chosen) + COMPARE_CYCLES + RESPOND_CYCLES + 1
+        if opcode == Opcode.COMMIT and exchange.copy is not None:
+            header = self._checksum(exchange.copy, chosen) + COMPARE_CYCLES + RESPOND_CYCLES + 1
         self._headers.append(header)
         self._pushes.append(header + self._header)
         self._acceptor_free = header + self._header + 1
 
-    def _checksum(self, exchange: Exchange, chosen: int) -> int:
+    def _checksum(self, copy: Copy, chosen: int) -> int:
         """The words of COMMIT pass the responder, which is idle; returns its last cycle."""
-        assert exchange.copy is not None
         pushed = chosen + ASK_CYCLES + 1
         task = max(pushed + QUEUE_CYCLES * self._queued, self._responder_free)
         begins = task + TASK_CYCLES + WAIT_CYCLES
         asked = chosen + ASK_CYCLES
-        copy = exchange.copy
-        late = Copy(
-            copy.words,
-            copy.word_bytes,
-            copy.last_bytes,
-            max(0, asked + self._memory_cycles - begins),
-        )
-        ended = begins + copy_cycles(late, self._beat_bytes, 0) - 1
-        self._responder_free = ended + 1
-        return ended
+        first = max(0, asked + self._memory_cycles - begins)
+        return begins + copy_cycles(replace(copy, first=first), self._beat_bytes, 0) - 1
 
     def _respond(self, exchange: Exchange, task: int) -> int:
         """The responder takes a task; returns its last cycle for the response."""

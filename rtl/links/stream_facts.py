@@ -40,9 +40,5 @@ class PacketStream(Link):
     def cycles_per_byte(self, config: Config) -> float:
         return 1 / self.width
 
-    def framed_bytes(self, packet_bytes: int) -> int:
-        """The last beat of a packet counts as a whole."""
-        return -(-packet_bytes // self.width) * self.width
-
     def title(self) -> str:
         return "" if self.width == 1 else f"streams of {self.width} bytes"

@@ -24,6 +24,7 @@ from tritloom.host import (
     TernaryLayer,
     connect,
 )
+from tritloom.host.allocator import cut_layer
 from tritloom.host.handle import COMMIT_TRIES
 from tritloom.host.links.contract import DeviceUrl, open_transport
 from tritloom.host.requests import Counters
@@ -191,6 +192,26 @@ class TestBanks:
             for _ in range(2):
                 loads, runs, results = banks_of(device.submit(handle, codes_of(random, 5, 20)))
                 assert (set(loads), set(runs), set(results)) == ({0}, {(0, 0)}, {0})
+
+    @pytest.mark.parametrize("banks", [1, 2])
+    def test_patience(self, banks, random):
+        """With two banks a RUN waits for the one before, and the first RESULTS for its own RUN."""
+        config = replace(SMALL, banks=banks, memory=BlockRam(words=4096))
+        cycles = [
+            config.run_cycles(LayerShape.of(config, rows, columns))
+            for _, rows, _, columns in cut_layer(config, 130, 100)
+        ]
+        with connect("golden", config=config) as device:
+            job = device.submit(device.load(layer_of(random, 130, 100)), codes_of(random, 1, 100))
+            runs = [command.cycles for command in job._commands if command.opcode == Opcode.RUN]
+            results = [
+                command.cycles
+                for command in job._commands
+                if command.opcode == Opcode.RESULTS and command.address == 0
+            ]
+        before = [0, *cycles[:-1]] if banks == 2 else [0] * len(cycles)
+        assert runs == [sum(each) for each in zip(cycles, before, strict=True)]
+        assert results == cycles and len(set(cycles)) > 1
 
     @pytest.mark.parametrize("banks", [1, 2])
     def test_exact(self, banks, random):

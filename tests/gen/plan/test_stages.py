@@ -97,7 +97,9 @@ class TestOne:
         cycles = 20 + TO_ACCEPTOR + ACCEPT + 2 + TO_RESPONDER + 1 + 1 + TO_LINK + 20
         assert schedule_cycles(TWO, [run(10_000)]) == cycles
 
-    @pytest.mark.parametrize(("width", "patches", "leave"), [(1, 7, 26), (2, 4, 13), (4, 3, 7)])
+    @pytest.mark.parametrize(
+        ("width", "patches", "leave"), [(1, 7, 26), (2, 4, 13), (4, 3, 7), (8, 2, 5)]
+    )
     def test_results(self, width, patches, leave):
         """Two words of 3 bytes: four cycles to the first, the bytes, the end, the patches."""
         config = replace(TWO, link=PacketStream(width=width))
@@ -170,6 +172,10 @@ class TestMany:
         """With a window of one nothing overlaps."""
         one = schedule_cycles(TWO, [load(15)])
         assert schedule_cycles(replace(TWO, slots=2), [load(15)] * 4) == 4 * one
+        # Three commands are accepted during the first copy, the fourth after its response.
+        slow = results(20, 4, period=30)
+        one, six = (schedule_cycles(TWO, [slow] * n) for n in (1, 6))
+        assert six == one + 5 * (1 + 1 + copy_cycles(slow.copy, 1, 7))
 
 
 class TestBanks:
@@ -191,6 +197,8 @@ class TestBanks:
         waits = [self.cycles(run(engine), load(15, 0)) for engine in (2000, 5000)]
         assert waits[1] == waits[0] + 3000
         assert self.cycles(run(5000), load(15, 1)) < 300
+        assert self.cycles(run(5000, 1), load(15, 1)) == waits[1]
+        assert self.cycles(run(5000, 1), load(15, 0)) < 300
 
     @pytest.mark.parametrize("opcode", [Opcode.DEFINE, Opcode.WRITE, Opcode.COUNTERS])
     def test_others_wait_for_the_core(self, opcode):
@@ -204,6 +212,19 @@ class TestBanks:
         short, long = (self.cycles(run(engine), commit) for engine in (2000, 5000))
         assert long == short + 3000
 
+    def test_commit_waits_for_the_responder(self):
+        """Its checksum is a task like any other, and so is what follows."""
+        commit = Exchange(Opcode.COMMIT, 20, 20, copy=Copy(104, 4, 4))
+        for after in ((), (results(2, 4),)):
+            short, long = (self.cycles(results(words, 5), commit, *after) for words in (20, 24))
+            assert long == short + 4 * 5
+
+    def test_nothing_follows_commit_before_its_end(self):
+        """Not even the header of its own response."""
+        commits = [Exchange(Opcode.COMMIT, 20, 20, copy=Copy(n, 4, 4)) for n in (104, 204)]
+        short, long = (self.cycles(results(40, 5), commit, load(15)) for commit in commits)
+        assert long == short + 100 * 4
+
     def test_run_waits_until_its_bank_is_copied(self):
         """All RESULTS of it that came before; of the other bank, none."""
         read = [results(20, 5, bank=0)] * 3
@@ -211,6 +232,9 @@ class TestBanks:
         copied = 3 * copy_cycles(Copy(20, 5, 5, 4), 1, 7)
         other = self.cycles(*read, run(5000, 0, 1), results(2, 4, bank=1))
         assert other < 5400 and same > 5000 + copied
+        # Each byte that is copied more keeps the layer waiting.
+        read[-1] = results(24, 5, bank=0)
+        assert self.cycles(*read, run(5000, 0, 0), results(2, 4, bank=0)) == same + 4 * 5
 
     def test_one_bank(self):
         """Without a queue, the acceptor goes on when the responder has taken the task."""
