@@ -465,11 +465,11 @@ def test_later_commands_wait_for_words_that_are_read(follows):
     assert responses[again].payload[:1] == (b"\x01" if follows == "write" else b"\x00")
 
 
-@pytest.mark.parametrize("word_pause", [0.0, 0.9])
-def test_counters_count_the_commands_before(word_pause):
+@pytest.mark.parametrize(("row_groups", "word_pause"), [(1, 0.0), (8, 0.9)])
+def test_counters_count_the_commands_before(row_groups, word_pause):
     """COUNTERS waits for the layer before it, and the layer behind it waits for COUNTERS."""
     driver = Driver(TINY)
-    driver.layer(0, 0, 1, 1)
+    driver.layer(0, 0, 1, row_groups)
     numbers = []
     for _ in range(2):
         driver.add(Opcode.RUN, count=1)
