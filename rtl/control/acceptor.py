@@ -82,8 +82,6 @@ class CommandAcceptor(wiring.Component):
         As in `Banks`, for the banks of `o_run`.
     has_results : in, 1 bit
         A RUN of this session wrote the result bank.
-    forget : out, 1 bit
-        Strobe: a session starts.
     """
 
     i: stream.Interface

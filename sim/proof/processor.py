@@ -131,10 +131,10 @@ def _counters(bench: Bench, parts: _Parts, config: Any) -> None:
     bench.check("unsent", unsent == complete + (sending & was_kept) + respond)
     for bank, count in enumerate(uncopied):
 
-        def reads(task: Any, bank: int = bank) -> Any:
+        def is_of_bank(task: Any, bank: int = bank) -> Any:
             return (task.kind == Kind.RESULTS) & (task.bank == bank)
 
-        of_bank = parts.count(bench, f"of_{bank}", reads)
+        of_bank = parts.count(bench, f"of_{bank}", is_of_bank)
         bench.check(f"uncopied_limit_{bank}", count <= slots)
         bench.check(f"uncopied_{bank}", count == of_bank)
 
