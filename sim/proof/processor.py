@@ -127,6 +127,9 @@ def _counters(bench: Bench, parts: _Parts, config: Any) -> None:
     bench.check("unsent_limit", unsent <= slots)
     bench.check("complete_limit", complete <= unsent)
     respond = parts.count(bench, "respond", lambda task: task.kind != Kind.CHECKSUM)
+    checksums = parts.count(bench, "checksum", lambda task: task.kind == Kind.CHECKSUM)
+    waits = inside.state("acceptor", "CHECKSUM")
+    bench.check("one_checksum", checksums <= waits)
     bench.check("tasks", tasks == parts.count(bench, "all", lambda task: 1))
     bench.check("unsent", unsent == complete + (sending & was_kept) + respond)
     for bank, count in enumerate(uncopied):
