@@ -307,12 +307,13 @@ def verify(bench: Bench, *, depth: int, cover: int | None, induction: bool = Tru
     after reset. `cover`: cycles in which the covers are reached; `None` leaves them to
     `Bench.simulate`. Raises `PropertyError`.
     """
+    begin = time.monotonic()
+    text = bench.rtlil()
     if not bench.covers:
         raise ValueError("a bench without a cover proves nothing")
-    begin = time.monotonic()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "top.il").write_text(bench.rtlil())
+        (folder / "top.il").write_text(text)
         run_yosys(["-q", "-p", SCRIPT], folder)
         _solve(folder, "fails", "-t", str(depth))
         steps = depth

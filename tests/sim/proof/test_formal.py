@@ -55,6 +55,26 @@ class TestRunner:
         with pytest.raises(ValueError, match="without a cover"):
             verify(Bench(streams.StreamRegister(8)), depth=1, cover=1)
 
+    def test_simulation(self):
+        """It checks assumptions and properties, and says which covers it reached."""
+        component = streams.StreamRegister(8)
+        bench = Bench(component)
+        bench.assume(component.i.payload != 3)
+        bench.check("never_77", component.o.payload != 77)
+        bench.cover("out", component.o.valid & (component.o.payload == 5))
+        bench.cover("never", component.o.payload == 6)
+
+        def sends(byte):
+            while True:
+                get = yield {"i__valid": 1, "i__payload": byte, "o__ready": 1}
+                assert get(component.i.valid) == 1
+
+        assert bench.simulate(4, sends(5)) == {"cover_out"}
+        for byte, name in ((3, "assumed_0"), (77, "check_never_77")):
+            with pytest.raises(PropertyError) as error:
+                bench.simulate(4, sends(byte))
+            assert error.value.names == [name]
+
     def test_same_name(self):
         bench = self.bench()
         with pytest.raises(ValueError, match="already has a property 'cover_out'"):

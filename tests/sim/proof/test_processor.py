@@ -26,6 +26,11 @@ def commands(config):
         *[Request(Opcode.WRITE, payload=bytes(config.word_bytes))] * 4,
         Request(Opcode.COMMIT, address=zlib.crc32(bytes(config.word_bytes))),
     ]
+    for bank in (0, config.banks - 1):
+        requests += [
+            Request(Opcode.RUN, count=1),
+            Request(Opcode.LOAD, payload=load, activation_bank=bank),
+        ]
     for _ in range(80):
         kind = rng.choice([Opcode.RUN, Opcode.LOAD, Opcode.RESULTS, Opcode.RESULTS])
         banks = {
@@ -49,6 +54,7 @@ def surroundings(component):
     """What drives a `CommandProcessor`: the commands, and a core that takes its time."""
     rng = random.Random(3)
     data, place, waiting, left = commands(component.config), 0, 0, 0
+    durations = iter([150, 150])
     while True:
         done = left == 1
         get = yield {
@@ -69,7 +75,7 @@ def surroundings(component):
         waiting -= get(component.i_result.valid) & get(component.i_result.ready)
         left -= left > 0
         if get(component.o_run.valid) & get(component.o_run.ready):
-            left = rng.choice([3, 30, 150])
+            left = next(durations, rng.choice([3, 30, 150]))
 
 
 CONFIGS = {
