@@ -35,6 +35,9 @@ CORE_CYCLES = 4
 QUIET_CYCLES = 250
 """Cycles without work after which a response that has not come never does."""
 
+HANG_CYCLES = 3000
+"""Cycles without a byte, a word or a response after which the processor hangs."""
+
 
 @dataclass(slots=True)
 class Due:
@@ -169,7 +172,7 @@ class World:
         self._fetches: deque[list[int]] = deque()  # cycles until the totals, bank, row group
         self._fetched: Counter[int] = Counter()  # totals taken of each bank
         self._sending: list[int] = []  # the slot of the response that is sent, and the cycles left
-        self._limit = 0
+        self._limit = HANG_CYCLES
 
     def simulate(self, packets: list[bytes]) -> list[Due]:
         """Feed sound packets as the receiver does, without a pause; what was due.
@@ -184,11 +187,12 @@ class World:
             self._inputs = Inputs(ctx)
             self._set_counters(ctx)
             position = quiet = 0
-            self._limit = 300 * len(data) + 20_000
             while quiet < QUIET_CYCLES + self.send_cycles:
                 before = (position, len(self.responses), len(self._words))
                 position += await self._cycle(ctx, data[position : position + 1])
                 moved = before != (position, len(self.responses), len(self._words))
+                if moved:
+                    self._limit = self.cycles + HANG_CYCLES
                 waits = position < len(data) or len(self.responses) < least
                 quiet = 0 if waits or moved or self._run is not None else quiet + 1
 
