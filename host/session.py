@@ -1,7 +1,8 @@
 """A session with a device: commands in order, each executed once, over a link that may fail.
 
 The device executes only the command with the next sequence number. It repeats its stored responses
-to the last `window` commands, and it responds once to every packet that arrives. So if a later
+to the last `window` commands. It responds once to every packet that arrives, in their order; only a
+packet that repeats a command whose response is still to come gets none of its own. So if a later
 packet has a response and an earlier one has none, the earlier packet or its response was lost, and
 the packet is sent again. After a time-out, every packet without a response is sent again. At most
 `window` packets have no response at a time, each of at most `packet_bytes`: this is what the device

@@ -63,7 +63,7 @@ class CommandAcceptor(wiring.Component):
         A response to send that has no task: one that is not kept, or is sent again. Only while
         `unsent` is 0.
     new_session : out, 1 bit
-        Strobe: the responses of before are forgotten; the next one lies in slot 1.
+        Strobe: the responses of before are forgotten; the next one lies in `first_slot`.
     unsent : in, number
         Commands whose response has not been sent to its end.
     sending : in, 1 bit

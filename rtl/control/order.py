@@ -5,7 +5,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from tritloom.rtl.lib.streams import bits_for
-from tritloom.rtl.spec.commands import SESSION_BITS
+from tritloom.rtl.spec.commands import FIRST_SEQ, SESSION_BITS
 from tritloom.rtl.spec.config import AcceleratorConfig
 
 
@@ -69,7 +69,7 @@ class CommandOrder(wiring.Component):
                 "repeated": Out(1),
                 "awaited": Out(1),
                 "full": Out(1),
-                "expected": Out(16, init=1),
+                "expected": Out(16, init=FIRST_SEQ),
             }
         )
 
@@ -90,7 +90,11 @@ class CommandOrder(wiring.Component):
         ]
         with m.If(self.decide & self.reset):
             with m.If(self.foreign):
-                m.d.sync += [session.eq(self.session), self.expected.eq(1), replayable.eq(0)]
+                m.d.sync += [
+                    session.eq(self.session),
+                    self.expected.eq(FIRST_SEQ),
+                    replayable.eq(0),
+                ]
         with m.Elif(self.decide & ~self.foreign & self.in_order):
             m.d.sync += self.expected.eq(self.expected + 1)
             with m.If(replayable != self.config.window):

@@ -14,7 +14,7 @@ from tritloom.rtl.control.acceptor import CommandAcceptor
 from tritloom.rtl.control.banks import Banks
 from tritloom.rtl.control.layouts import COUNTER_BITS
 from tritloom.rtl.control.responder import Responder
-from tritloom.rtl.control.tasks import Kind, task_layout
+from tritloom.rtl.control.tasks import Kind, first_slot, task_layout
 from tritloom.rtl.core.core import load_layout, run_layout
 from tritloom.rtl.core.partial_sums import fetch_layout
 from tritloom.rtl.engines.contract import sums_layout
@@ -208,7 +208,7 @@ class CommandProcessor(wiring.Component):
         """Send each response when it is complete, in the order of the commands."""
         config, send = self.config, self.o_send
         complete = Signal(bits_for(config.slots))  # responses to send
-        slot = Signal(range(config.slots), init=1)  # of the first of them
+        slot = Signal(range(config.slots), init=first_slot(config))  # of the first of them
         unsent = Signal(bits_for(config.slots))  # these, and those to complete or being sent
         sending = Signal()  # a response is being sent
         sends, accepted, sent = Signal(), Signal(), Signal()
@@ -234,7 +234,7 @@ class CommandProcessor(wiring.Component):
         with m.If(sends & kept):
             m.d.sync += slot.eq(slot + 1)
         with m.If(acceptor.new_session):
-            m.d.sync += slot.eq(1)
+            m.d.sync += slot.eq(first_slot(config))
         was_kept = Signal()  # the response that is being sent has a task
         with m.If(sends):
             m.d.sync += was_kept.eq(kept)

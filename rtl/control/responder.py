@@ -8,8 +8,8 @@ from amaranth.lib.wiring import In, Out
 
 from tritloom.rtl.control.banks import results_layout
 from tritloom.rtl.control.checks import status_of
-from tritloom.rtl.control.layouts import COUNTER_BITS
-from tritloom.rtl.control.tasks import Kind, task_layout
+from tritloom.rtl.control.layouts import COUNTER_BITS, RESPONSE
+from tritloom.rtl.control.tasks import Kind, first_slot, task_layout
 from tritloom.rtl.control.words import WordSplitter, results_out
 from tritloom.rtl.core.partial_sums import fetch_layout
 from tritloom.rtl.engines.contract import sums_layout
@@ -29,9 +29,15 @@ from tritloom.rtl.spec.config import AcceleratorConfig
 
 __all__ = ["Responder"]
 
-LENGTH_BYTES = (0, 1)
-STATUS_BYTE = 9
-VALUE_BYTES = (12, 13, 14, 15)
+
+def _places(name: str) -> range:
+    """The bytes of a field of a response's header."""
+    field = RESPONSE[name]
+    return range(field.offset // 8, (field.offset + field.width) // 8)
+
+
+LENGTH_BYTES, VALUE_BYTES = _places("length"), _places("value")
+(STATUS_BYTE,) = _places("status")
 """Places in the header of what is known only when the payload is written."""
 
 
@@ -44,7 +50,7 @@ class Responder(wiring.Component):
     slot : out, number
         The slot of the response that is written.
     new_session : in, 1 bit
-        Strobe: the next response lies in slot 1. Only while there is no task.
+        Strobe: the next response lies in `first_slot`. Only while there is no task.
     beat, data, mask, write : out
         A beat of the response, its place in the slot, which of its bytes are stored, and whether
         there is one.
@@ -100,7 +106,7 @@ class Responder(wiring.Component):
         super().__init__(
             {
                 "i_task": In(stream.Signature(task_layout(config))),
-                "slot": Out(range(config.slots), init=1),
+                "slot": Out(range(config.slots), init=first_slot(config)),
                 "new_session": In(1),
                 "beat": Out(range(config.packet_bytes // beat_bytes)),
                 "data": Out(8 * beat_bytes),
@@ -158,7 +164,7 @@ class Responder(wiring.Component):
         with m.If(self.finished):
             m.d.sync += self.slot.eq(self.slot + 1)
         with m.If(self.new_session):
-            m.d.sync += self.slot.eq(1)
+            m.d.sync += self.slot.eq(first_slot(config))
 
         patches = _Patches(config)
         patch = Signal(range(len(patches)))

@@ -4,10 +4,10 @@ from amaranth.hdl import Shape
 from amaranth.lib import data, enum
 
 from tritloom.rtl.lib.streams import bits_for
-from tritloom.rtl.spec.commands import COUNTERS, identity
+from tritloom.rtl.spec.commands import COUNTERS, FIRST_SEQ, identity
 from tritloom.rtl.spec.config import AcceleratorConfig
 
-__all__ = ["Kind", "position_shape", "task_layout"]
+__all__ = ["Kind", "first_slot", "items_shape", "position_shape", "task_layout"]
 
 
 class Kind(enum.Enum, shape=3):  # type: ignore[call-arg]
@@ -22,6 +22,11 @@ class Kind(enum.Enum, shape=3):  # type: ignore[call-arg]
     """Weight words, which the memory has been asked for."""
     CHECKSUM = 5
     """Weight words too, but their checksum is all that is wanted, and there is no response yet."""
+
+
+def first_slot(config: AcceleratorConfig) -> int:
+    """The slot of the response to the first command of a session."""
+    return FIRST_SEQ % config.slots
 
 
 def items_shape(config: AcceleratorConfig) -> Shape:

@@ -19,8 +19,8 @@ when it has accepted it. The cycles of a RUN, and its failure, come with the RES
 
 The device executes only the command whose `seq` is the next one. It keeps the responses
 to the last `window` commands. A command with one of their numbers is not executed again: the device
-sends the stored response, or nothing if the first response has not been stored yet, because it will
-come. Any other number gets `NAK`, with the number that the device waits for in `expected`.
+sends the stored response, or nothing while the first response is still on its way. Any other number
+gets `NAK`, with the number that the device waits for in `expected`.
 `acknowledged` is the low byte of a seq: the responses to this command and to all before it have
 arrived. No device reads it so far.
 

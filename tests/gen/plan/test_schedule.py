@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests.support import ROOT
+from tests.support.plan import SMALL
 from tests.support.plugins import Stalling
 from tritloom.gen.plan import schedule
 from tritloom.gen.plan.schedule import exchange_of, loading_cycles, product_cycles
@@ -50,17 +51,6 @@ TABLES = AcceleratorConfig(
     slots=2,
 )
 """Sums sooner than the partial ones, two tokens at once, a window of one command."""
-SMALL = AcceleratorConfig(
-    lanes=10,
-    rows=2,
-    fill=5,
-    memory=BlockRam(words=64),
-    max_in_features=20,
-    max_out_features=8,
-    packet_bytes=128,
-    slots=4,
-    clock_hz=50_000_000,
-)
 
 
 DEVICES = {

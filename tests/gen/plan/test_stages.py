@@ -4,26 +4,14 @@ from dataclasses import replace
 
 import pytest
 
+from tests.support.plan import SMALL
 from tests.support.plugins import Stalling
 from tritloom.gen.plan.stages import Copy, Exchange, copy_cycles, schedule_cycles
 from tritloom.rtl.links.stream_facts import PacketStream
 from tritloom.rtl.links.uart_facts import Uart
-from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.commands import Opcode
-from tritloom.rtl.spec.config import AcceleratorConfig
 
-TWO = AcceleratorConfig(
-    lanes=10,
-    rows=2,
-    fill=5,
-    memory=BlockRam(words=64),
-    max_in_features=20,
-    max_out_features=8,
-    packet_bytes=128,
-    slots=4,
-    clock_hz=50_000_000,
-)
-ONE = replace(TWO, banks=1)
+ONE = replace(SMALL, banks=1)
 ACCEPT = 16 + 3 + 1 + 1 + 16 + 1
 """The header, order and checks, the choice, the response's header and its preparation, the task."""
 TO_ACCEPTOR = 3
@@ -89,20 +77,20 @@ class TestOne:
 
     def test_load(self):
         cycles = 35 + TO_ACCEPTOR + ACCEPT + 15 + 2 + TO_RESPONDER + 1 + 1 + TO_LINK + 20
-        assert schedule_cycles(TWO, [load(15)]) == cycles
+        assert schedule_cycles(SMALL, [load(15)]) == cycles
         assert schedule_cycles(ONE, [load(15)]) == cycles - TO_RESPONDER - 1
 
     def test_run(self):
         """It is answered when it is accepted."""
         cycles = 20 + TO_ACCEPTOR + ACCEPT + 2 + TO_RESPONDER + 1 + 1 + TO_LINK + 20
-        assert schedule_cycles(TWO, [run(10_000)]) == cycles
+        assert schedule_cycles(SMALL, [run(10_000)]) == cycles
 
     @pytest.mark.parametrize(
         ("width", "patches", "leave"), [(1, 7, 26), (2, 4, 13), (4, 3, 7), (8, 2, 5)]
     )
     def test_results(self, width, patches, leave):
         """Two words of 3 bytes: four cycles to the first, the bytes, the end, the patches."""
-        config = replace(TWO, link=PacketStream(width=width))
+        config = replace(SMALL, link=PacketStream(width=width))
         accept = ACCEPT - 16 + 16 // width
         copy = copy_cycles(Copy(2, 3, 3, 4), width, patches)
         # A task, a cycle of waiting, the words, a cycle until it is sent.
@@ -115,10 +103,10 @@ class TestOne:
         # The memory is asked, and the task is given; the responder takes it, and waits a cycle.
         before, words = 20 + TO_ACCEPTOR + 16 + 3 + 1 + 2, copy_cycles(Copy(4, 4, 4), 1, 0)
         after = 1 + 1 + 16 + 1 + 1 + 1 + TO_LINK + 20
-        assert schedule_cycles(TWO, [commit]) == before + 2 * TO_RESPONDER + 2 + words + after
+        assert schedule_cycles(SMALL, [commit]) == before + 2 * TO_RESPONDER + 2 + words + after
         # The memory takes four cycles. Without the queue they are not over yet, and the task is
         # taken in the cycle in which it is given.
-        assert TWO.memory.latency(TWO) == 4
+        assert SMALL.memory.latency(SMALL) == 4
         one = schedule_cycles(ONE, [commit])
         assert one == before + 1 + words + 1 + after - 1
         # A memory that does not say is taken to have its words at once.
@@ -127,7 +115,7 @@ class TestOne:
 
     def test_frames(self):
         """On a UART: 500 cycles a byte, and eight bytes of a frame around a short packet."""
-        config = replace(TWO, link=Uart(baud=1_000_000))
+        config = replace(SMALL, link=Uart(baud=1_000_000))
         between = TO_ACCEPTOR + ACCEPT + 2 + TO_RESPONDER + 1 + 1 + 2
         assert schedule_cycles(config, [run(9)]) == 500 * 28 + between + 500 * 28
 
@@ -136,26 +124,26 @@ class TestMany:
     """The stage that binds takes all of the time, and the others the ends of it."""
 
     def test_acceptor_binds(self):
-        one, six = (schedule_cycles(replace(TWO, slots=16), [load(15)] * n) for n in (1, 6))
+        one, six = (schedule_cycles(replace(SMALL, slots=16), [load(15)] * n) for n in (1, 6))
         assert six == one + 5 * (ACCEPT + 17)
 
     def test_link_in_binds(self):
         """Wide beats: a byte a cycle behind the link, and a cycle for each check."""
-        config = replace(TWO, slots=16, link=PacketStream(width=8))
+        config = replace(SMALL, slots=16, link=PacketStream(width=8))
         long = Exchange(Opcode.LOAD, 120, 20, 2)
         one, six = (schedule_cycles(config, [long] * n) for n in (1, 6))
         assert six == one + 5 * 121
 
     def test_link_out_binds(self):
         """A response waits until the one before has left: a cycle to hand it over, TO_LINK."""
-        config = replace(TWO, slots=64)
+        config = replace(SMALL, slots=64)
         response = Exchange(Opcode.LOAD, 20, 100)
         one, six = (schedule_cycles(config, [response] * n) for n in (1, 6))
         assert six == one + 5 * (1 + TO_LINK + 100)
 
     def test_core_binds(self):
         """From the end of a layer: RUN is chosen, the memory is asked, and the next one starts."""
-        config = replace(TWO, slots=64)
+        config = replace(SMALL, slots=64)
         first, second = (
             schedule_cycles(config, [run(5000, n % 2, n % 2) for n in range(n)]) for n in (2, 6)
         )
@@ -163,25 +151,25 @@ class TestMany:
 
     def test_responder_binds(self):
         """RESULTS of one bank: the headers of the commands behind it keep it waiting."""
-        config = replace(TWO, slots=64, link=PacketStream(width=4))
+        config = replace(SMALL, slots=64, link=PacketStream(width=4))
         one, six = (schedule_cycles(config, [results(20, 4)] * n) for n in (1, 6))
         each = 1 + 1 + copy_cycles(Copy(20, 4, 4, 4), 4, 3)
         assert one + 5 * each < six <= one + 5 * (each + 4)
 
     def test_window(self):
         """With a window of one nothing overlaps."""
-        one = schedule_cycles(TWO, [load(15)])
-        assert schedule_cycles(replace(TWO, slots=2), [load(15)] * 4) == 4 * one
+        one = schedule_cycles(SMALL, [load(15)])
+        assert schedule_cycles(replace(SMALL, slots=2), [load(15)] * 4) == 4 * one
         # Three commands are accepted during the first copy, the fourth after its response.
         slow = results(20, 4, period=30)
-        one, six = (schedule_cycles(TWO, [slow] * n) for n in (1, 6))
+        one, six = (schedule_cycles(SMALL, [slow] * n) for n in (1, 6))
         assert six == one + 5 * (1 + 1 + copy_cycles(slow.copy, 1, 7))
 
 
 class TestBanks:
     """Who waits for whom."""
 
-    CONFIG = replace(TWO, slots=64)
+    CONFIG = replace(SMALL, slots=64)
 
     def cycles(self, *exchanges: Exchange) -> int:
         return schedule_cycles(self.CONFIG, exchanges)
@@ -248,13 +236,13 @@ class TestBanks:
 
 def test_work():
     """What acceptor and responder do for a command, if they never wait."""
-    assert load(15).accept_cycles(TWO) == ACCEPT + 17
-    assert load(15).respond_cycles(TWO) == 1
-    assert results(2, 4).accept_cycles(TWO) == ACCEPT
-    assert results(2, 4).respond_cycles(TWO) == 2 + copy_cycles(Copy(2, 4, 4, 4), 1, 7)
+    assert load(15).accept_cycles(SMALL) == ACCEPT + 17
+    assert load(15).respond_cycles(SMALL) == 1
+    assert results(2, 4).accept_cycles(SMALL) == ACCEPT
+    assert results(2, 4).respond_cycles(SMALL) == 2 + copy_cycles(Copy(2, 4, 4, 4), 1, 7)
     commit = Exchange(Opcode.COMMIT, 20, 20, copy=Copy(4, 4, 4))
-    assert commit.accept_cycles(TWO) == ACCEPT + 1
-    assert commit.respond_cycles(TWO) == 3 + copy_cycles(Copy(4, 4, 4), 1, 0)
-    wide = replace(TWO, link=PacketStream(width=8))
+    assert commit.accept_cycles(SMALL) == ACCEPT + 1
+    assert commit.respond_cycles(SMALL) == 3 + copy_cycles(Copy(4, 4, 4), 1, 0)
+    wide = replace(SMALL, link=PacketStream(width=8))
     assert load(15).accept_cycles(wide) == ACCEPT - 16 + 2 + 17
     assert results(2, 4).respond_cycles(wide) == 2 + copy_cycles(Copy(2, 4, 4, 4), 8, 2)

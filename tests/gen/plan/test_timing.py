@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from tests.support import ROOT
+from tests.support.plan import SMALL
 from tritloom.boards.board import load_board
 from tritloom.gen.plan import timing
 from tritloom.gen.plan.schedule import loading_cycles, product_cycles
@@ -22,21 +23,8 @@ from tritloom.gen.plan.timing import (
 from tritloom.gen.workloads import Layer, model_layers
 from tritloom.host.allocator import cut_layer
 from tritloom.rtl.links.uart_facts import Uart
-from tritloom.rtl.memories.bram_facts import BlockRam
-from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.layer_shape import LayerShape
 
-SMALL = AcceleratorConfig(
-    lanes=10,
-    rows=2,
-    fill=5,
-    memory=BlockRam(words=64),
-    max_in_features=20,
-    max_out_features=8,
-    packet_bytes=128,
-    slots=4,
-    clock_hz=50_000_000,
-)
 UART = replace(SMALL, link=Uart(baud=1_000_000))
 NO_HOST = Host(call_s=0, command_s=0)
 SLOW_HOST = Host(call_s=1.0, command_s=0.5)
