@@ -105,7 +105,7 @@ class Banks(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         config = self.config
-        cycles = Signal(32)  # of the layer that runs, this one not counted
+        cycles = Signal(32)  # of the layer that runs or ran last, this one not counted
         of_run = Signal.like(self.run, reset_less=True)
         banks = Array(
             Signal(results_layout(config), name=f"results_{n}") for n in range(config.banks)
@@ -121,6 +121,8 @@ class Banks(wiring.Component):
             self.results.eq(banks[self.result_bank]),
             self.copy_results.eq(banks[self.copy_bank]),
         ]
+        if config.banks == 1:  # the counter stands still from `done` until the next layer starts
+            m.d.comb += [self.results.cycles.eq(cycles), self.copy_results.cycles.eq(cycles)]
         for number, count in enumerate(uncopied):
             more = self.enqueue & (self.result_bank == number)
             less = self.copied & (self.copy_bank == number)
