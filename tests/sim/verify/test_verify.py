@@ -274,7 +274,7 @@ def test_does_not_compile(tmp_path):
 
 @pytest.mark.sim
 def test_simulator_ends_early():
-    text = SILENT.replace("endmodule", "  initial #1 $finish;\nendmodule")
+    text = SILENT.replace("endmodule", "  always @(posedge clk) $finish;\nendmodule")
     result = verify_design(text, TINY, fail_fast=True)
     assert not result.ok
     assert "the simulation ended prematurely" in result.benches[0].message
@@ -283,7 +283,7 @@ def test_simulator_ends_early():
 @pytest.mark.sim
 def test_simulator_is_stuck(tmp_path, monkeypatch):
     monkeypatch.setenv("TRITLOOM_WATCHDOG_S", "1")
-    loop = "  reg x = 0;\n  always @(x) x <= ~x;\n  always @(posedge clk) x <= ~x;\nendmodule"
+    loop = "  integer x;\n  always @(posedge clk) while (clk) x = $random;\nendmodule"
     folder = fake(tmp_path / "design", SILENT.replace("endmodule", loop))
     junit = tmp_path / "results.xml"
     with pytest.raises(VerifyError) as error:
