@@ -36,13 +36,6 @@ from tritloom.rtl.top import Accelerator
 __all__ = ["FORMAT", "attribute_docs", "describe"]
 
 STREAMS = {"i": "commands", "o": "responses"}
-ROLES = {
-    "data": "one byte of a packet",
-    "last": "high with the last byte of a packet",
-    "valid": "a byte is offered; it and data and last hold until the transfer",
-    "ready": "a byte passes in each cycle in which valid and ready are high",
-}
-"""Meaning of the pins of a packet stream."""
 RESET_CYCLES = 1
 """Rising edges of the clock for which the reset must be active."""
 FLOW_RULES = (
@@ -173,13 +166,13 @@ def _ports(config: AcceleratorConfig, top: EmittedTop) -> list[dict[str, Any]]:
             "name": port.name,
             "direction": "input" if port.flow is In else "output",
             "bits": port.bits,
-            "meaning": _meaning(port, top.names, members),
+            "meaning": _meaning(port, top.names, members, config.link.beat_bytes),
         }
         for port in top.port_list
     ]
 
 
-def _meaning(port: Port, names: PortNames, members: dict[str, str]) -> str:
+def _meaning(port: Port, names: PortNames, members: dict[str, str], beat_bytes: int) -> str:
     if port.role == "clock":
         return "clock; everything happens at its rising edge"
     if port.role == "reset":
@@ -188,8 +181,25 @@ def _meaning(port: Port, names: PortNames, members: dict[str, str]) -> str:
             "enough, and none is needed after configuration"
         )
     if port.role:
-        return f"{STREAMS[port.member]}: {ROLES[port.role]}"
+        return f"{STREAMS[port.member]}: {_roles(beat_bytes)[port.role]}"
     return members[port.member]
+
+
+def _roles(beat_bytes: int) -> dict[str, str]:
+    """Meaning of the pins of a packet stream."""
+    beat, data = "byte", "one byte of a packet"
+    if beat_bytes > 1:
+        beat = "beat"
+        data = (
+            f"{beat_bytes} bytes of a packet, the first one in the low bits; in the last beat, "
+            "those after the packet's length can be anything"
+        )
+    return {
+        "data": data,
+        "last": f"high with the last {beat} of a packet",
+        "valid": f"a {beat} is offered; it and data and last hold until the transfer",
+        "ready": f"a {beat} passes in each cycle in which valid and ready are high",
+    }
 
 
 def _member_docs(component: type) -> dict[str, str]:

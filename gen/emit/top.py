@@ -2,7 +2,7 @@
 """The top module of the emitted Verilog: an accelerator whose pins have names for other languages.
 
 Amaranth joins the parts of a member's name by two underscores, which VHDL does not accept, and puts
-a packet's byte and its mark `last` into one port. This top gives each its own port.
+a packet's bytes and their mark `last` into one port. This top gives each its own port.
 """
 
 from collections.abc import Iterator
@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from amaranth.hdl import ClockDomain, ClockSignal, Module, ResetSignal, Shape, Value
-from amaranth.lib import stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import Flow, In, Out
 
-from tritloom.rtl.lib.streams import PACKET
+from tritloom.rtl.lib.streams import packet_layout
 from tritloom.rtl.links.port_names import PLAIN, PortNames, StreamNames
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import InputError
@@ -107,9 +107,14 @@ class EmittedTop(wiring.Component):
 
 def has_packet_streams(accelerator: Accelerator) -> bool:
     """Whether the accelerator's commands and responses are packet streams at its pins."""
-    packets = stream.Signature(PACKET)
+    packets = stream.Signature(_packets(accelerator))
     members = dict(accelerator.signature.members.items())
     return bool(members.get("i") == In(packets) and members.get("o") == Out(packets))
+
+
+def _packets(accelerator: Accelerator) -> data.StructLayout:
+    """Payload of the accelerator's packet streams."""
+    return packet_layout(accelerator.config.link.beat_bytes)
 
 
 def _ports(accelerator: Accelerator, names: PortNames) -> list[Port]:
@@ -126,6 +131,7 @@ def _leaves(
 ) -> Iterator[tuple[tuple[str, Flow], list[tuple[str, Value]]]]:
     """Each leaf of the accelerator's signature: its member and flow; its pins and their values."""
     renamed = STREAMS if has_packet_streams(accelerator) else {}
+    packets = _packets(accelerator)
     for path, member, value in accelerator.signature.flatten(accelerator):
         name, *rest = map(str, path)
         if name not in renamed:
@@ -133,7 +139,7 @@ def _leaves(
         else:
             pin_names: StreamNames = getattr(names, renamed[name])
             if rest == ["payload"]:
-                pins = [(getattr(pin_names, field), value[field]) for field, _ in PACKET]
+                pins = [(getattr(pin_names, field), value[field]) for field, _ in packets]
             else:
                 pins = [(getattr(pin_names, rest[0]), value)]
         yield (name, member.flow), pins

@@ -21,17 +21,16 @@ RESET_LEVELS = ("high", "low")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StreamNames:
-    """Pins of one packet stream: a byte, the mark of a packet's last byte, and the handshake."""
+    """Pins of one packet stream: a beat, the mark of a packet's last beat, and the handshake."""
 
     data: str
     last: str
     valid: str
     ready: str
 
-    @property
-    def widths(self) -> dict[str, int]:
-        """Bits of each pin by name."""
-        return {self.data: 8, self.last: 1, self.valid: 1, self.ready: 1}
+    def widths(self, beat_bytes: int) -> dict[str, int]:
+        """Bits of each pin by name, of a stream of `beat_bytes` bytes a beat."""
+        return {self.data: 8 * beat_bytes, self.last: 1, self.valid: 1, self.ready: 1}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

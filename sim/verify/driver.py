@@ -38,7 +38,7 @@ from tritloom.rtl.spec.packing import act_limits, pack_weights
 from tritloom.sim.device.reference import ReferenceDevice
 from tritloom.sim.verify import requests
 from tritloom.sim.verify.pairs import Pair, pair_of
-from tritloom.sim.verify.pins import LAST, Pins
+from tritloom.sim.verify.pins import Pins, beats_of, packet_of
 from tritloom.sim.verify.requests import Trits
 from tritloom.sim.verify.responses import Expected, Responses, describe, difference, name_of
 from tritloom.sim.verify.settings import config, report, watchdog_s
@@ -89,6 +89,7 @@ class Driver:
         self.pins = Pins(dut)
         self.config = config()
         self.random = random.Random(f"{cocotb.RANDOM_SEED} {name} {idle} {stall}")
+        self.beat_bytes = self.config.link.beat_bytes
         self.idle, self.stall = PATTERNS[idle], PATTERNS[stall]
         self.reference = ReferenceDevice(self.config)
         self.cycles = self.session = self.seq = self.dropped = 0
@@ -145,7 +146,7 @@ class Driver:
 
     def last(self) -> Response:
         """The last response."""
-        response = Response.parse(bytes(self._response))
+        response = Response.parse(packet_of(bytes(self._response), self.beat_bytes))
         assert response is not None
         return response
 
@@ -227,8 +228,7 @@ class Driver:
         return dropped
 
     def _queue(self, packet: bytes) -> None:
-        self._sending.extend(packet)
-        self._sending[-1] |= LAST
+        self._sending.extend(beats_of(packet, self.beat_bytes, self.random))
 
     def _expect(self, packet: bytes) -> None:
         seq = self.reference.next_seq
@@ -308,7 +308,7 @@ class Driver:
                     pause = rng.randint(1, self.idle[1])
                 if pause or not (self._sending or self._pending):
                     i_valid.value = 0
-                    i.put(rng.getrandbits(9))
+                    i.put(rng.getrandbits(8 * self.beat_bytes + 1))
                 elif not self._sending:
                     i_valid.value = 0
             if hold == 0 and rng.random() < self.stall[0]:
@@ -325,20 +325,21 @@ class Driver:
         return bool(self._sending or (self._owed.due and not self.blocked))
 
     def _receive(self, payload: int) -> None:
-        """Take one byte of a response."""
+        """Take one beat of a response."""
+        last, data = divmod(payload, 1 << 8 * self.beat_bytes)
         if self._complete:
             self._response.clear()
             if not self._owed and self._uncertain:
                 self._expect(self._uncertain.popleft())
-        self._complete = payload >= LAST
-        self._response.append(payload & 0xFF)
+        self._complete = last == 1
+        self._response += data.to_bytes(self.beat_bytes, "little")
         owed = self._owed.first
-        assert owed, f"the design sent {payload & 0xFF:#04x} when it owed nothing"
+        assert owed, f"the design sent {data:#0{2 + 2 * self.beat_bytes}x} when it owed nothing"
         assert len(self._response) <= self.config.packet_bytes, (
             f"response to {describe(owed.request)} must end by {self.config.packet_bytes} bytes"
         )
         if self._complete:
-            packet = bytes(self._response)
+            packet = packet_of(bytes(self._response), self.beat_bytes)
             owed = self._owed.take(packet)
             assert owed is not None
             self._compare(owed, packet)

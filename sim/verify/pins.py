@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 from tritloom.rtl.links.port_names import StreamNames
-from tritloom.sim.verify.settings import port_names
+from tritloom.rtl.spec.commands import sound
+from tritloom.sim.verify.settings import config, port_names
 
-__all__ = ["LAST", "Pins", "StreamPins"]
-
-LAST = 0x100
-"""The bit of a payload that ends a packet; the byte is below it."""
+__all__ = ["Pins", "StreamPins", "beats_of", "packet_of"]
 
 
 class Pins:
@@ -25,30 +24,65 @@ class Pins:
     """
 
     def __init__(self, dut: Any) -> None:
-        names = port_names()
+        names, beat_bytes = port_names(), config().link.beat_bytes
         self.clock = getattr(dut, names.clock)
         self.reset = getattr(dut, names.reset)
         self.reset_level = int(names.reset_active == "high")
-        self.i = StreamPins(dut, names.commands)
-        self.o = StreamPins(dut, names.responses)
+        self.i = StreamPins(dut, names.commands, beat_bytes)
+        self.o = StreamPins(dut, names.responses, beat_bytes)
 
 
 class StreamPins:
-    """The pins of one packet stream."""
+    """The pins of one packet stream.
 
-    def __init__(self, dut: Any, names: StreamNames) -> None:
+    A payload is a number: the bytes of a beat, the first one lowest, and above them the mark `last`
+    of a packet's last beat.
+    """
+
+    def __init__(self, dut: Any, names: StreamNames, beat_bytes: int) -> None:
+        self._bits = 8 * beat_bytes
         self.data = getattr(dut, names.data)
         self.last = getattr(dut, names.last)
         self.valid = getattr(dut, names.valid)
         self.ready = getattr(dut, names.ready)
-        for name, bits in names.widths.items():
+        for name, bits in names.widths(beat_bytes).items():
             size = len(getattr(dut, name))
             assert size == bits, f"{name} must have {bits} bits, not {size}"
 
     def put(self, payload: int) -> None:
-        """Offer a byte, with `LAST` if it ends its packet."""
-        self.data.value, self.last.value = payload & 0xFF, payload >> 8
+        """Offer a payload."""
+        self.last.value = payload >> self._bits
+        self.data.value = payload & ((1 << self._bits) - 1)
 
     def get(self) -> int:
-        """The byte that is offered, with `LAST` if it ends its packet."""
-        return int(self.data.value) | int(self.last.value) << 8
+        """The payload that is offered."""
+        return int(self.data.value) | int(self.last.value) << self._bits
+
+
+def beats_of(packet: bytes, beat_bytes: int, rng: random.Random) -> list[int]:
+    """The payloads that bring a packet.
+
+    A design ignores the bytes after the packet's length in its last beat, so they are random. But
+    they must not complete a packet that was cut short.
+    """
+    stated = int.from_bytes(packet[:2], "little")
+    while True:
+        whole = packet + rng.randbytes(-len(packet) % beat_bytes)
+        if stated <= len(packet) or not sound(whole[:stated]):
+            break
+    beats = [
+        int.from_bytes(whole[start : start + beat_bytes], "little")
+        for start in range(0, len(whole), beat_bytes)
+    ]
+    beats[-1] |= 1 << 8 * beat_bytes
+    return beats
+
+
+def packet_of(whole: bytes, beat_bytes: int) -> bytes:
+    """The packet in the bytes of its beats.
+
+    It ends at the length that it states. If that is not in the last beat, nothing is cut off, and
+    the packet is wrong.
+    """
+    stated = int.from_bytes(whole[:2], "little")
+    return whole[:stated] if 0 <= len(whole) - stated < beat_bytes else whole

@@ -201,7 +201,8 @@ class _Design:
         """Bits of each pin that the benches use, by name."""
         names = self.port_names
         bits = {names.clock: 1, names.reset: 1}
-        return bits | names.commands.widths | names.responses.widths
+        beat_bytes = self.config.link.beat_bytes
+        return bits | names.commands.widths(beat_bytes) | names.responses.widths(beat_bytes)
 
 
 def _read_design(path: Path) -> _Design:

@@ -7,6 +7,7 @@ import sys
 import threading
 from dataclasses import replace
 from importlib.metadata import entry_points
+from itertools import product
 from types import FrameType
 
 import numpy as np
@@ -15,7 +16,7 @@ import pytest
 from tests.support import plugins, quick_first
 from tests.support.faults import FaultyTransport
 from tests.support.floats import different
-from tests.support.layers import CONFIGS, ODD, SMALL, codes_of, layer_of
+from tests.support.layers import CONFIGS, ODD, SMALL, WIDE, codes_of, layer_of
 from tritloom.host import (
     CapacityError,
     Device,
@@ -27,14 +28,18 @@ from tritloom.host import (
 )
 from tritloom.host.allocator import cut_layer
 from tritloom.host.handle import COMMIT_TRIES
-from tritloom.host.links.contract import DeviceUrl, open_transport
 from tritloom.host.requests import Counters
+from tritloom.rtl.links.stream_facts import PacketStream
 from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec import numerics
 from tritloom.rtl.spec.commands import COUNTERS, Opcode, Request, Response, Status
 from tritloom.rtl.spec.config import TINY, AcceleratorConfig
 from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.sim.device.reference import ReferenceTransport
+from tritloom.sim.device.simulated import SimulatedDevice
+
+WIDE_8 = replace(WIDE, link=PacketStream(width=8))
+"""The streams move 8 bytes in a cycle."""
 
 
 @pytest.fixture
@@ -692,14 +697,33 @@ def test_ten_thousand_commands_on_a_bad_link(name, rate):
 
 
 @pytest.mark.sim
-def test_ten_thousand_commands_on_a_bad_link_to_the_hardware():
+@pytest.mark.parametrize("config", [SMALL, WIDE_8], ids=["1-byte", "8-bytes"])
+@pytest.mark.parametrize("stall_seed", [0, 5])
+def test_ten_thousand_commands_on_a_bad_link_to_the_hardware(config, stall_seed):
+    """Every sum is exact and no session ends, also when both streams pause at random."""
     rates = {"lose": 0.01, "duplicate": 0.01, "reorder": 0.01, "corrupt": 0.01}
-    inner, config = open_transport(DeviceUrl.parse("sim"), SMALL)
-    faulty = FaultyTransport(inner, **rates, seed=4)
+    faulty = FaultyTransport(SimulatedDevice(config, stall_seed), **rates, seed=4)
     try:
-        assert len(bad_link_campaign(faulty, config)) <= 1
+        assert bad_link_campaign(faulty, config) == []
     finally:
         faulty.close()
+
+
+@pytest.mark.sim
+def test_the_hardware_with_wide_streams(random):
+    """Packets of all lengths modulo a beat, in both directions."""
+    with connect("sim", config=WIDE_8) as device:
+        assert device.info.config == WIDE_8
+        for out_features, in_features in product(range(1, 20), (1, 9, 35)):
+            layer = layer_of(random, out_features, in_features)
+            handle = device.load(layer)
+            codes = codes_of(random, 5, in_features)
+            codes[0], codes[1] = -128, 127
+            expected = numerics.matmul(layer.trits, codes)
+            assert np.array_equal(device.matmul(handle, codes), expected)
+            device.unload(handle)
+        assert device.counters().bad_packets == 0
+        assert device.selftest().ok
 
 
 @pytest.mark.sim

@@ -8,6 +8,7 @@ import pytest
 from amaranth.back import rtlil
 
 from tests.support import quick_first
+from tests.support.layers import WIDE
 from tests.support.packets import (
     Conversation,
     assert_responses,
@@ -39,18 +40,6 @@ from tritloom.sim.conformance.streams import FLOWS, simulate, sink, source
 from tritloom.sim.device.simulated import SimulatedDevice
 from tritloom.sim.verify.traffic import Traffic
 
-WIDE = AcceleratorConfig(
-    lanes=10,
-    rows=3,
-    tokens=2,
-    fill=2,
-    memory=BlockRam(words=40),
-    max_in_features=35,
-    max_out_features=19,
-    max_layers=3,
-    packet_bytes=256,
-    slots=4,
-)
 LEAST = AcceleratorConfig(
     lanes=5,
     rows=1,

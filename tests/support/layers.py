@@ -42,6 +42,19 @@ PLUGGED = replace(
     memory=plugins.Stalling(words=SMALL.memory_words),
 )
 """Words of 60 bits, no cycle formula."""
+WIDE = AcceleratorConfig(
+    lanes=10,
+    rows=3,
+    tokens=2,
+    fill=2,
+    memory=BlockRam(words=40),
+    max_in_features=35,
+    max_out_features=19,
+    max_layers=3,
+    packet_bytes=256,
+    slots=4,
+)
+"""Also used with streams of 2, 4 and 8 bytes."""
 CONFIGS = {"tiny": TINY, "small": SMALL, "odd": ODD, "plugged": PLUGGED}
 
 

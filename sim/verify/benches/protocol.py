@@ -211,7 +211,8 @@ async def damage(dut: Any, idle: str, stall: str) -> None:
     bits = [8 * place + rng.randrange(8) for place in range(len(good))]
     sizes = [6, 15, HEADER_BYTES, OVERHEAD_BYTES - 1]
     bad = [flipped(bit) for bit in bits]
-    bad += [rng.randbytes(1), good[:-1], good + b"\0", good + good, good[1:]]
+    beat = t.config.link.beat_bytes  # a design ignores what follows a packet in its last beat
+    bad += [rng.randbytes(1), good[:-beat], good + bytes(beat), good + good, good[1:]]
     lengths = {len(good) - 1, len(good) + 1, *(len(good) ^ 1 << bit for bit in range(16))}
     bad += [seal(length.to_bytes(2, "little") + body[2:]) for length in sorted(lengths)]
     # A right checksum and the right length of a packet that is too short.

@@ -23,6 +23,7 @@ from tritloom.gen.emit.manifest import attribute_docs, describe
 from tritloom.gen.emit.names import check_name
 from tritloom.rtl.control.tasks import task_layout
 from tritloom.rtl.links.port_names import AXI, PLAIN, PortNames
+from tritloom.rtl.links.stream_facts import PacketStream
 from tritloom.rtl.links.uart_facts import Uart
 from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec import commands
@@ -334,6 +335,21 @@ class TestManifest:
         assert ports["aresetn"]["meaning"].startswith("synchronous reset, active low;")
         assert described["top"] == "core"
         assert PortNames.from_dict(described["interface"]) == AXI
+
+    @pytest.mark.parametrize("names", [PLAIN, AXI])
+    def test_wide_ports(self, names):
+        described = describe(replace(TINY, link=PacketStream(width=8)), "core", names)
+        ports = {port["name"]: port for port in described["ports"]}
+        assert list(ports) == [port["name"] for port in describe(TINY, "core", names)["ports"]]
+        data = ports[names.commands.data]
+        last = ports[names.responses.last]
+        assert (data["bits"], last["bits"]) == (64, 1)
+        assert data["meaning"] == (
+            "commands: 8 bytes of a packet, the first one in the low bits; in the last beat, those "
+            "after the packet's length can be anything"
+        )
+        assert last["meaning"] == "responses: high with the last beat of a packet"
+        assert PortNames.from_dict(described["interface"]) == names
 
     def test_vhdl_names(self):
         """VHDL has no two underscores in a row, none at an end, and does not tell case apart."""

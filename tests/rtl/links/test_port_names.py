@@ -11,8 +11,10 @@ def test_round_trip(names: PortNames) -> None:
     assert PortNames.from_dict(names.to_dict()) == names
 
 
-def test_widths() -> None:
-    assert PLAIN.commands.widths == {"i_data": 8, "i_last": 1, "i_valid": 1, "i_ready": 1}
+@pytest.mark.parametrize("beat_bytes", [1, 2, 8])
+def test_widths(beat_bytes: int) -> None:
+    widths = {"i_data": 8 * beat_bytes, "i_last": 1, "i_valid": 1, "i_ready": 1}
+    assert PLAIN.commands.widths(beat_bytes) == widths
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@ import importlib.util
 import json
 import os
 import re
+from dataclasses import replace
 from functools import cache
 from importlib.metadata import entry_points
 from xml.etree import ElementTree as ET
@@ -11,6 +12,8 @@ import pytest
 from tests.support import ROOT, plugins
 from tritloom.gen.emit.generate import generate
 from tritloom.gen.emit.verilog import emit
+from tritloom.rtl.links.port_names import AXI, PLAIN
+from tritloom.rtl.links.stream_facts import PacketStream
 from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.config import TINY, AcceleratorConfig
 from tritloom.rtl.spec.design import FORMAT
@@ -120,6 +123,52 @@ def test_tiny(tmp_path):
     assert [line.split("  ")[0] for line in lines] == [bench.name for bench in result.benches]
     for line in lines:
         assert re.fullmatch(r".{32} passed  {1,6}\d+\.\d s", line), line
+
+
+def wide_streams(width: int) -> AcceleratorConfig:
+    return replace(TINY, link=PacketStream(width=width))
+
+
+FEW = "power_up|identify.*idle=none.*stall=none|damage.*light|mix.*heavy.*heavy"
+"""Benches that take a tenth of the time of all."""
+
+
+@pytest.mark.sim
+@pytest.mark.parametrize(("width", "names"), [(2, AXI), (8, PLAIN)])
+def test_few_benches_on_wide_streams(monkeypatch, width, names):
+    monkeypatch.setenv("COCOTB_TEST_FILTER", FEW)
+    config = wide_streams(width)
+    result = verify_design(emit(config, port_names=names), config, port_names=names)
+    assert failures(result) == []
+    assert result.passed == 4
+
+
+@pytest.mark.sim
+@pytest.mark.slow
+@pytest.mark.parametrize(("width", "names"), [(2, PLAIN), (8, AXI)])
+def test_wide_streams(width, names):
+    config = wide_streams(width)
+    result = verify_design(emit(config, port_names=names), config, port_names=names)
+    assert failures(result) == []
+    assert result.passed == BENCHES
+
+
+WIDE_MUTATIONS = {
+    "commands end with a beat": ("narrower", r"i__payload\[64\] & _\d+_;", "1'h0;"),
+    "bytes that are left": ("narrower", r"(left \} - 17'h0000)8;", r"\g<1>7;"),
+    "end of a response": ("sender", r"(= \{ 1'h0, \S+ +\} \+ 5'h0)4;", r"\g<1>c;"),
+}
+
+
+@pytest.mark.sim
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WIDE_MUTATIONS)
+def test_bug_of_wide_streams_is_found(name):
+    config = wide_streams(8)
+    module_name, old, new = WIDE_MUTATIONS[name]
+    broken = mutated(emit(config), f"tritloom.{module_name}", old, new)
+    result = verify_design(broken, config, fail_fast=True)
+    assert result.failed == 1
 
 
 @pytest.mark.sim
