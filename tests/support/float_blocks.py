@@ -72,7 +72,7 @@ def run_pipeline(dut: Any, **inputs: np.ndarray) -> np.ndarray:
     """
     ports = [Value.cast(getattr(dut, name)) for name in inputs]
     rows = list(zip(*(column.tolist() for column in inputs.values()), strict=True))
-    output, results = Value.cast(dut.o), []
+    output, results = Value.cast(dut.o).as_unsigned(), []
 
     async def bench(ctx: Any) -> None:
         for cycle in range(len(rows) + dut.latency):
