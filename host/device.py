@@ -225,7 +225,7 @@ class Device:
         layer = _require_handle(handle).layer
         if codes.shape[1] != layer.in_features:
             raise InputError(f"x must have {layer.in_features} features, not {codes.shape[1]}")
-        sums = self.matmul(handle, codes)
+        sums = numerics.sums_as_floats(self.matmul(handle, codes), layer.trits, codes)
         return numerics.rescale(sums, s, layer.scale, layer.scale_divides, layer.bias)
 
     def selftest(self) -> SelfTest:

@@ -359,7 +359,8 @@ class PlacedLayer:
         """The layer as BitLinear computes it, bit for bit as `numerics.bitlinear`."""
         codes, s = numerics.absmax_quantize(x)
         layer = self.layer
-        return numerics.rescale(self.matmul(codes), s, layer.scale, layer.scale_divides, layer.bias)
+        sums = numerics.sums_as_floats(self.matmul(codes), layer.trits, codes)
+        return numerics.rescale(sums, s, layer.scale, layer.scale_divides, layer.bias)
 
     def unload(self) -> None:
         """Free the device's memory."""

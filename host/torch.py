@@ -292,7 +292,7 @@ class _Layer:
         module = self._module
         codes, scale = module.activation_quant(x)
         _require_finite(scale, f"scales of activations in {x.dtype}")
-        y = self._product(codes).to(module.dtype)
+        y = self._floats(self._product(codes), codes)
         y = module.post_quant_process(y, module.weight_scale, scale)
         if module.bias is not None:
             y += module.bias
@@ -311,6 +311,16 @@ class _Layer:
             y += module.bias
         y = y.to(x.dtype)
         return y if module.online_quant else y * module.weight_scale
+
+    def _floats(self, sums: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+        """The sums in the module's dtype, with the sign of zero of the library's product."""
+        module = self._module
+        if module.in_features > 1 or module.dtype != torch.float32:
+            return sums.to(module.dtype)
+        arrays = (tensor.reshape(-1, tensor.shape[-1]).cpu().numpy() for tensor in (sums, codes))
+        acc, features = arrays
+        floats = numerics.sums_as_floats(acc, self.weights.trits, features)
+        return torch.from_numpy(floats).to(sums.device).reshape(sums.shape)
 
     @torch.compiler.disable
     def _product(self, codes: torch.Tensor) -> torch.Tensor:

@@ -274,9 +274,10 @@ class BitNetModel:
         for index in range(self.config.num_hidden_layers):
             block = f"model.layers.{index}"
             normed = self._norm(f"{block}.input_layernorm", x)
-            x = x + self._attend(f"{block}.self_attn", index, normed, cos, sin, cache)
+            attended = self._attend(f"{block}.self_attn", index, normed, cos, sin, cache)
+            x = numerics.add_residual(x, attended)
             normed = self._norm(f"{block}.post_attention_layernorm", x)
-            x = x + self._feed_forward(f"{block}.mlp", normed)
+            x = numerics.add_residual(x, self._feed_forward(f"{block}.mlp", normed))
         cache.length += len(ids)
         return self._norm("model.norm", x)
 
@@ -284,7 +285,8 @@ class BitNetModel:
         tokens, heads = len(x), self.config.num_key_value_heads
         groups, head_dim = self.config.num_attention_heads // heads, self.config.head_dim
         shaped = [part.reshape(tokens, -1, head_dim) for part in self._parts(block, "qkv_proj", x)]
-        query, key, value = _rotate(shaped[0], cos, sin), _rotate(shaped[1], cos, sin), shaped[2]
+        query, key = (numerics.rotate(part, cos, sin) for part in shaped[:2])
+        value = shaped[2]
         end = cache.length + tokens
         cache.keys[index, :, cache.length : end] = key.swapaxes(0, 1)
         cache.values[index, :, cache.length : end] = value.swapaxes(0, 1)
@@ -304,7 +306,7 @@ class BitNetModel:
     def _feed_forward(self, block: str, x: F32) -> F32:
         gate, up = self._parts(block, "gate_up_proj", x)
         if self.config.hidden_act == "relu2":
-            inner: F32 = np.square(np.maximum(gate, 0)) * up
+            inner = numerics.relu2_times(gate, up)
         else:
             with np.errstate(over="ignore"):
                 opposite: F32 = np.exp(-gate)
@@ -312,10 +314,3 @@ class BitNetModel:
         if self.config.sub_norms:
             inner = self._norm(f"{block}.ffn_sub_norm", inner)
         return self._apply(f"{block}.down_proj", inner)
-
-
-def _rotate(x: F32, cos: F32, sin: F32) -> F32:
-    """Rotary position embedding of `[tokens, heads, head_dim]`; a pair is a head's two halves."""
-    first, second = np.split(x, 2, axis=-1)
-    turned: F32 = np.concatenate([-second, first], axis=-1)
-    return x * cos + turned * sin

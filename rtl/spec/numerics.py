@@ -1,9 +1,13 @@
 """Golden model: what every device must compute, in NumPy.
 
-Integers are exact for every input. Floats are float32 and follow Hugging Face transformers
-(`transformers.integrations.bitnet` and `BitNetRMSNorm`) operation by operation. So they agree bit
-for bit wherever the order of a sum does not matter, except for the sign of some zeros. Each
-function says where they differ.
+Integers are exact for every input. Floats follow Hugging Face transformers
+(`transformers.integrations.bitnet` and `transformers.models.bitnet`) operation by operation, and
+equal its results bit for bit: without `torch.compile`, on a CPU, up to 32,767 features. Each
+function says how it rounds. RN(…) is one float32 operation, rounded to the nearest float32, of two
+equally near ones to the even one.
+
+With `bfloat16`, inputs are rounded to bfloat16, which changes no bfloat16 value, and so is the
+result of each operation that the function names. The results are float32 arrays of bfloat16 values.
 """
 
 from typing import Any
@@ -12,16 +16,23 @@ import numpy as np
 import numpy.typing as npt
 
 from tritloom.rtl.spec.errors import InputError
+from tritloom.rtl.spec.rounding import round_to, sum_in_order, to_bfloat16
 
 __all__ = [
     "MAX_FEATURES",
     "absmax_quantize",
     "absmean_ternarize",
+    "add_residual",
     "bitlinear",
     "matmul",
+    "relu2_times",
     "rescale",
     "rms_norm",
+    "rotate",
+    "sum_in_order",
+    "sums_as_floats",
     "to_array",
+    "to_bfloat16",
     "to_bool",
 ]
 
@@ -146,27 +157,32 @@ def absmean_ternarize(weights: npt.ArrayLike) -> tuple[I8, np.float32]:
     return trits.astype(np.int8), scale
 
 
-def absmax_quantize(x: npt.ArrayLike) -> tuple[I8, F32]:
+def absmax_quantize(x: npt.ArrayLike, bfloat16: bool = False) -> tuple[I8, F32]:
     """Activation codes and their scale, one scale a token: codes ≈ x · s.
 
     Parameters
     ----------
     x : float `[tokens, in_features]`
+    bfloat16 : round 1e-5, the reciprocal, s and each x · s to bfloat16
 
     Returns
     -------
-    codes : int8 `[tokens, in_features]`; a zero token has zero codes
-    s : float32 `[tokens, 1]`, 127 · (1 / max(absmax, 1e-5))
+    codes : int8 `[tokens, in_features]`, RN(x · s) rounded to an integer, half to even, and clamped
+        to −128 … 127; a zero token has zero codes; only with `bfloat16` can a code be −128
+    s : float32 `[tokens, 1]`, RN(127 · RN(1 / max(absmax, 1e-5)))
 
     Raises `InputError` for NaN or inf (with token and position), a wrong dtype or shape. Source:
-    `BitLinear.activation_quant` in float32, bit for bit. PyTorch computes `127 / t` as
-    `127 · (1 / t)`, two roundings: a single division would change a quarter of the scales. Codes
-    are rounded half to even from the float32 product.
+    `BitLinear.activation_quant`, bit for bit. PyTorch computes `127 / t` as `127 · (1 / t)`, two
+    roundings: a single division would change a quarter of the scales.
     """
     array = _float32(x, "x")
-    absmax = np.maximum(np.abs(array).max(axis=1, keepdims=True), _FLOOR)
-    s = np.float32(127) * (np.float32(1) / absmax)
-    codes = np.clip(np.rint(array * s), -128, 127)
+    if bfloat16:
+        array = _float32(to_bfloat16(array), "x")  # what rounds to infinity is refused
+    floor = round_to(_FLOOR, bfloat16)
+    absmax = np.maximum(np.abs(array).max(axis=1, keepdims=True), floor)
+    with np.errstate(under="ignore"):
+        s = round_to(np.float32(127) * round_to(np.float32(1) / absmax, bfloat16), bfloat16)
+        codes = np.clip(np.rint(round_to(array * s, bfloat16)), -128, 127)
     return codes.astype(np.int8), s
 
 
@@ -205,24 +221,49 @@ def matmul(trits: I8, codes: I8) -> I32:
     return acc
 
 
+def sums_as_floats(acc: I32, trits: I8, codes: I8, bfloat16: bool = False) -> F32:
+    """Exact sums as the floats that the library's product returns, the sign of zero included.
+
+    Parameters
+    ----------
+    acc : int32 `[tokens, out_features]`, as `matmul` returns it for `trits` and `codes`
+    trits, codes : the inputs of `matmul`
+    bfloat16 : round to bfloat16
+
+    Returns
+    -------
+    float32 `[tokens, out_features]`, RN(acc), which is exact up to 131,072 features. A sum that is
+    zero is +0.0, with one exception: in a float32 layer of one feature, the library's product of
+    two matrices is code times trit, which is −0.0 for a negative number times zero. With one token
+    or one output, the library uses another kernel, which adds to +0.0. Source:
+    `torch.nn.functional.linear` on a CPU.
+    """
+    sums = round_to(acc.astype(np.float32), bfloat16)
+    if codes.shape[1] == 1 and min(acc.shape) > 1 and not bfloat16:
+        sums = codes.astype(np.float32) * trits.astype(np.float32).T
+    return sums
+
+
 def rescale(
-    acc: I32,
+    acc: I32 | F32,
     s: F32,
     scale: npt.ArrayLike,
     scale_divides: bool = False,
     bias: F32 | None = None,
+    bfloat16: bool = False,
 ) -> F32:
     """Layer outputs from exact sums: undo both scales, then add the bias.
 
     Parameters
     ----------
-    acc : int32 `[tokens, out_features]`, as `matmul` returns it
+    acc : int32 `[tokens, out_features]`, as `matmul` returns it, or as `sums_as_floats` does
     s : float32 `[tokens, 1]`, as `absmax_quantize` returns it
     scale : float32 scalar or `[out_features]`, weight scale
     scale_divides : which convention `scale` has
-        True: acc / (s · scale), the packed `BitLinear` of transformers, bit for bit.
-        False: (acc / s) · scale. Each operation rounds to float32.
-    bias : float32 `[out_features]`, added last
+        True: RN(acc / RN(s · scale)), the packed `BitLinear` of transformers, bit for bit.
+        False: RN(RN(acc / s) · scale).
+    bias : float32 `[out_features]`, added last: RN(… + bias)
+    bfloat16 : round the sums, each product, quotient and sum to bfloat16
 
     Returns
     -------
@@ -234,10 +275,15 @@ def rescale(
         raise InputError(
             f"scale must be a scalar or have shape ({acc.shape[1]},), not {factor.shape}"
         )
-    total = acc.astype(np.float32)
+    factor = round_to(factor, bfloat16)
     with np.errstate(over="ignore", under="ignore", divide="ignore", invalid="ignore"):
-        y: F32 = total / (s * factor) if divides else (total / s) * factor
-        return y if bias is None else y + bias
+        total = round_to(acc.astype(np.float32), bfloat16)
+        if divides:
+            y = total / round_to(s * factor, bfloat16)
+        else:
+            y = round_to(total / s, bfloat16) * factor
+        y = round_to(y, bfloat16)
+        return y if bias is None else round_to(y + round_to(bias, bfloat16), bfloat16)
 
 
 def bitlinear(
@@ -246,30 +292,88 @@ def bitlinear(
     scale: npt.ArrayLike,
     scale_divides: bool = False,
     bias: F32 | None = None,
+    bfloat16: bool = False,
 ) -> F32:
     """One BitLinear layer: quantize, multiply exactly, rescale.
 
     `x` is float `[tokens, in_features]`, the result float32 `[tokens, out_features]`; the other
-    arguments are those of `matmul` and `rescale`. With `scale_divides=True` it equals
-    transformers' `BitLinear` in float32 bit for bit, up to 131,072 features, except for the sign of
-    some zeros. The library multiplies floats: if the only product of a layer with one input is a
-    negative number times zero, the kernel that torch chooses may return -0.0. Here a sum that is
-    zero has no sign.
+    arguments are those of `matmul` and `rescale`. With `scale_divides=True` it equals transformers'
+    `BitLinear` bit for bit, up to 131,072 features.
     """
-    codes, s = absmax_quantize(x)
-    return rescale(matmul(trits, codes), s, scale, scale_divides, bias)
+    codes, s = absmax_quantize(x, bfloat16)
+    sums = sums_as_floats(matmul(trits, codes), trits, codes, bfloat16)
+    return rescale(sums, s, scale, scale_divides, bias, bfloat16)
 
 
-def rms_norm(x: F32, weight: F32, eps: float) -> F32:
+def rms_norm(x: F32, weight: F32, eps: float, bfloat16: bool = False) -> F32:
     """RMSNorm over the last dimension: weight · (x · (1 / √(mean(x²) + eps))).
 
-    `x` is float32 `[..., features]`, `weight` float32 `[features]`, the result has x's shape.
-    Source: `BitNetRMSNorm`, float32. The mean of the float32 squares is summed in float64 and
-    rounded once; PyTorch sums in float32 in an order of its own, so results can differ from it
-    in the last bits.
+    Parameters
+    ----------
+    x : float32 `[..., features]`
+    weight : float32 `[features]`
+    eps : added to the mean, as a float32
+    bfloat16 : round x · r and the result to bfloat16; the mean and r are float32 all the same
+
+    Returns
+    -------
+    float32 of x's shape, RN(weight · RN(x · r)). r = RN(1 / RN(√v)), the two roundings of
+    `torch.rsqrt` on a CPU. v = RN(RN(sum / features) + eps), where sum adds each RN(x²) in the
+    order of `sum_in_order`. Source: `BitNetRMSNorm` and `LlamaRMSNorm`, bit for bit up to 32,767
+    features.
     """
-    with np.errstate(over="ignore", under="ignore"):
-        variance = np.square(x).mean(axis=-1, keepdims=True, dtype=np.float64)
-        root = np.sqrt(variance.astype(np.float32) + np.float32(eps))
-        normed: F32 = weight * (x * (np.float32(1) / root))
-        return normed
+    x, weight = round_to(x, bfloat16), round_to(weight, bfloat16)
+    with np.errstate(over="ignore", under="ignore", divide="ignore", invalid="ignore"):
+        mean = sum_in_order(np.square(x)) / np.float32(x.shape[-1])
+        r = np.float32(1) / np.sqrt(mean + np.float32(eps))
+        return round_to(weight * round_to(x * r[..., None], bfloat16), bfloat16)
+
+
+def relu2_times(gate: F32, up: F32, bfloat16: bool = False) -> F32:
+    """The activation of a BitNet feed-forward: relu(gate)² · up.
+
+    Parameters
+    ----------
+    gate, up : float32, of one shape
+    bfloat16 : round the square and the product to bfloat16
+
+    Returns
+    -------
+    float32 of the same shape, RN(RN(max(gate, 0)²) · up); where it is zero it has the sign of `up`.
+    Source: `ReLUSquaredActivation`, and the product in `BitNetMLP`.
+    """
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        square = round_to(np.square(np.maximum(round_to(gate, bfloat16), np.float32(0))), bfloat16)
+        return round_to(square * round_to(up, bfloat16), bfloat16)
+
+
+def add_residual(x: F32, y: F32, bfloat16: bool = False) -> F32:
+    """The sum after a block of a model: RN(x + y).
+
+    `x` and `y` are float32 of one shape, as the result is. With `bfloat16` the sum is rounded to
+    bfloat16. A sum that is zero is −0.0 only if both terms are. Source: `BitNetDecoderLayer`.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        return round_to(round_to(x, bfloat16) + round_to(y, bfloat16), bfloat16)
+
+
+def rotate(x: F32, cos: F32, sin: F32, bfloat16: bool = False) -> F32:
+    """Rotary position embedding: each pair, of one number from each half of `x`, is turned.
+
+    Parameters
+    ----------
+    x : float32 `[..., head_dim]`
+    cos, sin : float32, of a shape that broadcasts to x's
+    bfloat16 : round both products and the sum to bfloat16, and first `cos` and `sin`
+
+    Returns
+    -------
+    float32 of x's shape, RN(RN(x · cos) + RN(turned · sin)); `turned` is the second half of `x`
+    negated, then the first half. Source: `apply_rotary_pos_emb`, bit for bit.
+    """
+    x, cos, sin = (round_to(values, bfloat16) for values in (x, cos, sin))
+    first, second = np.split(x, 2, axis=-1)
+    turned = np.concatenate([-second, first], axis=-1)
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        products = round_to(x * cos, bfloat16), round_to(turned * sin, bfloat16)
+        return round_to(products[0] + products[1], bfloat16)

@@ -15,6 +15,7 @@ import pytest
 
 from tests.support import plugins, quick_first
 from tests.support.faults import FaultyTransport
+from tests.support.floats import different
 from tests.support.layers import CONFIGS, ODD, SMALL, WIDE, codes_of, layer_of
 from tritloom.host import (
     CapacityError,
@@ -142,7 +143,16 @@ def test_linear_is_the_golden_bitlinear(divides, random):
         x[3] = 0
         y = device.linear(device.load(layer), x)
         assert y.dtype == np.float32
-        assert np.array_equal(y, numerics.bitlinear(x, trits, scale, divides, bias))
+        assert different(y, numerics.bitlinear(x, trits, scale, divides, bias)) == 0
+
+
+def test_linear_of_one_feature_keeps_the_sign_of_zero(random):
+    with connect("golden", config=SMALL) as device:
+        trits = random.integers(-1, 2, (20, 1), np.int8)
+        x = random.choice([-1.5, 0, 2], (6, 1)).astype(np.float32)
+        y = device.linear(device.load(TernaryLayer.from_trits(trits, np.float32(3))), x)
+        assert np.signbit(y[y == 0]).any()
+        assert different(y, numerics.bitlinear(x, trits, np.float32(3))) == 0
 
 
 def banks_of(job) -> tuple[list[int], list[tuple[int, int]], list[int]]:

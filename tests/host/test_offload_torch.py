@@ -206,6 +206,19 @@ def test_tinylm_greedy_ids(tinylm, device, prompt):
     assert untouched(tinylm, device)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_sign_of_zero_of_one_feature(device, dtype):
+    """One token or many, the zeros of the outputs have the library's sign."""
+    model = torch.nn.Sequential(make_layer(BITLINEAR, (12, 1), dtype=dtype))
+    x = torch.tensor([[-1.5], [0.0], [2.0]], dtype=dtype)
+    for inputs in (x, x[:1], x.repeat(2, 1, 1)):
+        expected = model(inputs)
+        with offload(model, device, verify="always"):
+            y = model(inputs)
+        assert torch.equal(y, expected)
+        assert torch.equal(torch.signbit(y), torch.signbit(expected))
+
+
 def test_tinylm_bitlinear_logits_are_bit_equal(tinylm_bitlinear, device):
     ids = torch.tensor([REFERENCE["p0.ids"].tolist()])
     with torch.no_grad():

@@ -68,11 +68,21 @@ def test_greedy_ids_equal_transformers(
 
 @pytest.mark.parametrize("prompt", range(8))
 def test_logits_equal_transformers(
-    decoder: BitNetModel, reference: dict[str, np.ndarray], prompt: int
+    checkpoint: Checkpoint, reference: dict[str, np.ndarray], prompt: int
 ) -> None:
-    logits = decoder.logits(reference[f"p{prompt}.ids"])
+    """Only attention and head may differ in the last bits: they sum in another order.
+
+    The reference has `BitLinear` layers, whose scales divide. With scales that multiply, a last bit
+    differs here and there, and may flip a code: the logits of prompt 2 then differ by 0.002.
+    """
+
+    def divide(name: str, layer: TernaryLayer, x: np.ndarray) -> np.ndarray:
+        return numerics.bitlinear(x, layer.trits, np.float32(1) / np.float32(layer.scale), True)
+
+    model = BitNetModel(checkpoint, divide, fuse=False)
+    logits = model.logits(reference[f"p{prompt}.ids"])
     assert logits.dtype == np.float32
-    assert np.allclose(logits, reference[f"p{prompt}.logits_bitlinear"], rtol=0, atol=1e-4)
+    assert np.allclose(logits, reference[f"p{prompt}.logits_bitlinear"], rtol=0, atol=2e-5)
 
 
 @pytest.mark.sim

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from tests.support import ROOT
+from tests.support import ROOT, floats
 from tritloom.rtl.spec import numerics
 from tritloom.rtl.spec.errors import InputError
 
@@ -49,8 +49,7 @@ def check_product(case: Arrays) -> None:
 def check_layer(case: Arrays) -> None:
     scale, bias = case["scale"][0], case.get("bias")
     y = numerics.bitlinear(case["x"], case["trits"], scale, scale_divides=True, bias=bias)
-    assert y.dtype == np.float32
-    assert (y == case["y_bitlinear"]).all()
+    assert floats.different(y, case["y_bitlinear"]) == 0
     # AutoBitLinear sums floats, and multiplies its bias by the scale as well.
     y = numerics.bitlinear(
         case["x"], case["trits"], scale, bias=None if bias is None else bias * scale
@@ -60,8 +59,7 @@ def check_layer(case: Arrays) -> None:
 
 def check_norm(case: Arrays) -> None:
     y = numerics.rms_norm(case["x"], case["weight"], make_hf.EPS)
-    assert y.dtype == np.float32
-    assert np.allclose(y, case["y"], rtol=5e-7, atol=0)
+    assert floats.different(y, case["y"]) == 0
 
 
 CHECKS: dict[str, Callable[[Arrays], None]] = {
@@ -94,6 +92,96 @@ def test_committed_inputs_are_those_of_the_script() -> None:
     assert given.keys() < COMMITTED.keys()
     for key, array in given.items():
         assert (COMMITTED[key] == array).all(), key
+
+
+FLOATS = dict(np.load(floats.DATA / "hf_floats.npz", allow_pickle=False))
+
+
+@pytest.mark.parametrize("kind", floats.KINDS)
+def test_floats_equal_the_library(kind: str) -> None:
+    """Bit for bit, the sign of zero too; in float32 and in bfloat16."""
+    for name, case in floats.make_hf_floats.cases(FLOATS, kind).items():
+        assert floats.check(kind, name, case)
+
+
+def test_committed_floats_are_those_of_the_script() -> None:
+    given = floats.make_hf_floats.inputs()
+    assert given.keys() < FLOATS.keys()
+    for key, array in given.items():
+        assert (FLOATS[key].view(np.uint8) == array.view(np.uint8)).all(), key
+
+
+def test_bfloat16_codes_reach_the_lowest() -> None:
+    """The committed vectors have −128, which no float32 quantizer makes, and ties."""
+    lowest = {name: case["codes"].min() for name, case in LAYERS.items()}
+    assert min(lowest[name] for name in lowest if name.startswith("float32")) == -127
+    assert min(lowest.values()) == -128
+    ties = LAYERS["float32_wide"]
+    assert (np.abs(ties["x"] * ties["s"] % 1) == 0.5).any()
+
+
+LAYERS = floats.make_hf_floats.cases(FLOATS, "layer")
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_multiplying_scales_round_twice(name: str) -> None:
+    """No library has this order, so it is spelled out: RN(RN(acc / s) · scale), then the bias."""
+    case, bfloat16 = LAYERS[name], name.startswith("bfloat16")
+
+    def rn(exact: np.ndarray) -> np.ndarray:
+        return numerics.to_bfloat16(exact.astype(np.float32)) if bfloat16 else exact.astype("f4")
+
+    s, scale = case["s"].astype(np.float64), np.float64(case["scale"][0])
+    acc = numerics.matmul(case["trits"], case["codes"])
+    # A quotient in float64 is that of float32 if it is rounded again: it is never near a tie.
+    acc_floats = rn(acc.astype(np.float64)).astype(np.float64)
+    scaled = rn(rn(acc_floats / s).astype(np.float64) * scale)
+    y = numerics.rescale(acc, case["s"], case["scale"][0], bfloat16=bfloat16)
+    assert floats.different(y, scaled) == 0
+    y = numerics.rescale(acc, case["s"], case["scale"][0], False, case["bias"], bfloat16)
+    assert floats.different(y, rn(scaled.astype(np.float64) + case["bias"])) == 0
+
+
+def test_sign_of_zero() -> None:
+    """A product of two matrices with one feature keeps the sign of its only term."""
+    trits, codes = np.array([[0], [-1]], np.int8), np.array([[-3], [0]], np.int8)
+    acc = numerics.matmul(trits, codes)
+    y = numerics.sums_as_floats(acc, trits, codes)
+    assert (y == acc).all()
+    assert (np.signbit(y) == [[True, False], [False, True]]).all()
+    for zeros in (
+        numerics.sums_as_floats(acc, trits, codes, bfloat16=True),
+        numerics.sums_as_floats(acc[:, :1], trits[:1], codes),
+        numerics.sums_as_floats(acc[:1], trits, codes[:1]),
+        numerics.sums_as_floats(acc, trits.repeat(2, 1), codes.repeat(2, 1)),
+    ):
+        assert not np.signbit(zeros[zeros == 0]).any()
+
+
+def test_bfloat16_inputs_that_round_to_infinity_are_refused() -> None:
+    x = np.array([[1, np.finfo(np.float32).max]], np.float32)
+    numerics.absmax_quantize(x)
+    with pytest.raises(InputError, match="not inf at token 0, position 1"):
+        numerics.absmax_quantize(x, bfloat16=True)
+
+
+def test_bfloat16_rounds_its_inputs() -> None:
+    """Numbers between two bfloat16 give what their bfloat16 give."""
+    rng = np.random.default_rng(3)
+    x, y, z = (rng.standard_normal((5, 8)).astype(np.float32) for _ in range(3))
+    rough = [numerics.to_bfloat16(each) for each in (x, y, z)]
+    for fine, coarse in (
+        (numerics.add_residual(x, y, True), numerics.add_residual(*rough[:2], True)),
+        (numerics.relu2_times(x, y, True), numerics.relu2_times(*rough[:2], True)),
+        (numerics.rotate(x, y, z, True), numerics.rotate(*rough, True)),
+        (
+            numerics.rms_norm(x, y[0], 1e-5, True),
+            numerics.rms_norm(rough[0], rough[1][0], 1e-5, True),
+        ),
+        (numerics.absmax_quantize(x, True)[1], numerics.absmax_quantize(rough[0], True)[1]),
+    ):
+        assert floats.different(fine, coarse) == 0
+        assert floats.different(fine, numerics.to_bfloat16(fine)) == 0
 
 
 def test_grid_mean_is_exact() -> None:
