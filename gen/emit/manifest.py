@@ -199,6 +199,7 @@ def _roles(beat_bytes: int) -> dict[str, str]:
         "last": f"high with the last {beat} of a packet",
         "valid": f"a {beat} is offered; it and data and last hold until the transfer",
         "ready": f"a {beat} passes in each cycle in which valid and ready are high",
+        "keep": "the bytes of data that belong to the packet, a bit each; holds with data",
     }
 
 
