@@ -58,7 +58,7 @@ FLOW_RULES = (
     """,
     """
     acknowledged is the low byte of the seq up to which every response has arrived, 0 before the
-    first one.
+    first one. The device ignores it; later ones may free the memory of the responses up to it.
     """,
     """
     With two banks, take them in turn: LOAD into one activation bank and read RESULTS from one

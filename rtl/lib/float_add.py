@@ -79,7 +79,8 @@ class FloatAdd(wiring.Component):
         wide = Cat(Const(0, EXTRA_BITS), low)
         aligned = shift_right_sticky(m, wide, gap[:near_bits], "align")
         far = gap[near_bits:].any()
-        aligned = register(m, Mux(far, low.any(), aligned), width)
+        # What is that far below cannot change how the larger number is rounded.
+        aligned = register(m, aligned & ~far.replicate(width), width)
         high, less = register(m, high), register(m, less)
 
         total = add_under(

@@ -204,7 +204,7 @@ def pack(
     form : of the number
     kept : its significand, the leading one included
     up : whether to add one in the last place
-    exponent : signed; the field of the number, if it is in range
+    exponent : signed; the field of the number, if it is in range; not too large if `zero` is set
     sign : of the number
     zero : the number is zero, whatever `kept` is
     finite : if not, the number is infinity, even if `zero` is set
@@ -213,21 +213,21 @@ def pack(
     -------
     The pattern: infinity if the exponent is too large, zero if it is too small.
     """
-    p, largest = form.precision, form.not_finite - 1
+    p = form.precision
     rounded = Signal(p + 1)
     m.d.comb += rounded.eq(kept + up)
-    # A carry adds one to the exponent. What follows from either is found before it is known.
+    # A carry adds one to the exponent. What follows from either is found before it is known. A
+    # carry beyond the largest exponent makes the pattern of infinity.
     carry = rounded[p]
     field = exponent.as_signed()
     small = Mux(carry, field < 0, field <= 0)
-    large = Mux(carry, field >= largest, field > largest)
     pattern = Signal(float_layout(form), reset_less=True, name="packed")
     m.d.sync += [
         pattern.sign.eq(sign),
         pattern.exponent.eq(Mux(carry, field + 1, field)),
         pattern.fraction.eq(rounded[: p - 1]),  # 0 if there is a carry
     ]
-    with m.If(~finite | ~zero & large):
+    with m.If(~finite | (field >= form.not_finite)):
         m.d.sync += [pattern.exponent.eq(form.not_finite), pattern.fraction.eq(0)]
     with m.Elif(zero | small):
         m.d.sync += [pattern.exponent.eq(0), pattern.fraction.eq(0)]
