@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --no-input
 
 # A virtual environment holds absolute paths. One that was moved or copied with its clone, or whose
@@ -19,23 +20,23 @@ demo: .venv/.demo ## run a ternary model on the simulated FPGA
 	@$(BIN)/python examples/demo.py
 
 test: .venv/.test simulator ## run all tests but the slow ones, torch's and the proofs
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-all: .venv/.test simulator ## run the slow tests too
-	$(BIN)/python -m pytest -m "not torch and not formal"
+	$(PYTEST) -m "not torch and not formal"
 
 test-torch: .venv/.torch ## run the tests against torch and transformers
-	$(BIN)/python -m pytest -m torch
+	$(PYTEST) -m torch
 
 check: .venv/.test ## run lint, types and the tests that need no simulator
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	@mkdir -p .cache/types && ln -sfn "$(CURDIR)" .cache/types/tritloom
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not sim and not slow and not torch and not formal"
+	$(PYTEST) -m "not sim and not slow and not torch and not formal"
 
 formal: .venv/.test ## run the proofs
-	$(BIN)/python -m pytest -m formal
+	$(PYTEST) -m formal
 
 # The wheel is made from the source archive, which shows that the archive is complete.
 dist: .venv/.test ## make a wheel and a source archive in dist/

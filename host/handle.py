@@ -17,7 +17,10 @@ from tritloom.rtl.spec.errors import DeviceError, InputError
 from tritloom.rtl.spec.numerics import MAX_FEATURES
 from tritloom.rtl.spec.packing import check_trits, pack_weights
 
-__all__ = ["COMMIT_TRIES", "Handle", "Stats", "load_layer"]
+__all__ = ["COMMIT_TRIES", "Handle", "Stats", "Totals", "load_layer"]
+
+Totals = tuple[int, int, int, int, int]
+"""The numbers of `Stats` that are counted, from `tokens` to `bytes_rx`."""
 
 COMMIT_TRIES = 3
 """How often a layer is written before its memory is called faulty."""
@@ -71,7 +74,7 @@ class Handle:
 
     def __init__(self, session: Session, allocator: Allocator, layer: TernaryLayer) -> None:
         self.layer = layer
-        self._totals = (0, 0, 0, 0, 0)  # of `Stats`, from `tokens` to `bytes_rx`
+        self._totals: Totals = (0, 0, 0, 0, 0)
         self._session = session
         self._allocator = allocator
 
@@ -88,7 +91,11 @@ class Handle:
     @property
     def stats(self) -> Stats:
         """Sum over the jobs whose result was asked for."""
-        tokens, runs, cycles, bytes_tx, bytes_rx = self._totals
+        return self.stats_of(self._totals)
+
+    def stats_of(self, totals: Totals) -> Stats:
+        """What products with this layer took, from the numbers that were counted."""
+        tokens, runs, cycles, bytes_tx, bytes_rx = totals
         return Stats(
             out_features=self.out_features,
             in_features=self.in_features,
@@ -99,15 +106,15 @@ class Handle:
             bytes_rx=bytes_rx,
         )
 
-    def count(self, stats: Stats) -> None:
+    def count(self, took: Totals) -> None:
         """Add what a job took, in one step that an interrupt cannot split."""
         tokens, runs, cycles, bytes_tx, bytes_rx = self._totals
         self._totals = (
-            tokens + stats.tokens,
-            runs + stats.runs,
-            cycles + stats.cycles,
-            bytes_tx + stats.bytes_tx,
-            bytes_rx + stats.bytes_rx,
+            tokens + took[0],
+            runs + took[1],
+            cycles + took[2],
+            bytes_tx + took[3],
+            bytes_rx + took[4],
         )
 
     @property

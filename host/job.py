@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
-from tritloom.host.handle import Handle, Stats
-from tritloom.host.requests import Requests
+from tritloom.host.handle import Handle, Stats, Totals
+from tritloom.host.plan import Step, plan_product
 from tritloom.host.session import Command, Session
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.packing import unpack_results
@@ -16,26 +14,8 @@ from tritloom.rtl.spec.packing import unpack_results
 __all__ = ["Job", "submit_product"]
 
 
-@dataclass(slots=True)
-class _Slice:
-    """A RESULTS command, and where its numbers belong in the sums.
-
-    The first one of a RUN brings the cycles of the RUN.
-    """
-
-    command: Command
-    token: int
-    row: int
-    first_of_run: bool
-
-
 class Job:
-    """A product that the device computes; `result` waits for it.
-
-    Members
-    -------
-    stats : what it took; None until `result` has returned
-    """
+    """A product that the device computes; `result` waits for it."""
 
     def __init__(
         self,
@@ -44,16 +24,21 @@ class Job:
         handle: Handle,
         tokens: int,
         commands: list[Command],
-        slices: list[_Slice],
+        steps: tuple[Step, ...],
     ) -> None:
-        self.stats: Stats | None = None
         self._session = session
         self._config = config
         self._handle = handle
         self._tokens = tokens
         self._commands = commands
-        self._slices = slices
+        self._steps = steps
+        self._took: Totals | None = None
         self._sums: NDArray[np.int32] | None = None
+
+    @property
+    def stats(self) -> Stats | None:
+        """What it took; None until `result` has returned."""
+        return None if self._took is None else self._handle.stats_of(self._took)
 
     def result(self) -> NDArray[np.int32]:
         """Wait for the sums, int32 `[tokens, out_features]`; the same array in each call.
@@ -71,85 +56,46 @@ class Job:
         if self._sums is not None:  # another thread has waited
             return self._sums
         runs = cycles = bytes_tx = bytes_rx = 0
-        for command in self._commands:
-            self._session.require(command)
+        sums = np.zeros((self._tokens, self._handle.out_features), np.int32)
+        for command, step in zip(self._commands, self._steps, strict=True):
+            response = self._session.require(command)
             bytes_tx += command.bytes_tx
             bytes_rx += command.bytes_rx
-        handle = self._handle
-        sums = np.zeros((self._tokens, handle.out_features), np.int32)
-        for piece in self._slices:
-            response = self._session.require(piece.command)
-            if piece.first_of_run:
+            if step.place is None:
+                continue
+            token, row, first_of_run = step.place
+            if first_of_run:
                 runs += 1
                 cycles += response.value
             numbers = unpack_results(self._config, response.payload)
-            sums[piece.token, piece.row : piece.row + len(numbers)] += numbers
-        stats = Stats(
-            out_features=handle.out_features,
-            in_features=handle.in_features,
-            tokens=self._tokens,
-            runs=runs,
-            cycles=cycles,
-            bytes_tx=bytes_tx,
-            bytes_rx=bytes_rx,
-        )
-        self.stats = stats
-        handle.count(stats)
+            part = sums[token, row : row + len(numbers)]
+            part += numbers
+        self._took = (self._tokens, runs, cycles, bytes_tx, bytes_rx)
+        self._handle.count(self._took)
         self._sums = sums
-        self._commands, self._slices = [], []
+        self._commands, self._steps = [], ()
         return sums
 
 
 def submit_product(
     session: Session, config: AcceleratorConfig, handle: Handle, codes: NDArray[np.int8]
 ) -> Job:
-    """Enqueue the commands of a product.
+    """Enqueue the commands of a product, in the order of `tritloom.host.plan`.
 
-    The codes, int8 `[tokens, in_features]`, must have been checked; they are copied. As many tokens
-    as the device takes are computed at once. The activations of a token are loaded once for all
-    pieces of the layer that need the same ones.
-
-    New activations go into the next bank, and so do the results of each RUN. So the device can load
-    and read one bank while it computes with the other. With two banks, the results of a RUN are
-    read only after the next RUN, so that no command of the window waits for them while the core has
-    nothing to do. The first RESULTS comes before that RUN: then the device has something to copy
-    while it takes the RUN.
+    The codes, int8 `[tokens, in_features]`, must have been checked; they are copied.
     """
     pieces = handle.pieces_on(session)
-    requests = Requests(session, config)
-    commands: list[Command] = []
-    slices: list[_Slice] = []
-    delayed: list[Command] = []  # RESULTS of the last RUN
-    delayed_cycles = 0  # of that RUN
-    for start in range(0, len(codes), config.tokens):
-        batch = codes[start : start + config.tokens]
-        loaded_column = None
-        for piece in pieces:
-            if piece.column != loaded_column:
-                loaded_column = piece.column
-                session.activation_bank = (session.activation_bank + 1) % config.banks
-                for token, row in enumerate(batch):
-                    columns = row[piece.column : piece.column + piece.columns]
-                    commands += requests.load(token, columns, session.activation_bank)
-            session.result_bank = (session.result_bank + 1) % config.banks
-            banks = (session.activation_bank, session.result_bank)
-            run = requests.run(piece.index, piece.shape, len(batch), *banks)
-            commands += [*delayed[:1], run, *delayed[1:]]
-            delayed = []
-            for token in range(len(batch)):
-                for command in requests.results(token, piece.rows, session.result_bank):
-                    row = command.address * config.rows
-                    first_of_run = token == row == 0
-                    if first_of_run:  # the device accepts RUN at once and waits with its results
-                        command.cycles = run.cycles
-                    slices.append(_Slice(command, start + token, piece.row + row, first_of_run))
-                    delayed.append(command)
-            # RUN waits for the one before, most of whose RESULTS come later.
-            run.cycles, delayed_cycles = run.cycles + delayed_cycles, run.cycles
-            if config.banks == 1:
-                commands += delayed
-                delayed, delayed_cycles = [], 0
-    commands += delayed
-    job = Job(session, config, handle, len(codes), commands, slices)
+    plan = plan_product(
+        config,
+        handle.out_features,
+        handle.in_features,
+        len(codes),
+        session.payload_limit(config.max_payload),
+        session.activation_bank,
+        session.result_bank,
+    )
+    commands = plan.commands(pieces, codes)
+    session.activation_bank, session.result_bank = plan.activation_bank, plan.result_bank
+    job = Job(session, config, handle, len(codes), commands, plan.steps)
     session.enqueue(*commands)
     return job

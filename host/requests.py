@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import cast
-
-import numpy as np
-from numpy.typing import NDArray
 
 from tritloom.host.session import Command, Session
 from tritloom.rtl.spec import requests
@@ -17,12 +13,10 @@ from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.rtl.spec.plugins import engines
 
-__all__ = ["Counters", "Requests", "identity_command"]
+__all__ = ["Counters", "Requests", "identity_command", "most_run_cycles"]
 
 COMMIT_CYCLES_PER_BYTE = 2
 """Device cycles that COMMIT may take for each byte of its layer."""
-CACHED = 1024
-"""Layers, or parts of them, whose requests and times are kept from one product to the next."""
 STALL_FACTOR = 4
 """A run with a memory without a bound takes at most this many times as long, by far."""
 STALL_TILE_CYCLES = 8
@@ -87,24 +81,6 @@ class Requests:
         """Read the first `words` words of layer `index`."""
         return self._all(requests.read_words(self._config, index, words, self.payload_bytes))
 
-    def load(self, token: int, codes: NDArray[np.int8], bank: int) -> list[Command]:
-        """Load the activations of one token into an activation bank."""
-        size = self.payload_bytes
-        return self._all(requests.load_activations(self._config, token, codes, size, bank))
-
-    def run(
-        self, index: int, shape: LayerShape, tokens: int, activation_bank: int, result_bank: int
-    ) -> Command:
-        """Compute layer `index` for the first `tokens` tokens, from one bank into another."""
-        command = self._one(requests.run_layer(index, tokens, activation_bank, result_bank))
-        command.cycles = _run_cycles(self._config, shape)
-        return command
-
-    def results(self, token: int, rows: int, bank: int) -> list[Command]:
-        """Read the first `rows` sums of one token from a result bank."""
-        size = self.payload_bytes
-        return self._all(_read_results(self._config, token, rows, size, bank))
-
     def counters(self) -> Counters:
         """Read the counters, and wait for them."""
         payload = self._session.call(self._one(requests.read_counters())).payload
@@ -117,8 +93,7 @@ class Requests:
         return [_command(self._config, request) for request in several]
 
 
-@lru_cache(maxsize=CACHED)
-def _run_cycles(config: AcceleratorConfig, shape: LayerShape) -> int:
+def most_run_cycles(config: AcceleratorConfig, shape: LayerShape) -> int:
     """Most cycles that RUN takes.
 
     If the memory may stall and gives no bound, far more than a run should take.
@@ -129,14 +104,6 @@ def _run_cycles(config: AcceleratorConfig, shape: LayerShape) -> int:
     tile_cycles = max(config.tile_cycles(shape.row_groups), STALL_TILE_CYCLES)
     fill_cycles = engines[config.engine].fill_cycles(config)
     return STALL_FACTOR * shape.tiles * tile_cycles + fill_cycles + STALL_CYCLES
-
-
-@lru_cache(maxsize=CACHED)
-def _read_results(
-    config: AcceleratorConfig, token: int, rows: int, payload_bytes: int, bank: int
-) -> tuple[Request, ...]:
-    """The requests that read the sums of one token; they are the same for every product."""
-    return tuple(requests.read_results(config, token, rows, payload_bytes, bank))
 
 
 def _command(config: AcceleratorConfig | None, request: Request) -> Command:

@@ -238,7 +238,9 @@ class Session:
 
     def require(self, command: Command) -> Response:
         """Wait for a response that must be OK; `DeviceError` if it is not."""
-        response = self.wait(command)
+        response = command.response
+        if response is None:
+            response = self.wait(command)
         if response.status != OK:
             try:
                 status = Status(response.status)

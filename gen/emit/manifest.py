@@ -58,7 +58,7 @@ FLOW_RULES = (
     """,
     """
     acknowledged is the low byte of the seq up to which every response has arrived, 0 before the
-    first one.
+    first one. The device ignores it; later ones may free the memory of the responses up to it.
     """,
     """
     With two banks, take them in turn: LOAD into one activation bank and read RESULTS from one
@@ -199,6 +199,7 @@ def _roles(beat_bytes: int) -> dict[str, str]:
         "last": f"high with the last {beat} of a packet",
         "valid": f"a {beat} is offered; it and data and last hold until the transfer",
         "ready": f"a {beat} passes in each cycle in which valid and ready are high",
+        "keep": "the bytes of data that belong to the packet, a bit each; holds with data",
     }
 
 

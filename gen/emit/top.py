@@ -14,6 +14,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import Flow, In, Out
 
 from tritloom.rtl.lib.streams import packet_layout
+from tritloom.rtl.links.keep import KeepMask
 from tritloom.rtl.links.port_names import PLAIN, PortNames, StreamNames
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import InputError
@@ -35,8 +36,8 @@ class Port:
     flow : `In` or `Out`, from the design's side
     bits : width
     member : the accelerator's member that it belongs to; empty for clock and reset
-    role : for a packet stream `data`, `last`, `valid` or `ready`; for clock and reset those words;
-        otherwise empty
+    role : for a packet stream `data`, `last`, `valid`, `ready` or `keep`; for clock and reset those
+        words; otherwise empty
     """
 
     name: str
@@ -57,7 +58,7 @@ class EmittedTop(wiring.Component):
     Members
     -------
     clock, reset : the pins that `names` names; the reset is synchronous
-    streams : four pins each, if the link brings packet streams
+    streams : four or five pins each, if the link brings packet streams
     others : every other member of the accelerator, with the parts of its name joined by one
         underscore
 
@@ -74,14 +75,14 @@ class EmittedTop(wiring.Component):
     """
 
     def __init__(self, config: AcceleratorConfig, names: PortNames = PLAIN) -> None:
-        self.names = names
+        self.names = names.of_width(config.link.beat_bytes)
         self.accelerator = Accelerator(config)
         if names != PLAIN and not has_packet_streams(self.accelerator):
             raise InputError(
                 "AXI4-Stream names need packet streams, which this configuration's link does not "
                 "have; choose the stream link or leave --axi out"
             )
-        self.port_list = _ports(self.accelerator, names)
+        self.port_list = _ports(self.accelerator, self.names)
         members = {port.name: port.flow(port.bits) for port in self.port_list}
         if len(members) != len(self.port_list):
             raise InputError("two pins of the design have one name; rename the plug-in's pin")
@@ -102,6 +103,14 @@ class EmittedTop(wiring.Component):
                 port: Any = getattr(self, pin)
                 flow = self.signature.members[pin].flow
                 m.d.comb += part.eq(port) if flow is In else port.eq(part)
+        if keep := _keep(accelerator, self.names):
+            o = accelerator.o
+            m.submodules.marks = mask = KeepMask(accelerator.config.link.beat_bytes)
+            m.d.comb += [
+                mask.beat.eq(o.payload),
+                mask.transfer.eq(o.valid & o.ready),
+                getattr(self, keep).eq(mask.keep),
+            ]
         return m
 
 
@@ -123,7 +132,14 @@ def _ports(accelerator: Accelerator, names: PortNames) -> list[Port]:
         for pin, part in pins:
             width = Shape.cast(part.shape()).width
             ports.append(Port(pin, flow, width, member, _role(pin, names)))
+    if keep := _keep(accelerator, names):
+        ports.append(Port(keep, Out, accelerator.config.link.beat_bytes, "o", "keep"))
     return ports
+
+
+def _keep(accelerator: Accelerator, names: PortNames) -> str:
+    """The pin that marks the bytes of a response, if there is one."""
+    return names.responses.keep if has_packet_streams(accelerator) else ""
 
 
 def _leaves(
@@ -147,7 +163,7 @@ def _leaves(
 
 def _role(pin: str, names: PortNames) -> str:
     for pin_names in (names.commands, names.responses):
-        for role in ("data", "last", "valid", "ready"):
+        for role in ("data", "last", "valid", "ready", "keep"):
             if getattr(pin_names, role) == pin:
                 return role
     return ""

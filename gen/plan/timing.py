@@ -39,7 +39,7 @@ class Host:
     command_s: float
 
 
-HOST = Host(call_s=38.8e-6, command_s=4.85e-6)
+HOST = Host(call_s=14.62e-6, command_s=3.69e-6)
 """As `tritloom measure host --json` measured it (docs/reference/speed/host.json): a command is
 `cpu_us_per_command` at 8 slots, a call is `cpu_us_per_call` without its three commands."""
 

@@ -7,7 +7,7 @@ name here is a reserved word of Verilog or VHDL, and each is a plain identifier 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from tritloom.rtl.spec.errors import InputError
@@ -21,16 +21,26 @@ RESET_LEVELS = ("high", "low")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StreamNames:
-    """Pins of one packet stream: a beat, the mark of a packet's last beat, and the handshake."""
+    """Pins of one packet stream: a beat, the mark of a packet's last beat, and the handshake.
+
+    `keep` marks the bytes of a beat that belong to the packet. If it is empty, there is no such
+    pin.
+    """
 
     data: str
     last: str
     valid: str
     ready: str
+    keep: str = ""
 
     def widths(self, beat_bytes: int) -> dict[str, int]:
         """Bits of each pin by name, of a stream of `beat_bytes` bytes a beat."""
-        return {self.data: 8 * beat_bytes, self.last: 1, self.valid: 1, self.ready: 1}
+        bits = {self.data: 8 * beat_bytes, self.last: 1, self.valid: 1, self.ready: 1}
+        return bits | ({self.keep: beat_bytes} if self.keep else {})
+
+    def to_dict(self) -> dict[str, str]:
+        """Names by meaning, of the pins that exist."""
+        return {key: name for key, name in asdict(self).items() if name}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,7 +64,21 @@ class PortNames:
 
     def to_dict(self) -> dict[str, Any]:
         """The form that the manifest holds under `interface`."""
-        return asdict(self)
+        streams = {"commands": self.commands.to_dict(), "responses": self.responses.to_dict()}
+        return asdict(self) | streams
+
+    def of_width(self, beat_bytes: int) -> PortNames:
+        """The names of a design whose streams have `beat_bytes` bytes a beat.
+
+        Every byte of a stream of bytes belongs to its packet, so `keep` is only for wider ones.
+        """
+        if beat_bytes > 1:
+            return self
+        return replace(
+            self,
+            commands=replace(self.commands, keep=""),
+            responses=replace(self.responses, keep=""),
+        )
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> PortNames:
@@ -87,7 +111,9 @@ def _stream(values: Mapping[str, Any], key: str) -> StreamNames:
         raise InputError(
             f"interface.{key} must be an object, not {value!r}; run tritloom generate again"
         )
-    pins = tuple(field.name for field in fields(StreamNames))
+    pins = tuple(
+        field.name for field in fields(StreamNames) if field.name != "keep" or "keep" in value
+    )
     return StreamNames(**_strings(value, pins, f"interface.{key}"))
 
 
@@ -122,7 +148,13 @@ AXI = PortNames(
         data="s_axis_tdata", last="s_axis_tlast", valid="s_axis_tvalid", ready="s_axis_tready"
     ),
     responses=StreamNames(
-        data="m_axis_tdata", last="m_axis_tlast", valid="m_axis_tvalid", ready="m_axis_tready"
+        data="m_axis_tdata",
+        last="m_axis_tlast",
+        valid="m_axis_tvalid",
+        ready="m_axis_tready",
+        keep="m_axis_tkeep",
     ),
 )
-"""Names of AXI4-Stream, by which block-design tools recognise the streams; the reset is low."""
+"""Names of AXI4-Stream, by which block-design tools recognise the streams; the reset is low.
+
+Commands have no `keep`: a packet's length says which of its bytes count."""

@@ -22,7 +22,8 @@ to the last `window` commands. A command with one of their numbers is not execut
 sends the stored response, or nothing while the first response is still on its way. Any other number
 gets `NAK`, with the number that the device waits for in `expected`.
 `acknowledged` is the low byte of a seq: the responses to this command and to all before it have
-arrived. No device reads it so far.
+arrived, so the host sends none of these commands again. A device could free the memory of their
+responses. No device does so yet: each ignores the byte, and repeats it in its response.
 
 RESET sets the session number, of 24 bits. A request with another session number gets
 `NO_SESSION`, so a command that was sent before a RESET cannot be executed after it. RESET with a

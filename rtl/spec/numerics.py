@@ -65,7 +65,7 @@ def to_array(values: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
     ------
     InputError : lists of different lengths, a masked array, or something that is no array at all
     """
-    if type(values) is np.ndarray and values.dtype != object:
+    if type(values) is np.ndarray and values.dtype.kind != "O":
         return values
     if isinstance(values, np.ma.MaskedArray):
         raise InputError(

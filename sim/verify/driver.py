@@ -326,7 +326,8 @@ class Driver:
 
     def _receive(self, payload: int) -> None:
         """Take one beat of a response."""
-        last, data = divmod(payload, 1 << 8 * self.beat_bytes)
+        above, data = divmod(payload, 1 << 8 * self.beat_bytes)
+        keep, last = divmod(above, 2)
         if self._complete:
             self._response.clear()
             if not self._owed and self._uncertain:
@@ -338,8 +339,17 @@ class Driver:
         assert len(self._response) <= self.config.packet_bytes, (
             f"response to {describe(owed.request)} must end by {self.config.packet_bytes} bytes"
         )
+        whole = len(self._response)
+        packet = b""
         if self._complete:
             packet = packet_of(bytes(self._response), self.beat_bytes)
+            whole = len(packet)
+        if self.pins.o.keep is not None:
+            belong = self.beat_bytes + whole - len(self._response)  # bytes of this beat
+            assert keep == (1 << belong) - 1, (
+                f"keep must mark the lowest {belong} bytes of a beat, not be {keep:#x}"
+            )
+        if self._complete:
             owed = self._owed.take(packet)
             assert owed is not None
             self._compare(owed, packet)

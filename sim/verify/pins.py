@@ -36,7 +36,7 @@ class StreamPins:
     """The pins of one packet stream.
 
     A payload is a number: the bytes of a beat, the first one lowest, and above them the mark `last`
-    of a packet's last beat.
+    of a packet's last beat. If the stream has the pin `keep`, its bits are above both.
     """
 
     def __init__(self, dut: Any, names: StreamNames, beat_bytes: int) -> None:
@@ -45,6 +45,7 @@ class StreamPins:
         self.last = getattr(dut, names.last)
         self.valid = getattr(dut, names.valid)
         self.ready = getattr(dut, names.ready)
+        self.keep = getattr(dut, names.keep) if names.keep else None
         for name, bits in names.widths(beat_bytes).items():
             size = len(getattr(dut, name))
             assert size == bits, f"{name} must have {bits} bits, not {size}"
@@ -56,7 +57,10 @@ class StreamPins:
 
     def get(self) -> int:
         """The payload that is offered."""
-        return int(self.data.value) | int(self.last.value) << self._bits
+        payload = int(self.data.value) | int(self.last.value) << self._bits
+        if self.keep is not None:
+            payload |= int(self.keep.value) << self._bits + 1
+        return payload
 
 
 def beats_of(packet: bytes, beat_bytes: int, rng: random.Random) -> list[int]:

@@ -143,6 +143,7 @@ def verify_design(
 
     `top` names its top module, `port_names` the pins; the other parameters are those of `verify`.
     """
+    port_names = port_names.of_width(config.link.beat_bytes)
     design = _Design(config=config, top=top, port_names=port_names)
     if not isinstance(config.link, PacketStream):
         raise VerifyError(

@@ -334,13 +334,14 @@ class TestManifest:
         assert list(ports)[:10] == ["aclk", "aresetn", *streams]
         assert ports["aresetn"]["meaning"].startswith("synchronous reset, active low;")
         assert described["top"] == "core"
-        assert PortNames.from_dict(described["interface"]) == AXI
+        assert PortNames.from_dict(described["interface"]) == AXI.of_width(1)
 
     @pytest.mark.parametrize("names", [PLAIN, AXI])
     def test_wide_ports(self, names):
         described = describe(replace(TINY, link=PacketStream(width=8)), "core", names)
         ports = {port["name"]: port for port in described["ports"]}
-        assert list(ports) == [port["name"] for port in describe(TINY, "core", names)["ports"]]
+        narrow = [port["name"] for port in describe(TINY, "core", names)["ports"]]
+        assert list(ports) == narrow + ["m_axis_tkeep"] * (names == AXI)
         data = ports[names.commands.data]
         last = ports[names.responses.last]
         assert (data["bits"], last["bits"]) == (64, 1)
@@ -350,6 +351,20 @@ class TestManifest:
         )
         assert last["meaning"] == "responses: high with the last beat of a packet"
         assert PortNames.from_dict(described["interface"]) == names
+
+    @pytest.mark.parametrize("width", [2, 8])
+    def test_kept_bytes(self, width):
+        """The fifth pin of a wide AXI4-Stream of responses."""
+        described = describe(replace(TINY, link=PacketStream(width=width)), "core", AXI)
+        assert described["ports"][-1] == {
+            "name": "m_axis_tkeep",
+            "direction": "output",
+            "bits": width,
+            "meaning": "responses: the bytes of data that belong to the packet, a bit each; holds "
+            "with data",
+        }
+        assert described["interface"]["responses"]["keep"] == "m_axis_tkeep"
+        assert "keep" not in described["interface"]["commands"]
 
     def test_vhdl_names(self):
         """VHDL has no two underscores in a row, none at an end, and does not tell case apart."""

@@ -11,7 +11,9 @@ import pytest
 
 from tritloom.boards.board import board_names, load_board
 from tritloom.gen.emit.verilog import emit
+from tritloom.rtl.links.port_names import AXI, PLAIN
 from tritloom.rtl.links.port_names import DEFAULT_TOP as TOP
+from tritloom.rtl.links.stream_facts import PacketStream
 from tritloom.rtl.links.uart_facts import Uart
 from tritloom.rtl.spec.config import TINY, AcceleratorConfig
 from tritloom.rtl.spec.errors import ToolError
@@ -21,6 +23,7 @@ SMALL = {
     "tiny": TINY,
     "tiny-uart": replace(TINY, link=Uart(baud=1_000_000)),
     "tokens": replace(TINY, lanes=10, tokens=2, fill=5),
+    "wide": replace(TINY, link=PacketStream(width=8)),
 }
 # With -Wall, Verilator also warns of style: registers that have a value at power-up, wires that
 # nothing reads, modules whose names differ from the file's.
@@ -42,7 +45,9 @@ def file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     """The Verilog of a configuration."""
     config: AcceleratorConfig = request.param
     path = tmp_path_factory.mktemp("lint") / f"{TOP}.v"
-    path.write_text(emit(config))
+    # A wide stream has one more pin with these names.
+    names = AXI if config.link.beat_bytes > 1 else PLAIN
+    path.write_text(emit(config, port_names=names))
     return path
 
 

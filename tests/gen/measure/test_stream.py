@@ -90,6 +90,13 @@ def test_several_tokens_in_a_run():
         measure_stream(replace(small(), tokens=2), 12, 20, 1)
 
 
+@pytest.fixture
+def small_memory(monkeypatch):
+    """The size of the shapes that are measured, not of the largest: a short build."""
+    monkeypatch.setattr(stream, "FEATURES", 20)
+
+
+@pytest.mark.usefixtures("small_memory")
 @pytest.mark.sim
 class TestMeasured:
     def test_figures(self):

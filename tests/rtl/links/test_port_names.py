@@ -15,6 +15,15 @@ def test_round_trip(names: PortNames) -> None:
 def test_widths(beat_bytes: int) -> None:
     widths = {"i_data": 8 * beat_bytes, "i_last": 1, "i_valid": 1, "i_ready": 1}
     assert PLAIN.commands.widths(beat_bytes) == widths
+    assert AXI.responses.widths(beat_bytes)["m_axis_tkeep"] == beat_bytes
+
+
+def test_only_wide_streams_have_keep() -> None:
+    assert AXI.responses.keep == "m_axis_tkeep" and not AXI.commands.keep
+    assert AXI.of_width(2) == AXI and PLAIN.of_width(1) == PLAIN == PLAIN.of_width(8)
+    narrow = AXI.of_width(1)
+    assert narrow.responses.keep == "" and "keep" not in narrow.to_dict()["responses"]
+    assert PortNames.from_dict(narrow.to_dict()) == narrow != AXI
 
 
 @pytest.mark.parametrize(
