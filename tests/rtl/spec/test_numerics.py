@@ -158,6 +158,13 @@ def test_sign_of_zero() -> None:
         assert not np.signbit(zeros[zeros == 0]).any()
 
 
+def test_rotation_keeps_the_sign_of_zero() -> None:
+    """The turned half is negated, so a zero in it becomes -0.0: the sum of two such zeros."""
+    x = np.array([-0.0, 0.0], np.float32)
+    ones = np.ones(2, np.float32)
+    assert np.signbit(numerics.rotate(x, ones, ones)).tolist() == [True, False]
+
+
 def test_bfloat16_inputs_that_round_to_infinity_are_refused() -> None:
     x = np.array([[1, np.finfo(np.float32).max]], np.float32)
     numerics.absmax_quantize(x)
