@@ -111,6 +111,8 @@ class Driver:
         pins = self.pins
         pins.clock.value = pins.i.valid.value = pins.o.ready.value = 0
         pins.i.put(0)
+        for pin in pins.held:
+            pin.value = 0
         pins.reset.value = pins.reset_level
         for _ in range(3):
             await Timer(1)

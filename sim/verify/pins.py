@@ -7,7 +7,7 @@ from typing import Any
 
 from tritloom.rtl.links.port_names import StreamNames
 from tritloom.rtl.spec.commands import sound
-from tritloom.sim.verify.settings import config, port_names
+from tritloom.sim.verify.settings import config, held, port_names
 
 __all__ = ["Pins", "StreamPins", "beats_of", "packet_of"]
 
@@ -21,6 +21,7 @@ class Pins:
     reset_level : the level that resets
     i : stream of commands
     o : stream of responses
+    held : the inputs that a plug-in brought; the benches hold them at 0
     """
 
     def __init__(self, dut: Any) -> None:
@@ -30,6 +31,7 @@ class Pins:
         self.reset_level = int(names.reset_active == "high")
         self.i = StreamPins(dut, names.commands, beat_bytes)
         self.o = StreamPins(dut, names.responses, beat_bytes)
+        self.held = [getattr(dut, name) for name in held()]
 
 
 class StreamPins:

@@ -150,12 +150,16 @@ def verify_design(
             f"link must be stream, not {config.link.name!r}; generate the design with packet "
             "streams (the serial link has its own tests)"
         )
-    _check_ports(verilog, design)
+    held = _check_ports(verilog, design)
     simulator = find_simulator()
     with tempfile.TemporaryDirectory(prefix="tritloom-verify-") as name, _without(*HIDDEN):
         folder = Path(name)
         (folder / design.verilog).write_text(verilog, encoding="utf-8")
-        manifest = {"config": config.to_dict(), "interface": port_names.to_dict()}
+        manifest = {
+            "config": config.to_dict(),
+            "interface": port_names.to_dict(),
+            "held": held,
+        }
         (folder / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
         with simulator.active():
             runner = _build(simulator, folder, design)
@@ -230,16 +234,22 @@ def _read_design(path: Path) -> _Design:
         raise VerifyError(f"{path}: {error}") from None
 
 
-def _check_ports(verilog: str, design: _Design) -> None:
-    """`VerifyError` if the text has no top module, or a port is missing or not as wide as it is."""
+def _check_ports(verilog: str, design: _Design) -> list[str]:
+    """The inputs that a plug-in brought, which the benches do not drive.
+
+    Raises `VerifyError` if the text has no top module, or a port is missing or has a wrong width.
+    """
     top, file = design.top, design.verilog
     module = re.search(rf"^\s*module\s+{top}\b(.*?)^\s*endmodule\b", verilog, re.DOTALL | re.M)
     if module is None:
         raise VerifyError(f"{file} has no whole module {top}; run tritloom generate again")
     widths: dict[str, int] = {}
-    declarations = r"\b(?:input|output)\s+(?:wire\s+|reg\s+)?(?:\[(\d+):0\]\s*)?(\w+)"
-    for high, name in re.findall(declarations, module[1]):
+    inputs = []
+    declarations = r"\b(input|output)\s+(?:wire\s+|reg\s+)?(?:\[(\d+):0\]\s*)?(\w+)"
+    for direction, high, name in re.findall(declarations, module[1]):
         widths[name] = int(high or 0) + 1
+        if direction == "input":
+            inputs.append(name)
     for name, bits in design.port_bits().items():
         if name not in widths:
             raise VerifyError(f"{file} has no port {name}; run tritloom generate again")
@@ -248,6 +258,7 @@ def _check_ports(verilog: str, design: _Design) -> None:
                 f"port {name} of {file} must have {bits} bits, not {widths[name]}; "
                 "run tritloom generate again"
             )
+    return [name for name in inputs if name not in design.port_bits()]
 
 
 @contextmanager

@@ -45,6 +45,13 @@ def port_names() -> PortNames:
 
 
 @cache
+def held() -> list[str]:
+    """The names of the inputs that a plug-in brought; the benches hold them at 0."""
+    names: list[str] = manifest()["held"]
+    return names
+
+
+@cache
 def watchdog_s() -> float:
     """Seconds of wall clock, from `TRITLOOM_WATCHDOG_S` or five minutes."""
     return float(os.environ.get(WATCHDOG, "300"))
