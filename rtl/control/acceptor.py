@@ -175,6 +175,7 @@ class _States(CommandRegisters):
         """Add what is the same in all states."""
         config, ports, request, position = self.config, self.ports, self.request, self.position
         word, entry = self.words.word, self.table.entry
+        place = ports.o_task.payload.position
         address = Signal(bits_for(config.memory_words))  # of the next word in the weight memory
         beat_bytes = config.link.beat_bytes
         self.m.d.comb += [
@@ -191,7 +192,8 @@ class _States(CommandRegisters):
             ports.data.eq(self.header.bits[: 8 * beat_bytes]),
             ports.o_task.payload.kind.eq(self.kind),
             ports.o_task.payload.items.eq(self.items),
-            ports.o_task.payload.position.eq(position),
+            # A place beyond what the field can say stays beyond every limit.
+            ports.o_task.payload.position.eq(Mux(position[len(place) :].any(), ~0, position)),
             ports.o_task.payload.token.eq(self.token),
             ports.o_task.payload.bank.eq(request.result_bank),
             ports.o_direct.payload.eq(self.slot),

@@ -89,4 +89,4 @@ def packet_of(whole: bytes, beat_bytes: int) -> bytes:
     the packet is wrong.
     """
     stated = int.from_bytes(whole[:2], "little")
-    return whole[:stated] if 0 <= len(whole) - stated < beat_bytes else whole
+    return whole[:stated] if len(whole) - stated < beat_bytes else whole

@@ -284,6 +284,19 @@ def test_extreme_products():
     assert_responses(WIDE, traffic.packets, responses)
 
 
+@pytest.mark.parametrize("opcode", [Opcode.RESULTS, Opcode.READ, Opcode.IDENTIFY])
+def test_every_bit_of_an_address_counts(opcode):
+    """Weight addresses are longer than all others here, and no address may lose its high bits."""
+    config = replace(TINY, memory=BlockRam(words=1 << 14))
+    traffic = Traffic(config, 32)
+    traffic.reset(10)
+    traffic.product(0, 0, 1, 1)
+    for bit in range(32):
+        traffic.command(opcode, count=1, address=1 << bit)
+    responses = run_packets(Accelerator(config), config, traffic.packets)
+    assert_responses(config, traffic.packets, responses)
+
+
 def test_counters():
     """Cycles run, and all else counts what came; a packet that finds no room is dropped."""
     config = TINY

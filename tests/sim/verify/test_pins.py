@@ -54,6 +54,8 @@ def test_no_filling_completes_a_packet_that_was_cut_short(beat_bytes: int) -> No
 def test_a_packet_that_ends_elsewhere_than_it_states_is_wrong() -> None:
     right = PACKET + bytes(-len(PACKET) % 8)
     assert packet_of(right, 8) == PACKET
-    for wrong in (right + bytes(8), right[:-8], PACKET[:1]):
+    full = Request(Opcode.IDENTIFY, 1, 77, count=4, payload=b"abcd").pack()
+    assert len(full) % 8 == 0 and packet_of(full, 8) == full
+    for wrong in (right + bytes(8), right[:-8], PACKET[:1], full + bytes(8)):
         assert packet_of(wrong, 8) == wrong
         assert not sound(wrong)
