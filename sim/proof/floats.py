@@ -12,21 +12,24 @@ from tritloom.rtl.lib.floats import (
     ROUND_PRODUCT_CYCLES,
     exponent_shape,
     float_layout,
+    is_finite,
     round_product,
     significand,
 )
 from tritloom.rtl.spec.float_units import FLOAT32, FloatFormat
 from tritloom.sim.proof.formal import Bench, Inside
-from tritloom.sim.proof.streams import implies
+from tritloom.sim.proof.streams import implies, stream_rules
 
 __all__ = [
     "RoundProduct",
+    "absmax_contract",
     "add_nearest",
     "division_digits",
     "from_int_nearest",
     "narrow_nearest",
     "product_nearest",
     "root_digits",
+    "serial_rules",
     "to_int_nearest",
 ]
 
@@ -316,4 +319,44 @@ def root_digits(component: Any) -> Bench:
     bench.check("rest", implies(counts, rest <= result * 2))
     bench.check("size", implies(counts, result < (Const(1, 1) << parts.made)))
     bench.cover("last", parts.busy & (parts.made == p))
+    return bench
+
+
+def absmax_contract(component: Any) -> Bench:
+    """`FloatAbsMax` shows a magnitude of the vector that none of it exceeds.
+
+    The proof follows one magnitude, which is any. Assumed: a vector has begun.
+    """
+    bench = Bench(component)
+    m, x, o = bench.m, component.i, component.o
+    tracked = bench.constant("tracked", len(o))
+    size = Cat(x.fraction, x.exponent)
+    begun, came, finite = (bench.state(name) for name in ("begun", "came", "finite"))
+    before = component.i_first | ~begun
+    bench.assume(implies(component.i_valid & ~begun, component.i_first))
+    with m.If(component.i_valid):
+        m.d.sync += [
+            begun.eq(1),
+            came.eq((size == tracked) | (came & ~before)),
+            finite.eq(~x.exponent.all() & (finite | before)),
+        ]
+    bench.check("greatest", implies(begun & came, o >= tracked))
+    bench.check("of_the_vector", implies(begun & (o == tracked), came))
+    bench.check("finite", implies(begun, component.o_finite == finite))
+    bench.cover("earlier", begun & came & (o != size) & ~component.i_valid & (tracked == o))
+    bench.cover("not_finite", begun & ~finite & bench.was(component.i_valid & is_finite(x)))
+    return bench
+
+
+def serial_rules(component: Any, marks: str) -> Bench:
+    """`stream_rules` of a block that works on one result at a time.
+
+    `marks`: the variable of the block that is set after `busy`, until the result is valid.
+    """
+    inside = Inside(component)
+    bench = stream_rules(component, inside=inside)
+    works = inside["busy"] | Value.cast(inside[marks]).any()
+    bench.check("idle", implies(component.o.valid, ~works))
+    bench.check("one", ~(inside["busy"] & Value.cast(inside[marks]).any()))
+    bench.cover("full_rate", component.o.valid & component.i.valid & component.i.ready)
     return bench

@@ -6,8 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from tests.support.floats import different
 from tritloom.host import CapacityError, Device, TernaryLayer, connect
 from tritloom.host.allocator import Allocator
+from tritloom.host.models.bitnet import golden_linear
 from tritloom.host.placement import Placement, Rectangle, load_placed, place_layers
 from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec import numerics
@@ -224,6 +226,18 @@ def test_a_layer_that_fails_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> N
         with pytest.raises(CapacityError, match="full"):
             load_placed(device, layers["a"], placement.layers[0])
         assert device.info.free_words == 45
+
+
+def test_linear_of_one_feature_keeps_the_sign_of_zero() -> None:
+    """A layer with one input, of which the device holds some rows."""
+    with connect("golden", config=replace(CONFIG, memory=BlockRam(words=3))) as device:
+        placement, layers = load_model(device, {"a": (16, 1)}, 1)
+        layer = replace(layers["a"], bias=None)
+        placed = load_placed(device, layer, placement.layers[0])
+        x = np.array([[-1.5], [0], [2]], np.float32)
+        y = placed.linear(x)
+        assert np.signbit(y[y == 0]).any()
+        assert different(y, golden_linear("a", layer, x)) == 0
 
 
 def test_the_device_works_for_each_part() -> None:

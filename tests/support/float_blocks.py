@@ -64,6 +64,58 @@ def float_pairs(seed: int, count: int) -> tuple[np.ndarray, np.ndarray]:
     return a, b
 
 
+def hard_quotients(seed: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Numerators below 2^24 and odd divisors D of 24 bits, so that a · 2^k = ±1 modulo D.
+
+    The quotient is as near to a half of some bit as one with that divisor can be.
+    """
+    rng = np.random.default_rng(seed)
+    d = rng.integers(1 << 22, 1 << 23, count) * 2 + 1
+    a = []
+    for divisor in d.tolist():
+        half = pow(pow(2, int(rng.integers(1, 27)), divisor), -1, divisor)
+        a.append(half * int(rng.choice([1, -1])) % divisor)
+    return np.array(a), d
+
+
+def as_patterns(integers: np.ndarray) -> np.ndarray:
+    """Integers of at most 24 bits as patterns of float32."""
+    return integers.astype(np.float32).view(np.uint32)
+
+
+def float_patterns(seed: int, count: int) -> np.ndarray:
+    """Any float32, and numbers around 1."""
+    rng = np.random.default_rng(seed)
+    edges = np.array(EDGES, np.uint32)
+    return np.concatenate(
+        [edges, edges | 0x80000000, any_floats(rng, count), near_floats(rng, count)]
+    )
+
+
+def integers(bits: int, count: int) -> np.ndarray:
+    """Ends of the range, ties of 24 bits, and others of any size."""
+    rng = np.random.default_rng(bits)
+    top = 1 << (bits - 1)
+    numbers = rng.integers(-top, top, count) >> rng.integers(0, bits, count)
+    ties = (rng.integers(1 << 23, 1 << 24, 200) << 1 | 1) << rng.integers(0, 8, 200)
+    ties = np.concatenate([ties, -ties, ties + 1, ties - 1])
+    ends = [0, 1, -1, top - 1, -top, 1 - top, top >> 1, -(top >> 1)]
+    numbers = np.concatenate([ends, numbers, ties])
+    return numbers[(numbers >= -top) & (numbers < top)]
+
+
+def tokens(seed: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Activations and the scale of their token; a third of the tokens have codes that tie."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((count, 32)) * np.exp2(rng.uniform(-30, 30, (count, 1)))
+    third = count // 3
+    x[:third] = rng.integers(-254, 255, (third, 32)) / 2
+    x[:third, 0] = 127
+    x = (x * np.exp2(rng.integers(-6, 6, (count, 1)))).astype(np.float32)
+    s = np.float32(127) * (np.float32(1) / np.abs(x).max(axis=1, keepdims=True))
+    return x.ravel().view(np.uint32), np.repeat(s.ravel(), 32).view(np.uint32)
+
+
 def run_pipeline(dut: Any, **inputs: np.ndarray) -> np.ndarray:
     """The results of a pipeline, one for each cycle's operands.
 
@@ -169,11 +221,16 @@ __all__ = [
     "SMALL",
     "all_pairs",
     "any_floats",
+    "as_patterns",
     "assert_same",
     "edge_pairs",
     "float_pairs",
+    "float_patterns",
+    "hard_quotients",
+    "integers",
     "measured_latencies",
     "near_floats",
     "run_pipeline",
     "run_stream",
+    "tokens",
 ]

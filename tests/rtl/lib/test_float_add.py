@@ -50,9 +50,3 @@ def test_pipeline(name):
     assert FloatAdd.latency == 7
     results = run_pipeline(FloatAdd(form), i_a=a, i_b=b)
     assert_same(results, float_units.add(a, b, form), a, b)
-
-
-@pytest.mark.slow
-def test_many():
-    a, b = float_pairs(2, 200_000)
-    assert_same(run_pipeline(FloatAdd(), i_a=a, i_b=b), float_units.add(a, b), a, b)

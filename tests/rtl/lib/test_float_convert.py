@@ -5,14 +5,13 @@ import numpy as np
 import pytest
 
 from tests.support.float_blocks import (
-    EDGES,
-    FLOAT32,
     SMALL,
-    any_floats,
     assert_same,
     edge_pairs,
-    near_floats,
+    float_patterns,
+    integers,
     run_pipeline,
+    tokens,
 )
 from tritloom.rtl.lib.float_convert import FloatNarrow, FloatQuantize, FloatToInt, IntToFloat
 from tritloom.rtl.spec import float_units
@@ -21,27 +20,6 @@ from tritloom.rtl.spec.float_units import FloatFormat
 
 WIDE = FloatFormat(5, 4)
 """Of ten bits: all patterns, and all integers of up to twelve bits."""
-
-
-def float_patterns(seed: int, count: int) -> np.ndarray:
-    """Any float32, and numbers around 1."""
-    rng = np.random.default_rng(seed)
-    edges = np.array(EDGES, np.uint32)
-    return np.concatenate(
-        [edges, edges | 0x80000000, any_floats(rng, count), near_floats(rng, count)]
-    )
-
-
-def integers(bits: int, count: int) -> np.ndarray:
-    """Ends of the range, ties of 24 bits, and others of any size."""
-    rng = np.random.default_rng(bits)
-    top = 1 << (bits - 1)
-    numbers = rng.integers(-top, top, count) >> rng.integers(0, bits, count)
-    ties = (rng.integers(1 << 23, 1 << 24, 200) << 1 | 1) << rng.integers(0, 8, 200)
-    ties = np.concatenate([ties, -ties, ties + 1, ties - 1])
-    ends = [0, 1, -1, top - 1, -top, 1 - top, top >> 1, -(top >> 1)]
-    numbers = np.concatenate([ends, numbers, ties])
-    return numbers[(numbers >= -top) & (numbers < top)]
 
 
 @pytest.mark.parametrize(
@@ -116,18 +94,6 @@ def test_bfloat16():
         FloatNarrow(23)
 
 
-def tokens(seed: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Activations and the scale of their token; a third of the tokens have codes that tie."""
-    rng = np.random.default_rng(seed)
-    x = rng.standard_normal((count, 32)) * np.exp2(rng.uniform(-30, 30, (count, 1)))
-    third = count // 3
-    x[:third] = rng.integers(-254, 255, (third, 32)) / 2
-    x[:third, 0] = 127
-    x = (x * np.exp2(rng.integers(-6, 6, (count, 1)))).astype(np.float32)
-    s = np.float32(127) * (np.float32(1) / np.abs(x).max(axis=1, keepdims=True))
-    return x.ravel().view(np.uint32), np.repeat(s.ravel(), 32).view(np.uint32)
-
-
 def test_quantize():
     """The codes of the golden model, and of all pairs of edges."""
     x, s = tokens(1, 90)
@@ -141,22 +107,3 @@ def test_quantize():
     results = run_pipeline(FloatQuantize(a_bits=12, b_bits=24), i_a=a, i_b=b)
     assert_same(results, float_units.quantize(a, b) & 255, a, b)
     assert FloatQuantize.latency == 7
-
-
-@pytest.mark.slow
-def test_many():
-    patterns = float_patterns(6, 100_000)
-    for dut, expected in (
-        (FloatToInt(8), float_units.to_int(patterns, 8) & 255),
-        (FloatToInt(32), float_units.to_int(patterns, 32) & 0xFFFFFFFF),
-        (FloatNarrow(), float_units.narrow(patterns, 7)),
-    ):
-        assert dut.form == FLOAT32
-        assert_same(run_pipeline(dut, i=patterns), expected, patterns)
-    for bits in (20, 32):
-        numbers = integers(bits, 100_000)
-        results = run_pipeline(IntToFloat(bits), i=numbers & ((1 << bits) - 1))
-        assert_same(results, float_units.from_int(numbers), numbers)
-    x, s = tokens(2, 4000)
-    results = run_pipeline(FloatQuantize(), i_a=x, i_b=s)
-    assert_same(results, float_units.quantize(x, s) & 255, x, s)

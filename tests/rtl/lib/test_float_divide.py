@@ -9,9 +9,11 @@ from tests.support.float_blocks import (
     QUICK,
     SMALL,
     all_pairs,
+    as_patterns,
     assert_same,
     edge_pairs,
     float_pairs,
+    hard_quotients,
     measured_latencies,
     run_pipeline,
     run_stream,
@@ -41,24 +43,6 @@ def expected_of(kind, a, b, form=FLOAT32):
         case "root":
             return float_units.root(a, form)
     return float_units.reciprocal(b, form)
-
-
-def hard_quotients(seed: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Numerators below 2^24 and odd divisors D of 24 bits, so that a · 2^k = ±1 modulo D.
-
-    The quotient is as near to a half of some bit as one with that divisor can be.
-    """
-    rng = np.random.default_rng(seed)
-    d = rng.integers(1 << 22, 1 << 23, count) * 2 + 1
-    a = []
-    for divisor in d.tolist():
-        half = pow(pow(2, int(rng.integers(1, 27)), divisor), -1, divisor)
-        a.append(half * int(rng.choice([1, -1])) % divisor)
-    return np.array(a), d
-
-
-def as_patterns(integers: np.ndarray) -> np.ndarray:
-    return integers.astype(np.float32).view(np.uint32)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -177,12 +161,3 @@ def test_rescale(bits, pieces):
     assert run_rescale(dut, batches) > 600
     with pytest.raises(ConfigError, match=r"^bits must be 2 to 25, not 26$"):
         FloatRescale(26)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
-def test_many(kind):
-    pairs = [float_pairs(9, 15_000), [as_patterns(column) for column in hard_quotients(9, 15_000)]]
-    a, b = (np.concatenate(columns) for columns in zip(*pairs, strict=True))
-    results = run_divide(FloatDivide(digits=2), kind, a, b)
-    assert_same(results, expected_of(kind, a, b), a, b)

@@ -41,12 +41,6 @@ def test_pieces(a_bits, b_bits):
     assert_same(run_pipeline(dut, i_a=a, i_b=b), float_units.multiply(a, b), a, b)
 
 
-@pytest.mark.slow
-def test_many():
-    a, b = float_pairs(2, 200_000)
-    assert_same(run_pipeline(FloatMultiply(), i_a=a, i_b=b), float_units.multiply(a, b), a, b)
-
-
 @pytest.mark.parametrize("digits", [1, 2, 3, 5])
 def test_serial(digits):
     """Operands of a small format, edges and others of float32, at any number of digits."""

@@ -16,7 +16,7 @@ from tests.support.float_blocks import (
     near_floats,
 )
 from tests.support.floats import different
-from tritloom.rtl.spec import float_units
+from tritloom.rtl.spec import float_units, numerics
 from tritloom.rtl.spec.errors import ConfigError
 from tritloom.rtl.spec.float_units import FLOAT32, FloatFormat
 from tritloom.rtl.spec.rounding import to_bfloat16
@@ -191,3 +191,80 @@ def test_vectors():
 def test_formats_that_are_refused(bits, message):
     with pytest.raises(ConfigError, match=f"^{message}$"):
         FloatFormat(*bits)
+
+
+def bits(values):
+    return np.array(values, np.float32).view(np.uint32)
+
+
+class Chain:
+    """The operations of a model from those of the blocks, in float32 or with bfloat16 results."""
+
+    def __init__(self, bfloat16):
+        self.bfloat16 = bfloat16
+
+    def rounded(self, pattern):
+        return float_units.narrow(pattern, 7) if self.bfloat16 else pattern
+
+    def multiply(self, a, b):
+        return self.rounded(float_units.multiply(a, b))
+
+    def rms_norm(self, x, weight, eps):
+        """For 256 features: 32 sums of eight rows, then as `sum_in_order` ends."""
+        squares = float_units.multiply(x, x)
+        sums = np.zeros((len(x), 32), np.uint32)
+        for row in range(0, 256, 32):
+            sums = float_units.add(sums, squares[:, row : row + 32])
+        eight = sums[:, :8]
+        for vector in range(8, 32, 8):
+            eight = float_units.add(eight, sums[:, vector : vector + 8])
+        total = np.zeros(len(x), np.uint32)
+        for lane in range(8):
+            total = float_units.add(total, eight[:, lane])
+        mean = float_units.divide(total, bits(256))
+        root = float_units.root(float_units.add(mean, bits(eps)))
+        r = float_units.divide(bits(1), root)[:, None]
+        return self.multiply(weight, self.multiply(x, r))
+
+    def bitlinear(self, x, trits, scale, bias):
+        floor = self.rounded(bits(1e-5))
+        absmax = np.array([max(float_units.absmax(row)[0], int(floor)) for row in x])
+        r = self.rounded(float_units.divide(bits(1), absmax))
+        s = self.multiply(bits(127), r)
+        codes = float_units.to_int(self.multiply(x, s[:, None]), 8)
+        acc = codes @ trits.T.astype(np.int64)
+        d = self.multiply(s, bits(scale))[:, None]
+        if self.bfloat16:
+            sums = self.rounded(float_units.from_int(acc))
+            y = self.rounded(float_units.divide(sums, d))
+        else:
+            y = float_units.rescale(acc, d)
+        return self.rounded(float_units.add(y, bits(bias)))
+
+    def feed_forward(self, gate, up, x):
+        positive = np.where(gate >> 31, 0, gate).astype(np.uint32)
+        product = self.multiply(self.multiply(positive, positive), up)
+        return self.rounded(float_units.add(product, x))
+
+
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_blocks_make_the_golden_model(bfloat16):
+    """The operations of a layer, made of the blocks, have the bits of the golden model."""
+    rng = np.random.default_rng(6)
+    chain = Chain(bfloat16)
+    spread = np.exp2(rng.uniform(-12, 12, (40, 1)))
+    x = (rng.standard_normal((40, 256)) * spread).astype(np.float32)
+    x[0] = 0
+    weight, bias = rng.standard_normal(256).astype("f4"), rng.standard_normal(48).astype("f4")
+    trits = rng.integers(-1, 2, (48, 256)).astype(np.int8)
+    scale = np.float32(17.25)
+    if bfloat16:
+        x, weight, bias = (to_bfloat16(each) for each in (x, weight, bias))
+    y = chain.rms_norm(bits(x), bits(weight), 1e-5).view(np.float32)
+    assert different(y, numerics.rms_norm(x, weight, 1e-5, bfloat16)) == 0
+    y = chain.bitlinear(bits(x), trits, scale, bias).view(np.float32)
+    assert different(y, numerics.bitlinear(x, trits, scale, True, bias, bfloat16)) == 0
+    gate, up = x, x[:, ::-1].copy()
+    y = chain.feed_forward(bits(gate), bits(up), bits(x)).view(np.float32)
+    expected = numerics.add_residual(numerics.relu2_times(gate, up, bfloat16), x, bfloat16)
+    assert different(y, expected) == 0

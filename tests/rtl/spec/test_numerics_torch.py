@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from transformers.integrations.bitnet import ActQuant
 
 from tests.support.floats import KINDS, check, different, make_hf_floats
 from tritloom.rtl.spec import numerics
@@ -64,3 +65,17 @@ def test_sign_of_zero_of_one_feature(outs, tokens):
             acc = numerics.matmul(trits, codes)
             y = numerics.sums_as_floats(acc, trits, codes, dtype == torch.bfloat16)
             assert different(y, expected) == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_codes_of_the_multiplying_convention(dtype):
+    """`AutoBitLinear` quantizes in float32, whatever the model's dtype: codes / s, then rounded."""
+    rng = np.random.default_rng(3)
+    spread = np.exp2(rng.uniform(-20, 20, (400, 1)))
+    x = torch.from_numpy((rng.standard_normal((400, 256)) * spread).astype(np.float32)).to(dtype)
+    expected = ActQuant.apply(x).float().numpy()
+    codes, s = numerics.absmax_quantize(x.float().numpy())
+    y = codes.astype(np.float32) / s
+    # Codes that are zero have no sign, and the library's have that of the activation.
+    y = np.copysign(y, x.float().numpy())
+    assert different(numerics.to_bfloat16(y) if dtype == torch.bfloat16 else y, expected) == 0

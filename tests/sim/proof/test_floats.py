@@ -3,7 +3,7 @@
 import pytest
 
 from tests.support.broken import broken
-from tritloom.rtl.lib import float_add, float_convert, float_divide
+from tritloom.rtl.lib import float_add, float_convert, float_divide, float_max, float_multiply
 from tritloom.rtl.lib import floats as shared
 from tritloom.rtl.spec.float_units import FloatFormat
 from tritloom.sim.proof import floats
@@ -38,6 +38,15 @@ PROOFS = {
         lambda m: m.FloatDivide(),
     ),
     "FloatDivide, root": (floats.root_digits, lambda m: m.FloatDivide()),
+    "FloatDivide, rules": (
+        lambda component: floats.serial_rules(component, "done"),
+        lambda m: m.FloatDivide(FEW_DIGITS),
+    ),
+    "SerialFloatMultiply, rules": (
+        lambda component: floats.serial_rules(component, "waiting"),
+        lambda m: m.SerialFloatMultiply(FEW_DIGITS),
+    ),
+    "FloatAbsMax": (floats.absmax_contract, lambda m: m.FloatAbsMax()),
 }
 MODULES = {
     "IntToFloat": float_convert,
@@ -46,13 +55,18 @@ MODULES = {
     "FloatAdd": float_add,
     "round_product": shared,
     "FloatDivide": float_divide,
+    "SerialFloatMultiply": float_multiply,
+    "FloatAbsMax": float_max,
 }
 
 
 def options_of(component):
-    """A divider is proved by induction over its digits, and its cover is the last of them."""
-    if hasattr(component, "long_cycles"):
-        return {"depth": 2, "cover": component.long_latency}
+    """A block with a state is proved by induction; its covers are the end of its longest result."""
+    longest = getattr(component, "long_latency", component.latency)
+    if hasattr(component, "cycles"):
+        return {"depth": 4, "cover": longest + 3}
+    if hasattr(component, "o_finite"):
+        return {"depth": 2, "cover": 4}
     return bounded(component)
 
 
@@ -119,6 +133,23 @@ BUGS = {
     "a reciprocal begins with a": (
         "FloatDivide, long",
         ("Mux(takes_long, 1 << (p - 1), a)", "a"),
+    ),
+    "a quotient is lost if the sink waits": (
+        "FloatDivide, rules",
+        ("& (~self.o.valid | self.o.ready)", ""),
+    ),
+    "a product is lost if the sink waits": (
+        "SerialFloatMultiply, rules",
+        ("with m.If(self.o.ready):", "with m.If(1):"),
+    ),
+    "the smallest number of a vector": ("FloatAbsMax", ("size > self.o", "size < self.o")),
+    "a vector begins with the last one": (
+        "FloatAbsMax",
+        ("self.i_first | (size > self.o)", "size > self.o"),
+    ),
+    "a number that is not finite is forgotten": (
+        "FloatAbsMax",
+        ("& (self.i_first | self.o_finite)", ""),
     ),
     "a root loses the top of its rest": (
         "FloatDivide, root",
