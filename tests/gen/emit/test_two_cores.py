@@ -9,7 +9,14 @@ import pytest
 from tests.support import ROOT
 from tritloom.gen.emit.generate import generate
 from tritloom.rtl.links.port_names import AXI, PLAIN
-from tritloom.rtl.spec.commands import IDENTITY, Opcode, Response, Status, identity
+from tritloom.rtl.spec.commands import (
+    IDENTITY,
+    PROTOCOL_VERSION,
+    Opcode,
+    Response,
+    Status,
+    identity,
+)
 from tritloom.rtl.spec.config import TINY
 from tritloom.sim.tools import find_simulator, run_yosys
 
@@ -72,7 +79,7 @@ def test_both_respond(project):
     lines = [line for line in simulate(project).splitlines() if line.startswith("core_")]
     expected = []
     for name, (config, _) in CORES.items():
-        reset = Response(Opcode.RESET, 0, SESSION, Status.OK, 1, 1)
+        reset = Response(Opcode.RESET, 0, SESSION, Status.OK, 1, PROTOCOL_VERSION)
         head = identity(config)[: IDENTITY.size]
         about = Response(Opcode.IDENTIFY, 1, SESSION, Status.OK, 2, 0, head)
         expected += [f"{name}: {response.pack().hex()}" for response in (reset, about)]
