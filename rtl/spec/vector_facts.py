@@ -4,10 +4,12 @@ from dataclasses import dataclass
 
 from tritloom.rtl.spec.errors import ConfigError
 
-__all__ = ["FIELD_BITS", "PROGRAM_STEPS", "WORDS", "WRAP_WORDS", "VectorConfig"]
+__all__ = ["FIELD_BITS", "LAYER_BITS", "PROGRAM_STEPS", "WORDS", "WRAP_WORDS", "VectorConfig"]
 
 FIELD_BITS = 16
 """Width of an address or a count in a step."""
+LAYER_BITS = 8
+"""Width of an index into the layer table."""
 WORDS = (64, 1 << FIELD_BITS)
 """Least and greatest number of vector words."""
 PROGRAM_STEPS = 512

@@ -278,8 +278,8 @@ def _check_fields(step: Step, config: VectorConfig, where: str) -> None:
         if value:
             zero = 1 if name == "count" else 0
             raise InputError(f"{where}{name} must be {zero} in this step, not {value + zero}")
-    if not 1 <= step.count <= 1 << FIELD_BITS:
-        raise InputError(f"{where}count must be 1 to {1 << FIELD_BITS}, not {step.count}")
+    if not 1 <= step.count <= config.words:
+        raise InputError(f"{where}count must be 1 to {config.words}, not {step.count}")
     if step.bfloat16 and not config.bfloat16:
         raise InputError(f"{where}the unit has no bfloat16; build it with bfloat16 true")
     if step.add and step.factor == Factor.VECTOR:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from tests.support.vector_programs import feed_forward, random_vector
 from tritloom.rtl.spec import numerics
 from tritloom.rtl.spec.errors import CapacityError, InputError
 from tritloom.rtl.spec.rounding import round_to, sum_in_order
@@ -20,13 +21,17 @@ LONG_LENGTHS = [8160, 8192, 8193, 8704, 9000, 16384, 17000, 24576, 32767]
 formats = pytest.mark.parametrize("bfloat16", [False, True], ids=["float32", "bfloat16"])
 
 
-def vector(rng, count, bfloat16, spread=3.0):
-    size = np.exp2(rng.uniform(-spread, spread, count))
-    return round_to((rng.standard_normal(count) * size).astype(np.float32), bfloat16)
-
-
 def builder(bfloat16, words=4096):
     return ProgramBuilder(VectorConfig(words=words, bfloat16=bfloat16), bfloat16=bfloat16)
+
+
+def interpreter(config, layers, core=None):
+    """The unit beside a core that has the trits of `layers`."""
+
+    def product(index, codes):
+        return numerics.matmul(layers[index], codes[None])[0]
+
+    return VectorInterpreter(config, core or product)
 
 
 def execute(program, layers=None, core=None):
@@ -35,10 +40,7 @@ def execute(program, layers=None, core=None):
     committed = {index: trits.shape for index, trits in (layers or {}).items()}
     check_program(steps, program.config, committed)
 
-    def product(index, codes):
-        return numerics.matmul(layers[index], codes[None])[0]
-
-    unit = VectorInterpreter(program.config, core or product)
+    unit = interpreter(program.config, layers, core)
     for address, patterns in program.contents.items():
         unit.memory[address : address + len(patterns)] = patterns
     unit.run(steps)
@@ -54,7 +56,7 @@ def same(left, right):
 def check_norm(features, bfloat16, seed=0):
     rng = np.random.default_rng(features + seed)
     program = builder(bfloat16, 65536)
-    x, weight = vector(rng, features, bfloat16), vector(rng, features, bfloat16, 0.5)
+    x, weight = random_vector(rng, features, bfloat16), random_vector(rng, features, bfloat16, 0.5)
     x_at, weight_at, to = program.place(x), program.place(weight), program.reserve(features)
     program.rms_norm(x_at, features, weight_at, EPS, to)
     program.rms_norm(x_at, features, weight_at, EPS, x_at)  # in place
@@ -73,7 +75,7 @@ def test_rms_norm(features, bfloat16):
 
 def check_sum(features, seed=0):
     rng = np.random.default_rng(features + seed)
-    x = vector(rng, features, False)
+    x = random_vector(rng, features, False)
     program = builder(False, 65536)
     total = program.sum_of_squares(program.place(x), features)
     memory, _ = execute(program)
@@ -104,7 +106,7 @@ def test_norm_refused(features):
 
 
 def linear_case(rng, bfloat16, out_features, in_features):
-    x = vector(rng, in_features, bfloat16)
+    x = random_vector(rng, in_features, bfloat16)
     trits = rng.integers(-1, 2, (out_features, in_features), np.int8)
     return x, trits
 
@@ -116,8 +118,8 @@ def test_linear(bfloat16, convention, with_bias):
     rng = np.random.default_rng(21)
     for out_features, in_features in ((24, 40), (50, 333), (1, 7)):
         x, trits = linear_case(rng, bfloat16, out_features, in_features)
-        scale = vector(rng, out_features if convention == "per row" else 1, bfloat16)
-        bias = vector(rng, out_features, bfloat16) if with_bias else None
+        scale = random_vector(rng, out_features if convention == "per row" else 1, bfloat16)
+        bias = random_vector(rng, out_features, bfloat16) if with_bias else None
         program = builder(bfloat16)
         x_at, scale_at = program.place(x), program.place(scale)
         bias_at = None if bias is None else program.place(bias)
@@ -144,7 +146,7 @@ def test_codes(bfloat16):
     """Ties, zeros, and in bfloat16 the code −128."""
     rng = np.random.default_rng(3)
     for case in range(40):
-        x = vector(rng, 64, bfloat16)
+        x = random_vector(rng, 64, bfloat16)
         if case % 2:
             x = round_to(rng.integers(-254, 255, 64) / np.float32(2), bfloat16)
         if case == 4:
@@ -175,7 +177,7 @@ def test_element_wise(bfloat16):
     """relu² · up, the residual and the rotary embedding, signs of zero among them."""
     rng = np.random.default_rng(8)
     count = 64
-    gate, up, x, y, cos, sin = (vector(rng, count, bfloat16) for _ in range(6))
+    gate, up, x, y, cos, sin = (random_vector(rng, count, bfloat16) for _ in range(6))
     gate[:4], up[:4] = [0.0, -0.0, -1.0, 1.0], [-1.0, 1.0, -2.0, -0.0]
     x[:3], y[:3] = [0.0, -0.0, 1.5], [-0.0, -0.0, -1.5]
     signed_sin = np.concatenate([-sin[: count // 2], sin[count // 2 :]])
@@ -194,40 +196,14 @@ def test_element_wise(bfloat16):
 @formats
 def test_feed_forward(bfloat16):
     """A whole block: norm, gate and up in one layer, relu² · up, norm, down, residual."""
-    rng = np.random.default_rng(13)
-    features, inner = 48, 72
-    x = vector(rng, features, bfloat16, 1)
-    weights = [vector(rng, n, bfloat16, 0.5) for n in (features, inner)]
-    both = rng.integers(-1, 2, (2 * inner, features), np.int8)
-    down = rng.integers(-1, 2, (features, inner), np.int8)
-    scales = np.abs(vector(rng, 3, bfloat16, 1))
-    program = builder(bfloat16)
-    x_at, work = program.place(x), program.reserve(2 * inner)
-    normed, s = program.reserve(features), program.reserve(1)
-    weight_at, scale_at = [program.place(w) for w in weights], program.place(scales)
-    program.rms_norm(x_at, features, weight_at[0], EPS, normed)
-    program.quantize(normed, features, s, measured=True)
-    program.run(0)
-    for part in range(2):
-        program.rescale(inner, s, scale_at + part, work + part * inner, scale_divides=True)
-    program.relu2_times(work, work + inner, inner)
-    program.rms_norm(work, inner, weight_at[1], EPS, work)
-    program.quantize(work, inner, s, measured=True)
-    program.run(1)
-    program.rescale(features, s, scale_at + 2, normed, scale_divides=True)
-    program.add_residual(x_at, normed, features)
-    memory, unit = execute(program, {0: both, 1: down})
-
-    hidden = numerics.rms_norm(x[None], weights[0], EPS, bfloat16)
-    gate, up = (
-        numerics.bitlinear(hidden, trits, scale, True, None, bfloat16)
-        for trits, scale in zip((both[:inner], both[inner:]), scales[:2], strict=True)
-    )
-    hidden = numerics.rms_norm(numerics.relu2_times(gate, up, bfloat16), weights[1], EPS, bfloat16)
-    y = numerics.bitlinear(hidden, down, scales[2], True, None, bfloat16)
-    expected = numerics.add_residual(x[None], y, bfloat16)[0]
-    assert same(memory[x_at : x_at + features], expected)
-    assert not unit.not_finite
+    config = VectorConfig(words=1024, bfloat16=bfloat16)
+    for features, inner in ((48, 72), (100, 164)):
+        words, steps, trits, x_at, expected = feed_forward(config, bfloat16, features, inner, 13)
+        check_program(steps, config, {index: matrix.shape for index, matrix in trits.items()})
+        unit = interpreter(config, trits)
+        unit.memory[: len(words)] = words
+        assert not unit.run(steps)
+        assert same(unit.memory.view(np.float32)[x_at : x_at + features], expected)
 
 
 def test_places():

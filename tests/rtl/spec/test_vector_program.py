@@ -154,7 +154,8 @@ def test_accepted(steps):
             "step 0: b must be 0 in this step, not 1",
         ),
         ([replace(CODES, d=1), END], "step 0: d must be 0 in this step, not 1"),
-        ([product(count=0), END], "step 0: count must be 1 to 65536, not 0"),
+        ([product(count=0), END], "step 0: count must be 1 to 256, not 0"),
+        ([replace(RESULTS, count=257), END], "step 0: count must be 1 to 256, not 257"),
         (
             [product(bfloat16=True), END],
             "step 0: the unit has no bfloat16; build it with bfloat16 true",
