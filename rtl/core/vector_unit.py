@@ -12,7 +12,6 @@ from tritloom.rtl.lib.adder_tree import delay
 from tritloom.rtl.lib.block_ram import ReadPort, block_ram
 from tritloom.rtl.lib.float_convert import CODE_BITS, FloatToInt
 from tritloom.rtl.lib.float_divide import FloatDivide
-from tritloom.rtl.lib.float_max import FloatAbsMax
 from tritloom.rtl.spec.vector_cycles import READ_CYCLES, SCALAR_CYCLES, pipeline_cycles
 from tritloom.rtl.spec.vector_facts import LAYER_BITS, PROGRAM_STEPS, WRAP_WORDS, VectorConfig
 from tritloom.rtl.spec.vector_interpreter import LIMIT_FIELD, floor_pattern
@@ -105,6 +104,7 @@ class VectorUnit(wiring.Component):
         m.submodules.pipeline = pipeline = VectorPipeline(config, self.sum_bits)
         m.submodules.divide = divide = FloatDivide()
         latency = pipeline_cycles(config)
+        program, next_step = self._program(m)
         step = Signal(step_layout(config), reset_less=True)
 
         # Addresses of the elements that enter, and of the results that leave.
@@ -139,7 +139,14 @@ class VectorUnit(wiring.Component):
             pipeline.a.eq(memory.a),
             pipeline.b.eq(memory.b),
         ]
-        queue = self._codes(m, enters & step.codes, valid & step.codes, pipeline.o)
+        stores = Signal()  # a single result is written
+        begins = Signal()  # a PRODUCT begins
+        word = Signal(NUMBER, reset_less=True)
+        maximum = self._maximum(m, word, delay(m, valid, 1), begins, next_step)
+        single = self._single_result(m, memory, divide, step, maximum)
+        result = Mux(stores, single, pipeline.o)
+        self._write(m, memory, to, word, result, valid | stores, step.codes)
+        queue = self._codes(m, enters & step.codes, delay(m, valid & step.codes, 1), word)
         ready = elements & (queue.room | ~step.codes)
         m.d.comb += [
             self.i_sum.ready.eq(ready & step.from_core),
@@ -147,20 +154,6 @@ class VectorUnit(wiring.Component):
             self.stall.eq(elements & ~enters),
             self.o_run.payload.eq(step.a),
         ]
-        first = Signal()  # the next result is the step's first
-        with m.If(valid):
-            m.d.sync += first.eq(0)
-        stores = Signal()  # a single result is written
-        m.submodules.maximum = maximum = FloatAbsMax()
-        m.d.comb += [
-            maximum.i.as_value().eq(pipeline.o),
-            maximum.i_valid.eq(valid),
-            maximum.i_first.eq(first),
-        ]
-        single = self._single_result(m, memory, divide, step, maximum.o)
-        result = Mux(stores, single, pipeline.o)
-        self._write(m, memory, to, result, valid | stores, step.codes)
-        program, next_step = self._program(m)
         wait = Signal(range(max(latency, SCALAR_CYCLES)))
         with m.FSM() as fsm:
             m.d.comb += self.busy.eq(~fsm.ongoing("IDLE"))
@@ -180,10 +173,10 @@ class VectorUnit(wiring.Component):
                     b.eq(next_step.b),
                     d.eq(next_step.d),
                     to.eq(next_step.d),
-                    first.eq(1),
                     wait.eq(SCALAR_CYCLES - 1),
                     program.eq(program + 1),
                 ]
+                m.d.comb += begins.eq(next_step.operation == Operation.PRODUCT)
                 self._choose(m, next_step)
             with m.State("SCALARS"):
                 m.d.comb += reads_scalars.eq(1)
@@ -252,12 +245,12 @@ class VectorUnit(wiring.Component):
         ]
         return address, read.data
 
-    def _codes(self, m: Module, enters: Value, valid: Value, result: Value) -> CodeQueue:
+    def _codes(self, m: Module, enters: Value, valid: Value, result: Any) -> CodeQueue:
         """The results as codes, in a queue to the core."""
         m.submodules.to_code = to_code = FloatToInt(CODE_BITS)
         m.submodules.queue = queue = CodeQueue()
         m.d.comb += [
-            to_code.i.as_value().eq(result),
+            to_code.i.eq(result),
             queue.enters.eq(enters),
             queue.i.eq(to_code.o),
             queue.i_valid.eq(delay(m, valid, to_code.latency)),
@@ -278,19 +271,40 @@ class VectorUnit(wiring.Component):
         ]
         number = divide.o.payload.number.as_value()
         quotient = rounded(m, self.config, number, step.bfloat16, "quotient")
-        floor: Value = Const(floor_pattern(False), WORD_BITS)
+        return Mux(step.operation == Operation.MAXIMUM, maximum, quotient)
+
+    def _maximum(self, m: Module, result: Any, valid: Value, begins: Value, step: Any) -> Value:
+        """The greatest magnitude of a PRODUCT's results, one cycle later, and 1e-5 at least.
+
+        It begins with 1e-5, so nothing is compared at the end. Patterns of magnitudes are in the
+        order of the magnitudes.
+        """
+        size = Cat(result.fraction, result.exponent)
+        maximum = Signal(len(size))
+        with m.If(valid & (size > maximum)):
+            m.d.sync += maximum.eq(size)
+        floor: Value = Const(floor_pattern(False), len(size))
         if self.config.bfloat16:
             floor = Mux(step.bfloat16, floor_pattern(True), floor)
-        greatest = Mux(maximum < floor, floor, maximum)
-        return Mux(step.operation == Operation.MAXIMUM, greatest, quotient)
+        with m.If(begins):
+            m.d.sync += maximum.eq(floor)
+        return maximum
 
     def _write(
-        self, m: Module, memory: VectorMemory, to: Value, result: Value, valid: Value, codes: Value
+        self,
+        m: Module,
+        memory: VectorMemory,
+        to: Value,
+        word: Any,
+        result: Value,
+        valid: Value,
+        codes: Value,
     ) -> None:
-        """Write the host's words, and results that are no codes; watch all results."""
-        # One register in front of the memory.
+        """Write the host's words, and results that are no codes; watch all results.
+
+        `word` becomes the register in front of the memory.
+        """
         watched, write = Signal(), Signal()
-        word = Signal(NUMBER, reset_less=True)
         address = Signal(self.config.address_bits, reset_less=True)
         m.d.sync += [
             watched.eq(valid),

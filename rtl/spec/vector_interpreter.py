@@ -81,7 +81,8 @@ class VectorInterpreter:
             )
             self._watch(results)
             if step.operation == Operation.PRODUCT:
-                self._maximum = float_units.absmax(results)[0]
+                largest = float_units.absmax(results)[0]
+                self._maximum = max(largest, floor_pattern(step.bfloat16))
             if step.codes:
                 codes = float_units.to_int(results, 8).astype(np.int8)
                 self.codes = np.concatenate([self.codes, codes])
@@ -103,7 +104,7 @@ class VectorInterpreter:
         elif step.operation == Operation.ROOT:
             result = self._round(step, float_units.root(a))
         else:
-            result = np.array([max(self._maximum, floor_pattern(step.bfloat16))], np.uint32)
+            result = np.array([self._maximum], np.uint32)
         self.memory[step.d] = result[0]
         return result
 

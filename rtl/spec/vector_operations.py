@@ -234,7 +234,7 @@ class ProgramBuilder:
         one = self.constant(1.0)
         if not measured:
             self.step(Operation.PRODUCT, Factor.SCALAR, a=x, b=one, d=x, count=features)
-        self.step(Operation.MAXIMUM, d=s)
+        self.step(Operation.MAXIMUM, d=s, bfloat16=False)
         self.step(Operation.DIVIDE, a=one, b=s, d=s)
         self.step(Operation.PRODUCT, Factor.SCALAR, a=s, b=self.constant(127.0), d=s)
         self.step(Operation.PRODUCT, Factor.SCALAR, a=x, b=s, count=features, codes=True)

@@ -51,7 +51,8 @@ class Operation(IntEnum):
     ROOT = 3
     """d = RN(√a), scalars."""
     MAXIMUM = 4
-    """d = max(m, 1e-5), a scalar; m is the greatest magnitude of the last PRODUCT's results."""
+    """d = max(m, 1e-5), a scalar; m is the greatest magnitude of the last PRODUCT's results. 1e-5 is
+    rounded to bfloat16 if they are."""
     RUN = 5
     """The core computes layer `a` with the codes that it got since the last RUN."""
 
@@ -106,7 +107,7 @@ class Step:
     add : d[i] is added; else the product is the result
     wrap : d[i mod 32] takes the place of d[i], so that 32 interleaved sums are made; needs `add`
     bfloat16 : the core's results, the product and the sum are rounded to bfloat16 too; of DIVIDE
-        and ROOT the result; of MAXIMUM 1e-5
+        and ROOT the result
     codes : the results become int8 codes, which go to the core; nothing is written
     count : elements of a PRODUCT; 1 for every other operation
     a, b, d : addresses of the first words; of RUN, `a` is the layer
@@ -270,7 +271,9 @@ def _check_fields(step: Step, config: VectorConfig, where: str) -> None:
         if operation != Operation.DIVIDE:
             unused["b"] = step.b
         if operation in (Operation.END, Operation.RUN):
-            unused |= {"d": step.d, "bfloat16": int(step.bfloat16)}
+            unused["d"] = step.d
+        if operation not in (Operation.DIVIDE, Operation.ROOT):
+            unused["bfloat16"] = int(step.bfloat16)
     else:
         unused = {"a": step.a * step.from_core, "b": step.b * (step.factor == Factor.SAME)}
         unused["d"] = step.d * step.codes

@@ -91,7 +91,7 @@ def any_program(rng, config, steps, layers):
     results = taken.count
     program += [
         product(count=5, a=3, b=20, d=40),
-        Step(operation=Operation.MAXIMUM, d=int(rng.integers(WORDS)), bfloat16=config.bfloat16),
+        Step(operation=Operation.MAXIMUM, d=int(rng.integers(WORDS))),
         replace(coded, codes=True),
         product(Factor.SCALAR, count=2, a=9, b=8, codes=True, bfloat16=config.bfloat16),
         Step(operation=Operation.RUN, a=2 * results),
@@ -121,7 +121,7 @@ def check_random(config, seed, steps, idle=0.0, pause=0.0):
         if idle == pause == 0:
             # A RUN waits until the last code is out of the queue.
             waits = outcome.cycles - outcome.stalls - program_cycles(program, config)
-            assert 0 <= waits <= 5
+            assert 0 <= waits <= 6
 
 
 @configs
@@ -192,8 +192,8 @@ def test_floor_of_the_maximum(config):
     words[: len(numbers)] = numbers
     programs = [
         [
-            product(Factor.SCALAR, count=1, a=a, d=20),
-            Step(operation=Operation.MAXIMUM, d=21, bfloat16=bfloat16),
+            product(Factor.SCALAR, count=1, a=a, d=20, bfloat16=bfloat16),
+            Step(operation=Operation.MAXIMUM, d=21),
             END,
         ]
         for bfloat16 in sorted({False, config.bfloat16})

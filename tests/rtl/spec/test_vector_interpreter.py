@@ -89,8 +89,8 @@ def test_maximum():
     for bfloat16, floor in ((False, np.float32(1e-5)), (True, to_bfloat16(1e-5))):
         unit = machine()
         unit.memory[B] = 0
-        step = Step(operation=Operation.MAXIMUM, d=D, bfloat16=bfloat16)
-        *_, result, _ = run(product(Factor.SCALAR), step, unit=unit)
+        step = Step(operation=Operation.MAXIMUM, d=D)
+        *_, result, _ = run(product(Factor.SCALAR, bfloat16=bfloat16), step, unit=unit)
         assert result[0] == floor
 
 

@@ -148,6 +148,10 @@ def test_accepted(steps):
             [product(), Step(operation=Operation.MAXIMUM, a=1), END],
             "step 1: a must be 0 in this step, not 1",
         ),
+        (
+            [product(), Step(operation=Operation.MAXIMUM, bfloat16=True), END],
+            "step 1: bfloat16 must be 0 in this step, not 1",
+        ),
         ([replace(RESULTS, a=1), END], "step 0: a must be 0 in this step, not 1"),
         (
             [product(factor=Factor.SAME, b=1), END],
