@@ -12,6 +12,7 @@ from tritloom.rtl.lib.adder_tree import delay
 from tritloom.rtl.lib.block_ram import ReadPort, block_ram
 from tritloom.rtl.lib.float_convert import CODE_BITS, FloatToInt
 from tritloom.rtl.lib.float_divide import FloatDivide
+from tritloom.rtl.lib.floats import register
 from tritloom.rtl.spec.vector_cycles import READ_CYCLES, SCALAR_CYCLES, pipeline_cycles
 from tritloom.rtl.spec.vector_facts import LAYER_BITS, PROGRAM_STEPS, WRAP_WORDS, VectorConfig
 from tritloom.rtl.spec.vector_interpreter import LIMIT_FIELD, floor_pattern
@@ -105,6 +106,9 @@ class VectorUnit(wiring.Component):
         m.submodules.divide = divide = FloatDivide()
         latency = pipeline_cycles(config)
         program, next_step = self._program(m)
+        # The block RAM is slow, so these have one more register. In DECODE the address is already
+        # that of the step after, so a step of two cycles leaves time for it.
+        operation, factor = register(m, next_step.operation), register(m, next_step.factor)
         step = Signal(step_layout(config), reset_less=True)
 
         # Addresses of the elements that enter, and of the results that leave.
@@ -162,6 +166,9 @@ class VectorUnit(wiring.Component):
                 with m.If(self.start):
                     m.next = "FETCH"
             with m.State("FETCH"):
+                m.next = "SETTLE"
+            with m.State("SETTLE"):
+                m.d.sync += program.eq(program + 1)
                 m.next = "DECODE"
             with m.State("DECODE"):
                 # A long reciprocal stays in the divider until its step is over.
@@ -174,10 +181,9 @@ class VectorUnit(wiring.Component):
                     d.eq(next_step.d),
                     to.eq(next_step.d),
                     wait.eq(SCALAR_CYCLES - 1),
-                    program.eq(program + 1),
                 ]
-                m.d.comb += begins.eq(next_step.operation == Operation.PRODUCT)
-                self._choose(m, next_step)
+                m.d.comb += begins.eq(operation == Operation.PRODUCT)
+                self._choose(m, operation, factor)
             with m.State("SCALARS"):
                 m.d.comb += reads_scalars.eq(1)
                 # `scalar` is right in the last of these cycles.
@@ -205,22 +211,25 @@ class VectorUnit(wiring.Component):
             with m.State("DRAIN"):
                 m.d.sync += wait.eq(wait - 1)
                 with m.If(wait == 0):
+                    m.d.sync += program.eq(program + 1)
                     m.next = "DECODE"
             with m.State("STORE"):
                 m.d.comb += stores.eq(1)
+                m.d.sync += program.eq(program + 1)
                 m.next = "DECODE"
             with m.State("RUN"):
                 m.d.comb += self.o_run.valid.eq(queue.idle)
                 with m.If(self.o_run.valid & self.o_run.ready):
+                    m.d.sync += program.eq(program + 1)
                     m.next = "DECODE"
         return m
 
-    def _choose(self, m: Module, step: Any) -> None:
+    def _choose(self, m: Module, operation: Value, factor: Value) -> None:
         """The state that follows DECODE."""
-        with m.Switch(step.operation):
+        with m.Switch(operation):
             with m.Case(Operation.PRODUCT):
                 m.next = "ELEMENTS"
-                with m.If((step.factor == Factor.SCALAR) | (step.factor == Factor.DIVISOR)):
+                with m.If((factor == Factor.SCALAR) | (factor == Factor.DIVISOR)):
                     m.next = "SCALARS"
             with m.Case(Operation.DIVIDE, Operation.ROOT):
                 m.next = "SCALARS"

@@ -18,7 +18,7 @@ READ_CYCLES = 2
 """From an address to its word: the block RAM, and a register behind it, since block RAM is slow."""
 SCALAR_CYCLES = READ_CYCLES + 1
 """In which a step reads its scalars."""
-START_CYCLES = 1
+START_CYCLES = 2
 """Before the first step."""
 DECODE_CYCLES = 1
 """At the beginning of each step; of END, all."""

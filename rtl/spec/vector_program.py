@@ -51,8 +51,8 @@ class Operation(IntEnum):
     ROOT = 3
     """d = RN(√a), scalars."""
     MAXIMUM = 4
-    """d = max(m, 1e-5), a scalar; m is the greatest magnitude of the last PRODUCT's results. 1e-5 is
-    rounded to bfloat16 if they are."""
+    """d = max(m, 1e-5), a scalar; m is the greatest magnitude of the last PRODUCT's results. 1e-5
+    is rounded to bfloat16 if they are."""
     RUN = 5
     """The core computes layer `a` with the codes that it got since the last RUN."""
 
