@@ -11,10 +11,10 @@ from tritloom.rtl.lib.adder_tree import delay
 from tritloom.rtl.lib.float_add import FloatAdd
 from tritloom.rtl.lib.float_convert import FloatNarrow, IntToFloat
 from tritloom.rtl.lib.float_scale import FloatScale
-from tritloom.rtl.lib.floats import float_layout, is_finite
+from tritloom.rtl.lib.floats import float_layout, is_finite, register
 from tritloom.rtl.spec.errors import ConfigError
 from tritloom.rtl.spec.float_units import FLOAT32
-from tritloom.rtl.spec.vector_cycles import READ_CYCLES, sum_cycles
+from tritloom.rtl.spec.vector_cycles import OPERAND_CYCLES, READ_CYCLES, sum_cycles
 from tritloom.rtl.spec.vector_facts import LAYER_BITS, VectorConfig
 from tritloom.rtl.spec.vector_program import FIELDS, Factor, Operation
 
@@ -134,13 +134,14 @@ class VectorPipeline(wiring.Component):
 
         m.submodules.scale = scale = FloatScale()
         m.d.comb += [
-            scale.i_a.eq(first),
-            scale.i_b.eq(second),
+            scale.i_a.as_value().eq(register(m, first.as_value(), name="first")),
+            scale.i_b.as_value().eq(register(m, second.as_value(), name="second")),
             scale.divide.eq(step.factor == Factor.DIVISOR),
             scale.reciprocal.eq(self.reciprocal),
         ]
         product = rounded(m, config, scale.o.as_value(), half, "product")
-        third = delay(m, b_word, scale.latency + config.bfloat16, reset_less=True)
+        late = OPERAND_CYCLES + scale.latency + config.bfloat16
+        third = delay(m, b_word, late, reset_less=True)
         m.submodules.add = add = FloatAdd()
         m.d.comb += [
             add.i_a.as_value().eq(product),

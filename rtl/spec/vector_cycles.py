@@ -6,6 +6,7 @@ from tritloom.rtl.spec.vector_facts import VectorConfig
 from tritloom.rtl.spec.vector_program import Factor, Operation, Step
 
 __all__ = [
+    "OPERAND_CYCLES",
     "READ_CYCLES",
     "SCALAR_CYCLES",
     "pipeline_cycles",
@@ -28,6 +29,8 @@ ASK_CYCLES = 1
 """To give operands to the divider."""
 INTEGER_CYCLES = 3
 """Latency of `IntToFloat`, of integers that need not be rounded."""
+OPERAND_CYCLES = 1
+"""To choose the factors of a product."""
 SCALE_CYCLES = 5
 """Latency of `FloatScale`."""
 ADD_CYCLES = 7
@@ -39,14 +42,14 @@ RECIPROCAL_CYCLES = 53
 
 
 def sum_cycles(config: VectorConfig) -> int:
-    """From a result of the core to its float, with which an element's product begins."""
+    """From a result of the core to its float; the words of the memory wait for it."""
     return INTEGER_CYCLES + config.bfloat16
 
 
 def pipeline_cycles(config: VectorConfig) -> int:
     """From the entry of an element to its result: operand, product, sum, each rounded."""
     roundings = 2 * config.bfloat16
-    return sum_cycles(config) + SCALE_CYCLES + ADD_CYCLES + roundings
+    return sum_cycles(config) + OPERAND_CYCLES + SCALE_CYCLES + ADD_CYCLES + roundings
 
 
 def step_cycles(step: Step, config: VectorConfig) -> int:

@@ -23,5 +23,5 @@ def test_blocks():
 
 
 def test_pipeline():
-    assert vector_cycles.pipeline_cycles(VectorConfig()) == 15
-    assert vector_cycles.pipeline_cycles(VectorConfig(bfloat16=True)) == 18
+    assert vector_cycles.pipeline_cycles(VectorConfig()) == 16
+    assert vector_cycles.pipeline_cycles(VectorConfig(bfloat16=True)) == 19
