@@ -40,7 +40,7 @@ F32 = npt.NDArray[np.float32]
 I8 = npt.NDArray[np.int8]
 I32 = npt.NDArray[np.int32]
 
-_FLOOR = np.float32(1e-5)
+SCALE_FLOOR = np.float32(1e-5)
 """Smallest mean or maximum that a scale is made of."""
 
 _EXACT_FEATURES = 2**24 // 128
@@ -152,7 +152,7 @@ def absmean_ternarize(weights: npt.ArrayLike) -> tuple[I8, np.float32]:
     """
     array = _float32(weights, "weights")
     mean = np.float32(np.abs(array).mean(dtype=np.float64))
-    scale = max(mean, _FLOOR)
+    scale = max(mean, SCALE_FLOOR)
     trits = np.clip(np.rint(array * (np.float32(1) / scale)), -1, 1)
     return trits.astype(np.int8), scale
 
@@ -178,7 +178,7 @@ def absmax_quantize(x: npt.ArrayLike, bfloat16: bool = False) -> tuple[I8, F32]:
     array = _float32(x, "x")
     if bfloat16:
         array = _float32(to_bfloat16(array), "x")  # what rounds to infinity is refused
-    floor = round_to(_FLOOR, bfloat16)
+    floor = round_to(SCALE_FLOOR, bfloat16)
     absmax = np.maximum(np.abs(array).max(axis=1, keepdims=True), floor)
     with np.errstate(under="ignore"):
         s = round_to(np.float32(127) * round_to(np.float32(1) / absmax, bfloat16), bfloat16)

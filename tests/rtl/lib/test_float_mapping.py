@@ -7,6 +7,7 @@ from amaranth.back import rtlil
 
 from tritloom.rtl.lib.float_divide import FloatDivide, FloatRescale
 from tritloom.rtl.lib.float_multiply import FloatMultiply, SerialFloatMultiply
+from tritloom.rtl.lib.float_scale import FloatScale
 from tritloom.sim.tools import run_yosys
 
 pytestmark = pytest.mark.sim
@@ -23,12 +24,13 @@ FAMILIES = {
     [
         ("ecp5", FloatMultiply, 4),
         ("ecp5", lambda: FloatRescale(18), 3),
+        ("ecp5", FloatScale, 6),
         ("ecp5", SerialFloatMultiply, 0),
         ("ecp5", FloatDivide, 0),
         ("ice40", lambda: FloatMultiply(a_bits=16, b_bits=16), 4),
         ("xc7", lambda: FloatMultiply(a_bits=24, b_bits=17), 2),
     ],
-    ids=["multiply", "rescale", "serial", "divide", "multiply, ice40", "multiply, xc7"],
+    ids=["multiply", "rescale", "scale", "serial", "divide", "multiply, ice40", "multiply, xc7"],
 )
 def test_multipliers(tmp_path, family, make, multipliers):
     synthesis, cell = FAMILIES[family]

@@ -1,0 +1,151 @@
+"""The vector unit's arithmetic: one element of a PRODUCT in each cycle."""
+
+from typing import Any
+
+from amaranth.hdl import Const, Module, Mux, Signal, Value, signed
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from tritloom.rtl.core.vector_memory import WORD_BITS
+from tritloom.rtl.lib.adder_tree import delay
+from tritloom.rtl.lib.float_add import FloatAdd
+from tritloom.rtl.lib.float_convert import FloatNarrow, IntToFloat
+from tritloom.rtl.lib.float_scale import FloatScale
+from tritloom.rtl.lib.floats import float_layout, is_finite, register
+from tritloom.rtl.spec.errors import ConfigError
+from tritloom.rtl.spec.float_units import FLOAT32
+from tritloom.rtl.spec.vector_cycles import OPERAND_CYCLES, READ_CYCLES, sum_cycles
+from tritloom.rtl.spec.vector_facts import LAYER_BITS, VectorConfig
+from tritloom.rtl.spec.vector_program import FIELDS, Factor, Operation
+
+__all__ = ["NUMBER", "VectorPipeline", "rounded", "step_layout"]
+
+NUMBER = float_layout(FLOAT32)
+MINUS_ZERO = 1 << 31
+"""A number plus −0.0 is that number, whatever its sign."""
+SUM_BITS = (2, FLOAT32.precision + 1)
+"""Least and greatest width of the core's results. Those of more bits would be rounded."""
+
+
+def step_layout(config: VectorConfig) -> data.StructLayout:
+    """A step as the unit stores it: the fields of `FIELDS`, as wide as `config` needs them."""
+    address = config.address_bits
+    narrow = {
+        "operation": max(Operation).bit_length(),
+        "last": address,
+        "a": max(address, LAYER_BITS),
+        "b": address,
+        "d": address,
+        "spare": 0,
+    }
+    return data.StructLayout(
+        {name: narrow.get(name, bits) for name, bits in FIELDS.items() if name != "spare"}
+    )
+
+
+def rounded(m: Module, config: VectorConfig, value: Value, flag: Value, name: str) -> Value:
+    """A number, rounded to bfloat16 if `flag` is set, one cycle later.
+
+    A unit without bfloat16 takes no cycle for it.
+    """
+    if not config.bfloat16:
+        return value
+    m.submodules[f"narrow_{name}"] = narrow = FloatNarrow()
+    m.d.comb += narrow.i.as_value().eq(value)
+    late = delay(m, value, narrow.latency, reset_less=True)
+    return Mux(flag, narrow.o.as_value(), late)
+
+
+class VectorPipeline(wiring.Component):
+    """d[i] = RN(RN(a[i] · b[i]) + d[i]) and its variants: a PRODUCT as `Step` describes it.
+
+    An element *enters* in the cycle in which its addresses are given to the vector memory. It has
+    no handshake: the user delays its own marks by `pipeline_cycles`.
+
+    Parameters
+    ----------
+    config : of the vector unit
+    sum_bits : width of the core's results, at most 25
+
+    Members
+    -------
+    step : in, layout of `step_layout`
+        The step. It, `scalar` and `reciprocal` must not change while elements are under way.
+    scalar : in, 32 bits
+        b[0], for the factors SCALAR and DIVISOR.
+    reciprocal : in, bits
+        The long reciprocal of `scalar`, for the factor DIVISOR.
+    i_sum : in, signed `sum_bits`
+        The core's result, in the cycle in which its element enters; for `from_core`.
+    a, b : in, 32 bits
+        The words of a[i], and of b[i] or d[i], `READ_CYCLES` later.
+    o : out, 32 bits
+        The result, `pipeline_cycles` after its element entered.
+    """
+
+    step: Any
+    scalar: Signal
+    reciprocal: Signal
+    i_sum: Signal
+    a: Signal
+    b: Signal
+    o: Signal
+
+    def __init__(self, config: VectorConfig, sum_bits: int) -> None:
+        least, most = SUM_BITS
+        if not least <= sum_bits <= most:
+            raise ConfigError(f"sum_bits must be {least} to {most}, not {sum_bits}")
+        self.config, self.sum_bits = config, sum_bits
+        super().__init__(
+            {
+                "step": In(step_layout(config)),
+                "scalar": In(WORD_BITS),
+                "reciprocal": In(FLOAT32.reciprocal_bits),
+                "i_sum": In(signed(sum_bits)),
+                "a": In(WORD_BITS),
+                "b": In(WORD_BITS),
+                "o": Out(WORD_BITS),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        config, step = self.config, self.step
+        half = step.bfloat16
+        wait = sum_cycles(config) - READ_CYCLES
+        a_word = delay(m, self.a, wait, reset_less=True)
+        b_word = delay(m, self.b, wait, reset_less=True)
+
+        m.submodules.convert = convert = IntToFloat(self.sum_bits)
+        m.d.comb += convert.i.eq(self.i_sum)
+        from_core = rounded(m, config, convert.o.as_value(), half, "sum")
+        chosen, first, second = (Signal(NUMBER, name=n) for n in ("chosen", "first", "second"))
+        m.d.comb += chosen.as_value().eq(Mux(step.from_core, from_core, a_word))
+        # A negative number that is not finite stays, so that it is noticed.
+        negative = step.relu & chosen.sign & is_finite(chosen)
+        m.d.comb += first.as_value().eq(chosen.as_value() & ~negative.replicate(WORD_BITS))
+        with m.Switch(step.factor):
+            with m.Case(Factor.VECTOR):
+                m.d.comb += second.as_value().eq(b_word)
+            with m.Case(Factor.SAME):
+                m.d.comb += second.eq(first)
+            with m.Default():
+                m.d.comb += second.as_value().eq(self.scalar)
+
+        m.submodules.scale = scale = FloatScale()
+        m.d.comb += [
+            scale.i_a.as_value().eq(register(m, first.as_value(), name="first")),
+            scale.i_b.as_value().eq(register(m, second.as_value(), name="second")),
+            scale.divide.eq(step.factor == Factor.DIVISOR),
+            scale.reciprocal.eq(self.reciprocal),
+        ]
+        product = rounded(m, config, scale.o.as_value(), half, "product")
+        late = OPERAND_CYCLES + scale.latency + config.bfloat16
+        third = delay(m, b_word, late, reset_less=True)
+        m.submodules.add = add = FloatAdd()
+        m.d.comb += [
+            add.i_a.as_value().eq(product),
+            add.i_b.as_value().eq(Mux(step.add, third, Const(MINUS_ZERO, WORD_BITS))),
+        ]
+        m.d.comb += self.o.eq(rounded(m, config, add.o.as_value(), half, "result"))
+        return m

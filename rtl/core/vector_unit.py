@@ -1,0 +1,339 @@
+"""The vector unit: runs programs of steps over float32 vectors, beside the core."""
+
+from typing import Any
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from tritloom.rtl.core.vector_memory import WORD_BITS, CodeQueue, VectorMemory
+from tritloom.rtl.core.vector_pipeline import NUMBER, VectorPipeline, rounded, step_layout
+from tritloom.rtl.lib.adder_tree import delay
+from tritloom.rtl.lib.block_ram import ReadPort, block_ram
+from tritloom.rtl.lib.float_convert import CODE_BITS, FloatToInt
+from tritloom.rtl.lib.float_divide import FloatDivide
+from tritloom.rtl.lib.floats import register
+from tritloom.rtl.spec.vector_cycles import READ_CYCLES, SCALAR_CYCLES, pipeline_cycles
+from tritloom.rtl.spec.vector_facts import LAYER_BITS, PROGRAM_STEPS, WRAP_WORDS, VectorConfig
+from tritloom.rtl.spec.vector_interpreter import LIMIT_FIELD, floor_pattern
+from tritloom.rtl.spec.vector_program import FIELDS, Factor, Operation
+
+__all__ = ["VectorUnit"]
+
+
+class VectorUnit(wiring.Component):
+    """Executes the programs of `vector_program`, as `VectorInterpreter` does.
+
+    It trusts `check_program`: a program that was not checked can give wrong words, or wait forever.
+    `vector_cycles` states how long each step takes.
+
+    Parameters
+    ----------
+    config : of the unit
+    sum_bits : width of the core's results, at most 25
+
+    Members
+    -------
+    address : in, address of the vector memory
+    put, word : in, 1 bit and 32 bits
+        While not `busy`: `word` is written to `address`.
+    got : out, 32 bits
+        While not `busy`: the word at `address`, `GET_CYCLES` later. A word that was put
+        `PUT_CYCLES` earlier is read.
+    step_write, step_address, step : in, 1 bit, address, and layout of `FIELDS`
+        While not `busy`: `step` is written to the program memory.
+    start : in, 1 bit
+        While not `busy`: the program at `step_address` begins.
+    busy : out, 1 bit
+        From the cycle after `start` until the program has ended.
+    not_finite : out, 1 bit
+        A result since the last `start` was not finite, or 2^126 or more.
+    stall : out, 1 bit
+        An element waits in this cycle for the core: for its result, or until it takes codes.
+    o_code : out, stream of signed 8 bits
+        Codes of the layer that runs next.
+    o_run : out, stream of 8 bits
+        The layer to compute, when the core has all its codes.
+    i_sum : in, stream of signed `sum_bits`
+        Results of the layer, in the order of its rows; taken by the steps with `from_core`.
+    """
+
+    address: Signal
+    put: Signal
+    word: Signal
+    got: Signal
+    step_write: Signal
+    step_address: Signal
+    step: Any
+    start: Signal
+    busy: Signal
+    not_finite: Signal
+    stall: Signal
+    o_code: stream.Interface
+    o_run: stream.Interface
+    i_sum: stream.Interface
+
+    GET_CYCLES = READ_CYCLES
+    PUT_CYCLES = 2
+    """Cycles from `put` to the first cycle in which `address` reads the new word."""
+
+    def __init__(self, config: VectorConfig, sum_bits: int) -> None:
+        self.config, self.sum_bits = config, sum_bits
+        super().__init__(
+            {
+                "address": In(config.address_bits),
+                "put": In(1),
+                "word": In(WORD_BITS),
+                "got": Out(WORD_BITS),
+                "step_write": In(1),
+                "step_address": In(range(PROGRAM_STEPS)),
+                "step": In(data.StructLayout(FIELDS)),
+                "start": In(1),
+                "busy": Out(1),
+                "not_finite": Out(1),
+                "stall": Out(1),
+                "o_code": Out(stream.Signature(signed(CODE_BITS))),
+                "o_run": Out(stream.Signature(LAYER_BITS)),
+                "i_sum": In(stream.Signature(signed(sum_bits))),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        config = self.config
+        m.submodules.memory = memory = VectorMemory(config)
+        m.submodules.pipeline = pipeline = VectorPipeline(config, self.sum_bits)
+        m.submodules.divide = divide = FloatDivide()
+        latency = pipeline_cycles(config)
+        program, next_step = self._program(m)
+        # The block RAM is slow, so these have one more register. In DECODE the address is already
+        # that of the step after, so a step of two cycles leaves time for it.
+        operation, factor = register(m, next_step.operation), register(m, next_step.factor)
+        step = Signal(step_layout(config), reset_less=True)
+
+        # Addresses of the elements that enter, and of the results that leave.
+        left = Signal(config.address_bits, reset_less=True)
+        a, b, d, to = (
+            Signal(config.address_bits, name=name, reset_less=True)
+            for name in ("a", "b", "d", "to")
+        )
+        elements, enters, reads_scalars = Signal(), Signal(), Signal()
+        valid = delay(m, enters, latency)
+        with m.If(enters):
+            m.d.sync += [
+                left.eq(left - 1),
+                a.eq(a + 1),
+                b.eq(b + 1),
+                d.eq(_next_address(step, d)),
+            ]
+        with m.If(valid):
+            m.d.sync += to.eq(_next_address(step, to))
+        m.d.comb += [
+            memory.a_address.eq(Mux(self.busy, a, self.address)),
+            memory.b_address.eq(Mux(step.add & ~reads_scalars, d, b)),
+            self.got.eq(memory.a),
+        ]
+
+        scalar = Signal(WORD_BITS, reset_less=True)
+        m.d.comb += [
+            pipeline.step.eq(step),
+            pipeline.scalar.eq(scalar),
+            pipeline.reciprocal.eq(divide.o.payload.reciprocal),
+            pipeline.i_sum.eq(self.i_sum.payload),
+            pipeline.a.eq(memory.a),
+            pipeline.b.eq(memory.b),
+        ]
+        stores = Signal()  # a single result is written
+        begins = Signal()  # a PRODUCT begins
+        word = Signal(NUMBER, reset_less=True)
+        maximum = self._maximum(m, word, delay(m, valid, 1), begins, next_step)
+        single = self._single_result(m, memory, divide, step, maximum)
+        result = Mux(stores, single, pipeline.o)
+        self._write(m, memory, to, word, result, valid | stores, step.codes)
+        queue = self._codes(m, enters & step.codes, delay(m, valid & step.codes, 1), word)
+        ready = elements & (queue.room | ~step.codes)
+        m.d.comb += [
+            self.i_sum.ready.eq(ready & step.from_core),
+            enters.eq(ready & (self.i_sum.valid | ~step.from_core)),
+            self.stall.eq(elements & ~enters),
+            self.o_run.payload.eq(step.a),
+        ]
+        wait = Signal(range(max(latency, SCALAR_CYCLES)))
+        with m.FSM() as fsm:
+            m.d.comb += self.busy.eq(~fsm.ongoing("IDLE"))
+            with m.State("IDLE"):
+                m.d.sync += program.eq(self.step_address)
+                with m.If(self.start):
+                    m.next = "FETCH"
+            with m.State("FETCH"):
+                m.next = "SETTLE"
+            with m.State("SETTLE"):
+                m.d.sync += program.eq(program + 1)
+                m.next = "DECODE"
+            with m.State("DECODE"):
+                # A long reciprocal stays in the divider until its step is over.
+                m.d.comb += divide.o.ready.eq(1)
+                m.d.sync += [
+                    step.eq(next_step),
+                    left.eq(next_step.last),
+                    a.eq(next_step.a),
+                    b.eq(next_step.b),
+                    d.eq(next_step.d),
+                    to.eq(next_step.d),
+                    wait.eq(SCALAR_CYCLES - 1),
+                ]
+                m.d.comb += begins.eq(operation == Operation.PRODUCT)
+                self._choose(m, operation, factor)
+            with m.State("SCALARS"):
+                m.d.comb += reads_scalars.eq(1)
+                # `scalar` is right in the last of these cycles.
+                m.d.sync += [wait.eq(wait - 1), scalar.eq(memory.b)]
+                with m.If(wait == 0):
+                    m.next = "DIVIDE"
+                    with m.If(
+                        (step.operation == Operation.PRODUCT) & (step.factor == Factor.SCALAR)
+                    ):
+                        m.next = "ELEMENTS"
+            with m.State("DIVIDE"):
+                m.d.comb += divide.i.valid.eq(1)
+                m.next = "QUOTIENT"
+            with m.State("QUOTIENT"):
+                with m.If(divide.o.valid):
+                    m.next = "STORE"
+                    with m.If(step.operation == Operation.PRODUCT):
+                        m.next = "ELEMENTS"
+            with m.State("ELEMENTS"):
+                m.d.comb += elements.eq(1)
+                m.d.sync += wait.eq(latency - 1)
+                with m.If(enters & (left == 0)):
+                    m.next = "DRAIN"
+            # The next step may read any result of this one.
+            with m.State("DRAIN"):
+                m.d.sync += wait.eq(wait - 1)
+                with m.If(wait == 0):
+                    m.d.sync += program.eq(program + 1)
+                    m.next = "DECODE"
+            with m.State("STORE"):
+                m.d.comb += stores.eq(1)
+                m.d.sync += program.eq(program + 1)
+                m.next = "DECODE"
+            with m.State("RUN"):
+                m.d.comb += self.o_run.valid.eq(queue.idle)
+                with m.If(self.o_run.valid & self.o_run.ready):
+                    m.d.sync += program.eq(program + 1)
+                    m.next = "DECODE"
+        return m
+
+    def _choose(self, m: Module, operation: Value, factor: Value) -> None:
+        """The state that follows DECODE."""
+        with m.Switch(operation):
+            with m.Case(Operation.PRODUCT):
+                m.next = "ELEMENTS"
+                with m.If((factor == Factor.SCALAR) | (factor == Factor.DIVISOR)):
+                    m.next = "SCALARS"
+            with m.Case(Operation.DIVIDE, Operation.ROOT):
+                m.next = "SCALARS"
+            with m.Case(Operation.MAXIMUM):
+                m.next = "STORE"
+            with m.Case(Operation.RUN):
+                m.next = "RUN"
+            with m.Default():
+                m.next = "IDLE"
+
+    def _program(self, m: Module) -> tuple[Signal, Any]:
+        """The address in the program memory, and the step there, one cycle later."""
+        layout = step_layout(self.config)
+        m.submodules.program = memory = block_ram(layout, PROGRAM_STEPS)
+        read, write = ReadPort(m, memory), memory.write_port()
+        address = Signal(range(PROGRAM_STEPS), name="program_address")
+        m.d.comb += [
+            read.addr.eq(address),
+            write.en.eq(self.step_write),
+            write.addr.eq(self.step_address),
+            *[write.data[name].eq(self.step[name]) for name, _ in layout],
+        ]
+        return address, read.data
+
+    def _codes(self, m: Module, enters: Value, valid: Value, result: Any) -> CodeQueue:
+        """The results as codes, in a queue to the core."""
+        m.submodules.to_code = to_code = FloatToInt(CODE_BITS)
+        m.submodules.queue = queue = CodeQueue()
+        m.d.comb += [
+            to_code.i.eq(result),
+            queue.enters.eq(enters),
+            queue.i.eq(to_code.o),
+            queue.i_valid.eq(delay(m, valid, to_code.latency)),
+        ]
+        wiring.connect(m, queue.o, wiring.flipped(self.o_code))
+        return queue
+
+    def _single_result(
+        self, m: Module, memory: VectorMemory, divide: FloatDivide, step: Any, maximum: Value
+    ) -> Value:
+        """The word of a step other than a PRODUCT, one cycle after `divide` has it."""
+        operands = divide.i.payload
+        m.d.comb += [
+            operands.a.as_value().eq(memory.a),
+            operands.b.as_value().eq(memory.b),
+            operands.root.eq(step.operation == Operation.ROOT),
+            operands.long.eq(step.operation == Operation.PRODUCT),
+        ]
+        number = divide.o.payload.number.as_value()
+        quotient = rounded(m, self.config, number, step.bfloat16, "quotient")
+        return Mux(step.operation == Operation.MAXIMUM, maximum, quotient)
+
+    def _maximum(self, m: Module, result: Any, valid: Value, begins: Value, step: Any) -> Value:
+        """The greatest magnitude of a PRODUCT's results, one cycle later, and 1e-5 at least.
+
+        It begins with 1e-5, so nothing is compared at the end. Patterns of magnitudes are in the
+        order of the magnitudes.
+        """
+        size = Cat(result.fraction, result.exponent)
+        maximum = Signal(len(size))
+        with m.If(valid & (size > maximum)):
+            m.d.sync += maximum.eq(size)
+        floor: Value = Const(floor_pattern(False), len(size))
+        if self.config.bfloat16:
+            floor = Mux(step.bfloat16, floor_pattern(True), floor)
+        with m.If(begins):
+            m.d.sync += maximum.eq(floor)
+        return maximum
+
+    def _write(
+        self,
+        m: Module,
+        memory: VectorMemory,
+        to: Value,
+        word: Any,
+        result: Value,
+        valid: Value,
+        codes: Value,
+    ) -> None:
+        """Write the host's words, and results that are no codes; watch all results.
+
+        `word` becomes the register in front of the memory.
+        """
+        watched, write = Signal(), Signal()
+        address = Signal(self.config.address_bits, reset_less=True)
+        m.d.sync += [
+            watched.eq(valid),
+            write.eq(Mux(self.busy, valid & ~codes, self.put)),
+            address.eq(Mux(self.busy, to, self.address)),
+            word.as_value().eq(Mux(self.busy, result, self.word)),
+        ]
+        m.d.comb += [
+            memory.write.eq(write),
+            memory.address.eq(address),
+            memory.word.eq(word.as_value()),
+        ]
+        with m.If(watched & (word.exponent >= LIMIT_FIELD)):
+            m.d.sync += self.not_finite.eq(1)
+        with m.If(self.start & ~self.busy):
+            m.d.sync += self.not_finite.eq(0)
+
+
+def _next_address(step: Any, address: Signal) -> Value:
+    """The address of the next element of d: with `wrap`, of the next of 32 sums."""
+    low_bits = (WRAP_WORDS - 1).bit_length()
+    after = (address + 1)[: len(address)]
+    return Cat(after[:low_bits], Mux(step.wrap, address[low_bits:], after[low_bits:]))

@@ -1,0 +1,77 @@
+"""How many cycles the vector unit takes, without its hardware: a contract that tests measure."""
+
+from collections.abc import Iterable
+
+from tritloom.rtl.spec.vector_facts import VectorConfig
+from tritloom.rtl.spec.vector_program import Factor, Operation, Step
+
+__all__ = [
+    "OPERAND_CYCLES",
+    "READ_CYCLES",
+    "SCALAR_CYCLES",
+    "pipeline_cycles",
+    "program_cycles",
+    "step_cycles",
+    "sum_cycles",
+]
+
+READ_CYCLES = 2
+"""From an address to its word: the block RAM, and a register behind it, since block RAM is slow."""
+SCALAR_CYCLES = READ_CYCLES + 1
+"""In which a step reads its scalars."""
+START_CYCLES = 2
+"""Before the first step."""
+DECODE_CYCLES = 1
+"""At the beginning of each step; of END, all."""
+SINGLE_CYCLES = 1
+"""To write a single result, or to give a layer to the core."""
+ASK_CYCLES = 1
+"""To give operands to the divider."""
+INTEGER_CYCLES = 3
+"""Latency of `IntToFloat`, of integers that need not be rounded."""
+OPERAND_CYCLES = 1
+"""To choose the factors of a product."""
+SCALE_CYCLES = 5
+"""Latency of `FloatScale`."""
+ADD_CYCLES = 7
+"""Latency of `FloatAdd`."""
+QUOTIENT_CYCLES = 28
+"""Latency of `FloatDivide` for quotients and roots."""
+RECIPROCAL_CYCLES = 53
+"""Latency of `FloatDivide` for long reciprocals."""
+
+
+def sum_cycles(config: VectorConfig) -> int:
+    """From a result of the core to its float; the words of the memory wait for it."""
+    return INTEGER_CYCLES + config.bfloat16
+
+
+def pipeline_cycles(config: VectorConfig) -> int:
+    """From the entry of an element to its result: operand, product, sum, each rounded."""
+    roundings = 2 * config.bfloat16
+    return sum_cycles(config) + OPERAND_CYCLES + SCALE_CYCLES + ADD_CYCLES + roundings
+
+
+def step_cycles(step: Step, config: VectorConfig) -> int:
+    """Cycles of a step if the core's streams never make it wait.
+
+    A RUN waits until the core has taken all codes and the layer; the cycles of the layer itself are
+    waits of the step that takes its results.
+    """
+    cycles = DECODE_CYCLES
+    if step.operation in (Operation.RUN, Operation.MAXIMUM):
+        cycles += SINGLE_CYCLES
+    elif step.operation in (Operation.DIVIDE, Operation.ROOT):
+        cycles += SCALAR_CYCLES + ASK_CYCLES + QUOTIENT_CYCLES + SINGLE_CYCLES
+    elif step.operation == Operation.PRODUCT:
+        cycles += step.count + pipeline_cycles(config)
+        if step.factor in (Factor.SCALAR, Factor.DIVISOR):
+            cycles += SCALAR_CYCLES
+        if step.factor == Factor.DIVISOR:
+            cycles += ASK_CYCLES + RECIPROCAL_CYCLES
+    return cycles
+
+
+def program_cycles(steps: Iterable[Step], config: VectorConfig) -> int:
+    """Cycles in which the unit is busy, if the core's streams never make it wait."""
+    return START_CYCLES + sum(step_cycles(step, config) for step in steps)

@@ -1,0 +1,59 @@
+"""What the vector unit is: its configuration, and the constants that every folder reads."""
+
+from dataclasses import dataclass
+
+from tritloom.rtl.spec.errors import ConfigError
+
+__all__ = ["FIELD_BITS", "LAYER_BITS", "PROGRAM_STEPS", "WORDS", "WRAP_WORDS", "VectorConfig"]
+
+FIELD_BITS = 16
+"""Width of an address or a count in a step."""
+LAYER_BITS = 8
+"""Width of an index into the layer table."""
+WORDS = (64, 1 << FIELD_BITS)
+"""Least and greatest number of vector words."""
+PROGRAM_STEPS = 512
+"""Steps that the program memory holds: one block RAM on every family."""
+WRAP_WORDS = 32
+"""Sums that are interleaved, in PyTorch's order of sums. A sum meets its next element that many
+elements later, when the pipeline has written it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VectorConfig:
+    """Configuration of the vector unit; immutable.
+
+    Parameters
+    ----------
+    words : float32 words of the vector memory, a multiple of 32
+    lanes : elements that are computed in a cycle; only 1 so far
+    bfloat16 : whether steps can round to bfloat16
+
+    Raises
+    ------
+    ConfigError : a key has a value that cannot be built
+    """
+
+    words: int = 4096
+    lanes: int = 1
+    bfloat16: bool = False
+
+    def __post_init__(self) -> None:
+        for key in ("words", "lanes"):
+            value = getattr(self, key)
+            if type(value) is not int:
+                raise ConfigError(f"vector {key} must be an integer, not {value!r:.40}")
+        if type(self.bfloat16) is not bool:
+            raise ConfigError(f"vector bfloat16 must be true or false, not {self.bfloat16!r:.40}")
+        least, most = WORDS
+        if not least <= self.words <= most:
+            raise ConfigError(f"vector words must be {least} to {most}, not {self.words}")
+        if self.words % WRAP_WORDS:
+            raise ConfigError(f"vector words must be a multiple of {WRAP_WORDS}, not {self.words}")
+        if self.lanes != 1:
+            raise ConfigError(f"vector lanes must be 1, not {self.lanes}")
+
+    @property
+    def address_bits(self) -> int:
+        """Width of an address of the vector memory."""
+        return (self.words - 1).bit_length()
