@@ -191,7 +191,7 @@ def test_a_link_that_is_not_ready_loses_nothing(name):
 
 
 @quick_first(("idle", "pause"), FLOWS[::-1])
-@quick_first("width", [8, 1])
+@quick_first("width", [1, 8])
 def test_peers_and_aborted_packets(width, idle, pause):
     """Each response goes to the peer whose packet it answers; a duplicate may have none.
 
@@ -284,7 +284,7 @@ def test_extreme_products():
     assert_responses(WIDE, traffic.packets, responses)
 
 
-@pytest.mark.parametrize("opcode", [Opcode.RESULTS, Opcode.READ, Opcode.IDENTIFY])
+@quick_first("opcode", [Opcode.RESULTS, Opcode.READ, Opcode.IDENTIFY])
 def test_every_bit_of_an_address_counts(opcode):
     """Weight addresses are longer than all others here, and no address may lose its high bits."""
     config = replace(TINY, memory=BlockRam(words=1 << 14))

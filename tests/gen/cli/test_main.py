@@ -300,7 +300,8 @@ sys.exit(main(["generate", "--config", "tiny.json", "-o", "out"]))
         assert (ran.returncode, ran.stderr.count(b"\n")) == (1, 1)
         assert ran.stderr.startswith(b"tritloom: error: cannot write: No space left on device; ")
 
-    @quick_first("level", ["2", "1"])
+    @pytest.mark.sim
+    @pytest.mark.parametrize("level", ["2", "1"])
     def test_optimised_python(self, level):
         """`python -OO` drops assertions and docstrings; the same comes out."""
         for command in ("boards", "auto --board icebreaker --model tinylm --json", "--help"):

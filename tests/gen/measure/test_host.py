@@ -80,6 +80,7 @@ def test_the_window_is_kept_full(slots, monkeypatch):
     assert set(list(levels)[: COMMANDS - window]) == {window}
 
 
+@pytest.mark.sim
 def test_figures(monkeypatch):
     """The least time of all rounds counts, and the transport's is taken off."""
     clock = iter(range(10**6))

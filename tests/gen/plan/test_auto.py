@@ -430,6 +430,7 @@ class TestMemory:
         assert space.cycles(config) == sum(config.run_cycles(shape) for shape in pieces)
         assert space.cycles(config.with_words(2)) is None
 
+    @pytest.mark.sim
     def test_banks(self):
         """Two, unless one gives more than twice the rate; of a core alone always one."""
         layers = [Layer("wide", 1024, 1024)]
@@ -441,6 +442,7 @@ class TestMemory:
         core_alone = choose("ecp5", layers, core_only=True)
         assert {each.config.banks for each in core_alone.ranked} == {1}
 
+    @pytest.mark.sim
     def test_words_given(self):
         plan = choose("ice40", BIG, memory_words=600)
         assert all(each.config.memory_words == 600 for each in plan.ranked)

@@ -124,6 +124,7 @@ def check_random(config, seed, steps, idle=0.0, pause=0.0):
             assert 0 <= waits <= 6
 
 
+@pytest.mark.sim
 @configs
 @pytest.mark.parametrize("flow", range(len(FLOWS)))
 def test_random_programs(config, flow):
@@ -137,6 +138,7 @@ def test_many_random_programs(config, seed):
     check_random(config, 1000 + seed, 15, *FLOWS[seed % len(FLOWS)])
 
 
+@pytest.mark.sim
 @configs
 def test_step_cycles(config):
     """The contract of cycles, step by step; none of them waits."""
@@ -160,6 +162,7 @@ def test_step_cycles(config):
     assert step_cycles(product(count=100), config) == 117 + 3 * config.bfloat16
 
 
+@pytest.mark.sim
 @configs
 def test_results_are_read_at_once(config):
     """Each step reads the last word that the step before it wrote, as a vector or a scalar."""
@@ -254,6 +257,7 @@ def test_not_finite():
     assert flags == [False, True, False, True, True, False, True, True, True]
 
 
+@pytest.mark.sim
 def test_slow_core():
     """More codes than the queue holds wait for the core, and so does the layer."""
     config = CONFIGS["float32"]
@@ -273,6 +277,7 @@ def test_slow_core():
     assert len(slow.codes) == 100
 
 
+@pytest.mark.sim
 @pytest.mark.parametrize("sum_bits", [2, 18, 25])
 def test_sum_bits(sum_bits):
     """Extremes of the core's results, in any width that is converted without a rounding."""

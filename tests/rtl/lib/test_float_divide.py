@@ -4,6 +4,7 @@
 import numpy as np
 import pytest
 
+from tests.support import quick_first
 from tests.support.float_blocks import (
     FLOAT32,
     QUICK,
@@ -46,7 +47,7 @@ def expected_of(kind, a, b, form=FLOAT32):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("digits", [1, 2, 3, 4])
+@quick_first("digits", [1, 2, 3, 4])
 def test_small_formats(kind, digits):
     """Half of the operands of 6 bits, or some; all roots and reciprocals of 8 bits."""
     a, b = (column[:: 2 if digits == 1 else 13] for column in all_pairs(QUICK))
@@ -57,6 +58,7 @@ def test_small_formats(kind, digits):
     assert_same(results, expected_of(kind, a, b, form), a, b)
 
 
+@pytest.mark.sim
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("digits", [1, 3])
 def test_float32(kind, digits):
@@ -131,6 +133,7 @@ def run_rescale(dut, batches):
     return len(results)
 
 
+@pytest.mark.sim
 @pytest.mark.parametrize("form", [QUICK, FloatFormat(5, 4)])
 def test_rescale_of_a_small_format(form):
     """All integers by all divisors, zero and those that are not finite too."""
@@ -140,6 +143,7 @@ def test_rescale_of_a_small_format(form):
     run_rescale(FloatRescale(bits, form, a_bits=2, b_bits=5), [(d, integers) for d in divisors])
 
 
+@pytest.mark.sim
 @pytest.mark.parametrize(("bits", "pieces"), [(18, (18, 18)), (20, (18, 18)), (25, (24, 17))])
 def test_rescale(bits, pieces):
     """The hardest quotients, ends of the range, and any others."""

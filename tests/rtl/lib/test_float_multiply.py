@@ -41,6 +41,7 @@ def test_pieces(a_bits, b_bits):
     assert_same(run_pipeline(dut, i_a=a, i_b=b), float_units.multiply(a, b), a, b)
 
 
+@pytest.mark.sim
 @pytest.mark.parametrize("digits", [1, 2, 3, 5])
 def test_serial(digits):
     """Operands of a small format, edges and others of float32, at any number of digits."""
