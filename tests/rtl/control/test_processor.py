@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from tests.support import quick_first
+from tests.support.layers import WIDE
 from tests.support.world import World
 from tritloom.rtl.links.stream_facts import PacketStream
-from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.checks import CHECKS
 from tritloom.rtl.spec.commands import (
     COUNTERS,
@@ -29,19 +29,6 @@ from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.rtl.spec.packing import pack_activations, pack_weights
 from tritloom.sim.verify.boundaries import boundary_requests, scenes
 from tritloom.sim.verify.traffic import Traffic
-
-WIDE = AcceleratorConfig(
-    lanes=10,
-    rows=3,
-    tokens=2,
-    fill=2,
-    memory=BlockRam(words=40),
-    max_in_features=35,
-    max_out_features=19,
-    max_layers=3,
-    packet_bytes=256,
-    slots=4,
-)
 
 
 def variant(banks: int, slots: int, width: int, config: AcceleratorConfig = WIDE):

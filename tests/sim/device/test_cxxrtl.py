@@ -16,6 +16,7 @@ from amaranth.back import rtlil
 from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFO
+from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from tests.support.packets import assert_responses
@@ -240,6 +241,23 @@ def test_devices_are_independent() -> None:
     devices[0].close()
     devices[1].send(b"\1")
     assert devices[1].receive(100) == b"\7"
+
+
+def test_only_zeros_of_a_memory_are_left_out() -> None:
+    """Every other cell of the design stays, the content of a table too."""
+    designs = []
+    for first in (0, 5):
+        m = Module()
+        m.submodules.memory = memory = Memory(shape=8, depth=4, init=[first])
+        port = memory.read_port()
+        o = Signal(8)
+        m.d.comb += o.eq(port.data)
+        designs.append(rtlil.convert(m, ports=[o]))
+    zeros, table = designs
+    without = cxxrtl.ZEROS.sub("", zeros)
+    assert "$meminit_v2" in zeros and "$meminit_v2" not in without
+    assert without.count("\n  cell ") == zeros.count("\n  cell ") - 1
+    assert cxxrtl.ZEROS.sub("", table) == table
 
 
 def test_closed() -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
+from tests.support.layers import WIDE
 from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.checks import (
     CHECKS,
@@ -28,18 +29,6 @@ from tritloom.sim.verify.boundaries import (
 )
 from tritloom.sim.verify.pairs import banks_read
 
-WIDE = AcceleratorConfig(
-    lanes=10,
-    rows=3,
-    tokens=2,
-    fill=2,
-    memory=BlockRam(words=40),
-    max_in_features=35,
-    max_out_features=19,
-    max_layers=3,
-    packet_bytes=256,
-    slots=4,
-)
 LEAST = AcceleratorConfig(
     lanes=5,
     rows=1,

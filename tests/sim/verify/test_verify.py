@@ -309,6 +309,17 @@ def test_unknown_output():
 
 
 @pytest.mark.sim
+def test_inputs_of_plugins_are_held_at_0():
+    """Left alone, such an input is unknown, and so is what depends on it."""
+    text = SILENT.replace("(clk", "(extra, clk").replace("input clk;", "input extra; input clk;")
+    text = text.replace("o_valid = 0", "o_valid = extra")
+    assert text.count("extra") == 3
+    result = verify_design(text, TINY, fail_fast=True)
+    ((_, message),) = failures(result)
+    assert message.startswith("no response to IDENTIFY")
+
+
+@pytest.mark.sim
 def test_does_not_compile(tmp_path):
     folder = fake(tmp_path / "design", SILENT.replace("assign i_ready = 1", "assign = 1"))
     junit = tmp_path / "results.xml"
