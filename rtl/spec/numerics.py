@@ -216,9 +216,23 @@ def matmul(trits: I8, codes: I8) -> I32:
     acc = np.zeros((codes.shape[0], out_features), np.int32)
     for start in range(0, in_features, _EXACT_FEATURES):
         piece = slice(start, start + _EXACT_FEATURES)
-        product = codes[:, piece].astype(np.float32) @ trits[:, piece].astype(np.float32).T
+        try:
+            product = _float_product(codes[:, piece], trits[:, piece])
+        except FloatingPointError:
+            product = codes[:, piece].astype(np.int32) @ trits[:, piece].astype(np.int32).T
         acc += product.astype(np.int32)
     return acc
+
+
+def _float_product(codes: I8, trits: I8) -> npt.NDArray[Any]:
+    """codes · tritsᵀ in float32, which is fast.
+
+    No product of such integers is invalid. But a library's kernel may compute with what lies beside
+    its operands too, and then report it: `FloatingPointError`.
+    """
+    with np.errstate(invalid="raise"):
+        product: F32 = codes.astype(np.float32) @ trits.astype(np.float32).T
+    return product
 
 
 def sums_as_floats(acc: I32, trits: I8, codes: I8, bfloat16: bool = False) -> F32:

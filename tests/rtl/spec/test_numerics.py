@@ -235,6 +235,22 @@ def test_matmul_is_exact_where_one_float32_sum_ends(features: int) -> None:
     assert (numerics.matmul(trits, codes) == [[expected, -expected]] * 2).all()
 
 
+def test_matmul_is_exact_where_a_library_reports_invalid_numbers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def report(codes: np.ndarray, trits: np.ndarray) -> np.ndarray:
+        raise FloatingPointError("invalid value encountered in matmul")
+
+    rng = np.random.default_rng(24)
+    trits = rng.integers(-1, 2, (3, 300)).astype(np.int8)
+    codes = rng.integers(-128, 128, (2, 300)).astype(np.int8)
+    codes[0], trits[0] = -128, -1
+    right = numerics.matmul(trits, codes)
+    monkeypatch.setattr(numerics, "_float_product", report)
+    assert (numerics.matmul(trits, codes) == right).all()
+    assert (right == codes.astype(np.int64) @ trits.T.astype(np.int64)).all()
+
+
 def test_matmul_reaches_the_end_of_int32() -> None:
     longest = (2**31 - 1) // 128
     trits = np.broadcast_to(np.int8(-1), (1, longest))
