@@ -15,23 +15,26 @@ from amaranth.lib.wiring import In, Out
 from tritloom.rtl.control.checks import HeaderChecks, status_of
 from tritloom.rtl.control.layer_table import LayerTable
 from tritloom.rtl.control.order import CommandOrder
+from tritloom.rtl.control.programs import ProgramStates
 from tritloom.rtl.control.registers import CommandRegisters
-from tritloom.rtl.control.tasks import Kind, task_layout
+from tritloom.rtl.control.tasks import Kind, only_checksum, position_shape, task_layout
+from tritloom.rtl.control.vector_port import vector_port
 from tritloom.rtl.control.words import WordCollector, activations_in
 from tritloom.rtl.core.core import load_layout, run_layout
 from tritloom.rtl.lib.streams import bits_for
 from tritloom.rtl.memories.contract import range_layout, write_layout
-from tritloom.rtl.spec.checks import Quantity
+from tritloom.rtl.spec.checks import UNITS, Quantity
 from tritloom.rtl.spec.commands import (
-    COUNTERS,
     HEADER_BYTES,
     LAYER,
     OVERHEAD_BYTES,
     PROTOCOL_VERSION,
     Opcode,
     Status,
+    counters_of,
 )
 from tritloom.rtl.spec.config import AcceleratorConfig
+from tritloom.rtl.spec.vector_facts import PROGRAM_STEPS
 
 __all__ = ["CommandAcceptor"]
 
@@ -82,6 +85,10 @@ class CommandAcceptor(wiring.Component):
         As in `Banks`, for the banks of `o_run`.
     has_results : in, 1 bit
         A RUN of this session wrote the result bank.
+    vector : out, `vector_port`
+        The vector unit. Only if the configuration has one.
+    read_address : in, number
+        The word or step that the responder reads. Only with a vector unit.
     """
 
     i: stream.Interface
@@ -111,6 +118,12 @@ class CommandAcceptor(wiring.Component):
     def __init__(self, config: AcceleratorConfig) -> None:
         self.config = config
         beat_bytes = config.link.beat_bytes
+        of_unit = {}
+        if config.vector is not None:
+            of_unit = {
+                "vector": Out(vector_port(config)),
+                "read_address": In(position_shape(config)),
+            }
         super().__init__(
             {
                 "i": In(stream.Signature(8)),
@@ -136,6 +149,7 @@ class CommandAcceptor(wiring.Component):
                 "may_load": In(1),
                 "may_run": In(1),
                 "has_results": In(1),
+                **of_unit,
             }
         )
 
@@ -149,6 +163,9 @@ class CommandAcceptor(wiring.Component):
             states.store_words()
             states.use_weights()
             states.respond()
+            if states.programs is not None:
+                states.programs.check_steps("RESPOND")
+                states.programs.execute()
         return m
 
 
@@ -165,10 +182,10 @@ class _States(CommandRegisters):
         config = self.config
         m.submodules.order = self.order = CommandOrder(config)
         m.submodules.table = self.table = LayerTable(config)
-        longest = max(config.word_bytes, config.fill, LAYER.size)
-        m.submodules.words = self.words = WordCollector(longest)
-        fields = (self.request, self.left, self.position, self.items)
-        self.checks = HeaderChecks(m, config, *fields, self.table.entry, ports.has_results)
+        m.submodules.words = self.words = WordCollector(self.longest)
+        self.programs = None if config.vector is None else ProgramStates(m, ports, self, self.table)
+        fields = (self.request, self.left, self.position, self.items, self.table.entry)
+        self.checks = HeaderChecks(m, config, *fields, ports.has_results, self.programs)
         self._connect()
 
     def _connect(self) -> None:
@@ -214,12 +231,11 @@ class _States(CommandRegisters):
         # `no_room` must be right in the cycle after a word is taken: activations may come so fast.
         last = config.activation_words - 1
         loads_beyond = position >= Mux(self.words.take, last, last + 1)
-        self.m.d.sync += [
-            self.write_address.eq(address),
-            self.no_room.eq(
-                Mux(request.opcode == Opcode.WRITE, position >= entry.words, loads_beyond)
-            ),
-        ]
+        no_room = Mux(request.opcode == Opcode.WRITE, position >= entry.words, loads_beyond)
+        if config.vector is not None:
+            for opcode, end in ((Opcode.PUT, config.vector.words), (Opcode.PROGRAM, PROGRAM_STEPS)):
+                no_room = Mux(request.opcode == opcode, position >= end, no_room)
+        self.m.d.sync += [self.write_address.eq(address), self.no_room.eq(no_room)]
         with self.m.If(ports.no_task):
             self.m.d.sync += self.reading.eq(0)
 
@@ -323,7 +339,7 @@ class _States(CommandRegisters):
 
         memory_free = ~(ports.busy | self.reading)
         whole_layer = [self.position.eq(0), self.items.eq(self.table.entry.words)]
-        all_counters = [self.position.eq(0), self.items.eq(len(COUNTERS))]
+        all_counters = [self.position.eq(0), self.items.eq(len(counters_of(config)))]
         word_bytes = self.size.eq(config.word_bytes)
         with m.State("EXECUTE"):
             with m.Switch(self.request.opcode):
@@ -338,8 +354,22 @@ class _States(CommandRegisters):
                 self._start(Opcode.RESULTS, 1, "RESPOND", self.kind.eq(Kind.RESULTS))
                 counters = [*all_counters, self.kind.eq(Kind.COUNTERS)]
                 self._start(Opcode.COUNTERS, ~ports.busy, "RESPOND", *counters)
+                if config.vector is not None:
+                    self._start_with_unit()
                 with m.Default():
                     self._fail(Status.BAD_OPCODE)
+
+    def _start_with_unit(self) -> None:
+        """Start a command of the vector unit, which is idle in the state EXECUTE."""
+        config, ports, kind = self.config, self.ports, self.kind
+        for opcode in (Opcode.PUT, Opcode.PROGRAM):
+            size = self.size.eq(UNITS[opcode].of(config))
+            self._start(opcode, ~self.reading, "COLLECT", size)
+        self._start(Opcode.GET, 1, "RESPOND", kind.eq(Kind.VECTOR))
+        steps = [self.position.eq(0), kind.eq(Kind.STEPS)]
+        self._start(Opcode.COMMIT_PROGRAM, ~self.reading, "PUSH", *steps)
+        # The program uses the core's port for results, so all RESULTS must have been copied.
+        self._start(Opcode.EXECUTE, ~ports.busy & ports.no_task, "RESPOND")
 
     def _start(self, opcode: Opcode, may: Value | int, state: str, *preparation: Any) -> None:
         """Go on to `state` as soon as the command `may`, or fail by the first check that fails."""
@@ -361,13 +391,14 @@ class _States(CommandRegisters):
 
         with m.State("COLLECT"):
             stores = Signal()  # a complete word has room
+            taken = stores & ((is_write & ports.o_write.ready) | (is_load & ports.o_load.ready))
+            if self.programs is not None:
+                taken |= self.programs.store(words.word, stores)
             m.d.comb += [
                 stores.eq(words.complete & ~self.no_room),
                 ports.o_write.valid.eq(stores & is_write),
                 ports.o_load.valid.eq(stores & is_load),
-                words.take.eq(
-                    stores & ((is_write & ports.o_write.ready) | (is_load & ports.o_load.ready))
-                ),
+                words.take.eq(taken),
             ]
             with m.If(words.take):
                 m.d.sync += self.position.eq(self.position + 1)
@@ -421,15 +452,28 @@ class _States(CommandRegisters):
             m.d.comb += [ports.o_run.valid.eq(1), ports.starting.eq(1)]
             with m.If(ports.o_run.ready):
                 m.next = "RESPOND"
+                if self.programs is not None:
+                    with m.If(self.request.opcode == Opcode.EXECUTE):
+                        m.next = "SERVE"
 
         with m.State("CHECKSUM"):
+            if self.programs is not None:
+                with m.If(self.kind == Kind.STEPS):
+                    m.d.comb += self.programs.reads_steps.eq(1)
+                    m.d.sync += self.programs.steps.eq(0)
             with m.If(ports.no_task):
                 m.d.sync += [self.has_checksum.eq(1), self.kind.eq(Kind.NOTHING)]
-                with m.If(ports.checksum == self.request.address):
-                    m.d.comb += self.table.commit.eq(1)
-                with m.Else():
-                    m.d.sync += self.status.eq(status_of(Opcode.COMMIT, Quantity.ADDRESS))
                 m.next = "RESPOND"
+                with m.If(ports.checksum != self.request.address):
+                    m.d.sync += self.status.eq(status_of(Opcode.COMMIT, Quantity.ADDRESS))
+                with m.Else():
+                    if self.programs is None:
+                        m.d.comb += self.table.commit.eq(1)
+                    else:
+                        with m.If(self.kind == Kind.STEPS):
+                            self.programs.begin_check()
+                        with m.Else():
+                            m.d.comb += self.table.commit.eq(1)
 
     def respond(self) -> None:
         """States that end a command: the rest of its payload, its response's header, its task."""
@@ -481,7 +525,12 @@ class _States(CommandRegisters):
                 m.next = "HEADER"
                 with m.If((self.kind == Kind.WORDS) | (self.kind == Kind.COUNTERS)):
                     m.d.sync += self.reading.eq(1)
-                with m.If(self.kind == Kind.CHECKSUM):
+                if self.programs is not None:
+                    with m.If(self.kind == Kind.VECTOR):
+                        m.d.sync += self.reading.eq(1)
+                    with m.If(self.programs.serves):
+                        m.next = "BEGIN-PROGRAM"
+                with m.If(only_checksum(self.config, self.kind)):
                     m.next = "CHECKSUM"
 
         with m.State("DIRECT"):
