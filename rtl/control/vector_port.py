@@ -15,10 +15,10 @@ def vector_port(config: AcceleratorConfig) -> wiring.Signature:
 
     Members
     -------
-    address, put, word, got, step_address, step_write, step, got_step, start, not_finite, stall :
+    address, put, word, got, step_address, step_write, step, got_step, start, not_finite :
         as of `VectorUnit`
-    busy : the unit executes, or the runner is busy
-    active, activation_bank, result_bank, computes, wants, layer, pad, last_tile, padded :
+    executes : in, 1 bit, `busy` of `VectorUnit`
+    active, activation_bank, result_bank, computes, busy, wants, layer, pad, last_tile, padded :
         as of `LayerRunner`
     """
     assert config.vector is not None

@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import numpy as np
-import pytest
 
 from tests.support import quick_first
 from tests.support.packets import assert_responses, run_packets
