@@ -6,7 +6,7 @@ import numpy as np
 
 from tests.support import quick_first
 from tests.support.packets import assert_responses, run_packets
-from tests.support.programs import CONFIG, END, ODD, Host, layer, linear_steps
+from tests.support.program_host import CONFIG, END, ODD, Host, layer, linear_steps
 from tritloom.rtl.links.stream_facts import PacketStream
 from tritloom.rtl.spec import requests
 from tritloom.rtl.spec.commands import Opcode, Request, Status

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.support.programs import CONFIG, END, ODD, Host, layer, linear_steps
+from tests.support.program_host import CONFIG, END, ODD, Host, layer, linear_steps
 from tritloom.rtl.spec import numerics, requests
 from tritloom.rtl.spec.commands import Opcode, Request, Status, unpack_counters
 from tritloom.rtl.spec.config import TINY
