@@ -8,7 +8,7 @@ from typing import cast
 
 from tritloom.host.session import Command, Session
 from tritloom.rtl.spec import requests
-from tritloom.rtl.spec.commands import COUNTERS, COUNTERS_STRUCT, Opcode, Request
+from tritloom.rtl.spec.commands import Opcode, Request, unpack_counters
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.rtl.spec.plugins import engines
@@ -36,6 +36,8 @@ class Counters:
     packets : packets that arrived whole, executed or not
     bad_packets : packets with a wrong checksum or length
     dropped_packets : packets that were lost because the receive buffer was full
+    vector_cycles : cycles in which the vector unit executed a program; 0 without a unit
+    vector_stall_cycles : of those, cycles in which an element waited for the core
     """
 
     cycles: int
@@ -44,6 +46,8 @@ class Counters:
     packets: int
     bad_packets: int
     dropped_packets: int
+    vector_cycles: int = 0
+    vector_stall_cycles: int = 0
 
 
 def identity_command(start: int, count: int) -> Command:
@@ -84,7 +88,7 @@ class Requests:
     def counters(self) -> Counters:
         """Read the counters, and wait for them."""
         payload = self._session.call(self._one(requests.read_counters())).payload
-        return Counters(**dict(zip(COUNTERS, COUNTERS_STRUCT.unpack(payload), strict=True)))
+        return Counters(**unpack_counters(self._config, payload))
 
     def _one(self, request: Request) -> Command:
         return _command(self._config, request)

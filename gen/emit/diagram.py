@@ -3,7 +3,8 @@
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 
-from tritloom.rtl.spec.commands import Opcode, identity
+from tritloom.rtl.spec.checks import checks_of
+from tritloom.rtl.spec.commands import identity
 from tritloom.rtl.spec.config import PARTIAL_SUM_CYCLES, AcceleratorConfig
 
 __all__ = ["block_diagram"]
@@ -134,7 +135,7 @@ def _blocks(config: AcceleratorConfig) -> list[_Block]:
         _Block(
             *(420, 110, 280, 100, "command", "Command processor"),
             (
-                f"{len(Opcode)} commands, {config.window} in flight",
+                f"{len(checks_of(config))} commands, {config.window} in flight",
                 f"layer table {config.max_layers}, identity {len(identity(config))} bytes",
             ),
         ),

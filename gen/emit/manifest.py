@@ -27,7 +27,7 @@ from tritloom.rtl.control.layouts import COUNTER_BITS, DEFINITION, REQUEST, RESP
 from tritloom.rtl.lib.crc import CRC32
 from tritloom.rtl.links.port_names import DEFAULT_TOP, PLAIN, PortNames
 from tritloom.rtl.spec import commands, encodings, packing
-from tritloom.rtl.spec.checks import CHECKS, UNLIMITED, Check, Limit, Quantity
+from tritloom.rtl.spec.checks import UNLIMITED, Check, Limit, Quantity, checks_of
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.design import FORMAT
 from tritloom.rtl.spec.plugins import engines
@@ -244,7 +244,7 @@ def _commands(config: AcceleratorConfig) -> dict[str, Any]:
         "counters": {
             "meaning": module["COUNTERS"],
             "bytes": COUNTER_BITS // 8,
-            "order": list(commands.COUNTERS),
+            "order": list(commands.counters_of(config)),
         },
     }
 
@@ -259,11 +259,14 @@ def _members(kind: type[commands.Opcode] | type[commands.Status]) -> list[dict[s
 
 def _opcodes(config: AcceleratorConfig) -> list[dict[str, Any]]:
     """The opcodes with their checks in order, and the bounds that the configuration gives."""
-    opcodes = _members(commands.Opcode)
+    checks_of_opcode = checks_of(config)
+    opcodes = [
+        opcode for opcode in _members(commands.Opcode) if opcode["value"] in checks_of_opcode
+    ]
     for opcode in opcodes:
         opcode["checks"] = [
             {"must_hold": str(check), "status": check.status.name, **_bounds(check, config)}
-            for check in CHECKS[commands.Opcode(opcode["value"])]
+            for check in checks_of_opcode[commands.Opcode(opcode["value"])]
         ]
     return opcodes
 

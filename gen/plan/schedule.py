@@ -23,12 +23,12 @@ from tritloom.gen.plan.stages import (
 )
 from tritloom.rtl.spec import requests
 from tritloom.rtl.spec.commands import (
-    COUNTERS,
-    COUNTERS_STRUCT,
+    COUNTER_BYTES,
     LAYER,
     OVERHEAD_BYTES,
     Opcode,
     Request,
+    counters_of,
 )
 from tritloom.rtl.spec.config import PARTIAL_SUM_READ_CYCLES, AcceleratorConfig
 from tritloom.rtl.spec.errors import ConfigError
@@ -102,8 +102,7 @@ def _copy(config: AcceleratorConfig, request: Request, words: int) -> Copy | Non
         case Opcode.COMMIT:
             return Copy(words, config.word_bytes, config.word_bytes)
         case Opcode.COUNTERS:
-            size = COUNTERS_STRUCT.size // len(COUNTERS)
-            return Copy(len(COUNTERS), size, size)
+            return Copy(len(counters_of(config)), COUNTER_BYTES, COUNTER_BYTES)
         case Opcode.RESULTS:
             groups = -(-request.count // config.rows)
             size = config.rows * config.acc_bytes

@@ -15,32 +15,19 @@ from tritloom.rtl.lib.floats import float_layout, is_finite, register
 from tritloom.rtl.spec.errors import ConfigError
 from tritloom.rtl.spec.float_units import FLOAT32
 from tritloom.rtl.spec.vector_cycles import OPERAND_CYCLES, READ_CYCLES, sum_cycles
-from tritloom.rtl.spec.vector_facts import LAYER_BITS, VectorConfig
-from tritloom.rtl.spec.vector_program import FIELDS, Factor, Operation
+from tritloom.rtl.spec.vector_facts import SUM_BITS, VectorConfig
+from tritloom.rtl.spec.vector_program import Factor, kept_fields
 
 __all__ = ["NUMBER", "VectorPipeline", "rounded", "step_layout"]
 
 NUMBER = float_layout(FLOAT32)
 MINUS_ZERO = 1 << 31
 """A number plus −0.0 is that number, whatever its sign."""
-SUM_BITS = (2, FLOAT32.precision + 1)
-"""Least and greatest width of the core's results. Those of more bits would be rounded."""
 
 
 def step_layout(config: VectorConfig) -> data.StructLayout:
-    """A step as the unit stores it: the fields of `FIELDS`, as wide as `config` needs them."""
-    address = config.address_bits
-    narrow = {
-        "operation": max(Operation).bit_length(),
-        "last": address,
-        "a": max(address, LAYER_BITS),
-        "b": address,
-        "d": address,
-        "spare": 0,
-    }
-    return data.StructLayout(
-        {name: narrow.get(name, bits) for name, bits in FIELDS.items() if name != "spare"}
-    )
+    """A step as the unit stores it: the fields of `kept_fields` that have bits."""
+    return data.StructLayout({name: bits for name, bits in kept_fields(config).items() if bits})
 
 
 def rounded(m: Module, config: VectorConfig, value: Value, flag: Value, name: str) -> Value:
@@ -92,9 +79,8 @@ class VectorPipeline(wiring.Component):
     o: Signal
 
     def __init__(self, config: VectorConfig, sum_bits: int) -> None:
-        least, most = SUM_BITS
-        if not least <= sum_bits <= most:
-            raise ConfigError(f"sum_bits must be {least} to {most}, not {sum_bits}")
+        if not 2 <= sum_bits <= SUM_BITS:
+            raise ConfigError(f"sum_bits must be 2 to {SUM_BITS}, not {sum_bits}")
         self.config, self.sum_bits = config, sum_bits
         super().__init__(
             {
@@ -111,7 +97,7 @@ class VectorPipeline(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         config, step = self.config, self.step
-        half = step.bfloat16
+        half = step.bfloat16 if config.bfloat16 else Const(0)
         wait = sum_cycles(config) - READ_CYCLES
         a_word = delay(m, self.a, wait, reset_less=True)
         b_word = delay(m, self.b, wait, reset_less=True)

@@ -279,7 +279,8 @@ class VectorUnit(wiring.Component):
             operands.long.eq(step.operation == Operation.PRODUCT),
         ]
         number = divide.o.payload.number.as_value()
-        quotient = rounded(m, self.config, number, step.bfloat16, "quotient")
+        half = step.bfloat16 if self.config.bfloat16 else Const(0)
+        quotient = rounded(m, self.config, number, half, "quotient")
         return Mux(step.operation == Operation.MAXIMUM, maximum, quotient)
 
     def _maximum(self, m: Module, result: Any, valid: Value, begins: Value, step: Any) -> Value:

@@ -1,8 +1,8 @@
 """The checks of every command, and the order in which a device makes them.
 
 The command processor, the reference device, the benches, the manifest and the documentation read
-`CHECKS`. A check compares one `Quantity` with two bounds; the first check that fails gives the
-response its status.
+`CHECKS`, and for a device with a vector unit `VECTOR_CHECKS`. A check compares one `Quantity` with
+two bounds; the first check that fails gives the response its status.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from enum import IntEnum, StrEnum
 
 from tritloom.rtl.spec.commands import LAYER, Opcode, Request, Status, identity
 from tritloom.rtl.spec.config import AcceleratorConfig
+from tritloom.rtl.spec.vector_facts import PROGRAM_STEPS
+from tritloom.rtl.spec.vector_program import STEP_BYTES
 
 __all__ = [
     "ACTIVATION_WORDS",
@@ -25,11 +27,15 @@ __all__ = [
     "MEMORY_WORDS",
     "PAYLOAD_LIMIT",
     "PAYLOAD_RESULTS",
+    "PAYLOAD_VECTOR_WORDS",
     "PAYLOAD_WORDS",
+    "STEPS",
     "TOKENS",
     "TOKENS_END",
     "UNITS",
     "UNLIMITED",
+    "VECTOR_CHECKS",
+    "VECTOR_WORDS",
     "Bound",
     "Check",
     "LayerState",
@@ -38,9 +44,12 @@ __all__ = [
     "Stage",
     "State",
     "check_table",
+    "checks_of",
     "first_failure",
     "value_of",
 ]
+
+VECTOR_WORD_BYTES = 4
 
 
 class LayerState(IntEnum):
@@ -75,9 +84,10 @@ class Quantity(StrEnum):
     ROW_GROUPS = "row groups"
     MEMORY_END = "base + tiles × row groups"
     ITEMS_END = "address + count"
-    """The end of what IDENTIFY (bytes) and READ (words) read."""
+    """The end of what IDENTIFY (bytes), READ and GET (words) read."""
     WORDS_END = "address + words"
-    """The end of the whole words that WRITE and LOAD store; 0 if the payload has none."""
+    """The end of the whole words that WRITE, LOAD, PUT and PROGRAM (steps) store; 0 if the payload
+    has none."""
     ROW_GROUPS_END = "address + row groups of count"
     """The end of the row groups that RESULTS reads, the last of them perhaps in part."""
     REST_BYTES = "payload bytes beyond whole words"
@@ -89,6 +99,16 @@ class Quantity(StrEnum):
     RESULT_BANK = "result bank"
     RESULT_ROW_GROUPS = "row groups of the bank's last RUN"
     """0 if no RUN came in this session."""
+    NOT_FINITE = "results of the last program that are not finite"
+    """1 if there are any, 0 if there are none or no EXECUTE came in this session."""
+    PROGRAM_CHECKSUM = "CRC-32 of the steps"
+    WRONG_STEPS = "steps that are not right"
+    """1 if an operation is unknown, an address lies beyond the vector memory, or the last step is
+    not END; else 0."""
+    OPEN_LAYERS = "steps whose layer is not committed"
+    """1 if there are any, else 0."""
+    PROGRAM_STEPS = "committed steps"
+    STEP_END = "address + 1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,12 +169,18 @@ class Check:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
-    """What the checks of one request read of the device: its layer `index`, its result bank."""
+    """What the checks of one request read of the device: its layer `index`, its result bank, and of
+    COMMIT_PROGRAM the steps that it would commit."""
 
     layer: LayerState = LayerState.UNDEFINED
     layer_words: int = 0
     layer_checksum: int = 0
     result_row_groups: int = 0
+    not_finite: bool = False
+    program_checksum: int = 0
+    wrong_steps: bool = False
+    open_layers: bool = False
+    program_steps: int = 0
 
 
 UNLIMITED = (1 << 32) - 1
@@ -176,10 +202,19 @@ PAYLOAD_WORDS = Limit(
 PAYLOAD_RESULTS = Limit(
     "max_payload // acc_bytes", lambda config: config.max_payload // config.acc_bytes
 )
+VECTOR_WORDS = Limit(
+    "vector words", lambda config: 0 if config.vector is None else config.vector.words
+)
+PAYLOAD_VECTOR_WORDS = Limit(
+    f"max_payload // {VECTOR_WORD_BYTES}", lambda config: config.max_payload // VECTOR_WORD_BYTES
+)
+STEPS = Limit(f"{PROGRAM_STEPS}", lambda config: PROGRAM_STEPS)
 
 UNITS = {
     Opcode.WRITE: Limit("word_bytes", lambda config: config.word_bytes),
     Opcode.LOAD: Limit("fill", lambda config: config.fill),
+    Opcode.PUT: Limit(f"{VECTOR_WORD_BYTES}", lambda config: VECTOR_WORD_BYTES),
+    Opcode.PROGRAM: Limit(f"{STEP_BYTES}", lambda config: STEP_BYTES),
 }
 """Bytes of a word in the payload of the commands that store words."""
 
@@ -273,7 +308,46 @@ CHECKS: dict[Opcode, tuple[Check, ...]] = {
     ),
     Opcode.COUNTERS: (_payload(0),),
 }
-"""The checks of each opcode, in the order in which they are made. No other opcode exists."""
+"""The checks of each opcode, in the order in which they are made. Every device has these."""
+
+VECTOR_CHECKS: dict[Opcode, tuple[Check, ...]] = {
+    Opcode.PUT: (_within(Stage.WORD, Quantity.WORDS_END, VECTOR_WORDS), _WHOLE_WORDS),
+    Opcode.GET: (
+        _payload(0),
+        _count(PAYLOAD_VECTOR_WORDS),
+        _within(Stage.HEADER, Quantity.ITEMS_END, VECTOR_WORDS),
+        Check(Stage.HEADER, Quantity.NOT_FINITE, 0, 0, Status.NOT_FINITE),
+    ),
+    Opcode.PROGRAM: (_within(Stage.WORD, Quantity.WORDS_END, STEPS), _WHOLE_WORDS),
+    Opcode.COMMIT_PROGRAM: (
+        _payload(0),
+        _count(STEPS),
+        Check(
+            Stage.END,
+            Quantity.ADDRESS,
+            Quantity.PROGRAM_CHECKSUM,
+            Quantity.PROGRAM_CHECKSUM,
+            Status.BAD_CHECKSUM,
+        ),
+        _within(Stage.END, Quantity.WRONG_STEPS, 0),
+        Check(Stage.END, Quantity.OPEN_LAYERS, 0, 0, Status.BAD_STATE),
+    ),
+    Opcode.EXECUTE: (
+        _payload(0),
+        _bank(Quantity.ACTIVATION_BANK),
+        _bank(Quantity.RESULT_BANK),
+        Check(Stage.HEADER, Quantity.PROGRAM_STEPS, 1, UNLIMITED, Status.BAD_STATE),
+        Check(
+            Stage.HEADER, Quantity.PROGRAM_STEPS, Quantity.STEP_END, UNLIMITED, Status.OUT_OF_RANGE
+        ),
+    ),
+}
+"""The checks of the opcodes of a vector unit."""
+
+
+def checks_of(config: AcceleratorConfig) -> dict[Opcode, tuple[Check, ...]]:
+    """The checks of each opcode of a device; it refuses every other opcode."""
+    return CHECKS if config.vector is None else CHECKS | VECTOR_CHECKS
 
 
 def value_of(quantity: Quantity, config: AcceleratorConfig, request: Request, state: State) -> int:
@@ -319,25 +393,37 @@ def value_of(quantity: Quantity, config: AcceleratorConfig, request: Request, st
             return request.result_bank
         case Quantity.RESULT_ROW_GROUPS:
             return state.result_row_groups
+        case Quantity.NOT_FINITE:
+            return state.not_finite
+        case Quantity.PROGRAM_CHECKSUM:
+            return state.program_checksum
+        case Quantity.WRONG_STEPS:
+            return state.wrong_steps
+        case Quantity.OPEN_LAYERS:
+            return state.open_layers
+        case Quantity.PROGRAM_STEPS:
+            return state.program_steps
+        case Quantity.STEP_END:
+            return request.address + 1
 
 
 def first_failure(config: AcceleratorConfig, request: Request, state: State) -> Check | None:
-    """The first check of `CHECKS` that a request fails, or `None` if it passes all of them.
+    """The first check of its opcode that a request fails, or `None` if it passes all of them.
 
     Parameters
     ----------
     config : the configuration of the device
-    request : a request whose opcode is in `CHECKS`
+    request : a request whose opcode is in `checks_of`
     state : what the checks read of the device
     """
-    checks = CHECKS[Opcode(request.opcode)]
+    checks = checks_of(config)[Opcode(request.opcode)]
     return next((check for check in checks if not check.holds(config, request, state)), None)
 
 
 def check_table() -> str:
-    """All of `CHECKS` as a Markdown table, one line a check."""
+    """All checks as a Markdown table, one line a check."""
     lines = ["| opcode | must hold | else |", "|---|---|---|"]
-    for opcode, checks in CHECKS.items():
+    for opcode, checks in (CHECKS | VECTOR_CHECKS).items():
         lines += [f"| {opcode.name} | {check} | {check.status.name} |" for check in checks]
     return "\n".join(lines) + "\n"
 

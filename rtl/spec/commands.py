@@ -25,23 +25,35 @@ gets `NAK`, with the number that the device waits for in `expected`.
 arrived, so the host sends none of these commands again. A device could free the memory of their
 responses. No device does so yet: each ignores the byte, and repeats it in its response.
 
+A device whose configuration has `vector` has a vector unit, and the commands PUT to EXECUTE; other
+devices refuse them with `BAD_OPCODE`. Its program memory holds steps of
+`tritloom.rtl.spec.vector_program`. COMMIT_PROGRAM commits its first `count` steps as a whole. A
+program can have several beginnings: EXECUTE names the step that it begins with. A PROGRAM, and a
+DEFINE or WRITE of a layer that a committed step names, leave no step committed. The device responds
+to EXECUTE when it has accepted it, and begins no later command before the program has ended. Each
+RUN step is a RUN of one token, from and to the banks that EXECUTE names: codes fill the activation
+bank from its first word on, and zeros follow up to the end of the layer's tiles. The cycles of the
+program, and NOT_FINITE, come with each GET until the next EXECUTE.
+
 RESET sets the session number, of 24 bits. A request with another session number gets
 `NO_SESSION`, so a command that was sent before a RESET cannot be executed after it. RESET with a
-new number forgets the layers, the results of all banks and the stored responses, but not the
-weights and activations in memory. RESET with the current number changes nothing. RESET ignores its
-payload.
+new number forgets the layers, the results of all banks, the program and the stored responses, but
+not the weights, activations, vectors and steps in memory. RESET with the current number changes
+nothing. RESET ignores its payload.
 
-`CHECKS` lists the checks of each opcode in their order. The status of the first failing check is
-the status of the response. An opcode without an entry in `CHECKS` gets `BAD_OPCODE`. WRITE and LOAD
-store each whole word before they look at the next one, so the words before the failing one stay. A
-response that is not OK has no payload, and its `value` is 0, except that `BAD_CHECKSUM` puts the
-checksum of the layer there.
+`CHECKS` lists the checks of each opcode in their order, `VECTOR_CHECKS` those of a vector unit. The
+status of the first failing check is the status of the response. An opcode without an entry gets
+`BAD_OPCODE`. WRITE, LOAD, PUT and PROGRAM store each whole word before they look at the next one,
+so the words before the failing one stay. A response that is not OK has no payload, and its `value`
+is 0, except that `BAD_CHECKSUM` puts the checksum of the layer or of the steps there. A
+COMMIT_PROGRAM that gets to read the steps leaves none committed if it fails.
 """
 
 from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
@@ -65,9 +77,12 @@ __all__ = [
     "Request",
     "Response",
     "Status",
+    "counters_of",
     "identity",
+    "pack_counters",
     "seal",
     "sound",
+    "unpack_counters",
 ]
 
 PROTOCOL_VERSION = 2
@@ -111,7 +126,18 @@ class Opcode(IntEnum):
     """Read `count` results of token `index` of a bank from row group `address`; `value`: the cycles
     that the last RUN of the bank took."""
     COUNTERS = 10
-    """Read the counters (`COUNTERS`): nothing → 64 bits each."""
+    """Read the counters (`counters_of`): nothing → 64 bits each."""
+    PUT = 11
+    """Write float32 words to the vector memory from its word `address`: words → nothing."""
+    GET = 12
+    """Read `count` words of the vector memory from its word `address`: nothing → words; `value`:
+    the cycles that the last EXECUTE of the session took, 0 before the first one."""
+    PROGRAM = 13
+    """Write steps to the program memory from its step `address`: steps → nothing."""
+    COMMIT_PROGRAM = 14
+    """Commit the first `count` steps if `address` is their CRC-32; `value` is it."""
+    EXECUTE = 15
+    """Execute the committed program from its step `address`, with one bank of each kind."""
 
 
 class Status(IntEnum):
@@ -126,21 +152,26 @@ class Status(IntEnum):
     BAD_LENGTH = 4
     """The payload or `count` is not what the command takes."""
     OUT_OF_RANGE = 5
-    """An index or address is beyond the end of the device or of the layer."""
+    """An index or address is beyond the end of the device, of the layer or of the program."""
     BAD_STATE = 6
-    """The layer is not defined, not committed (RUN), or not open (WRITE, COMMIT)."""
+    """The layer is not defined, not committed (RUN, COMMIT_PROGRAM), or not open (WRITE, COMMIT);
+    or no step is committed (EXECUTE)."""
     BAD_CHECKSUM = 7
-    """The layer has another checksum (`value`); the layer stays open."""
+    """The layer or the steps have another checksum (`value`), and are not committed."""
     MEMORY_ERROR = 8
     """The weight memory failed in the last RUN of the bank, so there are no results."""
+    NOT_FINITE = 9
+    """A result of the last EXECUTE was not finite, or 2^126 or more: there is nothing to read."""
 
 
 COUNTERS = ("cycles", "run_cycles", "stall_cycles", "packets", "bad_packets", "dropped_packets")
 """Counted since power-up: clock cycles; cycles of RUN; cycles of RUN that waited for weights; sound
 packets, executed or not; packets with a wrong checksum or length; packets that were dropped because
 the receive buffer was full."""
-COUNTERS_STRUCT = struct.Struct(f"<{len(COUNTERS)}Q")
-"""Payload of the response to COUNTERS: 64 bits each, in that order."""
+VECTOR_COUNTERS = ("vector_cycles", "vector_stall_cycles")
+"""Further counters of a device with a vector unit: cycles of EXECUTE; of those, cycles in which an
+element waited for the core."""
+COUNTER_BYTES = 8
 CRC_RESIDUE = 0x2144DF1C
 """CRC-32 of any bytes with their own CRC-32 behind them, little end first."""
 
@@ -250,6 +281,27 @@ def sound(packet: bytes) -> bool:
         and packet[0] | packet[1] << 8 == length
         and zlib.crc32(packet) == CRC_RESIDUE
     )
+
+
+def counters_of(config: AcceleratorConfig) -> tuple[str, ...]:
+    """The counters of a device, in the order of the response to COUNTERS."""
+    return COUNTERS if config.vector is None else COUNTERS + VECTOR_COUNTERS
+
+
+def pack_counters(values: Iterable[int]) -> bytes:
+    """The payload of the response to COUNTERS."""
+    return b"".join(value.to_bytes(COUNTER_BYTES, "little") for value in values)
+
+
+def unpack_counters(config: AcceleratorConfig, payload: bytes) -> dict[str, int]:
+    """The counters in the payload of a response to COUNTERS, by name.
+
+    Raises
+    ------
+    struct.error : the payload has another size
+    """
+    names = counters_of(config)
+    return dict(zip(names, struct.unpack(f"<{len(names)}Q", payload), strict=True))
 
 
 @lru_cache(maxsize=16)

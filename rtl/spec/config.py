@@ -26,6 +26,7 @@ from tritloom.rtl.spec.plugins import (
     require_integer,
 )
 from tritloom.rtl.spec.registry import Registry
+from tritloom.rtl.spec.vector_facts import SUM_BITS, VectorConfig
 
 __all__ = [
     "CRC_BYTES",
@@ -104,6 +105,7 @@ class AcceleratorConfig:
         the last results are read while a layer runs.
     packet_bytes : bytes of the longest packet, header and checksum included; a power of two
     slots : packets that are buffered in each direction; a power of two
+    vector : the vector unit, such as `VectorConfig(words=4096)`; None if there is none
     clock_hz : clock frequency in Hz
 
     Raises
@@ -126,6 +128,7 @@ class AcceleratorConfig:
     banks: int = field(default=2, metadata=LAYOUT)
     packet_bytes: int = field(default=1024, metadata=LAYOUT)
     slots: int = field(default=4, metadata=LAYOUT)
+    vector: VectorConfig | None = field(default=None, metadata=LAYOUT)
     link: Link = field(default_factory=PacketStream)
     clock_hz: int = 50_000_000
 
@@ -154,6 +157,7 @@ class AcceleratorConfig:
                 f"or the results of a row group, not {self.packet_bytes}"
             )
         engine.check(self)
+        self._check_vector()
 
     def __hash__(self) -> int:
         return self._hash
@@ -189,6 +193,24 @@ class AcceleratorConfig:
         if self.lanes % self.fill:
             raise ConfigError(f"fill must divide lanes = {self.lanes}, not {self.fill}")
         return engine
+
+    def _check_vector(self) -> None:
+        """What the vector unit asks of the core."""
+        if self.vector is None:
+            return
+        require(
+            isinstance(self.vector, VectorConfig),
+            f"vector must be None or a record such as VectorConfig(words=4096), "
+            f"not {self.vector!r}",
+        )
+        for key, needed in (("act_bits", 8), ("banks", 2)):
+            value = getattr(self, key)
+            require(value == needed, f"{key} must be {needed} beside a vector unit, not {value}")
+        require(
+            self.acc_bits <= SUM_BITS,
+            f"acc_bits must be at most {SUM_BITS} beside a vector unit, not {self.acc_bits}; "
+            "lower max_in_features",
+        )
 
     @property
     def memory_words(self) -> int:
@@ -296,11 +318,15 @@ class AcceleratorConfig:
         return last + max(self.engine_latency, PARTIAL_SUM_READ_CYCLES) + RESULT_CYCLES
 
     def to_dict(self) -> dict[str, Any]:
-        """Every field as JSON has it; memory and link are objects with their `kind`."""
+        """Every field as JSON has it; memory and link are objects with their `kind`.
+
+        Without a vector unit there is no `vector`, so such a configuration keeps its digests.
+        """
         return {
-            f.name: value.to_dict() if isinstance(value, Record) else value
+            f.name: value.to_dict() if isinstance(value, Record | VectorConfig) else value
             for f in fields(self)
             for value in [getattr(self, f.name)]
+            if f.name != "vector" or value is not None
         }
 
     def to_json(self) -> str:
@@ -328,6 +354,9 @@ class AcceleratorConfig:
             plain["memory"] = _record("memory", memories, plain["memory"])
         if "link" in plain:
             plain["link"] = _record("link", links, plain["link"])
+        vector = plain.get("vector")
+        if vector is not None and not isinstance(vector, VectorConfig):
+            plain["vector"] = VectorConfig.from_dict(vector)
         return cls(**plain)
 
     @classmethod
@@ -353,10 +382,12 @@ class AcceleratorConfig:
         values: dict[str, Any] = {}
         for f in fields(self):
             value = getattr(self, f.name)
-            if isinstance(value, Record):
+            if isinstance(value, VectorConfig):
+                values[f.name] = value.to_dict()
+            elif isinstance(value, Record):
                 if marked := value.layout_dict():
                     values[f.name] = marked
-            elif f.metadata.get("layout", False):
+            elif f.metadata.get("layout", False) and value is not None:
                 values[f.name] = value
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).digest()[:8]
 

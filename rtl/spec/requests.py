@@ -12,27 +12,35 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from tritloom.rtl.spec.commands import COUNTERS_STRUCT, LAYER, Opcode, Request
+from tritloom.rtl.spec.checks import VECTOR_WORD_BYTES
+from tritloom.rtl.spec.commands import COUNTER_BYTES, LAYER, Opcode, Request, counters_of
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.rtl.spec.packing import pack_activations
+from tritloom.rtl.spec.vector_program import STEP_BYTES
 
 __all__ = [
     "commit_layer",
+    "commit_program",
     "define_layer",
+    "execute_program",
+    "get_words",
     "load_activations",
+    "put_words",
     "read_counters",
     "read_identity",
     "read_results",
     "read_words",
     "response_bytes",
     "run_layer",
+    "write_steps",
     "write_words",
 ]
 
 # A product asks for these, and Python 3.11 looks up a member of an enumeration slowly.
 _IDENTIFY, _READ, _LOAD, _RUN = Opcode.IDENTIFY, Opcode.READ, Opcode.LOAD, Opcode.RUN
 _RESULTS, _COUNTERS = Opcode.RESULTS, Opcode.COUNTERS
+_PUT, _GET, _EXECUTE = Opcode.PUT, Opcode.GET, Opcode.EXECUTE
 
 
 def define_layer(index: int, base: int, shape: LayerShape) -> Request:
@@ -116,11 +124,39 @@ def read_counters() -> Request:
     return Request(Opcode.COUNTERS)
 
 
+def put_words(address: int, words: NDArray[np.float32], payload_bytes: int) -> Iterator[Request]:
+    """PUT: float32 `[n]` to the vector memory from word `address`."""
+    image = words.astype("<f4", copy=False).tobytes()
+    return _write(_PUT, 0, image, VECTOR_WORD_BYTES, payload_bytes, address)
+
+
+def get_words(address: int, count: int, payload_bytes: int) -> Iterator[Request]:
+    """GET: `count` words of the vector memory from word `address`, float32 in each response."""
+    step = max(1, payload_bytes // VECTOR_WORD_BYTES)
+    for start in range(0, count, step):
+        yield Request(_GET, address=address + start, count=min(step, count - start))
+
+
+def write_steps(image: bytes, payload_bytes: int, first: int = 0) -> Iterator[Request]:
+    """PROGRAM: steps, as `encode_program` makes them, to the program memory from step `first`."""
+    return _write(Opcode.PROGRAM, 0, image, STEP_BYTES, payload_bytes, first)
+
+
+def commit_program(image: bytes) -> Request:
+    """COMMIT_PROGRAM: commit the program memory's first steps if they are those of the image."""
+    return Request(Opcode.COMMIT_PROGRAM, count=len(image) // STEP_BYTES, address=zlib.crc32(image))
+
+
+def execute_program(step: int, activation_bank: int = 0, result_bank: int = 0) -> Request:
+    """EXECUTE: the committed program from step `step`."""
+    return Request(_EXECUTE, address=step, activation_bank=activation_bank, result_bank=result_bank)
+
+
 def response_bytes(config: AcceleratorConfig | None, request: Request) -> int:
     """Payload bytes of the response to a request, if its status is OK.
 
-    `config` may be None for a request whose response does not depend on it: all but READ and
-    RESULTS.
+    `config` may be None for a request whose response does not depend on it: all but READ, RESULTS
+    and COUNTERS.
     """
     opcode = request.opcode
     if opcode == _RESULTS and config is not None:
@@ -129,7 +165,11 @@ def response_bytes(config: AcceleratorConfig | None, request: Request) -> int:
         return request.count * config.word_bytes
     if opcode == _IDENTIFY:
         return request.count
-    return COUNTERS_STRUCT.size if opcode == _COUNTERS else 0
+    if opcode == _GET:
+        return request.count * VECTOR_WORD_BYTES
+    if opcode == _COUNTERS and config is not None:
+        return len(counters_of(config)) * COUNTER_BYTES
+    return 0
 
 
 def _write(

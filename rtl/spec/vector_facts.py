@@ -1,10 +1,19 @@
 """What the vector unit is: its configuration, and the constants that every folder reads."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 from tritloom.rtl.spec.errors import ConfigError
 
-__all__ = ["FIELD_BITS", "LAYER_BITS", "PROGRAM_STEPS", "WORDS", "WRAP_WORDS", "VectorConfig"]
+__all__ = [
+    "FIELD_BITS",
+    "LAYER_BITS",
+    "PROGRAM_STEPS",
+    "SUM_BITS",
+    "WORDS",
+    "WRAP_WORDS",
+    "VectorConfig",
+]
 
 FIELD_BITS = 16
 """Width of an address or a count in a step."""
@@ -12,11 +21,16 @@ LAYER_BITS = 8
 """Width of an index into the layer table."""
 WORDS = (64, 1 << FIELD_BITS)
 """Least and greatest number of vector words."""
+SUM_BITS = 25
+"""Greatest width of the core's results: their conversion to float32 need not round."""
 PROGRAM_STEPS = 512
 """Steps that the program memory holds: one block RAM on every family."""
 WRAP_WORDS = 32
 """Sums that are interleaved, in PyTorch's order of sums. A sum meets its next element that many
 elements later, when the pipeline has written it."""
+
+EXAMPLE = '{"words": 4096, "lanes": 1, "bfloat16": false}'
+"""A configuration of the unit, as JSON writes it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,6 +66,26 @@ class VectorConfig:
             raise ConfigError(f"vector words must be a multiple of {WRAP_WORDS}, not {self.words}")
         if self.lanes != 1:
             raise ConfigError(f"vector lanes must be 1, not {self.lanes}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every field, as JSON has it."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Any) -> "VectorConfig":
+        """The configuration from its JSON object.
+
+        Raises
+        ------
+        ConfigError : it is no object, a key is unknown, or a value cannot be built
+        """
+        names = [field.name for field in fields(cls)]
+        if not isinstance(values, dict):
+            raise ConfigError(f"vector must be an object such as {EXAMPLE}, not {values!r:.40}")
+        for name in values:
+            if name not in names:
+                raise ConfigError(f"unknown key {name!r} of vector; it has {', '.join(names)}")
+        return cls(**values)
 
     @property
     def address_bits(self) -> int:

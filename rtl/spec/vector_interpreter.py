@@ -44,7 +44,7 @@ class VectorInterpreter:
     -------
     memory : uint32 `[words]`, the patterns of the vector memory; read and write it freely
     not_finite : whether a result of the last program was not finite, or 2^126 or more
-    codes : int8, the codes that went to the core since its last RUN
+    codes : int8, the codes that went to the core since the program's last RUN
     """
 
     def __init__(self, config: VectorConfig, core: Core | None = None) -> None:
@@ -58,6 +58,8 @@ class VectorInterpreter:
     def run(self, steps: Sequence[Step]) -> bool:
         """Execute a program that `check_program` accepts.
 
+        Results that the core does not have are 0.
+
         Returns
         -------
         `not_finite`. The program runs to its end in any case.
@@ -67,6 +69,8 @@ class VectorInterpreter:
         InputError : a RUN without a core
         """
         self.not_finite = False
+        self.codes = np.zeros(0, np.int8)
+        self._results = np.zeros(0, np.int32)
         for step in steps:
             if step.operation == Operation.END:
                 break
@@ -112,8 +116,10 @@ class VectorInterpreter:
         """All results of a PRODUCT; they are written unless they become codes."""
         count, memory = step.count, self.memory
         if step.from_core:
-            a = self._round(step, float_units.from_int(self._results[:count]))
+            sums = np.zeros(count, np.int32)
+            sums[: len(self._results)] = self._results[:count]
             self._results = self._results[count:]
+            a = self._round(step, float_units.from_int(sums))
         else:
             a = memory[step.a : step.a + count]
         if step.relu:

@@ -18,6 +18,7 @@ from enum import IntEnum
 from tritloom.rtl.spec.errors import InputError
 from tritloom.rtl.spec.vector_facts import (
     FIELD_BITS,
+    LAYER_BITS,
     PROGRAM_STEPS,
     WRAP_WORDS,
     VectorConfig,
@@ -33,6 +34,9 @@ __all__ = [
     "check_program",
     "decode_program",
     "encode_program",
+    "is_wrong",
+    "kept_fields",
+    "kept_mask",
 ]
 
 Layers = Mapping[int, tuple[int, int]]
@@ -173,6 +177,62 @@ def _field(step: Step, name: str) -> int:
     return step.count - 1 if name == "last" else int(getattr(step, name))
 
 
+def kept_fields(config: VectorConfig) -> dict[str, int]:
+    """Width of each field that a device stores; the bits above are 0 there, whatever is sent."""
+    address = config.address_bits
+    narrow = {
+        "operation": max(Operation).bit_length(),
+        "bfloat16": int(config.bfloat16),
+        "last": address,
+        "a": max(address, LAYER_BITS),
+        "b": address,
+        "d": address,
+        "spare": 0,
+    }
+    return {name: narrow.get(name, bits) for name, bits in FIELDS.items()}
+
+
+def kept_mask(config: VectorConfig) -> bytes:
+    """The bits of an encoded step that a device stores, `STEP_BYTES` bytes."""
+    mask = offset = 0
+    for name, bits in kept_fields(config).items():
+        mask |= (1 << bits) - 1 << offset
+        offset += FIELDS[name]
+    return mask.to_bytes(STEP_BYTES, "little")
+
+
+def is_wrong(encoded: bytes, config: VectorConfig) -> bool:
+    """Whether a device refuses an encoded step: its operation is unknown, or it leaves the memory.
+
+    Parameters
+    ----------
+    encoded : `STEP_BYTES` bytes, of which the device stores all bits that are set
+    """
+    values = _fields_of(encoded)
+    if values["operation"] not in list(Operation):
+        return True
+    if values["operation"] == Operation.RUN:
+        return False
+    last = values["last"]
+    # With `wrap` the results stay in a block of `WRAP_WORDS`, and the memory holds whole blocks.
+    ends = (
+        values["a"] + last,
+        values["b"] + last * (values["factor"] == Factor.VECTOR),
+        values["d"] + last * (not values["wrap"]),
+    )
+    return max(ends) >= config.words
+
+
+def _fields_of(encoded: bytes) -> dict[str, int]:
+    """The fields of an encoded step."""
+    value = int.from_bytes(encoded, "little")
+    values = {}
+    for name, bits in FIELDS.items():
+        values[name] = value & ((1 << bits) - 1)
+        value >>= bits
+    return values
+
+
 def decode_program(encoded: bytes) -> list[Step]:
     """The steps of `encode_program`'s bytes.
 
@@ -187,11 +247,7 @@ def decode_program(encoded: bytes) -> list[Step]:
     steps = []
     for number in range(len(encoded) // STEP_BYTES):
         start = number * STEP_BYTES
-        value = int.from_bytes(encoded[start : start + STEP_BYTES], "little")
-        values = {}
-        for name, bits in FIELDS.items():
-            values[name] = value & ((1 << bits) - 1)
-            value >>= bits
+        values = _fields_of(encoded[start : start + STEP_BYTES])
         if values["operation"] not in list(Operation):
             raise InputError(
                 f"step {number}: operation must be 0 to {max(Operation)}, not {values['operation']}"

@@ -16,29 +16,39 @@ from __future__ import annotations
 import zlib
 from collections import deque
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from tritloom.rtl.spec.checks import UNITS, Check, LayerState, Stage, State, first_failure
+from tritloom.rtl.spec.checks import (
+    UNITS,
+    VECTOR_CHECKS,
+    Check,
+    LayerState,
+    Stage,
+    State,
+    first_failure,
+)
 from tritloom.rtl.spec.commands import (
-    COUNTERS,
-    COUNTERS_STRUCT,
     LAYER,
     PROTOCOL_VERSION,
     Opcode,
     Request,
     Response,
     Status,
+    counters_of,
     identity,
+    pack_counters,
 )
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import ConfigError, DeviceError, InputError
 from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.rtl.spec.numerics import matmul
 from tritloom.rtl.spec.packing import pack_results, unpack_weights
+from tritloom.sim.device.reference_programs import ReferencePrograms
 
 __all__ = ["DeviceUrl", "ReferenceDevice", "ReferenceTransport", "open_device", "require_config"]
 
@@ -89,7 +99,8 @@ class ReferenceDevice:
         self._responses: deque[bytes] = deque(maxlen=config.window)
         self._session = 0
         self._expected = 1
-        self._counters = dict.fromkeys(COUNTERS, 0)
+        self._counters = dict.fromkeys(counters_of(config), 0)
+        self._programs = None if config.vector is None else ReferencePrograms(config.vector)
         self._handlers: dict[int, Callable[[Request], tuple[int, bytes]]] = {
             Opcode.IDENTIFY: self._identify,
             Opcode.DEFINE: self._define,
@@ -101,13 +112,22 @@ class ReferenceDevice:
             Opcode.RESULTS: self._read_results,
             Opcode.COUNTERS: self._read_counters,
         }
+        if self._programs is not None:
+            self._handlers |= {
+                Opcode.PUT: self._put,
+                Opcode.GET: self._get,
+                Opcode.PROGRAM: self._write_steps,
+                Opcode.COMMIT_PROGRAM: self._commit_program,
+                Opcode.EXECUTE: self._execute_program,
+            }
 
     def process(self, packet: bytes) -> bytes | None:
         """The response to a packet; `None` if its checksum or length is wrong.
 
         An interrupt, such as Ctrl-C, leaves the device as if the packet had never arrived.
         """
-        # WRITE and LOAD may be cut short: the packet comes again, and they write the same again.
+        # WRITE, LOAD, PUT and PROGRAM may be cut short: the packet comes again, and they write the
+        # same again.
         before = {
             "_session": self._session,
             "_expected": self._expected,
@@ -115,6 +135,7 @@ class ReferenceDevice:
             "_layers": self._layers.copy(),
             "_results": self._results.copy(),
             "_counters": self._counters.copy(),
+            "_programs": copy(self._programs),
         }
         try:
             return self._process(packet)
@@ -152,7 +173,7 @@ class ReferenceDevice:
 
         Parameters
         ----------
-        request : a request whose opcode is in `CHECKS`
+        request : a request whose opcode the device has
 
         Returns
         -------
@@ -184,6 +205,8 @@ class ReferenceDevice:
             self._responses.clear()
             self._layers.clear()
             self._results.clear()
+            if self._programs is not None:
+                self._programs.forget()
         return self._respond(request, value=PROTOCOL_VERSION)
 
     def _execute(self, request: Request) -> bytes:
@@ -197,11 +220,18 @@ class ReferenceDevice:
             return self._respond(request, value=value, payload=payload)
         if failed.stage >= Stage.WORD and request.opcode in UNITS:
             handler(request)  # the whole words before the failing one stay
-        value = state.layer_checksum if failed.status == Status.BAD_CHECKSUM else 0
+        if failed.stage == Stage.END and request.opcode == Opcode.COMMIT_PROGRAM:
+            assert self._programs is not None
+            self._programs.committed_steps = 0
+        checksum = state.layer_checksum | state.program_checksum
+        value = checksum if failed.status == Status.BAD_CHECKSUM else 0
         return self._respond(request, failed.status, value)
 
     def _state(self, request: Request) -> State:
         """What the checks of a request read of this device."""
+        if self._programs is not None and request.opcode in VECTOR_CHECKS:
+            committed = {index for index, layer in self._layers.items() if layer.committed}
+            return self._programs.state(request, committed)
         results = self._results.get(request.result_bank)
         row_groups = 0 if results is None else results.sums.shape[1] // self.config.rows
         layer = self._layers.get(request.index)
@@ -222,6 +252,8 @@ class ReferenceDevice:
         base, tiles, row_groups = LAYER.unpack(request.payload)
         self._layers[request.index] = _Layer(base, LayerShape(tiles, row_groups))
         self._weights.pop(request.index, None)
+        if self._programs is not None:
+            self._programs.forget_layer(request.index)
         return 0, b""
 
     def _write(self, request: Request) -> tuple[int, bytes]:
@@ -262,7 +294,54 @@ class ReferenceDevice:
         return results.cycles, pack_results(self.config, sums)
 
     def _read_counters(self, request: Request) -> tuple[int, bytes]:
-        return 0, COUNTERS_STRUCT.pack(*self._counters.values())
+        return 0, pack_counters(self._counters.values())
+
+    def _put(self, request: Request) -> tuple[int, bytes]:
+        assert self._programs is not None
+        self._store(self._programs.words, request)
+        return 0, b""
+
+    def _get(self, request: Request) -> tuple[int, bytes]:
+        assert self._programs is not None
+        words = self._programs.words[request.address : request.address + request.count]
+        return self._programs.cycles, words.tobytes()
+
+    def _write_steps(self, request: Request) -> tuple[int, bytes]:
+        assert self._programs is not None
+        self._programs.committed_steps = 0
+        self._store(self._programs.steps, request)
+        self._programs.steps &= self._programs.kept
+        return 0, b""
+
+    def _commit_program(self, request: Request) -> tuple[int, bytes]:
+        assert self._programs is not None
+        self._programs.committed_steps = request.count
+        return request.address, b""
+
+    def _execute_program(self, request: Request) -> tuple[int, bytes]:
+        assert self._programs is not None
+        config, programs = self.config, copy(self._programs)
+        token = self._activations[request.activation_bank, 0].reshape(-1)
+        before = self._counters["run_cycles"]
+
+        def compute(index: int, codes: npt.NDArray[np.int8]) -> npt.NDArray[np.int32]:
+            features = self._layers[index].shape.tiles * config.lanes
+            # Zeros follow the codes, to the end of the layer's tiles and of the last word.
+            size = max(features, -(-len(codes) // config.fill) * config.fill)
+            image = np.zeros(size, np.uint8)
+            image[: len(codes)] = codes.view(np.uint8)
+            _store_codes(token, image)
+            self._run(replace(request, index=index))
+            sums: npt.NDArray[np.int32] = self._results[request.result_bank].sums[0]
+            return sums
+
+        rest = programs.execute(request.address, compute)
+        whole = len(rest) // config.fill * config.fill
+        _store_codes(token, rest.view(np.uint8)[:whole])
+        programs.cycles += self._counters["run_cycles"] - before
+        self._counters["vector_cycles"] += programs.cycles
+        self._programs = programs
+        return 0, b""
 
     def _words(self, layer: _Layer) -> npt.NDArray[np.uint8]:
         return self._memory[layer.base : layer.base + layer.shape.words]
@@ -293,6 +372,12 @@ class ReferenceDevice:
             except InputError:  # some codes stand for no trits: the sums are unspecified
                 self._weights[index] = np.zeros((rows, lanes), np.int8)
         return self._weights[index]
+
+
+def _store_codes(token: npt.NDArray[np.uint8], image: npt.NDArray[np.uint8]) -> None:
+    """Write the activations of a token from the first on, as many as there is room for."""
+    count = min(len(token), len(image))
+    token[:count] = image[:count]
 
 
 class ReferenceTransport:

@@ -21,8 +21,6 @@ import numpy as np
 from cocotb.triggers import Timer, Trigger
 
 from tritloom.rtl.spec.commands import (
-    COUNTERS,
-    COUNTERS_STRUCT,
     LAYER,
     OPCODE_BITS,
     SESSION_BITS,
@@ -30,6 +28,8 @@ from tritloom.rtl.spec.commands import (
     Request,
     Response,
     Status,
+    pack_counters,
+    unpack_counters,
 )
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.encodings import ALPHABETS
@@ -387,8 +387,7 @@ class Driver:
         """Check what follows from the clock; the payload with the reference's numbers for it."""
         if len(payload) != len(right):
             return payload
-        seen = dict(zip(COUNTERS, COUNTERS_STRUCT.unpack(payload), strict=True))
-        model = dict(zip(COUNTERS, COUNTERS_STRUCT.unpack(right), strict=True))
+        seen, model = (unpack_counters(self.config, counters) for counters in (payload, right))
         cycles, run, stall = seen["cycles"], seen["run_cycles"], seen["stall_cycles"]
         assert owed.sent_cycle - CLOCK_SLACK <= cycles <= self.cycles + CLOCK_SLACK, (
             f"cycles must be {owed.sent_cycle} to {self.cycles}, not {cycles}"
@@ -403,7 +402,7 @@ class Driver:
             seen[name] = model[name]
         if formula_cycles(self.config) is None:
             seen["run_cycles"] = model["run_cycles"]
-        return COUNTERS_STRUCT.pack(*seen.values())
+        return pack_counters(seen.values())
 
     # What a host sends for a layer.
 

@@ -27,6 +27,7 @@ from tritloom.rtl.links.stream_facts import PacketStream
 from tritloom.rtl.links.uart_facts import Uart
 from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec import commands
+from tritloom.rtl.spec.checks import checks_of
 from tritloom.rtl.spec.commands import (
     COUNTERS,
     IDENTITY,
@@ -40,6 +41,7 @@ from tritloom.rtl.spec.config import TINY, AcceleratorConfig
 from tritloom.rtl.spec.encodings import encodings
 from tritloom.rtl.spec.errors import InputError, ToolError
 from tritloom.rtl.spec.packing import pack_activations, pack_results, pack_weights
+from tritloom.rtl.spec.vector_facts import VectorConfig
 from tritloom.sim.device.reference import ReferenceDevice
 from tritloom.sim.tools import run_yosys
 
@@ -426,7 +428,11 @@ class TestManifest:
 
     def test_commands(self):
         content = describe(TINY)["commands"]
-        assert {c["name"]: c["value"] for c in content["opcodes"]} == Opcode.__members__
+        opcodes = {c["name"]: c["value"] for c in content["opcodes"]}
+        assert opcodes == {opcode.name: opcode for opcode in checks_of(TINY)}
+        vector = describe(replace(TINY, vector=VectorConfig(words=64)))["commands"]
+        assert {c["name"]: c["value"] for c in vector["opcodes"]} == Opcode.__members__
+        assert vector["counters"]["order"][-1] == "vector_stall_cycles"
         assert {c["name"]: c["value"] for c in content["status"]} == Status.__members__
         assert all(command["meaning"] for command in content["opcodes"])
         checks = {command["name"]: command["checks"] for command in content["opcodes"]}

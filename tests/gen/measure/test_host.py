@@ -10,7 +10,14 @@ from tritloom.gen.measure import host
 from tritloom.gen.measure.host import CALLS, COMMANDS, CONFIG, FEATURES, InstantTransport
 from tritloom.host.device import Device
 from tritloom.host.layer import TernaryLayer
-from tritloom.rtl.spec.commands import COUNTERS_STRUCT, Opcode, Request, Response, Status
+from tritloom.rtl.spec.commands import (
+    COUNTER_BYTES,
+    COUNTERS,
+    Opcode,
+    Request,
+    Response,
+    Status,
+)
 
 
 @pytest.mark.parametrize(
@@ -21,7 +28,7 @@ from tritloom.rtl.spec.commands import COUNTERS_STRUCT, Opcode, Request, Respons
         (Opcode.IDENTIFY, 3),
         (Opcode.READ, 3 * CONFIG.word_bytes),
         (Opcode.RESULTS, 3 * CONFIG.acc_bytes),
-        (Opcode.COUNTERS, COUNTERS_STRUCT.size),
+        (Opcode.COUNTERS, len(COUNTERS) * COUNTER_BYTES),
     ],
 )
 def test_a_response_is_sound(opcode, size):

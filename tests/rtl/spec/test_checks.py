@@ -4,14 +4,25 @@ from dataclasses import replace
 
 import pytest
 
-from tritloom.rtl.spec.checks import CHECKS, LayerState, State, check_table, first_failure
+from tritloom.rtl.spec.checks import (
+    CHECKS,
+    VECTOR_CHECKS,
+    LayerState,
+    State,
+    check_table,
+    checks_of,
+    first_failure,
+)
 from tritloom.rtl.spec.commands import LAYER, Opcode, Request, Status
 from tritloom.rtl.spec.config import TINY
+from tritloom.rtl.spec.vector_facts import VectorConfig
 
 
 def test_every_opcode_has_its_checks_in_the_order_of_their_stages():
-    assert list(CHECKS) == list(Opcode)
-    for checks in CHECKS.values():
+    every = checks_of(replace(TINY, vector=VectorConfig(words=64)))
+    assert list(every) == list(Opcode)
+    assert list(checks_of(TINY)) == [opcode for opcode in Opcode if opcode < Opcode.PUT]
+    for checks in every.values():
         stages = [check.stage for check in checks]
         assert stages == sorted(stages)
         assert len(set(checks)) == len(checks)
@@ -24,7 +35,7 @@ def test_check_table():
         "|---|---|---|",
         "| IDENTIFY | payload bytes = 0 | BAD_LENGTH |",
     ]
-    assert len(lines) == 2 + sum(map(len, CHECKS.values()))
+    assert len(lines) == 2 + sum(map(len, (CHECKS | VECTOR_CHECKS).values()))
     for line in (
         "| IDENTIFY | 1 ≤ count ≤ max_payload | BAD_LENGTH |",
         "| DEFINE | index ≤ max_layers - 1 | OUT_OF_RANGE |",

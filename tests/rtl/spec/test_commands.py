@@ -3,12 +3,14 @@
 import json
 import random
 import zlib
+from dataclasses import replace
 
 import pytest
 
 from tritloom.rtl.control.layouts import COUNTER_BITS, DEFINITION, REQUEST, RESPONSE
 from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.commands import (
+    COUNTER_BYTES,
     COUNTERS,
     CRC_BYTES,
     HEADER_BYTES,
@@ -21,11 +23,15 @@ from tritloom.rtl.spec.commands import (
     Request,
     Response,
     Status,
+    counters_of,
     identity,
+    pack_counters,
     seal,
     sound,
+    unpack_counters,
 )
 from tritloom.rtl.spec.config import TINY, AcceleratorConfig
+from tritloom.rtl.spec.vector_facts import VectorConfig
 
 ULTIMATE = AcceleratorConfig(
     lanes=5, rows=1, memory=BlockRam(words=1 << 24), max_in_features=16384, max_out_features=16384
@@ -128,6 +134,11 @@ def test_numbers_are_the_protocol():
         ("RUN", 8),
         ("RESULTS", 9),
         ("COUNTERS", 10),
+        ("PUT", 11),
+        ("GET", 12),
+        ("PROGRAM", 13),
+        ("COMMIT_PROGRAM", 14),
+        ("EXECUTE", 15),
     ]
     assert [status.name for status in sorted(Status)] == [
         "OK",
@@ -139,9 +150,16 @@ def test_numbers_are_the_protocol():
         "BAD_STATE",
         "BAD_CHECKSUM",
         "MEMORY_ERROR",
+        "NOT_FINITE",
     ]
-    assert [status.value for status in sorted(Status)] == list(range(9))
-    assert COUNTER_BITS // 8 * len(COUNTERS) <= TINY.max_payload, "they fit in any packet"
+    assert [status.value for status in sorted(Status)] == list(range(10))
+    every = counters_of(replace(TINY, vector=VectorConfig(words=64)))
+    assert counters_of(TINY) == COUNTERS == every[: len(COUNTERS)]
+    assert COUNTER_BITS == 8 * COUNTER_BYTES
+    assert COUNTER_BYTES * len(every) <= TINY.max_payload, "they fit in any packet"
+    values = dict(zip(every, range(1 << 40, (1 << 40) + len(every)), strict=True))
+    config = replace(TINY, vector=VectorConfig(words=64))
+    assert unpack_counters(config, pack_counters(values.values())) == values
 
 
 @pytest.mark.parametrize("config", [TINY, ULTIMATE], ids=["tiny", "ultimate"])

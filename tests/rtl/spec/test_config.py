@@ -194,7 +194,9 @@ def test_baud_that_the_clock_cannot_make():
         AcceleratorConfig.from_dict(LEAST | values)
 
 
-@pytest.mark.parametrize("values", [LEAST, OTHER, TINY.to_dict()])
+@pytest.mark.parametrize(
+    "values", [LEAST, OTHER, TINY.to_dict(), {**LEAST, "vector": {"words": 96}}]
+)
 def test_json_round_trip(values):
     config = AcceleratorConfig.from_dict(values)
     text = config.to_json()
@@ -279,6 +281,8 @@ def test_digests(name):
         change = {name: 20}
     if name == "alphabet":
         change = {"alphabet": "binary", "encoding": "sign2"}
+    if name == "vector":
+        change = {"vector": {"words": 96}}
     if name == "link":
         change = {"link": {"kind": "uart", "baud": 115_200}}
     if name in ("engine", "encoding"):

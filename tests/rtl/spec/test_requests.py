@@ -8,16 +8,17 @@ import pytest
 
 from tritloom.rtl.spec import numerics, requests
 from tritloom.rtl.spec.commands import (
-    COUNTERS_STRUCT,
     LAYER,
     Opcode,
     Request,
     Response,
     Status,
     identity,
+    unpack_counters,
 )
 from tritloom.rtl.spec.config import TINY
 from tritloom.rtl.spec.packing import LayerShape, pack_activations, pack_weights, unpack_results
+from tritloom.rtl.spec.vector_facts import VectorConfig
 from tritloom.sim.device.reference import ReferenceDevice
 
 CONFIGS = {
@@ -68,8 +69,8 @@ def test_a_whole_layer(config, payload_bytes):
         expected = numerics.matmul(trits, codes)[token]
         assert np.array_equal(unpack_results(config, results), expected)
     assert send(requests.read_identity(3, 40)).payload == identity(config)[3:43]
-    counters = COUNTERS_STRUCT.unpack(send(requests.read_counters()).payload)
-    assert counters[3] == seq + 1
+    counters = unpack_counters(TINY, send(requests.read_counters()).payload)
+    assert counters["packets"] == seq + 1
 
 
 @pytest.mark.parametrize("payload_bytes", PAYLOADS)
@@ -109,6 +110,8 @@ def test_define_is_little_endian():
 
 
 def test_responses_of_commands_that_need_a_configuration():
-    for request in (requests.read_identity(0, 7), requests.read_counters()):
-        assert requests.response_bytes(None, request) > 0
+    assert requests.response_bytes(None, requests.read_identity(0, 7)) == 7
+    assert requests.response_bytes(TINY, requests.read_counters()) == 48
+    vector = replace(TINY, vector=VectorConfig(words=64))
+    assert requests.response_bytes(vector, requests.read_counters()) == 64
     assert requests.response_bytes(TINY, Request(Opcode.WRITE, count=9)) == 0
