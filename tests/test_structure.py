@@ -1,6 +1,7 @@
 """The shape of the product: no circles of imports, no long functions, no long files."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,12 @@ DATA_TABLES: dict[str, str] = {}
 """Files that may be longer, and why: each is a table of data."""
 
 PATHS = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
-TREES = {path: ast.parse(path.read_text()) for path in PATHS}
+
+
+@cache
+def syntax_trees() -> dict[Path, ast.Module]:
+    """The syntax tree of each file."""
+    return {path: ast.parse(path.read_text()) for path in PATHS}
 
 
 def module_name(path: Path) -> str:
@@ -70,11 +76,12 @@ def long_functions(tree: ast.AST) -> list[tuple[str, int]]:
 
 
 def test_no_import_circles():
-    assert not circles(import_graph({module_name(path): tree for path, tree in TREES.items()}))
+    trees = {module_name(path): tree for path, tree in syntax_trees().items()}
+    assert not circles(import_graph(trees))
 
 
 def test_no_long_functions():
-    long = {module_name(path): long_functions(tree) for path, tree in TREES.items()}
+    long = {module_name(path): long_functions(tree) for path, tree in syntax_trees().items()}
     assert not {module: functions for module, functions in long.items() if functions}
 
 

@@ -87,6 +87,10 @@ class Search:
     def weights(self) -> int:
         return sum(layer.weights for layer in self.layers)
 
+    @cached_property
+    def _one_word(self) -> Memory:
+        return replace(self.memory, words=1)
+
     def config(
         self, engine: str, encoding: str, lanes: int, rows: int, tokens: int, fill: int, most: int
     ) -> AcceleratorConfig | None:
@@ -106,7 +110,7 @@ class Search:
                 fill=fill,
                 act_bits=self.act_bits,
                 alphabet=self.alphabet,
-                memory=replace(self.memory, words=1),
+                memory=self._one_word,
                 max_in_features=self.max_in,
                 max_out_features=most,
             )
@@ -155,7 +159,8 @@ class Search:
         if self.inside and self.whole and pieces > layers:
             return None
         words = self.memory_words or min(words, MAX_MEMORY_WORDS)
-        config = replace(config.with_words(words), max_layers=layers)
+        memory = replace(config.memory, words=words)
+        config = replace(config, memory=memory, max_layers=layers)
         if self.inside:
             free = self.budget.block_rams - self.model.blocks(replace(config, link=self.link))
             if not self.whole and not self.memory_words:

@@ -12,15 +12,19 @@ import numpy.typing as npt
 
 from tritloom.host.checkpoints.huggingface import Checkpoint
 from tritloom.host.layer import TernaryLayer, stack
+from tritloom.host.models.blocks import Block, Decoder
 from tritloom.host.models.config import FUSED, HEAD, BitNetConfig
 from tritloom.rtl.spec import numerics
 from tritloom.rtl.spec.errors import CheckpointError, InputError
 
-__all__ = ["BitNetModel", "Linear", "golden_linear"]
+__all__ = ["Attend", "BitNetModel", "Linear", "golden_linear"]
 
 F32 = npt.NDArray[np.float32]
 Linear = Callable[[str, TernaryLayer, F32], F32]
 """Computes one layer: its name, the layer, float32 `[tokens, in]` → float32 `[tokens, out]`."""
+Attend = Callable[[int, list[F32]], F32]
+"""Computes the attention of a block: the block's number, then float32 query, key and value
+`[tokens, features]` → float32 `[tokens, queries]`."""
 
 FIRST_CACHE_TOKENS = 256
 """Room of a new cache; it doubles when it is full."""
@@ -60,6 +64,12 @@ class BitNetModel:
     -------
     config : the model's shape
     layers : ternary layers by the name that `linear` receives, in the order of use
+    run_blocks : computes all blocks and the final norm: float32 embeddings `[tokens, hidden]` and
+        an `Attend` → float32 hidden states of the same shape. A device may take the place of
+        `blocks_on_host`
+    run_feed_forward : computes the feed-forward of a block, with its norm and residual, where
+        `blocks_on_host` runs: the block's number, float32 `[tokens, hidden]` → the same shape. A
+        device may take the place of `feed_forward_on_host`
 
     Raises
     ------
@@ -71,6 +81,8 @@ class BitNetModel:
     ) -> None:
         self.config = config = BitNetConfig.from_checkpoint(checkpoint)
         self.linear = linear
+        self.run_blocks: Callable[[F32, Attend], F32] = self.blocks_on_host
+        self.run_feed_forward: Callable[[int, F32], F32] = self.feed_forward_on_host
         self.layers: dict[str, TernaryLayer] = {}
         self._tensors: dict[str, F32] = {}
         self._ends: dict[str, npt.NDArray[np.intp]] = {}
@@ -271,20 +283,100 @@ class BitNetModel:
         angles = np.tile(positions[:, None] * self._frequencies, 2)
         cos, sin = np.cos(angles)[:, None], np.sin(angles)[:, None]
         x: F32 = self._tensors["model.embed_tokens.weight"][np.asarray(ids)]
+
+        def attend(index: int, parts: list[F32]) -> F32:
+            return self._attend(index, parts, cos, sin, cache)
+
+        hidden = self.run_blocks(x, attend)
+        cache.length += len(ids)
+        return hidden
+
+    def blocks_on_host(self, x: F32, attend: Attend) -> F32:
+        """All blocks and the final norm, layer by layer; see `run_blocks`."""
         for index in range(self.config.num_hidden_layers):
             block = f"model.layers.{index}"
             normed = self._norm(f"{block}.input_layernorm", x)
-            attended = self._attend(f"{block}.self_attn", index, normed, cos, sin, cache)
-            x = numerics.add_residual(x, attended)
-            normed = self._norm(f"{block}.post_attention_layernorm", x)
-            x = numerics.add_residual(x, self._feed_forward(f"{block}.mlp", normed))
-        cache.length += len(ids)
+            mixed = attend(index, self._parts(f"{block}.self_attn", "qkv_proj", normed))
+            if self.config.sub_norms:
+                mixed = self._norm(f"{block}.self_attn.attn_sub_norm", mixed)
+            x = numerics.add_residual(x, self._apply(f"{block}.self_attn.o_proj", mixed))
+            x = self.run_feed_forward(index, x)
+        return self.final_norm(x)
+
+    def feed_forward_on_host(self, index: int, x: F32) -> F32:
+        """The feed-forward of a block, layer by layer; see `run_feed_forward`."""
+        block = f"model.layers.{index}"
+        normed = self._norm(f"{block}.post_attention_layernorm", x)
+        gate, up = self._parts(f"{block}.mlp", "gate_up_proj", normed)
+        inner = self.activation(gate, up)
+        if self.config.sub_norms:
+            inner = self._norm(f"{block}.mlp.ffn_sub_norm", inner)
+        return numerics.add_residual(x, self._apply(f"{block}.mlp.down_proj", inner))
+
+    def activation(self, gate: F32, up: F32) -> F32:
+        """What `down_proj` receives, without the norm: float32 `[tokens, intermediate_size]`."""
+        if self.config.hidden_act == "relu2":
+            return numerics.relu2_times(gate, up)
+        with np.errstate(over="ignore"):
+            opposite: F32 = np.exp(-gate)
+            return gate / (opposite + np.float32(1)) * up
+
+    def final_norm(self, x: F32) -> F32:
+        """The norm behind the last block: float32 `[tokens, hidden_size]` → the same shape."""
         return self._norm("model.norm", x)
 
-    def _attend(self, block: str, index: int, x: F32, cos: F32, sin: F32, cache: _Cache) -> F32:
-        tokens, heads = len(x), self.config.num_key_value_heads
+    def decoder(self) -> Decoder:
+        """The blocks as a program of the vector unit needs them.
+
+        Raises
+        ------
+        InputError : the model has something that no program computes
+        """
+        config = self.config
+        if config.quantization.norm_eps is not None:
+            raise InputError("each layer has a norm of its own, which no program computes")
+        names = ("self_attn.qkv_proj", "self_attn.o_proj", "mlp.gate_up_proj", "mlp.down_proj")
+        for index in range(config.num_hidden_layers):
+            for name in names:
+                if f"model.layers.{index}.{name}" not in self.layers:
+                    raise InputError(
+                        f"model.layers.{index}.{name} is not one ternary layer, so no program "
+                        "computes it"
+                    )
+
+        def block(index: int) -> Block:
+            name = f"model.layers.{index}"
+            qkv, o, gate_up, down = (self.layers[f"{name}.{each}"] for each in names)
+            norms = {
+                each: self._tensors.get(f"{name}.{each}.weight")
+                for each in ("self_attn.attn_sub_norm", "mlp.ffn_sub_norm")
+            }
+            return Block(
+                qkv=qkv,
+                o=o,
+                gate_up=gate_up,
+                down=down,
+                input_norm=self._tensors[f"{name}.input_layernorm.weight"],
+                post_norm=self._tensors[f"{name}.post_attention_layernorm.weight"],
+                attention_norm=norms["self_attn.attn_sub_norm"],
+                inner_norm=norms["mlp.ffn_sub_norm"],
+            )
+
+        return Decoder(
+            blocks=tuple(block(index) for index in range(config.num_hidden_layers)),
+            hidden=config.hidden_size,
+            inner=config.intermediate_size,
+            queries=config.num_attention_heads * config.head_dim,
+            keys=config.num_key_value_heads * config.head_dim,
+            final_norm=self._tensors["model.norm.weight"],
+            eps=config.rms_norm_eps,
+            relu2=config.hidden_act == "relu2",
+        )
+
+    def _attend(self, index: int, parts: list[F32], cos: F32, sin: F32, cache: _Cache) -> F32:
+        tokens, heads = len(parts[0]), self.config.num_key_value_heads
         groups, head_dim = self.config.num_attention_heads // heads, self.config.head_dim
-        shaped = [part.reshape(tokens, -1, head_dim) for part in self._parts(block, "qkv_proj", x)]
+        shaped = [part.reshape(tokens, -1, head_dim) for part in parts]
         query, key = (numerics.rotate(part, cos, sin) for part in shaped[:2])
         value = shaped[2]
         end = cache.length + tokens
@@ -298,19 +390,5 @@ class BitNetModel:
         scores = np.where(future, np.float32(-np.inf), scores)
         weights: F32 = np.exp(scores - scores.max(axis=-1, keepdims=True))
         weights /= weights.sum(axis=-1, keepdims=True)
-        mixed = (weights @ values).reshape(-1, tokens, head_dim).swapaxes(0, 1).reshape(tokens, -1)
-        if self.config.sub_norms:
-            mixed = self._norm(f"{block}.attn_sub_norm", mixed)
-        return self._apply(f"{block}.o_proj", mixed)
-
-    def _feed_forward(self, block: str, x: F32) -> F32:
-        gate, up = self._parts(block, "gate_up_proj", x)
-        if self.config.hidden_act == "relu2":
-            inner = numerics.relu2_times(gate, up)
-        else:
-            with np.errstate(over="ignore"):
-                opposite: F32 = np.exp(-gate)
-                inner = gate / (opposite + np.float32(1)) * up
-        if self.config.sub_norms:
-            inner = self._norm(f"{block}.ffn_sub_norm", inner)
-        return self._apply(f"{block}.down_proj", inner)
+        mixed: F32 = (weights @ values).reshape(-1, tokens, head_dim)
+        return mixed.swapaxes(0, 1).reshape(tokens, -1)

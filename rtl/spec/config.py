@@ -133,6 +133,7 @@ class AcceleratorConfig:
     clock_hz: int = 50_000_000
 
     def __post_init__(self) -> None:
+        # `tritloom auto` makes a hundred thousand configurations: no message is made in vain.
         for name, (low, high) in RANGES.items():
             require_integer(name, getattr(self, name), low, high)
         for name, base, example in (
@@ -140,22 +141,21 @@ class AcceleratorConfig:
             ("link", Link, "Uart(baud=3_000_000)"),
         ):
             value = getattr(self, name)
-            require(
-                isinstance(value, base),
-                f"{name} must be a record such as {example}, not {value!r}",
-            )
+            if not isinstance(value, base):
+                raise ConfigError(f"{name} must be a record such as {example}, not {value!r}")
         engine = self._check_engine()
         for name in ("packet_bytes", "slots"):
             value = getattr(self, name)
-            require(_power_of_two(value), f"{name} must be a power of two, not {value}")
+            if not _power_of_two(value):
+                raise ConfigError(f"{name} must be a power of two, not {value}")
         self.memory.check(self)
         self.link.check(self)
         largest = max(self.word_bytes, self.fill, self.rows * self.acc_bytes)
-        require(
-            largest <= self.max_payload,
-            f"packet_bytes must be at least {largest + OVERHEAD_BYTES} to hold a weight word or "
-            f"the results of a row group, not {self.packet_bytes}",
-        )
+        if largest > self.max_payload:
+            raise ConfigError(
+                f"packet_bytes must be at least {largest + OVERHEAD_BYTES} to hold a weight word "
+                f"or the results of a row group, not {self.packet_bytes}"
+            )
         engine.check(self)
         self._check_vector()
 
@@ -173,26 +173,25 @@ class AcceleratorConfig:
     def _check_engine(self) -> Engine:
         """What engine, encoding, alphabet, lanes and fill ask of each other."""
         engine, encoding = engines[self.engine], encodings[self.encoding]
-        require(
-            self.encoding in engine.encodings,
-            f"encoding of the {self.engine} engine must be one of "
-            f"{', '.join(engine.encodings)}, not {self.encoding!r}",
-        )
+        if self.encoding not in engine.encodings:
+            raise ConfigError(
+                f"encoding of the {self.engine} engine must be one of "
+                f"{', '.join(engine.encodings)}, not {self.encoding!r}"
+            )
         width = self.act_bits
-        require(type(width) is int and width in (4, 8), f"act_bits must be 4 or 8, not {width!r}")
-        require(
-            self.alphabet == encoding.alphabet,
-            f"alphabet of the {self.encoding} encoding must be {encoding.alphabet}, "
-            f"not {self.alphabet!r}",
-        )
-        require(
-            self.lanes % encoding.trits_per_code == 0,
-            f"lanes must be a multiple of {encoding.trits_per_code}, not {self.lanes}",
-        )
-        require(
-            self.lanes % self.fill == 0,
-            f"fill must divide lanes = {self.lanes}, not {self.fill}",
-        )
+        if type(width) is not int or width not in (4, 8):
+            raise ConfigError(f"act_bits must be 4 or 8, not {width!r}")
+        if self.alphabet != encoding.alphabet:
+            raise ConfigError(
+                f"alphabet of the {self.encoding} encoding must be {encoding.alphabet}, "
+                f"not {self.alphabet!r}"
+            )
+        if self.lanes % encoding.trits_per_code:
+            raise ConfigError(
+                f"lanes must be a multiple of {encoding.trits_per_code}, not {self.lanes}"
+            )
+        if self.lanes % self.fill:
+            raise ConfigError(f"fill must divide lanes = {self.lanes}, not {self.fill}")
         return engine
 
     def _check_vector(self) -> None:

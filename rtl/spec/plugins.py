@@ -96,8 +96,10 @@ def require(condition: bool, message: str) -> None:
 
 def require_integer(name: str, value: object, low: int, high: int) -> None:
     """Raise `ConfigError` unless the value is an integer from `low` to `high`."""
-    require(type(value) is int, f"{name} must be an integer, not {value!r}")
-    require(low <= value <= high, f"{name} must be {low} to {high}, not {value}")  # type: ignore[operator]
+    if type(value) is not int:
+        raise ConfigError(f"{name} must be an integer, not {value!r}")
+    if not low <= value <= high:
+        raise ConfigError(f"{name} must be {low} to {high}, not {value}")
 
 
 def adder_tree_bits(terms: int, bits: int) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from tritloom.rtl.spec.rounding import ORDER_FEATURES
 from tritloom.rtl.spec.vector_facts import WRAP_WORDS, VectorConfig
 from tritloom.rtl.spec.vector_program import Factor, Operation, Step
 
-__all__ = ["ProgramBuilder"]
+__all__ = ["SUM_WORDS", "ProgramBuilder"]
 
 VECTOR_ELEMENTS = 8
 """Elements that PyTorch's kernel adds at once."""
@@ -21,6 +21,8 @@ BLOCK_ROWS = 16
 """Rows of 32 squares after which their sums are added to those of the next level."""
 LEVELS = 3
 """Levels of sums that `ORDER_FEATURES` elements need."""
+SUM_WORDS = LEVELS * WRAP_WORDS
+"""Words for the sums of squares of a norm."""
 
 
 class ProgramBuilder:
@@ -152,6 +154,14 @@ class ProgramBuilder:
             bfloat16=False,
         )
 
+    def place_sums(self, address: int) -> None:
+        """Let the sums of squares take the `SUM_WORDS` words from `address` on, a multiple of 32.
+
+        Nothing else may use these words while a norm is computed. Without this call the sums have
+        words of their own.
+        """
+        self._sums = address
+
     def sum_of_squares(self, x: int, features: int) -> int:
         """The sum of x² in the order of `rounding.sum_in_order`, in float32.
 
@@ -168,7 +178,7 @@ class ProgramBuilder:
                 f"a norm must have {WRAP_WORDS} to {ORDER_FEATURES} features, not {features}"
             )
         if self._sums is None:
-            self._sums = self.reserve(LEVELS * WRAP_WORDS, WRAP_WORDS)
+            self._sums = self.reserve(SUM_WORDS, WRAP_WORDS)
         levels = [self._sums + level * WRAP_WORDS for level in range(LEVELS)]
         sums = self._rows_of_squares(x, features // WRAP_WORDS, levels)
         whole = features // VECTOR_ELEMENTS * VECTOR_ELEMENTS

@@ -311,8 +311,9 @@ def test_core(name, act_bits, idle):
         assert took == [config.run_cycles(shape) for shape in shapes]
 
 
-@quick_first("act_bits", [4, 8])
-@quick_first("name", ["sign2", "diff2", "sign9"])
+@pytest.mark.sim
+@pytest.mark.parametrize("act_bits", [4, 8])
+@pytest.mark.parametrize("name", ["sign2", "diff2", "sign9"])
 def test_top(name, act_bits):
     """The bytes that LOAD brings are random: a 4-bit device keeps the low bits of each."""
     config = config_of(name, act_bits, tokens=2, fill=2)

@@ -9,7 +9,7 @@ import struct
 import numpy as np
 import pytest
 
-from tests.support import ROOT, plugins, quick_first
+from tests.support import ROOT, plugins
 from tests.support.packets import assert_responses, run_packets
 from tritloom.host import TernaryLayer, connect
 from tritloom.rtl.memories.bram_facts import BlockRam
@@ -115,8 +115,9 @@ def test_memory(memory, idle, pause):
     check_memory(dataclasses.replace(TINY, memory=memory), idle=idle, pause=pause, seed=21)
 
 
-@quick_first(("idle", "pause"), [(0.4, 0.4), (0.0, 0.0)])
-@quick_first("name", [name for name in CONFIGS if name != "late memory"])
+@pytest.mark.sim
+@pytest.mark.parametrize(("idle", "pause"), [(0.4, 0.4), (0.0, 0.0)])
+@pytest.mark.parametrize("name", [name for name in CONFIGS if name != "late memory"])
 def test_top(name, idle, pause):
     config = CONFIGS[name]
     traffic = Traffic(config, 22)

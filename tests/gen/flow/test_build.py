@@ -573,6 +573,7 @@ class TestFit:
         assert json.loads((out / "report.json").read_text()) == built.report
         assert len(tried) == len(set(tried)) <= 9
 
+    @pytest.mark.sim
     def test_most_lanes(self, tools, out, monkeypatch):
         """With the most rows, as many lanes as still meet timing; every geometry is a legal one."""
         tried, original = [], build_module._Design.build
@@ -615,6 +616,7 @@ class TestFit:
         )
         assert not out.exists()
 
+    @pytest.mark.sim
     def test_limits_of_a_configuration(self, tools, out):
         """Rows whose results no packet holds are too many, not an error."""
         tools.set(mhz={"1": 20})

@@ -75,6 +75,7 @@ class TestLayers:
         monkeypatch.chdir(ROOT)
         assert model_layers("tinylm") == model_layers("models/tinylm") == TINYLM
 
+    @pytest.mark.sim
     def test_config_alone(self, run, tmp_path):
         """The layers follow from config.json; weights and tokenizer may be elsewhere."""
         shutil.copy(ROOT / "models/tinylm/config.json", tmp_path)
@@ -402,7 +403,8 @@ class TestMemory:
         blocks = sum(each.number for each in weight_memories(config))
         assert blocks == -(-config.memory_words // BlockRam.BANK_WORDS)
 
-    @quick_first(("family", "blocks"), [("ice40", 30), ("ecp5", 56)])
+    @pytest.mark.sim
+    @pytest.mark.parametrize(("family", "blocks"), [("ice40", 30), ("ecp5", 56)])
     def test_piece_by_piece(self, family, blocks):
         plan = choose(family, BIG)
         config, best = plan.config, plan.best
@@ -576,6 +578,7 @@ class TestCommand:
         assert lines[heading + 1].split()[:2] == [best.engine, best.encoding]
         assert lines[-1].split() == ["may", "take", "66,912", "66,912", "208"]
 
+    @pytest.mark.sim
     def test_json(self, run):
         status, out, err = run(
             *("auto", "--family", "ecp5", "--model", "bitnet-2b-4t", "--weight-bits", 64),
@@ -669,6 +672,7 @@ class TestMeasureEngine:
         config = measured("--family", "ice40")
         assert (config.max_in_features, config.max_out_features) == (2560, 640)
 
+    @pytest.mark.sim
     def test_mix(self, measured):
         config = measured("--family", "ecp5", "--mix", "bitnet-2b-4t")
         assert config == choose("ecp5", BIG, core_only=True).config

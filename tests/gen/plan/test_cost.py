@@ -7,6 +7,7 @@ import pytest
 from amaranth.back import rtlil
 from amaranth.hdl import Shape
 
+from tests.support import quick_first
 from tritloom.gen.measure.table import Point, read_table
 from tritloom.gen.plan import cost as cost_module
 from tritloom.gen.plan.cost import (
@@ -173,7 +174,7 @@ def listed(memories):
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES, ids=lambda each: each["encoding"])
-@pytest.mark.parametrize("banks", [1, 2])
+@quick_first("banks", [2, 1])
 def test_memories_are_the_hardware_s(built, geometry, banks):
     """What block RAM is counted from is what the component has."""
     config = AcceleratorConfig(

@@ -3,15 +3,14 @@
 import random
 from dataclasses import replace
 
-import pytest
-
+from tests.support import quick_first
 from tritloom.rtl.control.banks import Banks
 from tritloom.rtl.spec.config import TINY
 from tritloom.sim.conformance.streams import simulate
 
 
-@pytest.mark.parametrize("slots", [2, 8])
-@pytest.mark.parametrize("banks", [1, 2])
+@quick_first("slots", [2, 8])
+@quick_first("banks", [2, 1])
 def test_banks(banks, slots):
     config = replace(TINY, banks=banks, slots=slots)
     dut, rng = Banks(config), random.Random(slots)

@@ -333,7 +333,8 @@ def tokens(config: AcceleratorConfig, count: int) -> Driver:
     return driver
 
 
-@quick_first("width", [8, 1])
+@pytest.mark.sim
+@pytest.mark.parametrize("width", [8, 1])
 def test_commands_overlap(width):
     """With two banks a stream of tokens is loaded and read while layers run, so it takes less time.
 

@@ -316,6 +316,7 @@ def check_feed_forward(bfloat16, features, inner, seed, words=512, **flow):
     return outcome, program_cycles(steps, config)
 
 
+@pytest.mark.sim
 @pytest.mark.parametrize("bfloat16", [False, True], ids=["float32", "bfloat16"])
 def test_feed_forward(bfloat16):
     """A whole block of a model, equal to the golden model."""

@@ -157,7 +157,9 @@ def test_words_hide_the_filling(encoding, more):
     check_engine(config, row_groups=groups, idle=0.0, seed=groups)
 
 
-@quick_first(("encoding", "fill"), [("base3x5", 1), ("base3x5", 2), ("sym6x10", 1), ("sym6x10", 2)])
+@pytest.mark.sim
+@pytest.mark.parametrize("fill", [1, 2])
+@pytest.mark.parametrize("encoding", ["base3x5", "sym6x10"])
 def test_every_entry(encoding, fill):
     """All codes of a tile while the next is filled: extremes, single activations, random ones."""
     group = encodings[encoding].trits_per_code
@@ -231,8 +233,9 @@ COMPILED = [
 ]
 
 
-@quick_first(("idle", "pause"), [(0.4, 0.4), (0.0, 0.0)])
-@quick_first("name", CONFIGS)
+@pytest.mark.sim
+@pytest.mark.parametrize(("idle", "pause"), [(0.4, 0.4), (0.0, 0.0)])
+@pytest.mark.parametrize("name", CONFIGS)
 def test_top(name, idle, pause):
     config = CONFIGS[name]
     traffic = Traffic(config, 25)

@@ -1,8 +1,8 @@
 """Sums of floats against their twin: all operands of small formats, hard ones of float32."""
 
 import numpy as np
-import pytest
 
+from tests.support import quick_first
 from tests.support.float_blocks import (
     FLOAT32,
     QUICK,
@@ -44,7 +44,7 @@ VECTORS = {
 }
 
 
-@pytest.mark.parametrize("name", VECTORS)
+@quick_first("name", VECTORS)
 def test_pipeline(name):
     form, (a, b) = VECTORS[name]
     assert FloatAdd.latency == 7

@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.support import quick_first
 from tests.support.float_blocks import (
     FLOAT32,
     QUICK,
@@ -26,7 +27,7 @@ VECTORS = {
 }
 
 
-@pytest.mark.parametrize("name", VECTORS)
+@quick_first("name", VECTORS)
 def test_pipeline(name):
     form, (a, b) = VECTORS[name]
     results = run_pipeline(FloatMultiply(form), i_a=a, i_b=b)

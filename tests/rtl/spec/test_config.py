@@ -7,7 +7,7 @@ import pickle
 
 import pytest
 
-from tests.support import plugins, quick_first
+from tests.support import plugins
 from tests.support.packets import assert_responses, run_packets
 from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.config import (
@@ -414,7 +414,8 @@ CYCLES = {
 }
 
 
-@quick_first("name", CYCLES)
+@pytest.mark.sim
+@pytest.mark.parametrize("name", CYCLES)
 def test_run_cycles(name):
     """Exactly what RUN reports: one group to more than twice the latency, one tile and more."""
     config = CYCLES[name]

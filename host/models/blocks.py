@@ -1,0 +1,386 @@
+"""The blocks of a decoder: their weights, and their programs for the vector unit.
+
+`decoder_program` makes a program that keeps the hidden vector on the device: only attention is
+computed elsewhere. `feed_forward_program` needs fewer vector words and steps. The bits of both are
+those of the functions in `numerics`, in the order in which `BitNetModel` uses them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tritloom.host.layer import TernaryLayer
+from tritloom.host.program import Program, Routine, Vector
+from tritloom.rtl.spec.errors import CapacityError, InputError
+from tritloom.rtl.spec.rounding import round_to
+from tritloom.rtl.spec.vector_facts import WORDS, WRAP_WORDS, VectorConfig
+from tritloom.rtl.spec.vector_operations import SUM_WORDS, ProgramBuilder
+from tritloom.rtl.spec.vector_program import Step
+
+__all__ = ["Block", "Decoder", "decoder_program", "feed_forward_program"]
+
+F32 = NDArray[np.float32]
+UP_PIECES = (1, 2, 4, 8)
+"""In how many pieces the outputs of `up` may come from the core: more take fewer vector words."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Block:
+    """Weights of one block of a decoder.
+
+    Members
+    -------
+    qkv : the rows of query, key and value, `[queries + 2 · keys, hidden]`
+    o : `[hidden, queries]`
+    gate_up : the rows of gate and up, `[2 · inner, hidden]`
+    down : `[hidden, inner]`
+    input_norm, post_norm : float32 `[hidden]`, weights of the norms before `qkv` and `gate_up`
+    attention_norm : float32 `[queries]`, of the norm before `o`; None if there is no such norm
+    inner_norm : float32 `[inner]`, of the norm before `down`; None if there is no such norm
+    """
+
+    qkv: TernaryLayer
+    o: TernaryLayer
+    gate_up: TernaryLayer
+    down: TernaryLayer
+    input_norm: F32
+    post_norm: F32
+    attention_norm: F32 | None
+    inner_norm: F32 | None
+
+    @property
+    def layers(self) -> tuple[TernaryLayer, ...]:
+        """The layers in the order of use."""
+        return self.qkv, self.o, self.gate_up, self.down
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Decoder:
+    """What a program needs to know about a model.
+
+    Members
+    -------
+    blocks : in the order of use
+    hidden, inner, queries, keys : features of the hidden vector, of `down`, of `o`, of a key
+    final_norm : float32 `[hidden]`, weight of the norm behind the last block
+    eps : of all norms
+    relu2 : whether the activation is relu(gate)² · up; the host computes any other
+    bfloat16 : whether the model rounds each operation to bfloat16
+    """
+
+    blocks: tuple[Block, ...]
+    hidden: int
+    inner: int
+    queries: int
+    keys: int
+    final_norm: F32
+    eps: float
+    relu2: bool = True
+    bfloat16: bool = False
+
+    @property
+    def qkv_rows(self) -> tuple[int, int, int]:
+        """Rows of query, key and value."""
+        return self.queries, self.keys, self.keys
+
+
+class _TooFewWords(CapacityError):
+    """The vector memory has no room; a program with more pieces may find it."""
+
+
+@dataclass(slots=True)
+class _Maker:
+    """Makes the routines of a program.
+
+    The hidden vector lies at address 0, and behind it the words for work. Norms write their results
+    to the beginning of the work, where the attention's output, the results of the core and `gate`
+    lie too: each is used up before the next one comes.
+    """
+
+    config: VectorConfig
+    decoder: Decoder
+    work_words: int
+    up_rows: int
+    norms: Sequence[F32 | None]
+    builder: ProgramBuilder = field(init=False)
+    work: int = field(init=False)
+    s: int = field(init=False)
+    constants_at: int = field(init=False)
+    routines: dict[str, Routine] = field(init=False, default_factory=dict)
+    shapes: list[tuple[int, int]] = field(init=False, default_factory=list)
+    norm_words: int = field(init=False, default=0)
+    _placed: dict[int, int] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        decoder = self.decoder
+        # The most words that a step can name; `_require` compares with the device's.
+        unlimited = VectorConfig(words=WORDS[1], bfloat16=self.config.bfloat16)
+        self.builder = ProgramBuilder(unlimited, bfloat16=decoder.bfloat16)
+        self.builder.reserve(decoder.hidden)
+        self.work = self.builder.reserve(self.work_words, WRAP_WORDS)
+        longest = max(decoder.hidden, decoder.inner, decoder.queries)
+        self.builder.place_sums(self.work + _aligned(longest))
+        self.s = self.builder.reserve(1)
+        self.constants_at = self.builder.words
+        norms = {id(norm): norm for norm in self.norms if norm is not None}
+        self.norm_words = sum(map(len, norms.values()))
+        self._require(self.builder.words + self.norm_words)
+        for norm in norms.values():
+            self._place(norm)
+
+    def routine(self, name: str) -> None:
+        """End a routine that began behind the last one."""
+        first = sum(routine.count for routine in self.routines.values())
+        count = len(self.builder.end()) - first
+        self.routines[name] = Routine(first=first, count=count)
+
+    def norm(self, x: int, weight: F32, to: int) -> None:
+        """`numerics.rms_norm`."""
+        self.builder.rms_norm(x, len(weight), self._place(weight), self.decoder.eps, to)
+
+    def run(self, layer: TernaryLayer, x: int, *, measured: bool) -> None:
+        """Quantize the features at `x`, and compute the layer."""
+        self.builder.quantize(x, layer.in_features, self.s, measured=measured)
+        self.builder.run(len(self.shapes))
+        self.shapes.append((layer.out_features, layer.in_features))
+
+    def results(self, layer: TernaryLayer, first: int, rows: int, to: int) -> None:
+        """`numerics.rescale` of the next rows of the layer that runs; they begin at row `first`."""
+        scales = np.broadcast_to(layer.scale, layer.out_features)[first : first + rows]
+        same = bool((scales == scales[0]).all())
+        if same:
+            scale = self.builder.constant(round_to(scales[:1], self.decoder.bfloat16)[0])
+        else:
+            scale = self._place(layer.scale) + first
+        self.builder.rescale(
+            rows,
+            self.s,
+            scale,
+            to,
+            scale_divides=layer.scale_divides,
+            scale_per_row=not same,
+            bias=None if layer.bias is None else self._place(layer.bias) + first,
+        )
+
+    def _place(self, values: F32) -> int:
+        """The address of a vector of constants."""
+        key = id(values)
+        if key not in self._placed:
+            self._require(self.builder.words + len(values))
+            self._placed[key] = self.builder.place(round_to(values, self.decoder.bfloat16))
+        return self._placed[key]
+
+    def begin_attention(self, block: Block) -> None:
+        """From the hidden vector to query, key and value, at the beginning of the work."""
+        self.norm(0, block.input_norm, self.work)
+        self.run(block.qkv, self.work, measured=True)
+        first = 0
+        for rows in self.decoder.qkv_rows:
+            self.results(block.qkv, first, rows, self.work + first)
+            first += rows
+
+    def end_attention(self, block: Block) -> None:
+        """From the attention's output, at the beginning of the work, to the hidden vector."""
+        if block.attention_norm is not None:
+            self.norm(self.work, block.attention_norm, self.work)
+        self.run(block.o, self.work, measured=block.attention_norm is not None)
+        self._to_hidden(block.o)
+
+    def gate_up(self, block: Block) -> None:
+        """From the hidden vector to gate and up, at the beginning of the work."""
+        self._gate(block)
+        inner = self.decoder.inner
+        self.results(block.gate_up, inner, inner, self.work + inner)
+
+    def feed_forward(self, block: Block) -> None:
+        """From the hidden vector to relu(gate)² · up, at the beginning of the work."""
+        self._gate(block)
+        inner, up = self.decoder.inner, self.work + self.decoder.inner
+        for first in range(0, inner, self.up_rows):
+            rows = min(self.up_rows, inner - first)
+            self.results(block.gate_up, inner + first, rows, up)
+            self.builder.relu2_times(self.work + first, up, rows)
+
+    def end_feed_forward(self, block: Block, *, measured: bool) -> None:
+        """From `inner`, at the beginning of the work, to the hidden vector."""
+        if block.inner_norm is not None:
+            self.norm(self.work, block.inner_norm, self.work)
+        self.run(block.down, self.work, measured=measured or block.inner_norm is not None)
+        self._to_hidden(block.down)
+
+    def _gate(self, block: Block) -> None:
+        self.norm(0, block.post_norm, self.work)
+        self.run(block.gate_up, self.work, measured=True)
+        self.results(block.gate_up, 0, self.decoder.inner, self.work)
+
+    def _to_hidden(self, layer: TernaryLayer) -> None:
+        self.results(layer, 0, self.decoder.hidden, self.work)
+        self.builder.add_residual(0, self.work, self.decoder.hidden)
+
+    def program(self, vectors: dict[str, Vector]) -> Program:
+        """The program, if it fits the device."""
+        self._require(self.builder.words)
+        words = np.zeros(self.builder.words, np.uint32)
+        for address, patterns in self.builder.contents.items():
+            words[address : address + len(patterns)] = patterns
+        program = Program(
+            steps=tuple[Step, ...](self.builder.steps),
+            routines=self.routines,
+            vectors=vectors,
+            constants=words[self.constants_at :].view(np.float32),
+            constants_at=self.constants_at,
+            words=self.builder.words,
+            layers=tuple(self.shapes),
+        )
+        program.check(self.config)
+        return program
+
+    def _require(self, needed: int) -> None:
+        """`_TooFewWords` if the device has fewer words."""
+        if needed <= self.config.words:
+            return
+        raise _TooFewWords(
+            f"the vector memory has {self.config.words:,} words, but {needed:,} are needed: "
+            f"{self.decoder.hidden:,} for the hidden vector, {self.norm_words:,} for weights of "
+            f"norms, {self.work_words:,} for work, and "
+            f"{needed - self.decoder.hidden - self.norm_words - self.work_words:,} for scales and "
+            "other constants; build the device with more vector words"
+        )
+
+
+def decoder_program(config: VectorConfig, decoder: Decoder) -> Program:
+    """The blocks of a decoder, with the hidden vector on the device.
+
+    Routines, by name, and the vectors that they read and write:
+
+    | routine | computes | from | to |
+    |---|---|---|---|
+    | `begin` | norm, q/k/v of block 0 | `x` | `qkv` |
+    | `block N` | o to down of block N, q/k/v of the next block | `attention` | `qkv` |
+    | the last one | o to down of the last block, final norm | `attention` | `hidden` |
+
+    `x` holds the hidden vector all the time. If the decoder has another activation than relu²,
+    `block N` ends with `gate_up`, and `feed_forward N` goes on from `inner`. If the weights of the
+    final norm find no room, there is no `hidden`, and the caller computes the final norm of `x`.
+
+    Parameters
+    ----------
+    config : of the vector unit
+    decoder : of any number of blocks
+
+    Raises
+    ------
+    CapacityError : the vector memory or the program memory has no room
+    InputError : an operation that the unit does not compute
+    """
+    for final_norm in (True, False):
+        for pieces in UP_PIECES:
+            try:
+                return _decoder_program(config, decoder, final_norm, pieces)
+            except _TooFewWords as error:
+                reason = error
+    raise reason
+
+
+def _decoder_program(
+    config: VectorConfig, decoder: Decoder, final_norm: bool, pieces: int
+) -> Program:
+    up_rows = -(-decoder.inner // pieces)
+    qkv = sum(decoder.qkv_rows)
+    norms = [
+        norm
+        for block in decoder.blocks
+        for norm in (block.input_norm, block.attention_norm, block.post_norm, block.inner_norm)
+    ]
+    norms += [decoder.final_norm] * final_norm
+    maker = _Maker(config, decoder, _work_words(decoder, qkv, up_rows), up_rows, norms)
+    last = len(decoder.blocks) - 1
+    maker.begin_attention(decoder.blocks[0])
+    maker.routine("begin")
+    for index, block in enumerate(decoder.blocks):
+        maker.end_attention(block)
+        if decoder.relu2:
+            maker.feed_forward(block)
+        else:
+            maker.gate_up(block)
+            maker.routine(f"block {index}")
+        maker.end_feed_forward(block, measured=decoder.relu2 and pieces == 1)
+        if index < last:
+            maker.begin_attention(decoder.blocks[index + 1])
+        elif final_norm:
+            maker.norm(0, decoder.final_norm, maker.work)
+        maker.routine(f"block {index}" if decoder.relu2 else f"feed_forward {index}")
+    vectors = {
+        "x": Vector(address=0, count=decoder.hidden),
+        "qkv": Vector(address=maker.work, count=qkv),
+        "attention": Vector(address=maker.work, count=decoder.queries),
+    }
+    if not decoder.relu2:
+        vectors["gate_up"] = Vector(address=maker.work, count=2 * decoder.inner)
+        vectors["inner"] = Vector(address=maker.work, count=decoder.inner)
+    if final_norm:
+        vectors["hidden"] = Vector(address=maker.work, count=decoder.hidden)
+    return maker.program(vectors)
+
+
+def feed_forward_program(
+    config: VectorConfig, decoder: Decoder, blocks: Sequence[int] | None = None
+) -> Program:
+    """The feed-forward of some blocks, from the hidden vector to the hidden vector.
+
+    The routine `feed_forward N` computes norm, gate and up, relu² · up, norm, down and residual of
+    block N, from the vector `x` to the vector `x`.
+
+    Parameters
+    ----------
+    config : of the vector unit
+    decoder : with the activation relu²
+    blocks : numbers of the blocks, all by default
+
+    Raises
+    ------
+    CapacityError : the vector memory or the program memory has no room
+    InputError : another activation than relu², or an operation that the unit does not compute
+    """
+    if not decoder.relu2:
+        raise InputError("the vector unit computes no activation but relu²; leave it to the host")
+    for pieces in UP_PIECES:
+        try:
+            return _feed_forward_program(config, decoder, blocks, pieces)
+        except _TooFewWords as error:
+            reason = error
+    raise reason
+
+
+def _feed_forward_program(
+    config: VectorConfig, decoder: Decoder, blocks: Sequence[int] | None, pieces: int
+) -> Program:
+    up_rows = -(-decoder.inner // pieces)
+    chosen = range(len(decoder.blocks)) if blocks is None else blocks
+    norms = [
+        norm
+        for index in chosen
+        for norm in (decoder.blocks[index].post_norm, decoder.blocks[index].inner_norm)
+    ]
+    work_words = _work_words(decoder, decoder.hidden, up_rows)
+    maker = _Maker(config, decoder, work_words, up_rows, norms)
+    for index in chosen:
+        maker.feed_forward(decoder.blocks[index])
+        maker.end_feed_forward(decoder.blocks[index], measured=pieces == 1)
+        maker.routine(f"feed_forward {index}")
+    return maker.program({"x": Vector(address=0, count=decoder.hidden)})
+
+
+def _work_words(decoder: Decoder, least: int, up_rows: int) -> int:
+    """Words for gate and up, for a norm and its sums, and at least `least`."""
+    longest = max(decoder.hidden, decoder.inner, decoder.queries)
+    return max(least, decoder.inner + up_rows, _aligned(longest) + SUM_WORDS)
+
+
+def _aligned(count: int) -> int:
+    """`count` words, up to the next row of interleaved sums."""
+    return -(-count // WRAP_WORDS) * WRAP_WORDS
