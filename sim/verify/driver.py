@@ -2,7 +2,7 @@
 
 Only what follows from the clock has its own check: the cycles of COUNTERS lie between the command
 and its response, and any number of cycles of RUN, which RESULTS states, is right where the memory
-has no formula for it.
+has no formula for it, and any number of cycles of EXECUTE, which GET states.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from tritloom.rtl.spec.commands import (
     LAYER,
     OPCODE_BITS,
     SESSION_BITS,
+    VECTOR_COUNTERS,
     Opcode,
     Request,
     Response,
@@ -35,6 +36,8 @@ from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.encodings import ALPHABETS
 from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.rtl.spec.packing import act_limits, pack_weights
+from tritloom.rtl.spec.vector_facts import PROGRAM_STEPS
+from tritloom.rtl.spec.vector_program import STEP_BYTES
 from tritloom.sim.device.reference import ReferenceDevice
 from tritloom.sim.verify import requests
 from tritloom.sim.verify.pairs import Pair, pair_of
@@ -49,6 +52,8 @@ PATTERNS = {"none": (0.0, 0), "light": (0.2, 2), "heavy": (0.4, 7)}
 """Pauses of a stream: the probability of one after a transfer, and its most cycles."""
 WATCHDOG_CYCLES = 2000
 """Cycles that may take `watchdog_s`; a simulator that takes longer is stuck, and is ended."""
+TIMED = (Opcode.RESULTS, Opcode.GET, Opcode.COUNTERS)
+"""Commands whose response depends on the clock."""
 OPCODE_BYTE = 8
 """Where the opcode stands in a packet."""
 SHORT_COMMAND_CYCLES = 300
@@ -69,6 +74,8 @@ def patience(config: AcceleratorConfig) -> int:
     `slots` packets wait before it. DEFINE counts tiles, RESET counts layers.
     """
     moving = 16 * config.packet_bytes + 64 * config.slots
+    if config.vector is not None:
+        moving += PROGRAM_STEPS * STEP_BYTES * 2  # COMMIT_PROGRAM reads and checks all steps
     return 2_000 + moving + 200 * config.word_bytes + config.max_tiles + config.max_layers
 
 
@@ -373,10 +380,16 @@ class Driver:
         )
         seen = response
         if right.status == Status.OK:
-            if request.opcode in (Opcode.RESULTS, Opcode.COUNTERS):
+            if request.opcode in TIMED:
                 self._timed[owed.response] = packet
             if request.opcode == Opcode.RESULTS and formula_cycles(self.config) is None:
                 assert response.value > 0, f"RUN must take a cycle or more, not {response.value}"
+                seen = replace(response, value=right.value)
+            elif request.opcode == Opcode.GET:
+                most = self.cycles if right.value else 0
+                assert min(right.value, 1) <= response.value <= most, (
+                    f"EXECUTE must take at most {most} cycles, not {response.value}"
+                )
                 seen = replace(response, value=right.value)
             elif request.opcode == Opcode.COUNTERS:
                 payload = self._check_counters(owed, response.payload, right.payload)
@@ -398,7 +411,15 @@ class Driver:
         assert seen["dropped_packets"] == self.dropped, (
             f"dropped_packets must be {self.dropped}, not {seen['dropped_packets']}"
         )
-        for name in ("cycles", "stall_cycles", "dropped_packets"):
+        timed = ["cycles", "stall_cycles", "dropped_packets"]
+        if self.config.vector is not None:
+            program, waits = (seen[name] for name in VECTOR_COUNTERS)
+            assert waits <= program <= cycles, (
+                f"vector_stall_cycles {waits}, vector_cycles {program} and cycles {cycles} must be "
+                "in this order"
+            )
+            timed += VECTOR_COUNTERS
+        for name in timed:
             seen[name] = model[name]
         if formula_cycles(self.config) is None:
             seen["run_cycles"] = model["run_cycles"]
