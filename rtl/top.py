@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from amaranth.hdl import Const, Module, Signal
+from amaranth.hdl import Const, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Member, Out, connect, flipped
@@ -10,6 +10,8 @@ from amaranth.lib.wiring import In, Member, Out, connect, flipped
 from tritloom.rtl.control.packets import PacketNarrower, PacketReceiver, PacketSender
 from tritloom.rtl.control.processor import CommandProcessor
 from tritloom.rtl.core.core import Core
+from tritloom.rtl.core.layer_runner import LayerRunner
+from tritloom.rtl.core.vector_unit import VectorUnit
 from tritloom.rtl.lib.block_ram import ReadPort, block_ram
 from tritloom.rtl.lib.streams import StreamRegister, StreamSwitch
 from tritloom.rtl.links.contract import PacketLink, create_link, link_members
@@ -99,10 +101,11 @@ class Accelerator(wiring.Component):
         connect(m, memory.o, weights.i)
         connect(m, weights.o_first, processor.i_word)
         connect(m, weights.o_second, core.i_word)
-        connect(m, processor.o_load, core.i_load)
         connect(m, processor.o_run, core.i_run)
-        connect(m, processor.o_fetch, core.i_fetch)
-        connect(m, core.o, processor.i_result)
+        if self.config.vector is None:
+            connect(m, processor.o_load, core.i_load)
+            connect(m, processor.o_fetch, core.i_fetch)
+            connect(m, core.o, processor.i_result)
         m.d.comb += [
             sender.address.eq(processor.address),
             sender.data.eq(processor.data),
@@ -115,8 +118,10 @@ class Accelerator(wiring.Component):
             self.bad.eq(receiver.bad),
         ]
         self._connect_peers(m, receiver, processor, link)
+        stalls = self._connect_unit(m, processor, core)
 
-        # In the order of COUNTERS; at 100 MHz cycles are counted for a month, packets for longer.
+        # In the order of `counters_of`. At 100 MHz cycles are counted for a month, packets for
+        # longer.
         events = [
             (48, Const(1)),
             (48, processor.running),
@@ -124,12 +129,73 @@ class Accelerator(wiring.Component):
             (32, receiver.good),
             (32, receiver.bad),
             (32, receiver.dropped),
+            *((48, event) for event in stalls),
         ]
         for index, (bits, event) in enumerate(events):
             counter = Signal(bits, name=f"counter_{index}")
             m.d.sync += counter.eq(counter + event)
             m.d.comb += processor.counters[index].eq(counter)
         return m
+
+    def _connect_unit(self, m: Module, processor: CommandProcessor, core: Core) -> list[Value]:
+        """Add the vector unit, if there is one; gives whether it executes, and whether it stalls.
+
+        While a program is executed, it has the core's ports for activations and results.
+        """
+        config = self.config
+        if config.vector is None:
+            return []
+        port: Any = processor.vector
+        m.submodules.vector = unit = VectorUnit(config.vector, config.acc_bits)
+        m.submodules.runner = runner = LayerRunner(config)
+        connect(m, unit.o_code, runner.i_code)
+        connect(m, unit.o_run, runner.i_run)
+        connect(m, runner.o_sum, unit.i_sum)
+        for name in ("address", "put", "word", "step_address", "step_write", "step", "start"):
+            m.d.comb += getattr(unit, name).eq(getattr(port, name))
+        for name in ("active", "activation_bank", "result_bank", "pad", "last_tile"):
+            m.d.comb += getattr(runner, name).eq(getattr(port, name))
+        for name in ("computes", "busy", "wants", "layer", "padded"):
+            m.d.comb += getattr(port, name).eq(getattr(runner, name))
+        m.d.comb += [
+            port.got.eq(unit.got),
+            port.got_step.eq(unit.got_step),
+            port.executes.eq(unit.busy),
+            port.not_finite.eq(unit.not_finite),
+            runner.start.eq(core.i_run.valid & core.i_run.ready),
+            runner.last_group.eq(core.i_run.payload.last_group),
+            runner.done.eq(core.done),
+        ]
+        # The command acceptor takes no command while a program is executed, so it loads nothing;
+        # and no RESULTS is left then.
+        of_program = Signal()
+        m.d.comb += of_program.eq(port.active | runner.busy)
+        commands = processor.o_load
+        m.d.comb += [
+            core.i_load.valid.eq(commands.valid | runner.o_load.valid),
+            core.i_load.payload.eq(
+                Mux(runner.o_load.valid, runner.o_load.payload, commands.payload)
+            ),
+            commands.ready.eq(1),
+            runner.o_load.ready.eq(1),
+        ]
+        fetches, results = (
+            (processor.o_fetch, runner.o_fetch),
+            (processor.i_result, runner.i_result),
+        )
+        fetch, result = core.i_fetch, core.o
+        m.d.comb += [
+            fetch.valid.eq(Mux(of_program, fetches[1].valid, fetches[0].valid)),
+            fetch.payload.eq(Mux(of_program, fetches[1].payload, fetches[0].payload)),
+            fetches[0].ready.eq(fetch.ready & ~of_program),
+            fetches[1].ready.eq(fetch.ready & of_program),
+            results[0].valid.eq(result.valid & ~of_program),
+            results[1].valid.eq(result.valid & of_program),
+            results[0].payload.eq(result.payload),
+            results[1].payload.eq(result.payload),
+            result.ready.eq(Mux(of_program, results[1].ready, results[0].ready)),
+        ]
+        return [unit.busy, unit.stall]
 
     def _connect_peers(
         self,

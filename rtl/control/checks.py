@@ -1,17 +1,23 @@
 """The checks of `Stage.HEADER` in hardware: their order, bounds and status come from `CHECKS`."""
 
+from typing import Any
+
 from amaranth.hdl import Const, Module, Signal, Value
 from amaranth.lib import data
 
 from tritloom.rtl.spec.checks import (
     CHECKS,
     IDENTITY_BYTES,
+    UNLIMITED,
+    VECTOR_CHECKS,
+    VECTOR_WORDS,
     Bound,
     Check,
     LayerState,
     Limit,
     Quantity,
     Stage,
+    checks_of,
 )
 from tritloom.rtl.spec.commands import Opcode, Status
 from tritloom.rtl.spec.config import AcceleratorConfig
@@ -35,6 +41,8 @@ class HeaderChecks:
     items : the request's count
     entry : the entry of the layer `index`
     has_results : the request's result bank holds results of this session
+    program : what is known of the vector unit's programs, if there is a unit: `not_finite` and the
+        number of committed `steps`
     """
 
     def __init__(
@@ -47,6 +55,7 @@ class HeaderChecks:
         items: Signal,
         entry: data.View,
         has_results: Value,
+        program: Any = None,
     ) -> None:
         self._m = m
         self._config = config
@@ -56,10 +65,12 @@ class HeaderChecks:
         self._items = items
         self._entry = entry
         self._has_results = has_results
+        self._program = program
         self._items_end = Signal(max(len(position), len(items)) + 1, name="items_end")
         self._is_open = Signal(name="is_open")
         self._beyond_layer = Signal(name="beyond_layer")
         self._beyond_identity = Signal(name="beyond_identity")
+        self._beyond_vector = Signal(name="beyond_vector")
 
     def add(self) -> None:
         """Add address and count."""
@@ -73,12 +84,15 @@ class HeaderChecks:
             self._beyond_layer.eq(self._items_end > entry.words),
             self._beyond_identity.eq(self._items_end > self._limit(IDENTITY_BYTES)),
         ]
+        if self._config.vector is not None:
+            end = self._limit(VECTOR_WORDS)
+            self._m.d.sync += self._beyond_vector.eq(self._items_end > end)
 
     def failures(self, opcode: Opcode) -> list[tuple[Value, Status]]:
         """Conditions under which a command fails, and its status then; the first one counts."""
         return [
             (self._violated(check), check.status)
-            for check in CHECKS[opcode]
+            for check in checks_of(self._config)[opcode]
             if check.stage == Stage.HEADER
         ]
 
@@ -109,6 +123,14 @@ class HeaderChecks:
                 return self._beyond_layer
             case Quantity.ITEMS_END, 0, bound if bound is IDENTITY_BYTES:
                 return self._beyond_identity
+            case Quantity.ITEMS_END, 0, bound if bound is VECTOR_WORDS:
+                return self._beyond_vector
+            case Quantity.NOT_FINITE, 0, 0:
+                return self._program.not_finite
+            case Quantity.PROGRAM_STEPS, 1, most if most == UNLIMITED:
+                return self._program.steps == 0
+            case Quantity.PROGRAM_STEPS, Quantity.STEP_END, most if most == UNLIMITED:
+                return self._position >= self._program.steps
             case Quantity.RESULT_ROW_GROUPS, 1, _:
                 return ~self._has_results
         raise NotImplementedError(f"the processor cannot make the check {check}")
@@ -121,4 +143,5 @@ def _above(field: Value, most: int) -> Value:
 
 def status_of(opcode: Opcode, quantity: Quantity) -> Status:
     """The status of a command that fails its check of `quantity`, at any stage."""
-    return next(check.status for check in CHECKS[opcode] if check.quantity == quantity)
+    checks = (CHECKS | VECTOR_CHECKS)[opcode]
+    return next(check.status for check in checks if check.quantity == quantity)

@@ -5,6 +5,8 @@ what the responses hold, `Banks` keeps apart what would use a bank at the same t
 joined, and each response is sent when it is complete.
 """
 
+from typing import Any
+
 from amaranth.hdl import Cat, Module, Mux, Shape, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
@@ -14,13 +16,14 @@ from tritloom.rtl.control.acceptor import CommandAcceptor
 from tritloom.rtl.control.banks import Banks
 from tritloom.rtl.control.layouts import COUNTER_BITS
 from tritloom.rtl.control.responder import Responder
-from tritloom.rtl.control.tasks import Kind, first_slot, task_layout
+from tritloom.rtl.control.tasks import Kind, first_slot, only_checksum, task_layout
+from tritloom.rtl.control.vector_port import vector_port
 from tritloom.rtl.core.core import load_layout, run_layout
 from tritloom.rtl.core.partial_sums import fetch_layout
 from tritloom.rtl.engines.contract import sums_layout
 from tritloom.rtl.lib.streams import bits_for
 from tritloom.rtl.memories.contract import range_layout, write_layout
-from tritloom.rtl.spec.commands import COUNTERS
+from tritloom.rtl.spec.commands import counters_of
 from tritloom.rtl.spec.config import AcceleratorConfig
 
 __all__ = ["CommandProcessor"]
@@ -67,7 +70,9 @@ class CommandProcessor(wiring.Component):
     i_result : in, stream of `sums_layout`
         Its totals.
     counters : in, `COUNTER_BITS` each
-        In the order of `COUNTERS`.
+        In the order of `counters_of`.
+    vector : out, `vector_port`
+        The vector unit. Only if the configuration has one.
     """
 
     i: stream.Interface
@@ -94,6 +99,7 @@ class CommandProcessor(wiring.Component):
     def __init__(self, config: AcceleratorConfig) -> None:
         self.config = config
         beat_bytes = config.link.beat_bytes
+        of_unit = {} if config.vector is None else {"vector": Out(vector_port(config))}
         super().__init__(
             {
                 "i": In(stream.Signature(8)),
@@ -115,7 +121,8 @@ class CommandProcessor(wiring.Component):
                 "done": In(1),
                 "o_fetch": Out(stream.Signature(fetch_layout(config))),
                 "i_result": In(stream.Signature(sums_layout(config, config.acc_bits))),
-                "counters": In(data.ArrayLayout(COUNTER_BITS, len(COUNTERS))),
+                "counters": In(data.ArrayLayout(COUNTER_BITS, len(counters_of(config)))),
+                **of_unit,
             }
         )
 
@@ -167,7 +174,25 @@ class CommandProcessor(wiring.Component):
         ]
         self._queue_tasks(m, acceptor, responder, banks)
         self._send_in_order(m, acceptor, responder)
+        if self.config.vector is not None:
+            self._connect_unit(m, acceptor, responder)
         return m
+
+    def _connect_unit(self, m: Module, acceptor: CommandAcceptor, responder: Responder) -> None:
+        """Join acceptor and responder with the vector unit, and count a program's cycles."""
+        unit: Any = self.vector
+        connect(m, flipped(unit), acceptor.vector)
+        cycles = Signal(32)
+        m.d.comb += [
+            acceptor.read_address.eq(responder.read_address),
+            responder.word.eq(unit.got),
+            responder.step.eq(unit.got_step),
+            responder.program_cycles.eq(cycles),
+        ]
+        with m.If(unit.executes):
+            m.d.sync += cycles.eq(cycles + 1)
+        with m.If(unit.start | acceptor.new_session):
+            m.d.sync += cycles.eq(0)
 
     def _address(self, beat: Signal, slot: Signal) -> Cat:
         """The place of a beat of a slot, in beats."""
@@ -222,7 +247,7 @@ class CommandProcessor(wiring.Component):
             accepted.eq(
                 acceptor.o_task.valid
                 & acceptor.o_task.ready
-                & (acceptor.o_task.payload.kind != Kind.CHECKSUM)
+                & ~only_checksum(config, acceptor.o_task.payload.kind)
             ),
             acceptor.unsent.eq(unsent),
             acceptor.sending.eq(sending),

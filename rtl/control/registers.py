@@ -8,6 +8,8 @@ from tritloom.rtl.control.tasks import Kind
 from tritloom.rtl.lib.streams import bits_for
 from tritloom.rtl.spec.commands import HEADER_BYTES, LAYER, Status, identity
 from tritloom.rtl.spec.config import AcceleratorConfig
+from tritloom.rtl.spec.vector_facts import PROGRAM_STEPS
+from tritloom.rtl.spec.vector_program import STEP_BYTES
 
 
 class CommandRegisters:
@@ -31,12 +33,17 @@ class CommandRegisters:
         self.reading = Signal()  # READ or COUNTERS are not answered: no later command may disturb
 
         # One bit more than any limit: an address that does not fit becomes all ones, out of range.
-        limit_bits = max(
+        limits = [
             config.memory_words,
             config.activation_words,
             config.max_row_groups,
             len(identity(config)),
-        ).bit_length()
+        ]
+        longest = max(config.word_bytes, config.fill, LAYER.size)
+        if config.vector is not None:
+            limits += [config.vector.words, PROGRAM_STEPS]
+            longest = max(longest, STEP_BYTES)
+        limit_bits = max(limits).bit_length()
         self.position = Signal(limit_bits + 1)  # of the next item
         self.items = Signal(max(16, limit_bits))  # words, results, bytes or counters
 
@@ -44,4 +51,5 @@ class CommandRegisters:
         # cycle. So it comes from a register, set while the word's bytes come.
         self.write_address = Signal(bits_for(config.memory_words), reset_less=True)
         self.no_room = Signal(reset_less=True)  # `position` is beyond the last word to store
-        self.size = Signal(range(max(config.word_bytes, config.fill, LAYER.size) + 1))
+        self.longest = longest  # bytes of the longest word of a payload
+        self.size = Signal(range(longest + 1))

@@ -9,7 +9,13 @@ from amaranth.lib.wiring import In, Out
 from tritloom.rtl.control.banks import results_layout
 from tritloom.rtl.control.checks import status_of
 from tritloom.rtl.control.layouts import COUNTER_BITS, RESPONSE
-from tritloom.rtl.control.tasks import Kind, first_slot, task_layout
+from tritloom.rtl.control.tasks import (
+    Kind,
+    first_slot,
+    only_checksum,
+    position_shape,
+    task_layout,
+)
 from tritloom.rtl.control.words import WordSplitter, results_out
 from tritloom.rtl.core.partial_sums import fetch_layout
 from tritloom.rtl.engines.contract import sums_layout
@@ -18,14 +24,15 @@ from tritloom.rtl.lib.crc import WideCrc32
 from tritloom.rtl.lib.streams import bits_for
 from tritloom.rtl.spec.checks import Quantity
 from tritloom.rtl.spec.commands import (
-    COUNTERS,
     HEADER_BYTES,
     OVERHEAD_BYTES,
     Opcode,
     Status,
+    counters_of,
     identity,
 )
 from tritloom.rtl.spec.config import AcceleratorConfig
+from tritloom.rtl.spec.vector_program import STEP_BYTES
 
 __all__ = ["Responder"]
 
@@ -77,7 +84,10 @@ class Responder(wiring.Component):
     copied : out, 1 bit
         Strobe: the RESULTS of that bank has been copied.
     counters : in, `COUNTER_BITS` each
-        In the order of `COUNTERS`.
+        In the order of `counters_of`.
+    read_address, word, step, program_cycles
+        Out: the word or step that the vector unit shall read; in: that word and that step,
+        `VectorUnit.GET_CYCLES` later, and the cycles of the last program. Only with a vector unit.
     """
 
     i_task: stream.Interface
@@ -103,6 +113,12 @@ class Responder(wiring.Component):
     def __init__(self, config: AcceleratorConfig) -> None:
         self.config = config
         beat_bytes = config.link.beat_bytes
+        of_unit = {
+            "read_address": Out(position_shape(config)),
+            "word": In(32),
+            "step": In(8 * STEP_BYTES),
+            "program_cycles": In(32),
+        }
         super().__init__(
             {
                 "i_task": In(stream.Signature(task_layout(config))),
@@ -123,7 +139,8 @@ class Responder(wiring.Component):
                 "may_copy": In(1),
                 "results": In(results_layout(config)),
                 "copied": Out(1),
-                "counters": In(data.ArrayLayout(COUNTER_BITS, len(COUNTERS))),
+                "counters": In(data.ArrayLayout(COUNTER_BITS, len(counters_of(config)))),
+                **({} if config.vector is None else of_unit),
             }
         )
 
@@ -133,6 +150,8 @@ class Responder(wiring.Component):
         beat_bytes = config.link.beat_bytes
         task = Signal(task_layout(config), reset_less=True)
         longest = max(config.word_bytes, config.rows * config.acc_bytes, COUNTER_BITS // 8)
+        if config.vector is not None:
+            longest = max(longest, STEP_BYTES)
         m.submodules.splitter = splitter = WordSplitter(longest, beat_bytes)
         m.submodules.crc = crc = WideCrc32(beat_bytes)
         moving = Signal()  # the task's words are on their way
@@ -143,7 +162,7 @@ class Responder(wiring.Component):
         self._connect_words(m, task, splitter, moving, unfetched, failed)
 
         place = Signal(range(config.packet_bytes // beat_bytes))  # of the payload's next beat
-        beat, is_checksum = splitter.o.payload, task.kind == Kind.CHECKSUM
+        beat, is_checksum = splitter.o.payload, only_checksum(config, task.kind)
         stores = Signal()
         m.d.comb += [
             self.bank.eq(task.bank),
@@ -200,6 +219,8 @@ class Responder(wiring.Component):
 
             with m.State("PATCH"):
                 value = Mux((task.kind == Kind.RESULTS) & ~failed, self.results.cycles, 0)
+                if config.vector is not None:
+                    value = Mux(task.kind == Kind.VECTOR, self.program_cycles, value)
                 m.d.comb += [
                     self.write.eq(1),
                     patches.connect(self, patch, Mux(failed, OVERHEAD_BYTES, written), value),
@@ -244,6 +265,10 @@ class Responder(wiring.Component):
         m.d.sync += has_read.eq(wanted & ~enters)
         # Above an item's bytes the word can be anything, so weight words are not masked.
         m.d.comb += word.word.eq(self.i_word.payload)
+        late = Signal()  # the vector unit has read at the task's position
+        if config.vector is not None:
+            m.d.comb += self.read_address.eq(task.position)
+            m.d.sync += late.eq(has_read & ~enters)
         with m.Switch(task.kind):
             with m.Case(Kind.IDENTITY):
                 m.d.comb += [
@@ -252,11 +277,12 @@ class Responder(wiring.Component):
                     word.size.eq(1),
                 ]
             with m.Case(Kind.COUNTERS):
-                counters = Array(self.counters[number] for number in range(len(COUNTERS)))
+                number = len(counters_of(config))
+                counters = Array(self.counters[index] for index in range(number))
                 m.d.comb += [
                     words.valid.eq(wanted),
                     word.word[:COUNTER_BITS].eq(
-                        counters[task.position[: (len(COUNTERS) - 1).bit_length()]]
+                        counters[task.position[: (number - 1).bit_length()]]
                     ),
                     word.size.eq(COUNTER_BITS // 8),
                 ]
@@ -268,6 +294,14 @@ class Responder(wiring.Component):
                     word.word[: len(results)].eq(results),
                     word.size.eq(size),
                 ]
+            if config.vector is not None:
+                for kind, value in ((Kind.VECTOR, self.word), (Kind.STEPS, self.step)):
+                    with m.Case(kind):
+                        m.d.comb += [
+                            words.valid.eq(wanted & has_read & late),
+                            word.word[: len(value)].eq(value),
+                            word.size.eq(len(value) // 8),
+                        ]
             with m.Default():
                 m.d.comb += [
                     words.valid.eq(wanted & self.i_word.valid),

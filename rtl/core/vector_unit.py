@@ -42,10 +42,12 @@ class VectorUnit(wiring.Component):
         `PUT_CYCLES` earlier is read.
     step_write, step_address, step : in, 1 bit, address, and layout of `FIELDS`
         While not `busy`: `step` is written to the program memory.
+    got_step : out, layout of `FIELDS`
+        While not `busy`: the step at `step_address`, `GET_CYCLES` later.
     start : in, 1 bit
         While not `busy`: the program at `step_address` begins.
     busy : out, 1 bit
-        From the cycle after `start` until the program has ended.
+        From the cycle after `start` until the program has ended, and its codes are taken.
     not_finite : out, 1 bit
         A result since the last `start` was not finite, or 2^126 or more.
     stall : out, 1 bit
@@ -65,6 +67,7 @@ class VectorUnit(wiring.Component):
     step_write: Signal
     step_address: Signal
     step: Any
+    got_step: Any
     start: Signal
     busy: Signal
     not_finite: Signal
@@ -88,6 +91,7 @@ class VectorUnit(wiring.Component):
                 "step_write": In(1),
                 "step_address": In(range(PROGRAM_STEPS)),
                 "step": In(data.StructLayout(FIELDS)),
+                "got_step": Out(data.StructLayout(FIELDS)),
                 "start": In(1),
                 "busy": Out(1),
                 "not_finite": Out(1),
@@ -110,6 +114,8 @@ class VectorUnit(wiring.Component):
         # that of the step after, so a step of two cycles leaves time for it.
         operation, factor = register(m, next_step.operation), register(m, next_step.factor)
         step = Signal(step_layout(config), reset_less=True)
+        m.d.comb += [self.got_step[name].eq(next_step[name]) for name, _ in step_layout(config)]
+        executes = Signal()
 
         # Addresses of the elements that enter, and of the results that leave.
         left = Signal(config.address_bits, reset_less=True)
@@ -129,7 +135,7 @@ class VectorUnit(wiring.Component):
         with m.If(valid):
             m.d.sync += to.eq(_next_address(step, to))
         m.d.comb += [
-            memory.a_address.eq(Mux(self.busy, a, self.address)),
+            memory.a_address.eq(Mux(executes, a, self.address)),
             memory.b_address.eq(Mux(step.add & ~reads_scalars, d, b)),
             self.got.eq(memory.a),
         ]
@@ -151,6 +157,7 @@ class VectorUnit(wiring.Component):
         result = Mux(stores, single, pipeline.o)
         self._write(m, memory, to, word, result, valid | stores, step.codes)
         queue = self._codes(m, enters & step.codes, delay(m, valid & step.codes, 1), word)
+        m.d.comb += self.busy.eq(executes | ~queue.idle)
         ready = elements & (queue.room | ~step.codes)
         m.d.comb += [
             self.i_sum.ready.eq(ready & step.from_core),
@@ -160,7 +167,7 @@ class VectorUnit(wiring.Component):
         ]
         wait = Signal(range(max(latency, SCALAR_CYCLES)))
         with m.FSM() as fsm:
-            m.d.comb += self.busy.eq(~fsm.ongoing("IDLE"))
+            m.d.comb += executes.eq(~fsm.ongoing("IDLE"))
             with m.State("IDLE"):
                 m.d.sync += program.eq(self.step_address)
                 with m.If(self.start):

@@ -7,7 +7,14 @@ from typing import Any
 
 from amaranth.hdl import Value
 
-from tritloom.rtl.spec.commands import COUNTERS, OPCODE_BITS, Opcode, Request, Response
+from tritloom.rtl.spec.commands import (
+    COUNTERS,
+    OPCODE_BITS,
+    Opcode,
+    Request,
+    Response,
+    counters_of,
+)
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.sim.conformance.streams import simulate
 from tritloom.sim.verify.responses import Responses
@@ -36,16 +43,19 @@ def comparable(config: AcceleratorConfig, packet: bytes) -> Response:
     assert response is not None, "a response's checksum or length is wrong"
     value, payload = response.value, response.payload
     if response.opcode == Opcode.COUNTERS and payload:
-        hidden = ["cycles"]
+        names = counters_of(config)
+        hidden = ["cycles", *names[len(COUNTERS) :]]
         if config.memory.latency(config) is None:
             hidden += ["run_cycles", "stall_cycles"]
         masked = bytearray(payload)
         for name in hidden:
-            at = 8 * COUNTERS.index(name)
+            at = 8 * names.index(name)
             masked[at : at + 8] = bytes(8)
         payload = bytes(masked)
     if response.opcode == Opcode.RESULTS and config.memory.latency(config) is None:
         value = 0
+    if response.opcode == Opcode.GET and payload:
+        value = min(value, 1)
     return replace(response, value=value, payload=payload)
 
 

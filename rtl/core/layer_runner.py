@@ -1,0 +1,216 @@
+"""Between the vector unit and the core: codes to the core, layers to run, results to the unit."""
+
+from amaranth.hdl import Array, Cat, Module, Mux, Signal, signed
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from tritloom.rtl.core.core import load_layout
+from tritloom.rtl.core.partial_sums import fetch_layout
+from tritloom.rtl.engines.contract import sums_layout
+from tritloom.rtl.lib.float_convert import CODE_BITS
+from tritloom.rtl.lib.streams import bits_for
+from tritloom.rtl.spec.config import AcceleratorConfig
+from tritloom.rtl.spec.vector_facts import LAYER_BITS
+
+__all__ = ["LayerRunner"]
+
+
+class LayerRunner(wiring.Component):
+    """Writes the unit's codes to an activation bank, and reads the results of its layers.
+
+    The codes of a layer fill the bank from its first word on. Zeros follow to the end of the
+    layer's tiles. Codes for which the bank has no room are dropped. Results come in the order of
+    the rows; results that a layer does not have are 0. So no program makes the unit wait forever.
+
+    The bank numbers must not change while `active` or `busy` is set.
+
+    Members
+    -------
+    active : in, 1 bit
+        A program is executed. While it is not set there are neither codes nor results, and what the
+        core still holds is taken.
+    activation_bank, result_bank : in, number
+        The banks of the program.
+    i_code : in, stream of signed 8 bits
+        Codes of the next layer. Not ready from a transfer at `i_run` until the layer is computed.
+    i_run : in, stream of 8 bits
+        A layer, after all its codes.
+    o_sum : out, stream of signed `acc_bits`
+        Results of the last layer at `i_run`, then zeros.
+    computes : out, 1 bit
+        A layer is on its way: from the cycle after its transfer at `i_run` until it is computed.
+    busy : out, 1 bit
+        The same, or the core holds results that were fetched.
+    wants, layer : out, 1 bit and 8 bits
+        The layer shall be computed, as soon as its activations are `padded`.
+    pad, last_tile : in, 1 bit and number
+        While `wants`: write zeros to the end of that tile.
+    padded : out, 1 bit
+        While `pad`: all activations of the layer are in the bank.
+    start, last_group : in, 1 bit and number
+        Strobe: the core begins the layer, which has that last row group.
+    done : in, 1 bit
+        Strobe: the core has computed it.
+    o_load : out, stream of `load_layout`
+        To the core, which is always ready.
+    o_fetch, i_result : streams of `fetch_layout` and `sums_layout`
+        To and from the core.
+    """
+
+    active: Signal
+    activation_bank: Signal
+    result_bank: Signal
+    i_code: stream.Interface
+    i_run: stream.Interface
+    o_sum: stream.Interface
+    computes: Signal
+    busy: Signal
+    wants: Signal
+    layer: Signal
+    pad: Signal
+    last_tile: Signal
+    padded: Signal
+    start: Signal
+    last_group: Signal
+    done: Signal
+    o_load: stream.Interface
+    o_fetch: stream.Interface
+    i_result: stream.Interface
+
+    def __init__(self, config: AcceleratorConfig) -> None:
+        self.config = config
+        bank = range(config.banks)
+        super().__init__(
+            {
+                "active": In(1),
+                "activation_bank": In(bank),
+                "result_bank": In(bank),
+                "i_code": In(stream.Signature(signed(CODE_BITS))),
+                "i_run": In(stream.Signature(LAYER_BITS)),
+                "o_sum": Out(stream.Signature(signed(config.acc_bits))),
+                "computes": Out(1),
+                "busy": Out(1),
+                "wants": Out(1),
+                "layer": Out(LAYER_BITS),
+                "pad": In(1),
+                "last_tile": In(range(config.max_tiles)),
+                "padded": Out(1),
+                "start": In(1),
+                "last_group": In(range(config.max_row_groups)),
+                "done": In(1),
+                "o_load": Out(stream.Signature(load_layout(config))),
+                "o_fetch": Out(stream.Signature(fetch_layout(config))),
+                "i_result": In(stream.Signature(sums_layout(config, config.acc_bits))),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        clear = Signal()  # the next code is the first of a layer
+        empty = Signal()  # no row group is fetched or held
+        idle = Signal()
+        self._load_codes(m, clear, idle)
+        self._fetch_results(m, idle, empty)
+        m.d.comb += [self.computes.eq(~idle), self.busy.eq(~idle | ~empty)]
+        with m.FSM() as fsm:
+            m.d.comb += idle.eq(fsm.ongoing("IDLE"))
+            with m.State("IDLE"):
+                m.d.comb += [self.i_run.ready.eq(1), clear.eq(~self.active)]
+                m.d.sync += self.layer.eq(self.i_run.payload)
+                with m.If(self.i_run.valid):
+                    m.next = "DRAIN"
+            # The core may not begin while results of the layer before wait in it.
+            with m.State("DRAIN"):
+                with m.If(empty):
+                    m.next = "WANT"
+            with m.State("WANT"):
+                m.d.comb += self.wants.eq(1)
+                with m.If(self.start):
+                    m.next = "COMPUTE"
+            with m.State("COMPUTE"):
+                m.d.comb += clear.eq(1)
+                with m.If(self.done):
+                    m.next = "IDLE"
+        return m
+
+    def _load_codes(self, m: Module, clear: Signal, idle: Signal) -> None:
+        """Make words of codes, and write them one after the other."""
+        config = self.config
+        fill, tile_words = config.fill, config.lanes // config.fill
+        word = Signal(fill * config.act_bits, reset_less=True)
+        count = Signal(range(fill))  # codes of the word that is not complete
+        complete = Signal()
+        address = Signal(range(config.activation_words))  # of the next word
+        # Place of the next word: its tile, and how many words of that tile come before it.
+        tile, in_tile = Signal(bits_for(config.max_tiles)), Signal(range(tile_words))
+        zero, enters, room = Signal(), Signal(), Signal()
+        load = self.o_load.payload
+        m.d.comb += [
+            self.i_code.ready.eq(idle),
+            self.padded.eq((count == 0) & ~complete & (tile > self.last_tile)),
+            zero.eq(self.pad & ~self.padded & ~complete),
+            enters.eq((self.i_code.valid & self.i_code.ready) | zero),
+            room.eq(tile != config.max_tiles),
+            self.o_load.valid.eq(complete & room),
+            load.word.eq(word),
+            load.address.eq(address),
+            load.token.eq(0),
+            load.bank.eq(self.activation_bank),
+        ]
+        m.d.sync += complete.eq(0)
+        with m.If(complete & room):
+            m.d.sync += [address.eq(address + 1), in_tile.eq(in_tile + 1)]
+            with m.If(in_tile == tile_words - 1):
+                m.d.sync += [in_tile.eq(0), tile.eq(tile + 1)]
+        with m.If(enters):
+            code = Mux(zero, 0, self.i_code.payload)[: config.act_bits]
+            m.d.sync += [word.eq(Cat(word, code)[config.act_bits :]), count.eq(count + 1)]
+            with m.If(count == fill - 1):
+                m.d.sync += [count.eq(0), complete.eq(1)]
+        with m.If(clear):
+            m.d.sync += [count.eq(0), address.eq(0), in_tile.eq(0), tile.eq(0)]
+
+    def _fetch_results(self, m: Module, idle: Signal, empty: Signal) -> None:
+        """Fetch the row groups of the last layer in order, and send their results one by one."""
+        config = self.config
+        last_group = Signal(range(config.max_row_groups), reset_less=True)
+        group = Signal(range(config.max_row_groups), reset_less=True)  # to fetch next
+        more = Signal()  # it is to be fetched
+        in_core = Signal(3)  # row groups that are fetched and not yet held; the core holds few
+        held = Signal(config.rows * config.acc_bits, reset_less=True)
+        has = Signal()  # `held` has results from row `row` on
+        row = Signal(range(config.rows))
+        takes = Signal()  # results are of use
+        fetches, arrives, ends = Signal(), Signal(), Signal()
+        results = Array(held.word_select(n, config.acc_bits) for n in range(config.rows))
+        m.d.comb += [
+            takes.eq(self.active & idle),
+            self.o_fetch.valid.eq(takes & more & ~in_core[-1]),
+            self.o_fetch.payload.row_group.eq(group),
+            self.o_fetch.payload.bank.eq(self.result_bank),
+            fetches.eq(self.o_fetch.valid & self.o_fetch.ready),
+            self.i_result.ready.eq(~has | ends | ~takes),
+            arrives.eq(self.i_result.valid & self.i_result.ready),
+            empty.eq(in_core == 0),
+            self.o_sum.valid.eq(idle & (has | (~more & empty))),
+            self.o_sum.payload.eq(Mux(has, results[row], 0)),
+            ends.eq(self.o_sum.ready & idle & (row == config.rows - 1)),
+        ]
+        with m.If(fetches):
+            m.d.sync += [group.eq(group + 1), more.eq(group != last_group)]
+        with m.If(fetches & ~arrives):
+            m.d.sync += in_core.eq(in_core + 1)
+        with m.Elif(arrives & ~fetches):
+            m.d.sync += in_core.eq(in_core - 1)
+        with m.If(has & self.o_sum.valid & self.o_sum.ready):
+            m.d.sync += row.eq(Mux(ends, 0, row + 1))
+            with m.If(ends):
+                m.d.sync += has.eq(0)
+        with m.If(arrives):
+            m.d.sync += [held.eq(self.i_result.payload), has.eq(1)]
+        with m.If(~takes):
+            m.d.sync += [has.eq(0), row.eq(0), more.eq(0)]
+        with m.If(self.start):
+            m.d.sync += last_group.eq(self.last_group)
+        with m.If(self.done & ~idle):
+            m.d.sync += [group.eq(0), more.eq(1)]

@@ -1,0 +1,161 @@
+"""An accelerator with a vector unit against the reference device: every response, byte for byte."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from tests.support import quick_first
+from tests.support.packets import assert_responses, run_packets
+from tests.support.program_host import CONFIG, END, ODD, Host, layer, linear_steps
+from tritloom.rtl.links.stream_facts import PacketStream
+from tritloom.rtl.spec import requests
+from tritloom.rtl.spec.commands import Opcode, Request, Status
+from tritloom.rtl.spec.vector_facts import VectorConfig
+from tritloom.rtl.spec.vector_program import STEP_BYTES, Factor, Operation, Step, encode_program
+from tritloom.rtl.top import Accelerator
+
+CONFIGS = {
+    "tiny": CONFIG,
+    "odd": ODD,
+    "wide": replace(ODD, link=PacketStream(width=8), slots=4, tokens=2, rows=5),
+    "bfloat16": replace(CONFIG, vector=VectorConfig(words=128, bfloat16=True)),
+}
+
+
+def bitlinear(host):
+    """A layer with floats in and out, in both banks, and what is read of it in between."""
+    config, trits = host.config, layer(1, 13, 18)
+    host.load(2, trits)
+    random = np.random.default_rng(2)
+    steps, contents, inputs, outputs = linear_steps(
+        config, trits, 2, np.zeros(18), np.float32(0.37), divides=True
+    )
+    for address, words in contents.items():
+        host.put(address, words.view(np.float32))
+    assert host.program(steps).status == Status.OK
+    for bank in (0, 1):
+        host.put(inputs, random.standard_normal(18))
+        host.done(requests.execute_program(0, bank, 1 - bank))
+        host.get(outputs, 13)
+        host.done(*requests.read_results(config, 0, 13, 100, bank=1 - bank))
+        host.get(0, 40)
+        host.done(requests.read_counters())
+    host.put(inputs, [np.inf])
+    host.done(requests.execute_program(0))
+    assert host.send(next(requests.get_words(0, 1, 100))).status == Status.NOT_FINITE
+    host.put(inputs, [1])
+    host.done(requests.execute_program(0), requests.read_counters())
+    host.get(inputs, 1)
+
+
+def refused(host):
+    """Each refusal of a program, and what it leaves behind."""
+    square = Step(operation=Operation.PRODUCT, factor=Factor.SAME, count=3)
+    words = host.config.vector.words
+    last = Step(operation=Operation.PRODUCT, factor=Factor.SAME, a=words - 2, d=words - 2)
+    statuses = []
+    for steps in (
+        [square, END],
+        [square],
+        [replace(last, count=2), END],
+        [replace(last, count=3), END],
+        [replace(last, a=words, d=0), END],
+        [replace(square, factor=Factor.VECTOR, b=words - 3), END],
+        [replace(square, factor=Factor.VECTOR, b=words - 2), END],
+        [replace(square, factor=Factor.SCALAR, b=words - 1), END],
+        [replace(square, d=words - 2), END],
+        [Step(operation=Operation.RUN, a=1), END],
+        [Step(operation=Operation.RUN, a=200), END],
+        [replace(square, bfloat16=True), END],
+    ):
+        statuses.append(host.program(steps).status)
+        host.send(requests.execute_program(0))
+        host.send(requests.execute_program(len(steps)))
+    assert {Status.OK, Status.OUT_OF_RANGE, Status.BAD_STATE} <= set(statuses)
+    image = bytes([6]) + bytes(STEP_BYTES - 1) + encode_program([END])
+    host.done(*requests.write_steps(image, 100))
+    assert host.send(requests.commit_program(image)).status == Status.OUT_OF_RANGE
+    for request in (
+        Request(Opcode.PUT, address=words, payload=bytes(4)),
+        Request(Opcode.PUT, address=words - 1, payload=bytes(range(8))),
+        Request(Opcode.PUT, address=1 << 31, payload=bytes(4)),
+        Request(Opcode.PUT, address=1, payload=bytes(range(7))),
+        Request(Opcode.PUT),
+        Request(Opcode.GET, address=words, count=1),
+        Request(Opcode.GET, address=0),
+        Request(Opcode.GET, address=0, count=1, payload=b"x"),
+        Request(Opcode.PROGRAM, address=511, payload=bytes(range(24))),
+        Request(Opcode.PROGRAM, address=0, payload=bytes(range(13))),
+        Request(Opcode.COMMIT_PROGRAM, address=0),
+        Request(Opcode.COMMIT_PROGRAM, address=0, count=513),
+        Request(Opcode.COMMIT_PROGRAM, address=0, count=3),
+        Request(Opcode.EXECUTE, payload=b"x"),
+        Request(Opcode.EXECUTE),
+    ):
+        host.send(request)
+    host.get(0, 4)
+    host.get(words - 2, 2)
+
+
+def forgotten(host):
+    """DEFINE of a named layer, PROGRAM and RESET leave no step committed; other layers do not."""
+    host.load(0, layer(1), base=0)
+    host.load(1, layer(2), base=32)
+    steps = [Step(operation=Operation.RUN, a=1), END]
+    assert host.program(steps).status == Status.OK
+    host.load(0, layer(3), base=0)
+    host.done(requests.execute_program(0))
+    assert host.send(Request(Opcode.DEFINE, index=1, payload=bytes(10))).status != Status.OK
+    host.done(requests.execute_program(0))
+    host.load(1, layer(4), base=32)
+    assert host.send(requests.execute_program(0)).status == Status.BAD_STATE
+    assert host.send(requests.commit_program(encode_program(steps))).status == Status.OK
+    host.done(*requests.write_steps(encode_program([END]), 100, 40))
+    assert host.send(requests.execute_program(0)).status == Status.BAD_STATE
+    assert host.send(requests.commit_program(encode_program(steps))).status == Status.OK
+    host.reset()
+    assert host.send(requests.execute_program(0)).status == Status.BAD_STATE
+    assert host.send(requests.commit_program(encode_program(steps))).status == Status.BAD_STATE
+
+
+def unbalanced(host):
+    """Too few and too many codes and results: the program ends, and every bank is as it must be."""
+    config, trits = host.config, layer(5)
+    host.load(0, trits)
+    some = Step(operation=Operation.PRODUCT, a=0, b=32, count=7, codes=True)
+    run = Step(operation=Operation.RUN, a=0)
+    take = Step(
+        operation=Operation.PRODUCT, factor=Factor.SCALAR, from_core=True, b=40, d=64, count=20
+    )
+    many = replace(some, count=24)
+    for program in (
+        [some, run, take, some, END],
+        [take, END],
+        [many, run, replace(take, count=3), many, run, replace(take, count=5), END],
+        [run, run, replace(take, count=2), END],
+        [many, some, END],
+    ):
+        assert host.program(program).status == Status.OK
+        host.put(0, np.arange(-12, 12))
+        host.put(32, np.ones(24))
+        host.done(*requests.load_activations(config, 0, np.full(20, 100, np.int8), 100))
+        host.done(requests.execute_program(0))
+        host.get(64, 20)
+        host.done(requests.run_layer(0, 1, 0, 1))
+        host.done(*requests.read_results(config, 0, 16, 100, bank=1))
+
+
+SCENES = [bitlinear, refused, forgotten, unbalanced]
+
+
+@quick_first(("idle", "pause"), [(0.0, 0.0), (0.3, 0.4)])
+@quick_first("scene", SCENES)
+@quick_first("name", ["tiny", "odd", "wide", "bfloat16"])
+def test_programs(name, scene, idle, pause):
+    config = CONFIGS[name]
+    host = Host(config)
+    scene(host)
+    responses = run_packets(
+        Accelerator(config), config, host.packets, idle=idle, pause=pause, seed=1
+    )
+    assert_responses(config, host.packets, responses)
