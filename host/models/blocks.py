@@ -244,9 +244,9 @@ class _Maker:
         if needed <= self.config.words:
             return
         raise _TooFewWords(
-            f"the vector memory has {self.config.words:,} words, but {needed:,} are needed: "
-            f"{self.decoder.hidden:,} for the hidden vector, {self.norm_words:,} for weights of "
-            f"norms, {self.work_words:,} for work, and "
+            f"the vector memory has {self.config.words:,} words, but at least {needed:,} are "
+            f"needed: {self.decoder.hidden:,} for the hidden vector, {self.norm_words:,} for "
+            f"weights of norms, {self.work_words:,} for work, and "
             f"{needed - self.decoder.hidden - self.norm_words - self.work_words:,} for scales and "
             "other constants; build the device with more vector words"
         )

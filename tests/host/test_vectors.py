@@ -7,10 +7,11 @@ import pytest
 
 from tests.support.faults import FaultyTransport
 from tests.support.layers import layer_of
-from tests.support.programs import GoldenBlocks, layers_of, random_decoder, same_bits
+from tests.support.programs import layers_of, random_decoder, same_bits
 from tritloom.host import CapacityError, Device, DeviceError, InputError, connect
 from tritloom.host.handle import COMMIT_TRIES
 from tritloom.host.models.blocks import decoder_program, feed_forward_program
+from tritloom.host.models.golden_blocks import GoldenBlocks
 from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.commands import Opcode, Request
 from tritloom.rtl.spec.config import AcceleratorConfig
