@@ -8,7 +8,7 @@ those of the functions in `numerics`, in the order in which `BitNetModel` uses t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -118,7 +118,7 @@ class _Maker:
     def __post_init__(self) -> None:
         decoder = self.decoder
         # The most words that a step can name; `_require` compares with the device's.
-        unlimited = VectorConfig(words=WORDS[1], bfloat16=self.config.bfloat16)
+        unlimited = replace(self.config, words=WORDS[1])
         self.builder = ProgramBuilder(unlimited, bfloat16=decoder.bfloat16)
         self.builder.reserve(decoder.hidden)
         self.work = self.builder.reserve(self.work_words, WRAP_WORDS)
@@ -148,13 +148,13 @@ class _Maker:
         self.builder.run(len(self.shapes))
         self.shapes.append((layer.out_features, layer.in_features))
 
-    def results(self, layer: TernaryLayer, first: int, rows: int, to: int) -> None:
+    def results(
+        self, layer: TernaryLayer, first: int, rows: int, to: int, residual: int | None = None
+    ) -> None:
         """`numerics.rescale` of the next rows of the layer that runs; they begin at row `first`."""
-        scales = np.broadcast_to(layer.scale, layer.out_features)[first : first + rows]
-        same = bool((scales == scales[0]).all())
-        if same:
-            scale = self.builder.constant(round_to(scales[:1], self.decoder.bfloat16)[0])
-        else:
+        scale = self._scalar_scale(layer, first, rows)
+        same = scale is not None
+        if scale is None:
             scale = self._place(layer.scale) + first
         self.builder.rescale(
             rows,
@@ -164,7 +164,15 @@ class _Maker:
             scale_divides=layer.scale_divides,
             scale_per_row=not same,
             bias=None if layer.bias is None else self._place(layer.bias) + first,
+            residual=residual,
         )
+
+    def _scalar_scale(self, layer: TernaryLayer, first: int, rows: int) -> int | None:
+        """The address of the scale of some rows; None if they have several."""
+        scales = np.broadcast_to(layer.scale, layer.out_features)[first : first + rows]
+        if not (scales == scales[0]).all():
+            return None
+        return self.builder.constant(round_to(scales[:1], self.decoder.bfloat16)[0])
 
     def _place(self, values: F32) -> int:
         """The address of a vector of constants."""
@@ -198,8 +206,21 @@ class _Maker:
 
     def feed_forward(self, block: Block) -> None:
         """From the hidden vector to relu(gate)² · up, at the beginning of the work."""
-        self._gate(block)
         inner, up = self.decoder.inner, self.work + self.decoder.inner
+        layer = block.gate_up
+        scales = self._scalar_scale(layer, 0, inner), self._scalar_scale(layer, inner, inner)
+        if (
+            self.config.multipliers == 2
+            and layer.scale_divides
+            and layer.bias is None
+            and scales[0] is not None
+            and scales[1] is not None
+        ):
+            self.norm(0, block.post_norm, self.work)
+            self.run(layer, self.work, measured=True)
+            self.builder.rescale_gated(inner, self.s, scales[0], scales[1], self.work, up)
+            return
+        self._gate(block)
         for first in range(0, inner, self.up_rows):
             rows = min(self.up_rows, inner - first)
             self.results(block.gate_up, inner + first, rows, up)
@@ -218,8 +239,7 @@ class _Maker:
         self.results(block.gate_up, 0, self.decoder.inner, self.work)
 
     def _to_hidden(self, layer: TernaryLayer) -> None:
-        self.results(layer, 0, self.decoder.hidden, self.work)
-        self.builder.add_residual(0, self.work, self.decoder.hidden)
+        self.results(layer, 0, self.decoder.hidden, self.work, residual=0)
 
     def program(self, vectors: dict[str, Vector]) -> Program:
         """The program, if it fits the device."""

@@ -374,7 +374,7 @@ def test_steps_that_do_not_fit():
         other = device.load_program(handle.program, handle.layers)
         with pytest.raises(CapacityError) as caught:
             device.load_program(handle.program, handle.layers)
-        assert str(caught.value).startswith("the program needs 241 steps, free are 30 of 512; ")
+        assert str(caught.value).startswith("the program needs 237 steps, free are 38 of 512; ")
         handle.unload()
         again = device.load_program(handle.program, handle.layers)
         check(other, decoder)
