@@ -1,91 +1,33 @@
-"""The blocks of a decoder: their weights, and their programs for the vector unit.
+"""Programs of a decoder's blocks for the vector unit.
 
 `decoder_program` makes a program that keeps the hidden vector on the device: only attention is
-computed elsewhere. `feed_forward_program` needs fewer vector words and steps. The bits of both are
-those of the functions in `numerics`, in the order in which `BitNetModel` uses them.
+computed elsewhere. `feed_forward_program` needs fewer vector words and steps, and `mlp_program` is
+for models that compute norms and residuals themselves. The bits are those of the functions in
+`numerics`, in the order in which `BitNetModel` uses them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tritloom.host.layer import TernaryLayer
+from tritloom.host.models.decoder import Block, Decoder, Mlp
 from tritloom.host.program import Program, Routine, Vector
 from tritloom.rtl.spec.errors import CapacityError, InputError
 from tritloom.rtl.spec.rounding import round_to
 from tritloom.rtl.spec.vector_facts import WORDS, WRAP_WORDS, VectorConfig
 from tritloom.rtl.spec.vector_operations import SUM_WORDS, ProgramBuilder
-from tritloom.rtl.spec.vector_program import Step
+from tritloom.rtl.spec.vector_program import Factor, Operation, Step
 
-__all__ = ["Block", "Decoder", "decoder_program", "feed_forward_program"]
+__all__ = ["decoder_program", "feed_forward_program", "mlp_program"]
 
 F32 = NDArray[np.float32]
 UP_PIECES = (1, 2, 4, 8)
 """In how many pieces the outputs of `up` may come from the core: more take fewer vector words."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Block:
-    """Weights of one block of a decoder.
-
-    Members
-    -------
-    qkv : the rows of query, key and value, `[queries + 2 · keys, hidden]`
-    o : `[hidden, queries]`
-    gate_up : the rows of gate and up, `[2 · inner, hidden]`
-    down : `[hidden, inner]`
-    input_norm, post_norm : float32 `[hidden]`, weights of the norms before `qkv` and `gate_up`
-    attention_norm : float32 `[queries]`, of the norm before `o`; None if there is no such norm
-    inner_norm : float32 `[inner]`, of the norm before `down`; None if there is no such norm
-    """
-
-    qkv: TernaryLayer
-    o: TernaryLayer
-    gate_up: TernaryLayer
-    down: TernaryLayer
-    input_norm: F32
-    post_norm: F32
-    attention_norm: F32 | None
-    inner_norm: F32 | None
-
-    @property
-    def layers(self) -> tuple[TernaryLayer, ...]:
-        """The layers in the order of use."""
-        return self.qkv, self.o, self.gate_up, self.down
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Decoder:
-    """What a program needs to know about a model.
-
-    Members
-    -------
-    blocks : in the order of use
-    hidden, inner, queries, keys : features of the hidden vector, of `down`, of `o`, of a key
-    final_norm : float32 `[hidden]`, weight of the norm behind the last block
-    eps : of all norms
-    relu2 : whether the activation is relu(gate)² · up; the host computes any other
-    bfloat16 : whether the model rounds each operation to bfloat16
-    """
-
-    blocks: tuple[Block, ...]
-    hidden: int
-    inner: int
-    queries: int
-    keys: int
-    final_norm: F32
-    eps: float
-    relu2: bool = True
-    bfloat16: bool = False
-
-    @property
-    def qkv_rows(self) -> tuple[int, int, int]:
-        """Rows of query, key and value."""
-        return self.queries, self.keys, self.keys
 
 
 class _TooFewWords(CapacityError):
@@ -145,6 +87,10 @@ class _Maker:
     def run(self, layer: TernaryLayer, x: int, *, measured: bool) -> None:
         """Quantize the features at `x`, and compute the layer."""
         self.builder.quantize(x, layer.in_features, self.s, measured=measured)
+        self.run_again(layer)
+
+    def run_again(self, layer: TernaryLayer) -> None:
+        """Compute the layer with the codes that the core got."""
         self.builder.run(len(self.shapes))
         self.shapes.append((layer.out_features, layer.in_features))
 
@@ -225,6 +171,30 @@ class _Maker:
             rows = min(self.up_rows, inner - first)
             self.results(block.gate_up, inner + first, rows, up)
             self.builder.relu2_times(self.work + first, up, rows)
+
+    def mlp(self, mlp: Mlp) -> None:
+        """From the input at address 0 to the output, at the beginning of the work."""
+        inner, up = self.decoder.inner, self.work + self.decoder.inner
+        self.run(mlp.gate, 0, measured=False)
+        self.results(mlp.gate, 0, inner, self.work)
+        # `up` gets the same codes again.
+        self.builder.step(
+            *(Operation.PRODUCT, Factor.SCALAR),
+            a=0,
+            b=self.s,
+            count=self.decoder.hidden,
+            codes=True,
+        )
+        self.run_again(mlp.up)
+        for first in range(0, inner, self.up_rows):
+            rows = min(self.up_rows, inner - first)
+            self.results(mlp.up, first, rows, up)
+            self.builder.relu2_times(self.work + first, up, rows)
+        if mlp.inner_norm is not None:
+            self.norm(self.work, mlp.inner_norm, self.work)
+        measured = mlp.inner_norm is not None or self.up_rows == inner
+        self.run(mlp.down, self.work, measured=measured)
+        self.results(mlp.down, 0, self.decoder.hidden, self.work)
 
     def end_feed_forward(self, block: Block, *, measured: bool) -> None:
         """From `inner`, at the beginning of the work, to the hidden vector."""
@@ -393,6 +363,57 @@ def _feed_forward_program(
         maker.end_feed_forward(decoder.blocks[index], measured=pieces == 1)
         maker.routine(f"feed_forward {index}")
     return maker.program({"x": Vector(address=0, count=decoder.hidden)})
+
+
+def mlp_program(
+    config: VectorConfig, mlps: Mapping[str, Mlp], *, eps: float, bfloat16: bool = False
+) -> Program:
+    """The part of some feed-forwards that is between their norm and their residual.
+
+    The routine of each name computes gate and up, relu(gate)² · up, norm and down, from the vector
+    `x` to the vector `y`. Gate, up and down are layers of their own.
+
+    Parameters
+    ----------
+    config : of the vector unit
+    mlps : by name; all have the same features
+    eps : of the norms
+    bfloat16 : whether the model rounds each operation to bfloat16
+
+    Raises
+    ------
+    CapacityError : the vector memory or the program memory has no room
+    InputError : an operation that the unit does not compute
+    """
+    first = next(iter(mlps.values()))
+    decoder = Decoder(
+        blocks=(),
+        hidden=first.down.out_features,
+        inner=first.down.in_features,
+        queries=0,
+        keys=0,
+        final_norm=np.zeros(0, np.float32),
+        eps=eps,
+        bfloat16=bfloat16,
+    )
+    for pieces in UP_PIECES:
+        up_rows = -(-decoder.inner // pieces)
+        work_words = _work_words(decoder, decoder.hidden, up_rows)
+        try:
+            norms = [mlp.inner_norm for mlp in mlps.values()]
+            maker = _Maker(config, decoder, work_words, up_rows, norms)
+            for name, mlp in mlps.items():
+                maker.mlp(mlp)
+                maker.routine(name)
+            return maker.program(
+                {
+                    "x": Vector(address=0, count=decoder.hidden),
+                    "y": Vector(address=maker.work, count=decoder.hidden),
+                }
+            )
+        except _TooFewWords as error:
+            reason = error
+    raise reason
 
 
 def _work_words(decoder: Decoder, least: int, up_rows: int) -> int:

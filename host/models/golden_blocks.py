@@ -6,12 +6,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tritloom.host.layer import TernaryLayer
-from tritloom.host.models.blocks import Decoder
+from tritloom.host.models.decoder import Decoder, Mlp
 from tritloom.rtl.spec import numerics
 
-__all__ = ["GoldenBlocks"]
+__all__ = ["GoldenBlocks", "golden_mlp"]
 
 F32 = NDArray[np.float32]
+
+
+def golden_mlp(mlp: Mlp, x: F32, eps: float, bfloat16: bool = False) -> F32:
+    """What a routine of `mlp_program` must give: float32 `[tokens, hidden]` → the same shape."""
+
+    def linear(layer: TernaryLayer, x: F32) -> F32:
+        return numerics.bitlinear(
+            x, layer.trits, layer.scale, layer.scale_divides, layer.bias, bfloat16
+        )
+
+    inner = numerics.relu2_times(linear(mlp.gate, x), linear(mlp.up, x), bfloat16)
+    if mlp.inner_norm is not None:
+        inner = numerics.rms_norm(inner, mlp.inner_norm, eps, bfloat16)
+    return linear(mlp.down, inner)
 
 
 class GoldenBlocks:

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from tritloom.host.device import Device, Handle, ProgramHandle
 from tritloom.host.models.bitnet import Attend, BitNetModel
-from tritloom.host.models.blocks import Decoder, decoder_program, feed_forward_program
+from tritloom.host.models.blocks import decoder_program, feed_forward_program
+from tritloom.host.models.decoder import Decoder
 from tritloom.host.models.golden_blocks import GoldenBlocks
 from tritloom.host.placement import Placement
 from tritloom.host.program import LEAST, Program

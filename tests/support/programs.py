@@ -6,7 +6,7 @@ import numpy as np
 
 from tests.support.vector_programs import random_vector
 from tritloom.host.layer import TernaryLayer
-from tritloom.host.models.blocks import Block, Decoder
+from tritloom.host.models.decoder import Block, Decoder
 from tritloom.host.program import Program
 from tritloom.rtl.spec import numerics
 from tritloom.rtl.spec.vector_facts import VectorConfig

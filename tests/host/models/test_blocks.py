@@ -16,8 +16,9 @@ from tests.support.vector_programs import random_vector
 from tritloom.host.checkpoints.huggingface import Checkpoint, load_checkpoint
 from tritloom.host.layer import TernaryLayer
 from tritloom.host.models.bitnet import BitNetModel
-from tritloom.host.models.blocks import decoder_program, feed_forward_program
-from tritloom.host.models.golden_blocks import GoldenBlocks
+from tritloom.host.models.blocks import decoder_program, feed_forward_program, mlp_program
+from tritloom.host.models.decoder import Mlp
+from tritloom.host.models.golden_blocks import GoldenBlocks, golden_mlp
 from tritloom.rtl.spec.errors import CapacityError, InputError
 from tritloom.rtl.spec.rounding import round_to
 from tritloom.rtl.spec.vector_facts import VectorConfig
@@ -189,8 +190,65 @@ def test_extreme_vectors(value):
     assert same_bits(got, golden.feed_forward(0, golden.attention(0, x, attention)))
 
 
-def test_a_program_at_another_place():
-    check_decoder(random_decoder(5), base=320, indices=[7, 3, 250, 0, 9, 8, 5, 4])
+@pytest.mark.parametrize("multipliers", [1, 2])
+@pytest.mark.parametrize("divides", [False, True])
+def test_a_program_at_another_place(divides, multipliers):
+    config = replace(SMALL, multipliers=multipliers)
+    decoder = random_decoder(5, divides=divides)
+    check_decoder(decoder, config, base=320, indices=[7, 3, 250, 0, 9, 8, 5, 4])
+
+
+def mlps_of(decoder):
+    """Those of a decoder whose gate and up are two layers."""
+    inner = decoder.inner
+
+    def half(layer, rows):
+        scale = np.broadcast_to(layer.scale, 2 * inner)[rows]
+        bias = None if layer.bias is None else layer.bias[rows]
+        divides = layer.scale_divides
+        return TernaryLayer.from_trits(layer.trits[rows], scale, scale_divides=divides, bias=bias)
+
+    return {
+        f"layers.{index}.mlp": Mlp(
+            gate=half(block.gate_up, slice(inner)),
+            up=half(block.gate_up, slice(inner, None)),
+            down=block.down,
+            inner_norm=block.inner_norm,
+        )
+        for index, block in enumerate(decoder.blocks)
+    }
+
+
+@pytest.mark.parametrize("pieces", [1, 2])
+@pytest.mark.parametrize("bfloat16", [False, True])
+@pytest.mark.parametrize(
+    "options", [{}, {"divides": True, "bias": True}, {"sub_norms": False}, {"per_row": True}]
+)
+def test_mlp_program(options, bfloat16, pieces):
+    decoder = random_decoder(6, bfloat16=bfloat16, inner=160, **options)
+    mlps = mlps_of(decoder)
+    config = VectorConfig(words=4096, bfloat16=bfloat16)
+    program = mlp_program(config, mlps, eps=1e-5, bfloat16=bfloat16)
+    if pieces == 2:
+        config = replace(config, words=program.words // 32 * 32 - 32)
+        program = mlp_program(config, mlps, eps=1e-5, bfloat16=bfloat16)
+    rows = [step.count for step in program.steps_of("layers.0.mlp") if step.from_core]
+    assert rows == [160, *[160 // pieces] * pieces, 64]
+    layers = [layer for mlp in mlps.values() for layer in (mlp.gate, mlp.up, mlp.down)]
+    played = PlayedProgram(config, program, layers)
+    rng = np.random.default_rng(6)
+    x = np.stack([random_vector(rng, 64, bfloat16) for _ in range(8)])
+    for name, mlp in mlps.items():
+        got = played.run(name, {"x": x}, ["y"])["y"]
+        assert same_bits(got, golden_mlp(mlp, x, 1e-5, bfloat16))
+
+
+def test_mlp_programs_that_do_not_fit():
+    mlps = mlps_of(random_decoder(6, blocks=16))
+    with pytest.raises(CapacityError, match=r"^the program needs \d+ steps, a device has 512; run"):
+        mlp_program(VectorConfig(words=8192), mlps, eps=1e-5)
+    with pytest.raises(CapacityError, match="the vector memory has 512 words, but at"):
+        mlp_program(VectorConfig(words=512), mlps, eps=1e-5)
 
 
 @pytest.mark.parametrize(
