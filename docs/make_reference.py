@@ -28,6 +28,11 @@ MADE = "<!-- Made by docs/make_reference.py from the docstrings. Change those, t
 MEASURED = "<!-- Made by docs/make_reference.py from the files in speed/. -->"
 API = {
     "Driver": ("tritloom.host",),
+    "Programs of the vector unit": (
+        "tritloom.host.program",
+        "tritloom.host.models.decoder",
+        "tritloom.host.models.blocks",
+    ),
     "Offload from transformers": ("tritloom.host.torch",),
     "Arithmetic and packing": ("tritloom.rtl.spec.numerics", "tritloom.rtl.spec.packing"),
     "Boards and families": ("tritloom.boards.board", "tritloom.boards.families.family"),

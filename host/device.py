@@ -11,6 +11,7 @@ cannot be pickled.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -18,15 +19,18 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tritloom.host.allocator import Allocator
+from tritloom.host.execution import Execution, ProgramStats
 from tritloom.host.handle import Handle, Stats, load_layer
 from tritloom.host.identity import config_of, read_identity
 from tritloom.host.inputs import checked_codes, require_linear
 from tritloom.host.job import Job, submit_product
 from tritloom.host.layer import TernaryLayer
 from tritloom.host.links.contract import DeviceUrl, Transport, open_transport
+from tritloom.host.program import Program
 from tritloom.host.requests import Counters, Requests
 from tritloom.host.selftest import Check, SelfTest, run_selftest
 from tritloom.host.session import SMALLEST_PAYLOAD, Session
+from tritloom.host.vectors import ProgramHandle, Vectors
 from tritloom.rtl.spec import numerics
 from tritloom.rtl.spec.commands import PROTOCOL_VERSION
 from tritloom.rtl.spec.config import AcceleratorConfig
@@ -37,8 +41,11 @@ __all__ = [
     "Counters",
     "Device",
     "DeviceInfo",
+    "Execution",
     "Handle",
     "Job",
+    "ProgramHandle",
+    "ProgramStats",
     "SelfTest",
     "Stats",
     "connect",
@@ -58,6 +65,8 @@ class DeviceInfo:
     layout_digest, build_digest : of the configuration, in hexadecimal
     free_words : words of weight memory that no layer has
     layers_used : layer slots in use
+    free_vector_words, free_steps : vector words and steps that no program has; 0 without a vector
+        unit
     """
 
     url: str
@@ -67,6 +76,8 @@ class DeviceInfo:
     build_digest: str
     free_words: int
     layers_used: int
+    free_vector_words: int
+    free_steps: int
 
 
 def connect(url: str = "sim", *, config: AcceleratorConfig | None = None) -> Device:
@@ -116,6 +127,7 @@ class Device:
             raise
         self._session.configure(self._config)
         self._allocator = Allocator(self._config)
+        self._vectors = Vectors(self._session, self._config, self._allocator)
 
     def __enter__(self) -> Device:
         return self
@@ -143,6 +155,8 @@ class Device:
             build_digest=self._config.build_digest.hex(),
             free_words=self._allocator.free_words,
             layers_used=self._allocator.layers_used,
+            free_vector_words=self._vectors.free_words,
+            free_steps=self._vectors.free_steps,
         )
 
     def allocation(self) -> Allocator:
@@ -227,6 +241,22 @@ class Device:
             raise InputError(f"x must have {layer.in_features} features, not {codes.shape[1]}")
         sums = numerics.sums_as_floats(self.matmul(handle, codes), layer.trits, codes)
         return numerics.rescale(sums, s, layer.scale, layer.scale_divides, layer.bias)
+
+    def load_program(self, program: Program, layers: Sequence[Handle]) -> ProgramHandle:
+        """Write a program to the vector unit, and commit it.
+
+        Parameters
+        ----------
+        program : such as `tritloom.host.models.blocks.decoder_program` makes it
+        layers : of `load`, one for each layer of the program, which must lie in one piece each
+
+        Raises
+        ------
+        CapacityError : no room for its vector words or steps; the device is as before
+        InputError : no vector unit, a program that it cannot run, or other layers
+        DeviceError : the device does not keep it, or the session ended
+        """
+        return self._vectors.load(program, layers)
 
     def selftest(self) -> SelfTest:
         """Check identity, free weight memory, a known layer, link and clock. Layers stay."""

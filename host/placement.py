@@ -331,6 +331,11 @@ class PlacedLayer:
         )
 
     @property
+    def handle(self) -> Handle | None:
+        """The layer on the device, if the device has all of it."""
+        return self._handles[0] if self.placement.where == "device" else None
+
+    @property
     def words(self) -> int:
         """Words of weight memory that it takes; 0 after `unload`."""
         return sum(handle.words for handle in self._handles)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from tritloom.rtl.spec.errors import CapacityError, InputError
 from tritloom.rtl.spec.vector_facts import PROGRAM_STEPS, WRAP_WORDS, VectorConfig
-from tritloom.rtl.spec.vector_program import Factor, Operation, Step, check_program
+from tritloom.rtl.spec.vector_program import Operation, Step, check_program
 
 __all__ = ["LEAST", "LIMIT", "Program", "Routine", "Vector", "leaves_unit"]
 
@@ -122,19 +122,10 @@ class Program:
 
 def _moved(step: Step, base: int, indices: Sequence[int]) -> Step:
     """A step whose addresses, but not its unused fields, are moved by `base`."""
-    if step.operation == Operation.END:
-        return step
     if step.operation == Operation.RUN:
         return replace(step, a=indices[step.a])
-    uses_a = step.operation != Operation.MAXIMUM and not step.from_core
-    product = step.operation == Operation.PRODUCT
-    uses_b = step.operation == Operation.DIVIDE or (product and step.factor != Factor.SAME)
-    return replace(
-        step,
-        a=step.a + base * uses_a,
-        b=step.b + base * uses_b,
-        d=step.d + base * (not step.codes),
-    )
+    names = [name for name, _, _ in step.reads()] + ["d"] * bool(step.writes())
+    return replace(step, **{name: getattr(step, name) + base for name in names})
 
 
 def leaves_unit(values: NDArray[np.float32]) -> NDArray[np.bool_]:

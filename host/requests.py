@@ -6,6 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import cast
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tritloom.host.session import Command, Session
 from tritloom.rtl.spec import requests
 from tritloom.rtl.spec.commands import Opcode, Request, unpack_counters
@@ -84,6 +87,30 @@ class Requests:
     def read(self, index: int, words: int) -> list[Command]:
         """Read the first `words` words of layer `index`."""
         return self._all(requests.read_words(self._config, index, words, self.payload_bytes))
+
+    def put(self, address: int, words: NDArray[np.float32]) -> list[Command]:
+        """Write float32 `[n]` to the vector memory from word `address`."""
+        return self._all(requests.put_words(address, words, self.payload_bytes))
+
+    def get(self, address: int, count: int) -> list[Command]:
+        """Read `count` words of the vector memory from word `address`."""
+        return self._all(requests.get_words(address, count, self.payload_bytes))
+
+    def write_steps(self, first: int, image: bytes) -> list[Command]:
+        """Write encoded steps to the program memory from step `first`."""
+        return self._all(requests.write_steps(image, self.payload_bytes, first))
+
+    def commit_program(self, image: bytes) -> Command:
+        """Commit the first steps of the program memory if they are those of the image."""
+        command = self._one(requests.commit_program(image))
+        command.cycles = COMMIT_CYCLES_PER_BYTE * len(image)
+        return command
+
+    def execute(self, step: int, cycles: int) -> Command:
+        """Execute the committed program from a step, which takes so many cycles at most."""
+        command = self._one(requests.execute_program(step))
+        command.cycles = cycles
+        return command
 
     def counters(self) -> Counters:
         """Read the counters, and wait for them."""

@@ -22,7 +22,7 @@ from tritloom.rtl.spec.errors import ConfigError
 
 if TYPE_CHECKING:
     from tritloom.gen.plan.timing import Times
-    from tritloom.host.models.result import RunResult
+    from tritloom.host.models.result import LayerUse, RunResult
     from tritloom.host.placement import Placement
     from tritloom.rtl.spec.plugins import Link
 
@@ -45,11 +45,13 @@ Layers that do not fit the device's weight memory stay on the host, unless you g
 The text on standard output, as it comes. On standard error a table of what runs where, if not all
 of it fits the device. In the end the tokens a second of the whole run, what the device's layers
 take for a token by the time model, and what each layer took. Cycles and MAC/cycle count RUN alone.
+Of a device with a vector unit also which floats it computed, and what each routine took.
 
 --json prints an object: model, device, prompt, prompt_ids, ids, text, placement (what runs where),
 layers (name, shape, where, device_weights, tokens, runs, run_cycles, bytes, mac_per_cycle_run),
-timing, link and end_to_end (the time model's seconds for one token, part by part). Keys with run
-count RUN alone.
+blocks (what the vector unit computed, why not more, and its routines), timing, link and end_to_end
+(the time model's seconds for one token, part by part; null if a program computes the blocks). Keys
+with run count RUN alone.
 """,
 )
 
@@ -154,7 +156,8 @@ def _placement_lines(placement: "Placement") -> list[str]:
 def _end_to_end(result: "RunResult") -> "tuple[Link, Times | None]":
     """The link that counts, and what the device's part of the layers takes for one token.
 
-    A simulated device has the link of its board. None if the memory gives no bound on a run.
+    A simulated device has the link of its board. None if the memory gives no bound on a run, or if
+    a program computes layers: the time model knows products alone.
     """
     from tritloom.boards.board import load_board
     from tritloom.gen.plan.timing import Times, layer_times
@@ -165,6 +168,8 @@ def _end_to_end(result: "RunResult") -> "tuple[Link, Times | None]":
         board = load_board(url.query.get("board", DEFAULT_BOARD))
         config = dataclasses.replace(config, link=board.link)
     times = Times()
+    if result.blocks.routines:
+        return config.link, None
     try:
         for layer in result.placement.layers:
             for part in layer.on_device:
@@ -172,6 +177,32 @@ def _end_to_end(result: "RunResult") -> "tuple[Link, Times | None]":
     except ConfigError:
         return config.link, None
     return config.link, dataclasses.replace(times, tokens=1) if times.calls else None
+
+
+def _counted(layer: "LayerUse") -> tuple[str, str, str, str]:
+    """What a layer took; a layer of a program has no bytes and cycles of its own."""
+    runs = f"{layer.runs:,}"
+    if layer.runs and not layer.bytes:
+        return "-", runs, "-", "-"
+    return f"{layer.bytes:,}", runs, f"{layer.run_cycles:,}", f"{layer.mac_per_cycle_run:.1f}"
+
+
+def _routine_lines(result: "RunResult") -> list[str]:
+    """What runs on the vector unit, and what each routine took; nothing without such a unit."""
+    if result.config.vector is None:
+        return []
+    width = columns(sys.stderr)
+    heads = [Column("routine", wraps=True)]
+    heads += [Column(name, right=True) for name in ("bytes", "executions", "cycles")]
+    rows = [
+        (routine.name, f"{routine.bytes:,}", f"{routine.executions:,}", f"{routine.cycles:,}")
+        for routine in result.blocks.routines
+    ]
+    return [
+        "",
+        fill(result.blocks.summary, width),
+        *(table(heads, rows, sys.stderr) if rows else []),
+    ]
 
 
 def _lines(result: "RunResult") -> list[str]:
@@ -185,10 +216,7 @@ def _lines(result: "RunResult") -> list[str]:
         (
             layer.name.removeprefix("model."),
             " × ".join(map(str, layer.shape)),
-            f"{layer.bytes:,}",
-            f"{layer.runs:,}",
-            f"{layer.run_cycles:,}",
-            f"{layer.mac_per_cycle_run:.1f}",
+            *_counted(layer),
         )
         for layer in result.layers
         if layer.where != "host"
@@ -217,4 +245,5 @@ def _lines(result: "RunResult") -> list[str]:
         *(fill(line, width) for line in (total, model) if line),
         *("", *table(heads, rows, sys.stderr)),
         fill(alone, width),
+        *_routine_lines(result),
     ]

@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from tritloom.host.checkpoints.huggingface import Checkpoint
 from tritloom.host.layer import TernaryLayer, stack
-from tritloom.host.models.blocks import Block, Decoder
 from tritloom.host.models.config import FUSED, HEAD, BitNetConfig
+from tritloom.host.models.decoder import Block, Decoder
 from tritloom.rtl.spec import numerics
 from tritloom.rtl.spec.errors import CheckpointError, InputError
 

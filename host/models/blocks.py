@@ -1,91 +1,33 @@
-"""The blocks of a decoder: their weights, and their programs for the vector unit.
+"""Programs of a decoder's blocks for the vector unit.
 
 `decoder_program` makes a program that keeps the hidden vector on the device: only attention is
-computed elsewhere. `feed_forward_program` needs fewer vector words and steps. The bits of both are
-those of the functions in `numerics`, in the order in which `BitNetModel` uses them.
+computed elsewhere. `feed_forward_program` needs fewer vector words and steps, and `mlp_program` is
+for models that compute norms and residuals themselves. The bits are those of the functions in
+`numerics`, in the order in which `BitNetModel` uses them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tritloom.host.layer import TernaryLayer
+from tritloom.host.models.decoder import Block, Decoder, Mlp
 from tritloom.host.program import Program, Routine, Vector
 from tritloom.rtl.spec.errors import CapacityError, InputError
 from tritloom.rtl.spec.rounding import round_to
 from tritloom.rtl.spec.vector_facts import WORDS, WRAP_WORDS, VectorConfig
 from tritloom.rtl.spec.vector_operations import SUM_WORDS, ProgramBuilder
-from tritloom.rtl.spec.vector_program import Step
+from tritloom.rtl.spec.vector_program import Factor, Operation, Step
 
-__all__ = ["Block", "Decoder", "decoder_program", "feed_forward_program"]
+__all__ = ["decoder_program", "feed_forward_program", "mlp_program"]
 
 F32 = NDArray[np.float32]
 UP_PIECES = (1, 2, 4, 8)
 """In how many pieces the outputs of `up` may come from the core: more take fewer vector words."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Block:
-    """Weights of one block of a decoder.
-
-    Members
-    -------
-    qkv : the rows of query, key and value, `[queries + 2 · keys, hidden]`
-    o : `[hidden, queries]`
-    gate_up : the rows of gate and up, `[2 · inner, hidden]`
-    down : `[hidden, inner]`
-    input_norm, post_norm : float32 `[hidden]`, weights of the norms before `qkv` and `gate_up`
-    attention_norm : float32 `[queries]`, of the norm before `o`; None if there is no such norm
-    inner_norm : float32 `[inner]`, of the norm before `down`; None if there is no such norm
-    """
-
-    qkv: TernaryLayer
-    o: TernaryLayer
-    gate_up: TernaryLayer
-    down: TernaryLayer
-    input_norm: F32
-    post_norm: F32
-    attention_norm: F32 | None
-    inner_norm: F32 | None
-
-    @property
-    def layers(self) -> tuple[TernaryLayer, ...]:
-        """The layers in the order of use."""
-        return self.qkv, self.o, self.gate_up, self.down
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Decoder:
-    """What a program needs to know about a model.
-
-    Members
-    -------
-    blocks : in the order of use
-    hidden, inner, queries, keys : features of the hidden vector, of `down`, of `o`, of a key
-    final_norm : float32 `[hidden]`, weight of the norm behind the last block
-    eps : of all norms
-    relu2 : whether the activation is relu(gate)² · up; the host computes any other
-    bfloat16 : whether the model rounds each operation to bfloat16
-    """
-
-    blocks: tuple[Block, ...]
-    hidden: int
-    inner: int
-    queries: int
-    keys: int
-    final_norm: F32
-    eps: float
-    relu2: bool = True
-    bfloat16: bool = False
-
-    @property
-    def qkv_rows(self) -> tuple[int, int, int]:
-        """Rows of query, key and value."""
-        return self.queries, self.keys, self.keys
 
 
 class _TooFewWords(CapacityError):
@@ -118,7 +60,7 @@ class _Maker:
     def __post_init__(self) -> None:
         decoder = self.decoder
         # The most words that a step can name; `_require` compares with the device's.
-        unlimited = VectorConfig(words=WORDS[1], bfloat16=self.config.bfloat16)
+        unlimited = replace(self.config, words=WORDS[1])
         self.builder = ProgramBuilder(unlimited, bfloat16=decoder.bfloat16)
         self.builder.reserve(decoder.hidden)
         self.work = self.builder.reserve(self.work_words, WRAP_WORDS)
@@ -145,16 +87,20 @@ class _Maker:
     def run(self, layer: TernaryLayer, x: int, *, measured: bool) -> None:
         """Quantize the features at `x`, and compute the layer."""
         self.builder.quantize(x, layer.in_features, self.s, measured=measured)
+        self.run_again(layer)
+
+    def run_again(self, layer: TernaryLayer) -> None:
+        """Compute the layer with the codes that the core got."""
         self.builder.run(len(self.shapes))
         self.shapes.append((layer.out_features, layer.in_features))
 
-    def results(self, layer: TernaryLayer, first: int, rows: int, to: int) -> None:
+    def results(
+        self, layer: TernaryLayer, first: int, rows: int, to: int, residual: int | None = None
+    ) -> None:
         """`numerics.rescale` of the next rows of the layer that runs; they begin at row `first`."""
-        scales = np.broadcast_to(layer.scale, layer.out_features)[first : first + rows]
-        same = bool((scales == scales[0]).all())
-        if same:
-            scale = self.builder.constant(round_to(scales[:1], self.decoder.bfloat16)[0])
-        else:
+        scale = self._scalar_scale(layer, first, rows)
+        same = scale is not None
+        if scale is None:
             scale = self._place(layer.scale) + first
         self.builder.rescale(
             rows,
@@ -164,7 +110,15 @@ class _Maker:
             scale_divides=layer.scale_divides,
             scale_per_row=not same,
             bias=None if layer.bias is None else self._place(layer.bias) + first,
+            residual=residual,
         )
+
+    def _scalar_scale(self, layer: TernaryLayer, first: int, rows: int) -> int | None:
+        """The address of the scale of some rows; None if they have several."""
+        scales = np.broadcast_to(layer.scale, layer.out_features)[first : first + rows]
+        if not (scales == scales[0]).all():
+            return None
+        return self.builder.constant(round_to(scales[:1], self.decoder.bfloat16)[0])
 
     def _place(self, values: F32) -> int:
         """The address of a vector of constants."""
@@ -198,12 +152,49 @@ class _Maker:
 
     def feed_forward(self, block: Block) -> None:
         """From the hidden vector to relu(gate)² · up, at the beginning of the work."""
-        self._gate(block)
         inner, up = self.decoder.inner, self.work + self.decoder.inner
+        layer = block.gate_up
+        scales = self._scalar_scale(layer, 0, inner), self._scalar_scale(layer, inner, inner)
+        if (
+            self.config.multipliers == 2
+            and layer.scale_divides
+            and layer.bias is None
+            and scales[0] is not None
+            and scales[1] is not None
+        ):
+            self.norm(0, block.post_norm, self.work)
+            self.run(layer, self.work, measured=True)
+            self.builder.rescale_gated(inner, self.s, scales[0], scales[1], self.work, up)
+            return
+        self._gate(block)
         for first in range(0, inner, self.up_rows):
             rows = min(self.up_rows, inner - first)
             self.results(block.gate_up, inner + first, rows, up)
             self.builder.relu2_times(self.work + first, up, rows)
+
+    def mlp(self, mlp: Mlp) -> None:
+        """From the input at address 0 to the output, at the beginning of the work."""
+        inner, up = self.decoder.inner, self.work + self.decoder.inner
+        self.run(mlp.gate, 0, measured=False)
+        self.results(mlp.gate, 0, inner, self.work)
+        # `up` gets the same codes again.
+        self.builder.step(
+            *(Operation.PRODUCT, Factor.SCALAR),
+            a=0,
+            b=self.s,
+            count=self.decoder.hidden,
+            codes=True,
+        )
+        self.run_again(mlp.up)
+        for first in range(0, inner, self.up_rows):
+            rows = min(self.up_rows, inner - first)
+            self.results(mlp.up, first, rows, up)
+            self.builder.relu2_times(self.work + first, up, rows)
+        if mlp.inner_norm is not None:
+            self.norm(self.work, mlp.inner_norm, self.work)
+        measured = mlp.inner_norm is not None or self.up_rows == inner
+        self.run(mlp.down, self.work, measured=measured)
+        self.results(mlp.down, 0, self.decoder.hidden, self.work)
 
     def end_feed_forward(self, block: Block, *, measured: bool) -> None:
         """From `inner`, at the beginning of the work, to the hidden vector."""
@@ -218,8 +209,7 @@ class _Maker:
         self.results(block.gate_up, 0, self.decoder.inner, self.work)
 
     def _to_hidden(self, layer: TernaryLayer) -> None:
-        self.results(layer, 0, self.decoder.hidden, self.work)
-        self.builder.add_residual(0, self.work, self.decoder.hidden)
+        self.results(layer, 0, self.decoder.hidden, self.work, residual=0)
 
     def program(self, vectors: dict[str, Vector]) -> Program:
         """The program, if it fits the device."""
@@ -244,9 +234,9 @@ class _Maker:
         if needed <= self.config.words:
             return
         raise _TooFewWords(
-            f"the vector memory has {self.config.words:,} words, but {needed:,} are needed: "
-            f"{self.decoder.hidden:,} for the hidden vector, {self.norm_words:,} for weights of "
-            f"norms, {self.work_words:,} for work, and "
+            f"the vector memory has {self.config.words:,} words, but at least {needed:,} are "
+            f"needed: {self.decoder.hidden:,} for the hidden vector, {self.norm_words:,} for "
+            f"weights of norms, {self.work_words:,} for work, and "
             f"{needed - self.decoder.hidden - self.norm_words - self.work_words:,} for scales and "
             "other constants; build the device with more vector words"
         )
@@ -373,6 +363,57 @@ def _feed_forward_program(
         maker.end_feed_forward(decoder.blocks[index], measured=pieces == 1)
         maker.routine(f"feed_forward {index}")
     return maker.program({"x": Vector(address=0, count=decoder.hidden)})
+
+
+def mlp_program(
+    config: VectorConfig, mlps: Mapping[str, Mlp], *, eps: float, bfloat16: bool = False
+) -> Program:
+    """The part of some feed-forwards that is between their norm and their residual.
+
+    The routine of each name computes gate and up, relu(gate)² · up, norm and down, from the vector
+    `x` to the vector `y`. Gate, up and down are layers of their own.
+
+    Parameters
+    ----------
+    config : of the vector unit
+    mlps : by name; all have the same features
+    eps : of the norms
+    bfloat16 : whether the model rounds each operation to bfloat16
+
+    Raises
+    ------
+    CapacityError : the vector memory or the program memory has no room
+    InputError : an operation that the unit does not compute
+    """
+    first = next(iter(mlps.values()))
+    decoder = Decoder(
+        blocks=(),
+        hidden=first.down.out_features,
+        inner=first.down.in_features,
+        queries=0,
+        keys=0,
+        final_norm=np.zeros(0, np.float32),
+        eps=eps,
+        bfloat16=bfloat16,
+    )
+    for pieces in UP_PIECES:
+        up_rows = -(-decoder.inner // pieces)
+        work_words = _work_words(decoder, decoder.hidden, up_rows)
+        try:
+            norms = [mlp.inner_norm for mlp in mlps.values()]
+            maker = _Maker(config, decoder, work_words, up_rows, norms)
+            for name, mlp in mlps.items():
+                maker.mlp(mlp)
+                maker.routine(name)
+            return maker.program(
+                {
+                    "x": Vector(address=0, count=decoder.hidden),
+                    "y": Vector(address=maker.work, count=decoder.hidden),
+                }
+            )
+        except _TooFewWords as error:
+            reason = error
+    raise reason
 
 
 def _work_words(decoder: Decoder, least: int, up_rows: int) -> int:

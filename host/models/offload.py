@@ -11,7 +11,8 @@ from tritloom.host.checkpoints.values import read_json
 from tritloom.host.device import connect, require_linear
 from tritloom.host.links.contract import DeviceUrl, known_config
 from tritloom.host.models.generation import end_of_sequence_ids
-from tritloom.host.models.result import LayerUse, RunResult, RunTimes
+from tritloom.host.models.placed_blocks import BlockPlan
+from tritloom.host.models.result import BlocksUse, LayerUse, RunResult, RunTimes
 from tritloom.host.models.tokenizer import check_text
 from tritloom.host.placement import Fit, LayerPlacement, Placement
 from tritloom.rtl.spec.config import AcceleratorConfig
@@ -137,6 +138,8 @@ def run_offloaded(
         text="".join(pieces),
         placement=placement,
         layers=[_layer_use(layer, used.get(layer.name)) for layer in placement.layers],
+        blocks=BlocksUse.of(BlockPlan(form="none", reason="transformers computes the floats")),
+        run_cycles=None,
         times=RunTimes(
             connect_s=connected - started,
             load_s=loaded - connected,

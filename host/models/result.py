@@ -5,10 +5,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from tritloom.host.handle import Stats
+from tritloom.host.models.placed_blocks import BlockPlan, PlacedBlocks
 from tritloom.host.placement import LayerPlacement, Placement
 from tritloom.rtl.spec.config import AcceleratorConfig
 
-__all__ = ["LayerUse", "RunResult", "RunTimes", "Timing"]
+__all__ = ["BlocksUse", "LayerUse", "RoutineUse", "RunResult", "RunTimes", "Timing"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +23,8 @@ class LayerUse:
     where : `device`, `host`, or `device and host`; all that follows is of the device
     device_weights : weights that the device has
     tokens : activation vectors that the layer was multiplied with
-    runs : RUN commands; a layer in several pieces needs one for each
+    runs : RUN commands; a layer in several pieces needs one for each. RUN steps of programs count
+        too, but their cycles and bytes are those of their routines
     run_cycles : the device's cycles of RUN; 0 if the device does not count
     bytes : bytes of whole packets, in both directions
     """
@@ -37,16 +39,25 @@ class LayerUse:
     bytes: int
 
     @classmethod
-    def of(cls, name: str, stats: Stats, placement: LayerPlacement | None = None) -> "LayerUse":
-        """What the device did for a layer: it has the whole layer, or what `placement` says."""
+    def of(
+        cls,
+        name: str,
+        stats: Stats,
+        placement: LayerPlacement | None = None,
+        executions: int = 0,
+    ) -> "LayerUse":
+        """What the device did for a layer: it has the whole layer, or what `placement` says.
+
+        `executions` are those of programs that name the layer.
+        """
         shape = stats.out_features, stats.in_features
         return cls(
             name=name,
             shape=shape,
             where="device" if placement is None else placement.where,
             device_weights=shape[0] * shape[1] if placement is None else placement.device_weights,
-            tokens=stats.tokens,
-            runs=stats.runs,
+            tokens=stats.tokens + executions,
+            runs=stats.runs + executions,
             run_cycles=stats.cycles,
             bytes=stats.bytes_tx + stats.bytes_rx,
         )
@@ -67,6 +78,72 @@ class LayerUse:
             "shape": list(self.shape),
             "mac_per_cycle_run": self.mac_per_cycle_run,
         }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoutineUse:
+    """What one routine of a program did on the device.
+
+    Members
+    -------
+    name : of the routine
+    executions : tokens that it computed
+    cycles : the device's cycles, those of the layers included
+    bytes : bytes of whole packets, in both directions
+    """
+
+    name: str
+    executions: int
+    cycles: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlocksUse:
+    """Which operations of a model's blocks ran on the vector unit.
+
+    Members
+    -------
+    form : `blocks`, `feed_forward` or `none`
+    on_device, on_host : operations other than the products of layers
+    reason : why the device did not compute more; empty if it could not
+    summary : all of this in one line
+    routines : of the program, in the order of use
+    compared : floats that were compared with the golden model, bit for bit
+    """
+
+    form: str
+    on_device: tuple[str, ...]
+    on_host: tuple[str, ...]
+    reason: str
+    summary: str
+    routines: tuple[RoutineUse, ...] = ()
+    compared: int = 0
+
+    @classmethod
+    def of(cls, plan: BlockPlan, blocks: PlacedBlocks | None = None) -> "BlocksUse":
+        """What the device did: nothing without `blocks`, else what they did up to now."""
+        uses = []
+        if blocks is not None:
+            for name in blocks.handle.program.routines:
+                stats = blocks.handle.stats_of(name)
+                uses.append(
+                    RoutineUse(
+                        name=name,
+                        executions=stats.executions,
+                        cycles=stats.cycles,
+                        bytes=stats.bytes_tx + stats.bytes_rx,
+                    )
+                )
+        return cls(
+            form=plan.form,
+            on_device=plan.on_device,
+            on_host=plan.on_host,
+            reason=plan.reason,
+            summary=str(plan),
+            routines=tuple(uses),
+            compared=0 if blocks is None else blocks.compared,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +177,8 @@ class Timing(RunTimes):
     clock_hz : the clock in the device's configuration
     mac_per_cycle_run : reached by RUN in all layers together
     mac_per_cycle_peak : the most that the device's geometry allows
-    bytes : bytes of all layers' packets, in both directions
+    bytes : bytes of all packets of layers and routines, in both directions
+    program_cycles : cycles of the program's routines, RUN included
     """
 
     tokens_per_s: float
@@ -110,6 +188,7 @@ class Timing(RunTimes):
     mac_per_cycle_run: float
     mac_per_cycle_peak: int
     bytes: int
+    program_cycles: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +203,7 @@ class RunResult:
     ids, text : the new tokens, and their text
     placement : which layers ran where
     layers : what each layer did on the device, in the order of the model
+    blocks : which operations ran as a program of the vector unit
     timing : of the whole run
     config : of the device
     """
@@ -136,6 +216,7 @@ class RunResult:
     text: str
     placement: Placement
     layers: tuple[LayerUse, ...]
+    blocks: BlocksUse
     timing: Timing
     config: AcceleratorConfig
 
@@ -151,20 +232,29 @@ class RunResult:
         text: str,
         placement: Placement,
         layers: Sequence[LayerUse],
+        blocks: BlocksUse,
+        run_cycles: int | None,
         times: RunTimes,
         config: AcceleratorConfig,
     ) -> "RunResult":
-        """Make the result; `config` is the device's configuration."""
-        cycles = sum(layer.run_cycles for layer in layers)
+        """Make the result.
+
+        `config` is the device's. `run_cycles` are those of all layers; None if they are those that
+        the layers have counted.
+        """
+        if run_cycles is None:
+            run_cycles = sum(layer.run_cycles for layer in layers)
         timing = Timing(
             **asdict(times),
             tokens_per_s=len(ids) / times.generate_s,
-            run_cycles=cycles,
-            run_s=cycles / config.clock_hz,
+            run_cycles=run_cycles,
+            run_s=run_cycles / config.clock_hz,
             clock_hz=config.clock_hz,
-            mac_per_cycle_run=_rate(sum(layer.macs for layer in layers), cycles),
+            mac_per_cycle_run=_rate(sum(layer.macs for layer in layers), run_cycles),
             mac_per_cycle_peak=config.macs_per_cycle,
-            bytes=sum(layer.bytes for layer in layers),
+            bytes=sum(layer.bytes for layer in layers)
+            + sum(routine.bytes for routine in blocks.routines),
+            program_cycles=sum(routine.cycles for routine in blocks.routines),
         )
         return cls(
             model=model,
@@ -175,6 +265,7 @@ class RunResult:
             text=text,
             placement=placement,
             layers=tuple(layers),
+            blocks=blocks,
             timing=timing,
             config=config,
         )
@@ -190,6 +281,7 @@ class RunResult:
             "text": self.text,
             "placement": self.placement.to_dict(),
             "layers": [layer.to_dict() for layer in self.layers],
+            "blocks": asdict(self.blocks),
             "timing": asdict(self.timing),
         }
 

@@ -12,7 +12,8 @@ from tritloom.host.device import connect, require_linear
 from tritloom.host.layer import TernaryLayer
 from tritloom.host.links.contract import DeviceUrl, known_config
 from tritloom.host.models.bitnet import BitNetModel
-from tritloom.host.models.result import LayerUse, RunResult, RunTimes
+from tritloom.host.models.placed_blocks import PlacedBlocks, Verify, plan_blocks
+from tritloom.host.models.result import BlocksUse, LayerUse, RunResult, RunTimes
 from tritloom.host.models.tokenizer import encode_prompt, load_tokenizer, stream_text
 from tritloom.host.placement import Fit, PlacedLayer, Placement, load_placed, place_layers
 from tritloom.rtl.spec.config import AcceleratorConfig
@@ -57,8 +58,12 @@ def run_model(
     write: Callable[[str], object] = lambda text: None,
     loading: Callable[[int, int], object] = lambda done, total: None,
     placed: Callable[[Placement], object] = lambda placement: None,
+    verify: Verify = "off",
 ) -> RunResult:
     """Continue a prompt; the device computes the ternary layers, NumPy the rest.
+
+    A device with a vector unit computes norms, scales, activations and residuals too, as far as
+    they fit. The floats are the same, bit for bit.
 
     Parameters
     ----------
@@ -72,12 +77,14 @@ def run_model(
     write : receives the text piece by piece
     loading : receives the number of layers written to the device, and of all
     placed : receives what runs where, before a simulated device is built and before any is loaded
+    verify : which outputs of the vector unit are compared with the golden model: those of the first
+        pass, all or none
 
     Raises
     ------
     CheckpointError, InputError, CapacityError : of the model and the prompt, and for a model that
         does not fit; before a simulated device is built
-    DeviceError : of the device
+    DeviceError : of the device; also if a compared float differs
     """
     placements: dict[str, PlacedLayer] = {}
     linear_s = 0.0
@@ -130,6 +137,12 @@ def run_model(
         for layer in placement.layers:
             if not layer.on_device:
                 placements[layer.name] = load_placed(device, model.layers[layer.name], layer)
+        plan = plan_blocks(device.info.config, model, placement)
+        blocks = None
+        if plan.program is not None:
+            handles = {name: each.handle for name, each in placements.items() if each.handle}
+            blocks = PlacedBlocks.load(device, model, plan, handles, verify)
+        before = device.counters()
         loaded = time.perf_counter()
         pieces = []
         for piece in stream_text(tokenizer, noted(), prompt_ids):
@@ -137,6 +150,8 @@ def run_model(
             write(piece)
         ended = time.perf_counter()
         config = device.info.config
+        run_cycles = device.counters().run_cycles - before.run_cycles
+    executions = {} if blocks is None else blocks.executions
     return RunResult.of(
         model=path.name,
         device=url,
@@ -146,15 +161,19 @@ def run_model(
         text="".join(pieces),
         placement=placement,
         layers=[
-            LayerUse.of(layer.name, placements[layer.name].stats, layer)
+            LayerUse.of(
+                layer.name, placements[layer.name].stats, layer, executions.get(layer.name, 0)
+            )
             for layer in placement.layers
         ],
+        blocks=BlocksUse.of(plan, blocks),
+        run_cycles=None if blocks is None else run_cycles,
         times=RunTimes(
             connect_s=connected - started,
             load_s=loaded - connected,
             first_token_s=first_token[0] - loaded,
             generate_s=ended - loaded,
-            linear_s=linear_s,
+            linear_s=linear_s + (0.0 if blocks is None else blocks.seconds),
         ),
         config=config,
     )

@@ -11,7 +11,7 @@ from tritloom.rtl.lib.streams import bits_for
 from tritloom.rtl.spec.checks import Quantity
 from tritloom.rtl.spec.commands import Opcode, Status
 from tritloom.rtl.spec.vector_facts import PROGRAM_STEPS
-from tritloom.rtl.spec.vector_program import Factor, Operation
+from tritloom.rtl.spec.vector_program import Factor, Operation, Second
 
 __all__ = ["ProgramStates"]
 
@@ -97,12 +97,13 @@ class ProgramStates:
             m.next = "STEP-ENDS"
 
         # An addition and a comparison take a cycle each, as in `HeaderChecks`.
-        ends = [Signal(len(step.last) + 1, name=f"{name}_end") for name in ("a", "b", "d")]
+        ends = [Signal(len(step.last) + 1, name=f"{name}_end") for name in ("a", "b", "d", "c")]
         with m.State("STEP-ENDS"):
             m.d.sync += [
                 ends[0].eq(step.a + step.last),
                 ends[1].eq(step.b + Mux(step.factor == Factor.VECTOR, step.last, 0)),
                 ends[2].eq(step.d + Mux(step.wrap, 0, step.last)),
+                ends[3].eq(step.c + Mux(step.second == Second.VECTOR, step.last, 0)),
             ]
             m.next = "STEP-CHECK"
         runs = step.operation == Operation.RUN

@@ -10,17 +10,20 @@ from tritloom.rtl.core.vector_memory import WORD_BITS
 from tritloom.rtl.lib.adder_tree import delay
 from tritloom.rtl.lib.float_add import FloatAdd
 from tritloom.rtl.lib.float_convert import FloatNarrow, IntToFloat
+from tritloom.rtl.lib.float_multiply import FloatMultiply
 from tritloom.rtl.lib.float_scale import FloatScale
 from tritloom.rtl.lib.floats import float_layout, is_finite, register
 from tritloom.rtl.spec.errors import ConfigError
 from tritloom.rtl.spec.float_units import FLOAT32
 from tritloom.rtl.spec.vector_cycles import OPERAND_CYCLES, READ_CYCLES, sum_cycles
 from tritloom.rtl.spec.vector_facts import SUM_BITS, VectorConfig
-from tritloom.rtl.spec.vector_program import Factor, kept_fields
+from tritloom.rtl.spec.vector_program import Factor, Second, kept_fields
 
 __all__ = ["NUMBER", "VectorPipeline", "rounded", "step_layout"]
 
 NUMBER = float_layout(FLOAT32)
+ONE = FLOAT32.bias << FLOAT32.fraction_bits
+"""The pattern of 1.0."""
 MINUS_ZERO = 1 << 31
 """A number plus −0.0 is that number, whatever its sign."""
 
@@ -45,6 +48,9 @@ def rounded(m: Module, config: VectorConfig, value: Value, flag: Value, name: st
 
 class VectorPipeline(wiring.Component):
     """d[i] = RN(RN(a[i] · b[i]) + d[i]) and its variants: a PRODUCT as `Step` describes it.
+
+    With two multipliers the product goes through the second one in any case: a step without a
+    second factor multiplies by 1, which changes no number.
 
     An element *enters* in the cycle in which its addresses are given to the vector memory. It has
     no handshake: the user delays its own marks by `pipeline_cycles`.
@@ -86,6 +92,7 @@ class VectorPipeline(wiring.Component):
             {
                 "step": In(step_layout(config)),
                 "scalar": In(WORD_BITS),
+                **({"second_scalar": In(WORD_BITS)} if config.multipliers == 2 else {}),
                 "reciprocal": In(FLOAT32.reciprocal_bits),
                 "i_sum": In(signed(sum_bits)),
                 "a": In(WORD_BITS),
@@ -107,9 +114,10 @@ class VectorPipeline(wiring.Component):
         from_core = rounded(m, config, convert.o.as_value(), half, "sum")
         chosen, first, second = (Signal(NUMBER, name=n) for n in ("chosen", "first", "second"))
         m.d.comb += chosen.as_value().eq(Mux(step.from_core, from_core, a_word))
-        # A negative number that is not finite stays, so that it is noticed.
-        negative = step.relu & chosen.sign & is_finite(chosen)
-        m.d.comb += first.as_value().eq(chosen.as_value() & ~negative.replicate(WORD_BITS))
+        relu: Value = step.relu
+        if config.multipliers == 2:
+            relu = relu & (step.second != Second.SAME)
+        m.d.comb += first.as_value().eq(_relu(chosen, relu))
         with m.Switch(step.factor):
             with m.Case(Factor.VECTOR):
                 m.d.comb += second.as_value().eq(b_word)
@@ -127,6 +135,10 @@ class VectorPipeline(wiring.Component):
         ]
         product = rounded(m, config, scale.o.as_value(), half, "product")
         late = OPERAND_CYCLES + scale.latency + config.bfloat16
+        if config.multipliers == 2:
+            other = delay(m, b_word, late, reset_less=True)
+            product = rounded(m, config, self._again(m, product, other), half, "second")
+            late += FloatMultiply.latency + config.bfloat16
         third = delay(m, b_word, late, reset_less=True)
         m.submodules.add = add = FloatAdd()
         m.d.comb += [
@@ -135,3 +147,30 @@ class VectorPipeline(wiring.Component):
         ]
         m.d.comb += self.o.eq(rounded(m, config, add.o.as_value(), half, "result"))
         return m
+
+    def _again(self, m: Module, product: Value, word: Value) -> Value:
+        """The product by the second factor; `word` is what memory has for it."""
+        step = self.step
+        first, factor = Signal(NUMBER, name="again"), Signal(NUMBER, name="second_factor")
+        same = step.second == Second.SAME
+        number = Signal(NUMBER, name="product")
+        m.d.comb += number.as_value().eq(product)
+        m.d.comb += first.as_value().eq(_relu(number, step.relu & same))
+        with m.Switch(step.second):
+            with m.Case(Second.NONE):
+                m.d.comb += factor.as_value().eq(ONE)
+            with m.Case(Second.VECTOR):
+                m.d.comb += factor.as_value().eq(word)
+            with m.Case(Second.SCALAR):
+                m.d.comb += factor.as_value().eq(self.second_scalar)
+            with m.Default():
+                m.d.comb += factor.eq(first)
+        m.submodules.multiply = multiply = FloatMultiply()
+        m.d.comb += [multiply.i_a.eq(first), multiply.i_b.eq(factor)]
+        return multiply.o.as_value()
+
+
+def _relu(number: Any, relu: Value) -> Value:
+    """max(·, 0) if `relu`; a negative number that is not finite stays, so that it is noticed."""
+    negative = relu & number.sign & is_finite(number)
+    return number.as_value() & ~negative.replicate(WORD_BITS)

@@ -16,7 +16,7 @@ from tritloom.rtl.lib.floats import register
 from tritloom.rtl.spec.vector_cycles import READ_CYCLES, SCALAR_CYCLES, pipeline_cycles
 from tritloom.rtl.spec.vector_facts import LAYER_BITS, PROGRAM_STEPS, WRAP_WORDS, VectorConfig
 from tritloom.rtl.spec.vector_interpreter import LIMIT_FIELD, floor_pattern
-from tritloom.rtl.spec.vector_program import FIELDS, Factor, Operation
+from tritloom.rtl.spec.vector_program import FIELDS, Factor, Operation, Second
 
 __all__ = ["VectorUnit"]
 
@@ -113,30 +113,32 @@ class VectorUnit(wiring.Component):
         # The block RAM is slow, so these have one more register. In DECODE the address is already
         # that of the step after, so a step of two cycles leaves time for it.
         operation, factor = register(m, next_step.operation), register(m, next_step.factor)
+        second = register(m, next_step.second) if config.multipliers == 2 else Const(0)
         step = Signal(step_layout(config), reset_less=True)
         m.d.comb += [self.got_step[name].eq(next_step[name]) for name, _ in step_layout(config)]
         executes = Signal()
 
         # Addresses of the elements that enter, and of the results that leave.
         left = Signal(config.address_bits, reset_less=True)
-        a, b, d, to = (
+        a, b, c, d, to = (
             Signal(config.address_bits, name=name, reset_less=True)
-            for name in ("a", "b", "d", "to")
+            for name in ("a", "b", "c", "d", "to")
         )
-        elements, enters, reads_scalars = Signal(), Signal(), Signal()
+        elements, enters, reads_scalars, reads_second = Signal(), Signal(), Signal(), Signal()
         valid = delay(m, enters, latency)
         with m.If(enters):
             m.d.sync += [
                 left.eq(left - 1),
                 a.eq(a + 1),
                 b.eq(b + 1),
+                c.eq(c + 1),
                 d.eq(_next_address(step, d)),
             ]
         with m.If(valid):
             m.d.sync += to.eq(_next_address(step, to))
         m.d.comb += [
             memory.a_address.eq(Mux(executes, a, self.address)),
-            memory.b_address.eq(Mux(step.add & ~reads_scalars, d, b)),
+            memory.b_address.eq(self._b_address(step, b, c, d, reads_scalars, reads_second)),
             self.got.eq(memory.a),
         ]
 
@@ -185,12 +187,23 @@ class VectorUnit(wiring.Component):
                     left.eq(next_step.last),
                     a.eq(next_step.a),
                     b.eq(next_step.b),
+                    *([c.eq(next_step.c)] if config.multipliers == 2 else []),
                     d.eq(next_step.d),
                     to.eq(next_step.d),
                     wait.eq(SCALAR_CYCLES - 1),
                 ]
                 m.d.comb += begins.eq(operation == Operation.PRODUCT)
                 self._choose(m, operation, factor)
+                if config.multipliers == 2:
+                    with m.If((operation == Operation.PRODUCT) & (second == Second.SCALAR)):
+                        m.next = "SECOND"
+            if config.multipliers == 2:
+                with m.State("SECOND"):
+                    m.d.comb += reads_second.eq(1)
+                    m.d.sync += [wait.eq(wait - 1), pipeline.second_scalar.eq(memory.b)]
+                    with m.If(wait == 0):
+                        m.d.sync += wait.eq(SCALAR_CYCLES - 1)
+                        self._choose(m, step.operation, step.factor)
             with m.State("SCALARS"):
                 m.d.comb += reads_scalars.eq(1)
                 # `scalar` is right in the last of these cycles.
@@ -230,6 +243,16 @@ class VectorUnit(wiring.Component):
                     m.d.sync += program.eq(program + 1)
                     m.next = "DECODE"
         return m
+
+    def _b_address(
+        self, step: Any, b: Value, c: Value, d: Value, reads_scalars: Value, reads_second: Value
+    ) -> Value:
+        """The address that the memory's second port reads."""
+        address = Mux(step.add & ~reads_scalars, d, b)
+        if self.config.multipliers == 1:
+            return address
+        vector = (step.second == Second.VECTOR) & ~reads_scalars
+        return Mux(vector | reads_second, c, address)
 
     def _choose(self, m: Module, operation: Value, factor: Value) -> None:
         """The state that follows DECODE."""

@@ -3,12 +3,13 @@
 from collections.abc import Iterable
 
 from tritloom.rtl.spec.vector_facts import VectorConfig
-from tritloom.rtl.spec.vector_program import Factor, Operation, Step
+from tritloom.rtl.spec.vector_program import Factor, Operation, Second, Step
 
 __all__ = [
     "OPERAND_CYCLES",
     "READ_CYCLES",
     "SCALAR_CYCLES",
+    "SECOND_CYCLES",
     "pipeline_cycles",
     "program_cycles",
     "step_cycles",
@@ -33,6 +34,8 @@ OPERAND_CYCLES = 1
 """To choose the factors of a product."""
 SCALE_CYCLES = 5
 """Latency of `FloatScale`."""
+SECOND_CYCLES = 5
+"""Latency of `FloatMultiply`."""
 ADD_CYCLES = 7
 """Latency of `FloatAdd`."""
 QUOTIENT_CYCLES = 28
@@ -48,8 +51,9 @@ def sum_cycles(config: VectorConfig) -> int:
 
 def pipeline_cycles(config: VectorConfig) -> int:
     """From the entry of an element to its result: operand, product, sum, each rounded."""
-    roundings = 2 * config.bfloat16
-    return sum_cycles(config) + OPERAND_CYCLES + SCALE_CYCLES + ADD_CYCLES + roundings
+    products = SCALE_CYCLES + SECOND_CYCLES * (config.multipliers - 1)
+    roundings = (config.multipliers + 1) * config.bfloat16
+    return sum_cycles(config) + OPERAND_CYCLES + products + ADD_CYCLES + roundings
 
 
 def step_cycles(step: Step, config: VectorConfig) -> int:
@@ -66,6 +70,8 @@ def step_cycles(step: Step, config: VectorConfig) -> int:
     elif step.operation == Operation.PRODUCT:
         cycles += step.count + pipeline_cycles(config)
         if step.factor in (Factor.SCALAR, Factor.DIVISOR):
+            cycles += SCALAR_CYCLES
+        if step.second == Second.SCALAR:
             cycles += SCALAR_CYCLES
         if step.factor == Factor.DIVISOR:
             cycles += ASK_CYCLES + RECIPROCAL_CYCLES

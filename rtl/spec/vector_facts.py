@@ -29,7 +29,7 @@ WRAP_WORDS = 32
 """Sums that are interleaved, in PyTorch's order of sums. A sum meets its next element that many
 elements later, when the pipeline has written it."""
 
-EXAMPLE = '{"words": 4096, "lanes": 1, "bfloat16": false}'
+EXAMPLE = '{"words": 4096, "lanes": 1, "multipliers": 1, "bfloat16": false}'
 """A configuration of the unit, as JSON writes it."""
 
 
@@ -41,6 +41,7 @@ class VectorConfig:
     ----------
     words : float32 words of the vector memory, a multiple of 32
     lanes : elements that are computed in a cycle; only 1 so far
+    multipliers : products in a row that one step can make of an element, 1 or 2
     bfloat16 : whether steps can round to bfloat16
 
     Raises
@@ -50,10 +51,11 @@ class VectorConfig:
 
     words: int = 4096
     lanes: int = 1
+    multipliers: int = 1
     bfloat16: bool = False
 
     def __post_init__(self) -> None:
-        for key in ("words", "lanes"):
+        for key in ("words", "lanes", "multipliers"):
             value = getattr(self, key)
             if type(value) is not int:
                 raise ConfigError(f"vector {key} must be an integer, not {value!r:.40}")
@@ -66,6 +68,8 @@ class VectorConfig:
             raise ConfigError(f"vector words must be a multiple of {WRAP_WORDS}, not {self.words}")
         if self.lanes != 1:
             raise ConfigError(f"vector lanes must be 1, not {self.lanes}")
+        if self.multipliers not in (1, 2):
+            raise ConfigError(f"vector multipliers must be 1 or 2, not {self.multipliers}")
 
     def to_dict(self) -> dict[str, Any]:
         """Every field, as JSON has it."""

@@ -13,7 +13,7 @@ from tritloom.rtl.spec.errors import InputError
 from tritloom.rtl.spec.numerics import SCALE_FLOOR
 from tritloom.rtl.spec.rounding import round_to
 from tritloom.rtl.spec.vector_facts import WRAP_WORDS, VectorConfig
-from tritloom.rtl.spec.vector_program import Factor, Operation, Step
+from tritloom.rtl.spec.vector_program import Factor, Operation, Second, Step
 
 __all__ = ["BFLOAT16_FRACTION_BITS", "LIMIT_FIELD", "Core", "VectorInterpreter", "floor_pattern"]
 
@@ -112,6 +112,19 @@ class VectorInterpreter:
         self.memory[step.d] = result[0]
         return result
 
+    def _second_product(self, step: Step, products: Bits) -> Bits:
+        """The products, multiplied once more."""
+        if step.second == Second.NONE:
+            return products
+        factors: Bits | np.uint32 = products
+        if step.second == Second.SAME:
+            factors = products = _relu(products) if step.relu else products
+        elif step.second == Second.VECTOR:
+            factors = self.memory[step.c : step.c + step.count]
+        else:
+            factors = self.memory[step.c]
+        return self._round(step, float_units.multiply(products, factors))
+
     def _product(self, step: Step) -> Bits:
         """All results of a PRODUCT; they are written unless they become codes."""
         count, memory = step.count, self.memory
@@ -122,9 +135,8 @@ class VectorInterpreter:
             a = self._round(step, float_units.from_int(sums))
         else:
             a = memory[step.a : step.a + count]
-        if step.relu:
-            finite = a >> float_units.FLOAT32.fraction_bits & 0xFF != 0xFF
-            a = np.where((a >> 31 == 1) & finite, np.uint32(0), a)
+        if step.relu and step.second != Second.SAME:
+            a = _relu(a)
         if step.factor == Factor.SAME:
             products = float_units.multiply(a, a)
         elif step.factor == Factor.VECTOR:
@@ -133,7 +145,7 @@ class VectorInterpreter:
             products = float_units.multiply(a, memory[step.b])
         else:
             products = float_units.divide(a, memory[step.b])
-        products = self._round(step, products)
+        products = self._second_product(step, self._round(step, products))
         width = WRAP_WORDS if step.wrap else count
         results = []
         for start in range(0, count, width):
@@ -145,3 +157,9 @@ class VectorInterpreter:
                 memory[place] = row
             results.append(row)
         return np.concatenate(results)
+
+
+def _relu(patterns: Bits) -> Bits:
+    """max(·, 0); a negative number that is not finite stays, so that it is noticed."""
+    finite = patterns >> float_units.FLOAT32.fraction_bits & 0xFF != 0xFF
+    return np.where((patterns >> 31 == 1) & finite, np.uint32(0), patterns)

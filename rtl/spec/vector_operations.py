@@ -5,13 +5,15 @@ names the function of `numerics` that it equals. They are equal as long as no nu
 or from 2^126 on.
 """
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
 from tritloom.rtl.spec.errors import CapacityError, InputError
 from tritloom.rtl.spec.rounding import ORDER_FEATURES
 from tritloom.rtl.spec.vector_facts import WRAP_WORDS, VectorConfig
-from tritloom.rtl.spec.vector_program import Factor, Operation, Step
+from tritloom.rtl.spec.vector_program import Factor, Operation, Second, Step
 
 __all__ = ["SUM_WORDS", "ProgramBuilder"]
 
@@ -49,6 +51,7 @@ class ProgramBuilder:
         if bfloat16 and not config.bfloat16:
             raise InputError("the unit has no bfloat16; build it with bfloat16 true")
         self.config, self.bfloat16 = config, bfloat16
+        self._two = config.multipliers == 2
         self.steps: list[Step] = []
         self.contents: dict[int, npt.NDArray[np.uint32]] = {}
         self.words = 0
@@ -92,7 +95,9 @@ class ProgramBuilder:
         count: int = 1,
         a: int = 0,
         b: int = 0,
+        c: int = 0,
         d: int = 0,
+        second: Second = Second.NONE,
         bfloat16: bool | None = None,
         from_core: bool = False,
         relu: bool = False,
@@ -108,7 +113,9 @@ class ProgramBuilder:
                 count=count,
                 a=a,
                 b=b,
+                c=c,
                 d=d,
+                second=second,
                 bfloat16=self.bfloat16 if bfloat16 is None else bfloat16,
                 from_core=from_core,
                 relu=relu,
@@ -232,6 +239,10 @@ class ProgramBuilder:
         self._add(self.constant(eps), r, 1)
         self.step(Operation.ROOT, a=r, d=r, bfloat16=False)
         self.step(Operation.DIVIDE, a=one, b=r, d=r, bfloat16=False)
+        if self._two:
+            by_weight: dict[str, Any] = {"second": Second.VECTOR, "c": weight}
+            self.step(Operation.PRODUCT, Factor.SCALAR, a=x, b=r, d=to, count=features, **by_weight)
+            return
         self.step(Operation.PRODUCT, Factor.SCALAR, a=x, b=r, d=to, count=features)
         self.step(Operation.PRODUCT, a=to, b=weight, d=to, count=features)
 
@@ -259,29 +270,64 @@ class ProgramBuilder:
         scale_divides: bool,
         scale_per_row: bool = False,
         bias: int | None = None,
+        residual: int | None = None,
     ) -> None:
         """`numerics.rescale` of the core's next `rows` results; scale, s and bias are addresses.
+
+        With `residual` the outputs are added to the words there, as `numerics.add_residual` does,
+        and `to` only has room for work.
 
         Raises
         ------
         InputError : a scale per row that divides
         """
+        from_core: dict[str, Any] = {"count": rows, "from_core": True}
         if scale_divides:
             if scale_per_row:
                 raise InputError("a scale per row must multiply: scale_divides must be False")
             # Until the quotients are written, `to` has room for the divisor, which is read first.
             self.step(Operation.PRODUCT, Factor.SCALAR, a=s, b=scale, d=to)
             s = to
-        self.step(Operation.PRODUCT, Factor.DIVISOR, b=s, d=to, count=rows, from_core=True)
-        if not scale_divides:
+        adds = residual is not None and bias is None and not scale_per_row
+        last: dict[str, Any] = {"d": residual, "add": True} if adds else {"d": to}
+        if scale_divides:
+            self.step(Operation.PRODUCT, Factor.DIVISOR, b=s, **from_core, **last)
+        elif self._two:
+            kind = Second.VECTOR if scale_per_row else Second.SCALAR
+            second: dict[str, Any] = {"second": kind, "c": scale}
+            self.step(Operation.PRODUCT, Factor.DIVISOR, b=s, **second, **from_core, **last)
+        else:
+            self.step(Operation.PRODUCT, Factor.DIVISOR, b=s, d=to, **from_core)
             factor = Factor.VECTOR if scale_per_row else Factor.SCALAR
-            self.step(Operation.PRODUCT, factor, a=to, b=scale, d=to, count=rows)
+            self.step(Operation.PRODUCT, factor, a=to, b=scale, count=rows, **last)
         if bias is not None:
             self.add_residual(to, bias, rows)
+        if residual is not None and not adds:
+            self.add_residual(residual, to, rows)
+
+    def rescale_gated(
+        self, rows: int, s: int, gate_scale: int, up_scale: int, to: int, divisor: int
+    ) -> None:
+        """`numerics.relu2_times` of the core's next two times `rows` results, of gate and of up.
+
+        Both scales divide. The unit must have two multipliers. `divisor` has room for one word.
+        """
+        squares: dict[str, Any] = {"second": Second.SAME, "relu": True}
+        for scale, second in (
+            (gate_scale, squares),
+            (up_scale, {"second": Second.VECTOR, "c": to}),
+        ):
+            self.step(Operation.PRODUCT, Factor.SCALAR, a=s, b=scale, d=divisor)
+            results: dict[str, Any] = {"count": rows, "from_core": True, "d": to}
+            self.step(Operation.PRODUCT, Factor.DIVISOR, b=divisor, **results, **second)
 
     def relu2_times(self, gate: int, up: int, features: int) -> None:
         """`numerics.relu2_times`: gate = relu(gate)² · up."""
-        self.step(Operation.PRODUCT, Factor.SAME, a=gate, d=gate, count=features, relu=True)
+        square: dict[str, Any] = {"a": gate, "d": gate, "count": features, "relu": True}
+        if self._two:
+            self.step(Operation.PRODUCT, Factor.SAME, second=Second.VECTOR, c=up, **square)
+            return
+        self.step(Operation.PRODUCT, Factor.SAME, **square)
         self.step(Operation.PRODUCT, a=gate, b=up, d=gate, count=features)
 
     def add_residual(self, x: int, y: int, features: int) -> None:

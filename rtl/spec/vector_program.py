@@ -5,10 +5,11 @@ steps are products, element by element:
 
     d[i] = RN(RN(a[i] · b[i]) + d[i])
 
-RMSNorm, the scale of a token, its codes, the rescaling of a layer's sums, relu² · up, residuals and
-rotary embeddings are made of such products, of single quotients and roots, and of the greatest
-magnitude of the last product. `vector_operations` makes steps of each of these operations, and
-`vector_interpreter` computes what a program must give.
+A unit with two multipliers can multiply by a further factor before it adds. RMSNorm, the scale of a
+token, its codes, the rescaling of a layer's sums, relu² · up, residuals and rotary embeddings are
+made of such products, of single quotients and roots, and of the greatest magnitude of the last
+product. `vector_operations` makes steps of each of these operations, and `vector_interpreter`
+computes what a program must give.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,6 +31,7 @@ __all__ = [
     "Factor",
     "Layers",
     "Operation",
+    "Second",
     "Step",
     "check_program",
     "decode_program",
@@ -74,8 +76,21 @@ class Factor(IntEnum):
     """The result is RN(a[i] / b[0]), by the long reciprocal of b[0]."""
 
 
+class Second(IntEnum):
+    """What a PRODUCT is multiplied by once more, after its rounding, by a unit that can."""
+
+    NONE = 0
+    VECTOR = 1
+    """c[i]."""
+    SCALAR = 2
+    """c[0], as it was before the step."""
+    SAME = 3
+    """Itself: the result is a square."""
+
+
 FIELDS = {
-    "operation": 8,
+    "operation": 6,
+    "second": 2,
     "factor": 2,
     "from_core": 1,
     "relu": 1,
@@ -87,10 +102,9 @@ FIELDS = {
     "a": FIELD_BITS,
     "b": FIELD_BITS,
     "d": FIELD_BITS,
-    "spare": 16,
+    "c": FIELD_BITS,
 }
-"""Width of each field of an encoded step, from the lowest bit. `last` is `count` − 1; `spare` is
-zero."""
+"""Width of each field of an encoded step, from the lowest bit. `last` is `count` − 1."""
 
 STEP_BYTES = sum(FIELDS.values()) // 8
 
@@ -106,19 +120,22 @@ class Step:
     -------
     operation : what the step does
     factor : what the second factor of a PRODUCT is
+    second : what its product is multiplied by once more
     from_core : a[i] are the core's next results, as floats, in the order of the layer's rows
-    relu : max(a[i], 0) takes the place of a[i]
+    relu : max(a[i], 0) takes the place of a[i]; with `second` SAME, max(p, 0) that of the first
+        product p
     add : d[i] is added; else the product is the result
     wrap : d[i mod 32] takes the place of d[i], so that 32 interleaved sums are made; needs `add`
-    bfloat16 : the core's results, the product and the sum are rounded to bfloat16 too; of DIVIDE
+    bfloat16 : the core's results, each product and the sum are rounded to bfloat16 too; of DIVIDE
         and ROOT the result
     codes : the results become int8 codes, which go to the core; nothing is written
     count : elements of a PRODUCT; 1 for every other operation
-    a, b, d : addresses of the first words; of RUN, `a` is the layer
+    a, b, c, d : addresses of the first words; of RUN, `a` is the layer
     """
 
     operation: Operation
     factor: Factor = Factor.VECTOR
+    second: Second = Second.NONE
     from_core: bool = False
     relu: bool = False
     add: bool = False
@@ -128,6 +145,7 @@ class Step:
     count: int = 1
     a: int = 0
     b: int = 0
+    c: int = 0
     d: int = 0
 
     def reads(self) -> list[tuple[str, int, int]]:
@@ -138,6 +156,8 @@ class Step:
             operands.append(("a", self.a, self.count))
         if self.operation == Operation.DIVIDE or (product and self.factor != Factor.SAME):
             operands.append(("b", self.b, self.count if self.factor == Factor.VECTOR else 1))
+        if self.second in (Second.VECTOR, Second.SCALAR):
+            operands.append(("c", self.c, self.count if self.second == Second.VECTOR else 1))
         return operands
 
     def writes(self) -> int:
@@ -172,14 +192,12 @@ def encode_program(steps: Iterable[Step]) -> bytes:
 
 
 def _field(step: Step, name: str) -> int:
-    if name == "spare":
-        return 0
     return step.count - 1 if name == "last" else int(getattr(step, name))
 
 
 def kept_fields(config: VectorConfig) -> dict[str, int]:
     """Width of each field that a device stores; the bits above are 0 there, whatever is sent."""
-    address = config.address_bits
+    address, two = config.address_bits, config.multipliers == 2
     narrow = {
         "operation": max(Operation).bit_length(),
         "bfloat16": int(config.bfloat16),
@@ -187,7 +205,8 @@ def kept_fields(config: VectorConfig) -> dict[str, int]:
         "a": max(address, LAYER_BITS),
         "b": address,
         "d": address,
-        "spare": 0,
+        "c": address * two,
+        "second": FIELDS["second"] * two,
     }
     return {name: narrow.get(name, bits) for name, bits in FIELDS.items()}
 
@@ -219,6 +238,7 @@ def is_wrong(encoded: bytes, config: VectorConfig) -> bool:
         values["a"] + last,
         values["b"] + last * (values["factor"] == Factor.VECTOR),
         values["d"] + last * (not values["wrap"]),
+        values["c"] + last * (values["second"] == Second.VECTOR),
     )
     return max(ends) >= config.words
 
@@ -238,7 +258,7 @@ def decode_program(encoded: bytes) -> list[Step]:
 
     Raises
     ------
-    InputError : the bytes are no whole steps, an operation is unknown, or spare bits are set
+    InputError : the bytes are no whole steps, or an operation is unknown
     """
     if len(encoded) % STEP_BYTES:
         raise InputError(
@@ -252,16 +272,16 @@ def decode_program(encoded: bytes) -> list[Step]:
             raise InputError(
                 f"step {number}: operation must be 0 to {max(Operation)}, not {values['operation']}"
             )
-        if values["spare"]:
-            raise InputError(f"step {number}: spare bits must be 0, not {values['spare']:#x}")
         flags = {name: bool(values[name]) for name in (*FLAGS, "bfloat16")}
         steps.append(
             Step(
                 operation=Operation(values["operation"]),
                 factor=Factor(values["factor"]),
+                second=Second(values["second"]),
                 count=values["last"] + 1,
                 a=values["a"],
                 b=values["b"],
+                c=values["c"],
                 d=values["d"],
                 **flags,
             )
@@ -321,6 +341,7 @@ def _check_fields(step: Step, config: VectorConfig, where: str) -> None:
     operation = step.operation
     if operation != Operation.PRODUCT:
         unused = {"factor": int(step.factor), "count": step.count - 1}
+        unused |= {"second": int(step.second), "c": step.c}
         unused |= {name: int(getattr(step, name)) for name in FLAGS}
         if operation not in (Operation.DIVIDE, Operation.ROOT, Operation.RUN):
             unused["a"] = step.a
@@ -333,6 +354,7 @@ def _check_fields(step: Step, config: VectorConfig, where: str) -> None:
     else:
         unused = {"a": step.a * step.from_core, "b": step.b * (step.factor == Factor.SAME)}
         unused["d"] = step.d * step.codes
+        unused["c"] = step.c * (step.second in (Second.NONE, Second.SAME))
     for name, value in unused.items():
         if value:
             zero = 1 if name == "count" else 0
@@ -341,9 +363,16 @@ def _check_fields(step: Step, config: VectorConfig, where: str) -> None:
         raise InputError(f"{where}count must be 1 to {config.words}, not {step.count}")
     if step.bfloat16 and not config.bfloat16:
         raise InputError(f"{where}the unit has no bfloat16; build it with bfloat16 true")
+    if step.second and config.multipliers == 1:
+        raise InputError(f"{where}the unit has no second multiplier; build it with multipliers 2")
     if step.add and step.factor == Factor.VECTOR:
-        # The memory is read twice a cycle: a, and either b or d.
+        # The memory is read twice a cycle: a, and one of b, c and d.
         raise InputError(f"{where}add must not have the factor VECTOR; add in a step of its own")
+    if step.second == Second.VECTOR and (step.add or step.factor == Factor.VECTOR):
+        raise InputError(
+            f"{where}second must not be VECTOR with add or with the factor VECTOR; "
+            "multiply in a step of its own"
+        )
     if step.add and step.codes:
         raise InputError(f"{where}add must not be set with codes; add in a step of its own")
     if step.wrap and not step.add:
@@ -364,7 +393,10 @@ def _check_addresses(step: Step, config: VectorConfig, where: str) -> None:
     for name, first, count in step.reads():
         overlaps = first < step.d + written and step.d < first + count
         # A scalar is read before the step. A vector may be replaced in place, or lie ahead of d.
-        safe = (name == "b" and step.factor != Factor.VECTOR) or (first >= step.d and not step.wrap)
+        scalar = (name == "b" and step.factor != Factor.VECTOR) or (
+            name == "c" and step.second != Second.VECTOR
+        )
+        safe = scalar or (first >= step.d and not step.wrap)
         if overlaps and not safe:
             raise InputError(
                 f"{where}d must not overlap {name} behind its first word: "

@@ -14,6 +14,7 @@ from tritloom.rtl.spec.vector_cycles import program_cycles
 from tritloom.rtl.spec.vector_facts import PROGRAM_STEPS, VectorConfig
 from tritloom.rtl.spec.vector_interpreter import Core, VectorInterpreter
 from tritloom.rtl.spec.vector_program import (
+    FIELDS,
     STEP_BYTES,
     Operation,
     Step,
@@ -24,6 +25,8 @@ from tritloom.rtl.spec.vector_program import (
 
 __all__ = ["ReferencePrograms"]
 
+OPERATION_MASK = (1 << FIELDS["operation"]) - 1
+"""Of the first byte of a step."""
 LAYER_PLACE = 4
 """First of the two bytes of a step that hold `a`, of RUN its layer."""
 
@@ -76,7 +79,7 @@ class ReferencePrograms:
         wrong = any(is_wrong(step.tobytes(), self.config) for step in steps)
         return State(
             program_checksum=zlib.crc32(steps.tobytes()),
-            wrong_steps=wrong or bool(steps[-1, 0] != Operation.END),
+            wrong_steps=wrong or bool(steps[-1, 0] & OPERATION_MASK != Operation.END),
             open_layers=not _layers(steps) <= committed,
         )
 
@@ -99,6 +102,6 @@ class ReferencePrograms:
 
 def _layers(steps: npt.NDArray[np.uint8]) -> set[int]:
     """The layers that steps name."""
-    is_run = steps[:, 0] == Operation.RUN
+    is_run = steps[:, 0] & OPERATION_MASK == Operation.RUN
     layer = steps[is_run, LAYER_PLACE : LAYER_PLACE + 2].copy().view("<u2")
     return {int(index) for index in layer.reshape(-1)}

@@ -32,7 +32,7 @@ from tritloom.host.requests import Counters
 from tritloom.rtl.links.stream_facts import PacketStream
 from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec import numerics
-from tritloom.rtl.spec.commands import COUNTERS, Opcode, Request, Response, Status
+from tritloom.rtl.spec.commands import COUNTERS, VECTOR_COUNTERS, Opcode, Request, Response, Status
 from tritloom.rtl.spec.config import TINY, AcceleratorConfig
 from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.sim.device.reference import ReferenceTransport
@@ -314,7 +314,7 @@ def test_info_and_counters():
         assert info.layout_digest == TINY.layout_digest.hex()
         assert info.build_digest == TINY.build_digest.hex()
         counters = device.counters()
-        assert Counters.__slots__ == COUNTERS
+        assert Counters.__slots__ == COUNTERS + VECTOR_COUNTERS
         assert counters.packets > 3
         assert device.counters().packets == counters.packets + 1
 

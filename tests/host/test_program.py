@@ -10,7 +10,7 @@ from tritloom.host.models.blocks import decoder_program
 from tritloom.host.program import Program, Routine, leaves_unit
 from tritloom.rtl.spec.errors import CapacityError, InputError
 from tritloom.rtl.spec.vector_facts import VectorConfig
-from tritloom.rtl.spec.vector_program import Factor, Operation, Step, check_program
+from tritloom.rtl.spec.vector_program import Factor, Operation, Second, Step, check_program
 
 CONFIG = VectorConfig(words=4096)
 
@@ -36,6 +36,20 @@ STEPS = (
     (
         Step(operation=Operation.PRODUCT, factor=Factor.SCALAR, a=1, b=2, codes=True),
         Step(operation=Operation.PRODUCT, factor=Factor.SCALAR, a=33, b=34, codes=True),
+    ),
+    (
+        Step(operation=Operation.PRODUCT, factor=Factor.SAME, second=Second.VECTOR, a=1, c=4, d=3),
+        Step(
+            operation=Operation.PRODUCT, factor=Factor.SAME, second=Second.VECTOR, a=33, c=36, d=35
+        ),
+    ),
+    (
+        Step(operation=Operation.PRODUCT, second=Second.SCALAR, a=1, b=2, c=4, d=3),
+        Step(operation=Operation.PRODUCT, second=Second.SCALAR, a=33, b=34, c=36, d=35),
+    ),
+    (
+        Step(operation=Operation.PRODUCT, second=Second.SAME, a=1, b=2, d=3),
+        Step(operation=Operation.PRODUCT, second=Second.SAME, a=33, b=34, d=35),
     ),
     (
         Step(operation=Operation.DIVIDE, a=1, b=2, d=3),

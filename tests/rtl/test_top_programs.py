@@ -18,7 +18,7 @@ CONFIGS = {
     "tiny": CONFIG,
     "odd": ODD,
     "wide": replace(ODD, link=PacketStream(width=8), slots=4, tokens=2, rows=5),
-    "bfloat16": replace(CONFIG, vector=VectorConfig(words=128, bfloat16=True)),
+    "bfloat16": replace(CONFIG, vector=VectorConfig(words=128, multipliers=2, bfloat16=True)),
 }
 
 

@@ -6,15 +6,14 @@ import numpy as np
 
 from tests.support.vector_programs import random_vector
 from tritloom.host.layer import TernaryLayer
-from tritloom.host.models.blocks import Block, Decoder
+from tritloom.host.models.decoder import Block, Decoder
 from tritloom.host.program import Program
 from tritloom.rtl.spec import numerics
-from tritloom.rtl.spec.rounding import round_to
 from tritloom.rtl.spec.vector_facts import VectorConfig
 from tritloom.rtl.spec.vector_interpreter import VectorInterpreter
 from tritloom.rtl.spec.vector_program import check_program
 
-__all__ = ["GoldenBlocks", "PlayedProgram", "layers_of", "random_decoder", "same_bits"]
+__all__ = ["PlayedProgram", "layers_of", "random_decoder", "same_bits"]
 
 Attend = Callable[[int, list[np.ndarray]], np.ndarray]
 
@@ -131,50 +130,3 @@ def random_decoder(
         relu2=relu2,
         bfloat16=bfloat16,
     )
-
-
-class GoldenBlocks:
-    """The blocks of a decoder by the functions of `numerics`."""
-
-    def __init__(self, decoder: Decoder) -> None:
-        self.decoder = decoder
-
-    def norm(self, x: np.ndarray, weight: np.ndarray | None) -> np.ndarray:
-        if weight is None:
-            return x
-        return numerics.rms_norm(x, weight, self.decoder.eps, self.decoder.bfloat16)
-
-    def linear(self, layer: TernaryLayer, x: np.ndarray) -> np.ndarray:
-        return numerics.bitlinear(
-            x, layer.trits, layer.scale, layer.scale_divides, layer.bias, self.decoder.bfloat16
-        )
-
-    def activation(self, gate: np.ndarray, up: np.ndarray) -> np.ndarray:
-        if self.decoder.relu2:
-            return numerics.relu2_times(gate, up, self.decoder.bfloat16)
-        return round_to(np.abs(gate) * up, self.decoder.bfloat16)  # any other one
-
-    def qkv(self, index: int, x: np.ndarray) -> np.ndarray:
-        block = self.decoder.blocks[index]
-        return self.linear(block.qkv, self.norm(x, block.input_norm))
-
-    def attention(self, index: int, x: np.ndarray, mixed: np.ndarray) -> np.ndarray:
-        block = self.decoder.blocks[index]
-        y = self.linear(block.o, self.norm(mixed, block.attention_norm))
-        return numerics.add_residual(x, y, self.decoder.bfloat16)
-
-    def gate_up(self, index: int, x: np.ndarray) -> np.ndarray:
-        block = self.decoder.blocks[index]
-        return self.linear(block.gate_up, self.norm(x, block.post_norm))
-
-    def down(self, index: int, x: np.ndarray, inner: np.ndarray) -> np.ndarray:
-        block = self.decoder.blocks[index]
-        y = self.linear(block.down, self.norm(inner, block.inner_norm))
-        return numerics.add_residual(x, y, self.decoder.bfloat16)
-
-    def feed_forward(self, index: int, x: np.ndarray) -> np.ndarray:
-        gate, up = np.split(self.gate_up(index, x), 2, axis=1)
-        return self.down(index, x, self.activation(gate, up))
-
-    def final(self, x: np.ndarray) -> np.ndarray:
-        return self.norm(x, self.decoder.final_norm)

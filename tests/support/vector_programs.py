@@ -41,14 +41,16 @@ def feed_forward(
     program.rms_norm(x_at, features, weight_at[0], 1e-5, normed)
     program.quantize(normed, features, s, measured=True)
     program.run(0)
-    for part in range(2):
-        program.rescale(inner, s, scale_at + part, work + part * inner, scale_divides=True)
-    program.relu2_times(work, work + inner, inner)
+    if config.multipliers == 2:
+        program.rescale_gated(inner, s, scale_at, scale_at + 1, work, work + inner)
+    else:
+        for part in range(2):
+            program.rescale(inner, s, scale_at + part, work + part * inner, scale_divides=True)
+        program.relu2_times(work, work + inner, inner)
     program.rms_norm(work, inner, weight_at[1], 1e-5, work)
     program.quantize(work, inner, s, measured=True)
     program.run(1)
-    program.rescale(features, s, scale_at + 2, normed, scale_divides=True)
-    program.add_residual(x_at, normed, features)
+    program.rescale(features, s, scale_at + 2, normed, scale_divides=True, residual=x_at)
     steps = program.end()
     words = np.zeros(program.words, np.uint32)
     for address, patterns in program.contents.items():

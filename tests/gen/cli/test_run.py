@@ -12,6 +12,7 @@ from tritloom.gen.cli.figures import seconds
 from tritloom.gen.plan.models import known_layers
 from tritloom.gen.plan.timing import Times, layer_times, token_times
 from tritloom.rtl.spec.errors import ConfigError, DeviceError
+from tritloom.rtl.spec.vector_facts import VectorConfig
 
 TINYLM = ROOT / "models" / "tinylm"
 REMEDY = "give the path of a folder with config.json, model.safetensors and tokenizer.json"
@@ -73,6 +74,39 @@ class TestRun:
         assert lines[6].split()[5] == "15"
         assert lines[-1].startswith("RUN alone: ")
         assert lines[-1].endswith(f"of {ULX3S.macs_per_cycle} MAC/cycle")
+
+    def test_vector_unit(self, run, monkeypatch):
+        """Which floats the device computed, and what each routine took."""
+        from tritloom.host.models import run as module
+
+        connect = module.connect
+        config = replace(load_board("ulx3s-85f").build_config, vector=VectorConfig(words=4128))
+        monkeypatch.setattr(module, "known_config", lambda url: None)
+        monkeypatch.setattr(module, "connect", lambda url: connect(url, config=config))
+        arguments = ["run", TINYLM, "--device", "golden", "--prompt", "Emma was", "--max-tokens", 2]
+        status, out, err = run(*arguments)
+        assert (status, out) == (0, " in the\n")
+        lines = err.splitlines()
+        assert "time model" not in err
+        layer = next(line for line in lines if line.startswith("layers.0.self_attn.qkv_proj"))
+        assert layer.split()[4:] == ["-", "5", "-", "-"]
+        place = next(i for i, line in enumerate(lines) if line.startswith("Floats on the device"))
+        summary = " ".join(lines[place : place + 2])
+        assert summary.startswith("Floats on the device: norms, codes and scales, residuals, ")
+        assert lines[-4].split() == ["routine", "bytes", "executions", "cycles"]
+        assert [line.split()[0] for line in lines[-3:]] == ["begin", "block", "block"]
+        output = json.loads(run(*arguments, "--json")[1])
+        assert output["end_to_end"] is None
+        (begin, *_) = output["blocks"]["routines"]
+        assert lines[-3].split() == [
+            "begin",
+            f"{begin['bytes']:,}",
+            str(begin["executions"]),
+            f"{begin['cycles']:,}",
+        ]
+        assert output["timing"]["bytes"] == sum(
+            routine["bytes"] for routine in output["blocks"]["routines"]
+        )
 
     def test_part_on_the_device(self, run):
         """What the host computes is not in the model's figure; other boards have other figures."""

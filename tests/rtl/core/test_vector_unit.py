@@ -17,20 +17,28 @@ from tritloom.rtl.spec.errors import ConfigError, InputError
 from tritloom.rtl.spec.rounding import round_to
 from tritloom.rtl.spec.vector_cycles import program_cycles, step_cycles
 from tritloom.rtl.spec.vector_facts import VectorConfig
-from tritloom.rtl.spec.vector_program import Factor, Operation, Step, check_program
+from tritloom.rtl.spec.vector_program import (
+    Factor,
+    Operation,
+    Second,
+    Step,
+    check_program,
+)
 
 WORDS = 128
 CONFIGS = {
     "float32": VectorConfig(words=WORDS),
     "bfloat16": VectorConfig(words=WORDS, bfloat16=True),
+    "two": VectorConfig(words=WORDS, multipliers=2),
+    "two bfloat16": VectorConfig(words=WORDS, multipliers=2, bfloat16=True),
 }
 END = Step(operation=Operation.END)
 TOP = 1 << (SUM_BITS - 1)
 SUMS = [0, 1, -1, TOP - 1, -TOP, 0x10101, -0x18080, 255, 257]
 FLOWS = [(0.0, 0.0), (0.5, 0.3), (0.2, 0.9)]
 
-CYCLES, CYCLES_BFLOAT16 = 6982, 7111
-"""Of the vector unit for tinylm's feed-forward."""
+CYCLES = {(False, 1): 6982, (True, 1): 7111, (False, 2): 0, (True, 2): 0}
+"""Of the vector unit for tinylm's feed-forward, by bfloat16 and multipliers."""
 
 configs = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 
@@ -69,6 +77,10 @@ def any_step(rng, config, **fields):
             values["relu"] = rng.random() < 0.3
             values["add"] = rng.random() < 0.5
             values["wrap"] = rng.random() < 0.4
+            if config.multipliers == 2:
+                values["second"] = Second(int(rng.integers(4)))
+            if values.get("second") in (Second.VECTOR, Second.SCALAR):
+                values["c"] = int(rng.integers(WORDS))
         if operation != Operation.ROOT and values.get("factor") != Factor.SAME:
             values["b"] = int(rng.integers(WORDS))
         if values.get("wrap"):
@@ -153,13 +165,21 @@ def test_step_cycles(config):
         Step(operation=Operation.DIVIDE, a=1, b=2, d=3),
         Step(operation=Operation.ROOT, a=1, d=3),
     ]
+    if config.multipliers == 2:
+        steps += [
+            product(Factor.SAME, second=Second.SCALAR, count=3, a=9, c=80, d=20),
+            product(Factor.DIVISOR, second=Second.SCALAR, count=3, b=9, c=80, d=20, add=True),
+            product(Factor.SCALAR, second=Second.VECTOR, count=5, b=9, c=80, d=20),
+            product(second=Second.SAME, count=5, b=9, d=20, relu=True),
+        ]
     programs = [[step, END] for step in steps]
     programs.append([steps[0], Step(operation=Operation.MAXIMUM), END])
     outcomes = compare(config, words, [[END], *programs])
     for outcome, program in zip(outcomes, [[END], *programs], strict=True):
         assert outcome.cycles == program_cycles(program, config)
         assert outcome.stalls == 0
-    assert step_cycles(product(count=100), config) == 117 + 3 * config.bfloat16
+    two, narrow = config.multipliers == 2, config.bfloat16
+    assert step_cycles(product(count=100), config) == 117 + 3 * narrow + two * (5 + narrow)
 
 
 @pytest.mark.sim
@@ -301,8 +321,8 @@ def test_sum_bits_refused(sum_bits):
     assert str(error.value) == f"sum_bits must be 2 to 25, not {sum_bits}"
 
 
-def check_feed_forward(bfloat16, features, inner, seed, words=512, **flow):
-    config = VectorConfig(words=words, bfloat16=bfloat16)
+def check_feed_forward(bfloat16, features, inner, seed, *, words=512, multipliers=1, **flow):
+    config = VectorConfig(words=words, bfloat16=bfloat16, multipliers=multipliers)
     contents, steps, trits, x_at, expected = feed_forward(config, bfloat16, features, inner, seed)
 
     def product_of(layer, codes):
@@ -317,19 +337,21 @@ def check_feed_forward(bfloat16, features, inner, seed, words=512, **flow):
 
 
 @pytest.mark.sim
+@pytest.mark.parametrize("multipliers", [1, 2])
 @pytest.mark.parametrize("bfloat16", [False, True], ids=["float32", "bfloat16"])
-def test_feed_forward(bfloat16):
+def test_feed_forward(bfloat16, multipliers):
     """A whole block of a model, equal to the golden model."""
-    check_feed_forward(bfloat16, 40, 64, 3, idle=0.3, pause=0.3)
+    check_feed_forward(bfloat16, 40, 64, 3, multipliers=multipliers, idle=0.3, pause=0.3)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("multipliers", [1, 2])
 @pytest.mark.parametrize("bfloat16", [False, True], ids=["float32", "bfloat16"])
-def test_tinylm_feed_forward(bfloat16):
+def test_tinylm_feed_forward(bfloat16, multipliers):
     """The shapes of tinylm, and what the program takes beside a core that never makes it wait."""
-    outcome, cycles = check_feed_forward(bfloat16, 256, 512, 1, words=4096)
+    outcome, cycles = check_feed_forward(bfloat16, 256, 512, 1, words=4096, multipliers=multipliers)
     assert 0 <= outcome.cycles - outcome.stalls - cycles <= 10
-    assert cycles == (CYCLES_BFLOAT16 if bfloat16 else CYCLES)
+    assert cycles == CYCLES[bfloat16, multipliers]
 
 
 def test_deadline():

@@ -7,6 +7,7 @@
 from tritloom.rtl.lib.float_add import FloatAdd
 from tritloom.rtl.lib.float_convert import FloatNarrow, IntToFloat
 from tritloom.rtl.lib.float_divide import FloatDivide
+from tritloom.rtl.lib.float_multiply import FloatMultiply
 from tritloom.rtl.lib.float_scale import FloatScale
 from tritloom.rtl.spec import vector_cycles
 from tritloom.rtl.spec.vector_facts import VectorConfig
@@ -14,6 +15,7 @@ from tritloom.rtl.spec.vector_facts import VectorConfig
 
 def test_blocks():
     assert FloatScale.latency == vector_cycles.SCALE_CYCLES
+    assert FloatMultiply.latency == vector_cycles.SECOND_CYCLES
     assert FloatAdd.latency == vector_cycles.ADD_CYCLES
     assert FloatNarrow.latency == 1
     assert {IntToFloat(bits).latency for bits in range(2, 26)} == {vector_cycles.INTEGER_CYCLES}
@@ -25,3 +27,5 @@ def test_blocks():
 def test_pipeline():
     assert vector_cycles.pipeline_cycles(VectorConfig()) == 16
     assert vector_cycles.pipeline_cycles(VectorConfig(bfloat16=True)) == 19
+    assert vector_cycles.pipeline_cycles(VectorConfig(multipliers=2)) == 21
+    assert vector_cycles.pipeline_cycles(VectorConfig(multipliers=2, bfloat16=True)) == 25

@@ -1,5 +1,7 @@
 """Programs of a model's operations, interpreted, against `numerics`: the same bits."""
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -21,8 +23,21 @@ LONG_LENGTHS = [8160, 8192, 8193, 8704, 9000, 16384, 17000, 24576, 32767]
 formats = pytest.mark.parametrize("bfloat16", [False, True], ids=["float32", "bfloat16"])
 
 
+multipliers = 1
+
+
+@pytest.fixture(params=[1, 2], ids=["one", "two"], autouse=True)
+def _multipliers(request, monkeypatch):
+    """Every test is made with a unit of one and of two multipliers."""
+    monkeypatch.setattr(sys.modules[__name__], "multipliers", request.param)
+
+
+def unit_config(bfloat16, words):
+    return VectorConfig(words=words, bfloat16=bfloat16, multipliers=multipliers)
+
+
 def builder(bfloat16, words=4096):
-    return ProgramBuilder(VectorConfig(words=words, bfloat16=bfloat16), bfloat16=bfloat16)
+    return ProgramBuilder(unit_config(bfloat16, words), bfloat16=bfloat16)
 
 
 def interpreter(config, layers, core=None):
@@ -114,7 +129,8 @@ def linear_case(rng, bfloat16, out_features, in_features):
 @formats
 @pytest.mark.parametrize("convention", ["divides", "multiplies", "per row"])
 @pytest.mark.parametrize("with_bias", [False, True])
-def test_linear(bfloat16, convention, with_bias):
+@pytest.mark.parametrize("with_residual", [False, True])
+def test_linear(bfloat16, convention, with_bias, with_residual):
     rng = np.random.default_rng(21)
     for out_features, in_features in ((24, 40), (50, 333), (1, 7)):
         x, trits = linear_case(rng, bfloat16, out_features, in_features)
@@ -124,10 +140,12 @@ def test_linear(bfloat16, convention, with_bias):
         x_at, scale_at = program.place(x), program.place(scale)
         bias_at = None if bias is None else program.place(bias)
         s_at, to = program.reserve(1), program.reserve(out_features)
+        hidden = random_vector(rng, out_features, bfloat16)
+        hidden_at = program.place(hidden) if with_residual else None
         program.quantize(x_at, in_features, s_at)
         program.run(9)
         program.rescale(
-            out_features, s_at, scale_at, to, bias=bias_at,
+            out_features, s_at, scale_at, to, bias=bias_at, residual=hidden_at,
             scale_divides=convention == "divides", scale_per_row=convention == "per row",
         )  # fmt: skip
         memory, unit = execute(program, {9: trits})
@@ -137,8 +155,32 @@ def test_linear(bfloat16, convention, with_bias):
             x[None], trits, scale if convention == "per row" else scale[0],
             convention == "divides", bias, bfloat16,
         )  # fmt: skip
+        if hidden_at is not None:
+            to, expected = hidden_at, numerics.add_residual(hidden[None], expected, bfloat16)
         assert same(memory[to : to + out_features], expected[0])
         assert not unit.not_finite
+
+
+@formats
+def test_gated(bfloat16):
+    """Gate and up of one layer, with scales of either sign, so that relu sees the right one."""
+    rng = np.random.default_rng(22)
+    config = VectorConfig(multipliers=2, bfloat16=bfloat16)
+    for signs in ((1, 1), (-1, 1), (1, -1), (-1, -1)):
+        x, trits = linear_case(rng, bfloat16, 2 * 37, 50)
+        scales = np.abs(random_vector(rng, 2, bfloat16)) * np.float32(signs)
+        program = ProgramBuilder(config, bfloat16=bfloat16)
+        x_at, scale_at, s = program.place(x), program.place(scales), program.reserve(1)
+        to, divisor = program.reserve(37), program.reserve(1)
+        program.quantize(x_at, 50, s)
+        program.run(2)
+        program.rescale_gated(37, s, scale_at, scale_at + 1, to, divisor)
+        memory, _ = execute(program, {2: trits})
+        gate, up = (
+            numerics.bitlinear(x[None], half, scale, True, None, bfloat16)
+            for half, scale in zip((trits[:37], trits[37:]), scales, strict=True)
+        )
+        assert same(memory[to : to + 37], numerics.relu2_times(gate, up, bfloat16)[0])
 
 
 @formats
@@ -196,7 +238,7 @@ def test_element_wise(bfloat16):
 @formats
 def test_feed_forward(bfloat16):
     """A whole block: norm, gate and up in one layer, relu² · up, norm, down, residual."""
-    config = VectorConfig(words=1024, bfloat16=bfloat16)
+    config = unit_config(bfloat16, 1024)
     for features, inner in ((48, 72), (100, 164)):
         words, steps, trits, x_at, expected = feed_forward(config, bfloat16, features, inner, 13)
         check_program(steps, config, {index: matrix.shape for index, matrix in trits.items()})

@@ -12,6 +12,7 @@ from tritloom.rtl.spec.vector_program import (
     STEP_BYTES,
     Factor,
     Operation,
+    Second,
     Step,
     check_program,
     decode_program,
@@ -35,10 +36,11 @@ def product(**fields):
 
 def some_step(rng):
     flags = {name: bool(rng.integers(2)) for name in FIELDS if FIELDS[name] == 1}
-    addresses = {name: int(rng.integers(1 << 16)) for name in "abd"}
+    addresses = {name: int(rng.integers(1 << 16)) for name in "abcd"}
     return Step(
         operation=Operation(int(rng.integers(len(Operation)))),
         factor=Factor(int(rng.integers(len(Factor)))),
+        second=Second(int(rng.integers(len(Second)))),
         count=int(rng.integers(1, (1 << 16) + 1)),
         **addresses,
         **flags,
@@ -58,7 +60,9 @@ def test_encoding_is_fixed():
     step = product(
         factor=Factor.DIVISOR, add=True, codes=True, count=0x1235, a=1, b=0x203, d=0xFFFF
     )
-    assert encode_program([step]).hex() == "01933412010003 02ffff0000".replace(" ", "")
+    assert encode_program([step]).hex() == "0193341201000302ffff0000"
+    step = replace(step, second=Second.SCALAR, c=0x1234)
+    assert encode_program([step]).hex() == "8193341201000302ffff3412"
 
 
 @pytest.mark.parametrize(
@@ -81,8 +85,7 @@ def test_fields_that_do_not_fit(fields, message):
     [
         (bytes(13), "a program must have 12 bytes a step, not 13 bytes in all"),
         (b"\x06" + bytes(11), "step 0: operation must be 0 to 5, not 6"),
-        (bytes(12) + b"\xff" + bytes(11), "step 1: operation must be 0 to 5, not 255"),
-        (bytes(11) + b"\x80", "step 0: spare bits must be 0, not 0x8000"),
+        (bytes(12) + b"\xff" + bytes(11), "step 1: operation must be 0 to 5, not 63"),
     ],
 )
 def test_bytes_that_are_no_program(encoded, message):
@@ -215,6 +218,57 @@ def test_refused(steps, message):
     with pytest.raises(InputError) as error:
         check_program(steps, CONFIG, LAYERS)
     assert str(error.value) == message
+
+
+TWO = replace(CONFIG, multipliers=2)
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        product(second=Second.SAME, relu=True),
+        product(second=Second.SCALAR, c=255, count=9, a=20, d=20),
+        product(factor=Factor.SAME, second=Second.VECTOR, c=20, count=9, a=20, d=20),
+        product(factor=Factor.DIVISOR, second=Second.SCALAR, c=4, count=9, d=2, add=True, a=20),
+    ],
+)
+def test_second_product_accepted(step):
+    check_program([step, END], TWO, {})
+    with pytest.raises(InputError) as error:
+        check_program([step, END], CONFIG, {})
+    message = "step 0: the unit has no second multiplier; build it with multipliers 2"
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"c": 1}, "c must be 0 in this step, not 1"),
+        ({"second": Second.SAME, "c": 1}, "c must be 0 in this step, not 1"),
+        ({"operation": Operation.ROOT, "second": Second.SAME}, "second must be 0 in this step"),
+        ({"second": Second.VECTOR}, "second must not be VECTOR with add or with the factor VECTOR"),
+        (
+            {"factor": Factor.SAME, "second": Second.VECTOR, "add": True},
+            "second must not be VECTOR with add or with the factor VECTOR; multiply in a step of",
+        ),
+        (
+            {"factor": Factor.SAME, "second": Second.VECTOR, "c": 255, "count": 2},
+            "c must lie in the memory's 256 words, not at 255 to 256",
+        ),
+        (
+            {"factor": Factor.SAME, "second": Second.VECTOR, "c": 9, "count": 3, "d": 10, "a": 50},
+            "d must not overlap c behind its first word: d is at 10, c at 9, count 3",
+        ),
+        (
+            {"factor": Factor.SAME, "second": Second.SCALAR, "c": 256},
+            "c must lie in the memory's 256 words, not at 256 to 256",
+        ),
+    ],
+)
+def test_second_product_refused(fields, message):
+    with pytest.raises(InputError) as error:
+        check_program([Step(**{"operation": Operation.PRODUCT} | fields), END], TWO, {})
+    assert message in str(error.value)
 
 
 def test_bfloat16_unit():

@@ -215,13 +215,13 @@ def test_what_a_vector_unit_asks_of_the_core(change, needed):
 
 def test_the_unit_is_a_nested_record():
     values = CONFIG.to_dict()
-    assert values["vector"] == {"words": 192, "lanes": 1, "bfloat16": False}
+    assert values["vector"] == {"words": 192, "lanes": 1, "multipliers": 1, "bfloat16": False}
     assert type(CONFIG).from_dict(values) == CONFIG
     assert "vector" not in TINY.to_dict()
     assert CONFIG.layout_digest != TINY.layout_digest
     for vector, message in (
         (5, "vector must be an object such as"),
-        ({"word": 64}, "unknown key 'word' of vector; it has words, lanes, bfloat16"),
+        ({"word": 64}, "unknown key 'word' of vector; it has words, lanes, multipliers, bfloat16"),
         ({"words": 65}, "vector words must be a multiple of 32, not 65"),
     ):
         with pytest.raises(ConfigError, match=message):
