@@ -13,6 +13,7 @@ from tritloom.rtl.spec.vector_program import (
     STEP_BYTES,
     Factor,
     Operation,
+    Second,
     Step,
     check_program,
     encode_program,
@@ -104,7 +105,8 @@ class ProgramMaker:
         while True:
             step = self.step([Operation.PRODUCT], factor=Factor.VECTOR, add=False, wrap=False)
             fields = {name: getattr(step, name) for name in ("factor", "count", "a", "b", "d")}
-            fields[rng.choice("abd")] = self.config.words - step.count + rng.randint(1, 3)
+            operand = rng.choice("abcd" if self.config.multipliers == 2 else "abd")
+            fields[operand] = self.config.words - step.count + rng.randint(1, 3)
             step = Step(operation=Operation.PRODUCT, **fields)
             if self._is_refused(step):
                 return step
@@ -147,9 +149,13 @@ class ProgramMaker:
             values["relu"] = rng.random() < 0.3
             values["add"] = rng.random() < 0.5
             values["wrap"] = rng.random() < 0.4
+            if self.config.multipliers == 2:
+                values["second"] = rng.choice(list(Second))
             values |= fields
             if values["factor"] != Factor.SAME:
                 values["b"] = self._address()
+            if values.get("second") in (Second.VECTOR, Second.SCALAR):
+                values["c"] = self._address()
             if values["wrap"]:
                 values["d"] = values["d"] // WRAP_WORDS * WRAP_WORDS
         return Step(**values)

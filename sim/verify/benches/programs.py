@@ -27,7 +27,14 @@ from tritloom.rtl.spec.rounding import round_to
 from tritloom.rtl.spec.vector_cycles import program_cycles
 from tritloom.rtl.spec.vector_facts import WRAP_WORDS, VectorConfig
 from tritloom.rtl.spec.vector_operations import ProgramBuilder
-from tritloom.rtl.spec.vector_program import STEP_BYTES, Factor, Operation, Step, encode_program
+from tritloom.rtl.spec.vector_program import (
+    STEP_BYTES,
+    Factor,
+    Operation,
+    Second,
+    Step,
+    encode_program,
+)
 from tritloom.sim.verify.driver import Driver, bench
 from tritloom.sim.verify.programs import END
 
@@ -124,6 +131,9 @@ def at_the_end(config: VectorConfig) -> Iterator[Step]:
         for count in (1, 2, 3):
             step = Step(operation=Operation.PRODUCT, factor=factor, count=count)
             yield from (replace(step, a=last), replace(step, b=last), replace(step, d=last))
+    for second in Second if config.multipliers == 2 else ():
+        for count in (1, 2, 3):
+            yield Step(operation=Operation.PRODUCT, second=second, count=count, c=last)
     wraps = Step(operation=Operation.PRODUCT, factor=Factor.SAME, count=40, add=True, wrap=True)
     yield from (wraps, replace(wraps, d=config.words - WRAP_WORDS))
 
