@@ -36,11 +36,10 @@ from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.encodings import ALPHABETS
 from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.rtl.spec.packing import act_limits, pack_weights
-from tritloom.rtl.spec.vector_facts import PROGRAM_STEPS
-from tritloom.rtl.spec.vector_program import STEP_BYTES
 from tritloom.sim.device.reference import ReferenceDevice
 from tritloom.sim.verify import requests
 from tritloom.sim.verify.pairs import Pair, pair_of
+from tritloom.sim.verify.patience import drain_cycles, patience
 from tritloom.sim.verify.pins import Pins, beats_of, packet_of
 from tritloom.sim.verify.requests import Trits
 from tritloom.sim.verify.responses import Expected, Responses, describe, difference, name_of
@@ -65,23 +64,6 @@ covered: set[tuple[int, int]] = set()
 """Opcode and status of each response that the benches have seen."""
 overlapped: set[Pair] = set()
 """The pairs of commands, one directly behind the other, that the benches have seen succeed."""
-
-
-def patience(config: AcceleratorConfig) -> int:
-    """Cycles without a byte in or out after which a design is taken to be dead.
-
-    A command moves at most `packet_bytes`, at the slowest in a few cycles for each byte, and up to
-    `slots` packets wait before it. DEFINE counts tiles, RESET counts layers.
-    """
-    moving = 16 * config.packet_bytes + 64 * config.slots
-    if config.vector is not None:
-        moving += PROGRAM_STEPS * STEP_BYTES * 2  # COMMIT_PROGRAM reads and checks all steps
-    return 2_000 + moving + 200 * config.word_bytes + config.max_tiles + config.max_layers
-
-
-def drain_cycles(config: AcceleratorConfig) -> int:
-    """Cycles in which any design is done with the largest packet of an unknown opcode."""
-    return 1_000 + 4 * config.packet_bytes
 
 
 class Driver:
