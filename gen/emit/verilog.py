@@ -22,7 +22,7 @@ SCRIPT = (
 )
 
 # Lints warn about operands of different widths. These modules replace such operators by ones whose
-# operands have one width; the result of a sum has that width, too.
+# operands have one width; the result of a sum has that width, too. An operand of no bits is 0.
 PAIR = """
 module \\$OPERATOR (A, B, Y);
     parameter A_SIGNED = 0, B_SIGNED = 0, A_WIDTH = 1, B_WIDTH = 1, Y_WIDTH = 1, SUM = IS_SUM;
@@ -33,8 +33,8 @@ module \\$OPERATOR (A, B, Y);
     input [B_WIDTH-1:0] B;
     output [Y_WIDTH-1:0] Y;
     wire _TECHMAP_FAIL_ = A_WIDTH == WIDTH && B_WIDTH == WIDTH && Y_WIDTH == RESULT;
-    wire [WIDTH-1:0] a = {{WIDTH{A_SIGNED ? A[A_WIDTH-1] : 1'b0}}, A};
-    wire [WIDTH-1:0] b = {{WIDTH{B_SIGNED ? B[B_WIDTH-1] : 1'b0}}, B};
+    wire [WIDTH-1:0] a = A_WIDTH == 0 ? 0 : {{WIDTH{A_SIGNED ? A[A_WIDTH-1] : 1'b0}}, A};
+    wire [WIDTH-1:0] b = B_WIDTH == 0 ? 0 : {{WIDTH{B_SIGNED ? B[B_WIDTH-1] : 1'b0}}, B};
     wire [RESULT-1:0] y;
     \\$OPERATOR #(
         .A_SIGNED(A_SIGNED), .B_SIGNED(B_SIGNED),

@@ -168,6 +168,11 @@ class ReferenceDevice:
         """The seq of the next command."""
         return self._expected
 
+    @property
+    def committed_steps(self) -> int:
+        """The steps of the program memory that are committed."""
+        return 0 if self._programs is None else self._programs.committed_steps
+
     def failure(self, request: Request) -> Check | None:
         """The check that a request would fail if it were the next command.
 

@@ -79,7 +79,7 @@ class ReferencePrograms:
         wrong = any(is_wrong(step.tobytes(), self.config) for step in steps)
         return State(
             program_checksum=zlib.crc32(steps.tobytes()),
-            wrong_steps=wrong or steps[-1, 0] & OPERATION_MASK != Operation.END,
+            wrong_steps=wrong or bool(steps[-1, 0] & OPERATION_MASK != Operation.END),
             open_layers=not _layers(steps) <= committed,
         )
 

@@ -1,4 +1,4 @@
-"""Requests at the bounds of every check of `tritloom.rtl.spec.checks.CHECKS`.
+"""Requests at the bounds of every check of `tritloom.rtl.spec.checks.checks_of`.
 
 For each check, and each field of the request on which its quantity depends, these are the two
 bounds, one below and one above them, and values that differ from a bound in one high bit only. A
@@ -12,12 +12,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from tritloom.rtl.spec.checks import (
-    CHECKS,
     UNITS,
+    VECTOR_CHECKS,
+    VECTOR_WORD_BYTES,
     Check,
     LayerState,
     Quantity,
     State,
+    checks_of,
     first_failure,
     value_of,
 )
@@ -31,7 +33,9 @@ from tritloom.rtl.spec.commands import (
 )
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.layer_shape import LayerShape
+from tritloom.rtl.spec.vector_program import STEP_BYTES
 from tritloom.sim.verify.pairs import banks_read
+from tritloom.sim.verify.scene_programs import ScenePrograms
 
 __all__ = [
     "Scene",
@@ -63,6 +67,15 @@ FIELDS = {
     Quantity.RESULT_BANK: ("result_bank",),
 }
 """The fields on which a quantity depends, but for the payload's size and the device's state."""
+OF_STATE = (
+    Quantity.RESULT_ROW_GROUPS,
+    Quantity.PROGRAM_STEPS,
+    Quantity.NOT_FINITE,
+    Quantity.WRONG_STEPS,
+    Quantity.OPEN_LAYERS,
+)
+"""Quantities that no field changes. What precedes a scene shows the checks of the first three, the
+counts of `ScenePrograms` show the others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +91,7 @@ class Scene:
     undefined : number of a layer that is not defined, or `None`
     checksum : CRC-32 of the open layer's words
     activation_bank, result_bank : the banks of that RUN; no RUN wrote another result bank
+    programs : of a device with a vector unit, the steps in its program memory
     """
 
     shape: LayerShape
@@ -88,9 +102,13 @@ class Scene:
     checksum: int = 0
     activation_bank: int = 0
     result_bank: int = 0
+    programs: ScenePrograms | None = None
 
     def state(self, request: Request) -> State:
         """What the checks of a request read of a device in this scene."""
+        if self.programs is not None and request.opcode in VECTOR_CHECKS:
+            committed = set() if self.committed is None else {self.committed}
+            return self.programs.memory.state(request, committed)
         layer = LayerState.UNDEFINED
         if request.index == self.committed:
             layer = LayerState.COMMITTED
@@ -119,6 +137,22 @@ def scenes(config: AcceleratorConfig, shape: LayerShape, base: int = 0) -> list[
 
     Where there are two banks, the first result bank is empty.
     """
+    found = _layer_scenes(config, shape, base)
+    if config.vector is None:
+        return found
+    return [replace(scene, programs=_programs(config, scene)) for scene in found]
+
+
+def _programs(config: AcceleratorConfig, scene: Scene) -> ScenePrograms:
+    beyond = config.max_layers if config.max_layers < 1 << FIELD_BITS["index"] else None
+    others = (scene.open, scene.undefined, beyond)
+    assert config.vector is not None
+    uncommitted = next(index for index in others if index is not None)
+    return ScenePrograms(config.vector, scene.committed, uncommitted)
+
+
+def _layer_scenes(config: AcceleratorConfig, shape: LayerShape, base: int) -> list[Scene]:
+    """The scenes without what the vector unit holds."""
     last, bank = config.max_layers - 1, config.banks - 1
     if last > 0 and base + 2 * shape.words <= config.memory_words:
         undefined = last if last > 1 else None
@@ -148,30 +182,36 @@ def boundary_requests(config: AcceleratorConfig, scene: Scene, opcode: Opcode) -
     ----------
     config : the configuration of the device
     scene : the layers that are defined
-    opcode : one of `CHECKS`
+    opcode : one of `checks_of(config)`
 
     Returns
     -------
     list[Request]
         Without session and seq. They change at most words of the open layer, activations, the
-        definition of the layer that is not defined, and the results.
+        definition of the layer that is not defined, the results, and the vector unit's words, steps
+        and committed program.
     """
     requests: dict[Request, None] = {}
     for number, right in enumerate(_right(config, scene, opcode)):
         requests[right] = None
         requests.update(dict.fromkeys(_with_ignored_fields(right)))
-        for check in CHECKS[opcode]:
+        for check in checks_of(config)[opcode]:
             around = _around(config, scene, right, check, aliases=number == 0)
             requests.update(dict.fromkeys(around))
     return [request for request in requests if _keeps(config, scene, request)]
 
 
-def opcode_requests() -> list[Request]:
-    """Opcodes that do not exist: beside the others, and one bit away from each of them."""
+def opcode_requests(config: AcceleratorConfig) -> list[Request]:
+    """Opcodes that a device does not have: beside the others, and one bit away from each of them.
+
+    A device without a vector unit does not have those of the unit.
+    """
     most = (1 << OPCODE_BITS) - 1
     bits = range(OPCODE_BITS)
-    numbers = {0, max(CHECKS) + 1, most} | {code ^ 1 << bit for code in CHECKS for bit in bits}
-    rights = [Request(number) for number in sorted(numbers) if number not in CHECKS]
+    codes = checks_of(config)
+    numbers = {0, *Opcode, max(Opcode) + 1, most}
+    numbers |= {code ^ 1 << bit for code in codes for bit in bits}
+    rights = [Request(number) for number in sorted(numbers) if number not in list(codes)]
     return [request for right in rights for request in (right, *_with_ignored_fields(right))]
 
 
@@ -196,7 +236,7 @@ def possible(config: AcceleratorConfig, scene_list: list[Scene]) -> set[tuple[in
     """Each opcode with each status that a design can give in response to it."""
     pairs = {(0, Status.BAD_OPCODE)}
     pairs |= {(Opcode.COUNTERS, Status.NAK), (Opcode.COUNTERS, Status.NO_SESSION)}
-    for opcode, checks in CHECKS.items():
+    for opcode, checks in checks_of(config).items():
         pairs.add((opcode, Status.OK))
         for check in checks:
             reachable = any(
@@ -204,7 +244,7 @@ def possible(config: AcceleratorConfig, scene_list: list[Scene]) -> set[tuple[in
                 for scene in scene_list
                 for request in boundary_requests(config, scene, opcode)
             )
-            if reachable or check.quantity == Quantity.RESULT_ROW_GROUPS:
+            if reachable or check.quantity in OF_STATE:
                 pairs.add((opcode, check.status))
     return {(int(opcode), int(status)) for opcode, status in pairs}
 
@@ -262,8 +302,39 @@ def _right(config: AcceleratorConfig, scene: Scene, opcode: Opcode) -> list[Requ
             ]
         case Opcode.READ:
             return [Request(opcode, index=committed, count=1)]
+        case _ if scene.programs is not None and opcode in VECTOR_CHECKS:
+            return _right_of_unit(config, scene.programs, opcode)
         case _:
             return [Request(opcode)]
+
+
+def _right_of_unit(
+    config: AcceleratorConfig, programs: ScenePrograms, opcode: Opcode
+) -> list[Request]:
+    """Requests that pass all checks of an opcode of the vector unit.
+
+    Some of COMMIT_PROGRAM pass the checks before the last ones only.
+    """
+    assert config.vector is not None
+    words = min(config.vector.words, config.max_payload // VECTOR_WORD_BYTES)
+    match opcode:
+        case Opcode.PUT:
+            return [Request(opcode, payload=bytes(VECTOR_WORD_BYTES * n)) for n in (1, words)]
+        case Opcode.GET:
+            return [Request(opcode, count=count) for count in (1, words)]
+        case Opcode.PROGRAM:
+            most = config.max_payload // STEP_BYTES
+            return [
+                Request(opcode, address=programs.steps, payload=bytes(STEP_BYTES * count))
+                for count in sorted({1, most})
+            ]
+        case Opcode.COMMIT_PROGRAM:
+            return [
+                Request(opcode, count=count, address=programs.checksum(count))
+                for count in programs.counts
+            ]
+        case _:
+            return [Request(opcode, address=address) for address in (0, programs.steps - 1)]
 
 
 def _around(
@@ -290,8 +361,14 @@ def _around(
             for index in (scene.committed, scene.open, scene.undefined):
                 if index is not None:
                     yield replace(right, index=index)
-        case Quantity.RESULT_ROW_GROUPS:
-            return  # not a field: the checks of the bank try the empty one, if there are two
+        case Quantity.PROGRAM_STEPS if check.least == Quantity.STEP_END:
+            end = state.program_steps
+            values = {end - 1, end, end + 1}
+            if aliases:
+                values |= _aliases(right.address, 0, end - 1, FIELD_BITS["address"])
+            yield from (replace(right, address=value) for value in sorted(values))
+        case quantity if quantity in OF_STATE:
+            return  # the checks of a result bank try the empty one, if there are two
         case quantity:
             now = value_of(quantity, config, right, state)
             for name in FIELDS[quantity]:

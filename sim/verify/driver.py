@@ -2,7 +2,7 @@
 
 Only what follows from the clock has its own check: the cycles of COUNTERS lie between the command
 and its response, and any number of cycles of RUN, which RESULTS states, is right where the memory
-has no formula for it.
+has no formula for it, and any number of cycles of EXECUTE, which GET states.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from tritloom.rtl.spec.commands import (
     LAYER,
     OPCODE_BITS,
     SESSION_BITS,
+    VECTOR_COUNTERS,
     Opcode,
     Request,
     Response,
@@ -38,6 +39,7 @@ from tritloom.rtl.spec.packing import act_limits, pack_weights
 from tritloom.sim.device.reference import ReferenceDevice
 from tritloom.sim.verify import requests
 from tritloom.sim.verify.pairs import Pair, pair_of
+from tritloom.sim.verify.patience import drain_cycles, patience
 from tritloom.sim.verify.pins import Pins, beats_of, packet_of
 from tritloom.sim.verify.requests import Trits
 from tritloom.sim.verify.responses import Expected, Responses, describe, difference, name_of
@@ -49,6 +51,8 @@ PATTERNS = {"none": (0.0, 0), "light": (0.2, 2), "heavy": (0.4, 7)}
 """Pauses of a stream: the probability of one after a transfer, and its most cycles."""
 WATCHDOG_CYCLES = 2000
 """Cycles that may take `watchdog_s`; a simulator that takes longer is stuck, and is ended."""
+TIMED = (Opcode.RESULTS, Opcode.GET, Opcode.COUNTERS)
+"""Commands whose response depends on the clock."""
 OPCODE_BYTE = 8
 """Where the opcode stands in a packet."""
 SHORT_COMMAND_CYCLES = 300
@@ -60,21 +64,6 @@ covered: set[tuple[int, int]] = set()
 """Opcode and status of each response that the benches have seen."""
 overlapped: set[Pair] = set()
 """The pairs of commands, one directly behind the other, that the benches have seen succeed."""
-
-
-def patience(config: AcceleratorConfig) -> int:
-    """Cycles without a byte in or out after which a design is taken to be dead.
-
-    A command moves at most `packet_bytes`, at the slowest in a few cycles for each byte, and up to
-    `slots` packets wait before it. DEFINE counts tiles, RESET counts layers.
-    """
-    moving = 16 * config.packet_bytes + 64 * config.slots
-    return 2_000 + moving + 200 * config.word_bytes + config.max_tiles + config.max_layers
-
-
-def drain_cycles(config: AcceleratorConfig) -> int:
-    """Cycles in which any design is done with the largest packet of an unknown opcode."""
-    return 1_000 + 4 * config.packet_bytes
 
 
 class Driver:
@@ -373,10 +362,16 @@ class Driver:
         )
         seen = response
         if right.status == Status.OK:
-            if request.opcode in (Opcode.RESULTS, Opcode.COUNTERS):
+            if request.opcode in TIMED:
                 self._timed[owed.response] = packet
             if request.opcode == Opcode.RESULTS and formula_cycles(self.config) is None:
                 assert response.value > 0, f"RUN must take a cycle or more, not {response.value}"
+                seen = replace(response, value=right.value)
+            elif request.opcode == Opcode.GET:
+                most = self.cycles if right.value else 0
+                assert min(right.value, 1) <= response.value <= most, (
+                    f"EXECUTE must take at most {most} cycles, not {response.value}"
+                )
                 seen = replace(response, value=right.value)
             elif request.opcode == Opcode.COUNTERS:
                 payload = self._check_counters(owed, response.payload, right.payload)
@@ -398,7 +393,15 @@ class Driver:
         assert seen["dropped_packets"] == self.dropped, (
             f"dropped_packets must be {self.dropped}, not {seen['dropped_packets']}"
         )
-        for name in ("cycles", "stall_cycles", "dropped_packets"):
+        timed = ["cycles", "stall_cycles", "dropped_packets"]
+        if self.config.vector is not None:
+            program, waits = (seen[name] for name in VECTOR_COUNTERS)
+            assert waits <= program <= cycles, (
+                f"vector_stall_cycles {waits}, vector_cycles {program} and cycles {cycles} must be "
+                "in this order"
+            )
+            timed += VECTOR_COUNTERS
+        for name in timed:
             seen[name] = model[name]
         if formula_cycles(self.config) is None:
             seen["run_cycles"] = model["run_cycles"]

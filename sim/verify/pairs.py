@@ -1,4 +1,4 @@
-"""Pairs of commands that a device may execute at the same time: LOAD, RUN and RESULTS.
+"""Pairs of commands that a device may execute at the same time, such as LOAD, RUN and RESULTS.
 
 One of the two follows the other directly. What the device may do then depends on whether both use
 the same bank, so that is part of the pair.
@@ -9,22 +9,27 @@ from __future__ import annotations
 from itertools import product
 from typing import NamedTuple
 
-from tritloom.rtl.spec.checks import CHECKS, Quantity
+from tritloom.rtl.spec.checks import CHECKS, VECTOR_CHECKS, Quantity
 from tritloom.rtl.spec.commands import Opcode, Request
 from tritloom.rtl.spec.config import AcceleratorConfig
 
-__all__ = ["OVERLAPPING", "Pair", "all_pairs", "banks_read", "pair_of"]
+__all__ = ["OVERLAPPING", "Pair", "all_pairs", "banks_read", "overlapping", "pair_of"]
 
 OVERLAPPING = (Opcode.LOAD, Opcode.RUN, Opcode.RESULTS)
-"""The commands that a device may execute at the same time."""
+"""The commands that every device may execute at the same time."""
+OF_UNIT = (Opcode.PUT, Opcode.GET, Opcode.EXECUTE)
+"""The commands that a device with a vector unit may execute at the same time as these."""
 BANK_FIELDS = {
     Quantity.ACTIVATION_BANK: "activation_bank",
     Quantity.RESULT_BANK: "result_bank",
 }
 
 
+_OVERLAPPING = {*OVERLAPPING, *OF_UNIT}
+
+
 class Pair(NamedTuple):
-    """Two commands of `OVERLAPPING`, one directly behind the other.
+    """Two commands of `overlapping`, one directly behind the other.
 
     Members
     -------
@@ -46,15 +51,21 @@ class Pair(NamedTuple):
 
 def banks_read(opcode: int) -> set[str]:
     """The fields of a request that name a bank and that a command reads; it ignores the others."""
-    if opcode not in CHECKS:
+    checks = CHECKS | VECTOR_CHECKS
+    if opcode not in checks:
         return set()
-    quantities = {check.quantity for check in CHECKS[Opcode(opcode)]}
+    quantities = {check.quantity for check in checks[Opcode(opcode)]}
     return {name for quantity, name in BANK_FIELDS.items() if quantity in quantities}
+
+
+def overlapping(config: AcceleratorConfig) -> tuple[Opcode, ...]:
+    """The commands that a device may execute at the same time."""
+    return OVERLAPPING if config.vector is None else OVERLAPPING + OF_UNIT
 
 
 def pair_of(first: Request, second: Request) -> Pair | None:
     """The pair that two successive commands are, or `None` if one of them never overlaps."""
-    if first.opcode not in OVERLAPPING or second.opcode not in OVERLAPPING:
+    if not {first.opcode, second.opcode} <= _OVERLAPPING:
         return None
     both = banks_read(first.opcode) & banks_read(second.opcode)
     same = {name: getattr(first, name) == getattr(second, name) for name in both}
@@ -71,7 +82,7 @@ def all_pairs(config: AcceleratorConfig) -> set[Pair]:
     banks = range(config.banks)
     requests = [
         Request(opcode, activation_bank=activations, result_bank=results)
-        for opcode, activations, results in product(OVERLAPPING, banks, banks)
+        for opcode, activations, results in product(overlapping(config), banks, banks)
     ]
     pairs = {pair_of(first, second) for first, second in product(requests, repeat=2)}
     return {pair for pair in pairs if pair is not None}

@@ -31,8 +31,14 @@ from tritloom.sim.tools import Simulator, find_simulator
 
 __all__ = ["BenchResult", "VerifyError", "VerifyResult", "verify", "verify_design"]
 
-BENCHES = tuple(
-    f"tritloom.sim.verify.benches.{name}" for name in ("protocol", "products", "checks", "mixed")
+PROGRAMS = "tritloom.sim.verify.benches.programs"
+"""The module of benches for designs with a vector unit only."""
+BENCHES = (
+    "tritloom.sim.verify.benches.protocol",
+    "tritloom.sim.verify.benches.products",
+    "tritloom.sim.verify.benches.checks",
+    PROGRAMS,
+    "tritloom.sim.verify.benches.mixed",
 )
 """The modules that hold benches, in the order in which they run."""
 SUITE = "tritloom.sim.verify"
@@ -303,10 +309,14 @@ def _run(
 ) -> tuple[BenchResult, ...]:
     log, results, done = folder / "run.log", folder / "results.xml", folder / "progress"
     done.touch()
+    modules = list(BENCHES)
+    if design.config.vector is None and PROGRAMS in modules:
+        modules.remove(PROGRAMS)
+        progress(f"{'programs':<{NAME_COLUMNS}} skipped: no vector unit")
 
     def simulate() -> None:
         runner.test(
-            test_module=list(BENCHES),
+            test_module=modules,
             hdl_toplevel=design.top,
             build_dir=folder / "build",
             test_dir=folder,

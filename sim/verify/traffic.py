@@ -9,7 +9,7 @@ from itertools import product
 
 import numpy as np
 
-from tritloom.rtl.spec.checks import LayerState
+from tritloom.rtl.spec.checks import VECTOR_CHECKS, LayerState, checks_of
 from tritloom.rtl.spec.commands import (
     LAYER,
     OPCODE_BITS,
@@ -26,7 +26,8 @@ from tritloom.rtl.spec.packing import pack_weights
 from tritloom.rtl.spec.requests import define_layer, run_layer
 from tritloom.sim.verify import requests
 from tritloom.sim.verify.exchange import Exchange
-from tritloom.sim.verify.pairs import OVERLAPPING, all_pairs, pair_of
+from tritloom.sim.verify.pairs import all_pairs, overlapping, pair_of
+from tritloom.sim.verify.program_traffic import ProgramTraffic
 
 __all__ = ["Traffic"]
 
@@ -52,7 +53,8 @@ class Traffic(Exchange):
     ----------
     config : the configuration of the device
     seed : of everything random
-    words : the layers lie in this many last words of the memory only; all of it if `None`
+    words : the layers lie in this many last words of the memory only; all of it if `None`. If it
+        is given, programs use the last words of the vector memory only, too.
     tiles : most tiles of a layer; as many as the device takes if `None`
 
     The members are those of `Exchange`.
@@ -72,16 +74,37 @@ class Traffic(Exchange):
         self._max_tiles = min(tiles or config.max_tiles, config.max_tiles, self._memory_words)
         self._layers: dict[int, _Layer] = {}
         self._result_groups: dict[int, int] = {}  # row groups of the results in each bank
+        self._finite = True  # GET does not fail for the results of the last program
+        self._programs = None
+        if config.vector is not None:
+            self._programs = ProgramTraffic(
+                config,
+                self._rng,
+                self._execute,
+                self._number,
+                self._committed,
+                whole=words is None,
+            )
 
     def _forget(self) -> None:
         self._layers.clear()
         self._result_groups.clear()
+        self._finite = True
+
+    def _committed(self) -> dict[int, LayerShape]:
+        """The shapes of the committed layers, by index."""
+        return {index: self._layers[index].shape for index in self._in(LayerState.COMMITTED)}
 
     def _execute(self, command: Request) -> Response:
         response = super()._execute(command)
-        if response.status == Status.OK and command.opcode == Opcode.RUN:
-            row_groups = self._layers[command.index].shape.row_groups
-            self._result_groups[command.result_bank] = row_groups
+        if response.status == Status.OK:
+            index = command.index if command.opcode == Opcode.RUN else None
+            if command.opcode == Opcode.EXECUTE and self._programs is not None:
+                index, self._finite = self._programs.last_run(command.address), True
+            if index is not None:
+                row_groups = self._layers[index].shape.row_groups
+                self._result_groups[command.result_bank] = row_groups
+        self._finite &= response.status != Status.NOT_FINITE
         return response
 
     def image(self, words: int) -> bytes:
@@ -158,6 +181,8 @@ class Traffic(Exchange):
             self._fill(0)
         for bank in range(self.config.banks):
             self.load_all(self._max_tiles, bank)
+        if self._programs is not None:
+            self._programs.prepare()
 
     def random(self, count: int) -> None:
         """Add the packets of `count` steps of everything that a link can bring."""
@@ -182,13 +207,15 @@ class Traffic(Exchange):
             (1, self._tiny),
             (1, self._overlong),
         ]
+        if self._programs is not None:
+            steps += self._programs.steps()
         weights = [weight for weight, _ in steps]
         for _ in range(count):
             (step,) = self._rng.choices([step for _, step in steps], weights)
             step()
 
     def overlap(self) -> None:
-        """Add right LOADs, RUNs and RESULTS until each pair that may overlap has come.
+        """Add right commands until each pair of `all_pairs` has come.
 
         `prepare` or a layer that is committed must precede it.
         """
@@ -196,15 +223,17 @@ class Traffic(Exchange):
             self._overlap()
 
     def _overlap(self) -> None:
-        """A few right LOADs, RUNs and RESULTS; mostly they make pairs that have not come."""
+        """A few right commands that may overlap; mostly they make pairs that have not come."""
         if not self._in(LayerState.COMMITTED):
             self._define_layer(complete=True)
             return
+        if self._programs is not None and not self.reference.committed_steps:
+            self._programs.commit()
         banks = range(self.config.banks)
         for _ in range(self._rng.randint(2, 5)):
             commands = [
                 Request(opcode, activation_bank=activations, result_bank=results)
-                for opcode, activations, results in product(OVERLAPPING, banks, banks)
+                for opcode, activations, results in product(overlapping(self.config), banks, banks)
                 if opcode != Opcode.RESULTS or results in self._result_groups
             ]
             last = self._last
@@ -212,8 +241,14 @@ class Traffic(Exchange):
             self._execute(self._right(self._rng.choice(new or commands)))
 
     def _right(self, command: Request) -> Request:
-        """A LOAD, RUN or RESULTS with its banks, and with all other fields random and right."""
+        """A command with its banks, and with all other fields random and right."""
         config, rng = self.config, self._rng
+        if self._programs is not None and command.opcode in VECTOR_CHECKS:
+            if not self._finite:
+                return self._programs.end()
+            right = self._programs.right(Opcode(command.opcode))
+            banks = {name: getattr(command, name) for name in ("activation_bank", "result_bank")}
+            return replace(right, **banks)
         if command.opcode == Opcode.RUN:
             index = rng.choice(self._in(LayerState.COMMITTED))
             return replace(command, index=index, count=rng.randint(1, config.tokens))
@@ -322,6 +357,8 @@ class Traffic(Exchange):
             payload = payload[:size] + bytes(self._rng.randrange(3))
         index = self._number(0, config.max_layers - 1, 8)
         response = self.command(Opcode.DEFINE, index=index, payload=payload)
+        if response.status == Status.OK:  # the payload may have been cut and filled up
+            _, tiles, row_groups = LAYER.unpack(payload)
         self._defined(index, response, LayerShape(tiles, row_groups))
 
     def _beyond(self, most: int, bits: int) -> int:
@@ -418,6 +455,7 @@ class Traffic(Exchange):
     def _unknown_opcode(self) -> None:
         most = (1 << OPCODE_BITS) - 1
         high = 1 << self._rng.randrange(4, OPCODE_BITS)
-        opcode = self._rng.choice((0, max(Opcode) + 1, most, Opcode.IDENTIFY | high))
+        following = max(checks_of(self.config)) + 1
+        opcode = self._rng.choice((0, following, most, Opcode.IDENTIFY | high))
         payload = self._rng.randbytes(self._rng.randrange(self.config.max_payload + 1))
         self.command(opcode, payload=payload)

@@ -11,7 +11,8 @@ from tritloom.rtl.spec.commands import Opcode, Status
 from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.rtl.spec.requests import run_layer
 from tritloom.sim.verify import plan
-from tritloom.sim.verify.driver import PATTERNS, Driver, bench, patience
+from tritloom.sim.verify.driver import PATTERNS, Driver, bench
+from tritloom.sim.verify.patience import patience
 from tritloom.sim.verify.settings import budget_cycles, config
 
 shapes_done: set[plan.Shape] = set()

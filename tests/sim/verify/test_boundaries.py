@@ -10,16 +10,19 @@ from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.checks import (
     CHECKS,
     UNITS,
+    VECTOR_CHECKS,
     Check,
     LayerState,
     Limit,
     Quantity,
+    checks_of,
     first_failure,
     value_of,
 )
 from tritloom.rtl.spec.commands import OPCODE_BITS, Opcode, Request, Status
 from tritloom.rtl.spec.config import TINY, AcceleratorConfig
 from tritloom.rtl.spec.layer_shape import LayerShape
+from tritloom.rtl.spec.vector_facts import VectorConfig
 from tritloom.sim.verify.boundaries import (
     boundary_requests,
     opcode_requests,
@@ -53,7 +56,10 @@ LARGE = AcceleratorConfig(
     slots=8,
 )
 ONE_BANK = replace(WIDE, banks=1)
+VECTOR = replace(TINY, vector=VectorConfig(words=192))
+VECTOR_LEAST = replace(LEAST, vector=VectorConfig(words=64))
 CONFIGS = {"one bank": ONE_BANK, "tiny": TINY, "wide": WIDE, "least": LEAST, "large": LARGE}
+CONFIGS |= {"vector": VECTOR, "vector least": VECTOR_LEAST}
 
 
 def scenes_of(config):
@@ -67,11 +73,15 @@ def reachable(config, opcode, check):
             return check.bounds(config, Request(opcode), None)[1] < 255
         case Quantity.REST_BYTES:
             room = config.max_layers > 1 and config.memory_words > 1
-            return UNITS[opcode].of(config) > 1 and (room or opcode == Opcode.LOAD)
+            return UNITS[opcode].of(config) > 1 and (room or opcode != Opcode.WRITE)
         case Quantity.ACTIVATION_BANK | Quantity.RESULT_BANK:
             return config.banks == 1
         case Quantity.RESULT_ROW_GROUPS:
             return config.banks > 1
+        case Quantity.PROGRAM_STEPS:
+            return check.least != 1
+        case Quantity.NOT_FINITE:
+            return False
         case Quantity.LAYER_STATE:
             return opcode != Opcode.READ or config.max_layers > 2
         case _:
@@ -81,7 +91,7 @@ def reachable(config, opcode, check):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_check_fails_first_for_a_request(name):
     config = CONFIGS[name]
-    for opcode, checks in CHECKS.items():
+    for opcode, checks in checks_of(config).items():
         failed = {
             first_failure(config, request, scene.state(request))
             for scene in scenes_of(config)
@@ -155,11 +165,19 @@ def is_masked(config, opcode, check, wrong):
     return False
 
 
-@pytest.mark.parametrize("opcode", [opcode for opcode in CHECKS if CHECKS[opcode]])
-@pytest.mark.parametrize("name", ["one bank", "tiny", "wide", "large"])
+@pytest.mark.parametrize(
+    ("name", "opcode"),
+    [
+        (name, opcode)
+        for name in ("one bank", "tiny", "wide", "large", "vector")
+        for opcode, checks in (VECTOR_CHECKS if name == "vector" else CHECKS).items()
+        if checks
+    ],
+)
 def test_every_wrong_check_is_noticed(name, opcode, monkeypatch):
     config = CONFIGS[name]
-    checks = CHECKS[opcode]
+    table = CHECKS if opcode in CHECKS else VECTOR_CHECKS
+    checks = table[opcode]
     cases = [
         (request, scene.state(request))
         for scene in scenes_of(config)
@@ -178,24 +196,26 @@ def test_every_wrong_check_is_noticed(name, opcode, monkeypatch):
     for number, check in enumerate(checks):
         for wrong in wrong_checks(config, check):
             others = (*checks[:number], wrong, *checks[number + 1 :])
-            monkeypatch.setitem(CHECKS, opcode, others)
+            monkeypatch.setitem(table, opcode, others)
             noticed = any(seen != status for seen, status in zip(statuses(), right, strict=True))
             assert noticed or is_masked(config, opcode, check, wrong), (str(check), wrong)
 
 
-def test_opcodes_that_do_not_exist():
-    opcodes = {request.opcode for request in opcode_requests()}
-    assert not opcodes & set(CHECKS)
-    for opcode in CHECKS:
+@pytest.mark.parametrize("config", [TINY, VECTOR], ids=["tiny", "vector"])
+def test_opcodes_that_do_not_exist(config):
+    opcodes = {request.opcode for request in opcode_requests(config)}
+    assert not opcodes & set(checks_of(config))
+    assert opcodes | set(checks_of(config)) >= set(Opcode)
+    for opcode in checks_of(config):
         for bit in range(OPCODE_BITS):
-            assert opcode ^ 1 << bit in opcodes | set(CHECKS)
+            assert opcode ^ 1 << bit in opcodes | set(checks_of(config))
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_fields_that_a_command_ignores(name):
     """Each bank that a command does not name, and `acknowledged`, which no command reads."""
     config = CONFIGS[name]
-    for opcode in CHECKS:
+    for opcode in checks_of(config):
         sent = [
             request
             for scene in scenes_of(config)
@@ -206,7 +226,7 @@ def test_fields_that_a_command_ignores(name):
             ignored = {"activation_bank", "result_bank"} - banks_read(opcode)
             assert all(any(getattr(request, name) for request in sent) for name in ignored)
     for name in ("activation_bank", "result_bank", "acknowledged"):
-        assert any(getattr(request, name) for request in opcode_requests())
+        assert any(getattr(request, name) for request in opcode_requests(config))
 
 
 @pytest.mark.parametrize("window", [1, 3, 63])
@@ -227,6 +247,15 @@ def test_possible(name):
     assert (Opcode.COMMIT, Status.BAD_CHECKSUM) in pairs
     assert (Opcode.COUNTERS, Status.NAK) in pairs
     assert ((Opcode.LOAD, Status.BAD_LENGTH) in pairs) == (config.fill > 1)
+    of_unit = {
+        (Opcode.GET, Status.NOT_FINITE),
+        (Opcode.EXECUTE, Status.BAD_STATE),
+        (Opcode.EXECUTE, Status.OUT_OF_RANGE),
+        (Opcode.COMMIT_PROGRAM, Status.BAD_CHECKSUM),
+        (Opcode.COMMIT_PROGRAM, Status.OUT_OF_RANGE),
+        (Opcode.COMMIT_PROGRAM, Status.BAD_STATE),
+    }
+    assert pairs & of_unit == (of_unit if config.vector else set())
 
 
 def test_scenes_of_a_device_for_one_layer():

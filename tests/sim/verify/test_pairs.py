@@ -6,14 +6,20 @@ import pytest
 
 from tritloom.rtl.spec.commands import Opcode, Request
 from tritloom.rtl.spec.config import TINY
-from tritloom.sim.verify.pairs import OVERLAPPING, Pair, all_pairs, banks_read, pair_of
+from tritloom.rtl.spec.vector_facts import VectorConfig
+from tritloom.sim.verify.pairs import Pair, all_pairs, banks_read, overlapping, pair_of
+
+VECTOR = replace(TINY, vector=VectorConfig(words=64))
+OVERLAPPING = overlapping(VECTOR)
 
 
 def test_banks_read():
     assert banks_read(Opcode.LOAD) == {"activation_bank"}
     assert banks_read(Opcode.RUN) == {"activation_bank", "result_bank"}
     assert banks_read(Opcode.RESULTS) == {"result_bank"}
-    for opcode in (0, 63, *(set(Opcode) - set(OVERLAPPING))):
+    assert banks_read(Opcode.EXECUTE) == {"activation_bank", "result_bank"}
+    of_banks = {Opcode.LOAD, Opcode.RUN, Opcode.RESULTS, Opcode.EXECUTE}
+    for opcode in (0, 63, *(set(Opcode) - of_banks)):
         assert banks_read(opcode) == set()
 
 
@@ -27,6 +33,8 @@ def test_banks_read():
         (Request(Opcode.RUN, result_bank=1), Request(Opcode.RESULTS), None, False),
         (Request(Opcode.RESULTS, result_bank=1), Request(Opcode.RUN, result_bank=1), None, True),
         (Request(Opcode.RESULTS), Request(Opcode.LOAD), None, None),
+        (Request(Opcode.EXECUTE), Request(Opcode.LOAD, result_bank=1), True, None),
+        (Request(Opcode.GET), Request(Opcode.EXECUTE), None, None),
     ],
 )
 def test_pair_of(first, second, activations, results):
@@ -45,11 +53,20 @@ def test_all_pairs():
     pairs = all_pairs(TINY)
     assert len(pairs) == 18
     assert {(pair.first, pair.second) for pair in pairs} == {
-        (first, second) for first in OVERLAPPING for second in OVERLAPPING
+        (first, second) for first in overlapping(TINY) for second in overlapping(TINY)
     }
     one = all_pairs(replace(TINY, banks=1))
     assert len(one) == 9 and one < pairs
     assert False not in {same for pair in one for same in pair[2:]}
+
+
+def test_all_pairs_of_a_vector_unit():
+    pairs = all_pairs(VECTOR)
+    assert pairs > all_pairs(TINY)
+    assert {(pair.first, pair.second) for pair in pairs} == {
+        (first, second) for first in OVERLAPPING for second in OVERLAPPING
+    }
+    assert not {pair for pair in all_pairs(TINY) if Opcode.EXECUTE in pair}
 
 
 def test_text():

@@ -19,11 +19,14 @@ from tritloom.rtl.spec.config import TINY, AcceleratorConfig
 from tritloom.rtl.spec.design import FORMAT
 from tritloom.rtl.spec.errors import ToolError, TritloomError
 from tritloom.rtl.spec.remedies import package_remedy
+from tritloom.rtl.spec.vector_facts import VectorConfig
 from tritloom.sim import tools
 from tritloom.sim.verify import run as module
 from tritloom.sim.verify.run import VerifyError, verify, verify_design
 
 BENCHES = 53
+OF_UNIT_BENCHES = 10
+"""Further benches of a design with a vector unit: its own, and the bounds of its opcodes."""
 
 WIDE = AcceleratorConfig(
     lanes=10,
@@ -120,8 +123,9 @@ def test_tiny(tmp_path):
     assert properties["seed"] == "5"
     assert AcceleratorConfig.from_json(properties["config"]) == TINY
     assert str(tmp_path) not in junit.read_text()
-    assert [line.split("  ")[0] for line in lines] == [bench.name for bench in result.benches]
-    for line in lines:
+    assert lines[0] == f"{'programs':<32} skipped: no vector unit"
+    assert [line.split("  ")[0] for line in lines[1:]] == [bench.name for bench in result.benches]
+    for line in lines[1:]:
         assert re.fullmatch(r".{32} passed  {1,6}\d+\.\d s", line), line
 
 
@@ -151,6 +155,47 @@ def test_wide_streams(width, names):
     result = verify_design(emit(config, port_names=names), config, port_names=names)
     assert failures(result) == []
     assert result.passed == BENCHES
+
+
+VECTOR = replace(TINY, vector=VectorConfig(words=64, multipliers=2, bfloat16=True))
+OF_UNIT = "linear|refusals|cycles|mix.*idle=none.*stall=heavy"
+VECTOR_MUTATIONS = {
+    # What breaks, in which module, the line's pattern, its replacement, the bench that sees it.
+    "cycles": ("processor", r"(program_cycles \} \+ 33'h00000000)1;", r"\g<1>2;", "cycles"),
+    "end of the words": ("processor.acceptor", r"= a_end >= \d+'h0*40;", "= 1'h0;", "refusals"),
+    "code": ("runner", r": i_code__payload;", r": ~ i_code__payload;", "linear"),
+}
+
+
+@pytest.mark.sim
+def test_few_benches_of_a_vector_unit(monkeypatch):
+    monkeypatch.setenv("COCOTB_TEST_FILTER", OF_UNIT)
+    lines = []
+    result = verify_design(design(VECTOR), VECTOR, progress=lines.append)
+    assert failures(result) == []
+    assert result.passed == 5
+    assert not [line for line in lines if "skipped" in line]
+
+
+@pytest.mark.sim
+@pytest.mark.parametrize("name", VECTOR_MUTATIONS)
+def test_bug_of_a_vector_unit_is_found(name, monkeypatch):
+    monkeypatch.setenv("COCOTB_TEST_FILTER", OF_UNIT)
+    *mutation, bench = VECTOR_MUTATIONS[name]
+    broken = mutated(design(VECTOR), f"tritloom.{mutation[0]}", *mutation[1:])
+    result = verify_design(broken, VECTOR, fail_fast=True)
+    assert result.failed == 1
+    ((failed, _),) = failures(result)
+    assert failed.startswith(bench)
+
+
+@pytest.mark.sim
+@pytest.mark.slow
+@pytest.mark.parametrize("config", [VECTOR, replace(WIDE, vector=VectorConfig(words=4096))])
+def test_vector_unit(config):
+    result = verify_design(emit(config), config)
+    assert failures(result) == []
+    assert result.passed == BENCHES + OF_UNIT_BENCHES
 
 
 WIDE_MUTATIONS = {
