@@ -29,6 +29,7 @@ class Board:
     platform : its class in amaranth-boards, as `module:Class`
     config : the accelerator that fits it, with packet streams for a link
     link : its link to the host
+    presets : further accelerators that fit it, by name
     leds : lights that show the accelerator's state
     resources : the platform's resource for each kind of pins (`tritloom.boards.pins`) that a link
         or memory may bring, as `name` or `name:number`; a kind that is not listed has the
@@ -48,6 +49,7 @@ class Board:
     leds: int
     config: AcceleratorConfig
     link: Link
+    presets: Mapping[str, AcceleratorConfig] = field(default_factory=dict)
     resources: Mapping[str, str] = field(default_factory=dict)
     constants: Mapping[str, int] = field(default_factory=dict)
     loader: str = ""
@@ -58,6 +60,20 @@ class Board:
     def build_config(self) -> AcceleratorConfig:
         """What its bitstream holds: `config` behind the board's link."""
         return replace(self.config, link=self.link)
+
+    def with_preset(self, name: str | None) -> "Board":
+        """The board with another of its accelerators; None is `config`.
+
+        Raises
+        ------
+        ConfigError : it has no such preset
+        """
+        if name is None:
+            return self
+        if name not in self.presets:
+            known = f"it has {', '.join(self.presets)}" if self.presets else "it has none"
+            raise ConfigError(f"{self.name} has no preset {name!r}; {known}")
+        return replace(self, config=self.presets[name])
 
     def create_platform(self) -> Any:
         """A new platform of amaranth-boards; each can be prepared once."""

@@ -1,9 +1,12 @@
 """Radiona ULX3S: Lattice ECP5, 12 to 84 thousand LUTs. The 12F has the die of the 25F."""
 
+from dataclasses import replace
+
 from tritloom.boards.board import Board
 from tritloom.rtl.links.uart_facts import Uart
 from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.config import AcceleratorConfig
+from tritloom.rtl.spec.vector_facts import VectorConfig
 
 __all__ = ["ULX3S_12F", "ULX3S_25F", "ULX3S_45F", "ULX3S_85F"]
 
@@ -43,4 +46,12 @@ ULX3S_25F = _ulx3s("25F", 65, 2, 3072)
 ULX3S_45F = _ulx3s("45F", 65, 4, 3072)
 # The wires to the weight memory are longest on the largest die, so the 85F has the lanes and rows
 # of the 45F. Its larger memory holds all layers of tinylm.
-ULX3S_85F = _ulx3s("85F", 65, 4, 4608, slots=4)
+_85F = _ulx3s("85F", 65, 4, 4608, slots=4)
+# Programs of tinylm that keep the hidden vector on the device need 4,116 vector words with the
+# final norm, which the host can compute, and 4,084 without it.
+ULX3S_85F = replace(
+    _85F,
+    presets={
+        "bitlinear": replace(_85F.config, vector=VectorConfig(words=4096, multipliers=2)),
+    },
+)

@@ -22,6 +22,7 @@ from tritloom.rtl.spec.errors import (
     DeviceError,
     DeviceTimeout,
     InputError,
+    NotFiniteError,
     ProtocolError,
     TritloomError,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "Handle",
     "InputError",
     "Job",
+    "NotFiniteError",
     "ProgramHandle",
     "ProgramStats",
     "ProtocolError",

@@ -87,7 +87,7 @@ def connect(url: str = "sim", *, config: AcceleratorConfig | None = None) -> Dev
 
     Parameters
     ----------
-    url : `sim`, `golden`, `sim?board=NAME`, `serial:///dev/ttyUSB0`, …
+    url : `sim`, `golden`, `sim?board=NAME`, `sim?preset=NAME`, `serial:///dev/ttyUSB0`, …
     config : a simulated device is made from it, instead of from a board; any other device must have
         the same layout
 

@@ -14,7 +14,7 @@ from tritloom.host.program import Program, Vector, leaves_unit
 from tritloom.host.requests import Requests
 from tritloom.host.session import Session
 from tritloom.rtl.spec.commands import Opcode, Status
-from tritloom.rtl.spec.errors import InputError
+from tritloom.rtl.spec.errors import InputError, NotFiniteError
 from tritloom.rtl.spec.numerics import to_array
 
 __all__ = ["Execution", "ProgramStats", "submit_routine"]
@@ -71,14 +71,14 @@ class Execution:
 
         Raises
         ------
-        InputError : a number was not finite, or 2^126 or more; the device can still be used
+        NotFiniteError : a number was not finite, or 2^126 or more; the device can still be used
         DeviceError : the device refused a command, or the session ended before
         """
         with self._session.lock:
             if self._result is None and self._error is None:
                 self._wait()
         if self._error is not None:
-            raise InputError(self._error)
+            raise NotFiniteError(self._error)
         assert self._result is not None
         return self._result
 
@@ -193,7 +193,7 @@ def _checked(program: Program, inputs: Mapping[str, ArrayLike]) -> dict[str, F32
         wrong = leaves_unit(arrays[name])
         if wrong.any():
             token, place = np.argwhere(wrong)[0]
-            raise InputError(
+            raise NotFiniteError(
                 f"{name} must be finite and below 2^126, not {array[token, place]:g} at "
                 f"token {token}, position {place}; compute this input on the host"
             )

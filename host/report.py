@@ -57,17 +57,24 @@ class Report:
     -------
     layers : one report for each offloaded layer
     not_offloaded : names of the BitLinear layers that `match` left to torch
+    programs : one report for each feed-forward that a program of the vector unit computes: gate and
+        up, relu² · up, norm and down. Its calls are not calls of its layers
+    without_program : name of each other feed-forward, and why; empty without a vector unit
     """
 
     layers: tuple[LayerReport, ...]
     not_offloaded: tuple[str, ...]
+    programs: tuple[LayerReport, ...] = ()
+    without_program: tuple[tuple[str, str], ...] = ()
 
     @property
     def total(self) -> Totals:
-        """Sums over the layers."""
+        """Sums over the layers and programs."""
         return Totals(
             **{
-                counter.name: sum(getattr(layer, counter.name) for layer in self.layers)
+                counter.name: sum(
+                    getattr(each, counter.name) for each in (*self.layers, *self.programs)
+                )
                 for counter in fields(Totals)
             }
         )
@@ -78,6 +85,8 @@ class Report:
             "layers": [asdict(layer) for layer in self.layers],
             "total": asdict(self.total),
             "not_offloaded": list(self.not_offloaded),
+            "programs": [asdict(program) for program in self.programs],
+            "without_program": dict(self.without_program),
         }
 
     def to_json(self) -> str:
@@ -86,7 +95,7 @@ class Report:
 
     def __str__(self) -> str:
         rows = [["layer", "shape", "where", *(counter.name for counter in fields(Totals))]]
-        for layer in self.layers:
+        for layer in (*self.layers, *self.programs):
             shape = f"{layer.out_features}×{layer.in_features}"
             rows.append([layer.name, shape, layer.where, *_cells(layer)])
         rows.append(["total", "", "", *_cells(self.total)])
@@ -100,6 +109,7 @@ class Report:
         ]
         if self.not_offloaded:
             lines.append(f"left to torch: {', '.join(self.not_offloaded)}")
+        lines += [f"no program for {name}: {why}" for name, why in self.without_program]
         return "\n".join(lines)
 
 

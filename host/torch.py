@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from types import MethodType, TracebackType
 from typing import Any, Literal, NoReturn, get_args
@@ -33,17 +33,15 @@ from tritloom.host.placement import (
 from tritloom.host.report import LayerReport, Report, Totals
 from tritloom.rtl.spec import numerics
 from tritloom.rtl.spec.config import AcceleratorConfig
-from tritloom.rtl.spec.errors import DeviceError, InputError, ToolError, TritloomError
-from tritloom.rtl.spec.remedies import package_remedy
+from tritloom.rtl.spec.errors import DeviceError, InputError
 
-try:
-    import torch
-    from transformers.integrations.bitnet import ActQuant, AutoBitLinear, BitLinear, WeightQuant
-except ImportError as _error:
-    raise ToolError(
-        f"tritloom.host.torch needs torch and transformers 5 ({_error}); "
-        f"{package_remedy('torch', 'torch')}"
-    ) from _error
+# Its error says how to install torch and transformers.
+from tritloom.host.torch_tools import NoGradient, named, stamp  # isort: skip
+
+import torch
+from transformers.integrations.bitnet import ActQuant, AutoBitLinear, BitLinear, WeightQuant
+
+from tritloom.host.torch_mlp import MlpPrograms  # isort: skip
 
 __all__ = [
     "Fit",
@@ -112,13 +110,14 @@ def offload(
         if name not in places:
             rest.append(name)
             continue
-        with _named(name):
+        with named(name):
             layers.append(_Layer(name, module, device, verify, places[name]))
     plan = Offload(device, layers, rest)
-    named = {layer.name: layer for layer in layers}
+    by_name = {layer.name: layer for layer in layers}
     try:
         for name in places:
-            named[name].load()
+            by_name[name].load()
+        plan.load_programs(model, verify)
         for layer in layers:
             layer.replace()
     except BaseException:
@@ -132,7 +131,9 @@ class Offload:
 
     def __init__(self, device: Device, layers: list[_Layer], not_offloaded: list[str]) -> None:
         self._where = device.info.url
+        self._device = device
         self._layers = layers
+        self._programs = MlpPrograms()
         self._not_offloaded = tuple(not_offloaded)
 
     def __enter__(self) -> Offload:
@@ -146,6 +147,12 @@ class Offload:
     ) -> None:
         self.restore()
 
+    def load_programs(self, model: Any, verify: Verify) -> None:
+        """Let a vector unit compute the feed-forwards that it can; the layers must be loaded."""
+        layers = {layer.name: layer for layer in self._layers}
+        self._programs = MlpPrograms.load(model, self._device, layers, verify)
+        self._programs.replace()
+
     def restore(self) -> None:
         """Give the layers back to torch, and free the device's memory.
 
@@ -156,11 +163,12 @@ class Offload:
         InputError : something else has replaced the `forward` of a layer since. All other layers
             are restored. Undo that replacement, and call `restore` again.
         """
+        stuck = self._programs.restore()
         for layer in self._layers:
             layer.restore()
         for layer in self._layers:
             layer.unload()
-        stuck = [layer.name for layer in self._layers if layer.replaced]
+        stuck += [layer.name for layer in self._layers if layer.replaced]
         if stuck:
             raise InputError(
                 f"{', '.join(stuck)}: forward was replaced again since offload; undo that, then "
@@ -172,6 +180,8 @@ class Offload:
         return Report(
             layers=tuple(layer.report(self._where) for layer in self._layers),
             not_offloaded=self._not_offloaded,
+            programs=self._programs.reports(self._where),
+            without_program=tuple(self._programs.reasons.items()),
         )
 
 
@@ -192,7 +202,7 @@ class _Layer:
         self._device = device
         self._place = place
         self._verify = verify
-        self._stamp = _stamp(module.weight)
+        self._stamp = stamp(module.weight)
         # torch does not count the writes to a tensor that was made in inference mode.
         watched = module.weight.is_inference() or verify == "always"
         self._copy = module.weight.detach().clone() if watched else None
@@ -206,6 +216,16 @@ class _Layer:
         raise InputError(f"{self.name}: a device computes this layer; restore() before a copy")
 
     @property
+    def module(self) -> Any:
+        """The module of transformers."""
+        return self._module
+
+    @property
+    def placed(self) -> PlacedLayer | None:
+        """Its part on the device; None before it is loaded."""
+        return self._handle
+
+    @property
     def _share(self) -> str:
         """How much of the layer the device computes, if it is not all of it."""
         if self._place.where == "device":
@@ -213,7 +233,7 @@ class _Layer:
         return f" ({100 * self._place.device_weights / self._place.weights:.0f} %)"
 
     def load(self) -> None:
-        with _named(self.name):
+        with named(self.name):
             self._handle = load_placed(self._device, self.weights, self._place)
 
     def unload(self) -> None:
@@ -254,23 +274,20 @@ class _Layer:
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002
         """The module's output. The parameter must have the same name as in the library."""
         module = self._module
-        with torch.no_grad(), _named(self.name):
+        with torch.no_grad(), named(self.name):
             self._check(input)
             x = input if module.rms_norm is None else module.rms_norm(input)
             _require_finite(x, "activations")
             bitlinear = isinstance(module, BitLinear)
             output = self._bitlinear(x) if bitlinear else self._autobitlinear(x)
         if torch.is_grad_enabled():
-            output = _NoGradient.apply(output, self.name, input, module.weight)
+            output = NoGradient.apply(output, self.name, input, module.weight)
         return output
 
     def _check(self, x: torch.Tensor) -> None:
         """`InputError` where the library would not compute what this class computes."""
         module = self._module
-        if _stamp(module.weight) != self._stamp or not self._has_copied_weights():
-            raise InputError(
-                "the weight was moved, cast or written since offload; restore() and offload again"
-            )
+        self.check_weights()
         if not x.is_floating_point():
             raise InputError(f"activations must be floating point, not {x.dtype}")
         if x.shape[-1:] != (module.in_features,):
@@ -284,6 +301,13 @@ class _Layer:
             )
         if torch.is_autocast_enabled(x.device.type):
             raise InputError("autocast changes the layer's arithmetic; cast the model instead")
+
+    def check_weights(self) -> None:
+        """`InputError` if the module has other weights than the device."""
+        if stamp(self._module.weight) != self._stamp or not self._has_copied_weights():
+            raise InputError(
+                "the weight was moved, cast or written since offload; restore() and offload again"
+            )
 
     def _has_copied_weights(self) -> bool:
         return self._copy is None or torch.equal(self._module.weight, self._copy)
@@ -356,28 +380,6 @@ class _Layer:
                 f"{token}, row {row} ({len(wrong)} of {sums.size} sums are wrong); "
                 "run the device's self-test"
             )
-
-
-class _NoGradient(torch.autograd.Function):
-    """An output without gradient: to ask for its gradient is an error."""
-
-    @staticmethod
-    def forward(ctx: Any, output: torch.Tensor, name: str, *inputs: torch.Tensor) -> torch.Tensor:
-        ctx.name = name
-        return output
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> NoReturn:
-        raise InputError(f"{ctx.name}: a device computes this layer, without gradient; restore()")
-
-
-@contextmanager
-def _named(name: str) -> Iterator[None]:
-    """Put the layer's name before the text of an error."""
-    try:
-        yield
-    except TritloomError as error:
-        raise type(error)(f"{name}: {error}") from error
 
 
 def plan_offload(config: AcceleratorConfig, model: Any, match: Match = "*") -> Placement:
@@ -472,12 +474,6 @@ def _make(trits: npt.NDArray[np.int8], scale: torch.Tensor, *, divides: bool) ->
     return TernaryLayer.from_trits(
         trits, scale.detach().float().cpu().numpy(), scale_divides=divides
     )
-
-
-def _stamp(weight: torch.Tensor) -> tuple[object, ...]:
-    """A value that changes if torch replaces, moves, casts or writes the tensor."""
-    version = 0 if weight.is_inference() else weight._version
-    return weight.data_ptr(), weight.dtype, weight.device, version
 
 
 def _require_finite(x: torch.Tensor, what: str) -> None:

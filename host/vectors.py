@@ -78,8 +78,9 @@ class ProgramHandle:
 
         Raises
         ------
-        InputError : an unknown name, another shape or dtype, a number that is not finite or 2^126
-            or more, or a program that was unloaded or whose layers were
+        NotFiniteError : a number that is not finite, or 2^126 or more
+        InputError : an unknown name, another shape or dtype, or a program that was unloaded or
+            whose layers were
         DeviceError : the device does not keep the program, or the session ended
         """
         return self._vectors.submit(self, routine, inputs, outputs)

@@ -38,7 +38,8 @@ LIGHT = [
     for path in [*NAMES, "sim/device/reference.py"]
     if path.startswith(LIGHT_FOLDERS) or path == "sim/device/reference.py"
 ]
-LIGHT = sorted(set(LIGHT) - {"tritloom.host.torch"})
+TORCH = {"tritloom.host.torch", "tritloom.host.torch_mlp", "tritloom.host.torch_tools"}
+LIGHT = sorted(set(LIGHT) - TORCH)
 ALLOWED = {"numpy", "serial", "tritloom", *sys.stdlib_module_names}
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from tritloom.gen.cli.figures import rate, seconds
 from tritloom.gen.cli.options import Help, add_command
 from tritloom.gen.cli.text import Column, columns, fill, print_json, table
+from tritloom.rtl.spec.config import AcceleratorConfig
 
 if TYPE_CHECKING:
     from tritloom.boards.board import Board
@@ -79,6 +80,9 @@ def _boards(options: argparse.Namespace) -> int:
         for board in boards
     ]
     print("\n".join([*table(heads, rows), "", *_models_table(models)]))
+    for board in boards:
+        for name, preset in board.presets.items():
+            print(fill(f"\n{board.name}, preset {name}: {_additions(board, preset)}.", columns()))
     proved = [board.name for board in boards if board.run_on_hardware]
     print(fill(f"\nRun on the board itself so far: {', '.join(proved) or 'none'}.", columns()))
     return 0
@@ -104,8 +108,20 @@ def _models_table(models: "dict[str, dict[str, OnDevice]]") -> list[str]:
     return table(heads, rows)
 
 
+def _additions(board: "Board", preset: AcceleratorConfig) -> str:
+    """What a preset has and the board's own accelerator has not."""
+    parts = []
+    if preset.vector is not None and board.config.vector is None:
+        parts.append(f"a vector unit of {preset.vector.words:,} words")
+    if preset.macs_per_cycle != board.config.macs_per_cycle:
+        parts.append(f"{preset.macs_per_cycle} MAC/cycle")
+    return ", ".join(parts) or "other limits"
+
+
 def _facts(board: "Board") -> dict[str, Any]:
     """A board as JSON holds it; the accelerator and the link in the form of a configuration."""
     config = board.build_config.to_dict()
     link = config["link"]
-    return dataclasses.asdict(board) | {"config": board.config.to_dict(), "link": link}
+    presets = {name: preset.to_dict() for name, preset in board.presets.items()}
+    values = {f.name: getattr(board, f.name) for f in dataclasses.fields(board)}
+    return values | {"config": board.config.to_dict(), "link": link, "presets": presets}

@@ -4,8 +4,17 @@ import argparse
 from typing import Any
 
 from tritloom.gen.cli.figures import rate, seconds
-from tritloom.gen.cli.options import Help, add_command, path, read_config, whole
+from tritloom.gen.cli.options import (
+    Help,
+    add_command,
+    add_preset,
+    board_of,
+    path,
+    read_config,
+    whole,
+)
 from tritloom.gen.cli.text import columns, error_line, fill, paint, print_json, progress_line
+from tritloom.rtl.spec.errors import InputError
 
 __all__ = ["add"]
 
@@ -63,6 +72,7 @@ def add(commands: Any) -> None:
     build.add_argument(
         *("--board",), metavar="NAME", required=True, help="a board that `tritloom boards` lists"
     )
+    add_preset(build)
     build.add_argument(
         *("--config",), metavar="FILE", type=path, help="an accelerator other than the board's"
     )
@@ -88,9 +98,9 @@ def add(commands: Any) -> None:
 
 
 def _build(options: argparse.Namespace) -> int:
-    from tritloom.boards.board import load_board
-
-    board = load_board(options.board)
+    board = board_of(options)
+    if options.preset is not None and options.config is not None:
+        raise InputError("give either --preset or --config, not both")
     config = None if options.config is None else read_config(options.config)
     from tritloom.gen.flow.build import build, fit
 

@@ -4,7 +4,7 @@ import argparse
 import sys
 from typing import Any
 
-from tritloom.gen.cli.options import Help, add_command, config_of, path
+from tritloom.gen.cli.options import Help, add_command, add_preset, config_of, path
 from tritloom.gen.cli.text import is_terminal, print_json, progress_line
 from tritloom.rtl.links.port_names import AXI, DEFAULT_TOP, PLAIN
 
@@ -42,6 +42,7 @@ def add(commands: Any) -> None:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--board", metavar="NAME", help="a board that `tritloom boards` lists")
     source.add_argument("--config", metavar="FILE", type=path, help="a configuration in JSON")
+    add_preset(parser)
     parser.add_argument(
         *("-o", "--output"), metavar="DIR", type=path, required=True, help="folder to write to"
     )

@@ -5,11 +5,14 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tritloom.gen.cli.text import columns, fill
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import ConfigError, InputError
+
+if TYPE_CHECKING:
+    from tritloom.boards.board import Board
 
 __all__ = [
     "Help",
@@ -146,12 +149,26 @@ def existing_folder(file: Path, option: str) -> None:
         raise InputError(f"{option}: there is no folder {file.parent}")
 
 
-def config_of(options: argparse.Namespace) -> AcceleratorConfig:
-    """The configuration that `--board` or `--config` names."""
-    if options.board is not None:
-        from tritloom.boards.board import load_board
+def add_preset(parser: argparse.ArgumentParser) -> None:
+    """Declares `--preset`, beside `--board`."""
+    parser.add_argument(
+        "--preset", metavar="NAME", help="another accelerator of the board, such as bitlinear"
+    )
 
-        return load_board(options.board).config
+
+def board_of(options: argparse.Namespace) -> "Board":
+    """The board that `--board` names, with the accelerator that `--preset` names."""
+    from tritloom.boards.board import load_board
+
+    return load_board(options.board).with_preset(options.preset)
+
+
+def config_of(options: argparse.Namespace) -> AcceleratorConfig:
+    """The configuration that `--board` and `--preset`, or `--config`, name."""
+    if options.board is not None:
+        return board_of(options).config
+    if options.preset is not None:
+        raise InputError("--preset goes with --board; name the board")
     return read_config(options.config)
 
 

@@ -4,7 +4,7 @@ import argparse
 from dataclasses import asdict
 from typing import Any
 
-from tritloom.gen.cli.options import Help, add_command, config_of, path
+from tritloom.gen.cli.options import Help, add_command, add_preset, config_of, path
 from tritloom.gen.cli.text import print_json
 
 __all__ = ["add"]
@@ -40,6 +40,7 @@ def add(commands: Any) -> None:
     device = parser.add_mutually_exclusive_group(required=True)
     device.add_argument("--board", metavar="NAME", help="a board that `tritloom boards` lists")
     device.add_argument("--config", metavar="FILE", type=path, help="a configuration in JSON")
+    add_preset(parser)
     parser.add_argument(
         *("-o", "--output"), metavar="DIR", type=path, required=True, help="folder to write to"
     )

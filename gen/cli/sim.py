@@ -6,7 +6,7 @@ import sys
 import threading
 from typing import Any
 
-from tritloom.gen.cli.options import Help, add_command, path, read_config
+from tritloom.gen.cli.options import Help, add_command, add_preset, board_of, config_of, path
 from tritloom.gen.cli.text import CLEAR_LINE, is_terminal, print_json, progress_line, say
 from tritloom.rtl.spec.errors import DeviceError, ToolError
 
@@ -48,6 +48,7 @@ def add(commands: Any) -> None:
     design = parser.add_mutually_exclusive_group(required=True)
     design.add_argument("--board", metavar="NAME", help="a board that `tritloom boards` lists")
     design.add_argument("--config", metavar="FILE", type=path, help="a configuration in JSON")
+    add_preset(parser)
     port = parser.add_mutually_exclusive_group(required=True)
     port.add_argument("--pty", action="store_true", help="behind a pseudo-terminal")
     parser.add_argument(
@@ -70,12 +71,7 @@ def _rate(text: str) -> float:
 
 
 def _sim(options: argparse.Namespace) -> int:
-    if options.board is not None:
-        from tritloom.boards.board import load_board
-
-        config = load_board(options.board).build_config
-    else:
-        config = read_config(options.config)
+    config = config_of(options) if options.board is None else board_of(options).build_config
     if os.name != "posix":
         raise ToolError("this system has no pseudo-terminals; connect to --device sim instead")
     from tritloom.sim.device.pty import Noise, PtyBridge

@@ -137,14 +137,19 @@ def _simulated_config(url: DeviceUrl, config: AcceleratorConfig | None) -> Accel
     if url.path:
         raise InputError(f"device {url.scheme!r} takes no path, not {url.path!r}")
     for key in url.query:
-        if key != "board":
-            raise InputError(f"unknown key {key!r} for device {url.scheme!r}; known are board")
+        if key not in ("board", "preset"):
+            raise InputError(
+                f"unknown key {key!r} for device {url.scheme!r}; known are board, preset"
+            )
     if config is None:
         board = _load_named(_boards, url.query.get("board", DEFAULT_BOARD))
-        resolved: AcceleratorConfig = board.config
+        try:
+            resolved: AcceleratorConfig = board.with_preset(url.query.get("preset")).config
+        except ConfigError as error:
+            raise InputError(str(error)) from None
         return resolved
-    if "board" in url.query:
-        raise InputError("give either board= or config=, not both")
+    for key in url.query:
+        raise InputError(f"give either {key}= or config=, not both")
     return config
 
 

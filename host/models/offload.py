@@ -11,8 +11,7 @@ from tritloom.host.checkpoints.values import read_json
 from tritloom.host.device import connect, require_linear
 from tritloom.host.links.contract import DeviceUrl, known_config
 from tritloom.host.models.generation import end_of_sequence_ids
-from tritloom.host.models.placed_blocks import BlockPlan
-from tritloom.host.models.result import BlocksUse, LayerUse, RunResult, RunTimes
+from tritloom.host.models.result import BlocksUse, LayerUse, RoutineUse, RunResult, RunTimes
 from tritloom.host.models.tokenizer import check_text
 from tritloom.host.placement import Fit, LayerPlacement, Placement
 from tritloom.rtl.spec.config import AcceleratorConfig
@@ -20,6 +19,8 @@ from tritloom.rtl.spec.errors import CheckpointError, InputError
 
 __all__ = ["run_offloaded"]
 
+PARTS = ("gate_proj", "up_proj", "down_proj")
+"""Layers of a feed-forward."""
 LONGEST_REASON = 200
 """Characters of transformers' own message that an error shows."""
 
@@ -110,6 +111,7 @@ def run_offloaded(
         placement = placement or decide(device.info.config)
         with offload(model, device, fit=fit) as plan, torch.no_grad():
             loaded = time.perf_counter()
+            before = device.counters().run_cycles
             torch.manual_seed(seed)
             inputs = torch.tensor([prompt_ids])
             model.generate(
@@ -126,9 +128,13 @@ def run_offloaded(
                 **drawing,
             )
             ended = time.perf_counter()
+            run_cycles = device.counters().run_cycles - before
         config = device.info.config
     report = plan.report()
     used = {layer.name: layer for layer in report.layers}
+    executions = {
+        f"{program.name}.{part}": program.tokens for program in report.programs for part in PARTS
+    }
     return RunResult.of(
         model=path.name,
         device=url,
@@ -137,9 +143,12 @@ def run_offloaded(
         ids=ids,
         text="".join(pieces),
         placement=placement,
-        layers=[_layer_use(layer, used.get(layer.name)) for layer in placement.layers],
-        blocks=BlocksUse.of(BlockPlan(form="none", reason="transformers computes the floats")),
-        run_cycles=None,
+        layers=[
+            _layer_use(layer, used.get(layer.name), executions.get(layer.name, 0))
+            for layer in placement.layers
+        ],
+        blocks=_blocks_use(config, report),
+        run_cycles=run_cycles if report.programs else None,
         times=RunTimes(
             connect_s=connected - started,
             load_s=loaded - connected,
@@ -151,15 +160,47 @@ def run_offloaded(
     )
 
 
-def _layer_use(layer: LayerPlacement, report: Any) -> LayerUse:
-    """What the device did for a layer; `report` is None for one that was left to torch."""
+def _blocks_use(config: AcceleratorConfig, report: Any) -> BlocksUse:
+    """What programs of the vector unit did."""
+    computed = "feed-forward between its norm and residual"
+    if report.programs:
+        names = ", ".join(program.name for program in report.programs)
+        summary = f"Floats on the device: {computed} of {names}; transformers computes the others"
+    else:
+        summary = "Transformers computes all floats"
+    reason = "; ".join(f"{name}: {why}" for name, why in report.without_program)
+    if config.vector is None:
+        reason = "the device has no vector unit"
+    return BlocksUse(
+        form="feed_forward" if report.programs else "none",
+        on_device=(computed,) if report.programs else (),
+        on_host=("all other floats",),
+        reason=reason,
+        summary=f"{summary} ({reason})." if reason else f"{summary}.",
+        routines=tuple(
+            RoutineUse(
+                name=program.name,
+                executions=program.tokens,
+                cycles=program.cycles,
+                bytes=program.bytes_tx + program.bytes_rx,
+            )
+            for program in report.programs
+        ),
+    )
+
+
+def _layer_use(layer: LayerPlacement, report: Any, executions: int) -> LayerUse:
+    """What the device did for a layer; `report` is None for one that was left to torch.
+
+    `executions` are those of programs that name the layer.
+    """
     return LayerUse(
         name=layer.name,
         shape=(layer.out_features, layer.in_features),
         where=layer.where,
         device_weights=layer.device_weights,
-        tokens=report.tokens if report else 0,
-        runs=report.calls if report else 0,
+        tokens=(report.tokens if report else 0) + executions,
+        runs=(report.calls if report else 0) + executions,
         run_cycles=report.cycles if report else 0,
         bytes=report.bytes_tx + report.bytes_rx if report else 0,
     )

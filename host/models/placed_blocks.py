@@ -23,7 +23,7 @@ from tritloom.host.models.golden_blocks import GoldenBlocks
 from tritloom.host.placement import Placement
 from tritloom.host.program import LEAST, Program
 from tritloom.rtl.spec.config import AcceleratorConfig
-from tritloom.rtl.spec.errors import CapacityError, DeviceError, InputError
+from tritloom.rtl.spec.errors import CapacityError, DeviceError, InputError, NotFiniteError
 from tritloom.rtl.spec.vector_program import Operation
 
 __all__ = ["BlockPlan", "Form", "PlacedBlocks", "Verify", "plan_blocks"]
@@ -172,6 +172,7 @@ class PlacedBlocks:
     handle : of the program
     verify : which passes are compared with the golden model
     compared : floats that were compared
+    left_to_host : tokens whose numbers the unit does not compute with; the host computed them again
     seconds : time for which the host waited for the device
     """
 
@@ -180,6 +181,7 @@ class PlacedBlocks:
     handle: ProgramHandle
     verify: Verify = "off"
     compared: int = 0
+    left_to_host: int = 0
     seconds: float = 0.0
     _decoder: Decoder = field(init=False)
     _seen: set[str] = field(init=False, default_factory=set)
@@ -230,19 +232,26 @@ class PlacedBlocks:
 
         Raises
         ------
-        InputError : a number that is not finite, or 2^126 or more; the device can still be used
         DeviceError : the device failed, or gave other floats than the golden model
         """
         # The hidden vector on the device belongs to one pass.
         with self._lock:
-            return _Pass(self, self._decoder, x).run(attend)
+            try:
+                return _Pass(self, self._decoder, x).run(attend)
+            except NotFiniteError:
+                self.left_to_host += len(x)
+                return self.model.blocks_on_host(x, attend)
 
     def run_feed_forward(self, index: int, x: F32) -> F32:
         """The feed-forward of a block; see `BitNetModel.run_feed_forward`."""
         if index not in self.plan.blocks:
             return self.model.feed_forward_on_host(index, x)
         name = f"feed_forward {index}"
-        y = self.run(name, {"x": x}, ["x"])["x"]
+        try:
+            y = self.run(name, {"x": x}, ["x"])["x"]
+        except NotFiniteError:
+            self.left_to_host += len(x)
+            return self.model.feed_forward_on_host(index, x)
         if self.verifies(name):
             self.compare(name, y, GoldenBlocks(self._decoder).feed_forward(index, x))
         return y

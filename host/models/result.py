@@ -110,6 +110,7 @@ class BlocksUse:
     summary : all of this in one line
     routines : of the program, in the order of use
     compared : floats that were compared with the golden model, bit for bit
+    left_to_host : tokens whose numbers the unit does not compute with; the host computed them again
     """
 
     form: str
@@ -119,6 +120,7 @@ class BlocksUse:
     summary: str
     routines: tuple[RoutineUse, ...] = ()
     compared: int = 0
+    left_to_host: int = 0
 
     @classmethod
     def of(cls, plan: BlockPlan, blocks: PlacedBlocks | None = None) -> "BlocksUse":
@@ -143,6 +145,7 @@ class BlocksUse:
             summary=str(plan),
             routines=tuple(uses),
             compared=0 if blocks is None else blocks.compared,
+            left_to_host=0 if blocks is None else blocks.left_to_host,
         )
 
 

@@ -77,19 +77,18 @@ class IntToFloat(wiring.Component):
         field = (form.bias + bits - 1 - Cat(made_last, made))[: form.exponent_bits]
         field = field & normal[-1].replicate(form.exponent_bits)
         kept = Cat(Const(0, max(0, p - bits)), normal)[-p:]
-        up: Value = Const(0, 1)
         late = 1
         if self.rounds:
             up = register(m, normal[-p - 1] & (normal[: -p - 1].any() | kept[0]))
-            kept, field = register(m, kept), register(m, field)
+            kept, field = register(m, kept) + up, register(m, field)
             late = 2
         sign = delay(m, sign, late, reset_less=True)
-        rounded = Signal(p + 1)
-        m.d.comb += rounded.eq(kept + up)
+        rounded = Signal(p + 1)  # the top bit is a carry
+        m.d.comb += rounded.eq(kept)
         number = Signal(float_layout(form), reset_less=True, name="number")
         m.d.sync += [
             number.sign.eq(sign),
-            number.exponent.eq(field + rounded[p]),
+            number.exponent.eq(field + rounded[p] if self.rounds else field),
             number.fraction.eq(rounded[: p - 1]),
         ]
         m.d.comb += self.o.eq(number)

@@ -6,6 +6,8 @@ marks by `latency`. Their registers have no reset, because they hold data only.
 """
 
 from collections.abc import Sequence
+from functools import reduce
+from operator import add
 from typing import Any
 
 from amaranth.hdl import Cat, Const, Module, Mux, Shape, Signal, Value, signed
@@ -141,12 +143,13 @@ def product(m: Module, a: Value, b: Value, a_bits: int, b_bits: int) -> Signal:
                 break
         else:
             words.append([(i + j, part)])
-    total: Value = Const(0, 1)
+    terms: list[Value] = []
     for word in words:
         bits: list[Value] = []
         for low, part in word:
             bits += [Const(0, low - sum(map(len, bits))), part]
-        total = total + Cat(bits)
+        terms.append(Cat(bits))
+    total = reduce(add, terms)
     return register(m, total, len(a) + len(b), "product")
 
 

@@ -13,6 +13,10 @@ class InputError(TritloomError, ValueError):
     """Weights, activations or arguments that a call cannot take."""
 
 
+class NotFiniteError(InputError):
+    """Numbers that the vector unit does not compute with: NaN, inf, and from 2^126 on."""
+
+
 class CheckpointError(TritloomError, ValueError):
     """A model file that cannot be read exactly."""
 

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.metadata import entry_points
 
 import numpy as np
@@ -11,6 +12,7 @@ from tritloom.boards.icebreaker import ICEBREAKER
 from tritloom.boards.ulx3s import ULX3S_85F
 from tritloom.host import connect, load_checkpoint, load_npz
 from tritloom.host.models.bitnet import BitNetModel
+from tritloom.host.models.blocks import decoder_program
 from tritloom.rtl.spec import numerics
 from tritloom.rtl.spec.errors import ConfigError
 from tritloom.rtl.spec.layer_shape import LayerShape
@@ -61,6 +63,29 @@ def test_unknown():
     with pytest.raises(ConfigError) as error:
         load_board("ulx4s")
     assert str(error.value) == f"unknown board 'ulx4s'; known are {', '.join(board_names())}"
+
+
+@pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.name)
+def test_presets(board):
+    """Each is another accelerator behind the same link; without a name the board is as it is."""
+    assert board.with_preset(None) is board
+    for name, config in board.presets.items():
+        other = board.with_preset(name)
+        assert other.config == config != board.config
+        assert other.build_config.link == board.link
+    with pytest.raises(ConfigError) as error:
+        board.with_preset("bitlinaer")
+    known = f"it has {', '.join(board.presets)}" if board.presets else "it has none"
+    assert str(error.value) == f"{board.name} has no preset 'bitlinaer'; {known}"
+
+
+def test_bitlinear():
+    """The blocks of tinylm fit, with the hidden vector on the device."""
+    config = ULX3S_85F.presets["bitlinear"]
+    assert replace(config, vector=None) == ULX3S_85F.config
+    decoder = BitNetModel(load_checkpoint(MODELS / "tinylm")).decoder()
+    program = decoder_program(config.vector, decoder)
+    assert program.words <= config.vector.words
 
 
 @pytest.mark.parametrize(

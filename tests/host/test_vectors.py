@@ -8,7 +8,14 @@ import pytest
 from tests.support.faults import FaultyTransport
 from tests.support.layers import layer_of
 from tests.support.programs import layers_of, random_decoder, same_bits
-from tritloom.host import CapacityError, Device, DeviceError, InputError, connect
+from tritloom.host import (
+    CapacityError,
+    Device,
+    DeviceError,
+    InputError,
+    NotFiniteError,
+    connect,
+)
 from tritloom.host.handle import COMMIT_TRIES
 from tritloom.host.models.blocks import decoder_program, feed_forward_program
 from tritloom.host.models.golden_blocks import GoldenBlocks
@@ -279,7 +286,7 @@ def test_numbers_that_are_not_finite(device):
     good = handle.submit("begin", {"x": x}, ["qkv"])
     assert same_bits(good.result()["qkv"], golden.qkv(0, x))
     for _ in range(2):
-        with pytest.raises(InputError) as caught:
+        with pytest.raises(NotFiniteError) as caught:
             bad.result()
         assert str(caught.value) == (
             "routine begin, token 1: a number was not finite or 2^126 or more; "
@@ -332,7 +339,7 @@ def test_numbers_that_are_refused(device, value, shown):
     handle = load(device, random_decoder(12, blocks=1))
     x = np.zeros((2, 64))
     x[1, 7] = value
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(NotFiniteError) as caught:
         handle.submit("begin", {"x": x}, [])
     assert str(caught.value) == (
         f"x must be finite and below 2^126, not {shown} at token 1, position 7; "

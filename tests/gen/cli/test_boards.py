@@ -17,6 +17,7 @@ class TestBoards:
         status, out, err = run("boards")
         assert (status, err) == (0, "")
         lines = out.splitlines()
+        assert "ulx3s-85f, preset bitlinear: a vector unit of 4,096 words." in lines
         first, second = lines.index(""), lines.index("", lines.index("") + 1)
         assert [line.split()[0] for line in lines[first - len(BOARDS) : first]] == BOARDS
         assert "name" in lines[first - len(BOARDS) - 1]
@@ -50,6 +51,9 @@ class TestBoards:
         board = boards[BOARDS.index("icebreaker")]
         assert board["config"] == ICEBREAKER.config.to_dict()
         assert board["run_on_hardware"] is False
+        assert board["presets"] == {}
+        bitlinear = boards[BOARDS.index("ulx3s-85f")]["presets"]["bitlinear"]
+        assert bitlinear["vector"]["words"] == 4096
         assert board["link"] == {"kind": "uart", "baud": 3_000_000}
         models = on_device(ICEBREAKER.build_config)
         assert board["models"] == {name: each.to_dict() for name, each in models.items()}
@@ -59,4 +63,4 @@ class TestBoards:
         unknown = {"tinylm": OnDevice(fits="none", times=None)}
         monkeypatch.setattr("tritloom.gen.plan.models.on_device", lambda config: unknown)
         lines = run("boards")[1].splitlines()
-        assert lines[-3].split() == ["ulx3s-85f", "tinylm", "none", "unknown"]
+        assert lines[-5].split() == ["ulx3s-85f", "tinylm", "none", "unknown"]

@@ -1,4 +1,5 @@
 import json
+import os
 
 import pytest
 
@@ -44,6 +45,18 @@ class TestGenerate:
         assert manifest["top"] == "core_a"
         assert manifest["interface"]["reset"] == "aresetn"
         assert "module core_a(" in (out / "core_a.v").read_text()
+
+    @pytest.mark.parametrize(
+        ("source", "message"),
+        [
+            (("--board", "ulx3s-12f"), "ulx3s-12f has no preset 'bitlinear'; it has none"),
+            (("--config", os.devnull), "--preset goes with --board; name the board"),
+        ],
+    )
+    def test_no_such_preset(self, run, tmp_path, source, message):
+        out = tmp_path / "out"
+        assert run("generate", *source, "--preset", "bitlinear", "-o", out) == failed(message)
+        assert not out.exists()
 
     def test_bad_name(self, run, tmp_path):
         file = tmp_path / "tiny.json"

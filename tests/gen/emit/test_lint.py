@@ -17,6 +17,7 @@ from tritloom.rtl.links.stream_facts import PacketStream
 from tritloom.rtl.links.uart_facts import Uart
 from tritloom.rtl.spec.config import TINY, AcceleratorConfig
 from tritloom.rtl.spec.errors import ToolError
+from tritloom.rtl.spec.vector_facts import VectorConfig
 from tritloom.sim.tools import run_yosys
 
 SMALL = {
@@ -24,6 +25,8 @@ SMALL = {
     "tiny-uart": replace(TINY, link=Uart(baud=1_000_000)),
     "tokens": replace(TINY, lanes=10, tokens=2, fill=5),
     "wide": replace(TINY, link=PacketStream(width=8)),
+    "vector": replace(TINY, vector=VectorConfig(words=64)),
+    "vector-2": replace(TINY, vector=VectorConfig(words=96, multipliers=2, bfloat16=True)),
 }
 # With -Wall, Verilator also warns of style: registers that have a value at power-up, wires that
 # nothing reads, modules whose names differ from the file's.
@@ -35,8 +38,9 @@ def configs() -> list:
     cases = [pytest.param(config, id=name, marks=pytest.mark.sim) for name, config in SMALL.items()]
     for name in board_names():
         board = load_board(name)
-        for config in (board.config, board.build_config):
-            cases.append(pytest.param(config, id=f"{name}-{config.link}", marks=pytest.mark.slow))
+        for config in (board.config, board.build_config, *board.presets.values()):
+            case = f"{name}-{config.link}" + "-vector" * (config.vector is not None)
+            cases.append(pytest.param(config, id=case, marks=pytest.mark.slow))
     return cases
 
 

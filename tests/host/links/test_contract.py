@@ -9,6 +9,7 @@ from importlib.metadata import entry_points
 import pytest
 
 from tests.support.layers import SMALL
+from tritloom.boards.ulx3s import ULX3S_85F
 from tritloom.host import (
     Device,
     DeviceError,
@@ -30,7 +31,9 @@ class TestConnect:
         [
             ("nothing", "unknown device 'nothing'; known are "),
             ("golden?board=nothing", "unknown board 'nothing'; known are "),
-            ("golden?bord=x", "unknown key 'bord' for device 'golden'; known are board"),
+            ("golden?bord=x", "unknown key 'bord' for device 'golden'; known are board, preset"),
+            ("golden?preset=x", "ulx3s-85f has no preset 'x'; it has bitlinear"),
+            ("golden?board=icebreaker&preset=x", "icebreaker has no preset 'x'; it has none"),
             ("golden://x", "device 'golden' takes no path, not 'x'"),
             ("", "device URL must be like"),
             ("?board=x", "device URL must be like"),
@@ -54,6 +57,12 @@ class TestConnect:
     def test_board_and_config(self):
         with pytest.raises(InputError, match=r"^give either board= or config=, not both$"):
             connect("golden?board=ulx3s-85f", config=TINY)
+        with pytest.raises(InputError, match=r"^give either preset= or config=, not both$"):
+            connect("golden?preset=bitlinear", config=TINY)
+
+    def test_preset(self):
+        with connect("golden?preset=bitlinear") as device:
+            assert device.info.config == ULX3S_85F.presets["bitlinear"]
 
     def test_url_parts(self):
         url = DeviceUrl.parse("serial:///dev/ttyUSB0?baud=1000000&x=")

@@ -212,14 +212,25 @@ def test_verify_first_and_off(checkpoint):
         assert compared == {"off": [0, 0], "first": [once] * 2, "always": [once, 2 * once]}
 
 
-def test_numbers_that_are_not_finite(checkpoint):
-    """One line; the next pass is exact."""
-    with on_device(checkpoint) as (model, _):
-        x = np.full((1, 256), 2.0**70, np.float32)
-        with pytest.raises(InputError, match="routine begin, token 0: a number was not"):
-            model.run_blocks(x, lambda index, parts: x)
-        host = BitNetModel(checkpoint)
+@pytest.mark.parametrize("words", [4096, 2880])
+@pytest.mark.parametrize("tokens", [1, 3])
+def test_numbers_that_are_not_finite(checkpoint, words, tokens):
+    """The host computes such tokens, and the device those behind them."""
+    scale = np.ones((512, 1), np.float32)
+    scale[100] = 2.0**64
+    tensors = dict(checkpoint.tensors)
+    tensors["model.embed_tokens.weight"] = tensors["model.embed_tokens.weight"] * scale
+    if "lm_head.weight" in tensors:
+        tensors["lm_head.weight"] = checkpoint.tensors["lm_head.weight"]
+    source = Checkpoint(checkpoint.path, checkpoint.config, None, checkpoint.layers, tensors)
+    with on_device(source, config_of(words)) as (model, blocks):
+        host = BitNetModel(source)
+        ids = [100, 28, 64][:tokens]
+        with np.errstate(all="ignore"):
+            assert same_bits(model.logits(ids), host.logits(ids))
+        assert blocks.left_to_host == tokens * (1 if words == 4096 else 2)
         assert same_bits(model.logits(IDS), host.logits(IDS))
+        assert blocks.left_to_host == tokens * (1 if words == 4096 else 2)
 
 
 @pytest.mark.parametrize("words", [4096, 2880])

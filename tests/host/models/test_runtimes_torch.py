@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,14 @@ from transformers import AutoModelForCausalLM
 from transformers.integrations.bitnet import AutoBitLinear, BitLinear
 
 from tests.support import ROOT
+from tritloom.boards.board import load_board
 from tritloom.host.checkpoints.huggingface import load_checkpoint
+from tritloom.host.models import offload as offload_module
 from tritloom.host.models.bitnet import BitNetModel
 from tritloom.host.models.offload import run_offloaded
 from tritloom.host.models.run import run_model
 from tritloom.rtl.spec.errors import CheckpointError
+from tritloom.rtl.spec.vector_facts import VectorConfig
 
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("default")]
 
@@ -217,3 +221,39 @@ class TestGeneration:
         assert message.startswith(f"transformers cannot load {folder}: Validation error for field")
         assert "rms_norm_eps" in message
         assert "\n" not in message
+
+
+@pytest.mark.parametrize("words", [0, 3072, 1632])
+def test_feed_forwards_on_a_vector_unit(monkeypatch: pytest.MonkeyPatch, words: int) -> None:
+    """The same ids, and what ran where."""
+    vector = VectorConfig(words=words) if words else None
+    config = replace(load_board("ulx3s-85f").build_config, vector=vector)
+    connect = offload_module.connect
+    monkeypatch.setattr(offload_module, "known_config", lambda url: None)
+    monkeypatch.setattr(offload_module, "connect", lambda url: connect(url, config=config))
+    reference = np.load(TINYLM.parent / "tinylm_reference.npz")
+    result = run_offloaded(TINYLM, "golden", str(reference["p0.prompt"]), 5)
+    expected = reference["p0.greedy_autobitlinear"].tolist()
+    assert [*result.prompt_ids, *result.ids] == expected[: len(result.prompt_ids) + 5]
+    tokens = len(result.prompt_ids) + 4
+    names = ["model.layers.0.mlp", "model.layers.1.mlp"][: {0: 0, 1632: 1, 3072: 2}[words]]
+    blocks = result.blocks
+    assert [routine.name for routine in blocks.routines] == names
+    assert {routine.executions for routine in blocks.routines} <= {tokens}
+    assert {layer.tokens for layer in result.layers} == {tokens}
+    assert result.timing.run_cycles > 0
+    assert result.timing.bytes == sum(layer.bytes for layer in result.layers) + sum(
+        routine.bytes for routine in blocks.routines
+    )
+    assert blocks.form == ("feed_forward" if names else "none")
+    if words == 0:
+        assert blocks.summary == (
+            "Transformers computes all floats (the device has no vector unit)."
+        )
+    elif words == 3072:
+        assert blocks.summary == (
+            "Floats on the device: feed-forward between its norm and residual of "
+            "model.layers.0.mlp, model.layers.1.mlp; transformers computes the others."
+        )
+    else:
+        assert "; transformers computes the others (model.layers.1.mlp: the v" in blocks.summary
