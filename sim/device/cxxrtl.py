@@ -44,8 +44,8 @@ SCRIPT = (
     "read_rtlil top.il; hierarchy -top top; flatten; proc; opt_clean; opt; splitnets -driver; "
     "opt_clean -purge; write_cxxrtl -O6 -g0 top.cc"
 )
-"""The first `opt_clean` joins the names of a register. Else `opt` refuses one with constant bits,
-such as the fraction of a float made of a short integer: it takes their first values for different."""
+"""The first `opt_clean` joins the names of a register. Without it, `opt` refuses a register with
+constant bits, such as a fraction's below a short integer: its names have different first values."""
 ZEROS = re.compile(
     r"(?:^  attribute .*\n)*^  cell \$meminit_v2 .*\n(?:^    .*\n)*?"
     r"^    connect \\DATA \d+'0+\n(?:^    .*\n)*?^  end\n",
