@@ -17,8 +17,17 @@ from functools import cached_property, partial
 from pathlib import Path
 
 from tritloom.boards.board import Board, load_board
-from tritloom.gen.emit.manifest import attribute_docs, describe
-from tritloom.rtl.spec import checks, commands, config, encodings, frames, packing, plugins
+from tritloom.gen.emit.manifest import attribute_docs, describe, vector_layout
+from tritloom.rtl.spec import (
+    checks,
+    commands,
+    config,
+    encodings,
+    frames,
+    packing,
+    plugins,
+    vector_program,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -248,6 +257,8 @@ def protocol_page() -> str:
     crc = described["crc"]
     crc_rows: list[list[object]] = [[key, f"`{value}`"] for key, value in crc.items()]
     counters = ", ".join(f"`{name}`" for name in described["counters"]["order"])
+    further = " and ".join(f"`{name}`" for name in commands.VECTOR_COUNTERS)
+    unit = vector_layout()
     return f"""{MADE}
 
 # Protocol
@@ -298,6 +309,21 @@ A command is refused with the status of the first check in its list that fails.
 ## Counters
 
 In this order: {counters}. {docs["COUNTERS"]}
+
+A device with a vector unit has two more, {further}. {docs["VECTOR_COUNTERS"]}
+
+## Steps of a program
+
+The payload of PROGRAM holds steps of {unit["step_bytes"]} bytes. The program memory holds
+{unit["program_steps"]}. [Vector unit](../explanation/vector-unit.md) has their rules.
+
+{layout_table(unit["step"])}
+
+{table(["operation", "name", "meaning"], enum_rows(vector_program.Operation))}
+
+{table(["factor", "name", "meaning"], enum_rows(vector_program.Factor))}
+
+{table(["second", "name", "meaning"], enum_rows(vector_program.Second))}
 
 ## Weights in memory
 

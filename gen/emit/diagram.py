@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from tritloom.rtl.spec.checks import checks_of
 from tritloom.rtl.spec.commands import identity
 from tritloom.rtl.spec.config import PARTIAL_SUM_CYCLES, AcceleratorConfig
+from tritloom.rtl.spec.vector_facts import PROGRAM_STEPS
 
 __all__ = ["block_diagram"]
 
@@ -95,7 +96,13 @@ def block_diagram(config: AcceleratorConfig) -> str:
     _wire(svg, "M560 380 V440", f"{loaded:,} bits", 568, 416, "start")
     _wire(svg, "M330 490 H420", word, 375, 480)
     _wire(svg, "M700 490 H790", f"{sums} × {config.sum_bits} bits", 745, 480)
-    _wire(svg, "M905 440 V236 H670 V210", f"results: {sums} × {config.acc_bits} bits", 787, 229)
+    results = f"results: {sums} × {config.acc_bits} bits"
+    if config.vector is None:
+        _wire(svg, "M905 440 V236 H670 V210", results, 787, 229)
+    else:
+        _wire(svg, "M985 440 V380", results, 979, 416, "end")
+        _wire(svg, "M905 290 V236 H670 V210", "words, steps, results", 787, 229)
+        _wire(svg, "M790 335 H700", "8 bits", 745, 325)
     for line, text in enumerate(_footer(config)):
         _text(svg, 40, 604 + 22 * line, text, TEXT_PX, color=QUIET)
     ET.indent(svg)
@@ -122,6 +129,28 @@ def _footer(config: AcceleratorConfig) -> list[str]:
 
 
 def _blocks(config: AcceleratorConfig) -> list[_Block]:
+    return _every_block(config) + _unit(config)
+
+
+def _unit(config: AcceleratorConfig) -> list[_Block]:
+    """The vector unit, if there is one."""
+    unit = config.vector
+    if unit is None:
+        return []
+    form = "bfloat16" if unit.bfloat16 else "float32"
+    return [
+        _Block(
+            *(790, 290, 230, 90, "arithmetic", "Vector unit"),
+            (
+                f"{unit.words:,} × 32 bits, {form}",
+                f"{_count(unit.multipliers, 'multiplier')}, {PROGRAM_STEPS} steps",
+            ),
+        )
+    ]
+
+
+def _every_block(config: AcceleratorConfig) -> list[_Block]:
+    """The blocks of every accelerator."""
     cycles = config.memory.latency(config)
     latency = "latency varies" if cycles is None else f"latency {_count(cycles, 'cycle')}"
     packets = f"{config.slots} × {config.packet_bytes:,} bytes"

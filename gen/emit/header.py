@@ -51,6 +51,7 @@ def c_header(manifest: dict[str, Any]) -> str:
         "#include <string.h>",
         *(_line(part, prefix) for part in _protocol(manifest["commands"])),
         *(_line(part, prefix) for part in _flow_control(manifest["flow_control"])),
+        *(_line(part, prefix) for part in _vector(manifest.get("vector"))),
         *(_line(part, prefix) for part in _configuration(manifest)),
         driver_code(name),
         "#endif",
@@ -68,7 +69,7 @@ def _line(part: _Part, prefix: str) -> str:
 def _literal(value: int | str | bytes) -> str:
     if isinstance(value, bytes):
         return "{" + ", ".join(f"0x{byte:02x}" for byte in value) + "}"
-    return f'"{value}"' if isinstance(value, str) else str(value)
+    return f'"{value}"' if isinstance(value, str) else str(int(value))
 
 
 def _protocol(commands: dict[str, Any]) -> Iterator[_Part]:
@@ -107,6 +108,21 @@ def _flow_control(rules: dict[str, Any]) -> Iterator[_Part]:
     yield _Macro("first_seq", rules["first_seq"])
 
 
+def _vector(vector: dict[str, Any] | None) -> Iterator[_Part]:
+    """Steps of the vector unit, if there is one."""
+    if vector is None:
+        return
+    yield _Section("Vector unit: float32 words of PUT and GET, steps of PROGRAM")
+    for name in ("word_bytes", "program_steps", "step_bytes"):
+        yield _Macro(f"vector_{name}", vector[name])
+    yield _Section("A step: the bytes of each field, its first bit in them, and its bits")
+    yield from _fields("step", vector["step"], ("offset", "bytes", "shift", "bits"))
+    for key, prefix in (("operations", "operation"), ("factors", "factor"), ("seconds", "second")):
+        yield _Section(f"Values of the field {prefix} of a step")
+        for member in vector[key]:
+            yield _Macro(f"{prefix}_{member['name']}", member["value"], member["meaning"])
+
+
 def _configuration(manifest: dict[str, Any]) -> Iterator[_Part]:
     yield _Section("Configuration")
     for name, value in _flat(manifest["config"]):
@@ -143,6 +159,13 @@ def _fields(
 
 
 def _ascii(text: str) -> str:
-    for sign, plain in (("→", "->"), ("×", "x"), ("−", "-"), ("·", "*"), ("…", "...")):
+    for sign, plain in (
+        ("→", "->"),
+        ("√", "sqrt "),
+        ("×", "x"),
+        ("−", "-"),
+        ("·", "*"),
+        ("…", "..."),
+    ):
         text = text.replace(sign, plain)
     return text.encode("ascii", "replace").decode().replace("*/", "* /")

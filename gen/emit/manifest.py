@@ -10,7 +10,7 @@ import inspect
 import re
 import struct
 from collections.abc import Callable
-from enum import Enum
+from enum import Enum, IntEnum
 from functools import cached_property
 from importlib.metadata import version
 from itertools import pairwise
@@ -26,14 +26,22 @@ from tritloom.gen.emit.top import EmittedTop, Port
 from tritloom.rtl.control.layouts import COUNTER_BITS, DEFINITION, REQUEST, RESPONSE
 from tritloom.rtl.lib.crc import CRC32
 from tritloom.rtl.links.port_names import DEFAULT_TOP, PLAIN, PortNames
-from tritloom.rtl.spec import commands, encodings, packing
-from tritloom.rtl.spec.checks import UNLIMITED, Check, Limit, Quantity, checks_of
+from tritloom.rtl.spec import commands, encodings, packing, vector_program
+from tritloom.rtl.spec.checks import (
+    UNLIMITED,
+    VECTOR_WORD_BYTES,
+    Check,
+    Limit,
+    Quantity,
+    checks_of,
+)
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.design import FORMAT
 from tritloom.rtl.spec.plugins import engines
+from tritloom.rtl.spec.vector_facts import PROGRAM_STEPS
 from tritloom.rtl.top import Accelerator
 
-__all__ = ["FORMAT", "attribute_docs", "describe"]
+__all__ = ["FORMAT", "attribute_docs", "describe", "vector_layout"]
 
 STREAMS = {"i": "commands", "o": "responses"}
 RESET_CYCLES = 1
@@ -92,6 +100,7 @@ def describe(
         "weights": _weights(config),
         "activations": _activations(config),
         "results": _results(config),
+        **({} if config.vector is None else {"vector": vector_layout()}),
     }
 
 
@@ -242,14 +251,39 @@ def _commands(config: AcceleratorConfig) -> dict[str, Any]:
             "fields": _identity_layout(),
         },
         "counters": {
-            "meaning": module["COUNTERS"],
+            "meaning": _counters_meaning(config),
             "bytes": COUNTER_BITS // 8,
             "order": list(commands.counters_of(config)),
         },
     }
 
 
-def _members(kind: type[commands.Opcode] | type[commands.Status]) -> list[dict[str, Any]]:
+def _counters_meaning(config: AcceleratorConfig) -> str:
+    texts = attribute_docs(commands)
+    names = ["COUNTERS"] if config.vector is None else ["COUNTERS", "VECTOR_COUNTERS"]
+    return " ".join(texts[name] for name in names)
+
+
+def vector_layout() -> dict[str, Any]:
+    """The payloads of PUT, GET and PROGRAM of a device with a vector unit."""
+    step, start = [], 0
+    for name, bits in vector_program.FIELDS.items():
+        step.append(_field(name, start, bits))
+        start += bits
+    return {
+        "word_bytes": VECTOR_WORD_BYTES,
+        "program_steps": PROGRAM_STEPS,
+        "step_bytes": vector_program.STEP_BYTES,
+        "rules": _paragraphs(docstring(vector_program)),
+        "fields_help": _plain(docstring(vector_program.Step)),
+        "step": step,
+        "operations": _members(vector_program.Operation),
+        "factors": _members(vector_program.Factor),
+        "seconds": _members(vector_program.Second),
+    }
+
+
+def _members(kind: type[IntEnum]) -> list[dict[str, Any]]:
     docs = attribute_docs(kind)
     return [
         {"name": member.name, "value": member.value, "meaning": docs.get(member.name, "")}

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from amaranth.back import rtlil
 
-from tests.support import quick_first
+from tests.support import program_host, quick_first
 from tests.support.layers import WIDE
 from tests.support.packets import (
     Conversation,
@@ -53,6 +53,7 @@ LEAST = AcceleratorConfig(
 )
 CONFIGS = {"tiny": TINY, "wide": WIDE, "least": LEAST}
 CONFIGS |= {f"wide-{n}": replace(WIDE, link=PacketStream(width=n)) for n in (2, 4, 8)}
+CONFIGS["vector"] = program_host.CONFIG
 
 
 @quick_first(("idle", "pause"), FLOWS[::-1])
@@ -62,7 +63,7 @@ def test_random_traffic(name, idle, pause):
     seed = FLOWS.index((idle, pause))
     traffic = Traffic(config, seed)
     traffic.reset(0xC0FFE0 + seed)
-    traffic.random(30)
+    traffic.random(30 if config.vector is None else 20)
     responses = run_packets(
         Accelerator(config), config, traffic.packets, idle=idle, pause=pause, seed=seed
     )

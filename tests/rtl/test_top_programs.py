@@ -13,6 +13,7 @@ from tritloom.rtl.spec.commands import Opcode, Request, Status
 from tritloom.rtl.spec.vector_facts import VectorConfig
 from tritloom.rtl.spec.vector_program import STEP_BYTES, Factor, Operation, Step, encode_program
 from tritloom.rtl.top import Accelerator
+from tritloom.sim.verify.traffic import Traffic
 
 CONFIGS = {
     "tiny": CONFIG,
@@ -143,6 +144,17 @@ def unbalanced(host):
         host.get(64, 20)
         host.done(requests.run_layer(0, 1, 0, 1))
         host.done(*requests.read_results(config, 0, 16, 100, bank=1))
+
+
+@quick_first("seed", range(5, 9))
+def test_random_programs(seed):
+    """Random commands of the unit, right and wrong, and EXECUTE with layers among them."""
+    traffic = Traffic(CONFIG, seed)
+    traffic.reset(seed)
+    while not traffic.reference.committed_steps or len(traffic.packets) < 25:
+        traffic.random(2)
+    responses = run_packets(Accelerator(CONFIG), CONFIG, traffic.packets, seed=seed)
+    assert_responses(CONFIG, traffic.packets, responses)
 
 
 SCENES = [bitlinear, refused, forgotten, unbalanced]

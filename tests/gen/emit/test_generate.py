@@ -42,11 +42,13 @@ from tritloom.rtl.spec.encodings import encodings
 from tritloom.rtl.spec.errors import InputError, ToolError
 from tritloom.rtl.spec.packing import pack_activations, pack_results, pack_weights
 from tritloom.rtl.spec.vector_facts import VectorConfig
+from tritloom.rtl.spec.vector_program import Factor, Operation, Second, Step, encode_program
 from tritloom.sim.device.reference import ReferenceDevice
 from tritloom.sim.tools import run_yosys
 
 FILES = ["tritloom.v", "tritloom.h", "tritloom.svg", "manifest.json"]
 UART = replace(TINY, link=Uart(baud=1_000_000))
+VECTOR = replace(TINY, vector=VectorConfig(words=65536, multipliers=2, bfloat16=True))
 LARGEST = AcceleratorConfig(
     lanes=1000,
     rows=16,
@@ -66,6 +68,7 @@ CONFIGS = {
     "largest": LARGEST,
     "ulx3s": ULX3S_85F.config,
     "icebreaker": ICEBREAKER.config,
+    "vector": VECTOR,
 }
 every_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 
@@ -433,6 +436,8 @@ class TestManifest:
         vector = describe(replace(TINY, vector=VectorConfig(words=64)))["commands"]
         assert {c["name"]: c["value"] for c in vector["opcodes"]} == Opcode.__members__
         assert vector["counters"]["order"][-1] == "vector_stall_cycles"
+        assert vector["counters"]["meaning"].startswith(content["counters"]["meaning"])
+        assert "cycles of EXECUTE" in vector["counters"]["meaning"]
         assert {c["name"]: c["value"] for c in content["status"]} == Status.__members__
         assert all(command["meaning"] for command in content["opcodes"])
         checks = {command["name"]: command["checks"] for command in content["opcodes"]}
@@ -455,6 +460,33 @@ class TestManifest:
             digest = head[field["offset"] : field["offset"] + field["bytes"]].hex()
             assert digest == describe(TINY)["digests"][field["name"].removesuffix("_digest")]
         assert content["rules"][0].startswith("The command set: packets, opcodes, status codes.")
+
+    def test_steps(self):
+        """The fields of a step are read from their bits."""
+        assert "vector" not in describe(TINY)
+        unit = describe(VECTOR)["vector"]
+        step = Step(
+            operation=Operation.PRODUCT,
+            factor=Factor.DIVISOR,
+            second=Second.SCALAR,
+            relu=True,
+            codes=True,
+            count=259,
+            a=1,
+            b=515,
+            c=4660,
+        )
+        data = encode_program([step])
+        assert len(data) == unit["step_bytes"]
+        values = {}
+        for field in unit["step"]:
+            place = slice(field["offset"], field["offset"] + field["bytes"])
+            whole = int.from_bytes(data[place], "little")
+            values[field["name"]] = whole >> field["shift"] & (1 << field["bits"]) - 1
+        assert values.pop("last") == 258
+        assert all(value == getattr(step, name) for name, value in values.items())
+        for key, kind in (("operations", Operation), ("factors", Factor), ("seconds", Second)):
+            assert {member["name"]: member["value"] for member in unit[key]} == kind.__members__
 
     def test_crc(self):
         """The parameters told give the checksum that packets have."""
@@ -636,7 +668,7 @@ class TestDiagram:
             for rect in svg.iter("{http://www.w3.org/2000/svg}rect")
             if (rect.get("fill") or "none") not in ("none", "#ffffff")
         ]
-        assert len(boxes) == 7
+        assert len(boxes) == 7 + (config.vector is not None)
         places = list(texts(svg))
         for text, left, right, y, size in places:
             assert left >= 0 and right <= WIDTH and size <= y <= HEIGHT - 5, text
@@ -664,6 +696,11 @@ class TestDiagram:
             "1,198,080 weights in 64 layers, each of at most 2,080 inputs and 2,048 outputs",
         ):
             assert text in shown
+
+    def test_vector_unit(self):
+        shown = [text for text, *_ in texts(ET.fromstring(block_diagram(VECTOR)))]
+        assert {"Vector unit", "2 multipliers, 512 steps", "15 commands, 1 in flight"} <= set(shown)
+        assert "65,536 × 32 bits, bfloat16" in shown
 
     def test_uart(self):
         shown = [text for text, *_ in texts(ET.fromstring(block_diagram(UART)))]
