@@ -175,8 +175,8 @@ def test_programs(name, scene, idle, pause):
 
 
 def test_without_a_unit_there_is_nothing_of_it():
-    """Neither a signal nor a state; the design with a unit shows that the names are right."""
-    names = ("\\vector", "\\runner", "STEP-CHECK", "read_address")
+    """Neither a component nor a signal; the design with a unit shows that the names are right."""
+    names = ("\\vector", "\\runner", "reads_steps", "read_address")
     with_unit, without = (
         rtlil.convert(Accelerator(config), emit_src=False)
         for config in (CONFIG, replace(CONFIG, vector=None))
