@@ -44,41 +44,50 @@ class GoldenBlocks:
     def qkv(self, index: int, x: F32) -> F32:
         """Query, key and value of a block side by side, from the hidden vectors."""
         block = self._decoder.blocks[index]
-        return self._linear(block.qkv, self._norm(x, block.input_norm))
+        return self.linear(block.qkv, self._norm(x, block.input_norm))
 
     def attention(self, index: int, x: F32, attention: F32) -> F32:
         """The hidden vectors after the attention of a block, from those before and its output."""
         block = self._decoder.blocks[index]
-        y = self._linear(block.o, self._norm(attention, block.attention_norm))
-        return numerics.add_residual(x, y, self._decoder.bfloat16)
+        return self.add(x, self.linear(block.o, self._norm(attention, block.attention_norm)))
 
     def gate_up(self, index: int, x: F32) -> F32:
         """Gate and up of a block side by side, from the hidden vectors after its attention."""
         block = self._decoder.blocks[index]
-        return self._linear(block.gate_up, self._norm(x, block.post_norm))
+        return self.linear(block.gate_up, self._norm(x, block.post_norm))
 
     def down(self, index: int, x: F32, inner: F32) -> F32:
         """The hidden vectors after a block, from those after its attention and the activation."""
         block = self._decoder.blocks[index]
-        y = self._linear(block.down, self._norm(inner, block.inner_norm))
-        return numerics.add_residual(x, y, self._decoder.bfloat16)
+        return self.add(x, self.linear(block.down, self._norm(inner, block.inner_norm)))
 
     def feed_forward(self, index: int, x: F32) -> F32:
         """`gate_up`, relu(gate)² · up, `down`."""
         gate, up = np.split(self.gate_up(index, x), 2, axis=1)
-        return self.down(index, x, numerics.relu2_times(gate, up, self._decoder.bfloat16))
+        return self.down(index, x, self.activation(gate, up))
 
     def final(self, x: F32) -> F32:
         """The final norm."""
-        return self._norm(x, self._decoder.final_norm)
+        return self.norm(x, self._decoder.final_norm)
 
-    def _norm(self, x: F32, weight: F32 | None) -> F32:
-        if weight is None:
-            return x
+    def norm(self, x: F32, weight: F32) -> F32:
+        """RMSNorm."""
         return numerics.rms_norm(x, weight, self._decoder.eps, self._decoder.bfloat16)
 
-    def _linear(self, layer: TernaryLayer, x: F32) -> F32:
+    def linear(self, layer: TernaryLayer, x: F32) -> F32:
+        """BitLinear."""
         bfloat16 = self._decoder.bfloat16
         return numerics.bitlinear(
             x, layer.trits, layer.scale, layer.scale_divides, layer.bias, bfloat16
         )
+
+    def activation(self, gate: F32, up: F32) -> F32:
+        """relu(gate)² · up."""
+        return numerics.relu2_times(gate, up, self._decoder.bfloat16)
+
+    def add(self, x: F32, y: F32) -> F32:
+        """The residual: x + y."""
+        return numerics.add_residual(x, y, self._decoder.bfloat16)
+
+    def _norm(self, x: F32, weight: F32 | None) -> F32:
+        return x if weight is None else self.norm(x, weight)

@@ -41,9 +41,11 @@ DRIVER = Path(__file__).with_name("driver.cc")
 # Without `opt`, write_cxxrtl computes wrong results for netlists of gates. A wire whose bits have
 # several drivers must be split; otherwise the design needs delta cycles and runs at half the speed.
 SCRIPT = (
-    "read_rtlil top.il; hierarchy -top top; flatten; proc; opt; splitnets -driver; "
+    "read_rtlil top.il; hierarchy -top top; flatten; proc; opt_clean; opt; splitnets -driver; "
     "opt_clean -purge; write_cxxrtl -O6 -g0 top.cc"
 )
+"""The first `opt_clean` joins the names of a register. Without it, `opt` refuses a register with
+constant bits, such as a fraction's below a short integer: its names have different first values."""
 ZEROS = re.compile(
     r"(?:^  attribute .*\n)*^  cell \$meminit_v2 .*\n(?:^    .*\n)*?"
     r"^    connect \\DATA \d+'0+\n(?:^    .*\n)*?^  end\n",

@@ -455,3 +455,44 @@ def test_feed_forward_on_the_device(device):
     for index in range(2):
         got = handle.run(f"feed_forward {index}", {"x": x}, ["x"])["x"]
         assert same_bits(got, golden.feed_forward(index, x))
+
+
+@pytest.mark.sim
+@pytest.mark.parametrize("multipliers", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_on_the_simulated_device(multipliers):
+    """The hardware gives the same floats, goes on after numbers that are not finite, and counts."""
+    vector = VectorConfig(words=2048, multipliers=multipliers)
+    with connect("sim", config=replace(CONFIG, vector=vector)) as device:
+        for seed, options in enumerate(({}, {"divides": True}, {"relu2": True, "bias": True})):
+            decoder = random_decoder(seed, blocks=1, **options)
+            handle = load(device, decoder)
+            check(handle, decoder, 1)
+            before = device.counters().vector_cycles, handle.stats.cycles
+            check(handle, decoder, 4)
+            assert device.counters().vector_cycles - before[0] == handle.stats.cycles - before[1]
+            wrong = vectors(decoder, 2)[0]
+            wrong[0, 3] = 2.0**70
+            with pytest.raises(NotFiniteError, match="routine begin, token 0"):
+                handle.run("begin", {"x": wrong}, ["qkv"])
+            check(handle, decoder, 2)
+            device.unload(handle.layers[1])
+            with pytest.raises(InputError, match="a layer of the program was unloaded"):
+                handle.run("begin", {}, [])
+            handle.unload()
+            for layer in (handle.layers[0], *handle.layers[2:]):
+                device.unload(layer)
+
+
+@pytest.mark.sim
+@pytest.mark.parametrize("packets", [1_000, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_a_damaged_link(packets):
+    """One packet in a hundred is damaged, whichever way; each float is right all the same."""
+    faulty = FaultyTransport(ReferenceTransport(CONFIG), corrupt=0.01, seed=6)
+    with Device(faulty, url="test") as device:
+        decoder = random_decoder(20, blocks=1)
+        handle = load(device, decoder)
+        seed = 0
+        while device.counters().packets < packets:
+            check(handle, decoder, 16, seed)
+            seed += 1
+    assert sum(faulty.faults.values()) > packets / 70

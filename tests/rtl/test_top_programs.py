@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+from amaranth.back import rtlil
 
 from tests.support import quick_first
 from tests.support.packets import assert_responses, run_packets
@@ -177,3 +178,14 @@ def test_programs(name, scene, idle, pause):
         Accelerator(config), config, host.packets, idle=idle, pause=pause, seed=1
     )
     assert_responses(config, host.packets, responses)
+
+
+def test_without_a_unit_there_is_nothing_of_it():
+    """Neither a component nor a signal; the design with a unit shows that the names are right."""
+    names = ("\\vector", "\\runner", "reads_steps", "read_address")
+    with_unit, without = (
+        rtlil.convert(Accelerator(config), emit_src=False)
+        for config in (CONFIG, replace(CONFIG, vector=None))
+    )
+    assert all(name in with_unit for name in names)
+    assert not any(name in without for name in names)

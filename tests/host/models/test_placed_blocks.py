@@ -260,3 +260,20 @@ def test_two_threads(checkpoint):
         for thread in threads:
             thread.join()
         assert all(same_bits(results[token], expected.logits([token])) for token in range(6))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("prompt", range(8))
+def test_greedy_ids_on_the_simulated_device(prompt):
+    """Every layer, norm and feed-forward on the hardware of the preset; every float is compared."""
+    text, expected = (REFERENCE[f"p{prompt}.{key}"] for key in ("prompt", "greedy_bitlinear"))
+    result = run_model(TINYLM, "sim?preset=bitlinear", str(text), 64, verify="always")
+    assert [*result.prompt_ids, *result.ids] == expected.tolist()
+    assert result.blocks.form == "blocks"
+    assert "final norm" not in result.blocks.on_host
+    tokens = len(result.prompt_ids) + 63
+    assert {layer.runs for layer in result.layers} == {tokens}
+    # Of single tokens qkv of both blocks and the final norm; of the prompt the hidden vectors too.
+    prompt_floats = 3 * 256 * len(result.prompt_ids)
+    assert result.blocks.compared == (2 * 512 + 256) * tokens + prompt_floats
+    assert result.blocks.left_to_host == 0
