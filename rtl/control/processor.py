@@ -16,7 +16,7 @@ from tritloom.rtl.control.acceptor import CommandAcceptor
 from tritloom.rtl.control.banks import Banks
 from tritloom.rtl.control.layouts import COUNTER_BITS
 from tritloom.rtl.control.responder import Responder
-from tritloom.rtl.control.tasks import Kind, first_slot, only_checksum, task_layout
+from tritloom.rtl.control.tasks import Kind, first_slot, has_response, task_layout
 from tritloom.rtl.control.vector_port import vector_port
 from tritloom.rtl.core.core import load_layout, run_layout
 from tritloom.rtl.core.partial_sums import fetch_layout
@@ -247,7 +247,7 @@ class CommandProcessor(wiring.Component):
             accepted.eq(
                 acceptor.o_task.valid
                 & acceptor.o_task.ready
-                & ~only_checksum(config, acceptor.o_task.payload.kind)
+                & has_response(config, acceptor.o_task.payload.kind)
             ),
             acceptor.unsent.eq(unsent),
             acceptor.sending.eq(sending),

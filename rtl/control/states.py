@@ -322,9 +322,7 @@ class CommandStates(CommandRegisters):
             with m.If(ports.no_task):
                 m.d.sync += [self.has_checksum.eq(1), self.kind.eq(Kind.NOTHING)]
                 m.next = "RESPOND"
-                with m.If(ports.checksum != self.request.address):
-                    m.d.sync += self.status.eq(status_of(Opcode.COMMIT, Quantity.ADDRESS))
-                with m.Else():
+                with m.If(ports.checksum == self.request.address):
                     if self.programs is None:
                         m.d.comb += self.table.commit.eq(1)
                     else:
@@ -332,6 +330,8 @@ class CommandStates(CommandRegisters):
                             self.programs.begin_check()
                         with m.Else():
                             m.d.comb += self.table.commit.eq(1)
+                with m.Else():
+                    m.d.sync += self.status.eq(status_of(Opcode.COMMIT, Quantity.ADDRESS))
 
     def respond(self) -> None:
         """States that end a command: the rest of its payload, its response's header, its task."""

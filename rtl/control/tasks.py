@@ -8,7 +8,15 @@ from tritloom.rtl.spec.commands import FIRST_SEQ, counters_of, identity
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.vector_facts import PROGRAM_STEPS
 
-__all__ = ["Kind", "first_slot", "items_shape", "only_checksum", "position_shape", "task_layout"]
+__all__ = [
+    "Kind",
+    "first_slot",
+    "has_response",
+    "items_shape",
+    "only_checksum",
+    "position_shape",
+    "task_layout",
+]
 
 
 class Kind(enum.Enum, shape=3):  # type: ignore[call-arg]
@@ -33,6 +41,12 @@ def only_checksum(config: AcceleratorConfig, kind: Value) -> Value:
     """Whether a task of that kind makes a checksum and has no response."""
     checksum = kind == Kind.CHECKSUM
     return checksum if config.vector is None else checksum | (kind == Kind.STEPS)
+
+
+def has_response(config: AcceleratorConfig, kind: Value) -> Value:
+    """Whether a task of that kind has a response."""
+    answered = kind != Kind.CHECKSUM
+    return answered if config.vector is None else answered & (kind != Kind.STEPS)
 
 
 def first_slot(config: AcceleratorConfig) -> int:

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+from amaranth.back import rtlil
 
 from tests.support import quick_first
 from tests.support.packets import assert_responses, run_packets
@@ -114,9 +115,15 @@ def forgotten(host):
     host.done(*requests.write_steps(encode_program([END]), 100, 40))
     assert host.send(requests.execute_program(0)).status == Status.BAD_STATE
     assert host.send(requests.commit_program(encode_program(steps))).status == Status.OK
+    host.put(0, [2.0**100])
+    square = Step(operation=Operation.PRODUCT, factor=Factor.SAME)
+    assert host.program([square, END]).status == Status.OK
+    host.done(requests.execute_program(0))
+    assert host.send(next(requests.get_words(0, 1, 100))).status == Status.NOT_FINITE
     host.reset()
+    host.get(0, 1)
     assert host.send(requests.execute_program(0)).status == Status.BAD_STATE
-    assert host.send(requests.commit_program(encode_program(steps))).status == Status.BAD_STATE
+    assert host.program(steps).status == Status.BAD_STATE
 
 
 def unbalanced(host):
@@ -171,3 +178,14 @@ def test_programs(name, scene, idle, pause):
         Accelerator(config), config, host.packets, idle=idle, pause=pause, seed=1
     )
     assert_responses(config, host.packets, responses)
+
+
+def test_without_a_unit_there_is_nothing_of_it():
+    """Neither a component nor a signal; the design with a unit shows that the names are right."""
+    names = ("\\vector", "\\runner", "reads_steps", "read_address")
+    with_unit, without = (
+        rtlil.convert(Accelerator(config), emit_src=False)
+        for config in (CONFIG, replace(CONFIG, vector=None))
+    )
+    assert all(name in with_unit for name in names)
+    assert not any(name in without for name in names)
