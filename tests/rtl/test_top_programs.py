@@ -115,9 +115,15 @@ def forgotten(host):
     host.done(*requests.write_steps(encode_program([END]), 100, 40))
     assert host.send(requests.execute_program(0)).status == Status.BAD_STATE
     assert host.send(requests.commit_program(encode_program(steps))).status == Status.OK
+    host.put(0, [2.0**100])
+    square = Step(operation=Operation.PRODUCT, factor=Factor.SAME)
+    assert host.program([square, END]).status == Status.OK
+    host.done(requests.execute_program(0))
+    assert host.send(next(requests.get_words(0, 1, 100))).status == Status.NOT_FINITE
     host.reset()
+    host.get(0, 1)
     assert host.send(requests.execute_program(0)).status == Status.BAD_STATE
-    assert host.send(requests.commit_program(encode_program(steps))).status == Status.BAD_STATE
+    assert host.program(steps).status == Status.BAD_STATE
 
 
 def unbalanced(host):
