@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from amaranth.back import rtlil
 
 from tests.support import quick_first
@@ -24,8 +25,7 @@ from tritloom.rtl.spec.vector_program import (
 from tritloom.rtl.top import Accelerator
 from tritloom.sim.verify.traffic import Traffic
 
-CONFIGS = {
-    "tiny": CONFIG,
+OTHERS = {
     "odd": ODD,
     "wide": replace(ODD, link=PacketStream(width=8), slots=4, tokens=2, rows=5),
     "bfloat16": replace(CONFIG, vector=VectorConfig(words=128, multipliers=2, bfloat16=True)),
@@ -182,20 +182,24 @@ def test_random_programs(seed):
     assert_responses(CONFIG, traffic.packets, responses)
 
 
-SCENES = [bitlinear, refused, forgotten, unbalanced]
-
-
-@quick_first(("idle", "pause"), [(0.0, 0.0), (0.3, 0.4)])
-@quick_first("scene", SCENES)
-@quick_first("name", ["tiny", "odd", "wide", "bfloat16"])
-def test_programs(name, scene, idle, pause):
-    config = CONFIGS[name]
+def check(config, scene, **flow):
     host = Host(config)
     scene(host)
-    responses = run_packets(
-        Accelerator(config), config, host.packets, idle=idle, pause=pause, seed=1
-    )
+    responses = run_packets(Accelerator(config), config, host.packets, seed=1, **flow)
     assert_responses(config, host.packets, responses)
+
+
+@quick_first("scene", [bitlinear, refused, forgotten, unbalanced])
+def test_programs(scene):
+    check(CONFIG, scene)
+
+
+@pytest.mark.sim
+@pytest.mark.parametrize("scene", [bitlinear, unbalanced])
+@pytest.mark.parametrize("config", OTHERS.values(), ids=OTHERS)
+def test_programs_of_other_units(config, scene):
+    """With pauses on the link: other widths of the memory, the stream, the rows and the floats."""
+    check(config, scene, idle=0.3, pause=0.4)
 
 
 def test_without_a_unit_there_is_nothing_of_it():
