@@ -81,6 +81,7 @@ def refused(host):
         [replace(square, second=Second.SCALAR, c=words - 1), END],
         [Step(operation=Operation.RUN, a=1), END],
         [Step(operation=Operation.RUN, a=200), END],
+        [Step(operation=Operation.RUN, a=1), replace(last, count=3), END],
         [replace(square, bfloat16=True), END],
     ):
         statuses.append(host.program(steps).status)
@@ -136,6 +137,7 @@ def forgotten(host):
     host.put(0, [2.0**100])
     square = Step(operation=Operation.PRODUCT, factor=Factor.SAME)
     assert host.program([square, END]).status == Status.OK
+    host.load(1, layer(6), base=32)  # the last program does not name it
     host.done(requests.execute_program(0))
     assert host.send(next(requests.get_words(0, 1, 100))).status == Status.NOT_FINITE
     host.reset()
@@ -200,6 +202,11 @@ def test_programs(scene):
 def test_programs_of_other_units(config, scene):
     """With pauses on the link: other widths of the memory, the stream, the rows and the floats."""
     check(config, scene, idle=0.3, pause=0.4)
+
+
+@pytest.mark.sim
+def test_refusals_of_a_unit_with_two_multipliers():
+    check(OTHERS["bfloat16"], refused)
 
 
 def test_without_a_unit_there_is_nothing_of_it():
