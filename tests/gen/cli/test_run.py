@@ -93,9 +93,16 @@ class TestRun:
         place = next(i for i, line in enumerate(lines) if line.startswith("Floats on the device"))
         summary = " ".join(lines[place : place + 2])
         assert summary.startswith("Floats on the device: norms, codes and scales, residuals, ")
+        output = json.loads(run(*arguments, "--json")[1])
+        cycles = output["blocks"]["token_cycles"]
+        time = seconds((8872 * 270 + cycles) / 80e6)
+        place = next(i for i, line in enumerate(lines) if line.startswith("A token takes"))
+        assert " ".join(lines[place:-4]) == (
+            f"A token takes 8,872 bytes and {cycles:,} cycles, one after the other {time} with "
+            "UART at 3 Mbaud, beside the host."
+        )
         assert lines[-4].split() == ["routine", "bytes", "executions", "cycles"]
         assert [line.split()[0] for line in lines[-3:]] == ["begin", "block", "block"]
-        output = json.loads(run(*arguments, "--json")[1])
         assert output["end_to_end"] is None
         (begin, *_) = output["blocks"]["routines"]
         assert lines[-3].split() == [
