@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from amaranth.back import rtlil
 
 from tests.support import quick_first
@@ -11,13 +12,20 @@ from tests.support.program_host import CONFIG, END, ODD, Host, layer, linear_ste
 from tritloom.rtl.links.stream_facts import PacketStream
 from tritloom.rtl.spec import requests
 from tritloom.rtl.spec.commands import Opcode, Request, Status
+from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.rtl.spec.vector_facts import VectorConfig
-from tritloom.rtl.spec.vector_program import STEP_BYTES, Factor, Operation, Step, encode_program
+from tritloom.rtl.spec.vector_program import (
+    STEP_BYTES,
+    Factor,
+    Operation,
+    Second,
+    Step,
+    encode_program,
+)
 from tritloom.rtl.top import Accelerator
 from tritloom.sim.verify.traffic import Traffic
 
-CONFIGS = {
-    "tiny": CONFIG,
+OTHERS = {
     "odd": ODD,
     "wide": replace(ODD, link=PacketStream(width=8), slots=4, tokens=2, rows=5),
     "bfloat16": replace(CONFIG, vector=VectorConfig(words=128, multipliers=2, bfloat16=True)),
@@ -66,6 +74,11 @@ def refused(host):
         [replace(square, factor=Factor.VECTOR, b=words - 2), END],
         [replace(square, factor=Factor.SCALAR, b=words - 1), END],
         [replace(square, d=words - 2), END],
+        [replace(square, a=words - 2), END],
+        [replace(square, count=40, add=True, wrap=True, d=words - 32), END],
+        [replace(square, second=Second.VECTOR, c=words - 3), END],
+        [replace(square, second=Second.VECTOR, c=words - 2), END],
+        [replace(square, second=Second.SCALAR, c=words - 1), END],
         [Step(operation=Operation.RUN, a=1), END],
         [Step(operation=Operation.RUN, a=200), END],
         [replace(square, bfloat16=True), END],
@@ -103,8 +116,13 @@ def forgotten(host):
     """DEFINE of a named layer, PROGRAM and RESET leave no step committed; other layers do not."""
     host.load(0, layer(1), base=0)
     host.load(1, layer(2), base=32)
+    beyond = host.config.max_layers + 1  # its low bits are those of a committed layer
+    assert host.program([Step(operation=Operation.RUN, a=beyond), END]).status == Status.BAD_STATE
     steps = [Step(operation=Operation.RUN, a=1), END]
-    assert host.program(steps).status == Status.OK
+    host.done(requests.define_layer(1, 32, LayerShape(1, 1)))
+    assert host.program(steps).status == Status.BAD_STATE
+    host.load(1, layer(2), base=32)
+    assert host.send(requests.commit_program(encode_program(steps))).status == Status.OK
     host.load(0, layer(3), base=0)
     host.done(requests.execute_program(0))
     assert host.send(Request(Opcode.DEFINE, index=1, payload=bytes(10))).status != Status.OK
@@ -164,20 +182,24 @@ def test_random_programs(seed):
     assert_responses(CONFIG, traffic.packets, responses)
 
 
-SCENES = [bitlinear, refused, forgotten, unbalanced]
-
-
-@quick_first(("idle", "pause"), [(0.0, 0.0), (0.3, 0.4)])
-@quick_first("scene", SCENES)
-@quick_first("name", ["tiny", "odd", "wide", "bfloat16"])
-def test_programs(name, scene, idle, pause):
-    config = CONFIGS[name]
+def check(config, scene, **flow):
     host = Host(config)
     scene(host)
-    responses = run_packets(
-        Accelerator(config), config, host.packets, idle=idle, pause=pause, seed=1
-    )
+    responses = run_packets(Accelerator(config), config, host.packets, seed=1, **flow)
     assert_responses(config, host.packets, responses)
+
+
+@quick_first("scene", [bitlinear, refused, forgotten, unbalanced])
+def test_programs(scene):
+    check(CONFIG, scene)
+
+
+@pytest.mark.sim
+@pytest.mark.parametrize("scene", [bitlinear, unbalanced])
+@pytest.mark.parametrize("config", OTHERS.values(), ids=OTHERS)
+def test_programs_of_other_units(config, scene):
+    """With pauses on the link: other widths of the memory, the stream, the rows and the floats."""
+    check(config, scene, idle=0.3, pause=0.4)
 
 
 def test_without_a_unit_there_is_nothing_of_it():
