@@ -115,6 +115,26 @@ class TestRun:
             routine["bytes"] for routine in output["blocks"]["routines"]
         )
 
+    def test_tokens_that_the_host_computed_again(self, run, monkeypatch):
+        from tritloom.host.models import run as module
+        from tritloom.host.models.placed_blocks import PlacedBlocks
+        from tritloom.rtl.spec.errors import NotFiniteError
+
+        def refuse(*arguments):
+            raise NotFiniteError("too large")
+
+        connect = module.connect
+        config = replace(load_board("ulx3s-85f").build_config, vector=VectorConfig(words=4128))
+        monkeypatch.setattr(module, "known_config", lambda url: None)
+        monkeypatch.setattr(module, "connect", lambda url: connect(url, config=config))
+        monkeypatch.setattr(PlacedBlocks, "run", refuse)
+        arguments = ["run", TINYLM, "--device", "golden", "--prompt", "Emma was", "--max-tokens", 2]
+        status, out, err = run(*arguments)
+        assert (status, out) == (0, " in the\n")
+        message = "The host computed 5 tokens again: a number was not finite or 2^126 or more."
+        assert message in " ".join(err.split())
+        assert "A token takes" not in err
+
     def test_part_on_the_device(self, run):
         """What the host computes is not in the model's figure; other boards have other figures."""
         arguments = ["run", TINYLM, "--prompt", "Emma was", "--max-tokens", 1, "--json", "--device"]
