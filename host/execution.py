@@ -24,7 +24,7 @@ F32 = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProgramStats:
-    """What executions of routines took. `+` adds two of them.
+    """What executions of routines took. `+` adds two of them, `-` subtracts one.
 
     Members
     -------
@@ -44,6 +44,14 @@ class ProgramStats:
             cycles=self.cycles + other.cycles,
             bytes_tx=self.bytes_tx + other.bytes_tx,
             bytes_rx=self.bytes_rx + other.bytes_rx,
+        )
+
+    def __sub__(self, other: ProgramStats) -> ProgramStats:
+        return ProgramStats(
+            executions=self.executions - other.executions,
+            cycles=self.cycles - other.cycles,
+            bytes_tx=self.bytes_tx - other.bytes_tx,
+            bytes_rx=self.bytes_rx - other.bytes_rx,
         )
 
 

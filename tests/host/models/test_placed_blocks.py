@@ -118,6 +118,8 @@ def test_greedy_ids_and_bytes(monkeypatch):
     assert long.run_cycles - short.run_cycles == 6 * 4872
     assert (long.program_cycles - short.program_cycles) % 6 == 0
     use = results[0].blocks
+    assert use.token_bytes == 8872
+    assert use.token_cycles == (long.program_cycles - short.program_cycles) // 6
     assert use.form == "blocks"
     assert [routine.name for routine in use.routines] == ["begin", "block 0", "block 1"]
     tokens = len(IDS) + 2
