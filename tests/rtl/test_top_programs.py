@@ -11,8 +11,9 @@ from tests.support.packets import assert_responses, run_packets
 from tests.support.program_host import CONFIG, END, ODD, Host, layer, linear_steps
 from tritloom.rtl.links.stream_facts import PacketStream
 from tritloom.rtl.spec import requests
-from tritloom.rtl.spec.commands import Opcode, Request, Status
+from tritloom.rtl.spec.commands import Opcode, Request, Response, Status, unpack_counters
 from tritloom.rtl.spec.layer_shape import LayerShape
+from tritloom.rtl.spec.vector_cycles import program_cycles
 from tritloom.rtl.spec.vector_facts import VectorConfig
 from tritloom.rtl.spec.vector_program import (
     STEP_BYTES,
@@ -81,6 +82,7 @@ def refused(host):
         [replace(square, second=Second.SCALAR, c=words - 1), END],
         [Step(operation=Operation.RUN, a=1), END],
         [Step(operation=Operation.RUN, a=200), END],
+        [Step(operation=Operation.RUN, a=1), replace(last, count=3), END],
         [replace(square, bfloat16=True), END],
     ):
         statuses.append(host.program(steps).status)
@@ -136,6 +138,7 @@ def forgotten(host):
     host.put(0, [2.0**100])
     square = Step(operation=Operation.PRODUCT, factor=Factor.SAME)
     assert host.program([square, END]).status == Status.OK
+    host.load(1, layer(6), base=32)  # the last program does not name it
     host.done(requests.execute_program(0))
     assert host.send(next(requests.get_words(0, 1, 100))).status == Status.NOT_FINITE
     host.reset()
@@ -200,6 +203,39 @@ def test_programs(scene):
 def test_programs_of_other_units(config, scene):
     """With pauses on the link: other widths of the memory, the stream, the rows and the floats."""
     check(config, scene, idle=0.3, pause=0.4)
+
+
+@pytest.mark.sim
+def test_cycles():
+    """GET and COUNTERS tell the cycles of a program; the unit waits in those that need a layer."""
+    host = Host(CONFIG)
+    host.load(0, layer(7))
+    host.put(0, np.ones(20))
+    product = Step(operation=Operation.PRODUCT, factor=Factor.SAME, count=9, d=9)
+    alone = [product, replace(product, factor=Factor.DIVISOR), END]
+    taken = replace(product, from_core=True)
+    assert host.program([*alone, Step(operation=Operation.RUN, a=0), taken, END])
+    for first in (0, 3):
+        host.done(requests.execute_program(first))
+        host.get(0, 1)
+        host.done(requests.read_counters())
+    responses = run_packets(Accelerator(CONFIG), CONFIG, host.packets)
+    *_, read, counters, _, read_2, counters_2 = (Response.parse(packet) for packet in responses)
+    cycles = program_cycles(alone, CONFIG.vector)
+    assert read.value == cycles
+    seen, seen_2 = (unpack_counters(CONFIG, r.payload) for r in (counters, counters_2))
+    assert (seen["vector_cycles"], seen["vector_stall_cycles"]) == (cycles, 0)
+    assert seen_2["vector_cycles"] == cycles + read_2.value
+    waits = seen_2["vector_stall_cycles"]
+    needed = program_cycles([Step(operation=Operation.RUN, a=0), taken, END], CONFIG.vector)
+    # The transfer of the layer takes a few cycles in which no element waits.
+    assert CONFIG.run_cycles(LayerShape.of(CONFIG, 16, 20)) < waits
+    assert 0 <= read_2.value - needed - waits < 8
+
+
+@pytest.mark.sim
+def test_refusals_of_a_unit_with_two_multipliers():
+    check(OTHERS["bfloat16"], refused)
 
 
 def test_without_a_unit_there_is_nothing_of_it():
