@@ -48,7 +48,7 @@ class BlockPlan:
     form : see `Form`
     program : None for the form `none`
     layers : names of the layers that the program's steps name, in the order of `Program.layers`
-    blocks : numbers of the blocks of which the program computes something
+    blocks : numbers of the blocks that the program computes, or whose feed-forward it computes
     on_device, on_host : the operations of the model that are computed there; products of layers
         are not among them
     reason : why the device does not compute more of it; empty if nothing else could run there

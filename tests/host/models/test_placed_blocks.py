@@ -77,7 +77,7 @@ FORMS = {
     "feed-forward": ({}, 2880, "feed_forward"),
     "one feed-forward": ({}, 2112, "feed_forward"),
 }
-QUICK = ("no final norm", "one feed-forward")
+QUICK = ("resident",)
 
 
 @pytest.mark.parametrize(
@@ -247,6 +247,7 @@ def test_unload(checkpoint, words):
         assert blocks.handle.stats.executions == 0
 
 
+@pytest.mark.sim
 def test_two_threads(checkpoint):
     """Each pass has the hidden vector on the device for itself."""
     expected = BitNetModel(checkpoint)
