@@ -53,7 +53,7 @@ LEAST = AcceleratorConfig(
 )
 CONFIGS = {"tiny": TINY, "wide": WIDE, "least": LEAST}
 CONFIGS |= {f"wide-{n}": replace(WIDE, link=PacketStream(width=n)) for n in (2, 4, 8)}
-CONFIGS["vector"] = program_host.CONFIG
+CONFIGS["vector"] = replace(program_host.CONFIG, slots=4)
 
 
 @quick_first(("idle", "pause"), FLOWS[::-1])

@@ -198,6 +198,25 @@ def test_random_programs(seed):
     assert_responses(CONFIG, traffic.packets, responses)
 
 
+def overlapping(host):
+    """Commands right behind a GET that is still answered: it must not see what they change."""
+    square = Step(operation=Operation.PRODUCT, factor=Factor.SAME, count=20)
+    assert host.program([square, END]).status == Status.OK
+    host.put(0, np.arange(20))
+    get = next(requests.get_words(0, 20, 100))
+    image = encode_program([replace(square, count=7), END])
+    host.done(get)
+    host.put(19, [7])  # so short that it comes before the last word is read
+    host.done(get, requests.execute_program(0), get)
+    host.done(*requests.write_steps(image, 100))
+    host.done(get, requests.commit_program(image), get, requests.execute_program(0), get)
+
+
+@pytest.mark.sim
+def test_overlapping_commands():
+    check(replace(CONFIG, slots=4), overlapping)
+
+
 def check(config, scene, **flow):
     host = Host(config)
     scene(host)

@@ -157,7 +157,7 @@ def test_wide_streams(width, names):
     assert result.passed == BENCHES
 
 
-VECTOR = replace(TINY, vector=VectorConfig(words=64, multipliers=2, bfloat16=True))
+VECTOR = replace(TINY, slots=4, vector=VectorConfig(words=64, multipliers=2, bfloat16=True))
 OF_UNIT = "linear|refusals|cycles|mix.*idle=none.*stall=heavy"
 VECTOR_MUTATIONS = {
     # What breaks, in which module, the line's pattern, its replacement, the bench that sees it.
