@@ -191,7 +191,7 @@ class GgufFile:
         CheckpointError : there is no ternary layer, or one of them does not fit a device
         """
         shapes = {}
-        for name in self._require_layers():
+        for name in self.require_layers():
             record = self.header.tensors[f"{name}{WEIGHT}"]
             reason = self._scan(record)[1]
             if reason:
@@ -201,9 +201,10 @@ class GgufFile:
 
     def layers(self) -> dict[str, TernaryLayer]:
         """All layers by name; errors are those of `layer`, or that there is none."""
-        return {name: self.layer(name) for name in self._require_layers()}
+        return {name: self.layer(name) for name in self.require_layers()}
 
-    def _require_layers(self) -> list[str]:
+    def require_layers(self) -> list[str]:
+        """`layer_names`; raises `CheckpointError` if there is none."""
         names = self.layer_names
         if not names:
             known = ", ".join(

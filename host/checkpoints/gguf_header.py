@@ -6,7 +6,7 @@ and the tensors' data. All numbers have their little end first. PyPI's `gguf` 0.
 
 Source
 ------
-`docs/gguf.md` and `src/gguf.cpp` of ggml 0.25.3, versions 2 and 3 of the format
+The description of GGUF and `src/gguf.cpp` of ggml 0.25.3, versions 2 and 3 of the format
 """
 
 import math
