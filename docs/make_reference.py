@@ -41,6 +41,7 @@ API = {
         "tritloom.host.program",
         "tritloom.host.models.decoder",
         "tritloom.host.models.blocks",
+        "tritloom.host.linear_program",
     ),
     "Offload from transformers": ("tritloom.host.torch",),
     "Arithmetic and packing": ("tritloom.rtl.spec.numerics", "tritloom.rtl.spec.packing"),

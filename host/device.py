@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -25,6 +26,7 @@ from tritloom.host.identity import config_of, read_identity
 from tritloom.host.inputs import checked_codes, require_linear
 from tritloom.host.job import Job, submit_product
 from tritloom.host.layer import TernaryLayer
+from tritloom.host.linear_program import LINEAR, linear_program, unit_is_sooner
 from tritloom.host.links.contract import DeviceUrl, Transport, open_transport
 from tritloom.host.program import Program
 from tritloom.host.requests import Counters, Requests
@@ -34,7 +36,7 @@ from tritloom.host.vectors import ProgramHandle, Vectors
 from tritloom.rtl.spec import numerics
 from tritloom.rtl.spec.commands import PROTOCOL_VERSION
 from tritloom.rtl.spec.config import AcceleratorConfig
-from tritloom.rtl.spec.errors import InputError, ProtocolError
+from tritloom.rtl.spec.errors import CapacityError, InputError, NotFiniteError, ProtocolError
 
 __all__ = [
     "Check",
@@ -51,6 +53,9 @@ __all__ = [
     "connect",
     "require_linear",
 ]
+
+Floats = Literal["sooner", "unit", "host"]
+"""What computes the floats of a layer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +133,7 @@ class Device:
         self._session.configure(self._config)
         self._allocator = Allocator(self._config)
         self._vectors = Vectors(self._session, self._config, self._allocator)
+        self._linear: dict[Handle, ProgramHandle | None] = {}
 
     def __enter__(self) -> Device:
         return self
@@ -189,6 +195,9 @@ class Device:
         with self._session.lock:
             self._session.check()
             _require_handle(handle).pieces_on(self._session)
+            program = self._linear.pop(handle, None)
+            if program is not None:
+                program.unload()
             self._allocator.release(handle)
 
     def submit(self, handle: Handle, codes: ArrayLike) -> Job:
@@ -214,7 +223,9 @@ class Device:
         """Exact sums: int8 `[tokens, in_features]` → int32 `[tokens, out_features]`."""
         return self.submit(handle, codes).result()
 
-    def linear(self, handle: Handle, x: ArrayLike) -> NDArray[np.float32]:
+    def linear(
+        self, handle: Handle, x: ArrayLike, floats: Floats = "sooner"
+    ) -> NDArray[np.float32]:
         """The layer as BitLinear computes it.
 
         Each token is quantized, the device multiplies, and the layer's scale and bias are applied.
@@ -225,6 +236,9 @@ class Device:
         handle : of `load`
         x : float `[tokens, in_features]`: an array, nested lists, or a torch tensor of any float
             dtype, whose gradient is not followed
+        floats : what quantizes and rescales: the `host`, the `unit` (the device's vector unit), or
+            whichever is `sooner` for one token. On a UART that is the host, because floats are more
+            bytes. `linear_stats` has what the unit did
 
         Returns
         -------
@@ -232,15 +246,50 @@ class Device:
 
         Raises
         ------
-        InputError : NaN or inf, another dtype or shape, or a device of 4-bit activations
+        InputError : NaN or inf, another dtype or shape, or a device of 4-bit activations; with
+            `unit` also what the unit does not compute
+        CapacityError : with `unit`, the vector memory or program memory has no room
         """
         require_linear(self._config)
-        codes, s = numerics.absmax_quantize(x)
         layer = _require_handle(handle).layer
+        if floats not in get_args(Floats):
+            raise InputError(f'floats must be "sooner", "unit" or "host", not {floats!r}')
+        program = None if floats == "host" else self._linear_program(handle, floats)
+        if program is not None:
+            try:
+                return program.run(LINEAR, {"x": x}, ["y"])["y"]
+            except NotFiniteError:
+                if floats == "unit":
+                    raise
+        codes, s = numerics.absmax_quantize(x)
         if codes.shape[1] != layer.in_features:
             raise InputError(f"x must have {layer.in_features} features, not {codes.shape[1]}")
         sums = numerics.sums_as_floats(self.matmul(handle, codes), layer.trits, codes)
         return numerics.rescale(sums, s, layer.scale, layer.scale_divides, layer.bias)
+
+    def linear_stats(self, handle: Handle) -> ProgramStats:
+        """What `linear` with this layer did on the vector unit."""
+        program = self._linear.get(_require_handle(handle))
+        return ProgramStats() if program is None else program.stats
+
+    def _linear_program(self, handle: Handle, floats: Floats) -> ProgramHandle | None:
+        """The program of a layer, loaded when it is needed first; None if the host is sooner."""
+        with self._session.lock:
+            self._session.check()
+            handle.pieces_on(self._session)
+            program = self._linear.get(handle)
+            if program is None and (floats == "unit" or handle not in self._linear):
+                self._linear[handle] = None
+                try:
+                    if self._config.vector is None:
+                        raise InputError(f"{self._session.name} has no vector unit; use the host")
+                    made = linear_program(self._config.vector, handle.layer)
+                    if floats == "unit" or unit_is_sooner(self._config, handle.layer, made):
+                        program = self._linear[handle] = self.load_program(made, [handle])
+                except (CapacityError, InputError):
+                    if floats == "unit":
+                        raise
+            return program
 
     def load_program(self, program: Program, layers: Sequence[Handle]) -> ProgramHandle:
         """Write a program to the vector unit, and commit it.
@@ -256,7 +305,18 @@ class Device:
         InputError : no vector unit, a program that it cannot run, or other layers
         DeviceError : the device does not keep it, or the session ended
         """
-        return self._vectors.load(program, layers)
+        with self._session.lock:
+            try:
+                return self._vectors.load(program, layers)
+            except CapacityError:
+                if not any(self._linear.values()):
+                    raise
+            # The programs of `linear` make room; it loads them again, or lets the host compute.
+            for linear in self._linear.values():
+                if linear is not None:
+                    linear.unload()
+            self._linear.clear()
+            return self._vectors.load(program, layers)
 
     def selftest(self) -> SelfTest:
         """Check identity, free weight memory, a known layer, link and clock. Layers stay."""

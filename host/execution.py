@@ -24,7 +24,7 @@ F32 = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProgramStats:
-    """What executions of routines took. `+` adds two of them.
+    """What executions of routines took. `+` adds two of them, `-` subtracts one.
 
     Members
     -------
@@ -44,6 +44,14 @@ class ProgramStats:
             cycles=self.cycles + other.cycles,
             bytes_tx=self.bytes_tx + other.bytes_tx,
             bytes_rx=self.bytes_rx + other.bytes_rx,
+        )
+
+    def __sub__(self, other: ProgramStats) -> ProgramStats:
+        return ProgramStats(
+            executions=self.executions - other.executions,
+            cycles=self.cycles - other.cycles,
+            bytes_tx=self.bytes_tx - other.bytes_tx,
+            bytes_rx=self.bytes_rx - other.bytes_rx,
         )
 
 
@@ -209,7 +217,7 @@ def _checked(program: Program, inputs: Mapping[str, ArrayLike]) -> dict[str, F32
 
 
 def _joined(written: list[tuple[Vector, F32]]) -> list[tuple[int, F32]]:
-    """Address and words of each run of inputs, of which neighbours are written together."""
+    """Address and words of each PUT: inputs that are neighbours are written together."""
     rows = sorted(written, key=lambda each: each[0].address)
     joined: list[tuple[int, F32]] = []
     for vector, words in rows:
@@ -221,7 +229,7 @@ def _joined(written: list[tuple[Vector, F32]]) -> list[tuple[int, F32]]:
 
 
 def _runs(vectors: Sequence[Vector]) -> list[tuple[int, int]]:
-    """Address and number of words of each run of outputs, of which neighbours are read together."""
+    """Address and number of words of each GET: outputs that are neighbours are read together."""
     runs: list[tuple[int, int]] = []
     for vector in vectors:
         if runs and sum(runs[-1]) == vector.address:

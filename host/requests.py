@@ -107,7 +107,7 @@ class Requests:
         return command
 
     def execute(self, step: int, cycles: int) -> Command:
-        """Execute the committed program from a step, which takes so many cycles at most."""
+        """Execute the committed program from a step; `cycles` is the most that this takes."""
         command = self._one(requests.execute_program(step))
         command.cycles = cycles
         return command

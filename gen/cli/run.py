@@ -200,9 +200,31 @@ def _routine_lines(result: "RunResult") -> list[str]:
     ]
     return [
         "",
-        fill(result.blocks.summary, width),
+        *(fill(line, width) for line in (result.blocks.summary, *_token_lines(result))),
         *(table(heads, rows, sys.stderr) if rows else []),
     ]
+
+
+def _token_lines(result: "RunResult") -> list[str]:
+    """What a token took whose hidden vector stayed on the device, and what the host did instead."""
+    use = result.blocks
+    lines = []
+    if use.left_to_host:
+        lines.append(
+            f"The host computed {count(use.left_to_host, 'token')} again: a number was not finite "
+            "or 2^126 or more."
+        )
+    if use.token_cycles:
+        link, _ = _end_to_end(result)
+        config = dataclasses.replace(result.config, link=link)
+        cycles = use.token_bytes * link.cycles_per_byte(config) + use.token_cycles
+        title = link.title()
+        where = f" with {title}" if title else ""
+        lines.append(
+            f"A token takes {use.token_bytes:,} bytes and {use.token_cycles:,} cycles, one after "
+            f"the other {seconds(cycles / config.clock_hz)}{where}, beside the host."
+        )
+    return lines
 
 
 def _lines(result: "RunResult") -> list[str]:

@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tritloom.host.device import Device, Handle, ProgramHandle
+from tritloom.host.device import Device, Handle, ProgramHandle, ProgramStats
 from tritloom.host.models.bitnet import Attend, BitNetModel
 from tritloom.host.models.blocks import decoder_program, feed_forward_program
 from tritloom.host.models.decoder import Decoder
@@ -48,7 +48,7 @@ class BlockPlan:
     form : see `Form`
     program : None for the form `none`
     layers : names of the layers that the program's steps name, in the order of `Program.layers`
-    blocks : numbers of the blocks of which the program computes something
+    blocks : numbers of the blocks that the program computes, or whose feed-forward it computes
     on_device, on_host : the operations of the model that are computed there; products of layers
         are not among them
     reason : why the device does not compute more of it; empty if nothing else could run there
@@ -173,6 +173,7 @@ class PlacedBlocks:
     verify : which passes are compared with the golden model
     compared : floats that were compared
     left_to_host : tokens whose numbers the unit does not compute with; the host computed them again
+    token : what the last pass of one token took
     seconds : time for which the host waited for the device
     """
 
@@ -182,6 +183,7 @@ class PlacedBlocks:
     verify: Verify = "off"
     compared: int = 0
     left_to_host: int = 0
+    token: ProgramStats = field(default_factory=ProgramStats)
     seconds: float = 0.0
     _decoder: Decoder = field(init=False)
     _seen: set[str] = field(init=False, default_factory=set)
@@ -236,11 +238,15 @@ class PlacedBlocks:
         """
         # The hidden vector on the device belongs to one pass.
         with self._lock:
+            before = self.handle.stats
             try:
-                return _Pass(self, self._decoder, x).run(attend)
+                hidden = _Pass(self, self._decoder, x).run(attend)
             except NotFiniteError:
                 self.left_to_host += len(x)
                 return self.model.blocks_on_host(x, attend)
+            if len(x) == 1:
+                self.token = self.handle.stats - before
+            return hidden
 
     def run_feed_forward(self, index: int, x: F32) -> F32:
         """The feed-forward of a block; see `BitNetModel.run_feed_forward`."""

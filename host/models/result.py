@@ -111,6 +111,8 @@ class BlocksUse:
     routines : of the program, in the order of use
     compared : floats that were compared with the golden model, bit for bit
     left_to_host : tokens whose numbers the unit does not compute with; the host computed them again
+    token_bytes, token_cycles : of the last token that was computed by itself, with its hidden
+        vector on the device; 0 if there was none
     """
 
     form: str
@@ -121,6 +123,8 @@ class BlocksUse:
     routines: tuple[RoutineUse, ...] = ()
     compared: int = 0
     left_to_host: int = 0
+    token_bytes: int = 0
+    token_cycles: int = 0
 
     @classmethod
     def of(cls, plan: BlockPlan, blocks: PlacedBlocks | None = None) -> "BlocksUse":
@@ -146,6 +150,8 @@ class BlocksUse:
             routines=tuple(uses),
             compared=0 if blocks is None else blocks.compared,
             left_to_host=0 if blocks is None else blocks.left_to_host,
+            token_bytes=0 if blocks is None else blocks.token.bytes_tx + blocks.token.bytes_rx,
+            token_cycles=0 if blocks is None else blocks.token.cycles,
         )
 
 

@@ -249,3 +249,17 @@ def test_restore_under_another_replacement(model, device):
     mlp.forward = ours
     plan.restore()
     assert "forward" not in vars(mlp)
+
+
+@pytest.mark.slow
+def test_on_the_simulated_device(model):
+    """The preset's hardware gives the library's floats and ids."""
+    expected = logits(model)
+    with connect("sim?preset=bitlinear") as device:
+        with offload(model, device, verify="always") as plan:
+            assert torch.equal(logits(model), expected)
+            ids = model.generate(IDS, max_new_tokens=16, do_sample=False, pad_token_id=0)
+        report = plan.report()
+    written = REFERENCE["p0.greedy_bitlinear"].tolist()
+    assert ids[0].tolist() == written[: IDS.numel() + 16]
+    assert [(program.calls, program.checks) for program in report.programs] == [(17, 17)] * 2

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from amaranth.back import rtlil
 
 from tests.support import quick_first
@@ -10,14 +11,22 @@ from tests.support.packets import assert_responses, run_packets
 from tests.support.program_host import CONFIG, END, ODD, Host, layer, linear_steps
 from tritloom.rtl.links.stream_facts import PacketStream
 from tritloom.rtl.spec import requests
-from tritloom.rtl.spec.commands import Opcode, Request, Status
+from tritloom.rtl.spec.commands import Opcode, Request, Response, Status, unpack_counters
+from tritloom.rtl.spec.layer_shape import LayerShape
+from tritloom.rtl.spec.vector_cycles import program_cycles
 from tritloom.rtl.spec.vector_facts import VectorConfig
-from tritloom.rtl.spec.vector_program import STEP_BYTES, Factor, Operation, Step, encode_program
+from tritloom.rtl.spec.vector_program import (
+    STEP_BYTES,
+    Factor,
+    Operation,
+    Second,
+    Step,
+    encode_program,
+)
 from tritloom.rtl.top import Accelerator
 from tritloom.sim.verify.traffic import Traffic
 
-CONFIGS = {
-    "tiny": CONFIG,
+OTHERS = {
     "odd": ODD,
     "wide": replace(ODD, link=PacketStream(width=8), slots=4, tokens=2, rows=5),
     "bfloat16": replace(CONFIG, vector=VectorConfig(words=128, multipliers=2, bfloat16=True)),
@@ -66,8 +75,14 @@ def refused(host):
         [replace(square, factor=Factor.VECTOR, b=words - 2), END],
         [replace(square, factor=Factor.SCALAR, b=words - 1), END],
         [replace(square, d=words - 2), END],
+        [replace(square, a=words - 2), END],
+        [replace(square, count=40, add=True, wrap=True, d=words - 32), END],
+        [replace(square, second=Second.VECTOR, c=words - 3), END],
+        [replace(square, second=Second.VECTOR, c=words - 2), END],
+        [replace(square, second=Second.SCALAR, c=words - 1), END],
         [Step(operation=Operation.RUN, a=1), END],
         [Step(operation=Operation.RUN, a=200), END],
+        [Step(operation=Operation.RUN, a=1), replace(last, count=3), END],
         [replace(square, bfloat16=True), END],
     ):
         statuses.append(host.program(steps).status)
@@ -103,8 +118,13 @@ def forgotten(host):
     """DEFINE of a named layer, PROGRAM and RESET leave no step committed; other layers do not."""
     host.load(0, layer(1), base=0)
     host.load(1, layer(2), base=32)
+    beyond = host.config.max_layers + 1  # its low bits are those of a committed layer
+    assert host.program([Step(operation=Operation.RUN, a=beyond), END]).status == Status.BAD_STATE
     steps = [Step(operation=Operation.RUN, a=1), END]
-    assert host.program(steps).status == Status.OK
+    host.done(requests.define_layer(1, 32, LayerShape(1, 1)))
+    assert host.program(steps).status == Status.BAD_STATE
+    host.load(1, layer(2), base=32)
+    assert host.send(requests.commit_program(encode_program(steps))).status == Status.OK
     host.load(0, layer(3), base=0)
     host.done(requests.execute_program(0))
     assert host.send(Request(Opcode.DEFINE, index=1, payload=bytes(10))).status != Status.OK
@@ -115,9 +135,16 @@ def forgotten(host):
     host.done(*requests.write_steps(encode_program([END]), 100, 40))
     assert host.send(requests.execute_program(0)).status == Status.BAD_STATE
     assert host.send(requests.commit_program(encode_program(steps))).status == Status.OK
+    host.put(0, [2.0**100])
+    square = Step(operation=Operation.PRODUCT, factor=Factor.SAME)
+    assert host.program([square, END]).status == Status.OK
+    host.load(1, layer(6), base=32)  # the last program does not name it
+    host.done(requests.execute_program(0))
+    assert host.send(next(requests.get_words(0, 1, 100))).status == Status.NOT_FINITE
     host.reset()
+    host.get(0, 1)
     assert host.send(requests.execute_program(0)).status == Status.BAD_STATE
-    assert host.send(requests.commit_program(encode_program(steps))).status == Status.BAD_STATE
+    assert host.program(steps).status == Status.BAD_STATE
 
 
 def unbalanced(host):
@@ -158,20 +185,57 @@ def test_random_programs(seed):
     assert_responses(CONFIG, traffic.packets, responses)
 
 
-SCENES = [bitlinear, refused, forgotten, unbalanced]
-
-
-@quick_first(("idle", "pause"), [(0.0, 0.0), (0.3, 0.4)])
-@quick_first("scene", SCENES)
-@quick_first("name", ["tiny", "odd", "wide", "bfloat16"])
-def test_programs(name, scene, idle, pause):
-    config = CONFIGS[name]
+def check(config, scene, **flow):
     host = Host(config)
     scene(host)
-    responses = run_packets(
-        Accelerator(config), config, host.packets, idle=idle, pause=pause, seed=1
-    )
+    responses = run_packets(Accelerator(config), config, host.packets, seed=1, **flow)
     assert_responses(config, host.packets, responses)
+
+
+@quick_first("scene", [bitlinear, refused, forgotten, unbalanced])
+def test_programs(scene):
+    check(CONFIG, scene)
+
+
+@pytest.mark.sim
+@pytest.mark.parametrize("scene", [bitlinear, unbalanced])
+@pytest.mark.parametrize("config", OTHERS.values(), ids=OTHERS)
+def test_programs_of_other_units(config, scene):
+    """With pauses on the link: other widths of the memory, the stream, the rows and the floats."""
+    check(config, scene, idle=0.3, pause=0.4)
+
+
+@pytest.mark.sim
+def test_cycles():
+    """GET and COUNTERS tell the cycles of a program; the unit waits in those that need a layer."""
+    host = Host(CONFIG)
+    host.load(0, layer(7))
+    host.put(0, np.ones(20))
+    product = Step(operation=Operation.PRODUCT, factor=Factor.SAME, count=9, d=9)
+    alone = [product, replace(product, factor=Factor.DIVISOR), END]
+    taken = replace(product, from_core=True)
+    assert host.program([*alone, Step(operation=Operation.RUN, a=0), taken, END])
+    for first in (0, 3):
+        host.done(requests.execute_program(first))
+        host.get(0, 1)
+        host.done(requests.read_counters())
+    responses = run_packets(Accelerator(CONFIG), CONFIG, host.packets)
+    *_, read, counters, _, read_2, counters_2 = (Response.parse(packet) for packet in responses)
+    cycles = program_cycles(alone, CONFIG.vector)
+    assert read.value == cycles
+    seen, seen_2 = (unpack_counters(CONFIG, r.payload) for r in (counters, counters_2))
+    assert (seen["vector_cycles"], seen["vector_stall_cycles"]) == (cycles, 0)
+    assert seen_2["vector_cycles"] == cycles + read_2.value
+    waits = seen_2["vector_stall_cycles"]
+    needed = program_cycles([Step(operation=Operation.RUN, a=0), taken, END], CONFIG.vector)
+    # The transfer of the layer takes a few cycles in which no element waits.
+    assert CONFIG.run_cycles(LayerShape.of(CONFIG, 16, 20)) < waits
+    assert 0 <= read_2.value - needed - waits < 8
+
+
+@pytest.mark.sim
+def test_refusals_of_a_unit_with_two_multipliers():
+    check(OTHERS["bfloat16"], refused)
 
 
 def test_without_a_unit_there_is_nothing_of_it():

@@ -25,7 +25,7 @@ from tritloom.rtl.spec.requests import (
 )
 from tritloom.rtl.spec.rounding import round_to
 from tritloom.rtl.spec.vector_cycles import program_cycles
-from tritloom.rtl.spec.vector_facts import WRAP_WORDS, VectorConfig
+from tritloom.rtl.spec.vector_facts import LAYER_BITS, WRAP_WORDS, VectorConfig
 from tritloom.rtl.spec.vector_operations import ProgramBuilder
 from tritloom.rtl.spec.vector_program import (
     STEP_BYTES,
@@ -150,7 +150,10 @@ async def refusals(dut: Any) -> None:
     for operation in range(max(Operation) + 1, 8):
         unknown[0] = operation
         images.append(bytes(unknown))
-    images.append(encode_program([Step(operation=Operation.RUN, a=0xFF), END]))
+    await t.send(*t.layer(0, 0, t.trits((1, 1), "random")))
+    # The low bits of each index but the first are those of the committed layer 0.
+    indices = [0, *(1 << bit for bit in range(LAYER_BITS) if 1 << bit >= t.config.max_layers)]
+    images += [encode_program([Step(operation=Operation.RUN, a=a), END]) for a in (*indices, 0xFF)]
     unended = Step(operation=Operation.RUN)
     images += [encode_program([*[END] * count, unended]) for count in (0, 2)]
     for image in images:

@@ -93,9 +93,16 @@ class TestRun:
         place = next(i for i, line in enumerate(lines) if line.startswith("Floats on the device"))
         summary = " ".join(lines[place : place + 2])
         assert summary.startswith("Floats on the device: norms, codes and scales, residuals, ")
+        output = json.loads(run(*arguments, "--json")[1])
+        cycles = output["blocks"]["token_cycles"]
+        time = seconds((8872 * 270 + cycles) / 80e6)
+        place = next(i for i, line in enumerate(lines) if line.startswith("A token takes"))
+        assert " ".join(lines[place:-4]) == (
+            f"A token takes 8,872 bytes and {cycles:,} cycles, one after the other {time} with "
+            "UART at 3 Mbaud, beside the host."
+        )
         assert lines[-4].split() == ["routine", "bytes", "executions", "cycles"]
         assert [line.split()[0] for line in lines[-3:]] == ["begin", "block", "block"]
-        output = json.loads(run(*arguments, "--json")[1])
         assert output["end_to_end"] is None
         (begin, *_) = output["blocks"]["routines"]
         assert lines[-3].split() == [
@@ -107,6 +114,26 @@ class TestRun:
         assert output["timing"]["bytes"] == sum(
             routine["bytes"] for routine in output["blocks"]["routines"]
         )
+
+    def test_tokens_that_the_host_computed_again(self, run, monkeypatch):
+        from tritloom.host.models import run as module
+        from tritloom.host.models.placed_blocks import PlacedBlocks
+        from tritloom.rtl.spec.errors import NotFiniteError
+
+        def refuse(*arguments):
+            raise NotFiniteError("too large")
+
+        connect = module.connect
+        config = replace(load_board("ulx3s-85f").build_config, vector=VectorConfig(words=4128))
+        monkeypatch.setattr(module, "known_config", lambda url: None)
+        monkeypatch.setattr(module, "connect", lambda url: connect(url, config=config))
+        monkeypatch.setattr(PlacedBlocks, "run", refuse)
+        arguments = ["run", TINYLM, "--device", "golden", "--prompt", "Emma was", "--max-tokens", 2]
+        status, out, err = run(*arguments)
+        assert (status, out) == (0, " in the\n")
+        message = "The host computed 5 tokens again: a number was not finite or 2^126 or more."
+        assert message in " ".join(err.split())
+        assert "A token takes" not in err
 
     def test_part_on_the_device(self, run):
         """What the host computes is not in the model's figure; other boards have other figures."""

@@ -64,7 +64,7 @@ def resident(model, program, played):
 @pytest.mark.parametrize("divides", [False, True])
 @pytest.mark.parametrize(("words", "multipliers"), [(3872, 1), (3968, 1), (4128, 1), (4128, 2)])
 def test_tinylm_equals_the_runtime(checkpoint, words, multipliers, divides):
-    """In so many words, `up` comes in pieces, the final norm has no room, or neither."""
+    """With few vector words `up` comes in pieces, with fewer the final norm has no room."""
     source = dividing(checkpoint) if divides else checkpoint
     host, model = BitNetModel(source), BitNetModel(source)
     config = VectorConfig(words=words, multipliers=multipliers)

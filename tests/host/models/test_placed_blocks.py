@@ -77,7 +77,7 @@ FORMS = {
     "feed-forward": ({}, 2880, "feed_forward"),
     "one feed-forward": ({}, 2112, "feed_forward"),
 }
-QUICK = ("no final norm", "one feed-forward")
+QUICK = ("resident",)
 
 
 @pytest.mark.parametrize(
@@ -118,6 +118,8 @@ def test_greedy_ids_and_bytes(monkeypatch):
     assert long.run_cycles - short.run_cycles == 6 * 4872
     assert (long.program_cycles - short.program_cycles) % 6 == 0
     use = results[0].blocks
+    assert use.token_bytes == 8872
+    assert use.token_cycles == (long.program_cycles - short.program_cycles) // 6
     assert use.form == "blocks"
     assert [routine.name for routine in use.routines] == ["begin", "block 0", "block 1"]
     tokens = len(IDS) + 2
@@ -245,6 +247,7 @@ def test_unload(checkpoint, words):
         assert blocks.handle.stats.executions == 0
 
 
+@pytest.mark.sim
 def test_two_threads(checkpoint):
     """Each pass has the hidden vector on the device for itself."""
     expected = BitNetModel(checkpoint)

@@ -29,15 +29,14 @@ WORDS = 128
 CONFIGS = {
     "float32": VectorConfig(words=WORDS),
     "bfloat16": VectorConfig(words=WORDS, bfloat16=True),
-    "two": VectorConfig(words=WORDS, multipliers=2),
-    "two bfloat16": VectorConfig(words=WORDS, multipliers=2, bfloat16=True),
+    "two": VectorConfig(words=WORDS, multipliers=2, bfloat16=True),
 }
 END = Step(operation=Operation.END)
 TOP = 1 << (SUM_BITS - 1)
 SUMS = [0, 1, -1, TOP - 1, -TOP, 0x10101, -0x18080, 255, 257]
 FLOWS = [(0.0, 0.0), (0.5, 0.3), (0.2, 0.9)]
 
-CYCLES = {(False, 1): 6982, (True, 1): 7111, (False, 2): 0, (True, 2): 0}
+CYCLES = {(False, 1): 6706, (True, 1): 6832, (False, 2): 5036, (True, 2): 5188}
 """Of the vector unit for tinylm's feed-forward, by bfloat16 and multipliers."""
 
 configs = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
@@ -337,8 +336,7 @@ def check_feed_forward(bfloat16, features, inner, seed, *, words=512, multiplier
 
 
 @pytest.mark.sim
-@pytest.mark.parametrize("multipliers", [1, 2])
-@pytest.mark.parametrize("bfloat16", [False, True], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize(("bfloat16", "multipliers"), [(False, 1), (True, 2)])
 def test_feed_forward(bfloat16, multipliers):
     """A whole block of a model, equal to the golden model."""
     check_feed_forward(bfloat16, 40, 64, 3, multipliers=multipliers, idle=0.3, pause=0.3)

@@ -9,7 +9,7 @@ import pytest
 from tests.support.broken import broken
 from tritloom.rtl import top
 from tritloom.rtl.control import packets as framing
-from tritloom.rtl.core import core, partial_sums
+from tritloom.rtl.core import core, layer_runner, partial_sums
 from tritloom.rtl.core.core import Core
 from tritloom.rtl.engines import base3x5 as decoder
 from tritloom.rtl.engines import select
@@ -20,9 +20,11 @@ from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.config import TINY, AcceleratorConfig
 from tritloom.rtl.spec.encodings import BASE3X5
 from tritloom.rtl.spec.errors import InputError
+from tritloom.rtl.spec.vector_facts import VectorConfig
 from tritloom.rtl.top import Accelerator
 from tritloom.sim.proof import engine, packets, results
 from tritloom.sim.proof.formal import PropertyError, verify
+from tritloom.sim.proof.layer_runner import runner_contract
 from tritloom.sim.proof.memory import memory_contract
 from tritloom.sim.proof.streams import (
     accelerator_rules,
@@ -45,6 +47,19 @@ SMALL = AcceleratorConfig(
 WIDE = AcceleratorConfig.from_dict(SMALL.to_dict() | {"fill": 5})
 ONE_BANK = AcceleratorConfig.from_dict(SMALL.to_dict() | {"banks": 1})
 PAIRS = AcceleratorConfig.from_dict(SMALL.to_dict() | {"lanes": 6, "fill": 3, "encoding": "diff2"})
+RUNNER = AcceleratorConfig(
+    lanes=4,
+    rows=2,
+    fill=2,
+    encoding="diff2",
+    memory=BlockRam(words=6),
+    max_in_features=8,
+    max_out_features=6,
+    max_layers=2,
+    packet_bytes=128,
+    slots=2,
+    vector=VectorConfig(words=64),
+)
 # Less than a configuration may have: the code is the same, and the proof takes seconds.
 FRAMES = SimpleNamespace(packet_bytes=32, slots=1)
 BEATS = {
@@ -116,6 +131,10 @@ PROOFS = {
     "PartialSums total, one bank": (
         lambda: results.partial_sums_total(partial_sums.PartialSums(ONE_BANK)),
         {"depth": 12, "cover": 24},
+    ),
+    "LayerRunner contract": (
+        lambda: runner_contract(layer_runner.LayerRunner(RUNNER)),
+        {"depth": 22, "cover": 20, "induction": False},
     ),
     "PacketReceiver contract": (
         lambda: packets.receiver_contract(framing.PacketReceiver(FRAMES)),
@@ -317,6 +336,26 @@ def test_bug_found(name):
     assert any(name.startswith(expected) for name in error.value.names)
     assert str(error.value).splitlines()[0].endswith(": fails")
     assert error.value.trace
+
+
+RUNNER_BUGS = {
+    "zeros end a tile early": ("(tile > self.last_tile)", "(tile >= self.last_tile)", "padded"),
+    "codes of another program stay": ("clear.eq(~self.active)", "clear.eq(0)", ""),
+    "codes go on beyond the bank": ("room.eq(tile != config.max_tiles)", "room.eq(1)", "load_"),
+    "a result comes twice": ("row.eq(Mux(ends, 0, row + 1))", "row.eq(0)", "sum"),
+    "zeros come before the last results": ("(~more & empty)", "~more", "sum"),
+    "results of the layer before come": ("takes.eq(self.active & idle)", "takes.eq(idle)", ""),
+}
+
+
+@pytest.mark.formal
+@pytest.mark.parametrize("name", RUNNER_BUGS)
+def test_runner_bug_found(name):
+    old, new, expected = RUNNER_BUGS[name]
+    bench = runner_contract(broken(layer_runner, old, new).LayerRunner(RUNNER))
+    with pytest.raises(PropertyError, match=": fails\n") as error:
+        verify(bench, depth=20, cover=None, induction=False)
+    assert any(failed.startswith(f"check_{expected}") for failed in error.value.names)
 
 
 SENDER_BUGS = {

@@ -1,0 +1,295 @@
+"""The codes and results between the vector unit and the core, each of them played."""
+
+import random
+from collections import deque
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from amaranth.hdl import Value
+
+from tests.support import quick_first
+from tests.support.broken import broken
+from tritloom.rtl.core import layer_runner
+from tritloom.rtl.core.layer_runner import LayerRunner
+from tritloom.rtl.memories.bram_facts import BlockRam
+from tritloom.rtl.spec.config import TINY, AcceleratorConfig
+from tritloom.rtl.spec.vector_facts import VectorConfig
+from tritloom.sim.conformance.streams import FLOWS, ContractError, require, simulate
+
+WIDE = AcceleratorConfig(
+    lanes=15,
+    rows=3,
+    fill=5,
+    tokens=2,
+    memory=BlockRam(words=64),
+    max_in_features=60,
+    max_out_features=21,
+    packet_bytes=128,
+    slots=2,
+    vector=VectorConfig(words=64),
+)
+ONE = replace(TINY, rows=1, fill=5, vector=VectorConfig(words=64))
+CONFIGS = {"tiny": replace(TINY, vector=VectorConfig(words=64)), "wide": WIDE, "one row": ONE}
+CORE_HOLDS = 9
+"""Row groups that the played core takes before it must give one."""
+BUSY_CYCLES = 200
+"""Cycles after which the runner has surely given up what a program left."""
+MOST_FETCHED = 4
+"""Row groups that the runner fetches before it gets one."""
+NOISE = 0x5A
+FIRST_RESULT_CYCLES = 2
+"""From the end of a layer to its first result, beside a core that gives it in the next cycle."""
+
+
+class Layer:
+    """What the unit asks of one layer, and what it must get.
+
+    Members
+    -------
+    codes : codes that the unit gives before the layer
+    tiles, row_groups : of the layer
+    takes : results that the unit takes before it goes on
+    results : of the layer, `[row_groups, rows]`
+    """
+
+    def __init__(self, config, rng):
+        self.tiles = rng.randint(1, config.max_tiles)
+        self.row_groups = rng.randint(1, config.max_row_groups)
+        full, results = self.tiles * config.lanes, self.row_groups * config.rows
+        count = rng.choice([full, full, rng.randint(0, full), full + rng.randint(1, 9), 0])
+        if rng.random() < 0.1:
+            count = config.max_tiles * config.lanes + rng.randint(0, 2 * config.fill)
+        self.codes = [rng.randint(-128, 127) for _ in range(count)]
+        self.takes = rng.choice([results, results, rng.randint(0, results), results + 3])
+        top = 1 << config.acc_bits - 1
+        numbers = [rng.randrange(-top, top) for _ in range(results)]
+        self.results = np.array(numbers).reshape(self.row_groups, config.rows)
+
+
+class Played:
+    """The unit, the core and the processor around a `LayerRunner`, cycle by cycle."""
+
+    def __init__(self, dut, programs, seed, idle, pause):
+        self.dut, self.config = dut, dut.config
+        self.programs = programs
+        self.rng, self.idle, self.pause = random.Random(seed), idle, pause
+        self.banks = np.full((self.config.banks, self.config.activation_words), -1, object)
+        self.offers = False  # a result is offered and not taken
+        self.fetched = deque()  # row groups that the core holds
+        self.running = None  # the layer that the core computes or has computed last
+
+    def happens(self, chance):
+        return self.rng.random() >= chance
+
+    async def bench(self, ctx):
+        for number, program in enumerate(self.programs):
+            self.activations, self.result_bank = number % 2, self.rng.randrange(2)
+            ctx.set(self.dut.activation_bank, self.activations)
+            ctx.set(self.dut.result_bank, self.result_bank)
+            ctx.set(self.dut.active, 1)
+            self.running = None
+            await self.take(ctx, [0] * self.rng.randrange(3))
+            for layer in program:
+                await self.one_layer(ctx, layer)
+            await self.give(ctx, [NOISE] * self.rng.randrange(2 * self.config.fill + 2))
+            ctx.set(self.dut.active, 0)
+            await self.cycle(ctx)
+            for _ in range(BUSY_CYCLES):
+                if not (state := await self.cycle(ctx))["busy"]:
+                    break
+            require(not state["busy"], "the runner must become idle after a program")
+            require(not self.fetched, "the core still holds results when it is not busy")
+
+    async def one_layer(self, ctx, layer):
+        before = self.banks[self.activations].copy()
+        await self.give(ctx, layer.codes)
+        index = self.rng.randrange(256)
+        while not (await self.cycle(ctx, run=index))["run_ready"]:
+            pass
+        while not (state := await self.cycle(ctx))["wants"]:
+            require(state["computes"], "a layer that is on its way must show in computes")
+        require(state["layer"] == index, f"layer must be {index}, not {state['layer']}")
+        for _ in range(self.rng.randrange(4)):
+            await self.cycle(ctx)
+        while not (await self.cycle(ctx, pad=layer.tiles - 1))["padded"]:
+            pass
+        self.require_codes(layer, before)
+        for _ in range(self.rng.randrange(4)):
+            require((await self.cycle(ctx))["wants"], "wants must stay until the layer starts")
+        require(not self.fetched, "the core holds results when a layer starts")
+        await self.cycle(ctx, start=layer.row_groups - 1)
+        self.require_codes(layer, before)
+        for _ in range(self.rng.randrange(30)):
+            state = await self.cycle(ctx, code=NOISE)
+            require(not state["code_ready"], "no code may be taken while a layer is computed")
+            require(not state["sum_valid"], "no result may come while a layer is computed")
+            require(state["computes"] and state["busy"], "a layer is computed")
+        self.running = layer
+        await self.cycle(ctx, done=True)
+        await self.take(ctx, [*layer.results.reshape(-1).tolist(), 0, 0, 0][: layer.takes])
+
+    async def give(self, ctx, codes):
+        """The unit gives codes."""
+        for code in codes:
+            while not self.happens(self.idle):
+                await self.cycle(ctx)
+            while not (await self.cycle(ctx, code=code))["code_ready"]:
+                pass
+
+    async def take(self, ctx, wanted):
+        """The unit takes results."""
+        for number, result in enumerate(wanted):
+            while not self.happens(self.pause):
+                await self.cycle(ctx)
+            while not (state := await self.cycle(ctx, take=True))["sum_valid"]:
+                pass
+            require(state["sum"] == result, f"result {number} must be {result}, not {state['sum']}")
+
+    def require_codes(self, layer, before):
+        """The bank holds the codes, then zeros up to the end of the tiles, then what it held."""
+        config, bank = self.config, self.banks[self.activations]
+        size = max(layer.tiles * config.lanes, len(layer.codes))
+        words = min(-(-size // config.fill), config.activation_words)
+        codes = [code & 0xFF for code in layer.codes] + [0] * (words * config.fill)
+        for address in range(words):
+            word = bytes(codes[address * config.fill :][: config.fill])
+            require(bank[address] == int.from_bytes(word, "little"), f"word {address} is wrong")
+        require(list(bank[words:]) == list(before[words:]), "words behind the layer changed")
+
+    async def cycle(
+        self, ctx, *, code=None, run=None, pad=None, start=None, done=False, take=False
+    ):
+        """One cycle; gives what the runner showed in it."""
+        dut, config = self.dut, self.config
+        ctx.set(dut.i_code.valid, code is not None)
+        ctx.set(dut.i_code.payload, NOISE if code is None else code)
+        ctx.set(dut.i_run.valid, run is not None)
+        ctx.set(dut.i_run.payload, run or 0)
+        ctx.set(dut.pad, pad is not None)
+        ctx.set(dut.last_tile, pad or 0)
+        ctx.set(dut.start, start is not None)
+        ctx.set(dut.last_group, start or 0)
+        ctx.set(dut.done, done)
+        ctx.set(dut.o_sum.ready, take)
+        ctx.set(dut.o_fetch.ready, len(self.fetched) < CORE_HOLDS and self.happens(self.pause))
+        # Once it is offered, a result stays until its transfer.
+        offers = bool(self.fetched) and (self.offers or self.happens(self.idle))
+        ctx.set(dut.i_result.valid, offers)
+        if offers:
+            sums = Value.cast(dut.i_result.payload)
+            packed = self.rng.getrandbits(len(sums))  # of other tokens
+            for row, value in enumerate(self.fetched[0].tolist()):
+                mask = (1 << config.acc_bits) - 1
+                at = row * config.acc_bits
+                packed = packed & ~(mask << at) | (value & mask) << at
+            ctx.set(sums, packed)
+        names = {
+            "code_ready": dut.i_code.ready,
+            "run_ready": dut.i_run.ready,
+            "sum_valid": dut.o_sum.valid,
+            "sum": dut.o_sum.payload,
+            "wants": dut.wants,
+            "layer": dut.layer,
+            "padded": dut.padded,
+            "computes": dut.computes,
+            "busy": dut.busy,
+            "load": dut.o_load.valid,
+            "load_address": dut.o_load.payload.address,
+            "load_word": Value.cast(dut.o_load.payload.word),
+            "load_bank": dut.o_load.payload.bank,
+            "load_token": dut.o_load.payload.token,
+            "fetch": dut.o_fetch.valid,
+            "fetch_group": dut.o_fetch.payload.row_group,
+            "fetch_bank": dut.o_fetch.payload.bank,
+            "fetch_ready": dut.o_fetch.ready,
+            "result_ready": dut.i_result.ready,
+        }
+        _, _, *values = await ctx.tick().sample(*names.values())
+        state = dict(zip(names, values, strict=True))
+        self.offers = offers and not state["result_ready"]
+        if offers and state["result_ready"]:
+            self.fetched.popleft()
+        if state["fetch"] and state["fetch_ready"]:
+            require(state["fetch_bank"] == self.result_bank, "results of another bank")
+            require(self.running is not None, "results of a layer before the program")
+            require(len(self.fetched) < MOST_FETCHED, "more row groups than the core may hold")
+            self.fetched.append(self.running.results[state["fetch_group"]])
+        if state["load"]:
+            require(state["load_bank"] == self.activations, "codes for another bank")
+            require(state["load_token"] == 0, "codes for another token")
+            require(state["load_address"] < config.activation_words, "codes beyond the bank")
+            self.banks[self.activations][state["load_address"]] = state["load_word"]
+        return state
+
+
+def check(runner, config, seed, idle=0.0, pause=0.0, programs=6):
+    rng = random.Random(seed)
+    some = [[Layer(config, rng) for _ in range(rng.randint(1, 3))] for _ in range(programs)]
+    dut = runner(config)
+    simulate(dut, Played(dut, some, seed, idle, pause).bench, deadline_cycles=40_000)
+
+
+@quick_first("name", CONFIGS)
+@quick_first(("idle", "pause"), FLOWS[:4])
+def test_layers(name, idle, pause):
+    check(LayerRunner, CONFIGS[name], FLOWS.index((idle, pause)), idle, pause)
+
+
+def test_cycles():
+    """Codes go in and results come out in each cycle, if nobody waits."""
+    config = CONFIGS["wide"]
+    layer = Layer(config, random.Random(0))
+    layer.codes = [1] * layer.tiles * config.lanes
+    layer.takes = layer.results.size
+    dut = LayerRunner(config)
+    played = Played(dut, [[layer]], 0, 0.0, 0.0)
+    counts = {}
+
+    async def bench(ctx):
+        ctx.set(dut.active, 1)
+        ctx.set(dut.result_bank, 1)
+        played.activations, played.result_bank = 0, 1
+        cycles = played.cycle
+
+        async def counted(ctx, **inputs):
+            for name in ("code", "take"):
+                counts[name] = counts.get(name, 0) + (inputs.get(name) not in (None, False, NOISE))
+            return await cycles(ctx, **inputs)
+
+        played.cycle = counted
+        await played.one_layer(ctx, layer)
+
+    simulate(dut, bench, deadline_cycles=2_000)
+    assert counts["code"] == len(layer.codes)
+    assert counts["take"] == layer.takes + FIRST_RESULT_CYCLES
+
+
+SEEDED_BUGS = {
+    "drains": ("with m.If(empty):", "with m.If(1):"),
+    "end of a program": ("clear.eq(~self.active)", "clear.eq(0)"),
+    "end of the tiles": ("(tile > self.last_tile)", "(tile >= self.last_tile)"),
+    "rest of a word": ("padded.eq((count == 0) & ~", "padded.eq(~"),
+    "room": ("room.eq(tile != config.max_tiles)", "room.eq(1)"),
+    "zeros": ("Mux(zero, 0, self.i_code.payload)", "self.i_code.payload"),
+    "results of another program": ("takes.eq(self.active & idle)", "takes.eq(idle)"),
+    "no results": ("idle & (has | (~more & empty))", "idle & (has | ~more)"),
+    "last row group": ("more.eq(group != last_group)", "more.eq(1)"),
+    "row": ("[has.eq(0), row.eq(0), more.eq(0)]", "[has.eq(0), more.eq(0)]"),
+    "fetched before": ("[has.eq(0), row.eq(0), more.eq(0)]", "[has.eq(0), row.eq(0)]"),
+    "busy": ("self.busy.eq(~idle | ~empty)", "self.busy.eq(~idle)"),
+    "too many": ("takes & more & ~in_core[-1]", "takes & more"),
+}
+
+
+@quick_first("name", SEEDED_BUGS)
+def test_seeded_bug_is_found(name):
+    runner = broken(layer_runner, *SEEDED_BUGS[name]).LayerRunner
+
+    def check_all():
+        for flow in (3, 1, 0):
+            for config in CONFIGS.values():
+                check(runner, config, flow, *FLOWS[flow])
+
+    with pytest.raises((ContractError, IndexError)):
+        check_all()
