@@ -504,6 +504,14 @@ class TestHeader:
             "convert the model to TQ2_0"
         )
 
+    def test_only_one_layout_divides_the_row(self, tmp_path: Path) -> None:
+        """108 and 102 bytes take the same room, but 192 inputs are no multiple of 128."""
+        trits = TRITS[:2, :192]
+        file = write_gguf(
+            tmp_path / "m.gguf", {KEY: (42, (2, 192), block_data("Q2_0", trits, 1.0))}
+        )
+        assert holds(load_gguf(file)[NAME], trits, 1.0)
+
     def test_unknown_type(self, tmp_path: Path) -> None:
         """What ggml adds later is listed, and the rest of the file can be used."""
         tensors = {
