@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tritloom.host.checkpoints.gguf import GgufFile
+from tritloom.host.checkpoints.gguf_header import is_gguf
 from tritloom.host.checkpoints.values import read_json
 from tritloom.host.models.config import BitNetConfig
 from tritloom.host.models.run import find_model
@@ -28,6 +30,9 @@ MIXES: dict[str, tuple[str, tuple[tuple[str, int, int, int], ...]]] = {
     )
 }
 """By name: the model, and its layers as (names, in_features, out_features, count)."""
+
+GGUF_STACKS = {"attn_qkv": ("attn_q", "attn_k", "attn_v"), "ffn_gate_up": ("ffn_gate", "ffn_up")}
+"""Layers of a block that read the same input, by llama.cpp's names."""
 
 
 def mix_figures(name: str, config: AcceleratorConfig, mhz: float | None) -> dict[str, Any]:
@@ -105,26 +110,48 @@ def model_layers(model: str) -> list[Layer]:
 
     Parameters
     ----------
-    model : a name of `MIXES`, or a folder with a config.json, which is all that is read of it. The
-        layers are those that `tritloom run` loads: q/k/v count as one and gate/up as one.
+    model : a name of `MIXES`, or a folder with a config.json, which is all that is read of it, or a
+        GGUF file. The layers are those that `tritloom run` loads: q/k/v count as one and gate/up
+        as one.
 
     Raises
     ------
     CheckpointError : there is no such folder, or its config.json describes no model with ternary
-        layers; the message names the key
+        layers, or a layer of the GGUF file does not fit a device; the message names the key or the
+        tensor
     """
     if model in MIXES:
         return [Layer(*layer) for layer in MIXES[model][1]]
-    file = find_model(model, "config.json") / "config.json"
-    shapes = BitNetConfig.from_files(read_json(file)).ternary_shapes
-    if not shapes:
-        raise CheckpointError(f"{file} describes no ternary layer; check modules_to_not_convert")
+    if is_gguf(model):
+        shapes = _stacked(GgufFile(model).shapes())
+    else:
+        file = find_model(model, "config.json") / "config.json"
+        shapes = BitNetConfig.from_files(read_json(file)).ternary_shapes
+        if not shapes:
+            raise CheckpointError(
+                f"{file} describes no ternary layer; check modules_to_not_convert"
+            )
     names: dict[tuple[int, int], str] = {}
     counts = Counter[tuple[int, int]]()
     for name, (out_features, in_features) in shapes.items():
         names.setdefault((in_features, out_features), name.rpartition(".")[2])
         counts[in_features, out_features] += 1
     return [Layer(names[shape], *shape, count) for shape, count in counts.items()]
+
+
+def _stacked(shapes: dict[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
+    """The layers of a GGUF file with those of each row of `GGUF_STACKS` as one layer."""
+    stacked: dict[str, tuple[int, int]] = {}
+    for name, shape in shapes.items():
+        block, dot, last = name.rpartition(".")
+        stack = next((each for each, parts in GGUF_STACKS.items() if last in parts), last)
+        parts = [f"{block}{dot}{part}" for part in GGUF_STACKS.get(stack, ())]
+        if parts and all(part in shapes and shapes[part][1] == shape[1] for part in parts):
+            rows = sum(shapes[part][0] for part in parts)
+            stacked[f"{block}{dot}{stack}"] = rows, shape[1]
+        else:
+            stacked[name] = shape
+    return stacked
 
 
 def utilization(config: AcceleratorConfig, layers: Sequence[Layer]) -> float:

@@ -1,5 +1,6 @@
 """The driver: devices and their layers, links to them, checkpoints and models."""
 
+from tritloom.host.checkpoints.gguf import GgufFile, GgufTensor, TensorFacts, load_gguf
 from tritloom.host.checkpoints.huggingface import Checkpoint, load_checkpoint
 from tritloom.host.checkpoints.npz import load_npz
 from tritloom.host.device import (
@@ -37,6 +38,8 @@ __all__ = [
     "DeviceInfo",
     "DeviceTimeout",
     "Execution",
+    "GgufFile",
+    "GgufTensor",
     "Handle",
     "InputError",
     "Job",
@@ -46,9 +49,11 @@ __all__ = [
     "ProtocolError",
     "SelfTest",
     "Stats",
+    "TensorFacts",
     "TernaryLayer",
     "TritloomError",
     "connect",
     "load_checkpoint",
+    "load_gguf",
     "load_npz",
 ]

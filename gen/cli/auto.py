@@ -56,7 +56,7 @@ def add(commands: Any) -> None:
         *("--model",),
         metavar="MODEL",
         required=True,
-        help="folder with a model's config.json, or tinylm, or bitnet-2b-4t",
+        help="folder with a model's config.json, a .gguf file, or tinylm, or bitnet-2b-4t",
     )
     parser.add_argument(
         *("--weight-bits",),

@@ -29,6 +29,9 @@ Shows the versions of Python and of the packages that Tritloom uses, and the too
 beside them. With --device it also opens a device and shows its configuration, and with --selftest
 it checks identity, memory, a known layer, the link and the clock. --report writes the outcome as a
 text to paste into a bug report or a list of boards; it names no host, path or serial number.
+
+With FILE, a model in GGUF, it lists the file's tensors instead: their types, shapes and scales, and
+whether a device can take them. A device of today takes matrices of -1, 0 and 1 with one scale.
 """,
     examples="""
   tritloom info
@@ -36,12 +39,17 @@ text to paste into a bug report or a list of boards; it names no host, path or s
   tritloom info --device "golden?board=icebreaker" --json
   tritloom info --device sim --selftest
   tritloom info --device serial:///dev/ttyUSB0 --selftest --report board.txt
+  tritloom info model.gguf
 """,
     prints="""
-A line a fact. The status is 1 if a check of the self-test failed.
+A line a fact. The status is 1 if a check of the self-test failed. Of a GGUF file a table, and below
+it why tensors do not fit.
 
 --json prints an object: tritloom, python, packages (name and version, or null), tools (command, or
-the error), device (the facts of the device) and selftest (ok, checks).
+the error), device (the facts of the device) and selftest (ok, checks). Of a GGUF file: file,
+version, architecture and tensors, a list of name, type, shape ([out, in]), bytes, group (inputs
+that share a scale; 0: one scale for the tensor), scales (how many differ), fits and reason. group
+and scales are null if a tensor is not ternary.
 """,
 )
 DEVICES = Help(
@@ -66,6 +74,9 @@ def add(commands: Any) -> None:
     """Declares the commands."""
     add_command(commands, "devices", DEVICES, _devices)
     info = add_command(commands, "info", INFO, _info)
+    info.add_argument(
+        "file", metavar="FILE", nargs="?", type=path, help="a model in GGUF whose tensors to list"
+    )
     info.add_argument("--device", metavar="URL", help="a device, such as sim or golden")
     info.add_argument("--selftest", action="store_true", help="test the device as well")
     info.add_argument(
@@ -90,6 +101,8 @@ def _devices(options: argparse.Namespace) -> int:
 
 
 def _info(options: argparse.Namespace) -> int:
+    if options.file is not None:
+        return _list_file(options)
     if options.selftest and options.device is None:
         raise InputError("--selftest needs a device; name it with --device")
     if options.report is not None:
@@ -120,6 +133,29 @@ def _info(options: argparse.Namespace) -> int:
     else:
         print("\n".join(_lines(facts, report)))
     return 0 if passed else 1
+
+
+def _list_file(options: argparse.Namespace) -> int:
+    """Lists a model's file."""
+    from tritloom.gen.cli.listing import gguf_lines
+    from tritloom.host.checkpoints.gguf import GgufFile
+
+    if options.device is not None or options.selftest or options.report is not None:
+        raise InputError("FILE goes without --device, --selftest and --report; leave one out")
+    file = GgufFile(options.file)
+    tensors = list(file.facts())
+    if options.json:
+        print_json(
+            {
+                "file": options.file.name,
+                "version": file.header.version,
+                "architecture": file.header.metadata.get("general.architecture"),
+                "tensors": [dataclasses.asdict(tensor) for tensor in tensors],
+            }
+        )
+    else:
+        print("\n".join(gguf_lines(file, tensors)))
+    return 0
 
 
 def _lines(facts: dict[str, Any], report: str) -> list[str]:

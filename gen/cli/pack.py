@@ -14,7 +14,8 @@ HELP = Help(
     text="""\
 Writes the weights of one layer into a folder: NAME.bin (the image, as the payloads of WRITE hold
 it), NAME.h (its shape, size and CRC-32 as C macros) and NAME.json (the same). The layer is one of
-an .npz archive or of a model's folder. Our own driver needs none of this; it packs by itself.
+an .npz archive, of a GGUF file or of a model's folder. Our own driver needs none of this; it packs
+by itself.
 """,
     examples="""
   tritloom pack models/tinylm --layer model.layers.0.mlp.up_proj \\
@@ -35,8 +36,15 @@ The size and the name of each file.
 def add(commands: Any) -> None:
     """Declares the command."""
     parser = add_command(commands, "pack", HELP, _pack, extra="gen")
-    parser.add_argument("source", metavar="SOURCE", type=path, help="an .npz or a model's folder")
+    parser.add_argument(
+        "source", metavar="SOURCE", type=path, help="an .npz, a .gguf or a model's folder"
+    )
     parser.add_argument("--layer", metavar="LAYER", help="its name; needed if there are several")
+    parser.add_argument(
+        *("--i2s-order",),
+        metavar="ORDER",
+        help="of a GGUF file with I2_S tensors, who wrote it: x86, arm or x86-rows",
+    )
     device = parser.add_mutually_exclusive_group(required=True)
     device.add_argument("--board", metavar="NAME", help="a board that `tritloom boards` lists")
     device.add_argument("--config", metavar="FILE", type=path, help="a configuration in JSON")
@@ -56,7 +64,7 @@ def _pack(options: argparse.Namespace) -> int:
     from tritloom.gen.emit.pack import pack, read_layer
 
     config = config_of(options)
-    layer = read_layer(options.source, options.layer)
+    layer = read_layer(options.source, options.layer, options.i2s_order)
     facts, files = pack(config, layer.trits, options.output, options.name)
     if options.json:
         sizes = {file.name: file.stat().st_size for file in files}

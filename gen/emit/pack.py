@@ -10,6 +10,8 @@ import numpy.typing as npt
 
 from tritloom.gen.emit.files import write_files
 from tritloom.gen.emit.names import check_name
+from tritloom.host.checkpoints.gguf import GgufFile
+from tritloom.host.checkpoints.gguf_header import is_gguf
 from tritloom.host.checkpoints.huggingface import load_checkpoint
 from tritloom.host.checkpoints.npz import load_npz
 from tritloom.host.layer import TernaryLayer
@@ -50,13 +52,14 @@ class PackedLayer:
     layout_digest: str
 
 
-def read_layer(source: Path, name: str | None = None) -> TernaryLayer:
+def read_layer(source: Path, name: str | None = None, i2s_order: str | None = None) -> TernaryLayer:
     """One layer of an archive or a checkpoint.
 
     Parameters
     ----------
-    source : an `.npz` archive of layers, or a model's folder as transformers writes it
+    source : an `.npz` archive of layers, a GGUF file, or a model's folder as transformers writes it
     name : of the layer; may be left out if there is only one
+    i2s_order : of a GGUF file with I2_S tensors, the order of their codes
 
     Raises
     ------
@@ -65,16 +68,13 @@ def read_layer(source: Path, name: str | None = None) -> TernaryLayer:
     InputError
         If it has no such layer, or several and no name is given.
     """
+    if is_gguf(source):
+        file = GgufFile(source, i2s_order)
+        return file.layer(_one_name(source, file.require_layers(), name))
+    if i2s_order is not None:
+        raise InputError(f"--i2s-order goes with a GGUF file, and {source} is none; leave it out")
     layers = load_checkpoint(source).layers if source.is_dir() else load_npz(source)[0]
-    if name is None and len(layers) == 1:
-        return next(iter(layers.values()))
-    if name is None:
-        raise InputError(
-            f"{source} holds {len(layers)} layers; name one with --layer: {_some(layers)}"
-        )
-    if name not in layers:
-        raise InputError(f"{source} has no layer {name!r}; it has {_some(layers)}")
-    return layers[name]
+    return layers[_one_name(source, list(layers), name)]
 
 
 def pack(
@@ -123,8 +123,21 @@ def pack(
     return layer, write_files(folder, files)
 
 
-def _some(names: dict[str, TernaryLayer]) -> str:
-    shown = list(names)[:SHOWN_NAMES]
+def _one_name(source: Path, names: list[str], name: str | None) -> str:
+    """The name of the layer that is meant: `name`, or the only one."""
+    if name is None and len(names) == 1:
+        return names[0]
+    if name is None:
+        raise InputError(
+            f"{source} holds {len(names)} layers; name one with --layer: {_some(names)}"
+        )
+    if name not in names:
+        raise InputError(f"{source} has no layer {name!r}; it has {_some(names)}")
+    return name
+
+
+def _some(names: list[str]) -> str:
+    shown = names[:SHOWN_NAMES]
     return ", ".join(shown) + (", …" if len(names) > SHOWN_NAMES else "")
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from tritloom.host.checkpoints.gguf_header import is_gguf
 from tritloom.host.checkpoints.huggingface import load_checkpoint
 from tritloom.host.device import connect, require_linear
 from tritloom.host.layer import TernaryLayer
@@ -36,8 +37,13 @@ def find_model(name: str, files: str = "config.json, model.safetensors and token
 
     Raises
     ------
-    CheckpointError : there is no such folder
+    CheckpointError : there is no such folder, or it is a GGUF file
     """
+    if is_gguf(name):
+        raise CheckpointError(
+            f"{name} is a GGUF file, whose tokenizer and norms are not read yet; give the path of "
+            f"a folder with {files}"
+        )
     places = [Path(name)] + ([MODELS / name] if Path(name).name == name else [])
     for place in places:
         if place.is_dir():
