@@ -15,7 +15,7 @@ import numpy as np
 
 from tests.support.packets import Inputs
 from tritloom.rtl.control.processor import CommandProcessor
-from tritloom.rtl.spec.checks import Stage
+from tritloom.rtl.spec.checks import Stage, checks_of
 from tritloom.rtl.spec.commands import (
     COUNTERS,
     CRC_BYTES,
@@ -79,7 +79,7 @@ class Plan:
         stored: dict[int, Due] = {}
         for packet in packets:
             request, expected = Request.parse(packet), device.next_seq
-            known = request.opcode in list(Opcode)
+            known = request.opcode in checks_of(config)
             failure = device.failure(request) if known and request.opcode != Opcode.DEFINE else None
             response = Response.parse(device.process(packet))
             if request.opcode == Opcode.RESET or response.status in (

@@ -15,14 +15,14 @@ def test_old_name(run):
 
 def test_a_measurement_is_one_file(run, monkeypatch, tmp_path):
     """A new module in the folder is a new command; nothing else changes."""
-    (tmp_path / "vector.py").write_text(
+    (tmp_path / "sample.py").write_text(
         "from tritloom.gen.cli.options import Help, add_command\n"
         "def add(commands):\n"
-        "    add_command(commands, 'vector', Help('v', 'V.', '', ''), lambda options: 7)\n"
+        "    add_command(commands, 'sample', Help('v', 'V.', '', ''), lambda options: 7)\n"
     )
     monkeypatch.setattr(measures, "__path__", [*measures.__path__, str(tmp_path)])
-    assert cli.main(["measure", "vector"]) == 7
-    monkeypatch.delitem(sys.modules, "tritloom.gen.cli.measures.vector")
+    assert cli.main(["measure", "sample"]) == 7
+    monkeypatch.delitem(sys.modules, "tritloom.gen.cli.measures.sample")
 
 
 def test_no_folder(run, tmp_path):
