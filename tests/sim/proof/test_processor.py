@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from tests.support.broken import broken
-from tritloom.rtl.control import acceptor, banks, processor, responder
+from tritloom.rtl.control import acceptor, banks, processor, responder, states
 from tritloom.rtl.control.processor import CommandProcessor
 from tritloom.rtl.links.stream_facts import PacketStream
 from tritloom.rtl.spec.commands import CRC_BYTES, LAYER, Opcode, Request
@@ -146,17 +146,17 @@ BUGS = {
         "check_fetching",
     ),
     "more commands than slots": (
-        acceptor,
+        states,
         ("with m.If(~order.full):", "with m.If(1):"),
         "check_room",
     ),
     "a task without a response is counted": (
         processor,
-        ("                & (acceptor.o_task.payload.kind != Kind.CHECKSUM)\n", ""),
+        ("                & has_response(config, acceptor.o_task.payload.kind)\n", ""),
         "check_unsent",
     ),
     "a response is sent again while others wait": (
-        acceptor,
+        states,
         ("with m.If((ports.unsent == 0) & ~", "with m.If(~"),
         "check_alone",
     ),
@@ -169,8 +169,9 @@ def component_with(monkeypatch, module, change):
     if module is processor:
         return copy.CommandProcessor(TINY)
     for name in module.__all__:
-        if hasattr(processor, name):
-            monkeypatch.setattr(processor, name, getattr(copy, name))
+        for user in (processor, acceptor):
+            if hasattr(user, name):
+                monkeypatch.setattr(user, name, getattr(copy, name))
     return CommandProcessor(TINY)
 
 
