@@ -26,7 +26,7 @@ class VectorMemory(wiring.Component):
     Members
     -------
     a_address, b_address : in, addresses to read in this cycle
-    a, b : out, the words, `READ_CYCLES` after their addresses
+    o_a, o_b : out, the words, `READ_CYCLES` after their addresses
     write : in, 1 bit
         `word` is written to `address` in this cycle. It can be read from the next cycle on.
     address : in
@@ -35,8 +35,8 @@ class VectorMemory(wiring.Component):
 
     a_address: Signal
     b_address: Signal
-    a: Signal
-    b: Signal
+    o_a: Signal
+    o_b: Signal
     write: Signal
     address: Signal
     word: Signal
@@ -48,8 +48,8 @@ class VectorMemory(wiring.Component):
             {
                 "a_address": In(bits),
                 "b_address": In(bits),
-                "a": Out(WORD_BITS),
-                "b": Out(WORD_BITS),
+                "o_a": Out(WORD_BITS),
+                "o_b": Out(WORD_BITS),
                 "write": In(1),
                 "address": In(bits),
                 "word": In(WORD_BITS),
@@ -59,8 +59,8 @@ class VectorMemory(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         for name, address, word in (
-            ("copy_a", self.a_address, self.a),
-            ("copy_b", self.b_address, self.b),
+            ("copy_a", self.a_address, self.o_a),
+            ("copy_b", self.b_address, self.o_b),
         ):
             m.submodules[name] = memory = block_ram(WORD_BITS, self.config.words)
             read, write = ReadPort(m, memory), memory.write_port()

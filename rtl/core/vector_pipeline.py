@@ -70,7 +70,7 @@ class VectorPipeline(wiring.Component):
         The long reciprocal of `scalar`, for the factor DIVISOR.
     i_sum : in, signed `sum_bits`
         The core's result, in the cycle in which its element enters; for `from_core`.
-    a, b : in, 32 bits
+    i_a, i_b : in, 32 bits
         The words of a[i], and of b[i] or d[i], `READ_CYCLES` later.
     o : out, 32 bits
         The result, `pipeline_cycles` after its element entered.
@@ -80,8 +80,8 @@ class VectorPipeline(wiring.Component):
     scalar: Signal
     reciprocal: Signal
     i_sum: Signal
-    a: Signal
-    b: Signal
+    i_a: Signal
+    i_b: Signal
     o: Signal
 
     def __init__(self, config: VectorConfig, sum_bits: int) -> None:
@@ -95,8 +95,8 @@ class VectorPipeline(wiring.Component):
                 **({"second_scalar": In(WORD_BITS)} if config.multipliers == 2 else {}),
                 "reciprocal": In(FLOAT32.reciprocal_bits),
                 "i_sum": In(signed(sum_bits)),
-                "a": In(WORD_BITS),
-                "b": In(WORD_BITS),
+                "i_a": In(WORD_BITS),
+                "i_b": In(WORD_BITS),
                 "o": Out(WORD_BITS),
             }
         )
@@ -106,8 +106,8 @@ class VectorPipeline(wiring.Component):
         config, step = self.config, self.step
         half = step.bfloat16 if config.bfloat16 else Const(0)
         wait = sum_cycles(config) - READ_CYCLES
-        a_word = delay(m, self.a, wait, reset_less=True)
-        b_word = delay(m, self.b, wait, reset_less=True)
+        a_word = delay(m, self.i_a, wait, reset_less=True)
+        b_word = delay(m, self.i_b, wait, reset_less=True)
 
         m.submodules.convert = convert = IntToFloat(self.sum_bits)
         m.d.comb += convert.i.eq(self.i_sum)

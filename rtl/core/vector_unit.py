@@ -121,7 +121,7 @@ class VectorUnit(wiring.Component):
         # Addresses of the elements that enter, and of the results that leave.
         left = Signal(config.address_bits, reset_less=True)
         a, b, c, d, to = (
-            Signal(config.address_bits, name=name, reset_less=True)
+            Signal(config.address_bits, name=f"{name}_place", reset_less=True)
             for name in ("a", "b", "c", "d", "to")
         )
         elements, enters, reads_scalars, reads_second = Signal(), Signal(), Signal(), Signal()
@@ -139,7 +139,7 @@ class VectorUnit(wiring.Component):
         m.d.comb += [
             memory.a_address.eq(Mux(executes, a, self.address)),
             memory.b_address.eq(self._b_address(step, b, c, d, reads_scalars, reads_second)),
-            self.got.eq(memory.a),
+            self.got.eq(memory.o_a),
         ]
 
         scalar = Signal(WORD_BITS, reset_less=True)
@@ -148,8 +148,8 @@ class VectorUnit(wiring.Component):
             pipeline.scalar.eq(scalar),
             pipeline.reciprocal.eq(divide.o.payload.reciprocal),
             pipeline.i_sum.eq(self.i_sum.payload),
-            pipeline.a.eq(memory.a),
-            pipeline.b.eq(memory.b),
+            pipeline.i_a.eq(memory.o_a),
+            pipeline.i_b.eq(memory.o_b),
         ]
         stores = Signal()  # a single result is written
         begins = Signal()  # a PRODUCT begins
@@ -200,14 +200,14 @@ class VectorUnit(wiring.Component):
             if config.multipliers == 2:
                 with m.State("SECOND"):
                     m.d.comb += reads_second.eq(1)
-                    m.d.sync += [wait.eq(wait - 1), pipeline.second_scalar.eq(memory.b)]
+                    m.d.sync += [wait.eq(wait - 1), pipeline.second_scalar.eq(memory.o_b)]
                     with m.If(wait == 0):
                         m.d.sync += wait.eq(SCALAR_CYCLES - 1)
                         self._choose(m, step.operation, step.factor)
             with m.State("SCALARS"):
                 m.d.comb += reads_scalars.eq(1)
                 # `scalar` is right in the last of these cycles.
-                m.d.sync += [wait.eq(wait - 1), scalar.eq(memory.b)]
+                m.d.sync += [wait.eq(wait - 1), scalar.eq(memory.o_b)]
                 with m.If(wait == 0):
                     m.next = "DIVIDE"
                     with m.If(
@@ -303,8 +303,8 @@ class VectorUnit(wiring.Component):
         """The word of a step other than a PRODUCT, one cycle after `divide` has it."""
         operands = divide.i.payload
         m.d.comb += [
-            operands.a.as_value().eq(memory.a),
-            operands.b.as_value().eq(memory.b),
+            operands.a.as_value().eq(memory.o_a),
+            operands.b.as_value().eq(memory.o_b),
             operands.root.eq(step.operation == Operation.ROOT),
             operands.long.eq(step.operation == Operation.PRODUCT),
         ]
