@@ -26,6 +26,7 @@ from tritloom.rtl.spec import (
     frames,
     packing,
     plugins,
+    vector_facts,
     vector_program,
 )
 
@@ -162,6 +163,11 @@ def configuration_page() -> str:
         for kind, registry in (("memory", plugins.memories), ("link", plugins.links))
         for name in registry
     ]
+    of_unit = parameters(vector_facts.VectorConfig.__doc__)
+    unit_rows: list[list[object]] = [
+        [f"`{key.name}`", of_unit[key.name], f"`{json.dumps(key.default)}`"]
+        for key in fields(vector_facts.VectorConfig)
+    ]
     example = config.TINY.to_json()
     return f"""{MADE}
 
@@ -191,6 +197,14 @@ A key in the column "layout" is part of the layout digest, which must be equal i
 Each is an object with its `kind` and the keys of that kind.
 
 {table(["key", "kind", "what it is", "its keys"], record_rows)}
+
+## Vector unit
+
+`vector` is an object, such as `{vector_facts.EXAMPLE}`. A key that is left out has its default.
+
+{table(["key", "meaning", "default"], unit_rows)}
+
+[What it does](../explanation/vector-unit.md).
 
 ## Engines
 
@@ -604,6 +618,19 @@ result was compared with the golden model.
 
 {streams}
 
+## A model's blocks on a vector unit
+
+`tritloom measure block` compares every float that the device reads back with transformers, and
+counts cycles and bytes. The scales are made to divide, as those of transformers' packed layers do.
+
+{blocks}
+
+## The vector unit alone
+
+`tritloom measure vector`: without commands, placed and routed in the harness of the engines.
+
+{vectors}
+
 ## The driver
 
 `tritloom measure host`: CPU time of one core, with a link that responds at once and whose own time
@@ -651,7 +678,45 @@ def speed_page() -> str:
         for slots, value in host["cpu_us_per_command"].items()
     ]
     driver.append(["CRC-32 of 1024 bytes", f"{host['crc32_us_per_kb']:.2f}"])
+    blocks: list[list[object]] = []
+    for file in sorted(folder.glob("block-*.json")):
+        block = json.loads(file.read_text(encoding="utf-8"))
+        blocks.append(
+            [
+                f"{block['model']}, {block['device']}",
+                f"{block['float_bits_different']:,} of {block['float_bits_compared']:,}",
+                f"{block['cycles_feed_forward']:,}",
+                f"{block['cycles_layer']:,}",
+                f"{block['engine_cycles']:,}",
+                f"{block['vector_cycles']:,}",
+                f"{block['link_bytes_per_token']:,}",
+            ]
+        )
+    vectors: list[list[object]] = []
+    for file in sorted(folder.glob("vector-*.json")):
+        unit = json.loads(file.read_text(encoding="utf-8"))
+        vectors.append(
+            [
+                f"{unit['vector']['words']:,} words, multipliers {unit['vector']['multipliers']}",
+                unit["part"],
+                *(f"{unit[name]:,}" for name in ("luts", "ffs", "block_rams", "dsps")),
+                ", ".join(f"{clock:.1f}" for clock in unit["fmax_mhz"]),
+            ]
+        )
+    block_head = ["model, device", "floats that differ", "cycles of a feed-forward", "of a block"]
+    block_head += ["of these the layers", "the unit's own", "bytes a token"]
+    unit_head = [
+        "unit",
+        "part",
+        "LUTs",
+        "flip-flops",
+        "block RAMs",
+        "multipliers",
+        "MHz, each seed",
+    ]
     return f"{MEASURED}\n" + SPEED.format(
+        blocks=table(block_head, blocks),
+        vectors=table(unit_head, vectors),
         streams=table(head, [row for _, row in sorted(streams)]),
         driver=table(["what", "µs"], driver),
     )

@@ -29,7 +29,6 @@ from tritloom.rtl.links.port_names import DEFAULT_TOP, PLAIN, PortNames
 from tritloom.rtl.spec import commands, encodings, packing, vector_program
 from tritloom.rtl.spec.checks import (
     UNLIMITED,
-    VECTOR_WORD_BYTES,
     Check,
     Limit,
     Quantity,
@@ -38,7 +37,7 @@ from tritloom.rtl.spec.checks import (
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.design import FORMAT
 from tritloom.rtl.spec.plugins import engines
-from tritloom.rtl.spec.vector_facts import PROGRAM_STEPS
+from tritloom.rtl.spec.vector_facts import PROGRAM_STEPS, VECTOR_WORD_BYTES
 from tritloom.rtl.top import Accelerator
 
 __all__ = ["FORMAT", "attribute_docs", "describe", "vector_layout"]

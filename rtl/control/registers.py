@@ -30,7 +30,7 @@ class CommandRegisters:
         self.has_checksum = Signal()  # the response tells the checksum of a layer
         self.kind = Signal(Kind)  # of the task for the responder
         self.token = Signal(range(config.tokens))  # of that task
-        self.reading = Signal()  # READ or COUNTERS are not answered: no later command may disturb
+        self.reading = Signal()  # READ, GET or COUNTERS are not answered, and must not be disturbed
 
         # One bit more than any limit: an address that does not fit becomes all ones, out of range.
         limits = [

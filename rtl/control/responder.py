@@ -32,6 +32,7 @@ from tritloom.rtl.spec.commands import (
     identity,
 )
 from tritloom.rtl.spec.config import AcceleratorConfig
+from tritloom.rtl.spec.vector_facts import VECTOR_WORD_BYTES
 from tritloom.rtl.spec.vector_program import STEP_BYTES
 
 __all__ = ["Responder"]
@@ -115,7 +116,7 @@ class Responder(wiring.Component):
         beat_bytes = config.link.beat_bytes
         of_unit = {
             "read_address": Out(position_shape(config)),
-            "word": In(32),
+            "word": In(8 * VECTOR_WORD_BYTES),
             "step": In(8 * STEP_BYTES),
             "program_cycles": In(32),
         }

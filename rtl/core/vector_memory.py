@@ -7,11 +7,11 @@ from amaranth.lib.wiring import In, Out
 from tritloom.rtl.lib.block_ram import ReadPort, block_ram
 from tritloom.rtl.lib.float_convert import CODE_BITS
 from tritloom.rtl.lib.streams import stream_from_memory
-from tritloom.rtl.spec.vector_facts import VectorConfig
+from tritloom.rtl.spec.vector_facts import VECTOR_WORD_BYTES, VectorConfig
 
 __all__ = ["CodeQueue", "VectorMemory"]
 
-WORD_BITS = 32
+WORD_BITS = 8 * VECTOR_WORD_BYTES
 
 
 class VectorMemory(wiring.Component):

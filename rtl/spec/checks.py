@@ -13,7 +13,7 @@ from enum import IntEnum, StrEnum
 
 from tritloom.rtl.spec.commands import LAYER, Opcode, Request, Status, identity
 from tritloom.rtl.spec.config import AcceleratorConfig
-from tritloom.rtl.spec.vector_facts import PROGRAM_STEPS
+from tritloom.rtl.spec.vector_facts import PROGRAM_STEPS, VECTOR_WORD_BYTES
 from tritloom.rtl.spec.vector_program import STEP_BYTES
 
 __all__ = [
@@ -48,8 +48,6 @@ __all__ = [
     "first_failure",
     "value_of",
 ]
-
-VECTOR_WORD_BYTES = 4
 
 
 class LayerState(IntEnum):

@@ -105,7 +105,7 @@ class AcceleratorConfig:
         the last results are read while a layer runs.
     packet_bytes : bytes of the longest packet, header and checksum included; a power of two
     slots : packets that are buffered in each direction; a power of two
-    vector : the vector unit, such as `VectorConfig(words=4096)`; None if there is none
+    vector : the vector unit, a record such as `VectorConfig(words=4096)`; None if there is none
     clock_hz : clock frequency in Hz
 
     Raises

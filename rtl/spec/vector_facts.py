@@ -10,6 +10,7 @@ __all__ = [
     "LAYER_BITS",
     "PROGRAM_STEPS",
     "SUM_BITS",
+    "VECTOR_WORD_BYTES",
     "WORDS",
     "WRAP_WORDS",
     "VectorConfig",
@@ -19,6 +20,8 @@ FIELD_BITS = 16
 """Width of an address or a count in a step."""
 LAYER_BITS = 8
 """Width of an index into the layer table."""
+VECTOR_WORD_BYTES = 4
+"""Of a float32."""
 WORDS = (64, 1 << FIELD_BITS)
 """Least and greatest number of vector words."""
 SUM_BITS = 25

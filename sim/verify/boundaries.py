@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from tritloom.rtl.spec.checks import (
     UNITS,
     VECTOR_CHECKS,
-    VECTOR_WORD_BYTES,
     Check,
     LayerState,
     Quantity,
@@ -33,6 +32,7 @@ from tritloom.rtl.spec.commands import (
 )
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.layer_shape import LayerShape
+from tritloom.rtl.spec.vector_facts import VECTOR_WORD_BYTES
 from tritloom.rtl.spec.vector_program import STEP_BYTES
 from tritloom.sim.verify.pairs import banks_read
 from tritloom.sim.verify.scene_programs import ScenePrograms

@@ -10,12 +10,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from tritloom.rtl.spec.checks import VECTOR_WORD_BYTES
 from tritloom.rtl.spec.commands import Opcode, Request, Response, Status
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.rtl.spec.requests import commit_program, execute_program, put_words, write_steps
-from tritloom.rtl.spec.vector_facts import PROGRAM_STEPS
+from tritloom.rtl.spec.vector_facts import PROGRAM_STEPS, VECTOR_WORD_BYTES
 from tritloom.rtl.spec.vector_program import STEP_BYTES, Operation, Step, encode_program
 from tritloom.sim.verify.programs import ProgramMaker, unkept
 
