@@ -1,0 +1,278 @@
+"""The process that holds a device: `tritloom serve`."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import select
+import socket
+import struct
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from tritloom.host.device import Device
+from tritloom.host.handle import Handle
+from tritloom.host.layer import TernaryLayer
+from tritloom.host.serve.wire import Kind, receive, send
+from tritloom.rtl.spec.errors import DeviceError, InputError, ToolError, TritloomError
+
+__all__ = ["Server"]
+
+LONGEST_PATH = 107
+"""Bytes of a socket's path: Linux has room for no more."""
+
+
+class Server:
+    """A device behind a Unix socket; use it in a `with` statement.
+
+    Each client has a thread. The device computes their messages one after the other.
+
+    Members
+    -------
+    path : of the socket
+    products : products that were computed, one for each layer of a message
+    clients : clients that are connected
+    """
+
+    def __init__(self, device: Device, path: Path) -> None:
+        """Open the socket.
+
+        Parameters
+        ----------
+        device : the server computes with it; the caller closes it
+        path : does not exist, or is the socket of a server that has ended
+
+        Raises
+        ------
+        ToolError : no socket can be made there
+        """
+        self.path = path
+        self.products = 0
+        self.clients = 0
+        self._device = device
+        self._lock = threading.Lock()
+        self._links: set[socket.socket] = set()
+        self._failed: DeviceError | None = None
+        self._wake_out, self._wake_in = socket.socketpair()
+        try:
+            self._socket = _listen(path)
+        except BaseException:
+            self._wake_out.close()
+            self._wake_in.close()
+            raise
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Remove the socket, and end the connections. A second call does nothing."""
+        if self._socket.fileno() < 0:
+            return
+        with suppress(FileNotFoundError):
+            self.path.unlink()
+        for link in (self._socket, self._wake_out, self._wake_in):
+            link.close()
+        with self._lock:
+            for link in self._links:
+                with suppress(OSError):
+                    link.shutdown(socket.SHUT_RDWR)
+
+    def stop(self) -> None:
+        """Let `serve` return."""
+        with suppress(OSError):
+            self._wake_in.send(b"\0")
+
+    def serve(self, changed: Callable[[Server], None] = lambda server: None) -> None:
+        """Serve clients until `stop`.
+
+        Parameters
+        ----------
+        changed : called when a client comes or goes
+
+        Raises
+        ------
+        DeviceError : the device is lost; every client has been told
+        """
+        self._changed = changed
+        while True:
+            ready, _, _ = select.select([self._socket, self._wake_out], [], [])
+            if self._wake_out in ready:
+                break
+            link, _ = self._socket.accept()
+            threading.Thread(target=self._serve_one, args=[link], daemon=True).start()
+        if self._failed is not None:
+            raise self._failed
+
+    def _serve_one(self, link: socket.socket) -> None:
+        layers: dict[int, Handle] = {}
+        self._come(link)
+        try:
+            with link:
+                self._answer_all(link, layers)
+        except OSError:
+            pass  # the client has gone
+        finally:
+            self._go(link)
+            for handle in layers.values():
+                with suppress(TritloomError):
+                    self._device.unload(handle)
+
+    def _come(self, link: socket.socket) -> None:
+        with self._lock:
+            self._links.add(link)
+            self.clients += 1
+        self._changed(self)
+
+    def _go(self, link: socket.socket) -> None:
+        with self._lock:
+            self._links.discard(link)
+            self.clients -= 1
+        self._changed(self)
+
+    def _answer_all(self, link: socket.socket, layers: dict[int, Handle]) -> None:
+        """Answer a client's messages until it goes, or sends what is no message."""
+        while True:
+            try:
+                message = receive(link)
+            except DeviceError as error:
+                send(link, Kind.ERROR, str(error).encode())
+                return
+            if message is None:
+                return
+            kind, body = message
+            try:
+                answer = self._answer(kind, memoryview(body), layers)
+            except TritloomError as error:
+                send(link, Kind.ERROR, str(error).encode())
+                self._judge(error)
+            else:
+                send(link, kind, *answer)
+
+    def _judge(self, error: TritloomError) -> None:
+        """End the server if the device is lost: its layers are gone, so no client can go on."""
+        if not isinstance(error, DeviceError):
+            return
+        try:
+            self._device.counters()
+        except DeviceError as lost:
+            self._failed = lost
+            self.stop()
+
+    def _answer(
+        self, kind: int, body: memoryview, layers: dict[int, Handle]
+    ) -> list[bytes | memoryview]:
+        """The parts of an answer's body."""
+        if kind == Kind.INFO:
+            return [json.dumps(self._info()).encode()]
+        if kind == Kind.LOAD:
+            return [self._load(body, layers)]
+        if kind == Kind.UNLOAD:
+            (number,) = _numbers(body, 1, "UNLOAD")
+            self._device.unload(_layer(layers, number))
+            del layers[number]
+            return []
+        if kind == Kind.PRODUCTS:
+            return self._products(body, layers)
+        raise InputError(f"kind must be {', '.join(map(str, list(Kind)[1:]))}, not {kind}")
+
+    def _info(self) -> dict[str, object]:
+        info = self._device.info
+        return {
+            "url": info.url,
+            "free_words": info.free_words,
+            "max_out_features": info.config.max_out_features,
+            "max_in_features": info.config.max_in_features,
+            "act_bits": info.config.act_bits,
+        }
+
+    def _load(self, body: memoryview, layers: dict[int, Handle]) -> bytes:
+        rows, columns = _numbers(body, 2, "LOAD")
+        weights = body[8:]
+        _require_size("LOAD", weights, rows * columns)
+        trits = np.frombuffer(weights, np.int8).reshape(rows, columns)
+        handle = self._device.load(TernaryLayer.from_trits(trits, 1.0))
+        number = max(layers, default=0) + 1
+        layers[number] = handle
+        return struct.pack("<I", number)
+
+    def _products(self, body: memoryview, layers: dict[int, Handle]) -> list[bytes | memoryview]:
+        tokens, features, count = _numbers(body, 3, "PRODUCTS")
+        start = 12 + 4 * count
+        _require_size("PRODUCTS", body, start + tokens * features)
+        numbers = struct.unpack_from(f"<{count}I", body, 12)
+        codes = np.frombuffer(body[start:], np.int8).reshape(tokens, features)
+        handles = [_layer(layers, number) for number in numbers]
+        jobs = [self._device.submit(handle, codes) for handle in handles]
+        sums = [job.result() for job in jobs]
+        with self._lock:
+            self.products += len(sums)
+        return [np.ascontiguousarray(each, "<i4").data.cast("B") for each in sums]
+
+
+def _layer(layers: dict[int, Handle], number: int) -> Handle:
+    if number not in layers:
+        raise InputError(f"layer must be a number that LOAD gave this client, not {number}")
+    return layers[number]
+
+
+def _numbers(body: memoryview, count: int, name: str) -> tuple[int, ...]:
+    """The numbers that a body begins with."""
+    if len(body) < 4 * count:
+        raise InputError(f"{name} must have at least {4 * count} bytes, not {len(body)}")
+    return struct.unpack_from(f"<{count}I", body)
+
+
+def _require_size(name: str, body: memoryview, size: int) -> None:
+    if len(body) != size:
+        raise InputError(f"{name} must have {size} bytes for its shape, not {len(body)}")
+
+
+def _listen(path: Path) -> socket.socket:
+    """A socket that only this user can connect to."""
+    if not hasattr(socket, "AF_UNIX"):
+        raise ToolError("this system has no Unix sockets; connect to the device directly")
+    if len(os.fsencode(path)) > LONGEST_PATH:
+        raise ToolError(f"{path}: a socket's path has at most {LONGEST_PATH} bytes; take a shorter")
+    server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        _bind(server, path)
+        path.chmod(0o600)
+        server.listen()
+    except BaseException:
+        server.close()
+        raise
+    return server
+
+
+def _bind(server: socket.socket, path: Path) -> None:
+    """Bind the socket; one that a server left behind is replaced."""
+    try:
+        server.bind(os.fspath(path))
+        return
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise ToolError(f"{path}: {error.strerror}") from error
+    if not path.is_socket():
+        raise ToolError(f"{path} exists and is no socket; name another path")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(os.fspath(path))
+        except ConnectionRefusedError:
+            path.unlink()
+            server.bind(os.fspath(path))
+            return
+    raise ToolError(f"{path}: another server uses this socket; end it, or name another path")
