@@ -38,7 +38,7 @@ class Client:
         DeviceError : nobody serves there
         """
         self._path = path
-        self._rows: dict[int, int] = {}
+        self._shapes: dict[int, tuple[int, int]] = {}
         self._link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             self._link.connect(os.fspath(path))
@@ -66,8 +66,18 @@ class Client:
         info: dict[str, Any] = json.loads(self._ask(Kind.INFO))
         return info
 
-    def load(self, trits: NDArray[np.int8]) -> int:
-        """Write a layer of weights `[out, in]` to the device.
+    def fits(self, out_features: int, in_features: int, group: int = 0) -> bool:
+        """Whether an empty device has room for such a layer."""
+        shape = struct.pack("<3I", out_features, in_features, group)
+        return bool(int.from_bytes(self._ask(Kind.FITS, shape), "little"))
+
+    def load(self, trits: NDArray[np.int8], group: int = 0) -> int:
+        """Write a layer to the device.
+
+        Parameters
+        ----------
+        trits : weights `[out, in]`
+        group : inputs that are summed for themselves, a divisor of `in`; 0 means all
 
         Raises
         ------
@@ -75,16 +85,15 @@ class Client:
         """
         rows, columns = trits.shape
         weights = np.ascontiguousarray(trits, np.int8).tobytes()
-        (layer,) = struct.unpack(
-            "<I", self._ask(Kind.LOAD, struct.pack("<2I", rows, columns), weights)
-        )
-        self._rows[layer] = rows
-        return int(layer)
+        answer = self._ask(Kind.LOAD, struct.pack("<3I", rows, columns, group), weights)
+        layer = int.from_bytes(answer, "little")
+        self._shapes[layer] = rows, columns // (group or columns)
+        return layer
 
     def unload(self, layer: int) -> None:
         """Free a layer's memory."""
         self._ask(Kind.UNLOAD, struct.pack("<I", layer))
-        del self._rows[layer]
+        del self._shapes[layer]
 
     def products(self, layers: Sequence[int], codes: NDArray[np.int8]) -> list[NDArray[np.int32]]:
         """Exact sums of several layers with the same activations.
@@ -96,7 +105,7 @@ class Client:
 
         Returns
         -------
-        int32 `[tokens, out_features]` for each layer
+        int32 `[tokens, out_features, groups]` for each layer; one group means no groups
 
         Raises
         ------
@@ -107,8 +116,9 @@ class Client:
         body = self._ask(Kind.PRODUCTS, head, np.ascontiguousarray(codes, np.int8).tobytes())
         sums, at = [], 0
         for layer in layers:
-            size = tokens * self._rows[layer]
-            sums.append(np.frombuffer(body, "<i4", size, at).reshape(tokens, -1))
+            shape = (tokens, *self._shapes[layer])
+            size = tokens * shape[1] * shape[2]
+            sums.append(np.frombuffer(body, "<i4", size, at).reshape(shape))
             at += 4 * size
         return sums
 

@@ -11,16 +11,26 @@ import struct
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
+from numpy.typing import NDArray
 
+from tritloom.host.allocator import Allocator
 from tritloom.host.device import Device
 from tritloom.host.handle import Handle
+from tritloom.host.job import Job
 from tritloom.host.layer import TernaryLayer
 from tritloom.host.serve.wire import Kind, receive, send
-from tritloom.rtl.spec.errors import DeviceError, InputError, ToolError, TritloomError
+from tritloom.rtl.spec.errors import (
+    CapacityError,
+    DeviceError,
+    InputError,
+    ToolError,
+    TritloomError,
+)
 
 __all__ = ["Server"]
 
@@ -118,7 +128,7 @@ class Server:
             raise self._failed
 
     def _serve_one(self, link: socket.socket) -> None:
-        layers: dict[int, Handle] = {}
+        layers: dict[int, _Layer] = {}
         self._come(link)
         try:
             with link:
@@ -127,9 +137,9 @@ class Server:
             pass  # the client has gone
         finally:
             self._go(link)
-            for handle in layers.values():
+            for layer in layers.values():
                 with suppress(TritloomError):
-                    self._device.unload(handle)
+                    self._unload(layer)
 
     def _come(self, link: socket.socket) -> None:
         with self._lock:
@@ -143,7 +153,7 @@ class Server:
             self.clients -= 1
         self._changed(self)
 
-    def _answer_all(self, link: socket.socket, layers: dict[int, Handle]) -> None:
+    def _answer_all(self, link: socket.socket, layers: dict[int, _Layer]) -> None:
         """Answer a client's messages until it goes, or sends what is no message."""
         while True:
             try:
@@ -173,7 +183,7 @@ class Server:
             self.stop()
 
     def _answer(
-        self, kind: int, body: memoryview, layers: dict[int, Handle]
+        self, kind: int, body: memoryview, layers: dict[int, _Layer]
     ) -> list[bytes | memoryview]:
         """The parts of an answer's body."""
         if kind == Kind.INFO:
@@ -182,9 +192,11 @@ class Server:
             return [self._load(body, layers)]
         if kind == Kind.UNLOAD:
             (number,) = _numbers(body, 1, "UNLOAD")
-            self._device.unload(_layer(layers, number))
+            self._unload(_layer(layers, number))
             del layers[number]
             return []
+        if kind == Kind.FITS:
+            return [self._fits(*_numbers(body, 3, "FITS"))]
         if kind == Kind.PRODUCTS:
             return self._products(body, layers)
         raise InputError(f"kind must be {', '.join(map(str, list(Kind)[1:]))}, not {kind}")
@@ -199,31 +211,78 @@ class Server:
             "act_bits": info.config.act_bits,
         }
 
-    def _load(self, body: memoryview, layers: dict[int, Handle]) -> bytes:
-        rows, columns = _numbers(body, 2, "LOAD")
-        weights = body[8:]
+    def _fits(self, rows: int, columns: int, group: int) -> bytes:
+        config = self._device.info.config
+        empty = Allocator(config)
+        try:
+            for first, last in _groups(columns, group):
+                key = object()
+                empty.take(key, empty.place(rows, last - first))
+        except CapacityError:
+            return struct.pack("<I", 0)
+        return struct.pack("<I", 1)
+
+    def _load(self, body: memoryview, layers: dict[int, _Layer]) -> bytes:
+        rows, columns, group = _numbers(body, 3, "LOAD")
+        weights = body[12:]
         _require_size("LOAD", weights, rows * columns)
         trits = np.frombuffer(weights, np.int8).reshape(rows, columns)
-        handle = self._device.load(TernaryLayer.from_trits(trits, 1.0))
+        layer = _Layer([], columns)
+        try:
+            for first, last in _groups(columns, group):
+                part = TernaryLayer.from_trits(trits[:, first:last], 1.0)
+                layer.parts.append(self._device.load(part))
+        except BaseException:
+            self._unload(layer)
+            raise
         number = max(layers, default=0) + 1
-        layers[number] = handle
+        layers[number] = layer
         return struct.pack("<I", number)
 
-    def _products(self, body: memoryview, layers: dict[int, Handle]) -> list[bytes | memoryview]:
+    def _unload(self, layer: _Layer) -> None:
+        for handle in layer.parts:
+            self._device.unload(handle)
+
+    def _products(self, body: memoryview, layers: dict[int, _Layer]) -> list[bytes | memoryview]:
         tokens, features, count = _numbers(body, 3, "PRODUCTS")
         start = 12 + 4 * count
         _require_size("PRODUCTS", body, start + tokens * features)
         numbers = struct.unpack_from(f"<{count}I", body, 12)
         codes = np.frombuffer(body[start:], np.int8).reshape(tokens, features)
-        handles = [_layer(layers, number) for number in numbers]
-        jobs = [self._device.submit(handle, codes) for handle in handles]
-        sums = [job.result() for job in jobs]
+        jobs = [self._submit(_layer(layers, number), codes) for number in numbers]
+        sums = [np.stack([job.result() for job in each], axis=-1) for each in jobs]
         with self._lock:
             self.products += len(sums)
         return [np.ascontiguousarray(each, "<i4").data.cast("B") for each in sums]
 
+    def _submit(self, layer: _Layer, codes: NDArray[np.int8]) -> list[Job]:
+        """A job for each group of a layer."""
+        if codes.shape[1] != layer.in_features:
+            raise InputError(f"codes must have {layer.in_features} features, not {codes.shape[1]}")
+        jobs, first = [], 0
+        for handle in layer.parts:
+            jobs.append(self._device.submit(handle, codes[:, first : first + handle.in_features]))
+            first += handle.in_features
+        return jobs
 
-def _layer(layers: dict[int, Handle], number: int) -> Handle:
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """A client's layer: each group of its inputs is a layer of the device."""
+
+    parts: list[Handle]
+    in_features: int
+
+
+def _groups(columns: int, group: int) -> list[tuple[int, int]]:
+    """First and end of each group of inputs."""
+    size = group or columns
+    if group and columns % group:
+        raise InputError(f"group must divide the {columns} inputs, not be {group}")
+    return [(first, first + size) for first in range(0, columns, size or 1)] or [(0, 0)]
+
+
+def _layer(layers: dict[int, _Layer], number: int) -> _Layer:
     if number not in layers:
         raise InputError(f"layer must be a number that LOAD gave this client, not {number}")
     return layers[number]

@@ -6,10 +6,13 @@ text. Numbers in bodies are little-endian. A client sends a message, then takes 
 
 * `INFO`: empty. The answer is JSON: `url`, `free_words`, `max_out_features`, `max_in_features`,
   `act_bits`.
-* `LOAD`: uint32 out, in; int8 weights `[out, in]`. The answer is uint32, the layer's number.
+* `FITS`: uint32 out, in, group. The answer is uint32: 1 if an empty device has room for such a
+  layer, else 0.
+* `LOAD`: uint32 out, in, group; int8 weights `[out, in]`. The answer is uint32, the layer's number.
+  A group is a run of inputs that are summed for themselves; 0 means all inputs.
 * `UNLOAD`: uint32 layer. The answer is empty.
 * `PRODUCTS`: uint32 tokens, in, n; uint32 layers `[n]`; int8 codes `[tokens, in]`. The answer is
-  the int32 sums `[tokens, out]` of each layer, one after the other.
+  the int32 sums `[tokens, out, groups]` of each layer, one after the other.
 
 One `PRODUCTS` computes all layers that take the same activations, so these cross the socket once. A
 layer belongs to the client that loaded it, and is unloaded when that client goes.
@@ -40,6 +43,7 @@ class Kind(IntEnum):
     LOAD = 2
     UNLOAD = 3
     PRODUCTS = 4
+    FITS = 5
 
 
 def send(link: socket.socket, kind: int, *parts: bytes | memoryview) -> None:

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from tritloom.rtl.spec import numerics
 from tritloom.rtl.spec.config import TINY
 from tritloom.rtl.spec.errors import ToolError
 
+CONFIG = replace(TINY.with_words(512), max_layers=8)
 WAIT_S = 10.0
 
 
@@ -33,9 +35,14 @@ def made(seed, out_features=7, in_features=19, tokens=3):
     return trits, codes
 
 
+def is_exact(sums, trits, codes):
+    """Of one layer without groups."""
+    return np.array_equal(sums[0][..., 0], numerics.matmul(trits, codes))
+
+
 @pytest.fixture
 def device():
-    with connect("golden", config=TINY) as device:
+    with connect("golden", config=CONFIG) as device:
         yield device
 
 
@@ -83,15 +90,16 @@ def test_products(server, device):
         assert client.info() == {
             "url": "golden",
             "free_words": device.info.free_words,
-            "max_out_features": TINY.max_out_features,
-            "max_in_features": TINY.max_in_features,
+            "max_out_features": CONFIG.max_out_features,
+            "max_in_features": CONFIG.max_in_features,
             "act_bits": 8,
         }
         layers = [client.load(trits), client.load(ones), client.load(-ones)]
         sums = client.products([*layers, layers[0]], codes)
         for got, weights in zip(sums, (trits, ones, -ones, trits), strict=True):
             assert got.dtype == np.int32
-            assert np.array_equal(got, numerics.matmul(weights, codes))
+            assert got.shape == (*got.shape[:2], 1)
+            assert np.array_equal(got[..., 0], numerics.matmul(weights, codes))
         assert client.products([], codes) == []
         client.unload(layers[1])
         assert np.array_equal(client.products([layers[2]], codes)[0], sums[2])
@@ -99,11 +107,50 @@ def test_products(server, device):
         assert server.products == 5
 
 
+def test_groups(server, device):
+    """Each group of inputs is summed for itself, beside a layer without groups."""
+    trits, codes = made(8, 5, 24)
+    codes[0], codes[1] = -128, 127
+    with Client(server.path) as client:
+        assert client.fits(5, 24, 8)
+        layers = [client.load(trits, 8), client.load(trits)]
+        groups, whole = client.products(layers, codes)
+        for group in range(3):
+            columns = slice(8 * group, 8 * group + 8)
+            expected = numerics.matmul(trits[:, columns], codes[:, columns])
+            assert np.array_equal(groups[..., group], expected)
+        assert np.array_equal(groups.sum(axis=-1), whole[..., 0])
+        assert device.info.layers_used == 3 + 2  # 24 inputs are two pieces
+        client.unload(layers[0])
+        assert device.info.layers_used == 2
+
+
+def test_what_fits(server, device):
+    """It is the empty device that is asked about; a layer of which a part fits leaves nothing."""
+    rows, columns, free = CONFIG.max_out_features, CONFIG.max_in_features, device.info.free_words
+    with Client(server.path) as client:
+        client.load(np.ones((rows, columns), np.int8))
+        used = device.info.layers_used
+        left = device.info.free_words
+        assert client.fits(rows, columns)
+        assert not client.fits(rows, columns * CONFIG.memory_words)
+        slots = CONFIG.max_layers
+        assert client.fits(1, slots, 1)
+        assert not client.fits(1, slots + 1, 1)
+        with pytest.raises(DeviceError, match="layer"):
+            client.load(np.ones((1, slots + 1), np.int8), 1)
+        assert (device.info.layers_used, device.info.free_words) == (used, left)
+        for ask in (client.fits, lambda *shape: client.load(np.ones(shape[:2], np.int8), shape[2])):
+            with pytest.raises(DeviceError, match="group must divide the 19 inputs, not be 4"):
+                ask(7, 19, 4)
+    wait_until(lambda: device.info.free_words == free)
+
+
 def test_refusals_leave_the_client_connected(server):
     trits, codes = made(2)
     with Client(server.path) as client:
         layer = client.load(trits)
-        client._rows[9] = 7
+        client._shapes[9] = 7, 1
         for ask, message in (
             (lambda: client.products([9], codes), "layer must be a number that LOAD gave .* not 9"),
             (lambda: client.products([layer], codes[:, 1:]), "codes must have 19 features, not 18"),
@@ -112,9 +159,9 @@ def test_refusals_leave_the_client_connected(server):
             (lambda: client.products([layer], codes[:0]), "codes must not be empty"),
             (lambda: client.load(np.zeros((4096, 4096), np.int8)), "word"),
             (lambda: client.unload(9), "layer must be a number"),
-            (lambda: client._ask(Kind.LOAD, b"1234"), "LOAD must have at least 8 bytes, not 4"),
+            (lambda: client._ask(Kind.LOAD, b"1234"), "LOAD must have at least 12 bytes, not 4"),
             (
-                lambda: client._ask(Kind.LOAD, struct.pack("<2I", 3, 3), b"1" * 8),
+                lambda: client._ask(Kind.LOAD, struct.pack("<3I", 3, 3, 0), b"1" * 8),
                 "must have 9 byt",
             ),
             (lambda: client._ask(Kind.PRODUCTS, struct.pack("<3I", 1, 1, 1)), "must have 17 bytes"),
@@ -124,7 +171,7 @@ def test_refusals_leave_the_client_connected(server):
             with pytest.raises(DeviceError, match=message):
                 ask()
             expected = numerics.matmul(trits, codes)
-            assert np.array_equal(client.products([layer], codes)[0], expected)
+            assert np.array_equal(client.products([layer], codes)[0][..., 0], expected)
 
 
 @pytest.mark.parametrize(
@@ -157,14 +204,14 @@ def test_a_client_that_dies_leaves_nothing(server, device, cut):
         client.close()
         wait_until(lambda: device.info.layers_used == 1)
         wait_until(lambda: server.clients == 1)
-        assert np.array_equal(other.products([kept], codes)[0], numerics.matmul(trits, codes))
+        assert is_exact(other.products([kept], codes), trits, codes)
 
 
 def test_a_layer_belongs_to_its_client(server):
     trits, codes = made(4)
     with Client(server.path) as first, Client(server.path) as second:
         layer = first.load(trits)
-        second._rows[layer] = 7
+        second._shapes[layer] = 7, 1
         with pytest.raises(DeviceError, match="layer must be a number that LOAD gave this client"):
             second.products([layer], codes)
         with pytest.raises(DeviceError, match="layer must be a number"):
@@ -179,7 +226,7 @@ def test_clients_at_once(server):
         with Client(server.path) as client:
             layer = client.load(trits)
             for token in range(20):
-                sums = client.products([layer], codes + np.int8(token))[0]
+                sums = client.products([layer], codes + np.int8(token))[0][..., 0]
                 if not np.array_equal(sums, numerics.matmul(trits, codes + np.int8(token))):
                     wrong.append(seed)
 
@@ -221,7 +268,9 @@ def test_a_device_error_that_passes_does_not_end_the_server(server, device, monk
             patch.setattr(device, "submit", fail)
             with pytest.raises(DeviceError, match="the weight memory failed"):
                 client.products([layer], codes)
-        assert np.array_equal(client.products([layer], codes)[0], numerics.matmul(trits, codes))
+        assert np.array_equal(
+            client.products([layer], codes)[0][..., 0], numerics.matmul(trits, codes)
+        )
     assert server.errors == []
 
 
@@ -274,7 +323,9 @@ def test_the_command(tmp_path, sign, status):
         trits, codes = made(7, 40, 60)
         with Client(path) as client:
             layer = client.load(trits)
-            assert np.array_equal(client.products([layer], codes)[0], numerics.matmul(trits, codes))
+            assert np.array_equal(
+                client.products([layer], codes)[0][..., 0], numerics.matmul(trits, codes)
+            )
             served.send_signal(sign)
             _, err = served.communicate(timeout=30)
             with pytest.raises(DeviceError, match="start tritloom serve again"):
