@@ -5,7 +5,7 @@ from typing import Any
 from amaranth.hdl import Const, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.fifo import SyncFIFO
-from amaranth.lib.wiring import In, Member, Out, connect, flipped
+from amaranth.lib.wiring import Member, Out, connect
 
 from tritloom.rtl.control.packets import PacketNarrower, PacketReceiver, PacketSender
 from tritloom.rtl.control.processor import CommandProcessor
@@ -13,6 +13,7 @@ from tritloom.rtl.core.core import Core
 from tritloom.rtl.core.layer_runner import LayerRunner
 from tritloom.rtl.core.vector_unit import VectorUnit
 from tritloom.rtl.lib.block_ram import ReadPort, block_ram
+from tritloom.rtl.lib.ports import forward_port
 from tritloom.rtl.lib.streams import StreamRegister, StreamSwitch
 from tritloom.rtl.links.contract import PacketLink, create_link, link_members
 from tritloom.rtl.memories.contract import create_memory, memory_members
@@ -69,7 +70,7 @@ class Accelerator(wiring.Component):
         m.submodules.link = link = self._link
         for component, pads in ((link, self._pads["link"]), (memory, self._pads["memory"])):
             for name, member in pads.items():
-                _forward(m, getattr(self, name), getattr(component, name), member)
+                forward_port(m, getattr(self, name), getattr(component, name), member)
 
         if self.config.link.beat_bytes == 1:
             connect(m, link.o_packet, receiver.i)
@@ -234,13 +235,3 @@ def _pads(component: wiring.Component, contract: dict[str, Member]) -> dict[str,
     return {
         name: member for name, member in component.signature.members.items() if name not in contract
     }
-
-
-def _forward(m: Module, outer: Any, inner: Any, member: Member) -> None:
-    """Wire a port of the accelerator to the same port of one of its components."""
-    if member.is_signature:
-        connect(m, flipped(outer), inner)
-    elif member.flow == In:
-        m.d.comb += inner.eq(outer)
-    else:
-        m.d.comb += outer.eq(inner)

@@ -226,9 +226,19 @@ class Memory(Record):
 
     words: int = field(metadata=LAYOUT)
 
+    can_fail: ClassVar[bool] = False
+    """Whether the component may set `error`. A device has checks of `error` only then."""
+
     def check(self, config: Config) -> None:
         """Raise `ConfigError` for what the memory cannot be."""
         require_integer("memory: words", self.words, 1, MAX_MEMORY_WORDS)
+
+    def align(self, config: Config) -> int:
+        """Words of a block, a power of two: a layer and each WRITE begin at a multiple of it.
+
+        More than 1 if weight words share lines, which the memory writes as a whole.
+        """
+        return 1
 
     def full_sizes(self, config: Config, most: int) -> Sequence[int]:
         """Numbers of words up to `most`, ascending, that leave little of the RAM unused."""
