@@ -20,9 +20,10 @@ from tritloom.rtl.memories.contract import create_memory, memory_members
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import ConfigError
 
-__all__ = ["Accelerator"]
+__all__ = ["STATUS", "Accelerator"]
 
 STATUS = ("running", "good", "bad")
+"""The outputs of 1 bit that show the accelerator's state."""
 
 
 class Accelerator(wiring.Component):
@@ -36,6 +37,10 @@ class Accelerator(wiring.Component):
     running : 1 bit out; RUN is executing
     good : 1 bit out; strobe, a sound packet was taken
     bad : 1 bit out; strobe, a packet with a wrong checksum or length was dropped
+
+    Attributes
+    ----------
+    pads : the members that the link and the memory bring, under the keys `link` and `memory`
     """
 
     running: Signal
@@ -46,12 +51,12 @@ class Accelerator(wiring.Component):
         self.config = config
         self._link = create_link(config)
         self._memory = create_memory(config)
-        self._pads = {
+        self.pads = {
             "link": _pads(self._link, link_members(config)),
             "memory": _pads(self._memory, memory_members(config)),
         }
         members: dict[str, Member] = {}
-        for what, pads in self._pads.items():
+        for what, pads in self.pads.items():
             for name, member in pads.items():
                 if name in members or name in STATUS:
                     raise ConfigError(
@@ -68,7 +73,7 @@ class Accelerator(wiring.Component):
         m.submodules.memory = memory = self._memory
         m.submodules.core = core = Core(self.config)
         m.submodules.link = link = self._link
-        for component, pads in ((link, self._pads["link"]), (memory, self._pads["memory"])):
+        for component, pads in ((link, self.pads["link"]), (memory, self.pads["memory"])):
             for name, member in pads.items():
                 forward_port(m, getattr(self, name), getattr(component, name), member)
 

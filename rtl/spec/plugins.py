@@ -224,6 +224,11 @@ class Memory(Record):
     words : weight words that it holds
     """
 
+    model: ClassVar[str] = ""
+    """What stands for the chip at the pads in a simulation, as `module:Class`: a `MemoryModel`
+    (`tritloom.sim.models.contract`). Empty for a memory without pads; a simulation holds the inputs
+    of other memories without a model at 0."""
+
     words: int = field(metadata=LAYOUT)
 
     can_fail: ClassVar[bool] = False
