@@ -154,10 +154,12 @@ class AcceleratorConfig:
                 raise ConfigError(f"{name} must be a power of two, not {value}")
         self.memory.check(self)
         self.link.check(self)
-        largest = max(self.word_bytes, self.fill, self.rows * self.acc_bytes)
+        align = self.align
+        largest = max(align * self.word_bytes, self.fill, self.rows * self.acc_bytes)
         if largest > self.max_payload:
+            words = "a weight word" if align == 1 else f"a block of {align} weight words"
             raise ConfigError(
-                f"packet_bytes must be at least {largest + OVERHEAD_BYTES} to hold a weight word "
+                f"packet_bytes must be at least {largest + OVERHEAD_BYTES} to hold {words} "
                 f"or the results of a row group, not {self.packet_bytes}"
             )
         engine.check(self)
@@ -220,6 +222,15 @@ class AcceleratorConfig:
     def memory_words(self) -> int:
         """Weight words that the memory holds."""
         return self.memory.words
+
+    @cached_property
+    def align(self) -> int:
+        """Weight words of a block; see `Memory.align`."""
+        return self.memory.align(self)
+
+    def stored_words(self, words: int) -> int:
+        """Weight words that a layer of `words` occupies: whole blocks."""
+        return -(-words // self.align) * self.align
 
     def with_words(self, words: int) -> AcceleratorConfig:
         """The same configuration with a weight memory of that many words."""

@@ -225,6 +225,11 @@ class Memory(Record):
     words : weight words that it holds
     """
 
+    model: ClassVar[str] = ""
+    """What stands for the chip at the pads in a simulation, as `module:Class`: a `MemoryModel`
+    (`tritloom.sim.models.contract`). Empty for a memory without pads; a simulation holds the inputs
+    of other memories without a model at 0."""
+
     words: int = field(metadata=LAYOUT)
 
     can_fail: ClassVar[bool] = False
@@ -233,6 +238,13 @@ class Memory(Record):
     def check(self, config: Config) -> None:
         """Raise `ConfigError` for what the memory cannot be."""
         require_integer("memory: words", self.words, 1, MAX_MEMORY_WORDS)
+
+    def align(self, config: Config) -> int:
+        """Words of a block, a power of two: a layer and each WRITE begin at a multiple of it.
+
+        More than 1 if weight words share lines, which the memory writes as a whole.
+        """
+        return 1
 
     def full_sizes(self, config: Config, most: int) -> Sequence[int]:
         """Numbers of words up to `most`, ascending, that leave little of the RAM unused."""

@@ -13,10 +13,17 @@ __all__ = ["check_memory"]
 
 RANDOM_RANGES = 12
 LONGEST_RANGE = 6
+DEADLINE_CYCLES = 20_000
 
 
 def check_memory(
-    config: AcceleratorConfig, *, idle: float, pause: float, seed: int, gapless: bool = False
+    config: AcceleratorConfig,
+    *,
+    idle: float,
+    pause: float,
+    seed: int,
+    gapless: bool = False,
+    deadline_cycles: int = DEADLINE_CYCLES,
 ) -> None:
     """Write every word twice, then read ranges: the words must come back, in order.
 
@@ -31,6 +38,7 @@ def check_memory(
     pause : probability that the sink is not ready in a cycle; 1 if it waits for `valid`
     seed : of words, ranges and pauses
     gapless : the words of several ranges follow each other without a pause too
+    deadline_cycles : cycles after which the memory is said to have stopped
 
     Raises
     ------
@@ -73,7 +81,8 @@ def check_memory(
             word_cycles.extend([cycle] * word)
             cycle += 1
 
-    simulate(dut, write_then_read, sink(dut.o, len(expected), received, pause, seed), watch)
+    reader = sink(dut.o, len(expected), received, pause, seed)
+    simulate(dut, write_then_read, reader, watch, deadline_cycles=deadline_cycles)
     for number in void_words:
         require(False, f"word {number} is void: `error` is set")
     for number, (word, right) in enumerate(zip(received, expected, strict=True)):
