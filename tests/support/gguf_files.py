@@ -112,6 +112,8 @@ def value(item: Any) -> bytes:
         return struct.pack("<If", 6, item)
     if isinstance(item, str):
         return struct.pack("<I", 8) + string(item)
+    if all(isinstance(each, int) for each in item):
+        return struct.pack(f"<IIQ{len(item)}i", 9, 5, len(item), *item)
     texts = [string(each) for each in item]
     return struct.pack("<IIQ", 9, 8, len(texts)) + b"".join(texts)
 

@@ -1,0 +1,451 @@
+// A back end of ggml: a device computes the matrix products with ternary weights.
+//
+// ggml loads this shared object (GGML_BACKEND_PATH, or ggml_backend_load). It claims MUL_MAT whose
+// weights are TQ1_0, TQ2_0 or Q2_0 and nothing else. It reaches the device through the socket of
+// `tritloom serve` (TRITLOOM_SOCKET); the messages are those of host/serve/wire.py. The device gives
+// exact integer sums; codes and floats are made here.
+//
+// Codes, as TRITLOOM_CODES says:
+//   block  ggml's own, q8_K or q8_0: one scale a block of 256 or 32 inputs. The floats are those of
+//          ggml's plain C code, every operation rounded once. This is the default.
+//   token  BitLinear's, one scale a token, for tensors that have one scale themselves.
+// TRITLOOM_VERIFY: which products are computed here as well and compared: first (of each tensor, the
+// default), always, off.
+//
+// Compile it with -ffp-contract=off: a product that is fused with the sum after it is not rounded.
+#include <algorithm>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <initializer_list>
+#include <map>
+#include <mutex>
+#include <string>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "server.h"
+#include "ternary.h"
+
+#include "ggml-backend-impl.h"
+
+namespace {
+
+constexpr size_t OBJECT_BYTES = 32;  // of ggml's object beside a tensor in a context
+
+// ---------------------------------------------------------------- products
+
+enum class Verify { FIRST, ALWAYS, OFF };
+
+// All that the back ends of a process share.
+struct State {
+    std::mutex mutex;  // for all below
+    Server server;
+    std::string device;  // what the server says it is
+    bool per_token = false;
+    Verify verify = Verify::FIRST;
+    std::map<std::tuple<int64_t, int64_t, int64_t>, bool> fits;  // by out, in and group
+    long on_device = 0, here = 0;
+};
+State state;
+
+uint32_t load_part(const Layer & layer, const std::vector<int8_t> & weights) {
+    const int64_t group = layer.per_token ? 0 : layer.codes();
+    std::vector<char> answer;
+    const std::vector<uint32_t> shape = {uint32_t(layer.out), uint32_t(layer.in), uint32_t(group)};
+    if (!state.server.ask(LOAD, shape, weights, answer) || answer.size() != 4) return 0;
+    uint32_t number;
+    std::memcpy(&number, answer.data(), 4);
+    return number;
+}
+
+void unload(Layer & layer) {
+    std::vector<char> answer;
+    for (uint32_t * part : {&layer.low, &layer.high}) {
+        if (*part != 0) state.server.ask(UNLOAD, {*part}, {}, answer);
+        *part = 0;
+    }
+    layer.on_device = false;
+}
+
+// Write a tensor to the device. One that it has no room for is computed here, and this is said.
+void load(Layer & layer) {
+    if (layer.bad) {
+        say("%s: a code 3, which has no meaning in its type; the tensor is not computed", layer.name.c_str());
+        return;
+    }
+    layer.per_token = state.per_token && layer.uniform;
+    std::vector<int8_t> low = layer.weights, high;
+    if (std::count(low.begin(), low.end(), 2) > 0) {
+        high.resize(low.size());
+        for (size_t k = 0; k < low.size(); k++) high[k] = low[k] == 2, low[k] -= high[k];
+    }
+    layer.low = load_part(layer, low);
+    if (layer.low != 0 && !high.empty()) layer.high = load_part(layer, high);
+    layer.on_device = layer.low != 0 && (high.empty() || layer.high != 0);
+    if (!layer.on_device) {
+        const std::string why = state.server.error;
+        unload(layer);
+        say("%s: on this computer, not on the device: %s", layer.name.c_str(), why.c_str());
+    }
+}
+
+// Sums of some layers with one input, in one message. False if the device cannot.
+bool sums_of_device(const std::vector<Layer *> & layers, const Codes & codes, int64_t tokens, std::vector<Sums> & all) {
+    std::vector<uint32_t> head = {uint32_t(tokens), uint32_t(layers[0]->in), 0};
+    for (const Layer * layer : layers) {
+        head.push_back(layer->low);
+        if (layer->high != 0) head.push_back(layer->high);
+    }
+    head[2] = uint32_t(head.size() - 3);
+    std::vector<char> answer;
+    if (!state.server.ask(PRODUCTS, head, codes.codes, answer)) return false;
+    const char * at = answer.data();
+    for (const Layer * layer : layers) {
+        Sums sums(tokens * layer->out * layer->groups()), high(layer->high != 0 ? sums.size() : 0);
+        if (at + 4 * (sums.size() + high.size()) > answer.data() + answer.size()) {
+            state.server.error = "the server's answer is too short";
+            return false;
+        }
+        std::memcpy(sums.data(), at, 4 * sums.size());
+        std::memcpy(high.data(), at + 4 * sums.size(), 4 * high.size());
+        for (size_t n = 0; n < high.size(); n++) sums[n] += high[n];
+        at += 4 * (sums.size() + high.size());
+        all.push_back(std::move(sums));
+    }
+    return true;
+}
+
+// Whether the device's sums are right, where they are compared.
+bool verified(Layer & layer, const Codes & codes, int64_t tokens, const Sums & sums) {
+    if (state.verify == Verify::OFF || (state.verify == Verify::FIRST && layer.checked)) return true;
+    const Sums expected = sums_here(layer, codes, tokens);
+    for (size_t n = 0; n < sums.size(); n++) {
+        if (sums[n] == expected[n]) continue;
+        say("%s: the device gave %d, not %d, for sum %zu; run tritloom info --selftest", layer.name.c_str(), sums[n],
+            expected[n], n);
+        return false;
+    }
+    layer.checked = true;
+    if (state.verify != Verify::ALWAYS) std::vector<int8_t>().swap(layer.weights);
+    return true;
+}
+
+void write_outputs(ggml_tensor * y, const Layer & layer, const Codes & codes, const Sums & sums) {
+    const int64_t groups = layer.groups(), blocks = layer.in / layer.block;
+    for (int64_t t = 0; t < y->ne[1]; t++) {
+        auto * row = reinterpret_cast<float *>(static_cast<char *>(y->data) + t * y->nb[1]);
+        for (int64_t n = 0; n < layer.out; n++) {
+            row[n] = output(layer, &sums[(t * layer.out + n) * groups], &codes.scales[t * groups],
+                            &layer.scales[n * blocks]);
+        }
+    }
+}
+
+struct Buffer {
+    char * data;
+    std::map<const void *, Layer> layers;  // by the address of their data
+};
+
+Layer & layer_of(const ggml_tensor * weights) {
+    const ggml_tensor * owner = weights->view_src != nullptr ? weights->view_src : weights;
+    auto & layers = static_cast<Buffer *>(owner->buffer->context)->layers;
+    auto found = layers.find(weights->data);
+    if (found == layers.end()) {
+        found = layers.emplace(weights->data, decoded(weights, weights->data)).first;
+        load(found->second);
+    }
+    return found->second;
+}
+
+// The products of some nodes that have one input and codes of one kind.
+bool compute_together(const std::vector<ggml_tensor *> & nodes) {
+    const int64_t tokens = ggml_nrows(nodes[0]->src[1]);
+    const Codes codes = coded(nodes[0]->src[1], layer_of(nodes[0]->src[0]).codes());
+    if (!codes.finite) {
+        say("%s: an activation is NaN or too large for its codes", nodes[0]->src[0]->name);
+        return false;
+    }
+    std::vector<Layer *> device;
+    for (ggml_tensor * node : nodes) {
+        Layer & layer = layer_of(node->src[0]);
+        if (layer.on_device) device.push_back(&layer);
+    }
+    std::vector<Sums> all;
+    if (!device.empty() && !sums_of_device(device, codes, tokens, all)) {
+        say("%s: %s", device[0]->name.c_str(), state.server.error.c_str());
+        return false;
+    }
+    size_t next = 0;
+    for (ggml_tensor * node : nodes) {
+        Layer & layer = layer_of(node->src[0]);
+        if (layer.on_device) {
+            if (!verified(layer, codes, tokens, all[next])) return false;
+            write_outputs(node, layer, codes, all[next++]);
+            state.on_device++;
+        } else {
+            write_outputs(node, layer, codes, sums_here(layer, codes, tokens));
+            state.here++;
+        }
+    }
+    return true;
+}
+
+bool is_product(const ggml_tensor * node) {
+    return node->op == GGML_OP_MUL_MAT && (node->flags & GGML_TENSOR_FLAG_COMPUTE) != 0;
+}
+
+ggml_status compute(ggml_backend_t, ggml_cgraph * graph) {
+    const std::lock_guard<std::mutex> lock(state.mutex);
+    std::vector<ggml_tensor *> left;
+    for (int n = 0; n < ggml_graph_n_nodes(graph); n++) {
+        if (is_product(ggml_graph_node(graph, n))) left.push_back(ggml_graph_node(graph, n));
+    }
+    while (!left.empty()) {
+        std::vector<ggml_tensor *> nodes, others;
+        const Layer & first = layer_of(left[0]->src[0]);
+        for (ggml_tensor * node : left) {
+            const Layer & layer = layer_of(node->src[0]);
+            if (layer.bad) return GGML_STATUS_FAILED;
+            const bool joins = node->src[1] == left[0]->src[1] && layer.codes() == first.codes();
+            (joins ? nodes : others).push_back(node);
+        }
+        if (!compute_together(nodes)) return GGML_STATUS_FAILED;
+        left = std::move(others);
+    }
+    return GGML_STATUS_SUCCESS;
+}
+
+// ---------------------------------------------------------------- buffers
+
+void forget(Buffer & buffer, const void * from, size_t size) {
+    auto * low = static_cast<const char *>(from);
+    for (auto it = buffer.layers.begin(); it != buffer.layers.end();) {
+        auto * at = static_cast<const char *>(it->first);
+        if (at < low || at >= low + size) {
+            ++it;
+            continue;
+        }
+        unload(it->second);
+        it = buffer.layers.erase(it);
+    }
+}
+
+Buffer & of(ggml_backend_buffer_t buffer) { return *static_cast<Buffer *>(buffer->context); }
+
+void buffer_free(ggml_backend_buffer_t buffer) {
+    const std::lock_guard<std::mutex> lock(state.mutex);
+    forget(of(buffer), of(buffer).data, buffer->size);
+    std::free(of(buffer).data);
+    delete &of(buffer);
+}
+
+void * buffer_base(ggml_backend_buffer_t buffer) { return of(buffer).data; }
+
+bool is_ternary(const ggml_tensor * tensor) {
+    return tensor->type == GGML_TYPE_TQ1_0 || tensor->type == GGML_TYPE_TQ2_0 || tensor->type == GGML_TYPE_Q2_0;
+}
+
+void buffer_set(ggml_backend_buffer_t buffer, ggml_tensor * tensor, const void * data, size_t offset, size_t size) {
+    const std::lock_guard<std::mutex> lock(state.mutex);
+    forget(of(buffer), tensor->data, ggml_nbytes(tensor));
+    std::memcpy(static_cast<char *>(tensor->data) + offset, data, size);
+    // A model's weights are loaded as soon as they are here, so that it is said at once what fits.
+    const bool weights = ggml_backend_buffer_get_usage(buffer) == GGML_BACKEND_BUFFER_USAGE_WEIGHTS;
+    if (weights && is_ternary(tensor) && offset + size == ggml_nbytes(tensor)) layer_of(tensor);
+}
+
+void buffer_get(ggml_backend_buffer_t, const ggml_tensor * tensor, void * data, size_t offset, size_t size) {
+    std::memcpy(data, static_cast<const char *>(tensor->data) + offset, size);
+}
+
+void buffer_fill(ggml_backend_buffer_t buffer, ggml_tensor * tensor, uint8_t value, size_t offset, size_t size) {
+    const std::lock_guard<std::mutex> lock(state.mutex);
+    forget(of(buffer), tensor->data, ggml_nbytes(tensor));
+    std::memset(static_cast<char *>(tensor->data) + offset, value, size);
+}
+
+void buffer_clear(ggml_backend_buffer_t buffer, uint8_t value) {
+    const std::lock_guard<std::mutex> lock(state.mutex);
+    forget(of(buffer), of(buffer).data, buffer->size);
+    std::memset(of(buffer).data, value, buffer->size);
+}
+
+const char * type_name(ggml_backend_buffer_type_t) { return "Tritloom"; }
+size_t type_alignment(ggml_backend_buffer_type_t) { return 64; }
+bool type_is_host(ggml_backend_buffer_type_t) { return false; }
+
+ggml_backend_buffer_t type_alloc(ggml_backend_buffer_type_t type, size_t size) {
+    ggml_backend_buffer_i face{};
+    face.free_buffer = buffer_free;
+    face.get_base = buffer_base;
+    face.set_tensor = buffer_set;
+    face.get_tensor = buffer_get;
+    face.memset_tensor = buffer_fill;
+    face.clear = buffer_clear;
+    auto * data = static_cast<char *>(std::aligned_alloc(64, (size + 127) / 64 * 64));
+    return data == nullptr ? nullptr : ggml_backend_buffer_init(type, face, new Buffer{data, {}}, size);
+}
+
+// ---------------------------------------------------------------- device and back end
+
+const char * backend_name(ggml_backend_t) { return "Tritloom"; }
+
+void backend_free(ggml_backend_t backend) {
+    say("%ld products on %s, %ld on this computer", state.on_device, state.device.c_str(), state.here);
+    delete backend;
+}
+
+const char * device_name(ggml_backend_dev_t) { return "Tritloom"; }
+const char * device_about(ggml_backend_dev_t) { return state.device.c_str(); }
+void device_memory(ggml_backend_dev_t, size_t * free, size_t * total) { *free = *total = 0; }
+enum ggml_backend_dev_type device_type(ggml_backend_dev_t) { return GGML_BACKEND_DEVICE_TYPE_ACCEL; }
+
+void device_props(ggml_backend_dev_t device, ggml_backend_dev_props * props) {
+    std::memset(props, 0, sizeof *props);
+    props->name = device_name(device);
+    props->description = device_about(device);
+    props->type = device_type(device);
+}
+
+ggml_backend_t device_init(ggml_backend_dev_t device, const char *) {
+    static ggml_guid guid = {0x74, 0x72, 0x69, 0x74, 0x6c, 0x6f, 0x6f, 0x6d, 0x67, 0x67, 0x6d, 0x6c, 0, 0, 0, 1};
+    auto * backend = new ggml_backend{};
+    backend->guid = &guid;
+    backend->device = device;
+    backend->iface.get_name = backend_name;
+    backend->iface.free = backend_free;
+    backend->iface.graph_compute = compute;
+    return backend;
+}
+
+ggml_backend_buffer_type_t device_buffers(ggml_backend_dev_t device) {
+    static ggml_backend_buffer_type type{};
+    type.iface.get_name = type_name;
+    type.iface.alloc_buffer = type_alloc;
+    type.iface.get_alignment = type_alignment;
+    type.iface.is_host = type_is_host;
+    type.device = device;
+    return &type;
+}
+
+// Whether an empty device would have room for such a layer.
+bool fits(const ggml_tensor * weights) {
+    const std::lock_guard<std::mutex> lock(state.mutex);
+    const int64_t out = weights->ne[1], in = weights->ne[0];
+    const int64_t codes = weights->type == GGML_TYPE_Q2_0 ? Q_CODES : K_BLOCK;
+    const int64_t group = state.per_token ? 0 : codes;
+    auto found = state.fits.find({out, in, group});
+    if (found == state.fits.end()) {
+        std::vector<char> answer;
+        const std::vector<uint32_t> shape = {uint32_t(out), uint32_t(in), uint32_t(group)};
+        const bool asked = state.server.ask(FITS, shape, {}, answer);
+        found = state.fits.insert({{out, in, group}, asked && answer.size() == 4 && answer[0] == 1}).first;
+    }
+    return found->second;
+}
+
+bool device_supports(ggml_backend_dev_t, const ggml_tensor * op) {
+    switch (op->op) {
+        case GGML_OP_NONE:
+        case GGML_OP_RESHAPE:
+        case GGML_OP_VIEW:
+        case GGML_OP_PERMUTE:
+        case GGML_OP_TRANSPOSE:
+            return true;
+        case GGML_OP_MUL_MAT: {
+            const ggml_tensor * weights = op->src[0];
+            const ggml_tensor * input = op->src[1];
+            return is_ternary(weights) && input->type == GGML_TYPE_F32 && ggml_is_contiguous(weights) &&
+                   ggml_is_contiguous(input) && ggml_nrows(weights) == weights->ne[1] &&
+                   ggml_nrows(input) == input->ne[1] && fits(weights);
+        }
+        default:
+            return false;
+    }
+}
+
+bool device_takes(ggml_backend_dev_t device, ggml_backend_buffer_type_t type) { return type == device_buffers(device); }
+
+const char * reg_name(ggml_backend_reg_t) { return "Tritloom"; }
+size_t reg_count(ggml_backend_reg_t) { return 1; }
+
+ggml_backend_dev_t reg_device(ggml_backend_reg_t reg, size_t) {
+    static ggml_backend_device device{};
+    device.iface.get_name = device_name;
+    device.iface.get_description = device_about;
+    device.iface.get_memory = device_memory;
+    device.iface.get_type = device_type;
+    device.iface.get_props = device_props;
+    device.iface.init_backend = device_init;
+    device.iface.get_buffer_type = device_buffers;
+    device.iface.supports_op = device_supports;
+    device.iface.supports_buft = device_takes;
+    device.reg = reg;
+    return &device;
+}
+
+void * reg_address(ggml_backend_reg_t, const char *) { return nullptr; }
+
+// ---------------------------------------------------------------- start
+
+// Whether the ggml that loads this is the one that it was compiled for.
+bool is_same_ggml() {
+    const std::string version = ggml_version();
+    if (version != TRITLOOM_GGML_VERSION || ggml_tensor_overhead() != OBJECT_BYTES + sizeof(ggml_tensor)) {
+        say("this ggml is %s, the back end was built for %s; build it with its headers: tritloom llama build --ggml DIR",
+            version.c_str(), TRITLOOM_GGML_VERSION);
+        return false;
+    }
+    return true;
+}
+
+bool is_one_of(const char * name, const char * value, std::initializer_list<const char *> choices, int & index) {
+    index = 0;
+    if (value == nullptr) return true;
+    for (const char * choice : choices) {
+        if (std::strcmp(value, choice) == 0) return true;
+        index++;
+    }
+    std::string known;
+    for (const char * choice : choices) known += (known.empty() ? "" : ", ") + std::string(choice);
+    say("%s must be one of %s, not %s", name, known.c_str(), value);
+    return false;
+}
+
+// Read the environment, and connect. False, and a line that says why, if there is no device.
+bool start() {
+    int codes, verify;
+    if (!is_one_of("TRITLOOM_CODES", std::getenv("TRITLOOM_CODES"), {"block", "token"}, codes) ||
+        !is_one_of("TRITLOOM_VERIFY", std::getenv("TRITLOOM_VERIFY"), {"first", "always", "off"}, verify)) {
+        return false;
+    }
+    state.per_token = codes == 1;
+    state.verify = Verify(verify);
+    const char * path = std::getenv("TRITLOOM_SOCKET");
+    if (path == nullptr) {
+        say("TRITLOOM_SOCKET is not set; start tritloom serve, and set it to the path of its socket");
+        return false;
+    }
+    std::vector<char> answer;
+    if (!state.server.connect_to(path) || !state.server.ask(INFO, {}, {}, answer)) {
+        say("%s", state.server.error.c_str());
+        return false;
+    }
+    const std::string info(answer.begin(), answer.end()), key = "\"url\": \"";
+    const size_t from = info.find(key);
+    state.device = from == std::string::npos ? "a device"
+                                             : info.substr(from + key.size(), info.find('"', from + key.size()) - from - key.size());
+    say("ternary products run on %s, with %s codes", state.device.c_str(), state.per_token ? "token" : "block");
+    return true;
+}
+
+}  // namespace
+
+// What ggml calls when it has loaded this. Without a device it is as if there were no such back end.
+extern "C" __attribute__((visibility("default"))) ggml_backend_reg_t ggml_backend_init() {
+    static ggml_backend_reg reg{GGML_BACKEND_API_VERSION, {reg_name, reg_count, reg_device, reg_address}, nullptr};
+    static const bool ready = is_same_ggml() && start();
+    return ready ? &reg : nullptr;
+}
