@@ -11,7 +11,7 @@ STALE := $(shell [ ! -d .venv ] || { grep -qsF ' $(CURDIR)/.venv' .venv/pyvenv.c
     $(BIN)/python -c pass 2>/dev/null; } || echo stale)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-torch check formal dist clean simulator stale
+.PHONY: help demo test test-all test-llama test-torch check formal dist clean simulator stale
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -23,7 +23,10 @@ test: .venv/.test simulator ## run all tests but the slow ones, torch's and the 
 	$(PYTEST)
 
 test-all: .venv/.test simulator ## run the slow tests too
-	$(PYTEST) -m "not torch and not formal"
+	$(PYTEST) -m "not torch and not formal and not llama"
+
+test-llama: .venv/.test ## build llama.cpp, and run the tests against it
+	$(BIN)/python -m pytest -m llama -s
 
 test-torch: .venv/.torch ## run the tests against torch and transformers
 	$(PYTEST) -m torch
@@ -33,7 +36,7 @@ check: .venv/.test ## run lint, types and the tests that need no simulator
 	$(BIN)/ruff format --check .
 	@mkdir -p .cache/types && ln -sfn "$(CURDIR)" .cache/types/tritloom
 	$(BIN)/mypy
-	$(PYTEST) -m "not sim and not slow and not torch and not formal"
+	$(PYTEST) -m "not sim and not slow and not torch and not formal and not llama"
 
 formal: .venv/.test ## run the proofs
 	$(PYTEST) -m formal

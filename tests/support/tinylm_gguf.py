@@ -1,7 +1,7 @@
 """tinylm as a file that llama.cpp reads, its ternary layers in any of ggml's types.
 
-llama.cpp's graph of `bitnet` has SiLU where tinylm has relu², so its texts are not tinylm's. They are
-texts of one and the same model on the CPU and on a device.
+llama.cpp's graph of `bitnet` has SiLU where tinylm has relu², so its texts are not tinylm's. They
+are texts of one and the same model on the CPU and on a device.
 """
 
 import json

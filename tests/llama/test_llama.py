@@ -1,0 +1,216 @@
+"""llama.cpp with a device: the floats and texts of its own CPU, or a clear line and no number.
+
+The CPU is ggml's plain C code, whose order of roundings the back end promises.
+"""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+from tests.llama.build import build_llama
+from tests.support import ROOT
+from tests.support.tinylm_gguf import write_tinylm
+from tritloom.gen.flow.llama import build_backend, ggml_folder
+from tritloom.sim.tools import find_cxx
+
+pytestmark = pytest.mark.llama
+
+TRITLOOM = [sys.executable, "-m", "tritloom"]
+PROMPTS = (
+    *("Emma was", "Mr. Darcy", "It was a", "The door"),
+    *("She had", "There was no", "Elizabeth", "In the morning"),
+)
+TOKENS = 40
+
+
+@pytest.fixture(scope="session")
+def llama():
+    return build_llama()
+
+
+@pytest.fixture(scope="session")
+def backend(llama, tmp_path_factory):
+    library = tmp_path_factory.mktemp("backend") / "libggml-tritloom.so"
+    assert build_backend(llama.sources, library) == "0.25.3"
+    return library
+
+
+@pytest.fixture(scope="session")
+def products(llama, tmp_path_factory):
+    """The program of `products.cc`."""
+    program = tmp_path_factory.mktemp("products") / "products"
+    source = ROOT / "tests" / "llama" / "products.cc"
+    libraries = [f"-L{llama.programs}", "-lggml", "-lggml-base", f"-Wl,-rpath,{llama.programs}"]
+    include = f"-I{ggml_folder(llama.sources) / 'include'}"
+    command = [*find_cxx(), "-std=c++17", "-O1", include, source, "-o", program, *libraries]
+    subprocess.run(command, check=True)
+    return program
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory):
+    """tinylm in each type, and with a scale of its own for each group."""
+    folder = tmp_path_factory.mktemp("models")
+
+    def varied(trits, scale):
+        random = np.random.default_rng(7)
+        return scale * random.uniform(0.5, 1.5, (len(trits), trits.shape[1] // 64))
+
+    files = {
+        name: write_tinylm(folder / f"{name}.gguf", name) for name in ("TQ1_0", "TQ2_0", "Q2_0")
+    }
+    files["groups"] = write_tinylm(folder / "groups.gguf", "Q2_0", varied)
+    return files
+
+
+def run_with(backend, *command, device="golden", codes="block", verify="first", status=0):
+    """What a program prints, run by `tritloom llama run`, and what is said beside it."""
+    options = ["--device", device, "--codes", codes, "--verify", verify, "--backend", backend]
+    ran = subprocess.run(
+        [*TRITLOOM, "llama", "run", *options, "--", *command],
+        capture_output=True,
+        text=True,
+        timeout=1200,
+        cwd=ROOT,
+    )
+    assert ran.returncode == status, ran.stderr
+    return ran.stdout, ran.stderr
+
+
+def completion(llama, model, prompt, tokens=TOKENS):
+    options = ["-m", model, "-p", prompt, "-n", str(tokens), "--temp", "0", "--no-warmup"]
+    return [llama.programs / "llama-completion", *options, "-no-cnv", "-t", "1", "-c", "256"]
+
+
+@pytest.mark.parametrize("shape", [(64, 512, 16), (1, 256, 1), (300, 768, 3)])
+def test_floats_are_those_of_plain_c(llama, backend, products, shape):
+    out, err = run_with(backend, products, llama.cpu, backend, *map(str, shape), verify="always")
+    for line, name in zip(out.splitlines(), ("tq1_0", "tq2_0", "q2_0"), strict=True):
+        assert line == f"{name} 0 {2 * shape[0] * shape[2]}"
+    assert "tritloom: 6 products on golden, 0 on this computer" in err
+
+
+def test_backend_ops(llama, backend):
+    """ggml's own test of a back end, on the simulated FPGA."""
+    program = llama.programs / "test-backend-ops"
+    out, _ = run_with(backend, program, "test", "-o", "MUL_MAT", "-b", "Tritloom", device="sim")
+    assert "Backend Tritloom: " in out
+    assert "OK" in out.split("Backend Tritloom: ")[1][:40]
+    lines = [re.sub(r"\x1b\[\d+(;\d+)*m", "", line) for line in out.splitlines()]
+    assert sum(line.endswith(": OK") for line in lines if "type_a=tq" in line) >= 20
+
+
+@pytest.mark.parametrize("name", ["TQ1_0", "TQ2_0", "Q2_0", "groups"])
+def test_texts_are_those_of_the_cpu(llama, backend, models, name):
+    for prompt in PROMPTS:
+        command = completion(llama, models[name], prompt)
+        alone = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        out, err = run_with(backend, *command)
+        # The program sometimes loses the end of its text, also on the CPU alone.
+        least = min(len(out), len(alone))
+        assert least > len(prompt) + TOKENS
+        assert out[:least] == alone[:least]
+        assert re.search(r"tritloom: \d+ products on golden, \d+ on this computer", err)
+
+
+@pytest.mark.parametrize("name", ["TQ1_0", "TQ2_0", "Q2_0"])
+@pytest.mark.parametrize("codes", ["block", "token"])
+def test_on_the_simulated_fpga(llama, backend, models, name, codes):
+    """Every product is compared; the text is that of the golden device."""
+    command = completion(llama, models[name], "Emma was", 8)
+    out, err = run_with(backend, *command, device="sim", codes=codes, verify="always")
+    assert out == run_with(backend, *command, codes=codes)[0]
+    assert re.search(r"tritloom: [1-9]\d* products on sim", err)
+
+
+@contextmanager
+def served(path, device="golden"):
+    command = [*TRITLOOM, "serve", "--device", device, "--socket", path]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) as server:
+        assert server.stdout.readline().strip() == os.fsencode(path)
+        try:
+            yield server
+        finally:
+            server.terminate()
+
+
+def environment(backend, path, **more):
+    return {"GGML_BACKEND_PATH": str(backend), "TRITLOOM_SOCKET": str(path), **os.environ, **more}
+
+
+def test_two_clients_and_a_killed_one(llama, backend, models, tmp_path):
+    command = completion(llama, models["TQ2_0"], "Emma was")
+    with served(tmp_path / "s") as server:
+        env = environment(backend, tmp_path / "s")
+        expected = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+        killed = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        second = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True)
+        killed.stderr.readline()
+        killed.send_signal(signal.SIGKILL)
+        killed.communicate()
+        out, _ = second.communicate(timeout=600)
+        assert (second.returncode, out) == (0, expected.stdout)
+        assert server.poll() is None
+
+
+def test_a_killed_server(llama, backend, models, tmp_path):
+    """The request ends with llama.cpp's own error; nothing hangs, nothing dumps a core."""
+    command = completion(llama, models["TQ2_0"], "Emma was", 200)
+    with served(tmp_path / "s", "sim") as server:
+        env = environment(backend, tmp_path / "s")
+        program = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        time.sleep(3)
+        server.send_signal(signal.SIGKILL)
+        _, err = program.communicate(timeout=600)
+    assert program.returncode != -signal.SIGABRT
+    assert b"tritloom: " in err and b"the server has gone; start tritloom serve" in err
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (
+            {"TRITLOOM_SOCKET": "/nowhere/s"},
+            "/nowhere/s: No such file or directory; start",
+        ),
+        ({"TRITLOOM_CODES": "word"}, "TRITLOOM_CODES must be one of block, token, not word"),
+        ({"TRITLOOM_VERIFY": "no"}, "TRITLOOM_VERIFY must be one of first, always, off, not no"),
+    ],
+)
+def test_without_a_device_the_cpu_computes(llama, backend, models, tmp_path, more, message):
+    """One line says why; llama.cpp goes on as if there were no such back end."""
+    command = completion(llama, models["TQ2_0"], "Emma was", 8)
+    alone = subprocess.run(command, capture_output=True, text=True, check=True)
+    env = environment(backend, tmp_path / "s") | more
+    ran = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+    assert ran.stdout == alone.stdout
+    assert [line for line in ran.stderr.splitlines() if line.startswith("tritloom: ")] == [
+        line for line in ran.stderr.splitlines() if message in line
+    ]
+
+
+def test_another_ggml_is_refused(llama, backend, models, tmp_path, monkeypatch):
+    """The version is that of the headers; here they claim another one."""
+    monkeypatch.setattr("tritloom.gen.flow.llama.ggml_version", lambda folder: "0.0.1")
+    library = tmp_path / "other.so"
+    build_backend(llama.sources, library)
+    command = completion(llama, models["TQ2_0"], "Emma was", 4)
+    _, err = run_with(library, *command, status=1)
+    assert "tritloom: this ggml is 0.25.3, the back end was built for 0.0.1; build it with" in err
+    assert "ended without one product on the device" in err
+
+
+def test_a_device_too_small(llama, backend, models):
+    """What does not fit is computed here, and it is said; the text is the same."""
+    command = completion(llama, models["TQ2_0"], "Emma was", 12)
+    expected, _ = run_with(backend, *command)
+    out, err = run_with(backend, *command, device="golden?board=icebreaker")
+    assert out == expected
+    assert re.search(r"tritloom: blk\.\d\.\w+\.weight: on this computer, not on the device: ", err)
