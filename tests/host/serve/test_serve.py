@@ -107,6 +107,20 @@ def test_products(server, device):
         assert server.products == 5
 
 
+def test_numbers_of_layers(server, device):
+    """A number is of one layer at a time; after UNLOAD it is of none."""
+    trits, codes = made(9)
+    with Client(server.path) as client:
+        layers = [client.load(np.roll(trits, n, axis=0)) for n in range(3)]
+        client.unload(layers[0])
+        with pytest.raises(DeviceError, match="layer must be a number that LOAD gave"):
+            client._ask(Kind.UNLOAD, struct.pack("<I", layers[0]))
+        layers[0] = client.load(np.roll(trits, 5, axis=0))
+        for layer, turn in zip(layers, (5, 1, 2), strict=True):
+            assert is_exact(client.products([layer], codes), np.roll(trits, turn, axis=0), codes)
+        assert device.info.layers_used == 3
+
+
 def test_groups(server, device):
     """Each group of inputs is summed for itself, beside a layer without groups."""
     trits, codes = made(8, 5, 24)
@@ -156,6 +170,7 @@ def test_refusals_leave_the_client_connected(server):
             (lambda: client.products([layer], codes[:, 1:]), "codes must have 19 features, not 18"),
             (lambda: client.load(trits + 2), "trits must be -1, 0 or 1"),
             (lambda: client.load(np.zeros((1, 0), np.int8)), "must not be empty"),
+            (lambda: client.products([layer], np.pad(codes, (0, 1))), "19 features, not 20"),
             (lambda: client.products([layer], codes[:0]), "codes must not be empty"),
             (lambda: client.load(np.zeros((4096, 4096), np.int8)), "word"),
             (lambda: client.unload(9), "layer must be a number"),
