@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
+from functools import cache
 
 from tritloom.rtl.spec.commands import LAYER, Opcode, Request, Status, identity
 from tritloom.rtl.spec.config import AcceleratorConfig
@@ -25,6 +26,7 @@ __all__ = [
     "MAX_ROW_GROUPS",
     "MAX_TILES",
     "MEMORY_WORDS",
+    "OF_BLOCKS",
     "PAYLOAD_LIMIT",
     "PAYLOAD_RESULTS",
     "PAYLOAD_VECTOR_WORDS",
@@ -89,6 +91,11 @@ class Quantity(StrEnum):
     ROW_GROUPS_END = "address + row groups of count"
     """The end of the row groups that RESULTS reads, the last of them perhaps in part."""
     REST_BYTES = "payload bytes beyond whole words"
+    ADDRESS_REST = "address beyond whole blocks"
+    BASE_REST = "base beyond whole blocks"
+    REST_WORDS = "words beyond whole blocks"
+    """Of WRITE; 0 if they end the layer. This and the two above only if a block has several
+    words."""
     LAYER_STATE = "layer"
     """The `LayerState` of layer `index`."""
     LAYER_WORDS = "words of the layer"
@@ -253,6 +260,7 @@ CHECKS: dict[Opcode, tuple[Check, ...]] = {
     Opcode.DEFINE: (
         _payload(LAYER.size),
         _index(LAYERS_END),
+        _within(Stage.PAYLOAD, Quantity.BASE_REST, 0),
         _within(Stage.PAYLOAD, Quantity.TILES, MAX_TILES, least=1),
         _within(Stage.PAYLOAD, Quantity.ROW_GROUPS, MAX_ROW_GROUPS, least=1),
         _within(Stage.PAYLOAD, Quantity.MEMORY_END, MEMORY_WORDS),
@@ -260,8 +268,10 @@ CHECKS: dict[Opcode, tuple[Check, ...]] = {
     Opcode.WRITE: (
         _index(LAYERS_END),
         _layer(LayerState.OPEN, LayerState.OPEN),
+        _within(Stage.HEADER, Quantity.ADDRESS_REST, 0),
         _within(Stage.WORD, Quantity.WORDS_END, Quantity.LAYER_WORDS),
         _WHOLE_WORDS,
+        Check(Stage.END, Quantity.REST_WORDS, 0, 0, Status.BAD_LENGTH),
     ),
     Opcode.READ: (
         _payload(0),
@@ -306,7 +316,11 @@ CHECKS: dict[Opcode, tuple[Check, ...]] = {
     ),
     Opcode.COUNTERS: (_payload(0),),
 }
-"""The checks of each opcode, in the order in which they are made. Every device has these."""
+"""The checks of each opcode, in the order in which they are made. Every device has these, but for
+those of `OF_BLOCKS`."""
+
+OF_BLOCKS = (Quantity.ADDRESS_REST, Quantity.BASE_REST, Quantity.REST_WORDS)
+"""Quantities that a device checks only if a block of its memory has several words."""
 
 VECTOR_CHECKS: dict[Opcode, tuple[Check, ...]] = {
     Opcode.PUT: (_within(Stage.WORD, Quantity.WORDS_END, VECTOR_WORDS), _WHOLE_WORDS),
@@ -345,7 +359,15 @@ VECTOR_CHECKS: dict[Opcode, tuple[Check, ...]] = {
 
 def checks_of(config: AcceleratorConfig) -> dict[Opcode, tuple[Check, ...]]:
     """The checks of each opcode of a device; it refuses every other opcode."""
-    return CHECKS if config.vector is None else CHECKS | VECTOR_CHECKS
+    return _checks_of(config.vector is not None, config.align > 1)
+
+
+@cache
+def _checks_of(has_unit: bool, has_blocks: bool) -> dict[Opcode, tuple[Check, ...]]:
+    return {
+        opcode: tuple(c for c in checks if has_blocks or c.quantity not in OF_BLOCKS)
+        for opcode, checks in (CHECKS | VECTOR_CHECKS if has_unit else CHECKS).items()
+    }
 
 
 def value_of(quantity: Quantity, config: AcceleratorConfig, request: Request, state: State) -> int:
@@ -365,8 +387,10 @@ def value_of(quantity: Quantity, config: AcceleratorConfig, request: Request, st
             return request.count
         case Quantity.ADDRESS:
             return request.address
-        case Quantity.TILES | Quantity.ROW_GROUPS | Quantity.MEMORY_END:
+        case Quantity.TILES | Quantity.ROW_GROUPS | Quantity.MEMORY_END | Quantity.BASE_REST:
             base, tiles, row_groups = LAYER.unpack(request.payload)
+            if quantity == Quantity.BASE_REST:
+                return int(base % config.align)
             if quantity == Quantity.MEMORY_END:
                 return int(base + tiles * row_groups)
             return int(tiles if quantity == Quantity.TILES else row_groups)
@@ -377,6 +401,11 @@ def value_of(quantity: Quantity, config: AcceleratorConfig, request: Request, st
             return request.address + words if words else 0
         case Quantity.REST_BYTES:
             return len(request.payload) % UNITS[Opcode(request.opcode)].of(config)
+        case Quantity.ADDRESS_REST:
+            return request.address % config.align
+        case Quantity.REST_WORDS:
+            end = request.address + len(request.payload) // config.word_bytes
+            return 0 if end == state.layer_words else end % config.align
         case Quantity.ROW_GROUPS_END:
             return request.address + -(-request.count // config.rows)
         case Quantity.LAYER_STATE:

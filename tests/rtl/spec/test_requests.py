@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from tests.support.line_store import TestLines
 from tritloom.rtl.spec import numerics, requests
 from tritloom.rtl.spec.commands import (
     LAYER,
@@ -25,6 +26,12 @@ CONFIGS = {
     "tiny": TINY,
     "wide words": replace(TINY, rows=7, max_out_features=70, fill=5),
     "two tokens": replace(TINY, tokens=2),
+    "blocks": replace(
+        TINY,
+        lanes=15,
+        max_out_features=14,  # 14 words end within a block of 4
+        memory=TestLines(words=64, line_bits=64, beat_bits=64),
+    ),
 }
 PAYLOADS = [1, 9, 44, 108]
 """Less than a word, less than a row group, of a bad link, of a whole packet."""
