@@ -123,6 +123,9 @@ class Accelerator(wiring.Component):
             self.good.eq(receiver.good),
             self.bad.eq(receiver.bad),
         ]
+        if self.config.memory.can_fail:
+            void: Any = getattr(processor, "void")  # noqa: B009  a member if the memory can fail
+            m.d.comb += void.eq(memory.o.valid & memory.o.ready & memory.error)
         self._connect_peers(m, receiver, processor, link)
         stalls = self._connect_unit(m, processor, core)
 

@@ -41,7 +41,8 @@ __all__ = [
 
 ACT_LATENCY = 3
 """Cycles from an engine's `act_address` to `i_act`: memory, its register, one for the wires."""
-MAX_MEMORY_WORDS = 1 << 24
+MAX_MEMORY_WORDS = 1 << 28
+"""Most words of a weight memory; BitNet b1.58 2B-4T has 52 million words of 64 bits."""
 NO_PINS: Mapping[str, str] = MappingProxyType({})
 
 

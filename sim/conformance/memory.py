@@ -43,7 +43,7 @@ def check_memory(
     Raises
     ------
     ContractError
-        A word is wrong, or does not come in its cycle, or does not hold until it is taken.
+        A word is wrong or void, or does not come in its cycle, or does not hold until it is taken.
     TimeoutError
         The memory stopped.
     """
@@ -62,6 +62,7 @@ def check_memory(
     received: list[int] = []
     request_cycles: list[int] = []
     word_cycles: list[int] = []
+    void_words: list[int] = []  # their numbers
 
     async def write_then_read(ctx: Any) -> None:
         await source(dut.i_write, writes, idle, seed)(ctx)
@@ -72,15 +73,18 @@ def check_memory(
     async def watch(ctx: Any) -> None:
         cycle = 0
         while len(received) < len(expected):
-            *_, request, word = await ctx.tick().sample(
-                dut.i_read.valid & dut.i_read.ready, dut.o.valid & dut.o.ready
+            *_, request, word, void = await ctx.tick().sample(
+                dut.i_read.valid & dut.i_read.ready, dut.o.valid & dut.o.ready, dut.error
             )
+            void_words.extend([len(word_cycles)] * (word & void))
             request_cycles.extend([cycle] * request)
             word_cycles.extend([cycle] * word)
             cycle += 1
 
     reader = sink(dut.o, len(expected), received, pause, seed)
     simulate(dut, write_then_read, reader, watch, deadline_cycles=deadline_cycles)
+    for number in void_words:
+        require(False, f"word {number} is void: `error` is set")
     for number, (word, right) in enumerate(zip(received, expected, strict=True)):
         require(word == right, f"word {number} must be {right:#x}, not {word:#x}")
     latency = config.memory.latency(config)
