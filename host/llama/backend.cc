@@ -162,7 +162,7 @@ Layer & layer_of(const ggml_tensor * weights) {
 // The products of some nodes that have one input and codes of one kind.
 bool compute_together(const std::vector<ggml_tensor *> & nodes) {
     const int64_t tokens = ggml_nrows(nodes[0]->src[1]);
-    const Codes codes = coded(nodes[0]->src[1], layer_of(nodes[0]->src[0]).codes());
+    const Codes codes = coded(nodes[0]->src[1], layer_of(nodes[0]->src[0]));
     if (!codes.finite) {
         say("%s: an activation is NaN or too large for its codes", nodes[0]->src[0]->name);
         return false;
@@ -196,24 +196,29 @@ bool is_product(const ggml_tensor * node) {
     return node->op == GGML_OP_MUL_MAT && (node->flags & GGML_TENSOR_FLAG_COMPUTE) != 0;
 }
 
+// Whether two products have one input and codes of one kind.
+bool joins(const ggml_tensor * node, const ggml_tensor * first) {
+    const Layer & layer = layer_of(node->src[0]);
+    const Layer & other = layer_of(first->src[0]);
+    return node->src[1] == first->src[1] && layer.block == other.block && layer.per_token == other.per_token;
+}
+
 ggml_status compute(ggml_backend_t, ggml_cgraph * graph) {
     const std::lock_guard<std::mutex> lock(state.mutex);
-    std::vector<ggml_tensor *> left;
+    // Products of one input that follow each other are computed together. One that comes later is
+    // not moved ahead: its output may lie where an input of a product between them is.
+    std::vector<ggml_tensor *> nodes;
     for (int n = 0; n < ggml_graph_n_nodes(graph); n++) {
-        if (is_product(ggml_graph_node(graph, n))) left.push_back(ggml_graph_node(graph, n));
-    }
-    while (!left.empty()) {
-        std::vector<ggml_tensor *> nodes, others;
-        const Layer & first = layer_of(left[0]->src[0]);
-        for (ggml_tensor * node : left) {
-            const Layer & layer = layer_of(node->src[0]);
-            if (layer.bad) return GGML_STATUS_FAILED;
-            const bool joins = node->src[1] == left[0]->src[1] && layer.codes() == first.codes();
-            (joins ? nodes : others).push_back(node);
+        ggml_tensor * node = ggml_graph_node(graph, n);
+        if (!is_product(node)) continue;
+        if (layer_of(node->src[0]).bad) return GGML_STATUS_FAILED;
+        if (!nodes.empty() && !joins(node, nodes[0])) {
+            if (!compute_together(nodes)) return GGML_STATUS_FAILED;
+            nodes.clear();
         }
-        if (!compute_together(nodes)) return GGML_STATUS_FAILED;
-        left = std::move(others);
+        nodes.push_back(node);
     }
+    if (!nodes.empty() && !compute_together(nodes)) return GGML_STATUS_FAILED;
     return GGML_STATUS_SUCCESS;
 }
 
@@ -293,7 +298,10 @@ ggml_backend_buffer_t type_alloc(ggml_backend_buffer_type_t type, size_t size) {
 const char * backend_name(ggml_backend_t) { return "Tritloom"; }
 
 void backend_free(ggml_backend_t backend) {
-    say("%ld products on %s, %ld on this computer", state.on_device, state.device.c_str(), state.here);
+    // llama.cpp makes back ends that it does not use.
+    if (state.on_device + state.here > 0) {
+        say("%ld products on %s, %ld on this computer", state.on_device, state.device.c_str(), state.here);
+    }
     delete backend;
 }
 

@@ -15,13 +15,16 @@
 
 namespace {
 
+// A line on standard error, in one write: other threads write there too.
 void say(const char * format, ...) {
+    char line[1024] = "tritloom: ";
+    const size_t begin = std::strlen(line);
     std::va_list values;
     va_start(values, format);
-    std::fputs("tritloom: ", stderr);
-    std::vfprintf(stderr, format, values);
-    std::fputc('\n', stderr);
+    std::vsnprintf(line + begin, sizeof line - begin - 1, format, values);
     va_end(values);
+    std::strcat(line, "\n");
+    std::fwrite(line, 1, std::strlen(line), stderr);
 }
 
 enum Kind : uint32_t { ERROR, INFO, LOAD, UNLOAD, PRODUCTS, FITS };

@@ -129,9 +129,9 @@ struct Codes {
     bool finite = true;
 };
 
-Codes coded(const ggml_tensor * input, int64_t inputs) {
+Codes coded(const ggml_tensor * input, const Layer & layer) {
     Codes result;
-    const int64_t in = input->ne[0], tokens = ggml_nrows(input);
+    const int64_t in = input->ne[0], tokens = ggml_nrows(input), inputs = layer.codes();
     result.codes.resize(tokens * in);
     for (int64_t t = 0; t < tokens; t++) {
         auto * x = reinterpret_cast<const float *>(static_cast<const char *>(input->data) + t * input->nb[1]);
@@ -139,7 +139,7 @@ Codes coded(const ggml_tensor * input, int64_t inputs) {
         if (!result.finite) return result;
         for (int64_t k = 0; k < in; k += inputs) {
             int8_t * codes = &result.codes[t * in + k];
-            const float scale = inputs == in       ? codes_of_token(x, in, codes)
+            const float scale = layer.per_token     ? codes_of_token(x, in, codes)
                                 : inputs == Q_CODES ? codes_of_32(x + k, codes)
                                                     : codes_of_256(x + k, codes);
             result.scales.push_back(scale);
