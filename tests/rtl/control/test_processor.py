@@ -566,9 +566,13 @@ def test_each_bank_has_its_own_failure():
     driver.layer(0, FailingMemory.FIRST_VOID, 2, 3)
     driver.layer(1, 1, 2, 3)
     odd_and_even(driver, 1)
-    for bank in (0, 1):
-        driver.add(Opcode.RUN, index=bank, count=1, result_bank=bank)
-    numbers = [driver.add(Opcode.RESULTS, count=3, result_bank=bank) for bank in (0, 1, 0, 1)]
-    responses = driver.run(0.2)
+    driver.add(Opcode.RUN, index=1, count=1, result_bank=1)
+    driver.add(Opcode.RUN, index=0, count=1, result_bank=0)
+    # The first is copied while the layer of the other bank takes its void words.
+    numbers = [driver.add(Opcode.RESULTS, count=3, result_bank=bank) for bank in (1, 0, 1, 0)]
+    world = World(driver.config, 0.0, 27)
+    world.word_pause = 0.9
+    responses = driver.run(world=world)
+    assert world.together["write"]
     statuses = [responses[number].status for number in numbers]
-    assert statuses == [Status.MEMORY_ERROR, Status.OK] * 2
+    assert statuses == [Status.OK, Status.MEMORY_ERROR] * 2
