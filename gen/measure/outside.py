@@ -404,8 +404,9 @@ def record_options(memory: str, **options: int | str | None) -> dict[str, int | 
     record = memories[memory]
     known = {f.name for f in fields(record)}
     given = {name: value for name, value in options.items() if value is not None}
-    if "latency" not in known:
-        given.pop("latency", None)
+    latency = given.pop("latency", None)
+    if latency is not None and "latency_cycles" in known:
+        given["latency_cycles"] = latency
     for name in given:
         if name not in known:
             raise InputError(f"memory {memory} has no {name}")

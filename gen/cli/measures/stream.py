@@ -64,6 +64,8 @@ before it; mac_per_cycle, mac_per_cycle_peak, model (its options), config, comma
 """,
 )
 BLOCK_RAM = "bram"
+STALLS = 0.25
+"""Probability with which the model of a memory's chip pauses in a cycle, with --stalls."""
 GEOMETRY = ("encoding", "lanes", "rows", "fill")
 """Keys of the configuration that options set."""
 
@@ -187,7 +189,7 @@ def _measure_outside(options: argparse.Namespace) -> dict[str, Any]:
     if options.latency is not None:
         model["latency"] = options.latency
     if options.stalls:
-        model["stalls"] = True
+        model["stalls"] = STALLS
     result = outside.measure_outside(config, products, model=model, progress=progress_line)
     return result | {"command": _outside_command(options)}
 

@@ -507,6 +507,21 @@ def test_ranges_are_asked_for_ahead(banks):
     assert {responses[number].status for number in (*counts, read)} == {Status.OK}
 
 
+def test_a_layer_that_asked_ahead_waits_for_results_of_its_bank():
+    """The words of the second RUN may come; it starts when the results of the first are copied."""
+    driver = Driver(variant(2, 4, 1, FAILING))
+    driver.layer(0, 1, 2, 3)
+    numbers = []
+    for _ in range(2):
+        driver.add(Opcode.RUN, index=0, count=1)
+        numbers.append(driver.add(Opcode.RESULTS, count=3 * driver.config.rows))
+    world = World(driver.config, 0.0, 28)
+    world.word_pause = 0.95  # so the second RUN comes before the first layer ends
+    responses = driver.run(world=world)
+    assert world.asked_ahead == 1
+    assert {responses[number].status for number in numbers} == {Status.OK}
+
+
 def odd_and_even(driver: Driver, odd: int) -> None:
     """Write word 0, by layer 5: the words from `FIRST_VOID` on are void while it is odd."""
     driver.add(Opcode.DEFINE, index=5, payload=LAYER.pack(0, 1, 1))
