@@ -14,7 +14,6 @@ from tritloom.rtl.spec.checks import CHECKS, Check, Quantity, Stage
 from tritloom.rtl.spec.commands import Opcode, Status
 from tritloom.rtl.spec.config import TINY, AcceleratorConfig
 
-
 BLOCKS = replace(TINY, lanes=15, memory=TestLines(words=64, line_bits=64, beat_bits=64))
 
 
