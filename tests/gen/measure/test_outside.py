@@ -129,3 +129,53 @@ def test_wrong_results_show(monkeypatch):
     right = outside.numerics.matmul
     monkeypatch.setattr(outside.numerics, "matmul", lambda *args: right(*args) + 1)
     assert not measure_outside(config_of("test-late", products), products)["exact"]
+
+
+def axi(width, latency, *products, ports=1):
+    options = record_options("axi", width=width, ports=ports, latency=latency)
+    return outside_config("axi", options, products)
+
+
+def test_axi_geometry():
+    """A word is a beat of all ports."""
+    for width, ports in ((64, 1), (128, 1), (256, 1), (512, 1), (128, 4)):
+        config = axi(width, 60, Product(640, 2560), ports=ports)
+        assert (config.lanes, config.rows) == (40, width * ports // 64)
+        assert memory_width(config) == config.word_bits == width * ports
+        assert config.memory.latency_cycles == 60
+        assert first_word_cycles(config, {"latency": 60}) == 67
+        assert first_word_cycles(config, {"latency": 61}) is None  # beyond the queue
+        assert first_word_cycles(config, {"latency": 60, "stalls": 0.25}) is None
+        assert config.memory.expected(config) == (67, 1.0)
+    narrow = replace(config, rows=1)
+    assert first_word_cycles(narrow, {"latency": 60}) is None
+
+
+SHAPES = [(2560, 2560), (3840, 2560), (6912, 2560), (13824, 2560), (2560, 6912)]
+
+
+@pytest.mark.parametrize("latency", [20, 60, 200])
+@pytest.mark.parametrize(("width", "least"), [(64, 0.99), (128, 0.99), (256, 0.985), (512, 0.985)])
+def test_goals_by_the_formula(width, least, latency):
+    """The shares of the memory's peak that the simulated FPGA must reach."""
+    config = axi(width, latency, Product(640, 2560))
+    first = first_word_cycles(config, {"latency": latency})
+
+    def share(product, behind=False):
+        bits = product.out_features * product.in_features * 1.6
+        return bits / (formula(config, product, first, behind=behind) * width)
+
+    assert all(share(Product(*shape)) >= least for shape in SHAPES)
+    small = Product(640, 2560)
+    assert share(small) >= (0.955 if (width, latency) == (512, 200) else 0.97)
+    assert share(small, behind=True) >= 0.99
+    layer = products_of_layer("bitnet-2b-4t")
+    cycles = [
+        formula(config, product, first, behind=number > 0) for number, product in enumerate(layer)
+    ]
+    bits = sum(product.out_features * product.in_features * 1.6 for product in layer)
+    assert bits / (sum(cycles) * width) >= (0.995 if width <= 128 else 0.99)
+    stored = sum(
+        LayerShape.of(config, product.out_features, product.in_features).words for product in layer
+    )
+    assert stored * config.word_bits / (bits / 1.6) <= 1.61
