@@ -19,6 +19,10 @@ from tritloom.sim.models.dram import DDR4_2133, LINE_BYTES, TICK_BITS, TIME_BITS
 __all__ = ["AxiModel"]
 
 CHANNELS = ("ar", "r", "aw", "w", "b")
+OUTSTANDING = 12
+"""Bursts of a port that the DRAM's controller takes before their beats have left. Chosen: with four
+ports of 128 bits at 250 MHz whose regions begin at the same banks, this gives 75.7 % of the beat
+rate. bitnet-kv260 published 75.3 % for silicon, and 93.8 % with good offsets (here 99.5 %)."""
 OPEN_PIECES = 64
 """Bursts, or accesses of a DRAM, that a port takes before their beats have left."""
 PAUSE_BITS = 16
@@ -75,7 +79,7 @@ class AxiModel(MemoryModel):
         deaf: str = "",
         deaf_cycles: int = 0,
         dram: bool = False,
-        outstanding: int = 8,
+        outstanding: int = OUTSTANDING,
     ) -> None:
         record = config.memory
         if not isinstance(record, Axi):

@@ -17,8 +17,10 @@ LINE_BYTES = 64
 TICK_BITS = 6
 """A clock cycle has 2 to this power of ticks, the unit of every time here."""
 TIME_BITS = 40
-AHEAD_CYCLES = 40
-"""How far ahead of the data bus an access is chosen at most."""
+AHEAD_CYCLES = 2
+"""How far ahead of the data bus the next access is chosen at most: the bus is one access behind."""
+OPEN_CYCLES = 25
+"""How far ahead a row is opened at most."""
 ACTIVATES = 4
 """Activates that may lie in one window of `faw`."""
 
@@ -57,7 +59,7 @@ class DramTiming:
     refi: float = 7800
     rfc: float = 350
     extra: float = 60
-    starved: float = 400
+    starved: float = 1500
 
 
 DDR4_2133 = DramTiming()
@@ -167,7 +169,7 @@ class Dram(wiring.Component):
         key, time, hit, group, bank, row, grant = chosen
         now = self.now
         refreshes = refresh <= _latest(last_read, now)
-        ahead = AHEAD_CYCLES << TICK_BITS
+        ahead, opens = AHEAD_CYCLES << TICK_BITS, OPEN_CYCLES << TICK_BITS
         with m.If(refreshes):
             begin = Signal(TIME_BITS)
             m.d.comb += begin.eq(_latest(refresh, last_read, *closable) + ticks(timing.rp))
@@ -178,7 +180,7 @@ class Dram(wiring.Component):
                 last_activate.eq(begin + ticks(timing.rfc) - ticks(timing.rrd)),
                 refresh.eq(refresh + ticks(timing.refi)),
             ]
-        with m.Elif(self.valid.any() & (last_read <= now + ahead) & (time <= now + 2 * ahead)):
+        with m.Elif(self.valid.any() & (last_read <= now + ahead) & (time <= now + opens)):
             m.d.comb += self.grant.eq(grant)
             m.d.sync += [
                 last_read.eq(time),
