@@ -214,9 +214,8 @@ class _Planner:
 
     def take(self, name: str, part: Rectangle) -> bool:
         """Give the memory to a rectangle of a layer, if it fits."""
-        try:
-            pieces = self._allocator.place(part.rows, part.columns)
-        except CapacityError:
+        pieces = self._allocator.find(part.rows, part.columns)
+        if pieces is None:
             return False
         self._allocator.take((name, part), pieces)
         self.chosen.setdefault(name, []).append(part)
