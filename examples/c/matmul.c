@@ -135,7 +135,7 @@ static void execute(struct tritloom_command command)
                 || response.opcode != command.opcode)
                 continue; /* a late response to an older command */
             if (response.status == TRITLOOM_STATUS_MEMORY_ERROR)
-                fail("the weight memory failed while the layer was computed; run this again");
+                fail("the weight memory could not read a word; run this again");
             if (response.status != TRITLOOM_STATUS_OK) {
                 fprintf(stderr, "matmul: opcode %u: status %u\n", (unsigned)command.opcode,
                         (unsigned)response.status);

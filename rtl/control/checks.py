@@ -41,8 +41,8 @@ class HeaderChecks:
     items : the request's count
     entry : the entry of the layer `index`
     has_results : the request's result bank holds results of this session
-    program : what is known of the vector unit's programs, if there is a unit: `not_finite` and the
-        number of committed `steps`
+    program : what is known of the vector unit's programs, if there is a unit: `not_finite`, `void`,
+        and the number of committed `steps`
     """
 
     def __init__(
@@ -125,6 +125,8 @@ class HeaderChecks:
                 return self._beyond_identity
             case Quantity.ITEMS_END, 0, bound if bound is VECTOR_WORDS:
                 return self._beyond_vector
+            case Quantity.VOID_WORDS, 0, 0:
+                return self._program.void
             case Quantity.NOT_FINITE, 0, 0:
                 return self._program.not_finite
             case Quantity.PROGRAM_STEPS, 1, most if most == UNLIMITED:

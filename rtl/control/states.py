@@ -208,7 +208,10 @@ class CommandStates(CommandRegisters):
                 checksum = [*whole_layer, self.kind.eq(Kind.CHECKSUM)]
                 self._start(Opcode.COMMIT, memory_free, "ASK", *checksum)
                 self._start(Opcode.LOAD, ports.may_load, "COLLECT", self.size.eq(config.fill))
-                self._start(Opcode.RUN, ports.may_run & ~self.reading, "ASK", *whole_layer)
+                may_ask = ~self.reading
+                if not config.asks_ahead:
+                    may_ask &= ports.may_run
+                self._start(Opcode.RUN, may_ask, "ASK", *whole_layer)
                 self._start(Opcode.RESULTS, 1, "RESPOND", self.kind.eq(Kind.RESULTS))
                 counters = [*all_counters, self.kind.eq(Kind.COUNTERS)]
                 self._start(Opcode.COUNTERS, ~ports.busy, "RESPOND", *counters)
@@ -308,7 +311,9 @@ class CommandStates(CommandRegisters):
 
         with m.State("START"):
             m.d.comb += [ports.o_run.valid.eq(1), ports.starting.eq(1)]
-            with m.If(ports.o_run.ready):
+            if self.config.asks_ahead:
+                m.d.comb += ports.o_run.valid.eq(ports.may_run)
+            with m.If(ports.o_run.valid & ports.o_run.ready):
                 m.next = "RESPOND"
                 if self.programs is not None:
                     with m.If(self.request.opcode == Opcode.EXECUTE):
@@ -322,7 +327,10 @@ class CommandStates(CommandRegisters):
             with m.If(ports.no_task):
                 m.d.sync += [self.has_checksum.eq(1), self.kind.eq(Kind.NOTHING)]
                 m.next = "RESPOND"
-                with m.If(ports.checksum == self.request.address):
+                right = ports.checksum == self.request.address
+                if self.config.memory.can_fail:
+                    right &= ~ports.void
+                with m.If(right):
                     if self.programs is None:
                         m.d.comb += self.table.commit.eq(1)
                     else:
@@ -332,6 +340,10 @@ class CommandStates(CommandRegisters):
                             m.d.comb += self.table.commit.eq(1)
                 with m.Else():
                     m.d.sync += self.status.eq(status_of(Opcode.COMMIT, Quantity.ADDRESS))
+                if self.config.memory.can_fail:
+                    with m.If(ports.void):
+                        void = status_of(Opcode.COMMIT, Quantity.VOID_WORDS)
+                        m.d.sync += [self.status.eq(void), self.has_checksum.eq(0)]
 
     def respond(self) -> None:
         """States that end a command: the rest of its payload, its response's header, its task."""

@@ -97,6 +97,9 @@ class Quantity(StrEnum):
     RESULT_BANK = "result bank"
     RESULT_ROW_GROUPS = "row groups of the bank's last RUN"
     """0 if no RUN came in this session."""
+    VOID_WORDS = "void weight words"
+    """1 if the weight memory failed in a word that READ or COMMIT reads, or in one of the last RUN
+    of the bank (RESULTS) or of the last program (GET), else 0. Only if the memory can fail."""
     NOT_FINITE = "results of the last program that are not finite"
     """1 if there are any, 0 if there are none or no EXECUTE came in this session."""
     PROGRAM_CHECKSUM = "CRC-32 of the steps"
@@ -174,6 +177,7 @@ class State:
     layer_words: int = 0
     layer_checksum: int = 0
     result_row_groups: int = 0
+    void_words: bool = False
     not_finite: bool = False
     program_checksum: int = 0
     wrong_steps: bool = False
@@ -241,6 +245,10 @@ def _within(stage: Stage, quantity: Quantity, most: Bound, least: int = 0) -> Ch
     return Check(stage, quantity, least, most, Status.OUT_OF_RANGE)
 
 
+def _no_void(stage: Stage) -> Check:
+    return Check(stage, Quantity.VOID_WORDS, 0, 0, Status.MEMORY_ERROR)
+
+
 _WHOLE_WORDS = Check(Stage.END, Quantity.REST_BYTES, 0, 0, Status.BAD_LENGTH)
 
 CHECKS: dict[Opcode, tuple[Check, ...]] = {
@@ -269,11 +277,13 @@ CHECKS: dict[Opcode, tuple[Check, ...]] = {
         _count(PAYLOAD_WORDS),
         _layer(LayerState.OPEN, LayerState.COMMITTED),
         _within(Stage.HEADER, Quantity.ITEMS_END, Quantity.LAYER_WORDS),
+        _no_void(Stage.END),
     ),
     Opcode.COMMIT: (
         _payload(0),
         _index(LAYERS_END),
         _layer(LayerState.OPEN, LayerState.OPEN),
+        _no_void(Stage.END),
         Check(
             Stage.END,
             Quantity.ADDRESS,
@@ -302,6 +312,7 @@ CHECKS: dict[Opcode, tuple[Check, ...]] = {
         _count(PAYLOAD_RESULTS),
         _bank(Quantity.RESULT_BANK),
         Check(Stage.HEADER, Quantity.RESULT_ROW_GROUPS, 1, UNLIMITED, Status.BAD_STATE),
+        _no_void(Stage.WORD),
         _within(Stage.WORD, Quantity.ROW_GROUPS_END, Quantity.RESULT_ROW_GROUPS),
     ),
     Opcode.COUNTERS: (_payload(0),),
@@ -314,6 +325,7 @@ VECTOR_CHECKS: dict[Opcode, tuple[Check, ...]] = {
         _payload(0),
         _count(PAYLOAD_VECTOR_WORDS),
         _within(Stage.HEADER, Quantity.ITEMS_END, VECTOR_WORDS),
+        _no_void(Stage.HEADER),
         Check(Stage.HEADER, Quantity.NOT_FINITE, 0, 0, Status.NOT_FINITE),
     ),
     Opcode.PROGRAM: (_within(Stage.WORD, Quantity.WORDS_END, STEPS), _WHOLE_WORDS),
@@ -345,7 +357,13 @@ VECTOR_CHECKS: dict[Opcode, tuple[Check, ...]] = {
 
 def checks_of(config: AcceleratorConfig) -> dict[Opcode, tuple[Check, ...]]:
     """The checks of each opcode of a device; it refuses every other opcode."""
-    return CHECKS if config.vector is None else CHECKS | VECTOR_CHECKS
+    table = CHECKS if config.vector is None else CHECKS | VECTOR_CHECKS
+    if config.memory.can_fail:
+        return table
+    return {
+        opcode: tuple([check for check in checks if check.quantity is not Quantity.VOID_WORDS])
+        for opcode, checks in table.items()
+    }
 
 
 def value_of(quantity: Quantity, config: AcceleratorConfig, request: Request, state: State) -> int:
@@ -391,6 +409,8 @@ def value_of(quantity: Quantity, config: AcceleratorConfig, request: Request, st
             return request.result_bank
         case Quantity.RESULT_ROW_GROUPS:
             return state.result_row_groups
+        case Quantity.VOID_WORDS:
+            return state.void_words
         case Quantity.NOT_FINITE:
             return state.not_finite
         case Quantity.PROGRAM_CHECKSUM:

@@ -41,7 +41,8 @@ __all__ = [
 
 ACT_LATENCY = 3
 """Cycles from an engine's `act_address` to `i_act`: memory, its register, one for the wires."""
-MAX_MEMORY_WORDS = 1 << 24
+MAX_MEMORY_WORDS = 1 << 28
+"""Most words of a weight memory; BitNet b1.58 2B-4T has 52 million words of 64 bits."""
 NO_PINS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -224,11 +225,26 @@ class Memory(Record):
     words : weight words that it holds
     """
 
+    model: ClassVar[str] = ""
+    """What stands for the chip at the pads in a simulation, as `module:Class`: a `MemoryModel`
+    (`tritloom.sim.models.contract`). Empty for a memory without pads; a simulation holds the inputs
+    of other memories without a model at 0."""
+
     words: int = field(metadata=LAYOUT)
+
+    can_fail: ClassVar[bool] = False
+    """Whether the component may set `error`. A device has checks of `error` only then."""
 
     def check(self, config: Config) -> None:
         """Raise `ConfigError` for what the memory cannot be."""
         require_integer("memory: words", self.words, 1, MAX_MEMORY_WORDS)
+
+    def align(self, config: Config) -> int:
+        """Words of a block, a power of two: a layer and each WRITE begin at a multiple of it.
+
+        More than 1 if weight words share lines, which the memory writes as a whole.
+        """
+        return 1
 
     def full_sizes(self, config: Config, most: int) -> Sequence[int]:
         """Numbers of words up to `most`, ascending, that leave little of the RAM unused."""

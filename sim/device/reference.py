@@ -77,6 +77,7 @@ class _Results:
 
     sums: npt.NDArray[np.int32]
     cycles: int
+    void: bool = False
 
 
 class ReferenceDevice:
@@ -84,18 +85,25 @@ class ReferenceDevice:
 
     It has no clock: its counter `cycles` counts only the cycles of RUN. Its counters
     `stall_cycles` and `dropped_packets` stay 0.
+
+    Members
+    -------
+    memory : the weight memory, uint8 `[memory_words, word_bytes]`; not to be changed
+    void_words : addresses that the weight memory cannot read, all others can; only a configuration
+        whose memory can fail may have any. They may change between packets.
     """
 
     def __init__(self, config: AcceleratorConfig) -> None:
         self.config = config
         self._identity = identity(config)
-        self._memory = np.zeros((config.memory_words, config.word_bytes), np.uint8)
+        self.memory = np.zeros((config.memory_words, config.word_bytes), np.uint8)
         self._activations = np.zeros(
             (config.banks, config.tokens, config.activation_words, config.fill), np.uint8
         )
         self._results: dict[int, _Results] = {}  # by bank
         self._layers: dict[int, _Layer] = {}
         self._weights: dict[int, npt.NDArray[np.int8]] = {}
+        self.void_words: set[int] = set()
         self._responses: deque[bytes] = deque(maxlen=config.window)
         self._session = 0
         self._expected = 1
@@ -239,16 +247,32 @@ class ReferenceDevice:
             return self._programs.state(request, committed)
         results = self._results.get(request.result_bank)
         row_groups = 0 if results is None else results.sums.shape[1] // self.config.rows
+        of_results = request.opcode == Opcode.RESULTS
+        failed = of_results and results is not None and results.void
         layer = self._layers.get(request.index)
         if layer is None:
-            return State(result_row_groups=row_groups)
+            return State(result_row_groups=row_groups, void_words=failed)
         commits = request.opcode == Opcode.COMMIT
         return State(
             layer=LayerState.COMMITTED if layer.committed else LayerState.OPEN,
             layer_words=layer.shape.words,
             layer_checksum=zlib.crc32(self._image(layer).tobytes()) if commits else 0,
             result_row_groups=row_groups,
+            void_words=failed or self._reads_void(request, layer),
         )
+
+    def _reads_void(self, request: Request, layer: _Layer) -> bool:
+        """Whether a READ or COMMIT reads a word that the memory cannot read."""
+        first, count = 0, layer.shape.words
+        if request.opcode == Opcode.READ:
+            first, count = request.address, request.count
+        elif request.opcode != Opcode.COMMIT:
+            return False
+        return self._any_void(layer.base + first, count)
+
+    def _any_void(self, address: int, count: int) -> bool:
+        """Whether the memory cannot read one of `count` words from `address` on."""
+        return any(address <= void < address + count for void in self.void_words)
 
     def _identify(self, request: Request) -> tuple[int, bytes]:
         return 0, self._identity[request.address : request.address + request.count]
@@ -287,7 +311,8 @@ class ReferenceDevice:
         features = layer.shape.tiles * self.config.lanes
         sums = matmul(self._decoded(request.index), codes[:, :features])
         cycles = self.config.run_cycles(layer.shape) or 0
-        self._results[request.result_bank] = _Results(sums, cycles)
+        void = self._any_void(layer.base, layer.shape.words)
+        self._results[request.result_bank] = _Results(sums, cycles, void)
         self._counters["run_cycles"] += cycles
         self._counters["cycles"] += cycles
         return 0, b""
@@ -337,9 +362,12 @@ class ReferenceDevice:
             image[: len(codes)] = codes.view(np.uint8)
             _store_codes(token, image)
             self._run(replace(request, index=index))
-            sums: npt.NDArray[np.int32] = self._results[request.result_bank].sums[0]
+            results = self._results[request.result_bank]
+            programs.void |= results.void
+            sums: npt.NDArray[np.int32] = results.sums[0]
             return sums
 
+        programs.void = False
         rest = programs.execute(request.address, compute)
         whole = len(rest) // config.fill * config.fill
         _store_codes(token, rest.view(np.uint8)[:whole])
@@ -349,7 +377,7 @@ class ReferenceDevice:
         return 0, b""
 
     def _words(self, layer: _Layer) -> npt.NDArray[np.uint8]:
-        return self._memory[layer.base : layer.base + layer.shape.words]
+        return self.memory[layer.base : layer.base + layer.shape.words]
 
     def _image(self, layer: _Layer) -> npt.NDArray[np.uint8]:
         """A copy of a layer's words; the bits above `word_bits` are 0."""

@@ -367,6 +367,8 @@ def _around(
             if aliases:
                 values |= _aliases(right.address, 0, end - 1, FIELD_BITS["address"])
             yield from (replace(right, address=value) for value in sorted(values))
+        case Quantity.VOID_WORDS:
+            return  # no request makes the memory fail
         case quantity if quantity in OF_STATE:
             return  # the checks of a result bank try the empty one, if there are two
         case quantity:

@@ -177,7 +177,7 @@ def is_masked(config, opcode, check, wrong):
 def test_every_wrong_check_is_noticed(name, opcode, monkeypatch):
     config = CONFIGS[name]
     table = CHECKS if opcode in CHECKS else VECTOR_CHECKS
-    checks = table[opcode]
+    checks = checks_of(config)[opcode]
     cases = [
         (request, scene.state(request))
         for scene in scenes_of(config)
