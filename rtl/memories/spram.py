@@ -111,7 +111,8 @@ class SpramMemory(WeightMemory):
         share_bits = (shares - 1).bit_length()
         piece_bits = columns * Spram.BLOCK_BITS
         blocks = [SpramBlock() for _ in range(Spram.BLOCKS)]
-        m.submodules += blocks
+        for number, block in enumerate(blocks):
+            m.submodules[f"block_{number}"] = block
 
         # An address holds the number of the share in its lowest bits, and the blocks' address.
         address = Signal(ADDRESS_BITS + share_bits)  # of the next read

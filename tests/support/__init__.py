@@ -1,6 +1,6 @@
 """What tests of several modules share."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def quick_first(
-    names: str | tuple[str, ...], values: Iterable[Any] | Mapping[str, Any]
+    names: str | tuple[str, ...], values: Iterable[Any], ids: Iterable[str] | None = None
 ) -> pytest.MarkDecorator:
     """
     Parametrize a test that takes long: `make check` runs the first case, `make test` all of them.
@@ -19,15 +19,13 @@ def quick_first(
     Parameters
     ----------
     names : of the test's parameter, or of several
-    values : one value a case; for several names a tuple of their values. The keys of a mapping
-        become the cases' names.
+    values : one value a case; for several names a tuple of their values
+    ids : names of the cases, if not made from the values
 
     Returns
     -------
     `pytest.mark.parametrize` with the mark `sim` on every case except the first
     """
-    ids = list(values) if isinstance(values, Mapping) else None
-    values = values.values() if isinstance(values, Mapping) else values
     cases = [value if isinstance(names, tuple) else (value,) for value in values]
     marks = [(), *[(pytest.mark.sim,)] * (len(cases) - 1)]
     parameters = [pytest.param(*case, marks=m) for case, m in zip(cases, marks, strict=True)]

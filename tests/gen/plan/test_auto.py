@@ -350,7 +350,7 @@ class TestParts:
         plan = choose("ice40", layers, weight_bits=64)
         cost = plan.best.cost
         assert cost.luts <= 5280 and cost.ffs <= 5280 and cost.block_rams <= 30
-        assert (plan.config.packet_bytes, plan.config.slots) == (256, 2)  # as the iCEBreaker's
+        assert (plan.config.packet_bytes, plan.config.slots) == (256, 4)  # as the iCEBreaker's
 
     def test_xc7_has_no_clock(self):
         plan = choose("xc7", WIDE, weight_bits=128)

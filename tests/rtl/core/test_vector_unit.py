@@ -40,7 +40,7 @@ FLOWS = [(0.0, 0.0), (0.5, 0.3), (0.2, 0.9)]
 CYCLES = {(False, 1): 6706, (True, 1): 6832, (False, 2): 5036, (True, 2): 5188}
 """Of the vector unit for tinylm's feed-forward, by bfloat16 and multipliers."""
 
-configs = quick_first("config", dict(reversed(CONFIGS.items())))
+configs = quick_first("config", [*CONFIGS.values()][::-1], [*CONFIGS][::-1])
 
 
 def product(factor=Factor.VECTOR, **fields):
