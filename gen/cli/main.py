@@ -23,6 +23,7 @@ from tritloom.gen.cli import (
     info,
     measure,
     pack,
+    plan,
     run,
     serve,
     sim,
@@ -59,7 +60,7 @@ Results go to standard output, progress and errors to standard error. The status
 something failed, or 2 if the command line is wrong. `tritloom COMMAND --help` explains a command.
 """,
 )
-GROUPS = (boards, generate, verify, pack, auto, build, run, serve, sim, info, measure)
+GROUPS = (boards, generate, verify, pack, auto, plan, build, run, serve, sim, info, measure)
 """The files that declare commands, in the order of the list in `--help`."""
 TEXT_OPTIONS = ("--prompt",)
 """Options whose value may begin with a dash."""

@@ -246,6 +246,13 @@ class Memory(Record):
         """
         return 1
 
+    def padding_bits(self, config: Config, end: int) -> int:
+        """Bits behind the word `end` − 1 that a WRITE that ends with this word sets to 0.
+
+        They are those of the rest of its last line.
+        """
+        return 0
+
     def full_sizes(self, config: Config, most: int) -> Sequence[int]:
         """Numbers of words up to `most`, ascending, that leave little of the RAM unused."""
         return [1 << n for n in range(most.bit_length())]
@@ -256,6 +263,14 @@ class Memory(Record):
         A word follows in every later cycle. `None` for a memory that may stall.
         """
         return None
+
+    def expected(self, config: Config) -> tuple[int, float] | None:
+        """What a plan counts with: the latency, and the share of cycles with a word after it.
+
+        An estimate where `latency` is `None`, such as of refresh. `None` if nothing is known.
+        """
+        latency = self.latency(config)
+        return None if latency is None else (latency, 1.0)
 
     def most_cycles(self, config: Config, words: int) -> int | None:
         """Most cycles from an accepted range of that many words to its last word.
