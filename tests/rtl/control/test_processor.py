@@ -513,6 +513,21 @@ def test_ranges_are_asked_for_ahead(banks):
     assert {responses[number].status for number in (*counts, read)} == {Status.OK}
 
 
+def test_a_layer_that_asked_ahead_waits_for_results_of_its_bank():
+    """The words of the second RUN may come; it starts when the results of the first are copied."""
+    driver = Driver(variant(2, 4, 1, FAILING))
+    driver.layer(0, 1, 2, 3)
+    numbers = []
+    for _ in range(2):
+        driver.add(Opcode.RUN, index=0, count=1)
+        numbers.append(driver.add(Opcode.RESULTS, count=3 * driver.config.rows))
+    world = World(driver.config, 0.0, 28)
+    world.word_pause = 0.95  # so the second RUN comes before the first layer ends
+    responses = driver.run(world=world)
+    assert world.asked_ahead == 1
+    assert {responses[number].status for number in numbers} == {Status.OK}
+
+
 def odd_and_even(driver: Driver, odd: int) -> None:
     """Write word 0, by layer 5: the words from `FIRST_VOID` on are void while it is odd."""
     driver.add(Opcode.DEFINE, index=5, payload=LAYER.pack(0, 1, 1))
@@ -572,9 +587,13 @@ def test_each_bank_has_its_own_failure():
     driver.layer(0, FailingMemory.FIRST_VOID, 2, 3)
     driver.layer(1, 1, 2, 3)
     odd_and_even(driver, 1)
-    for bank in (0, 1):
-        driver.add(Opcode.RUN, index=bank, count=1, result_bank=bank)
-    numbers = [driver.add(Opcode.RESULTS, count=3, result_bank=bank) for bank in (0, 1, 0, 1)]
-    responses = driver.run(0.2)
+    driver.add(Opcode.RUN, index=1, count=1, result_bank=1)
+    driver.add(Opcode.RUN, index=0, count=1, result_bank=0)
+    # The first is copied while the layer of the other bank takes its void words.
+    numbers = [driver.add(Opcode.RESULTS, count=3, result_bank=bank) for bank in (1, 0, 1, 0)]
+    world = World(driver.config, 0.0, 27)
+    world.word_pause = 0.9
+    responses = driver.run(world=world)
+    assert world.together["write"]
     statuses = [responses[number].status for number in numbers]
-    assert statuses == [Status.MEMORY_ERROR, Status.OK] * 2
+    assert statuses == [Status.OK, Status.MEMORY_ERROR] * 2
