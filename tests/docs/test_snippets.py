@@ -48,6 +48,7 @@ NOT_RUN = {
     ],
     "docs/howto/build-and-flash.md": [
         "tritloom build --board icebreaker -o build/ice",
+        "tritloom build --board icebreaker --preset spram -o build/spram",
         "tritloom auto --board icebreaker --model tinylm -o mine.json",
         "tritloom flash build/ice",
         "tritloom devices",

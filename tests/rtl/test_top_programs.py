@@ -236,7 +236,8 @@ class Programs(Traffic):
         return response
 
 
-@quick_first("seed", [103, 125, 34, 79])  # few packets are enough with these
+@pytest.mark.sim
+@pytest.mark.parametrize("seed", [103, 125, 34, 79])  # few packets are enough with these
 def test_random_programs(seed):
     """Random commands of the unit, right and wrong, and EXECUTE with layers among them."""
     traffic = Programs(CONFIG, seed)
@@ -319,6 +320,7 @@ def test_refusals_of_a_unit_with_two_multipliers():
     check(OTHERS["bfloat16"], refused)
 
 
+@pytest.mark.sim
 def test_without_a_unit_there_is_nothing_of_it():
     """Neither a component nor a signal; the design with a unit shows that the names are right."""
     names = ("\\vector", "\\runner", "reads_steps", "read_address")

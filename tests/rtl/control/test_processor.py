@@ -138,7 +138,8 @@ def test_order():
     assert status[begin] == (Status.OK, 2)
 
 
-@quick_first("config", [TINY, WIDE])
+@pytest.mark.sim
+@pytest.mark.parametrize("config", [TINY, WIDE])
 def test_a_response_that_is_being_sent_stays_whole(config):
     """NAK and NO_SESSION lie in the slot of the next command, which must not overwrite them."""
     driver = Driver(config)
@@ -157,6 +158,7 @@ def test_a_response_that_is_being_sent_stays_whole(config):
         assert response.payload == identity(config)[number : number + 9]
 
 
+@pytest.mark.sim
 @pytest.mark.parametrize(
     "opcode",
     [
@@ -189,6 +191,7 @@ def test_all_bits_of_seq_count():
     assert {responses[number].expected for number in ahead} == {1}
 
 
+@pytest.mark.sim
 def test_identity_in_pieces():
     config = TINY
     whole = identity(config)
@@ -275,6 +278,7 @@ def test_results_that_end_in_the_middle():
     assert {responses[number].status for number in (none, gone)} == {Status.BAD_STATE}
 
 
+@pytest.mark.sim
 def test_reset_takes_any_payload():
     driver = Driver(TINY)
     number = driver.send(Request(Opcode.RESET, 3, 80, payload=b"x"))
@@ -380,6 +384,7 @@ def test_reset_in_the_middle_of_a_run():
     assert responses[kept].value == world.runs[0] and responses[again].value == world.runs[2]
 
 
+@pytest.mark.sim
 def test_a_command_that_is_not_answered_is_not_answered_twice():
     """The RESULTS waits for its RUN: neither is answered again while their responses come.
 
@@ -454,6 +459,7 @@ def test_later_commands_wait_for_words_that_are_read(follows):
     assert responses[again].payload[:1] == (b"\x01" if follows == "write" else b"\x00")
 
 
+@pytest.mark.sim
 @pytest.mark.parametrize(("row_groups", "word_pause"), [(1, 0.0), (8, 0.9)])
 def test_counters_count_the_commands_before(row_groups, word_pause):
     """COUNTERS waits for the layer before it, and the layer behind it waits for COUNTERS."""
