@@ -273,7 +273,7 @@ def protocol_page() -> str:
     crc_rows: list[list[object]] = [[key, f"`{value}`"] for key, value in crc.items()]
     counters = ", ".join(f"`{name}`" for name in described["counters"]["order"])
     further = " and ".join(f"`{name}`" for name in commands.VECTOR_COUNTERS)
-    unit = vector_layout()
+    unit = vector_layout(vector_facts.VectorConfig())
     return f"""{MADE}
 
 # Protocol
@@ -329,8 +329,9 @@ A device with a vector unit has two more, {further}. {docs["VECTOR_COUNTERS"]}
 
 ## Steps of a program
 
-The payload of PROGRAM holds steps of {unit["step_bytes"]} bytes. The program memory holds
-{unit["program_steps"]}. [Vector unit](../explanation/vector-unit.md) has their rules.
+The payload of PROGRAM holds steps of {unit["step_bytes"]} bytes. The program memory holds as many
+as `steps` of the vector unit's configuration says. [Vector unit](../explanation/vector-unit.md)
+has their rules.
 
 {layout_table(unit["step"])}
 

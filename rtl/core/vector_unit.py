@@ -15,7 +15,7 @@ from tritloom.rtl.lib.float_convert import CODE_BITS, FloatToInt
 from tritloom.rtl.lib.float_divide import FloatDivide
 from tritloom.rtl.lib.floats import register
 from tritloom.rtl.spec.vector_cycles import READ_CYCLES, SCALAR_CYCLES, pipeline_cycles
-from tritloom.rtl.spec.vector_facts import LAYER_BITS, PROGRAM_STEPS, WRAP_WORDS, VectorConfig
+from tritloom.rtl.spec.vector_facts import LAYER_BITS, WRAP_WORDS, VectorConfig
 from tritloom.rtl.spec.vector_interpreter import LIMIT_FIELD, floor_pattern
 from tritloom.rtl.spec.vector_program import FIELDS, Factor, Operation, Second
 
@@ -90,7 +90,7 @@ class VectorUnit(wiring.Component):
                 "word": In(WORD_BITS),
                 "got": Out(WORD_BITS),
                 "step_write": In(1),
-                "step_address": In(range(PROGRAM_STEPS)),
+                "step_address": In(range(config.steps)),
                 "step": In(data.StructLayout(FIELDS)),
                 "got_step": Out(data.StructLayout(FIELDS)),
                 "start": In(1),
@@ -274,9 +274,9 @@ class VectorUnit(wiring.Component):
     def _program(self, m: Module) -> tuple[Signal, Any]:
         """The address in the program memory, and the step there, one cycle later."""
         layout = step_layout(self.config)
-        m.submodules.program = memory = block_ram(layout, PROGRAM_STEPS)
+        m.submodules.program = memory = block_ram(layout, self.config.steps)
         read, write = ReadPort(m, memory), memory.write_port()
-        address = Signal(range(PROGRAM_STEPS), name="program_address")
+        address = Signal(range(self.config.steps), name="program_address")
         m.d.comb += [
             read.addr.eq(address),
             write.en.eq(self.step_write),
