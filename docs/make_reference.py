@@ -53,6 +53,9 @@ API = {
         "tritloom.rtl.spec.encodings",
         "tritloom.rtl.engines.contract",
         "tritloom.rtl.memories.contract",
+        "tritloom.rtl.memories.line_facts",
+        "tritloom.rtl.memories.line_contract",
+        "tritloom.rtl.memories.lines",
         "tritloom.rtl.links.contract",
     ),
 }

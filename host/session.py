@@ -68,8 +68,8 @@ OK = Status.OK
 REFUSALS = (Status.NAK, Status.NO_SESSION)
 """Statuses of a command that the device has not executed."""
 REMEDIES = {
-    Status.MEMORY_ERROR: "the weight memory failed while the layer was computed; compute it again, "
-    "and if that fails too, load the layer again or run the device's self-test",
+    Status.MEMORY_ERROR: "the weight memory could not read a word; try again, and if that fails "
+    "too, load the layer again or run the device's self-test",
 }
 """What to do, by the status of a response; a status that is not here is a fault of the driver."""
 

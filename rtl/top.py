@@ -5,7 +5,7 @@ from typing import Any
 from amaranth.hdl import Const, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.fifo import SyncFIFO
-from amaranth.lib.wiring import In, Member, Out, connect, flipped
+from amaranth.lib.wiring import Member, Out, connect
 
 from tritloom.rtl.control.packets import PacketNarrower, PacketReceiver, PacketSender
 from tritloom.rtl.control.processor import CommandProcessor
@@ -13,15 +13,17 @@ from tritloom.rtl.core.core import Core
 from tritloom.rtl.core.layer_runner import LayerRunner
 from tritloom.rtl.core.vector_unit import VectorUnit
 from tritloom.rtl.lib.block_ram import ReadPort, block_ram
+from tritloom.rtl.lib.ports import forward_port
 from tritloom.rtl.lib.streams import StreamRegister, StreamSwitch
 from tritloom.rtl.links.contract import PacketLink, create_link, link_members
 from tritloom.rtl.memories.contract import create_memory, memory_members
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import ConfigError
 
-__all__ = ["Accelerator"]
+__all__ = ["STATUS", "Accelerator"]
 
 STATUS = ("running", "good", "bad")
+"""The outputs of 1 bit that show the accelerator's state."""
 
 
 class Accelerator(wiring.Component):
@@ -35,6 +37,10 @@ class Accelerator(wiring.Component):
     running : 1 bit out; RUN is executing
     good : 1 bit out; strobe, a sound packet was taken
     bad : 1 bit out; strobe, a packet with a wrong checksum or length was dropped
+
+    Attributes
+    ----------
+    pads : the members that the link and the memory bring, under the keys `link` and `memory`
     """
 
     running: Signal
@@ -45,12 +51,12 @@ class Accelerator(wiring.Component):
         self.config = config
         self._link = create_link(config)
         self._memory = create_memory(config)
-        self._pads = {
+        self.pads = {
             "link": _pads(self._link, link_members(config)),
             "memory": _pads(self._memory, memory_members(config)),
         }
         members: dict[str, Member] = {}
-        for what, pads in self._pads.items():
+        for what, pads in self.pads.items():
             for name, member in pads.items():
                 if name in members or name in STATUS:
                     raise ConfigError(
@@ -67,9 +73,9 @@ class Accelerator(wiring.Component):
         m.submodules.memory = memory = self._memory
         m.submodules.core = core = Core(self.config)
         m.submodules.link = link = self._link
-        for component, pads in ((link, self._pads["link"]), (memory, self._pads["memory"])):
+        for component, pads in ((link, self.pads["link"]), (memory, self.pads["memory"])):
             for name, member in pads.items():
-                _forward(m, getattr(self, name), getattr(component, name), member)
+                forward_port(m, getattr(self, name), getattr(component, name), member)
 
         if self.config.link.beat_bytes == 1:
             connect(m, link.o_packet, receiver.i)
@@ -117,6 +123,9 @@ class Accelerator(wiring.Component):
             self.good.eq(receiver.good),
             self.bad.eq(receiver.bad),
         ]
+        if self.config.memory.can_fail:
+            void: Any = getattr(processor, "void")  # noqa: B009  a member if the memory can fail
+            m.d.comb += void.eq(memory.o.valid & memory.o.ready & memory.error)
         self._connect_peers(m, receiver, processor, link)
         stalls = self._connect_unit(m, processor, core)
 
@@ -234,13 +243,3 @@ def _pads(component: wiring.Component, contract: dict[str, Member]) -> dict[str,
     return {
         name: member for name, member in component.signature.members.items() if name not in contract
     }
-
-
-def _forward(m: Module, outer: Any, inner: Any, member: Member) -> None:
-    """Wire a port of the accelerator to the same port of one of its components."""
-    if member.is_signature:
-        connect(m, flipped(outer), inner)
-    elif member.flow == In:
-        m.d.comb += inner.eq(outer)
-    else:
-        m.d.comb += outer.eq(inner)

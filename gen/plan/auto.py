@@ -24,7 +24,7 @@ from tritloom.gen.plan.timing import Times, token_times
 from tritloom.gen.workloads import Layer
 from tritloom.rtl.links.uart_facts import Uart
 from tritloom.rtl.memories.bram_facts import BlockRam
-from tritloom.rtl.spec.config import FEATURES_LIMIT, AcceleratorConfig
+from tritloom.rtl.spec.config import FEATURES_LIMIT, OUT_FEATURES_LIMIT, AcceleratorConfig
 from tritloom.rtl.spec.encodings import ALPHABETS, encodings
 from tritloom.rtl.spec.errors import ConfigError
 from tritloom.rtl.spec.plugins import Link, engines
@@ -202,10 +202,13 @@ def _check(
     if not layers:
         raise ConfigError("layers must be at least one, not none")
     for layer in layers:
-        for what, features in (("in", layer.in_features), ("out", layer.out_features)):
-            if not 1 <= features <= FEATURES_LIMIT:
+        for what, features, limit in (
+            ("in", layer.in_features, FEATURES_LIMIT),
+            ("out", layer.out_features, OUT_FEATURES_LIMIT),
+        ):
+            if not 1 <= features <= limit:
                 raise ConfigError(
-                    f"{what}_features of {layer.name} must be 1 to {FEATURES_LIMIT}, not {features}"
+                    f"{what}_features of {layer.name} must be 1 to {limit}, not {features}"
                 )
     for what, value, most in (
         ("tokens", tokens, 1 << 20),

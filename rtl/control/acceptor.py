@@ -47,6 +47,10 @@ class CommandAcceptor(wiring.Component):
         The responder has completed all tasks.
     checksum : in, 32 bits
         The result of the last CHECKSUM, once there is `no_task`.
+    void : in, 1 bit
+        A word of the last CHECKSUM was void, once there is `no_task`. Only if the memory can fail.
+    program_void : in, 1 bit
+        The core takes a void word. Only if the memory can fail and there is a vector unit.
     o_direct : out, stream of slot numbers
         A response to send that has no task: one that is not kept, or is sent again. Only while
         `unsent` is 0.
@@ -109,6 +113,8 @@ class CommandAcceptor(wiring.Component):
                 "vector": Out(vector_port(config)),
                 "read_address": In(position_shape(config)),
             }
+            if config.memory.can_fail:
+                of_unit["program_void"] = In(1)
         super().__init__(
             {
                 "i": In(stream.Signature(8)),
@@ -135,6 +141,7 @@ class CommandAcceptor(wiring.Component):
                 "may_run": In(1),
                 "has_results": In(1),
                 **of_unit,
+                **({"void": In(1)} if config.memory.can_fail else {}),
             }
         )
 

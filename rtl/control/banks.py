@@ -1,5 +1,7 @@
 """Who uses which bank: the layer that runs, and the RESULTS that are still to be copied."""
 
+from typing import Any
+
 from amaranth.hdl import Array, Module, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
@@ -19,9 +21,11 @@ def results_layout(config: AcceleratorConfig) -> data.StructLayout:
     present : a RUN of this session wrote the bank, or writes it
     last_group : the last row group of its last RUN
     cycles : cycles that this RUN took, once it is done
+    void : it took a void word, so there are no results; only if the memory can fail
     """
+    of_failure = {"void": 1} if config.memory.can_fail else {}
     return data.StructLayout(
-        {"present": 1, "last_group": range(config.max_row_groups), "cycles": 32}
+        {"present": 1, "last_group": range(config.max_row_groups), "cycles": 32, **of_failure}
     )
 
 
@@ -39,6 +43,8 @@ class Banks(wiring.Component):
         The layer that starts.
     done : in, 1 bit
         The core has completed the layer.
+    void : in, 1 bit
+        The layer that runs takes a void word. Only if the memory can fail.
     busy : out, 1 bit
         A layer runs; the RUN counts these cycles.
     activation_bank, result_bank : in, number
@@ -99,12 +105,14 @@ class Banks(wiring.Component):
                 "copy_results": Out(results_layout(config)),
                 "copied": In(1),
                 "forget": In(1),
+                **({"void": In(1)} if config.memory.can_fail else {}),
             }
         )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
         config = self.config
+        void: Any = getattr(self, "void", None)  # a member if the memory can fail
         cycles = Signal(32)  # of the layer that runs or ran last, this one not counted
         of_run = Signal.like(self.run, reset_less=True)
         banks = Array(
@@ -134,6 +142,9 @@ class Banks(wiring.Component):
             m.d.sync += cycles.eq(cycles + 1)
         with m.If(self.busy & self.done):
             m.d.sync += [self.busy.eq(0), banks[of_run.result_bank].cycles.eq(cycles + 1)]
+        if config.memory.can_fail:
+            with m.If(self.busy & void):
+                m.d.sync += banks[of_run.result_bank].void.eq(1)
         with m.If(self.start):
             started = banks[self.run.result_bank]
             m.d.sync += [
@@ -143,6 +154,8 @@ class Banks(wiring.Component):
                 started.present.eq(1),
                 started.last_group.eq(self.run.last_group),
             ]
+            if config.memory.can_fail:
+                m.d.sync += started.void.eq(0)
         with m.If(self.forget):
             m.d.sync += [results.present.eq(0) for results in banks]
         return m

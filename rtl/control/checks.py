@@ -22,7 +22,7 @@ from tritloom.rtl.spec.checks import (
 from tritloom.rtl.spec.commands import Opcode, Status
 from tritloom.rtl.spec.config import AcceleratorConfig
 
-__all__ = ["HeaderChecks", "status_of"]
+__all__ = ["HeaderChecks", "rest_of_block", "status_of"]
 
 
 class HeaderChecks:
@@ -41,8 +41,8 @@ class HeaderChecks:
     items : the request's count
     entry : the entry of the layer `index`
     has_results : the request's result bank holds results of this session
-    program : what is known of the vector unit's programs, if there is a unit: `not_finite` and the
-        number of committed `steps`
+    program : what is known of the vector unit's programs, if there is a unit: `not_finite`, `void`,
+        and the number of committed `steps`
     """
 
     def __init__(
@@ -119,12 +119,16 @@ class HeaderChecks:
                 return ~self._entry.defined
             case Quantity.LAYER_STATE, LayerState.COMMITTED, LayerState.COMMITTED:
                 return ~(self._entry.defined & self._entry.committed)
+            case Quantity.ADDRESS_REST, 0, 0:
+                return rest_of_block(self._config, self._request.address).any()
             case Quantity.ITEMS_END, 0, Quantity.LAYER_WORDS:
                 return self._beyond_layer
             case Quantity.ITEMS_END, 0, bound if bound is IDENTITY_BYTES:
                 return self._beyond_identity
             case Quantity.ITEMS_END, 0, bound if bound is VECTOR_WORDS:
                 return self._beyond_vector
+            case Quantity.VOID_WORDS, 0, 0:
+                return self._program.void
             case Quantity.NOT_FINITE, 0, 0:
                 return self._program.not_finite
             case Quantity.PROGRAM_STEPS, 1, most if most == UNLIMITED:
@@ -139,6 +143,11 @@ class HeaderChecks:
 def _above(field: Value, most: int) -> Value:
     """Whether a field is above a limit; never if the field has no such number."""
     return field >= most + 1 if most + 1 < 1 << len(field) else Const(0)
+
+
+def rest_of_block(config: AcceleratorConfig, words: Value) -> Value:
+    """A number of words beyond whole blocks; a block has a power of two of them."""
+    return words[: config.align.bit_length() - 1]
 
 
 def status_of(opcode: Opcode, quantity: Quantity) -> Status:

@@ -53,6 +53,8 @@ class CommandProcessor(wiring.Component):
         COMMIT to `i_word`.
     i_word : in, stream of weight words
         The words of READ and COMMIT.
+    void : in, 1 bit
+        Strobe: a word leaves the weight memory that it could not read. Only if the memory can fail.
     to_core : out, 1 bit
         The next words of the weight memory are those of a RUN. Set from the cycle after the
         transfer at `o_read` until `done`, so it does not change while a word waits.
@@ -123,6 +125,7 @@ class CommandProcessor(wiring.Component):
                 "i_result": In(stream.Signature(sums_layout(config, config.acc_bits))),
                 "counters": In(data.ArrayLayout(COUNTER_BITS, len(counters_of(config)))),
                 **of_unit,
+                **({"void": In(1)} if config.memory.can_fail else {}),
             }
         )
 
@@ -176,7 +179,20 @@ class CommandProcessor(wiring.Component):
         self._send_in_order(m, acceptor, responder)
         if self.config.vector is not None:
             self._connect_unit(m, acceptor, responder)
+        if self.config.memory.can_fail:
+            self._connect_failure(m, acceptor, responder, banks)
         return m
+
+    def _connect_failure(self, m: Module, acceptor: Any, responder: Any, banks: Any) -> None:
+        """Tell of a void word to whom it belongs: to the layer that runs, or to READ or COMMIT."""
+        void: Any = getattr(self, "void")  # noqa: B009  a member if the memory can fail
+        m.d.comb += [
+            banks.void.eq(void & self.to_core),
+            responder.void.eq(void & ~self.to_core),
+            acceptor.void.eq(responder.failed),
+        ]
+        if self.config.vector is not None:
+            m.d.comb += acceptor.program_void.eq(void & self.to_core)
 
     def _connect_unit(self, m: Module, acceptor: CommandAcceptor, responder: Responder) -> None:
         """Join acceptor and responder with the vector unit, and count a program's cycles."""

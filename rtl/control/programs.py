@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 
 from tritloom.rtl.control.checks import status_of
 from tritloom.rtl.control.registers import CommandRegisters
@@ -29,6 +29,7 @@ class ProgramStates:
     -------
     steps : how many of the first steps are committed
     not_finite : the last program of the session met a number that is not finite
+    void : the last program of the session ran a layer with a void word; 0 if the memory cannot fail
     reads_steps : the responder reads the program memory
     """
 
@@ -39,6 +40,8 @@ class ProgramStates:
         assert unit is not None
         self.steps = Signal(bits_for(unit.steps))
         self.not_finite = Signal()
+        self.void = Signal() if self._config.memory.can_fail else Const(0)
+        self._serving = Signal()  # the layers that run are a program's
         self.reads_steps = Signal()
         self._executed = Signal()  # in this session
         self._named = Signal(self._config.max_layers)  # layers that a committed step runs
@@ -67,6 +70,13 @@ class ProgramStates:
             m.d.sync += self.steps.eq(0)
         with m.If(ports.new_session):
             m.d.sync += [self.steps.eq(0), self._executed.eq(0)]
+        if self._config.memory.can_fail:
+            with m.If(ports.program_void & self._serving):
+                m.d.sync += self.void.eq(1)
+            with m.If(vector.start):
+                m.d.sync += self._serving.eq(1)
+            with m.If(vector.start | ports.new_session):
+                m.d.sync += self.void.eq(0)
 
     def store(self, word: Value, stores: Value) -> Value:
         """PUT and PROGRAM in the state COLLECT: a complete word is stored. Gives whether it is."""
@@ -182,6 +192,8 @@ class ProgramStates:
         # Results that the program did not take are taken out of the core.
         with m.State("SETTLE"):
             with m.If(~vector.busy & ~ports.busy):
+                if self._config.memory.can_fail:
+                    m.d.sync += self._serving.eq(0)
                 m.next = "HEADER"
 
     @property

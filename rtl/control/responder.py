@@ -72,6 +72,9 @@ class Responder(wiring.Component):
         Strobe: a task has ended, with a response or without one.
     i_word : in, stream of weight words
         The words of READ and COMMIT.
+    void, failed : 1 bit each
+        In: the word that moves at `i_word` is void. Out: a word of the last task was void; until
+        the next task. Only if the memory can fail.
     o_fetch : out, stream of `fetch_layout`
         The row groups whose totals the core shall read.
     i_result : in, stream of `sums_layout`
@@ -142,6 +145,7 @@ class Responder(wiring.Component):
                 "copied": Out(1),
                 "counters": In(data.ArrayLayout(COUNTER_BITS, len(counters_of(config)))),
                 **({} if config.vector is None else of_unit),
+                **({"void": In(1), "failed": Out(1)} if config.memory.can_fail else {}),
             }
         )
 
@@ -157,9 +161,12 @@ class Responder(wiring.Component):
         m.submodules.crc = crc = WideCrc32(beat_bytes)
         moving = Signal()  # the task's words are on their way
         failed = Signal()  # RESULTS asks for a row group that the layer does not have
+        void: Any = 0  # the memory failed in a word of the task, or of the RUN that it reads
         written = Signal(bits_for(config.packet_bytes))  # length of the response so far
         # Results whose row groups are not yet asked for.
         unfetched = Signal(bits_for(config.max_payload // config.acc_bytes))
+        if config.memory.can_fail:
+            void = self._connect_failure(m)
         self._connect_words(m, task, splitter, moving, unfetched, failed)
 
         place = Signal(range(config.packet_bytes // beat_bytes))  # of the payload's next beat
@@ -209,6 +216,10 @@ class Responder(wiring.Component):
                 m.d.sync += unfetched.eq(task.items)
                 with m.If((task.kind != Kind.RESULTS) | self.may_copy):
                     m.next = "MOVE"
+                    if config.memory.can_fail:
+                        with m.If((task.kind == Kind.RESULTS) & self.results.void):
+                            m.d.sync += void.eq(1)
+                            m.next = "PATCH"
 
             with m.State("MOVE"):
                 m.d.comb += [moving.eq(1), splitter.flush.eq(task.items == 0)]
@@ -219,12 +230,15 @@ class Responder(wiring.Component):
                         m.next = "TASK"
 
             with m.State("PATCH"):
-                value = Mux((task.kind == Kind.RESULTS) & ~failed, self.results.cycles, 0)
+                no_payload = failed | void if config.memory.can_fail else failed
+                value = Mux((task.kind == Kind.RESULTS) & ~no_payload, self.results.cycles, 0)
                 if config.vector is not None:
                     value = Mux(task.kind == Kind.VECTOR, self.program_cycles, value)
                 m.d.comb += [
                     self.write.eq(1),
-                    patches.connect(self, patch, Mux(failed, OVERHEAD_BYTES, written), value),
+                    patches.connect(
+                        self, patch, Mux(no_payload, OVERHEAD_BYTES, written), value, void
+                    ),
                 ]
                 with m.If(~self.blocked):
                     m.d.sync += patch.eq(patch + 1)
@@ -236,6 +250,17 @@ class Responder(wiring.Component):
                         ]
                         m.next = "TASK"
         return m
+
+    def _connect_failure(self, m: Module) -> Signal:
+        """A register that says that a word was void, until the next task."""
+        ports: Any = self
+        void = Signal()
+        m.d.comb += ports.failed.eq(void)
+        with m.If(self.i_task.valid & self.i_task.ready):
+            m.d.sync += void.eq(0)
+        with m.If(ports.void):
+            m.d.sync += void.eq(1)
+        return void
 
     def _connect_words(
         self,
@@ -327,16 +352,21 @@ class _Patches:
 
     def __init__(self, config: AcceleratorConfig) -> None:
         self._beat_bytes = config.link.beat_bytes
+        self._can_fail = config.memory.can_fail
         places = (*LENGTH_BYTES, STATUS_BYTE, *VALUE_BYTES)
         self._beats = sorted({place // self._beat_bytes for place in places})
 
     def __len__(self) -> int:
         return len(self._beats)
 
-    def connect(self, ports: Responder, number: Value, length: Value, value: Value) -> list[Any]:
+    def connect(
+        self, ports: Responder, number: Value, length: Value, value: Value, void: Value
+    ) -> list[Any]:
         """The statements that write beat `number`; a response without a payload has failed."""
         failed = length == OVERHEAD_BYTES
-        out_of_range = status_of(Opcode.RESULTS, Quantity.ROW_GROUPS_END)
+        failure: Any = status_of(Opcode.RESULTS, Quantity.ROW_GROUPS_END)
+        if self._can_fail:
+            failure = Mux(void, status_of(Opcode.RESULTS, Quantity.VOID_WORDS), failure)
         lengths, status, values = Signal(16), Signal(8), Signal(32)
         contents: dict[int, Value] = {STATUS_BYTE: status}
         contents |= {place: lengths.word_select(n, 8) for n, place in enumerate(LENGTH_BYTES)}
@@ -348,7 +378,7 @@ class _Patches:
             masks.append(Cat(Const(place in contents, 1) for place in places))
         return [
             lengths.eq(length),
-            status.eq(Mux(failed, out_of_range, Status.OK)),
+            status.eq(Mux(failed, failure, Status.OK)),
             values.eq(value),
             ports.beat.eq(Array(self._beats)[number]),
             ports.data.eq(Array(data)[number]),

@@ -4,7 +4,7 @@ from typing import Any
 
 from amaranth.hdl import Cat, Module, Mux, Signal, Value
 
-from tritloom.rtl.control.checks import HeaderChecks, status_of
+from tritloom.rtl.control.checks import HeaderChecks, rest_of_block, status_of
 from tritloom.rtl.control.layer_table import LayerTable
 from tritloom.rtl.control.order import CommandOrder
 from tritloom.rtl.control.programs import ProgramStates
@@ -208,7 +208,10 @@ class CommandStates(CommandRegisters):
                 checksum = [*whole_layer, self.kind.eq(Kind.CHECKSUM)]
                 self._start(Opcode.COMMIT, memory_free, "ASK", *checksum)
                 self._start(Opcode.LOAD, ports.may_load, "COLLECT", self.size.eq(config.fill))
-                self._start(Opcode.RUN, ports.may_run & ~self.reading, "ASK", *whole_layer)
+                may_ask = ~self.reading
+                if not config.asks_ahead:
+                    may_ask &= ports.may_run
+                self._start(Opcode.RUN, may_ask, "ASK", *whole_layer)
                 self._start(Opcode.RESULTS, 1, "RESPOND", self.kind.eq(Kind.RESULTS))
                 counters = [*all_counters, self.kind.eq(Kind.COUNTERS)]
                 self._start(Opcode.COUNTERS, ~ports.busy, "RESPOND", *counters)
@@ -280,6 +283,14 @@ class CommandStates(CommandRegisters):
                 m.next = "RESPOND"
                 with m.If(words.partial):
                     self._fail(status_of(Opcode.WRITE, Quantity.REST_BYTES))
+                if config.align > 1:
+                    # A position that does not fit its register stays what it is: no word was
+                    # stored.
+                    fits = ~self.request.address[len(self.position) :].any()
+                    in_block = rest_of_block(config, self.position).any()
+                    within = self.position != self.table.entry.words
+                    with m.Elif(is_write & fits & in_block & within):
+                        self._fail(status_of(Opcode.WRITE, Quantity.REST_WORDS))
 
         with m.State("EXTENT"):
             with m.If(self.table.beyond):
@@ -308,7 +319,9 @@ class CommandStates(CommandRegisters):
 
         with m.State("START"):
             m.d.comb += [ports.o_run.valid.eq(1), ports.starting.eq(1)]
-            with m.If(ports.o_run.ready):
+            if self.config.asks_ahead:
+                m.d.comb += ports.o_run.valid.eq(ports.may_run)
+            with m.If(ports.o_run.valid & ports.o_run.ready):
                 m.next = "RESPOND"
                 if self.programs is not None:
                     with m.If(self.request.opcode == Opcode.EXECUTE):
@@ -322,7 +335,10 @@ class CommandStates(CommandRegisters):
             with m.If(ports.no_task):
                 m.d.sync += [self.has_checksum.eq(1), self.kind.eq(Kind.NOTHING)]
                 m.next = "RESPOND"
-                with m.If(ports.checksum == self.request.address):
+                right = ports.checksum == self.request.address
+                if self.config.memory.can_fail:
+                    right &= ~ports.void
+                with m.If(right):
                     if self.programs is None:
                         m.d.comb += self.table.commit.eq(1)
                     else:
@@ -332,6 +348,10 @@ class CommandStates(CommandRegisters):
                             m.d.comb += self.table.commit.eq(1)
                 with m.Else():
                     m.d.sync += self.status.eq(status_of(Opcode.COMMIT, Quantity.ADDRESS))
+                if self.config.memory.can_fail:
+                    with m.If(ports.void):
+                        void = status_of(Opcode.COMMIT, Quantity.VOID_WORDS)
+                        m.d.sync += [self.status.eq(void), self.has_checksum.eq(0)]
 
     def respond(self) -> None:
         """States that end a command: the rest of its payload, its response's header, its task."""

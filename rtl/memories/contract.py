@@ -4,10 +4,13 @@
 * `i_write` takes one word a transfer.
 * `i_read` takes a range (first word, number of words ≥ 1). `o` then brings exactly these words,
   strictly forward. The next range may be accepted before the last word has left.
+* `error` is valid with `o`: the memory could not read that word, so its payload means nothing. A
+  range still brings all its words, so no command waits forever. Only a memory whose record says
+  `can_fail` may set it.
 * Nothing reads and writes at the same time.
 """
 
-from amaranth.hdl import Shape
+from amaranth.hdl import Shape, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Member, Out
 
@@ -39,6 +42,7 @@ def memory_members(config: AcceleratorConfig) -> dict[str, Member]:
         "i_write": In(stream.Signature(write_layout(config))),
         "i_read": In(stream.Signature(range_layout(config))),
         "o": Out(stream.Signature(Shape(config.word_bits))),
+        "error": Out(1),
     }
 
 
@@ -57,11 +61,14 @@ class WeightMemory(wiring.Component):
         but before any range that is accepted after it
     i_read : stream in of `range_layout`; ready when the next range can be accepted
     o : stream out of `word_bits`; the words of the accepted ranges in order
+    error : 1 bit out; the word at `o` is void: the memory could not read it. Holds as the payload
+        does. Never set if `Memory.can_fail` is not.
     """
 
     i_write: stream.Interface
     i_read: stream.Interface
     o: stream.Interface
+    error: Signal
 
     def __init__(self, config: AcceleratorConfig, pads: dict[str, Member] | None = None) -> None:
         self.config = config

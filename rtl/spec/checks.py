@@ -25,6 +25,7 @@ __all__ = [
     "MAX_ROW_GROUPS",
     "MAX_TILES",
     "MEMORY_WORDS",
+    "OF_BLOCKS",
     "PAYLOAD_LIMIT",
     "PAYLOAD_RESULTS",
     "PAYLOAD_VECTOR_WORDS",
@@ -89,6 +90,11 @@ class Quantity(StrEnum):
     ROW_GROUPS_END = "address + row groups of count"
     """The end of the row groups that RESULTS reads, the last of them perhaps in part."""
     REST_BYTES = "payload bytes beyond whole words"
+    ADDRESS_REST = "address beyond whole blocks"
+    BASE_REST = "base beyond whole blocks"
+    REST_WORDS = "words beyond whole blocks"
+    """Of WRITE; 0 if they end the layer. This and the two above only if a block has several
+    words."""
     LAYER_STATE = "layer"
     """The `LayerState` of layer `index`."""
     LAYER_WORDS = "words of the layer"
@@ -97,6 +103,9 @@ class Quantity(StrEnum):
     RESULT_BANK = "result bank"
     RESULT_ROW_GROUPS = "row groups of the bank's last RUN"
     """0 if no RUN came in this session."""
+    VOID_WORDS = "void weight words"
+    """1 if the weight memory failed in a word that READ or COMMIT reads, or in one of the last RUN
+    of the bank (RESULTS) or of the last program (GET), else 0. Only if the memory can fail."""
     NOT_FINITE = "results of the last program that are not finite"
     """1 if there are any, 0 if there are none or no EXECUTE came in this session."""
     PROGRAM_CHECKSUM = "CRC-32 of the steps"
@@ -174,6 +183,7 @@ class State:
     layer_words: int = 0
     layer_checksum: int = 0
     result_row_groups: int = 0
+    void_words: bool = False
     not_finite: bool = False
     program_checksum: int = 0
     wrong_steps: bool = False
@@ -241,6 +251,10 @@ def _within(stage: Stage, quantity: Quantity, most: Bound, least: int = 0) -> Ch
     return Check(stage, quantity, least, most, Status.OUT_OF_RANGE)
 
 
+def _no_void(stage: Stage) -> Check:
+    return Check(stage, Quantity.VOID_WORDS, 0, 0, Status.MEMORY_ERROR)
+
+
 _WHOLE_WORDS = Check(Stage.END, Quantity.REST_BYTES, 0, 0, Status.BAD_LENGTH)
 
 CHECKS: dict[Opcode, tuple[Check, ...]] = {
@@ -253,6 +267,7 @@ CHECKS: dict[Opcode, tuple[Check, ...]] = {
     Opcode.DEFINE: (
         _payload(LAYER.size),
         _index(LAYERS_END),
+        _within(Stage.PAYLOAD, Quantity.BASE_REST, 0),
         _within(Stage.PAYLOAD, Quantity.TILES, MAX_TILES, least=1),
         _within(Stage.PAYLOAD, Quantity.ROW_GROUPS, MAX_ROW_GROUPS, least=1),
         _within(Stage.PAYLOAD, Quantity.MEMORY_END, MEMORY_WORDS),
@@ -260,8 +275,10 @@ CHECKS: dict[Opcode, tuple[Check, ...]] = {
     Opcode.WRITE: (
         _index(LAYERS_END),
         _layer(LayerState.OPEN, LayerState.OPEN),
+        _within(Stage.HEADER, Quantity.ADDRESS_REST, 0),
         _within(Stage.WORD, Quantity.WORDS_END, Quantity.LAYER_WORDS),
         _WHOLE_WORDS,
+        Check(Stage.END, Quantity.REST_WORDS, 0, 0, Status.BAD_LENGTH),
     ),
     Opcode.READ: (
         _payload(0),
@@ -269,11 +286,13 @@ CHECKS: dict[Opcode, tuple[Check, ...]] = {
         _count(PAYLOAD_WORDS),
         _layer(LayerState.OPEN, LayerState.COMMITTED),
         _within(Stage.HEADER, Quantity.ITEMS_END, Quantity.LAYER_WORDS),
+        _no_void(Stage.END),
     ),
     Opcode.COMMIT: (
         _payload(0),
         _index(LAYERS_END),
         _layer(LayerState.OPEN, LayerState.OPEN),
+        _no_void(Stage.END),
         Check(
             Stage.END,
             Quantity.ADDRESS,
@@ -302,11 +321,16 @@ CHECKS: dict[Opcode, tuple[Check, ...]] = {
         _count(PAYLOAD_RESULTS),
         _bank(Quantity.RESULT_BANK),
         Check(Stage.HEADER, Quantity.RESULT_ROW_GROUPS, 1, UNLIMITED, Status.BAD_STATE),
+        _no_void(Stage.WORD),
         _within(Stage.WORD, Quantity.ROW_GROUPS_END, Quantity.RESULT_ROW_GROUPS),
     ),
     Opcode.COUNTERS: (_payload(0),),
 }
-"""The checks of each opcode, in the order in which they are made. Every device has these."""
+"""The checks of each opcode, in the order in which they are made. Every device has these, but for
+those of `OF_BLOCKS`."""
+
+OF_BLOCKS = (Quantity.ADDRESS_REST, Quantity.BASE_REST, Quantity.REST_WORDS)
+"""Quantities that a device checks only if a block of its memory has several words."""
 
 VECTOR_CHECKS: dict[Opcode, tuple[Check, ...]] = {
     Opcode.PUT: (_within(Stage.WORD, Quantity.WORDS_END, VECTOR_WORDS), _WHOLE_WORDS),
@@ -314,6 +338,7 @@ VECTOR_CHECKS: dict[Opcode, tuple[Check, ...]] = {
         _payload(0),
         _count(PAYLOAD_VECTOR_WORDS),
         _within(Stage.HEADER, Quantity.ITEMS_END, VECTOR_WORDS),
+        _no_void(Stage.HEADER),
         Check(Stage.HEADER, Quantity.NOT_FINITE, 0, 0, Status.NOT_FINITE),
     ),
     Opcode.PROGRAM: (_within(Stage.WORD, Quantity.WORDS_END, STEPS), _WHOLE_WORDS),
@@ -345,7 +370,15 @@ VECTOR_CHECKS: dict[Opcode, tuple[Check, ...]] = {
 
 def checks_of(config: AcceleratorConfig) -> dict[Opcode, tuple[Check, ...]]:
     """The checks of each opcode of a device; it refuses every other opcode."""
-    return CHECKS if config.vector is None else CHECKS | VECTOR_CHECKS
+    return _checks_of(config.vector is not None, config.align > 1, config.memory.can_fail)
+
+
+def _checks_of(has_unit: bool, has_blocks: bool, can_fail: bool) -> dict[Opcode, tuple[Check, ...]]:
+    left_out = (*(() if has_blocks else OF_BLOCKS), *(() if can_fail else (Quantity.VOID_WORDS,)))
+    return {
+        opcode: tuple(check for check in checks if check.quantity not in left_out)
+        for opcode, checks in (CHECKS | VECTOR_CHECKS if has_unit else CHECKS).items()
+    }
 
 
 def value_of(quantity: Quantity, config: AcceleratorConfig, request: Request, state: State) -> int:
@@ -365,8 +398,10 @@ def value_of(quantity: Quantity, config: AcceleratorConfig, request: Request, st
             return request.count
         case Quantity.ADDRESS:
             return request.address
-        case Quantity.TILES | Quantity.ROW_GROUPS | Quantity.MEMORY_END:
+        case Quantity.TILES | Quantity.ROW_GROUPS | Quantity.MEMORY_END | Quantity.BASE_REST:
             base, tiles, row_groups = LAYER.unpack(request.payload)
+            if quantity == Quantity.BASE_REST:
+                return int(base % config.align)
             if quantity == Quantity.MEMORY_END:
                 return int(base + tiles * row_groups)
             return int(tiles if quantity == Quantity.TILES else row_groups)
@@ -377,6 +412,11 @@ def value_of(quantity: Quantity, config: AcceleratorConfig, request: Request, st
             return request.address + words if words else 0
         case Quantity.REST_BYTES:
             return len(request.payload) % UNITS[Opcode(request.opcode)].of(config)
+        case Quantity.ADDRESS_REST:
+            return request.address % config.align
+        case Quantity.REST_WORDS:
+            end = request.address + len(request.payload) // config.word_bytes
+            return 0 if end == state.layer_words else end % config.align
         case Quantity.ROW_GROUPS_END:
             return request.address + -(-request.count // config.rows)
         case Quantity.LAYER_STATE:
@@ -391,6 +431,8 @@ def value_of(quantity: Quantity, config: AcceleratorConfig, request: Request, st
             return request.result_bank
         case Quantity.RESULT_ROW_GROUPS:
             return state.result_row_groups
+        case Quantity.VOID_WORDS:
+            return state.void_words
         case Quantity.NOT_FINITE:
             return state.not_finite
         case Quantity.PROGRAM_CHECKSUM:

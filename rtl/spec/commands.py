@@ -16,6 +16,8 @@ one LOAD, and a LOAD may write a part of the bank only.
 Every command has the result that it has if the commands run one by one in the order of their seq,
 and the responses come in that order. A device may do several of them at once. It responds to RUN
 when it has accepted it. The cycles of a RUN, and its failure, come with the RESULTS of its bank.
+A weight memory outside the chip can fail to read a word. Then the RUN has no results: each RESULTS
+of its bank gets `MEMORY_ERROR` until the next RUN of the bank. The session goes on.
 
 The device executes only the command whose `seq` is the next one. It keeps the responses
 to the last `window` commands. A command with one of their numbers is not executed again: the device
@@ -33,7 +35,11 @@ DEFINE or WRITE of a layer that a committed step names, leave no step committed.
 to EXECUTE when it has accepted it, and begins no later command before the program has ended. Each
 RUN step is a RUN of one token, from and to the banks that EXECUTE names: codes fill the activation
 bank from its first word on, and zeros follow up to the end of the layer's tiles. The cycles of the
-program, and NOT_FINITE, come with each GET until the next EXECUTE.
+program, NOT_FINITE, and `MEMORY_ERROR` come with each GET until the next EXECUTE.
+
+Where weight words share lines of the memory, `align` words are a block, which fills whole lines. A
+layer begins with a block. So does a WRITE, and it holds whole blocks or ends its layer. Else it
+stores what it has, and fails. The rest of the last line behind its words becomes 0.
 
 RESET sets the session number, of 24 bits. A request with another session number gets
 `NO_SESSION`, so a command that was sent before a RESET cannot be executed after it. RESET with a
@@ -159,7 +165,8 @@ class Status(IntEnum):
     BAD_CHECKSUM = 7
     """The layer or the steps have another checksum (`value`), and are not committed."""
     MEMORY_ERROR = 8
-    """The weight memory failed in the last RUN of the bank, so there are no results."""
+    """The weight memory could not read a word of READ or COMMIT, of the last RUN of the bank, or of
+    the last EXECUTE (GET): there is nothing to read, and no layer is committed."""
     NOT_FINITE = 9
     """A result of the last EXECUTE was not finite, or 2^126 or more: there is nothing to read."""
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cached_property
+from math import ceil
 from typing import Any
 
 from tritloom.rtl.links.stream_facts import PacketStream
@@ -32,6 +33,7 @@ __all__ = [
     "CRC_BYTES",
     "FEATURES_LIMIT",
     "HEADER_BYTES",
+    "OUT_FEATURES_LIMIT",
     "OVERHEAD_BYTES",
     "PARTIAL_SUM_CYCLES",
     "PARTIAL_SUM_READ_CYCLES",
@@ -41,6 +43,9 @@ __all__ = [
 ]
 
 FEATURES_LIMIT = 16384
+"""Most inputs of a layer: so far every sum of `act_bits` × trit is a whole number in float32."""
+OUT_FEATURES_LIMIT = 1 << 18
+"""Most rows of a layer: the heads of published ternary models have up to 151,936."""
 HEADER_BYTES = 16
 CRC_BYTES = 4
 OVERHEAD_BYTES = HEADER_BYTES + CRC_BYTES
@@ -62,7 +67,7 @@ RANGES = {
     "tokens": (1, 16),
     "fill": (1, 1024),
     "max_in_features": (1, FEATURES_LIMIT),
-    "max_out_features": (1, FEATURES_LIMIT),
+    "max_out_features": (1, OUT_FEATURES_LIMIT),
     "max_layers": (1, 256),
     "banks": (1, 2),
     "packet_bytes": (128, 4096),
@@ -150,10 +155,12 @@ class AcceleratorConfig:
                 raise ConfigError(f"{name} must be a power of two, not {value}")
         self.memory.check(self)
         self.link.check(self)
-        largest = max(self.word_bytes, self.fill, self.rows * self.acc_bytes)
+        align = self.align
+        largest = max(align * self.word_bytes, self.fill, self.rows * self.acc_bytes)
         if largest > self.max_payload:
+            words = "a weight word" if align == 1 else f"a block of {align} weight words"
             raise ConfigError(
-                f"packet_bytes must be at least {largest + OVERHEAD_BYTES} to hold a weight word "
+                f"packet_bytes must be at least {largest + OVERHEAD_BYTES} to hold {words} "
                 f"or the results of a row group, not {self.packet_bytes}"
             )
         engine.check(self)
@@ -216,6 +223,15 @@ class AcceleratorConfig:
     def memory_words(self) -> int:
         """Weight words that the memory holds."""
         return self.memory.words
+
+    @cached_property
+    def align(self) -> int:
+        """Weight words of a block; see `Memory.align`."""
+        return self.memory.align(self)
+
+    def stored_words(self, words: int) -> int:
+        """Weight words that a layer of `words` occupies: whole blocks."""
+        return -(-words // self.align) * self.align
 
     def with_words(self, words: int) -> AcceleratorConfig:
         """The same configuration with a weight memory of that many words."""
@@ -280,6 +296,16 @@ class AcceleratorConfig:
         """Cycles from an accepted weight word to its sums."""
         return engines[self.engine].latency(self)
 
+    @cached_property
+    def asks_ahead(self) -> bool:
+        """Whether the range of a RUN is asked for while the layer before it still runs.
+
+        So it is if the first word could otherwise come after the first table, which a RUN fills.
+        """
+        latency = self.memory.latency(self)
+        fill = TILE_START_CYCLES + engines[self.engine].fill_cycles(self)
+        return latency is None or latency - REQUEST_AHEAD_CYCLES > fill
+
     def tile_cycles(self, row_groups: int) -> int:
         """Cycles from a tile's first word to the next one's, if no word is waited for."""
         engine = engines[self.engine]
@@ -292,6 +318,7 @@ class AcceleratorConfig:
     def run_cycles(self, shape: LayerShape) -> int | None:
         """Cycles that RUN takes and reports; `None` if the weight memory may stall.
 
+        With `asks_ahead` a RUN behind another one may take fewer.
         The first tile is filled while its first words are fetched. Each tile then takes as long as
         its words, or as the filling of the next tile, whichever is longer; with few row groups it
         also waits for its partial sums. The sums of the last word end the run.
@@ -301,6 +328,20 @@ class AcceleratorConfig:
             return None
         fill = TILE_START_CYCLES + engines[self.engine].fill_cycles(self)
         return self._run_cycles(shape, max(fill, latency - REQUEST_AHEAD_CYCLES))
+
+    def planned_run_cycles(self, shape: LayerShape) -> int | None:
+        """Cycles of RUN for a plan: exact if the memory never stalls, else what it expects."""
+        exact = self.run_cycles(shape)
+        expected = self.memory.expected(self)
+        if exact is not None or expected is None:
+            return exact
+        latency, share = expected
+        fill = TILE_START_CYCLES + engines[self.engine].fill_cycles(self)
+        first = max(fill, latency - REQUEST_AHEAD_CYCLES)
+        tile = max(self.tile_cycles(shape.row_groups), shape.row_groups / share)
+        words = (shape.tiles - 1) * tile + shape.row_groups / share
+        end = max(self.engine_latency, PARTIAL_SUM_READ_CYCLES) + RESULT_CYCLES
+        return first + ceil(words) - 1 + end
 
     def most_run_cycles(self, shape: LayerShape) -> int | None:
         """Bound on the cycles that RUN takes; `None` if the weight memory gives no bound."""

@@ -41,7 +41,8 @@ __all__ = [
 
 ACT_LATENCY = 3
 """Cycles from an engine's `act_address` to `i_act`: memory, its register, one for the wires."""
-MAX_MEMORY_WORDS = 1 << 24
+MAX_MEMORY_WORDS = 1 << 28
+"""Most words of a weight memory; BitNet b1.58 2B-4T has 52 million words of 64 bits."""
 NO_PINS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -224,11 +225,33 @@ class Memory(Record):
     words : weight words that it holds
     """
 
+    model: ClassVar[str] = ""
+    """What stands for the chip at the pads in a simulation, as `module:Class`: a `MemoryModel`
+    (`tritloom.sim.models.contract`). Empty for a memory without pads; a simulation holds the inputs
+    of other memories without a model at 0."""
+
     words: int = field(metadata=LAYOUT)
+
+    can_fail: ClassVar[bool] = False
+    """Whether the component may set `error`. A device has checks of `error` only then."""
 
     def check(self, config: Config) -> None:
         """Raise `ConfigError` for what the memory cannot be."""
         require_integer("memory: words", self.words, 1, MAX_MEMORY_WORDS)
+
+    def align(self, config: Config) -> int:
+        """Words of a block, a power of two: a layer and each WRITE begin at a multiple of it.
+
+        More than 1 if weight words share lines, which the memory writes as a whole.
+        """
+        return 1
+
+    def padding_bits(self, config: Config, end: int) -> int:
+        """Bits behind the word `end` − 1 that a WRITE that ends with this word sets to 0.
+
+        They are those of the rest of its last line.
+        """
+        return 0
 
     def full_sizes(self, config: Config, most: int) -> Sequence[int]:
         """Numbers of words up to `most`, ascending, that leave little of the RAM unused."""
@@ -240,6 +263,14 @@ class Memory(Record):
         A word follows in every later cycle. `None` for a memory that may stall.
         """
         return None
+
+    def expected(self, config: Config) -> tuple[int, float] | None:
+        """What a plan counts with: the latency, and the share of cycles with a word after it.
+
+        An estimate where `latency` is `None`, such as of refresh. `None` if nothing is known.
+        """
+        latency = self.latency(config)
+        return None if latency is None else (latency, 1.0)
 
     def most_cycles(self, config: Config, words: int) -> int | None:
         """Most cycles from an accepted range of that many words to its last word.

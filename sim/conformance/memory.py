@@ -13,10 +13,17 @@ __all__ = ["check_memory"]
 
 RANDOM_RANGES = 12
 LONGEST_RANGE = 6
+DEADLINE_CYCLES = 20_000
 
 
 def check_memory(
-    config: AcceleratorConfig, *, idle: float, pause: float, seed: int, gapless: bool = False
+    config: AcceleratorConfig,
+    *,
+    idle: float,
+    pause: float,
+    seed: int,
+    gapless: bool = False,
+    deadline_cycles: int = DEADLINE_CYCLES,
 ) -> None:
     """Write every word twice, then read ranges: the words must come back, in order.
 
@@ -31,11 +38,12 @@ def check_memory(
     pause : probability that the sink is not ready in a cycle; 1 if it waits for `valid`
     seed : of words, ranges and pauses
     gapless : the words of several ranges follow each other without a pause too
+    deadline_cycles : cycles after which the memory is said to have stopped
 
     Raises
     ------
     ContractError
-        A word is wrong, or does not come in its cycle, or does not hold until it is taken.
+        A word is wrong or void, or does not come in its cycle, or does not hold until it is taken.
     TimeoutError
         The memory stopped.
     """
@@ -54,6 +62,7 @@ def check_memory(
     received: list[int] = []
     request_cycles: list[int] = []
     word_cycles: list[int] = []
+    void_words: list[int] = []  # their numbers
 
     async def write_then_read(ctx: Any) -> None:
         await source(dut.i_write, writes, idle, seed)(ctx)
@@ -64,14 +73,18 @@ def check_memory(
     async def watch(ctx: Any) -> None:
         cycle = 0
         while len(received) < len(expected):
-            *_, request, word = await ctx.tick().sample(
-                dut.i_read.valid & dut.i_read.ready, dut.o.valid & dut.o.ready
+            *_, request, word, void = await ctx.tick().sample(
+                dut.i_read.valid & dut.i_read.ready, dut.o.valid & dut.o.ready, dut.error
             )
+            void_words.extend([len(word_cycles)] * (word & void))
             request_cycles.extend([cycle] * request)
             word_cycles.extend([cycle] * word)
             cycle += 1
 
-    simulate(dut, write_then_read, sink(dut.o, len(expected), received, pause, seed), watch)
+    reader = sink(dut.o, len(expected), received, pause, seed)
+    simulate(dut, write_then_read, reader, watch, deadline_cycles=deadline_cycles)
+    for number in void_words:
+        require(False, f"word {number} is void: `error` is set")
     for number, (word, right) in enumerate(zip(received, expected, strict=True)):
         require(word == right, f"word {number} must be {right:#x}, not {word:#x}")
     latency = config.memory.latency(config)

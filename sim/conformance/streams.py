@@ -37,13 +37,19 @@ def require(condition: object, message: str) -> None:
         raise ContractError(message)
 
 
-def simulate(dut: Any, *testbenches: Testbench, deadline_cycles: int = 20_000) -> None:
+def simulate(
+    dut: Any,
+    *testbenches: Testbench,
+    background: Iterable[Testbench] = (),
+    deadline_cycles: int = 20_000,
+) -> None:
     """Run test benches until all have ended.
 
     Parameters
     ----------
     dut : the component
     testbenches : each is called with the simulator's context; they advance together
+    background : test benches that nobody waits for
     deadline_cycles : cycles after which the simulation fails; 0 if the benches have their own limit
 
     Raises
@@ -55,6 +61,8 @@ def simulate(dut: Any, *testbenches: Testbench, deadline_cycles: int = 20_000) -
     simulator.add_clock(1e-6)
     for testbench in testbenches:
         simulator.add_testbench(testbench)
+    for testbench in background:
+        simulator.add_testbench(testbench, background=True)
 
     async def deadline(ctx: Any) -> None:
         for _ in range(deadline_cycles):

@@ -19,11 +19,11 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from tritloom.rtl.spec.errors import DeviceError, ToolError
+from tritloom.rtl.spec.errors import DeviceError, InputError, ToolError
 from tritloom.rtl.spec.files import scratch_folder, write_whole
 from tritloom.rtl.spec.remedies import package_remedy
 from tritloom.sim.tools import (
@@ -57,6 +57,8 @@ SCRIPT_END = "} // namespace cxxrtl_design"
 """The last line of what the script writes."""
 FLAGS = ("-std=c++17", "-O3", "-DNDEBUG", "-shared", "-fPIC", "-w")
 FULL = os.strerror(errno.ENOSPC)
+MOST_STORES = 4
+"""Stores that the driver has room for."""
 CHUNK_CYCLES = 1 << 18
 """Cycles of one call into C++, about a second. Between calls Python handles Ctrl-C."""
 
@@ -66,6 +68,7 @@ def build(
     recipe: str | None = None,
     uart_divisor: int | None = None,
     driver: Path | None = None,
+    macros: Sequence[str] = (),
 ) -> Path:
     """The path of a design's shared object, built unless the cache has it.
 
@@ -76,6 +79,7 @@ def build(
         recipe led to, so with a known recipe `make_rtlil` is not called.
     uart_divisor : cycles of a bit, if the design has a UART (for `UartSimulation`)
     driver : C++ around the design; by default the one that moves packets
+    macros : macros for the driver, as `NAME=value`
 
     Raises
     ------
@@ -84,7 +88,8 @@ def build(
     """
     compiler = find_cxx()
     if uart_divisor is not None:
-        compiler = [*compiler, f"-DUART_DIVISOR={uart_divisor}u"]
+        macros = [*macros, f"UART_DIVISOR={uart_divisor}u"]
+    compiler = [*compiler, *(f"-D{macro}" for macro in macros)]
     driver = driver or DRIVER
     tools = _tools_digest(compiler, driver)
     with cache_folder("sim") as folder:
@@ -223,10 +228,15 @@ class Simulation:
     ----------
     library : the shared object that `build` made
     stall_seed : if not 0, each stream pauses in a quarter of the cycles, at random
+    rules : what the memory must keep, if the design has a model of the memory's chip; a broken rule
+        ends the simulation with a `DeviceError`
     """
 
-    def __init__(self, library: Path, stall_seed: int = 0) -> None:
-        self._calls = _load(library)
+    def __init__(
+        self, library: Path, stall_seed: int = 0, rules: Mapping[int, str] | None = None
+    ) -> None:
+        self._rules = rules
+        self._calls = _load(library, rules is not None)
         self._device: int | None = self._calls.tritloom_open()
         self._calls.tritloom_stall(self._device, stall_seed)
 
@@ -254,13 +264,54 @@ class Simulation:
         device = self._handle()
         while True:
             chunk = min(limit_cycles, CHUNK_CYCLES)
-            if size := self._calls.tritloom_run(device, chunk):
+            size = self._calls.tritloom_run(device, chunk)
+            self._check_memory(device)
+            if size:
                 packet = ctypes.create_string_buffer(size)
                 self._calls.tritloom_take(device, packet)
                 return packet.raw
             limit_cycles -= chunk
             if limit_cycles == 0:
                 return None
+
+    def read_store(self, number: int, start: int, size: int) -> bytes:
+        """Bytes of a store of the memory's model.
+
+        Raises
+        ------
+        InputError : they do not lie in the store
+        """
+        device = self._store_range(number, start, size)
+        data = ctypes.create_string_buffer(size)
+        self._calls.tritloom_store_read(device, number, start, data, size)
+        return data.raw
+
+    def write_store(self, number: int, start: int, data: bytes) -> None:
+        """Put bytes into a store of the memory's model, without a cycle.
+
+        Raises
+        ------
+        InputError : they do not lie in the store
+        """
+        device = self._store_range(number, start, len(data))
+        self._calls.tritloom_store_write(device, number, start, data, len(data))
+
+    def _store_range(self, number: int, start: int, size: int) -> int:
+        device = self._handle()
+        have = 0
+        if self._rules is not None and 0 <= number < MOST_STORES:
+            have = self._calls.tritloom_store_size(device, number)
+        if not 0 <= start <= start + size <= have:
+            raise InputError(f"store {number} has {have} bytes, not {start} to {start + size}")
+        return device
+
+    def _check_memory(self, device: int) -> None:
+        """Raise `DeviceError` if the memory has broken a rule of its chip."""
+        if self._rules is None:
+            return
+        if number := self._calls.tritloom_violation(device):
+            rule = self._rules.get(number, f"rule {number}")
+            raise DeviceError(f"the memory breaks {rule}, in cycle {self.cycles}")
 
     def close(self) -> None:
         """Free the device."""
@@ -290,12 +341,13 @@ class UartSimulation(Simulation):
         """Run the clock for some cycles and return the bytes that have come out."""
         device = self._handle()
         size = self._calls.tritloom_run(device, cycles)
+        self._check_memory(device)
         received = ctypes.create_string_buffer(size)
         self._calls.tritloom_take(device, received)
         return received.raw
 
 
-def _load(library: Path) -> ctypes.CDLL:
+def _load(library: Path, stores: bool) -> ctypes.CDLL:
     try:
         calls = ctypes.CDLL(str(library))
     except OSError as error:
@@ -304,7 +356,8 @@ def _load(library: Path) -> ctypes.CDLL:
             "a folder on another file system"
         ) from error
     handle, size, number = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_uint64
-    for name, result, arguments in (
+    data = ctypes.c_char_p
+    functions = [
         ("open", handle, []),
         ("close", None, [handle]),
         ("stall", None, [handle, number]),
@@ -313,7 +366,15 @@ def _load(library: Path) -> ctypes.CDLL:
         ("run", size, [handle, number]),
         ("take", None, [handle, ctypes.c_char_p]),
         ("cycles", number, [handle]),
-    ):
+        ("violation", ctypes.c_uint32, [handle]),
+    ]
+    if stores:
+        functions += [
+            ("store_size", size, [handle, size]),
+            ("store_read", None, [handle, size, size, data, size]),
+            ("store_write", None, [handle, size, size, data, size]),
+        ]
+    for name, result, arguments in functions:
         function = getattr(calls, f"tritloom_{name}")
         function.restype, function.argtypes = result, arguments
     return calls

@@ -7,13 +7,19 @@
 //
 // With the macro UART_DIVISOR the design has the lines rx and tx instead of the streams: 8N1, each
 // bit UART_DIVISOR cycles long. Then single bytes move, not packets.
+//
+// With the macro STORES the design has a model of its memory's chip, with the output violation and
+// the ports store_0, … to words that are kept here. STORES has for each of them
+// STORE(number, number of the store whose words it uses, words).
 
 #include DESIGN
 
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <limits>
+#include <new>
 #include <vector>
 
 namespace {
@@ -38,9 +44,58 @@ const uint32_t *words(const cxxrtl::wire<Bits> &port) {
     return port.curr.data;
 }
 
+#ifdef STORES
+// Words outside of the design. A page of the computer's memory is taken when it is first written.
+class Store {
+public:
+    ~Store() { std::free(bytes); }
+
+    void allocate(size_t count, size_t word_bytes) {
+        size = count * word_bytes;
+        bytes = static_cast<uint8_t *>(std::calloc(count, word_bytes));
+        if (bytes == nullptr)
+            throw std::bad_alloc();
+    }
+
+    uint8_t *bytes = nullptr;
+    size_t size = 0;
+};
+
+// A port to a store: reads a word for the next cycle, and writes the bytes that `write` marks.
+class StorePort {
+public:
+    template <size_t Bits, class Address, class Write, class Data>
+    void access(Store &store, const Address &address, const Write &write, const Data &data) {
+        constexpr size_t bytes = Bits / 8;
+        static_assert(bytes <= sizeof word, "a store's words have at most 1024 bits");
+        const size_t place = static_cast<size_t>(get(address)) * bytes;
+        if (place + bytes > store.size) {
+            std::memset(word, 0, bytes);
+            return;
+        }
+        uint8_t *at = store.bytes + place;
+        std::memcpy(word, at, bytes);
+        const uint32_t *mask = words(write);
+        const uint32_t *from = words(data);
+        for (size_t n = 0; n < bytes; n++)
+            if (mask[n / 32] >> n % 32 & 1)
+                at[n] = static_cast<uint8_t>(from[n / 4] >> n % 4 * 8);
+    }
+
+    uint8_t word[128];
+};
+#endif
+
 class Device {
 public:
     Device() {
+#ifdef STORES
+#define STORE(n, of, count)                                                                        \
+    if (n == of)                                                                                   \
+        stores[n].allocate(count, decltype(top.p_store__##n##____word)::bits / 8);
+        STORES
+#undef STORE
+#endif
         // If one evaluation settles the design, it has no combinational feedback between modules,
         // and one evaluation is enough for each clock cycle, too.
         one_pass = top.eval();
@@ -64,7 +119,7 @@ public:
 #ifdef UART_DIVISOR
     // Runs for `limit` cycles. Returns the number of bytes that have come out.
     size_t run(uint64_t limit) {
-        for (; limit != 0; limit--)
+        for (; limit != 0 && violation == 0; limit--)
             cycle();
         return output.size();
     }
@@ -75,7 +130,7 @@ public:
     // Runs until a whole packet has come out or `limit` cycles have passed. Returns the number of
     // bytes of the packet, or 0.
     size_t run(uint64_t limit) {
-        for (; limit != 0 && !whole; limit--)
+        for (; limit != 0 && !whole && violation == 0; limit--)
             cycle();
         return whole ? output.size() : 0;
     }
@@ -90,6 +145,10 @@ public:
     }
 
     uint64_t cycles = 0;
+    uint32_t violation = 0; // number of the rule that the memory has broken
+#ifdef STORES
+    Store stores[4];
+#endif
 
 private:
     static constexpr uint16_t LAST = 0x100;
@@ -109,6 +168,30 @@ private:
         return (random >> 32 & 3) == 0;
     }
 
+    // Uses the model's outputs of this cycle, before the clock edge.
+    void access_stores() {
+#ifdef STORES
+        violation = get(top.p_violation);
+#define STORE(n, of, count)                                                                        \
+    ports[n].access<decltype(top.p_store__##n##____word)::bits>(                                   \
+        stores[of], top.p_store__##n##____address, top.p_store__##n##____write,                    \
+        top.p_store__##n##____data);
+        STORES
+#undef STORE
+#endif
+    }
+
+    // Gives the words of this cycle's addresses to the next cycle.
+    void give_words() {
+#ifdef STORES
+#define STORE(n, of, count)                                                                        \
+    std::memcpy(top.p_store__##n##____word.data, ports[n].word,                                    \
+                decltype(top.p_store__##n##____word)::bits / 8);
+        STORES
+#undef STORE
+#endif
+    }
+
 #ifdef UART_DIVISOR
     static constexpr unsigned BITS = 10; // a start bit, eight data bits, a stop bit
 
@@ -123,14 +206,17 @@ private:
             top.p_clk.data[0] = 1;
             top.eval();
             sample();
+            access_stores();
             top.commit();
         } else {
             top.p_clk.data[0] = 0;
             settle();
             sample();
+            access_stores();
             top.p_clk.data[0] = 1;
             settle();
         }
+        give_words();
         if (sending != 0 && --sending % UART_DIVISOR == 0)
             shift >>= 1;
         cycles++;
@@ -189,14 +275,17 @@ private:
             top.p_clk.data[0] = 1;
             top.eval();
             transfer(taking);
+            access_stores();
             top.commit();
         } else {
             top.p_clk.data[0] = 0;
             settle();
             transfer(taking);
+            access_stores();
             top.p_clk.data[0] = 1;
             settle();
         }
+        give_words();
         cycles++;
     }
 
@@ -220,6 +309,9 @@ private:
 
     cxxrtl_design::p_top top;
     bool one_pass;
+#ifdef STORES
+    StorePort ports[4];
+#endif
     std::vector<uint16_t> input;
     size_t next = 0;
     size_t offered = 0; // bytes of the beat at the input
@@ -241,5 +333,17 @@ void tritloom_send(Device *device, const uint8_t *packet, size_t bytes) { device
 size_t tritloom_run(Device *device, uint64_t limit) { return device->run(limit); }
 size_t tritloom_pending(const Device *device) { return device->pending(); }
 void tritloom_take(Device *device, uint8_t *packet) { device->take(packet); }
+uint32_t tritloom_violation(const Device *device) { return device->violation; }
+
+#ifdef STORES
+size_t tritloom_store_size(const Device *device, size_t number) { return device->stores[number].size; }
+void tritloom_store_read(const Device *device, size_t number, size_t start, uint8_t *bytes, size_t count) {
+    std::memcpy(bytes, device->stores[number].bytes + start, count);
+}
+void tritloom_store_write(Device *device, size_t number, size_t start, const uint8_t *bytes, size_t count) {
+    std::memcpy(device->stores[number].bytes + start, bytes, count);
+}
+#endif
+
 uint64_t tritloom_cycles(const Device *device) { return device->cycles; }
 }

@@ -24,14 +24,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
-from amaranth.back import rtlil
-
 from tritloom.rtl.links.uart_facts import Uart
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import DeviceError
-from tritloom.rtl.top import Accelerator
 from tritloom.sim.device.cxxrtl import UartSimulation, build
-from tritloom.sim.device.simulated import recipe
+from tritloom.sim.device.simulated import SimulatedDesign
 
 __all__ = ["Noise", "PtyBridge"]
 
@@ -98,12 +95,12 @@ class PtyBridge:
         self.faults: Counter[str] = Counter()
         self.bytes_in = self.bytes_out = 0
         self._random = random.Random(seed)
+        design = SimulatedDesign(config)
         self._library = build(
-            lambda: rtlil.convert(Accelerator(config), emit_src=False),
-            recipe(config),
-            config.link.divisor(config),
+            design.rtlil, design.recipe, config.link.divisor(config), macros=design.macros
         )
-        self._simulation = UartSimulation(self._library)
+        self._rules = design.rules
+        self._simulation = UartSimulation(self._library, rules=self._rules)
         self._folder = Path(tempfile.mkdtemp(prefix="tritloom-"))
         self.path = str(self._folder / "serial")
         # Removes the folder even if the interpreter ends before `close`.
@@ -262,7 +259,7 @@ class PtyBridge:
 
     def _power_up(self) -> None:
         self._simulation.close()
-        self._simulation = UartSimulation(self._library)
+        self._simulation = UartSimulation(self._library, rules=self._rules)
 
     def _plug(self) -> None:
         if self._ends is not None:

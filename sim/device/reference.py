@@ -77,6 +77,7 @@ class _Results:
 
     sums: npt.NDArray[np.int32]
     cycles: int
+    void: bool = False
 
 
 class ReferenceDevice:
@@ -84,18 +85,25 @@ class ReferenceDevice:
 
     It has no clock: its counter `cycles` counts only the cycles of RUN. Its counters
     `stall_cycles` and `dropped_packets` stay 0.
+
+    Members
+    -------
+    memory : the weight memory, uint8 `[memory_words, word_bytes]`; not to be changed
+    void_words : addresses that the weight memory cannot read, all others can; only a configuration
+        whose memory can fail may have any. They may change between packets.
     """
 
     def __init__(self, config: AcceleratorConfig) -> None:
         self.config = config
         self._identity = identity(config)
-        self._memory = np.zeros((config.memory_words, config.word_bytes), np.uint8)
+        self.memory = np.zeros((config.memory_words, config.word_bytes), np.uint8)
         self._activations = np.zeros(
             (config.banks, config.tokens, config.activation_words, config.fill), np.uint8
         )
         self._results: dict[int, _Results] = {}  # by bank
         self._layers: dict[int, _Layer] = {}
         self._weights: dict[int, npt.NDArray[np.int8]] = {}
+        self.void_words: set[int] = set()
         self._responses: deque[bytes] = deque(maxlen=config.window)
         self._session = 0
         self._expected = 1
@@ -187,6 +195,17 @@ class ReferenceDevice:
         """
         return first_failure(self.config, request, self._state(request))
 
+    def holds_trits(self, index: int) -> bool:
+        """Whether layer `index` is defined and all its codes stand for trits; else the sums of a
+        RUN are unspecified."""
+        if index not in self._layers:
+            return False
+        try:
+            self._unpacked(index)
+        except InputError:
+            return False
+        return True
+
     def _respond(
         self, request: Request, status: Status = Status.OK, value: int = 0, payload: bytes = b""
     ) -> bytes:
@@ -239,16 +258,32 @@ class ReferenceDevice:
             return self._programs.state(request, committed)
         results = self._results.get(request.result_bank)
         row_groups = 0 if results is None else results.sums.shape[1] // self.config.rows
+        of_results = request.opcode == Opcode.RESULTS
+        failed = of_results and results is not None and results.void
         layer = self._layers.get(request.index)
         if layer is None:
-            return State(result_row_groups=row_groups)
+            return State(result_row_groups=row_groups, void_words=failed)
         commits = request.opcode == Opcode.COMMIT
         return State(
             layer=LayerState.COMMITTED if layer.committed else LayerState.OPEN,
             layer_words=layer.shape.words,
             layer_checksum=zlib.crc32(self._image(layer).tobytes()) if commits else 0,
             result_row_groups=row_groups,
+            void_words=failed or self._reads_void(request, layer),
         )
+
+    def _reads_void(self, request: Request, layer: _Layer) -> bool:
+        """Whether a READ or COMMIT reads a word that the memory cannot read."""
+        first, count = 0, layer.shape.words
+        if request.opcode == Opcode.READ:
+            first, count = request.address, request.count
+        elif request.opcode != Opcode.COMMIT:
+            return False
+        return self._any_void(layer.base + first, count)
+
+    def _any_void(self, address: int, count: int) -> bool:
+        """Whether the memory cannot read one of `count` words from `address` on."""
+        return any(address <= void < address + count for void in self.void_words)
 
     def _identify(self, request: Request) -> tuple[int, bytes]:
         return 0, self._identity[request.address : request.address + request.count]
@@ -263,7 +298,9 @@ class ReferenceDevice:
 
     def _write(self, request: Request) -> tuple[int, bytes]:
         self._weights.clear()
-        self._store(self._words(self._layers[request.index]), request)
+        layer = self._layers[request.index]
+        if count := self._store(self._words(layer), request):
+            self._fill_line(layer.base + request.address + count)
         return 0, b""
 
     def _read(self, request: Request) -> tuple[int, bytes]:
@@ -287,7 +324,8 @@ class ReferenceDevice:
         features = layer.shape.tiles * self.config.lanes
         sums = matmul(self._decoded(request.index), codes[:, :features])
         cycles = self.config.run_cycles(layer.shape) or 0
-        self._results[request.result_bank] = _Results(sums, cycles)
+        void = self._any_void(layer.base, layer.shape.words)
+        self._results[request.result_bank] = _Results(sums, cycles, void)
         self._counters["run_cycles"] += cycles
         self._counters["cycles"] += cycles
         return 0, b""
@@ -337,9 +375,12 @@ class ReferenceDevice:
             image[: len(codes)] = codes.view(np.uint8)
             _store_codes(token, image)
             self._run(replace(request, index=index))
-            sums: npt.NDArray[np.int32] = self._results[request.result_bank].sums[0]
+            results = self._results[request.result_bank]
+            programs.void |= results.void
+            sums: npt.NDArray[np.int32] = results.sums[0]
             return sums
 
+        programs.void = False
         rest = programs.execute(request.address, compute)
         whole = len(rest) // config.fill * config.fill
         _store_codes(token, rest.view(np.uint8)[:whole])
@@ -349,7 +390,7 @@ class ReferenceDevice:
         return 0, b""
 
     def _words(self, layer: _Layer) -> npt.NDArray[np.uint8]:
-        return self._memory[layer.base : layer.base + layer.shape.words]
+        return self.memory[layer.base : layer.base + layer.shape.words]
 
     def _image(self, layer: _Layer) -> npt.NDArray[np.uint8]:
         """A copy of a layer's words; the bits above `word_bits` are 0."""
@@ -357,26 +398,45 @@ class ReferenceDevice:
         image[:, -1] &= 0xFF >> (8 * self.config.word_bytes - self.config.word_bits)
         return image
 
-    def _store(self, words: npt.NDArray[np.uint8], request: Request) -> None:
-        """Write the whole words of a payload, as far as `words` has room for them."""
+    def _store(self, words: npt.NDArray[np.uint8], request: Request) -> int:
+        """Write the whole words of a payload, as far as `words` has room for them; how many."""
         size = words.shape[1]
         room = max(0, len(words) - request.address)
-        count = min(len(request.payload) // size, room)
+        count: int = min(len(request.payload) // size, room)
         source = np.frombuffer(request.payload, np.uint8, count * size).reshape(count, size)
         words[request.address : request.address + count] = source
+        return count
+
+    def _fill_line(self, end: int) -> None:
+        """Clear the rest of the line that the word before address `end` shares with others."""
+        bits = self.config.memory.padding_bits(self.config, end)
+        while bits > 0:
+            number = int.from_bytes(self.memory[end].tobytes(), "little")
+            cleared = number >> bits << bits
+            size = self.config.word_bytes
+            self.memory[end] = np.frombuffer(cleared.to_bytes(size, "little"), np.uint8)
+            bits -= self.config.word_bits
+            end += 1
 
     def _decoded(self, index: int) -> npt.NDArray[np.int8]:
         """The trits of a layer, int8 [row groups × rows, tiles × lanes]."""
         if index not in self._weights:
-            layer = self._layers[index]
-            rows = layer.shape.row_groups * self.config.rows
-            lanes = layer.shape.tiles * self.config.lanes
-            image = self._image(layer).tobytes()
             try:
-                self._weights[index] = unpack_weights(self.config, image, rows, lanes)
+                self._weights[index] = self._unpacked(index)
             except InputError:  # some codes stand for no trits: the sums are unspecified
-                self._weights[index] = np.zeros((rows, lanes), np.int8)
+                shape = self._layers[index].shape
+                rows, lanes = self.config.rows, self.config.lanes
+                self._weights[index] = np.zeros(
+                    (shape.row_groups * rows, shape.tiles * lanes), np.int8
+                )
         return self._weights[index]
+
+    def _unpacked(self, index: int) -> npt.NDArray[np.int8]:
+        """As `_decoded`; raises `InputError` if a code stands for no trits."""
+        layer = self._layers[index]
+        rows = layer.shape.row_groups * self.config.rows
+        lanes = layer.shape.tiles * self.config.lanes
+        return unpack_weights(self.config, self._image(layer).tobytes(), rows, lanes)
 
 
 def _store_codes(token: npt.NDArray[np.uint8], image: npt.NDArray[np.uint8]) -> None:

@@ -42,6 +42,7 @@ class ReferencePrograms:
     kept : uint8 `[STEP_BYTES]`, the bits of a step that the device stores
     committed_steps : the first steps of the program memory that are committed
     cycles : of the last program of the session, those of its layers not counted
+    void : the last program of the session ran a layer with a word that the memory cannot read
     """
 
     def __init__(self, config: VectorConfig) -> None:
@@ -50,6 +51,7 @@ class ReferencePrograms:
         self.kept = np.frombuffer(kept_mask(config), np.uint8)
         self.committed_steps = 0
         self.cycles = 0
+        self.void = False
         self._unit = VectorInterpreter(config)
         self._executed = False  # in this session
 
@@ -61,7 +63,7 @@ class ReferencePrograms:
     def forget(self) -> None:
         """Begin a session."""
         self.committed_steps = self.cycles = 0
-        self._executed = False
+        self.void = self._executed = False
 
     def forget_layer(self, index: int) -> None:
         """Leave no step committed if one of them names the layer."""
@@ -71,7 +73,9 @@ class ReferencePrograms:
     def state(self, request: Request, committed: set[int]) -> State:
         """What the checks of a request read of the unit; `committed` are the committed layers."""
         finite = State(
-            not_finite=self._executed and self._unit.not_finite, program_steps=self.committed_steps
+            void_words=self.void,
+            not_finite=self._executed and self._unit.not_finite,
+            program_steps=self.committed_steps,
         )
         if request.opcode != Opcode.COMMIT_PROGRAM or not 1 <= request.count <= self.config.steps:
             return finite

@@ -6,6 +6,7 @@ import hashlib
 import inspect
 import json
 import sys
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,17 @@ from amaranth.back import rtlil
 
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.encodings import encodings
-from tritloom.rtl.spec.plugins import Record, engines
+from tritloom.rtl.spec.plugins import Memory, Record, engines
 from tritloom.rtl.spec.registry import load_component
 from tritloom.rtl.top import Accelerator
 from tritloom.sim.device.cxxrtl import Simulation, build
 from tritloom.sim.device.reference import DeviceUrl, require_config
+from tritloom.sim.models.surrounded import SurroundedAccelerator, surrounded
 
 __all__ = ["SimulatedDevice", "open_device", "recipe"]
 
 HARDWARE = Path(inspect.getfile(Accelerator)).parent
+MODELS = Path(inspect.getfile(SurroundedAccelerator)).parent
 BUFFER_CYCLES_PER_BYTE = 16
 """Cycles that a device may take for each byte of its buffers before it responds."""
 
@@ -34,19 +37,32 @@ class SimulatedDevice:
     ----------
     config : the hardware's
     stall_seed : if not 0, both directions pause at random
+    memory_model : options of the model that stands for the memory's chip, such as a latency; see
+        the model's class
 
     Members
     -------
     timeout_s : time within which an idle device responds to a short command
     cycles : clock cycles since power-up
+
+    Raises
+    ------
+    ConfigError : the memory's model does not fit its pads or does not know an option
     """
 
-    def __init__(self, config: AcceleratorConfig, stall_seed: int = 0) -> None:
+    def __init__(
+        self,
+        config: AcceleratorConfig,
+        stall_seed: int = 0,
+        *,
+        memory_model: Mapping[str, Any] | None = None,
+    ) -> None:
         cycles = BUFFER_CYCLES_PER_BYTE * config.slots * config.packet_bytes
         self.timeout_s = cycles / config.clock_hz
         self._clock_hz = config.clock_hz
-        library = build(lambda: rtlil.convert(Accelerator(config), emit_src=False), recipe(config))
-        self._simulation = Simulation(library, stall_seed)
+        design = SimulatedDesign(config, memory_model)
+        library = build(design.rtlil, design.recipe, macros=design.macros)
+        self._simulation = Simulation(library, stall_seed, design.rules)
 
     @property
     def cycles(self) -> int:
@@ -58,8 +74,31 @@ class SimulatedDevice:
         self._simulation.send(packet)
 
     def receive(self, timeout_s: float) -> bytes | None:
-        """The next packet, or `None` if none is complete after that much simulated time."""
+        """The next packet, or `None` if none is complete after that much simulated time.
+
+        Raises
+        ------
+        DeviceError : the memory has broken a rule of its chip
+        """
         return self._simulation.receive(max(0, round(timeout_s * self._clock_hz)))
+
+    def read_memory(self, start: int, size: int, store: int = 0) -> bytes:
+        """Bytes that the memory's model holds.
+
+        Raises
+        ------
+        InputError : the memory has no model, or the bytes do not lie in its store
+        """
+        return self._simulation.read_store(store, start, size)
+
+    def write_memory(self, start: int, data: bytes, store: int = 0) -> None:
+        """Put bytes into the memory's model, as if they had been loaded. It takes no cycle.
+
+        Raises
+        ------
+        InputError : the memory has no model, or the bytes do not lie in its store
+        """
+        self._simulation.write_store(store, start, data)
 
     def close(self) -> None:
         """Free the simulation."""
@@ -71,12 +110,52 @@ def open_device(url: DeviceUrl, config: AcceleratorConfig | None) -> SimulatedDe
     return SimulatedDevice(require_config(url, config))
 
 
-def recipe(config: AcceleratorConfig) -> str | None:
+class SimulatedDesign:
+    """The accelerator with the models around it, as the simulated FPGA needs it.
+
+    Parameters
+    ----------
+    config : the hardware's
+    options : options of the memory's model
+
+    Members
+    -------
+    recipe : see `recipe`
+    macros : macros of the driver in C++
+    rules : what the memory must keep; None if it has no model
+
+    Raises
+    ------
+    ConfigError : see `surrounded`
+    """
+
+    def __init__(self, config: AcceleratorConfig, options: Mapping[str, Any] | None = None) -> None:
+        self._design = surrounded(config, options)
+        self.recipe = recipe(config, options)
+        self.macros: list[str] = []
+        self.rules: Mapping[int, str] | None = None
+        if isinstance(self._design, SurroundedAccelerator):
+            model = self._design.model
+            self.rules = model.RULES
+            stores = (
+                f"STORE({number}, {number if store.of is None else store.of}, {store.words}u)"
+                for number, store in enumerate(model.stores)
+            )
+            self.macros = [f"STORES={' '.join(stores)}"]
+
+    def rtlil(self) -> str:
+        """The design's RTLIL, with the module `top`; it can be made once."""
+        text: str = rtlil.convert(self._design, name="top", emit_src=False)
+        return text
+
+
+def recipe(config: AcceleratorConfig, options: Mapping[str, Any] | None = None) -> str | None:
     """Digest of everything that the design of a configuration is made from.
 
     It is known in milliseconds, the design itself only after seconds. It covers the configuration,
     Amaranth, Python, all source files of the hardware, and those of each plug-in: its whole
-    package, or the files beside it if it is a single file.
+    package, or the files beside it if it is a single file. The memory's model is covered likewise,
+    with the options that it gets.
 
     Returns
     -------
@@ -91,6 +170,9 @@ def recipe(config: AcceleratorConfig) -> str | None:
             return None
         sources |= files
     facts = [config.to_json(), version("amaranth"), sys.version]
+    if config.memory.model:
+        sources |= set(MODELS.glob("*.py"))
+        facts.append(repr(sorted((options or {}).items())))
     facts += [hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(sources)]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
@@ -101,7 +183,7 @@ def _sources(module: str) -> set[Path] | None:
     if file is None:
         return None
     folder = Path(file).parent
-    if folder.is_relative_to(HARDWARE):
+    if folder.is_relative_to(HARDWARE) or folder == MODELS:
         return set()
     package = sys.modules.get(module.partition(".")[0])
     # A single file may lie in a folder with every other package, so its subfolders do not count.
@@ -115,5 +197,7 @@ def _facts(plugin: Any) -> list[Any]:
     facts = [getattr(plugin, name) for name in plugin.__dataclass_fields__]
     if isinstance(plugin, Record):
         facts += [type(plugin), plugin.component]
+    if isinstance(plugin, Memory):
+        facts.append(plugin.model)
     components = [load_component(fact) for fact in facts if isinstance(fact, str) and ":" in fact]
     return components + [fact for fact in facts if callable(fact)]

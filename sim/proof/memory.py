@@ -56,6 +56,7 @@ def memory_contract(component: Any) -> Bench:
     m.d.comb += distance.eq(index - delivered)
     tracked = (distance < waiting) & (source == place)
     old = bench.was(demanded, BlockRam.LATENCY - 1)  # what was demanded long enough ago
+    bench.check("error", ~component.error)
     bench.check("none_invented", implies(o.valid, waiting != 0))
     bench.check("in_time", implies(delivered != old, o.valid))
     bench.check("order", implies(tracked & o.valid & (distance == 0), o.payload == stored))

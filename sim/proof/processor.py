@@ -160,7 +160,11 @@ def _cases(bench: Bench, parts: _Parts, component: Any, use: BankUse) -> None:
     is_results = parts.task.kind == Kind.RESULTS
     bench.cover("load_waits", executes & (opcode == Opcode.LOAD) & ~banks.may_load)
     if config.banks > 1:
-        unfinished = executes & (opcode == Opcode.RUN) & ~banks.may_run & ~banks.busy
+        waits_to_run = executes & (opcode == Opcode.RUN)
+        if config.asks_ahead:
+            waits_to_run = inside.state("acceptor", "START")
+            bench.cover("ask", component.o_read.valid & use.runs)
+        unfinished = waits_to_run & ~banks.may_run & ~banks.busy
         waits = inside.state("responder", "WAIT") & is_results & ~banks.may_copy
         bench.cover("load", component.o_load.valid & use.runs)
         bench.cover("fetch", component.o_fetch.valid & use.runs)
@@ -216,6 +220,8 @@ def _acceptor(bench: Bench, parts: _Parts, config: Any) -> None:
     bench.check("no_word", implies(before, (count == 0) & ~words.complete))
 
     starts = state("START") | (state("ASK") & (states.kind == Kind.NOTHING))
+    if config.asks_ahead:
+        starts = acceptor.o_run.valid
     free = Mux(acceptor.o_run.payload.result_bank, uncopied[-1], uncopied[0]) == 0
     bench.check("starts", implies(starts, ~banks.busy & free))
     own = of_run.activation_bank == acceptor.o_load.payload.bank

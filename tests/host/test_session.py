@@ -858,8 +858,8 @@ def test_a_memory_error_says_what_to_do_and_the_session_goes_on():
         session.require(failed)
     assert str(caught.value) == (
         f"test refused IDENTIFY of index 0, count 8, address {failed.address}: MEMORY_ERROR: the "
-        "weight memory failed while the layer was computed; compute it again, and if that fails "
-        "too, load the layer again or run the device's self-test"
+        "weight memory could not read a word; try again, and if that fails too, load the layer "
+        "again or run the device's self-test"
     )
     assert exact(session, [good])
     session.check()

@@ -8,6 +8,7 @@ from amaranth.back import rtlil
 
 from tests.support import quick_first
 from tests.support.packets import assert_responses, run_packets
+from tests.support.plugins import Failing
 from tests.support.program_host import CONFIG, END, ODD, Host, layer, linear_steps
 from tritloom.rtl.links.stream_facts import PacketStream
 from tritloom.rtl.spec import requests
@@ -174,6 +175,48 @@ def unbalanced(host):
         host.get(64, 20)
         host.done(requests.run_layer(0, 1, 0, 1))
         host.done(*requests.read_results(config, 0, 16, 100, bank=1))
+
+
+FAILING = replace(CONFIG, memory=Failing(words=64))
+FIRST_VOID = Failing.first_void
+
+
+def failing(host):
+    """Void words in a program's first layer, in its last, in a RUN, and in READ and COMMIT."""
+    host.load(0, layer(8, 2), base=1)
+    host.load(1, layer(9, 2), base=FIRST_VOID)
+    host.load(2, layer(9, 2), base=0)
+    product = Step(operation=Operation.PRODUCT, factor=Factor.SCALAR, b=60, a=0, count=20)
+    codes = replace(product, codes=True)
+    takes = replace(product, from_core=True, d=64, count=2)
+    runs = [[codes, Step(operation=Operation.RUN, a=index), takes] for index in (0, 1)]
+    steps = [*runs[0], *runs[1], END, *runs[1], *runs[0], END, *runs[0], END]
+    assert host.program(steps).status == Status.OK
+    host.put(0, np.arange(-30, 34))
+    get = next(requests.get_words(64, 2, 100))
+    for word, failure in ((1, Status.MEMORY_ERROR), (2, Status.OK)):
+        image = word.to_bytes(host.config.word_bytes, "little")
+        host.done(requests.define_layer(2, 0, LayerShape(1, 1)))
+        host.done(*requests.write_words(host.config, 2, image, 100))
+        for first, status in ((0, failure), (7, failure), (14, Status.OK)):
+            host.done(requests.execute_program(first))
+            assert host.send(get).status == status
+        for index, status in ((0, Status.OK), (1, failure)):
+            host.done(requests.run_layer(index, 1, 0, 1))
+            assert host.send(get).status == Status.OK  # of the program, not of the RUN
+            results = next(requests.read_results(host.config, 0, 2, 100, bank=1))
+            assert host.send(results).status == status
+            assert host.send(next(requests.read_words(host.config, index, 2, 100))).status == status
+        host.done(requests.execute_program(0))
+    host.put(60, [np.inf])
+    host.done(requests.execute_program(0))
+    assert host.send(get).status == Status.NOT_FINITE
+
+
+@pytest.mark.sim
+def test_a_memory_that_fails():
+    """A program with a void word has no results; neither has a RUN. The session goes on."""
+    check(FAILING, failing, idle=0.1)
 
 
 class Programs(Traffic):

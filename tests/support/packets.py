@@ -161,13 +161,15 @@ def run_packets(
     deadline_cycles: int = 400_000,
     aborted: Collection[int] = (),
     peers: Sequence[int] = (),
+    background: Sequence[Any] = (),
 ) -> list[bytes | None]:
     """Send packets to an accelerator, at most its window unanswered; the responses.
 
     Each response has the place of its packet; `None` stands for that to a duplicate which never
     came, see `Conversation`. The links of `tests.support.peers` can abort packets: those of the
     numbers `aborted`. They also say which peer each packet is from: `peers`, a number a packet. A
-    response must go to the peer whose packet it answers.
+    response must go to the peer whose packet it answers. `background`: test benches beside, such as
+    the stores of a memory's model.
     """
     conversation = Conversation(config)
     rng = random.Random(seed)
@@ -229,5 +231,5 @@ def run_packets(
         came = sum(response is not None for response in conversation.responses)
         raise TimeoutError(f"{came} responses in {deadline_cycles} cycles")
 
-    simulate(dut, testbench, deadline_cycles=0)
+    simulate(dut, testbench, background=background, deadline_cycles=0)
     return conversation.responses

@@ -1,4 +1,4 @@
-"""Plug-ins that only tests have: a second engine with its encoding, and two weight memories.
+"""Plug-ins that only tests have: a second engine with its encoding, and three weight memories.
 
 Nothing outside this file knows them. Importing it registers them; `register` may be called again.
 """
@@ -158,6 +158,37 @@ class LateMemory(WeightMemory):
         return m
 
 
+class FailingMemory(WeightMemory):
+    """Block RAM that cannot read the words from `FIRST_VOID` on while word 0 is an odd number, see
+    `void_words`. It takes a range when the words of the last one have left."""
+
+    FIRST_VOID = 20
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.inner = inner = BlockRamMemory(self.config)
+        connect(m, flipped(self.i_write), inner.i_write)
+        connect(m, inner.o, flipped(self.o))
+        broken, write = Signal(), self.i_write.payload
+        with m.If(self.i_write.valid & self.i_write.ready & (write.address == 0)):
+            m.d.sync += broken.eq(write.word)
+        address, left = (Signal.like(self.i_read.payload[name]) for name in ("address", "count"))
+        m.d.comb += [
+            inner.i_read.payload.eq(self.i_read.payload),
+            inner.i_read.valid.eq(self.i_read.valid & (left == 0)),
+            self.i_read.ready.eq(inner.i_read.ready & (left == 0)),
+            self.error.eq(self.o.valid & broken & (address >= self.FIRST_VOID)),
+        ]
+        with m.If(self.i_read.valid & self.i_read.ready):
+            m.d.sync += [
+                address.eq(self.i_read.payload.address),
+                left.eq(self.i_read.payload.count),
+            ]
+        with m.If(self.o.valid & self.o.ready):
+            m.d.sync += [address.eq(address + 1), left.eq(left - 1)]
+        return m
+
+
 ENCODING = Encoding(
     name="test-signed",
     trits_per_code=GROUP,
@@ -192,12 +223,26 @@ class Late(Memory):
         return LateMemory.DELAY + BlockRam.LATENCY
 
 
+def void_words(word_0: int, memory_words: int) -> set[int]:
+    """The words that a `FailingMemory` cannot read while its first word is `word_0`."""
+    return set(range(FailingMemory.FIRST_VOID, memory_words)) if word_0 & 1 else set()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failing(Memory):
+    name: ClassVar[str] = "test-failing"
+    component: ClassVar[str] = f"{__name__}:FailingMemory"
+    can_fail: ClassVar[bool] = True
+    first_void: ClassVar[int] = FailingMemory.FIRST_VOID
+
+
 def register() -> None:
     """Make the plug-ins known to everything that reads a configuration."""
     encodings.add(ENCODING)
     engines.add(ENGINE)
     memories.add(Stalling)
     memories.add(Late)
+    memories.add(Failing)
 
 
 register()

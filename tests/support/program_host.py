@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from tests.support.world import set_void
 from tritloom.rtl.spec import requests
 from tritloom.rtl.spec.commands import Opcode, Request, Response, Status
 from tritloom.rtl.spec.config import TINY
@@ -46,6 +47,7 @@ class Host:
 
     def _send(self, request):
         packet = request.pack()
+        set_void(self.device)
         response = self.device.process(packet)
         self.packets.append((packet, response))
         return Response.parse(response)

@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tests.support.packets import Inputs
+from tests.support.plugins import void_words
 from tritloom.rtl.control.processor import CommandProcessor
-from tritloom.rtl.spec.checks import Stage, checks_of
+from tritloom.rtl.spec.checks import Quantity, checks_of
 from tritloom.rtl.spec.commands import (
     COUNTERS,
     CRC_BYTES,
@@ -29,6 +30,14 @@ from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.packing import unpack_weights
 from tritloom.sim.conformance.streams import plain, simulate
 from tritloom.sim.device.reference import ReferenceDevice
+
+
+def set_void(device: ReferenceDevice) -> None:
+    """If its memory can fail, it fails as a `FailingMemory` with the same words does."""
+    if device.config.memory.can_fail:
+        words = len(device.memory)
+        device.void_words = void_words(int(device.memory[0, 0]), words)
+
 
 CORE_CYCLES = 4
 """Cycles from a row group's number to its totals, at least."""
@@ -79,6 +88,7 @@ class Plan:
         stored: dict[int, Due] = {}
         for packet in packets:
             request, expected = Request.parse(packet), device.next_seq
+            set_void(device)
             known = request.opcode in checks_of(config)
             failure = device.failure(request) if known and request.opcode != Opcode.DEFINE else None
             response = Response.parse(device.process(packet))
@@ -102,7 +112,7 @@ class Plan:
                 last_run[bank] = len(self.fetches_before)
                 self.fetches_before.append(self.fetches.copy())
             if request.opcode == Opcode.RESULTS and (
-                failure is None or failure.stage > Stage.HEADER
+                failure is None or failure.quantity == Quantity.ROW_GROUPS_END
             ):
                 self.fetches[bank] += -(-request.count // config.rows)
                 due.run = last_run[bank] if failure is None else None
@@ -130,6 +140,7 @@ class World:
     matched : after `simulate`, the response to each packet; `None` if a repeated one has none
     runs : cycles in which `running` was set, for each RUN
     cycles : cycles since the first one
+    asked_ahead : ranges that were asked for while a layer ran
     together : how often each of `load`, `fetch` and `write` moved while a layer ran
     send_cycles : cycles that the sender takes for each response
     word_pause : probability with which the core does not take a weight word, in each cycle
@@ -146,6 +157,7 @@ class World:
         self.counters = [0] * len(COUNTERS)
         self.runs: list[int] = []
         self.cycles = 0
+        self.asked_ahead = 0
         self.together: Counter[str] = Counter()
         self.send_cycles = 0
         self.word_pause = stall
@@ -161,7 +173,11 @@ class World:
             (config.banks, config.tokens, config.activation_words, config.fill), np.uint8
         )
         self._words: list[int] = []  # asked for and not yet taken
+        self._voids: list[bool] = []  # for each of them, whether it is void
+        # Words that may wait when a range is taken: those of two ranges wait if that is allowed.
+        self._most_waiting = 3 if config.asks_ahead else 0
         self._run_words: list[int] = []  # words that the core took
+        self._run_length = 0  # of the layer that runs, in words
         self._was_to_core = False  # `to_core` in the previous cycle
         self._none_waited = True  # whether no word was on its way in the previous cycle
         self._run: dict[str, int] | None = None  # the layer that runs
@@ -236,7 +252,7 @@ class World:
         ready = {
             "o_send": not self._sending and self._goes(),
             "o_write": self._goes(),
-            "o_read": not self._words and self._goes(),
+            "o_read": len(self._words) <= self._most_waiting and self._goes(),
             "o_load": self._goes(),
             "o_run": not runs and self._goes(),
             "o_fetch": may_fetch,
@@ -249,7 +265,8 @@ class World:
             assert to_core == self._was_to_core, "words go elsewhere while they are on their way"
         self._was_to_core, self._none_waited = to_core, not self._words
         word = self._words[0] if self._words and self._goes() else None
-        core_word = word if running and self._rng.random() >= self.word_pause else None
+        takes = running and len(self._run_words) < self._run_length
+        core_word = word if takes and self._rng.random() >= self.word_pause else None
         result = None
         if self._fetches and self._fetches[0][0] <= 0 and self._goes():
             _, bank, row_group = self._fetches[0]
@@ -262,6 +279,11 @@ class World:
         inputs.set(ports["i_word"].valid, word is not None and not to_core)
         if word is not None and not to_core:
             inputs.set(ports["i_word"].payload, word)
+        if config.memory.can_fail:
+            moves = core_word is not None or (
+                word is not None and not to_core and bool(ctx.get(dut.i_word.ready))
+            )
+            inputs.set(dut.void, moves and self._voids[0])
         inputs.set(dut.done, self._done_in == 1)
         inputs.set(ports["i_result"].valid, result is not None)
         if result is not None:
@@ -293,10 +315,12 @@ class World:
             self._store(address, data, mask)
         if core_word is not None:
             self._run_words.append(self._words.pop(0))
-            if not self._words:
+            self._voids.pop(0)
+            if len(self._run_words) == self._run_length:
                 self._done_in = self._rng.randrange(1, 6)
         elif word is not None and not to_core and word_ready:
             self._words.pop(0)
+            self._voids.pop(0)
         for fetch in self._fetches:
             fetch[0] -= 1
         if result is not None and result_ready:
@@ -345,14 +369,19 @@ class World:
             self._memory[moved["o_write"]["address"]] = moved["o_write"]["word"]
         if "o_read" in moved:
             start, count = moved["o_read"]["address"], moved["o_read"]["count"]
-            self._words = self._memory[start : start + count]
-            assert len(self._words) == count > 0
+            self.asked_ahead += self._run is not None
+            self._words += self._memory[start : start + count]
+            void = void_words(self._memory[0], self.config.memory_words)
+            fails = self.config.memory.can_fail
+            self._voids += [fails and place in void for place in range(start, start + count)]
+            assert len(self._words) >= count > 0
         if "o_load" in moved:
             load = moved["o_load"]
             raw = load["word"].to_bytes(self.config.fill, "little")
             self._activations[load["bank"], load["token"], load["address"]] = list(raw)
         if "o_run" in moved:
             self._run, self._run_words = moved["o_run"], []
+            self._run_length = (self._run["last_tile"] + 1) * (self._run["last_group"] + 1)
             self._sums[self._run["result_bank"]] = 55  # nothing may read it before the end
             self.runs.append(0)
         if "o_fetch" in moved:

@@ -230,7 +230,7 @@ class TestBandwidth:
     def test_weights_outside_take_no_block_ram(self):
         few = choose("ecp5", BIG, weight_bits=64)
         assert few.best.cost.block_rams <= 56
-        assert few.config.memory_words == 1 << 24
+        assert few.config.memory_words == 52_116_480  # all of the model's words
 
     def test_less_than_any_word(self):
         message = "no engine has weight words of 3 bits or fewer; give more bits a cycle"
@@ -519,7 +519,7 @@ class TestErrors:
                 {"layers": [Layer("up", 20000, 8)]},
                 "in_features of up must be 1 to 16384, not 20000",
             ),
-            ({"layers": [Layer("up", 8, 0)]}, "out_features of up must be 1 to 16384, not 0"),
+            ({"layers": [Layer("up", 8, 0)]}, "out_features of up must be 1 to 262144, not 0"),
             ({"tokens": 0}, "tokens must be 1 to 1048576, not 0"),
             ({"share": 101}, "share must be 1 to 100, not 101"),
             ({"alphabet": "quinary"}, "alphabet must be one of ternary, binary, not 'quinary'"),

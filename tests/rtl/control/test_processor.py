@@ -8,6 +8,7 @@ import pytest
 
 from tests.support import quick_first
 from tests.support.layers import WIDE
+from tests.support.plugins import Failing, FailingMemory
 from tests.support.world import World
 from tritloom.rtl.links.stream_facts import PacketStream
 from tritloom.rtl.spec.checks import CHECKS
@@ -468,3 +469,106 @@ def test_counters_count_the_commands_before(row_groups, word_pause):
     responses = driver.run(world=world)
     for done, number in enumerate(numbers, 1):
         assert responses[number].payload == done.to_bytes(8, "little") * len(COUNTERS)
+
+
+FAILING = replace(WIDE, memory=Failing(words=64), max_layers=6)
+
+
+@pytest.mark.sim
+@pytest.mark.parametrize(("form", "stall"), [((2, 4, 8), 0.3), ((1, 2, 1), 0.7), ((2, 8, 1), 0.0)])
+def test_random_traffic_with_a_memory_that_may_stall(form, stall):
+    """The range of a RUN is asked for while the layer before it runs."""
+    config = variant(*form, replace(WIDE, memory=Failing(words=WIDE.memory_words)))
+    assert config.asks_ahead and not WIDE.asks_ahead
+    traffic = Traffic(config, round(10 * stall))
+    traffic.reset(5)
+    traffic.random(15)
+    traffic.product(0, 0, 2, 3)
+    if config.banks == 2:
+        traffic.overlap()
+    world = World(config, stall, 25)
+    world.simulate([packet for packet, response in traffic.packets if response is not None])
+
+
+@quick_first("banks", [2, 1])
+def test_ranges_are_asked_for_ahead(banks):
+    """The words of each RUN are its layer's, also if they wait while the layer before it runs."""
+    driver = Driver(variant(banks, 4, 8, FAILING))
+    driver.layer(0, 1, 2, 3)
+    driver.layer(1, 9, 1, 4)
+    for number in range(4):
+        driver.add(Opcode.RUN, index=number % 2, count=1, result_bank=number % banks)
+    counts = [driver.add(Opcode.RESULTS, count=3, result_bank=bank) for bank in range(banks)]
+    read = driver.add(Opcode.READ, index=1, count=4)
+    world = World(driver.config, 0.0, 31)
+    world.word_pause = 0.95  # so a layer takes longer than the packet of a RUN
+    responses = driver.run(world=world)
+    assert world.asked_ahead == 3
+    assert {responses[number].status for number in (*counts, read)} == {Status.OK}
+
+
+def odd_and_even(driver: Driver, odd: int) -> None:
+    """Write word 0, by layer 5: the words from `FIRST_VOID` on are void while it is odd."""
+    driver.add(Opcode.DEFINE, index=5, payload=LAYER.pack(0, 1, 1))
+    word = odd.to_bytes(driver.config.word_bytes, "little")
+    driver.add(Opcode.WRITE, index=5, payload=word)
+
+
+@pytest.mark.sim
+@pytest.mark.parametrize("stall", [0.3, 0.0])
+@pytest.mark.parametrize("form", [(2, 4, 8), (1, 2, 1), (2, 8, 1)])
+def test_void_words(form, stall):
+    """RESULTS, READ and COMMIT tell of a void word, whichever it is, and the session goes on."""
+    banks, slots, width = form
+    config = variant(banks, slots, width, FAILING)
+    driver = Driver(config)
+    odd_and_even(driver, 0)
+    first = FailingMemory.FIRST_VOID
+    for index, base in enumerate((first - 6, first - 5, first + 5)):  # 6 words each
+        driver.layer(index, base, 2, 3)
+    other = banks - 1
+    odd_and_even(driver, 1)
+    expected = {}
+    for index, status in enumerate((Status.OK, Status.MEMORY_ERROR, Status.MEMORY_ERROR)):
+        driver.add(Opcode.RUN, index=index, count=1, result_bank=other)
+        number = driver.add(Opcode.RESULTS, count=2 * config.rows, result_bank=other)
+        expected[number] = status
+        expected[driver.add(Opcode.RESULTS, address=9, count=1, result_bank=other)] = (
+            Status.OUT_OF_RANGE if status == Status.OK else status
+        )
+        expected[driver.add(Opcode.READ, index=index, count=6)] = status
+        expected[driver.add(Opcode.READ, index=index, count=5)] = (
+            status if index == 2 else Status.OK
+        )
+    for base in (first - 6, first - 5):
+        driver.add(Opcode.DEFINE, index=3, payload=LAYER.pack(base, 2, 3))
+        right = zlib.crc32(bytes(6 * config.word_bytes))
+        fails = base > first - 6
+        number = driver.add(Opcode.COMMIT, index=3, address=right)
+        expected[number] = Status.MEMORY_ERROR if fails else Status.OK
+        expected[driver.add(Opcode.RUN, index=3, count=1)] = (
+            Status.BAD_STATE if fails else Status.OK
+        )
+    expected[driver.add(Opcode.RESULTS, count=3)] = Status.OK  # of the bank's last RUN
+    odd_and_even(driver, 2)
+    expected[driver.add(Opcode.RUN, index=1, count=1, result_bank=other)] = Status.OK
+    expected[driver.add(Opcode.RESULTS, count=3, result_bank=other)] = Status.OK
+    responses = driver.run(stall)
+    assert {number: responses[number].status for number in expected} == expected
+    for number, status in expected.items():
+        response = responses[number]
+        assert status == Status.OK or (response.payload, response.value) == (b"", 0)
+
+
+def test_each_bank_has_its_own_failure():
+    driver = Driver(variant(2, 4, 8, FAILING))
+    odd_and_even(driver, 0)
+    driver.layer(0, FailingMemory.FIRST_VOID, 2, 3)
+    driver.layer(1, 1, 2, 3)
+    odd_and_even(driver, 1)
+    for bank in (0, 1):
+        driver.add(Opcode.RUN, index=bank, count=1, result_bank=bank)
+    numbers = [driver.add(Opcode.RESULTS, count=3, result_bank=bank) for bank in (0, 1, 0, 1)]
+    responses = driver.run(0.2)
+    statuses = [responses[number].status for number in numbers]
+    assert statuses == [Status.MEMORY_ERROR, Status.OK] * 2

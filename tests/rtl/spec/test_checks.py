@@ -4,10 +4,12 @@ from dataclasses import replace
 
 import pytest
 
+from tests.support import plugins
 from tritloom.rtl.spec.checks import (
     CHECKS,
     VECTOR_CHECKS,
     LayerState,
+    Quantity,
     State,
     check_table,
     checks_of,
@@ -117,3 +119,29 @@ def test_first_failure(request_, state, status):
     """TINY: 5 lanes, 2 rows, 2 bytes a word, 64 words, 20 inputs, 4 layers, payloads of 108."""
     failed = first_failure(TINY, request_, state)
     assert (failed and failed.status) == status
+
+
+def test_only_a_memory_that_can_fail_has_void_words():
+    """Neither `CHECKS` of other devices nor the statuses that they can give tell of them."""
+    failing = replace(TINY, memory=plugins.Failing(words=64))
+    with_unit = replace(failing, vector=VectorConfig(words=192))
+    for config, opcodes in (
+        (TINY, set()),
+        (failing, {Opcode.READ, Opcode.COMMIT, Opcode.RESULTS}),
+        (with_unit, {Opcode.READ, Opcode.COMMIT, Opcode.RESULTS, Opcode.GET}),
+    ):
+        tables = checks_of(config).items()
+        seen = {
+            opcode
+            for opcode, checks in tables
+            if Quantity.VOID_WORDS in {check.quantity for check in checks}
+        }
+        assert seen == opcodes
+    requests = [Request(Opcode.RESULTS, count=1), Request(Opcode.COMMIT), Request(Opcode.RESULTS)]
+    void = replace(DONE, void_words=True, layer=LayerState.OPEN, layer_checksum=7)
+    failed = [first_failure(failing, request, void) for request in requests]
+    assert [check.status for check in failed] == [
+        Status.MEMORY_ERROR,
+        Status.MEMORY_ERROR,
+        Status.BAD_LENGTH,
+    ]

@@ -34,7 +34,11 @@ from tritloom.rtl.spec.config import TINY, AcceleratorConfig
 from tritloom.rtl.spec.vector_facts import VectorConfig
 
 ULTIMATE = AcceleratorConfig(
-    lanes=5, rows=1, memory=BlockRam(words=1 << 24), max_in_features=16384, max_out_features=16384
+    lanes=5,
+    rows=1,
+    memory=BlockRam(words=1 << 28),
+    max_in_features=16384,
+    max_out_features=1 << 18,
 )
 
 

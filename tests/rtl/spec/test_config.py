@@ -62,7 +62,7 @@ REFUSED = [
             ("tokens", 1, 16),
             ("fill", 1, 1024),
             ("max_in_features", 1, 16384),
-            ("max_out_features", 1, 16384),
+            ("max_out_features", 1, 262144),
             ("max_layers", 1, 256),
             ("packet_bytes", 128, 4096),
             ("slots", 2, 64),
@@ -77,7 +77,7 @@ REFUSED = [
             ("tokens", 1, 16),
             ("fill", 1, 1024),
             ("max_in_features", 1, 16384),
-            ("max_out_features", 1, 16384),
+            ("max_out_features", 1, 262144),
             ("max_layers", 1, 256),
             ("packet_bytes", 128, 4096),
             ("slots", 2, 64),
@@ -104,8 +104,8 @@ REFUSED = [
     *(
         ({"memory": {"kind": "bram", "words": words}}, f"memory: words must be {what}")
         for words, what in (
-            (0, "1 to 16777216, not 0"),
-            ((1 << 24) + 1, "1 to 16777216, not 16777217"),
+            (0, "1 to 268435456, not 0"),
+            ((1 << 28) + 1, "1 to 268435456, not 268435457"),
             ("64", "an integer, not '64'"),
             (True, "an integer, not True"),
         )

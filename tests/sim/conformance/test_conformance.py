@@ -42,6 +42,21 @@ class WrongWord(Component):
         return m
 
 
+class Void(WrongWord):
+    """Block RAM whose words are all void."""
+
+    def elaborate(self, platform):
+        m = super().elaborate(platform)
+        m.d.comb += self.error.eq(self.o.valid)
+        return m
+
+
+def test_a_void_word(monkeypatch):
+    monkeypatch.setattr(memory, "create_memory", Void)
+    with pytest.raises(ContractError, match=r"^word 0 is void: `error` is set$"):
+        memory.check_memory(CONFIG, idle=0.0, pause=0.0, seed=1)
+
+
 def test_a_right_memory():
     memory.check_memory(CONFIG, idle=0.3, pause=0.3, seed=1)
     memory.check_memory(CONFIG, idle=0.0, pause=0.0, seed=1, gapless=True)

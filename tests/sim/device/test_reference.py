@@ -3,11 +3,13 @@
 import json
 import struct
 import zlib
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from tests.support.plugins import Failing
 from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.checks import CHECKS
 from tritloom.rtl.spec.commands import (
@@ -816,3 +818,33 @@ def test_it_evaluates_the_table_of_checks(monkeypatch: pytest.MonkeyPatch, clien
     assert client.status(Opcode.COUNTERS, payload=b"x") == Status.BAD_LENGTH
     monkeypatch.setitem(CHECKS, Opcode.COUNTERS, ())
     assert client.status(Opcode.COUNTERS, payload=b"x") == Status.OK
+
+
+def test_void_words() -> None:
+    """RESULTS, READ and COMMIT fail if a word of theirs is void; each RUN decides for its bank."""
+    config = replace(make_config(), memory=Failing(words=40))
+    client = Client(config)
+    trits = trits_of(np.random.default_rng(4), 6, 20)
+    client.load_layer(0, 3, trits)  # words 3 to 6
+    results = [{"count": 6, "result_bank": bank} for bank in (0, 1)]
+    for void, fails in ((2, False), (3, True), (6, True), (7, False)):
+        client.device.void_words = {void}
+        status = Status.MEMORY_ERROR if fails else Status.OK
+        assert client.status(Opcode.RUN, index=0, count=1) == Status.OK
+        assert client.status(Opcode.READ, index=0, count=4) == status
+        assert client.status(Opcode.RESULTS, **results[0]) == status
+        beyond = status if fails else Status.OUT_OF_RANGE
+        assert client.status(Opcode.RESULTS, count=1, address=2) == beyond
+    client.device.void_words = {4}
+    assert client.status(Opcode.READ, index=0, address=2, count=2) == Status.OK
+    assert client.status(Opcode.READ, index=0, address=1, count=1) == Status.MEMORY_ERROR
+    assert client.status(Opcode.RUN, index=0, count=1, result_bank=1) == Status.OK
+    client.device.void_words = set()
+    assert client.status(Opcode.RESULTS, **results[0]) == Status.OK
+    assert client.status(Opcode.RESULTS, **results[1]) == Status.MEMORY_ERROR
+    client.device.void_words = {4}
+    assert client.define(1, 3, 2, 2) == Status.OK
+    checksum = zlib.crc32(pack_weights(config, trits))
+    assert client.status(Opcode.COMMIT, index=1, address=checksum) == Status.MEMORY_ERROR
+    client.device.void_words = set()
+    assert client.status(Opcode.COMMIT, index=1, address=checksum) == Status.OK

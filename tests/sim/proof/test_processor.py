@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from tests.support.broken import broken
+from tests.support.plugins import Failing
 from tritloom.rtl.control import acceptor, banks, processor, responder, states
 from tritloom.rtl.control.processor import CommandProcessor
 from tritloom.rtl.links.stream_facts import PacketStream
@@ -82,6 +83,7 @@ CONFIGS = {
     "2 banks, 2 slots": TINY,
     "2 banks, 4 slots, beats of 8 bytes": replace(TINY, slots=4, link=PacketStream(width=8)),
     "1 bank": replace(TINY, banks=1),
+    "a memory that may stall and fail": replace(TINY, memory=Failing(words=64)),
 }
 
 
