@@ -127,7 +127,7 @@ def stimuli(rng):
     for _ in range(PROGRAMS):
         steps = [random_step(rng) for _ in range(4)] + [Step(operation=Operation.END)]
         cycles = {name: np.zeros(CYCLES, np.uint64) for name in INPUTS}
-        words = rng.standard_normal(64).astype(np.float32) * np.float32(2.0) ** rng.integers(-9, 9)
+        words = (rng.standard_normal(64) * 2.0 ** rng.integers(-9, 9)).astype(np.float32)
         if rng.random() < 0.2:
             words[rng.integers(0, 64)] = rng.choice(np.float32([np.inf, 1e-40, 3e38, 0, -0.0]))
         cycles["put"][:64] = 1
