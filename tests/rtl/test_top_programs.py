@@ -177,13 +177,13 @@ def unbalanced(host):
         host.done(*requests.read_results(config, 0, 16, 100, bank=1))
 
 
-FAILING = replace(CONFIG, memory=Failing(words=64))
+FAILING = replace(CONFIG, memory=Failing(words=64), slots=4)
 FIRST_VOID = Failing.first_void
 
 
 def failing(host):
     """Void words in a program's first layer, in its last, in a RUN, and in READ and COMMIT."""
-    host.load(0, layer(8, 2), base=1)
+    host.load(0, layer(8), base=1)
     host.load(1, layer(9, 2), base=FIRST_VOID)
     host.load(2, layer(9, 2), base=0)
     product = Step(operation=Operation.PRODUCT, factor=Factor.SCALAR, b=60, a=0, count=20)
@@ -208,6 +208,12 @@ def failing(host):
             assert host.send(results).status == status
             assert host.send(next(requests.read_words(host.config, index, 2, 100))).status == status
         host.done(requests.execute_program(0))
+        # The words of the second layer wait at the memory while the first one still runs.
+        for index in (0, 1):
+            host.done(requests.run_layer(index, 1, 0, index))
+        for index, status in ((0, Status.OK), (1, failure)):
+            results = next(requests.read_results(host.config, 0, 2, 100, bank=index))
+            assert host.send(results).status == status
     host.put(60, [np.inf])
     host.done(requests.execute_program(0))
     assert host.send(get).status == Status.NOT_FINITE
@@ -231,7 +237,8 @@ class Programs(Traffic):
         return response
 
 
-@quick_first("seed", [103, 125, 34, 79])  # few packets are enough with these
+@pytest.mark.sim
+@pytest.mark.parametrize("seed", [103, 125, 34, 79])  # few packets are enough with these
 def test_random_programs(seed):
     """Random commands of the unit, right and wrong, and EXECUTE with layers among them."""
     traffic = Programs(CONFIG, seed)
@@ -338,6 +345,7 @@ def test_refusals_of_a_unit_with_two_multipliers():
     check(OTHERS["bfloat16"], refused)
 
 
+@pytest.mark.sim
 def test_without_a_unit_there_is_nothing_of_it():
     """Neither a component nor a signal; the design with a unit shows that the names are right."""
     names = ("\\vector", "\\runner", "reads_steps", "read_address")
