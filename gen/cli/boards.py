@@ -113,6 +113,9 @@ def _additions(board: "Board", preset: AcceleratorConfig) -> str:
     parts = []
     if preset.vector is not None and board.config.vector is None:
         parts.append(f"a vector unit of {preset.vector.words:,} words")
+    if preset.memory.name != board.config.memory.name:
+        weights = preset.memory_words * preset.rows * preset.lanes
+        parts.append(f"{weights:,} weights in {preset.memory.name}")
     if preset.macs_per_cycle != board.config.macs_per_cycle:
         parts.append(f"{preset.macs_per_cycle} MAC/cycle")
     return ", ".join(parts) or "other limits"
