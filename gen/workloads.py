@@ -85,7 +85,7 @@ def layer_cycles(
 
 
 def _run_cycles(config: AcceleratorConfig, shape: LayerShape) -> int:
-    cycles = config.run_cycles(shape)
+    cycles = config.planned_run_cycles(shape)
     if cycles is None:
         raise ConfigError(f"no formula gives the cycles with {config.memory} memory")
     return cycles

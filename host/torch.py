@@ -18,9 +18,7 @@ from typing import Any, Literal, NoReturn, get_args
 import numpy as np
 import numpy.typing as npt
 
-from tritloom.host.checkpoints.packed import unpack_trits
 from tritloom.host.device import Device, require_linear
-from tritloom.host.layer import TernaryLayer
 from tritloom.host.match import Match, name_matcher
 from tritloom.host.placement import (
     Fit,
@@ -39,9 +37,11 @@ from tritloom.rtl.spec.errors import DeviceError, InputError
 from tritloom.host.torch_tools import NoGradient, named, stamp  # isort: skip
 
 import torch
-from transformers.integrations.bitnet import ActQuant, AutoBitLinear, BitLinear, WeightQuant
+from transformers.integrations.bitnet import ActQuant, AutoBitLinear, BitLinear
 
 from tritloom.host.torch_mlp import MlpPrograms  # isort: skip
+from tritloom.host.torch_ops import linear, register  # isort: skip
+from tritloom.host.torch_weights import require_finite, ternary  # isort: skip
 
 __all__ = [
     "Fit",
@@ -56,6 +56,8 @@ __all__ = [
 ]
 
 Verify = Literal["first", "always", "off"]
+Product = Callable[[torch.Tensor], torch.Tensor]
+"""Codes, int8 [..., in_features] → their sums, int32 [..., out_features]."""
 
 
 def offload(
@@ -65,6 +67,7 @@ def offload(
     verify: Verify = "first",
     *,
     fit: Fit = "all",
+    compile: bool = False,  # noqa: A002
 ) -> Offload:
     """Let a device compute the BitLinear and AutoBitLinear layers of a model.
 
@@ -80,6 +83,8 @@ def offload(
     verify : which calls of each layer are compared with the golden model: the first, all or none
     fit : `all` refuses a model if a chosen layer does not fit the device; `layers` leaves to
         torch what does not fit, as `tritloom.host.placement.place_layers` decides
+    compile : make each layer one operation, `torch.ops.tritloom.linear`, so that `torch.compile`
+        and `torch.export` of the model keep one graph; the results are the same
 
     Returns
     -------
@@ -111,13 +116,13 @@ def offload(
             rest.append(name)
             continue
         with named(name):
-            layers.append(_Layer(name, module, device, verify, places[name]))
+            layers.append(_Layer(name, module, device, verify, places[name], compile))
     plan = Offload(device, layers, rest)
     by_name = {layer.name: layer for layer in layers}
     try:
         for name in places:
             by_name[name].load()
-        plan.load_programs(model, verify)
+        plan.load_programs(model, verify, compile)
         for layer in layers:
             layer.replace()
     except BaseException:
@@ -147,10 +152,10 @@ class Offload:
     ) -> None:
         self.restore()
 
-    def load_programs(self, model: Any, verify: Verify) -> None:
+    def load_programs(self, model: Any, verify: Verify, traced: bool) -> None:
         """Let a vector unit compute the feed-forwards that it can; the layers must be loaded."""
         layers = {layer.name: layer for layer in self._layers}
-        self._programs = MlpPrograms.load(model, self._device, layers, verify)
+        self._programs = MlpPrograms.load(model, self._device, layers, verify, traced)
         self._programs.replace()
 
     def restore(self) -> None:
@@ -193,10 +198,16 @@ class _Layer:
     """
 
     def __init__(
-        self, name: str, module: Any, device: Device, verify: Verify, place: LayerPlacement
+        self,
+        name: str,
+        module: Any,
+        device: Device,
+        verify: Verify,
+        place: LayerPlacement,
+        traced: bool,
     ) -> None:
         self.name = name
-        self.weights = _ternary(module)
+        self.weights = ternary(module)
         self.replaced = False
         self._module = module
         self._device = device
@@ -211,6 +222,8 @@ class _Layer:
         self._calls = 0
         self._checks = 0
         self._seconds = 0.0
+        self._dtypes = self._output_dtypes() if traced else {}
+        self._number = register(self) if traced else 0
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise InputError(f"{self.name}: a device computes this layer; restore() before a copy")
@@ -242,7 +255,7 @@ class _Layer:
                 self._handle.unload()
 
     def replace(self) -> None:
-        self._module.forward = self.forward
+        self._module.forward = self.operation if self._number else self.forward
         self.replaced = True
 
     def restore(self) -> None:
@@ -273,16 +286,44 @@ class _Layer:
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002
         """The module's output. The parameter must have the same name as in the library."""
-        module = self._module
-        with torch.no_grad(), named(self.name):
-            self._check(input)
-            x = input if module.rms_norm is None else module.rms_norm(input)
-            _require_finite(x, "activations")
-            bitlinear = isinstance(module, BitLinear)
-            output = self._bitlinear(x) if bitlinear else self._autobitlinear(x)
+        output = self.compute(input)
         if torch.is_grad_enabled():
-            output = NoGradient.apply(output, self.name, input, module.weight)
+            output = NoGradient.apply(output, self.name, input, self._module.weight)
         return output
+
+    def operation(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002
+        """The module's output as one operation of a graph."""
+        # A graph that runs does not know what autocast was when it was made.
+        self._check_autocast(input)
+        return linear(input, self._module.weight, self._number)
+
+    def compute(self, x: torch.Tensor) -> torch.Tensor:
+        """The module's output, without gradient."""
+        with torch.no_grad(), named(self.name):
+            self._check(x)
+            return self._compute(x, self._product)
+
+    def output_like(self, x: torch.Tensor) -> torch.Tensor:
+        """A tensor of the output's shape and dtype; with a wrong dtype `compute` fails."""
+        dtype = self._dtypes.get(x.dtype, x.dtype)
+        return x.new_empty((*x.shape[:-1], self._module.out_features), dtype=dtype)
+
+    def _output_dtypes(self) -> dict[torch.dtype, torch.dtype]:
+        """The output's dtype by that of the activations, from one token of zeros."""
+        module, dtypes = self._module, {}
+        for dtype in (torch.float32, torch.bfloat16, torch.float16, torch.float64):
+            x = torch.zeros((1, module.in_features), dtype=dtype, device=module.weight.device)
+            with torch.no_grad(), suppress(InputError):
+                self._check(x)
+                dtypes[dtype] = self._compute(x, self._zeros).dtype
+        return dtypes
+
+    def _compute(self, x: torch.Tensor, product: Product) -> torch.Tensor:
+        module = self._module
+        x = x if module.rms_norm is None else module.rms_norm(x)
+        require_finite(x, "activations")
+        bitlinear = isinstance(module, BitLinear)
+        return self._bitlinear(x, product) if bitlinear else self._autobitlinear(x, product)
 
     def _check(self, x: torch.Tensor) -> None:
         """`InputError` where the library would not compute what this class computes."""
@@ -299,6 +340,9 @@ class _Layer:
                 f"activations are {x.dtype} and weights {module.weight.dtype}, which "
                 "AutoBitLinear cannot multiply; cast the whole model, model.to(dtype)"
             )
+        self._check_autocast(x)
+
+    def _check_autocast(self, x: torch.Tensor) -> None:
         if torch.is_autocast_enabled(x.device.type):
             raise InputError("autocast changes the layer's arithmetic; cast the model instead")
 
@@ -312,23 +356,23 @@ class _Layer:
     def _has_copied_weights(self) -> bool:
         return self._copy is None or torch.equal(self._module.weight, self._copy)
 
-    def _bitlinear(self, x: torch.Tensor) -> torch.Tensor:
+    def _bitlinear(self, x: torch.Tensor, product: Product) -> torch.Tensor:
         module = self._module
         codes, scale = module.activation_quant(x)
-        _require_finite(scale, f"scales of activations in {x.dtype}")
-        y = self._floats(self._product(codes), codes)
+        require_finite(scale, f"scales of activations in {x.dtype}")
+        y = self._floats(product(codes), codes)
         y = module.post_quant_process(y, module.weight_scale, scale)
         if module.bias is not None:
             y += module.bias
         return y
 
-    def _autobitlinear(self, x: torch.Tensor) -> torch.Tensor:
+    def _autobitlinear(self, x: torch.Tensor, product: Product) -> torch.Tensor:
         """`ActQuant` returns codes / scale. Times the scale, in float32, it rounds to the codes."""
         module = self._module
         x32 = x.float()
         scale = 127 / x32.abs().max(dim=-1, keepdim=True).values.clamp_(min=1e-5)
         codes = (ActQuant.apply(x32) * scale).round().to(torch.int8)
-        y = self._product(codes) / scale
+        y = product(codes) / scale
         if module.online_quant:
             y *= float(self.weights.scale)
         if module.bias is not None:
@@ -346,13 +390,17 @@ class _Layer:
         floats = numerics.sums_as_floats(acc, self.weights.trits, features)
         return torch.from_numpy(floats).to(sums.device).reshape(sums.shape)
 
+    def _zeros(self, codes: torch.Tensor) -> torch.Tensor:
+        """Sums of a layer whose weights are 0."""
+        return torch.zeros((*codes.shape[:-1], self.weights.out_features), dtype=torch.int32)
+
     @torch.compiler.disable
     def _product(self, codes: torch.Tensor) -> torch.Tensor:
         """Exact sums, int32, of int8 codes; the last dimension is the features."""
         *shape, features = codes.shape
         array = codes.reshape(-1, features).cpu().numpy()
         if not len(array):
-            return torch.zeros((*shape, self.weights.out_features), dtype=torch.int32)
+            return self._zeros(codes)
         assert self._handle is not None
         start = time.perf_counter()
         sums = self._handle.matmul(array)
@@ -434,50 +482,3 @@ def _replaced(module: Any) -> _Layer | None:
     forward = vars(module).get("forward")
     owner = forward.__self__ if isinstance(forward, MethodType) else None
     return owner if isinstance(owner, _Layer) else None
-
-
-def _ternary(module: Any) -> TernaryLayer:
-    """A module's weights; `InputError` if they are not ternary."""
-    weight = module.weight.detach()
-    if weight.is_meta:
-        raise InputError("its weight is on the meta device; load the model into memory")
-    if isinstance(module, BitLinear):
-        shape = module.out_features // 4, module.in_features
-        if weight.dtype != torch.uint8 or weight.shape != shape or module.out_features % 4:
-            raise InputError(
-                f"weight must be packed, uint8 [out_features / 4, in_features], not "
-                f"{weight.dtype} {tuple(weight.shape)} for {module.out_features} × "
-                f"{module.in_features}"
-            )
-        if not (isinstance(module.dtype, torch.dtype) and module.dtype.is_floating_point):
-            raise InputError(f"dtype must be floating point, not {module.dtype}")
-        trits, scale = unpack_trits(weight.cpu().numpy(), "weight"), module.weight_scale
-        return _make(trits, scale, divides=True)
-    if not weight.is_floating_point():
-        raise InputError(f"weight must be floating point, not {weight.dtype}")
-    _require_finite(weight, "weights")
-    if module.online_quant:
-        weight = WeightQuant.apply(weight)
-        return _make(weight.sign().to(torch.int8).cpu().numpy(), weight.abs().max(), divides=False)
-    bad = (weight.abs() > 1) | (weight != weight.round())
-    if bad.any():
-        row, column = bad.nonzero()[0].tolist()
-        raise InputError(
-            f"weights must be -1, 0 or 1, not {weight[row, column].item()} at [{row}, {column}]; "
-            "full weights need quantization_mode online"
-        )
-    return _make(weight.to(torch.int8).cpu().numpy(), module.weight_scale, divides=False)
-
-
-def _make(trits: npt.NDArray[np.int8], scale: torch.Tensor, *, divides: bool) -> TernaryLayer:
-    """A layer; `InputError` if scales have another shape, are not finite, or divide and are 0."""
-    return TernaryLayer.from_trits(
-        trits, scale.detach().float().cpu().numpy(), scale_divides=divides
-    )
-
-
-def _require_finite(x: torch.Tensor, what: str) -> None:
-    finite = torch.isfinite(x)
-    if not finite.all():
-        place = (~finite).nonzero()[0].tolist()
-        raise InputError(f"{what} must be finite, not {x[tuple(place)].item()} at {place}")

@@ -34,6 +34,8 @@ from tritloom.rtl.spec.errors import (
     NotFiniteError,
 )
 
+from tritloom.host.torch_ops import feed_forward, register  # isort: skip
+
 import torch  # isort: skip
 from torch.nn.modules.module import _has_any_global_hook
 from transformers.activations import ReLUSquaredActivation
@@ -89,7 +91,12 @@ class MlpPrograms:
 
     @classmethod
     def load(
-        cls, model: Any, device: Device, layers: Mapping[str, OffloadedLayer], verify: str
+        cls,
+        model: Any,
+        device: Device,
+        layers: Mapping[str, OffloadedLayer],
+        verify: str,
+        traced: bool,
     ) -> MlpPrograms:
         """Load a program of as many feed-forwards as fit, from the first.
 
@@ -99,6 +106,7 @@ class MlpPrograms:
         device : has the layers
         layers : the offloaded layers, by their names in the model
         verify : as in `offload`
+        traced : whether each is one operation of a graph, `compile` of `offload`
 
         Raises
         ------
@@ -115,10 +123,12 @@ class MlpPrograms:
                     candidates[name] = _candidate(name, module, layers, config)
                 except InputError as error:
                     programs.reasons[name] = str(error)
-        programs._load(device, candidates, verify)
+        programs._load(device, candidates, verify, traced)
         return programs
 
-    def _load(self, device: Device, candidates: dict[str, _Candidate], verify: str) -> None:
+    def _load(
+        self, device: Device, candidates: dict[str, _Candidate], verify: str, traced: bool
+    ) -> None:
         """All of them have the sizes, eps and dtype of the first."""
         unit = device.info.config.vector
         assert unit is not None
@@ -149,7 +159,7 @@ class MlpPrograms:
             break
         for name, each in candidates.items():
             assert self._handle is not None
-            self._mlps.append(_OffloadedMlp(name, each, self._handle, verify))
+            self._mlps.append(_OffloadedMlp(name, each, self._handle, verify, traced))
 
     def replace(self) -> None:
         """Let the programs take the places of the modules' `forward`."""
@@ -262,7 +272,12 @@ class _OffloadedMlp:
     """A `BitNetMLP` whose `forward` a program computes."""
 
     def __init__(
-        self, name: str, candidate: _Candidate, handle: ProgramHandle, verify: str
+        self,
+        name: str,
+        candidate: _Candidate,
+        handle: ProgramHandle,
+        verify: str,
+        traced: bool,
     ) -> None:
         self.name = name
         self.replaced = False
@@ -274,12 +289,13 @@ class _OffloadedMlp:
         self._calls = 0
         self._checks = 0
         self._seconds = 0.0
+        self._number = register(self) if traced else 0
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise InputError(f"{self.name}: a device computes this layer; restore() before a copy")
 
     def replace(self) -> None:
-        self._it.module.forward = self.forward
+        self._it.module.forward = self.operation if self._number else self.forward
         self.replaced = True
 
     def restore(self) -> None:
@@ -307,19 +323,42 @@ class _OffloadedMlp:
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The module's output. The parameter must have the same name as in the library."""
+        output = self._by_program(x)
+        if output is None:
+            return BitNetMLP.forward(self._it.module, x)
+        if torch.is_grad_enabled():
+            output = NoGradient.apply(output, self.name, x, self._it.module.down_proj.weight)
+        return output
+
+    def operation(self, x: torch.Tensor) -> torch.Tensor:
+        """The module's output as one operation of a graph; the parameter as of `forward`."""
         module = self._it.module
-        if not self._suits(x):
+        # A graph that runs does not know what autocast was when it was made.
+        if x.dtype != self._it.dtype or torch.is_autocast_enabled(x.device.type):
             return BitNetMLP.forward(module, x)
+        weights = [getattr(module, part).weight for part in PARTS]
+        return feed_forward(x, weights, self._number)
+
+    def compute(self, x: torch.Tensor) -> torch.Tensor:
+        """The module's output, without gradient."""
+        output = self._by_program(x)
+        return BitNetMLP.forward(self._it.module, x) if output is None else output
+
+    def output_like(self, x: torch.Tensor) -> torch.Tensor:
+        """A tensor of the output's shape and dtype."""
+        return x.new_empty((*x.shape[:-1], self._it.mlp.down.out_features))
+
+    def _by_program(self, x: torch.Tensor) -> torch.Tensor | None:
+        """The module's output; None if the library has to compute it."""
+        if not self._suits(x):
+            return None
         try:
             with torch.no_grad(), named(self.name):
                 for layer in self._it.layers:
                     layer.check_weights()
-                output = self._compute(x)
+                return self._compute(x)
         except NotFiniteError:
-            return BitNetMLP.forward(module, x)
-        if torch.is_grad_enabled():
-            output = NoGradient.apply(output, self.name, x, module.down_proj.weight)
-        return output
+            return None
 
     def _suits(self, x: torch.Tensor) -> bool:
         """Whether the program computes what the library would, and nobody watches the layers."""

@@ -18,7 +18,7 @@ except ImportError as _error:
         f"{package_remedy('torch', 'torch')}"
     ) from _error
 
-__all__ = ["NoGradient", "named", "stamp"]
+__all__ = ["NoGradient", "named", "no_gradient", "stamp"]
 
 
 class NoGradient(torch.autograd.Function):
@@ -31,7 +31,12 @@ class NoGradient(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> NoReturn:
-        raise InputError(f"{ctx.name}: a device computes this layer, without gradient; restore()")
+        no_gradient(ctx.name)
+
+
+def no_gradient(name: str) -> NoReturn:
+    """`InputError`: the gradient of a layer was asked for."""
+    raise InputError(f"{name}: a device computes this layer, without gradient; restore()")
 
 
 @contextmanager

@@ -38,7 +38,7 @@ LIGHT = [
     for path in [*NAMES, "sim/device/reference.py"]
     if path.startswith(LIGHT_FOLDERS) or path == "sim/device/reference.py"
 ]
-TORCH = {"tritloom.host.torch", "tritloom.host.torch_mlp", "tritloom.host.torch_tools"}
+TORCH = {f"tritloom.host.torch{part}" for part in ("", "_mlp", "_ops", "_tools", "_weights")}
 LIGHT = sorted(set(LIGHT) - TORCH)
 ALLOWED = {"numpy", "serial", "tritloom", *sys.stdlib_module_names}
 

@@ -15,7 +15,20 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from tritloom.gen.cli import auto, boards, build, generate, info, measure, pack, run, sim, verify
+from tritloom.gen.cli import (
+    auto,
+    boards,
+    build,
+    generate,
+    info,
+    measure,
+    pack,
+    plan,
+    run,
+    serve,
+    sim,
+    verify,
+)
 from tritloom.gen.cli.options import Help, new_parser
 from tritloom.gen.cli.text import error_line, say
 from tritloom.rtl.spec.errors import TritloomError
@@ -47,7 +60,7 @@ Results go to standard output, progress and errors to standard error. The status
 something failed, or 2 if the command line is wrong. `tritloom COMMAND --help` explains a command.
 """,
 )
-GROUPS = (boards, generate, verify, pack, auto, build, run, sim, info, measure)
+GROUPS = (boards, generate, verify, pack, auto, plan, build, run, serve, sim, info, measure)
 """The files that declare commands, in the order of the list in `--help`."""
 TEXT_OPTIONS = ("--prompt",)
 """Options whose value may begin with a dash."""

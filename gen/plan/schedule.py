@@ -161,7 +161,7 @@ def _writing(config: AcceleratorConfig, shape: LayerShape) -> Iterator[Exchange]
 
 
 def _run_cycles(config: AcceleratorConfig, shape: LayerShape) -> int:
-    cycles = config.most_run_cycles(shape)
+    cycles = config.planned_run_cycles(shape) or config.most_run_cycles(shape)
     if cycles is None:
         raise ConfigError(f"no formula gives the cycles with {config.memory} memory")
     return cycles

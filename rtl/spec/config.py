@@ -6,6 +6,7 @@ import hashlib
 import json
 from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cached_property
+from math import ceil
 from typing import Any
 
 from tritloom.rtl.links.stream_facts import PacketStream
@@ -327,6 +328,20 @@ class AcceleratorConfig:
             return None
         fill = TILE_START_CYCLES + engines[self.engine].fill_cycles(self)
         return self._run_cycles(shape, max(fill, latency - REQUEST_AHEAD_CYCLES))
+
+    def planned_run_cycles(self, shape: LayerShape) -> int | None:
+        """Cycles of RUN for a plan: exact if the memory never stalls, else what it expects."""
+        exact = self.run_cycles(shape)
+        expected = self.memory.expected(self)
+        if exact is not None or expected is None:
+            return exact
+        latency, share = expected
+        fill = TILE_START_CYCLES + engines[self.engine].fill_cycles(self)
+        first = max(fill, latency - REQUEST_AHEAD_CYCLES)
+        tile = max(self.tile_cycles(shape.row_groups), shape.row_groups / share)
+        words = (shape.tiles - 1) * tile + shape.row_groups / share
+        end = max(self.engine_latency, PARTIAL_SUM_READ_CYCLES) + RESULT_CYCLES
+        return first + ceil(words) - 1 + end
 
     def most_run_cycles(self, shape: LayerShape) -> int | None:
         """Bound on the cycles that RUN takes; `None` if the weight memory gives no bound."""

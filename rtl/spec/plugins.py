@@ -257,6 +257,14 @@ class Memory(Record):
         """
         return None
 
+    def expected(self, config: Config) -> tuple[int, float] | None:
+        """What a plan counts with: the latency, and the share of cycles with a word after it.
+
+        An estimate where `latency` is `None`, such as of refresh. `None` if nothing is known.
+        """
+        latency = self.latency(config)
+        return None if latency is None else (latency, 1.0)
+
     def most_cycles(self, config: Config, words: int) -> int | None:
         """Most cycles from an accepted range of that many words to its last word.
 

@@ -1,0 +1,337 @@
+"""The process that holds a device: `tritloom serve`."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import select
+import socket
+import struct
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tritloom.host.allocator import Allocator
+from tritloom.host.device import Device
+from tritloom.host.handle import Handle
+from tritloom.host.job import Job
+from tritloom.host.layer import TernaryLayer
+from tritloom.host.serve.wire import Kind, receive, send
+from tritloom.rtl.spec.errors import (
+    CapacityError,
+    DeviceError,
+    InputError,
+    ToolError,
+    TritloomError,
+)
+
+__all__ = ["Server"]
+
+LONGEST_PATH = 107
+"""Bytes of a socket's path: Linux has room for no more."""
+
+
+class Server:
+    """A device behind a Unix socket; use it in a `with` statement.
+
+    Each client has a thread. The device computes their messages one after the other.
+
+    Members
+    -------
+    path : of the socket
+    products : products that were computed, one for each layer of a message
+    clients : clients that are connected
+    """
+
+    def __init__(self, device: Device, path: Path) -> None:
+        """Open the socket.
+
+        Parameters
+        ----------
+        device : the server computes with it; the caller closes it
+        path : does not exist, or is the socket of a server that has ended
+
+        Raises
+        ------
+        ToolError : no socket can be made there
+        """
+        self.path = path
+        self.products = 0
+        self.clients = 0
+        self._device = device
+        self._lock = threading.Lock()
+        self._links: set[socket.socket] = set()
+        self._failed: DeviceError | None = None
+        self._wake_out, self._wake_in = socket.socketpair()
+        try:
+            self._socket = _listen(path)
+        except BaseException:
+            self._wake_out.close()
+            self._wake_in.close()
+            raise
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Remove the socket, and end the connections. A second call does nothing."""
+        if self._socket.fileno() < 0:
+            return
+        with suppress(FileNotFoundError):
+            self.path.unlink()
+        for link in (self._socket, self._wake_out, self._wake_in):
+            link.close()
+        with self._lock:
+            for link in self._links:
+                with suppress(OSError):
+                    link.shutdown(socket.SHUT_RDWR)
+
+    def stop(self) -> None:
+        """Let `serve` return."""
+        with suppress(OSError):
+            self._wake_in.send(b"\0")
+
+    def serve(self, changed: Callable[[Server], None] = lambda server: None) -> None:
+        """Serve clients until `stop`.
+
+        Parameters
+        ----------
+        changed : called when a client comes or goes
+
+        Raises
+        ------
+        DeviceError : the device is lost; every client has been told
+        """
+        self._changed = changed
+        while True:
+            ready, _, _ = select.select([self._socket, self._wake_out], [], [])
+            if self._wake_out in ready:
+                break
+            link, _ = self._socket.accept()
+            threading.Thread(target=self._serve_one, args=[link], daemon=True).start()
+        if self._failed is not None:
+            raise self._failed
+
+    def _serve_one(self, link: socket.socket) -> None:
+        layers: dict[int, _Layer] = {}
+        self._come(link)
+        try:
+            with link:
+                self._answer_all(link, layers)
+        except OSError:
+            pass  # the client has gone
+        finally:
+            self._go(link)
+            for layer in layers.values():
+                with suppress(TritloomError):
+                    self._unload(layer)
+
+    def _come(self, link: socket.socket) -> None:
+        with self._lock:
+            self._links.add(link)
+            self.clients += 1
+        self._changed(self)
+
+    def _go(self, link: socket.socket) -> None:
+        with self._lock:
+            self._links.discard(link)
+            self.clients -= 1
+        self._changed(self)
+
+    def _answer_all(self, link: socket.socket, layers: dict[int, _Layer]) -> None:
+        """Answer a client's messages until it goes, or sends what is no message."""
+        while True:
+            try:
+                message = receive(link)
+            except DeviceError as error:
+                send(link, Kind.ERROR, str(error).encode())
+                return
+            if message is None:
+                return
+            kind, body = message
+            try:
+                answer = self._answer(kind, memoryview(body), layers)
+            except TritloomError as error:
+                send(link, Kind.ERROR, str(error).encode())
+                self._judge(error)
+            else:
+                send(link, kind, *answer)
+
+    def _judge(self, error: TritloomError) -> None:
+        """End the server if the device is lost: its layers are gone, so no client can go on."""
+        if not isinstance(error, DeviceError):
+            return
+        try:
+            self._device.counters()
+        except DeviceError as lost:
+            self._failed = lost
+            self.stop()
+
+    def _answer(
+        self, kind: int, body: memoryview, layers: dict[int, _Layer]
+    ) -> list[bytes | memoryview]:
+        """The parts of an answer's body."""
+        if kind == Kind.INFO:
+            return [json.dumps(self._info()).encode()]
+        if kind == Kind.LOAD:
+            return [self._load(body, layers)]
+        if kind == Kind.UNLOAD:
+            (number,) = _numbers(body, 1, "UNLOAD")
+            self._unload(_layer(layers, number))
+            del layers[number]
+            return []
+        if kind == Kind.FITS:
+            return [self._fits(*_numbers(body, 3, "FITS"))]
+        if kind == Kind.PRODUCTS:
+            return self._products(body, layers)
+        raise InputError(f"kind must be {', '.join(map(str, list(Kind)[1:]))}, not {kind}")
+
+    def _info(self) -> dict[str, object]:
+        info = self._device.info
+        return {
+            "url": info.url,
+            "free_words": info.free_words,
+            "max_out_features": info.config.max_out_features,
+            "max_in_features": info.config.max_in_features,
+            "act_bits": info.config.act_bits,
+        }
+
+    def _fits(self, rows: int, columns: int, group: int) -> bytes:
+        config = self._device.info.config
+        empty = Allocator(config)
+        try:
+            for first, last in _groups(columns, group):
+                key = object()
+                empty.take(key, empty.place(rows, last - first))
+        except CapacityError:
+            return struct.pack("<I", 0)
+        return struct.pack("<I", 1)
+
+    def _load(self, body: memoryview, layers: dict[int, _Layer]) -> bytes:
+        rows, columns, group = _numbers(body, 3, "LOAD")
+        weights = body[12:]
+        _require_size("LOAD", weights, rows * columns)
+        trits = np.frombuffer(weights, np.int8).reshape(rows, columns)
+        layer = _Layer([], columns)
+        try:
+            for first, last in _groups(columns, group):
+                part = TernaryLayer.from_trits(trits[:, first:last], 1.0)
+                layer.parts.append(self._device.load(part))
+        except BaseException:
+            self._unload(layer)
+            raise
+        number = max(layers, default=0) + 1
+        layers[number] = layer
+        return struct.pack("<I", number)
+
+    def _unload(self, layer: _Layer) -> None:
+        for handle in layer.parts:
+            self._device.unload(handle)
+
+    def _products(self, body: memoryview, layers: dict[int, _Layer]) -> list[bytes | memoryview]:
+        tokens, features, count = _numbers(body, 3, "PRODUCTS")
+        start = 12 + 4 * count
+        _require_size("PRODUCTS", body, start + tokens * features)
+        numbers = struct.unpack_from(f"<{count}I", body, 12)
+        codes = np.frombuffer(body[start:], np.int8).reshape(tokens, features)
+        jobs = [self._submit(_layer(layers, number), codes) for number in numbers]
+        sums = [np.stack([job.result() for job in each], axis=-1) for each in jobs]
+        with self._lock:
+            self.products += len(sums)
+        return [np.ascontiguousarray(each, "<i4").data.cast("B") for each in sums]
+
+    def _submit(self, layer: _Layer, codes: NDArray[np.int8]) -> list[Job]:
+        """A job for each group of a layer."""
+        if codes.shape[1] != layer.in_features:
+            raise InputError(f"codes must have {layer.in_features} features, not {codes.shape[1]}")
+        jobs, first = [], 0
+        for handle in layer.parts:
+            jobs.append(self._device.submit(handle, codes[:, first : first + handle.in_features]))
+            first += handle.in_features
+        return jobs
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """A client's layer: each group of its inputs is a layer of the device."""
+
+    parts: list[Handle]
+    in_features: int
+
+
+def _groups(columns: int, group: int) -> list[tuple[int, int]]:
+    """First and end of each group of inputs."""
+    size = group or columns
+    if group and columns % group:
+        raise InputError(f"group must divide the {columns} inputs, not be {group}")
+    return [(first, first + size) for first in range(0, columns, size or 1)] or [(0, 0)]
+
+
+def _layer(layers: dict[int, _Layer], number: int) -> _Layer:
+    if number not in layers:
+        raise InputError(f"layer must be a number that LOAD gave this client, not {number}")
+    return layers[number]
+
+
+def _numbers(body: memoryview, count: int, name: str) -> tuple[int, ...]:
+    """The numbers that a body begins with."""
+    if len(body) < 4 * count:
+        raise InputError(f"{name} must have at least {4 * count} bytes, not {len(body)}")
+    return struct.unpack_from(f"<{count}I", body)
+
+
+def _require_size(name: str, body: memoryview, size: int) -> None:
+    if len(body) != size:
+        raise InputError(f"{name} must have {size} bytes for its shape, not {len(body)}")
+
+
+def _listen(path: Path) -> socket.socket:
+    """A socket that only this user can connect to."""
+    if not hasattr(socket, "AF_UNIX"):
+        raise ToolError("this system has no Unix sockets; connect to the device directly")
+    if len(os.fsencode(path)) > LONGEST_PATH:
+        raise ToolError(f"{path}: a socket's path has at most {LONGEST_PATH} bytes; take a shorter")
+    server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        _bind(server, path)
+        path.chmod(0o600)
+        server.listen()
+    except BaseException:
+        server.close()
+        raise
+    return server
+
+
+def _bind(server: socket.socket, path: Path) -> None:
+    """Bind the socket; one that a server left behind is replaced."""
+    try:
+        server.bind(os.fspath(path))
+        return
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise ToolError(f"{path}: {error.strerror}") from error
+    if not path.is_socket():
+        raise ToolError(f"{path} exists and is no socket; name another path")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(os.fspath(path))
+        except ConnectionRefusedError:
+            path.unlink()
+            server.bind(os.fspath(path))
+            return
+    raise ToolError(f"{path}: another server uses this socket; end it, or name another path")

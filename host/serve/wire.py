@@ -1,0 +1,84 @@
+"""The messages between a process that holds a device and its clients.
+
+A message is a header of 16 bytes and a body. The header is `MAGIC`, a `Kind` and the bytes of the
+body, little-endian. The answer to a message has its kind, or is an `ERROR` whose body is a line of
+text. Numbers in bodies are little-endian. A client sends a message, then takes its answer.
+
+* `INFO`: empty. The answer is JSON: `url`, `free_words`, `max_out_features`, `max_in_features`,
+  `act_bits`.
+* `FITS`: uint32 out, in, group. The answer is uint32: 1 if an empty device has room for such a
+  layer, else 0.
+* `LOAD`: uint32 out, in, group; int8 weights `[out, in]`. The answer is uint32, the layer's number.
+  A group is a run of inputs that are summed for themselves; 0 means all inputs.
+* `UNLOAD`: uint32 layer. The answer is empty.
+* `PRODUCTS`: uint32 tokens, in, n; uint32 layers `[n]`; int8 codes `[tokens, in]`. The answer is
+  the int32 sums `[tokens, out, groups]` of each layer, one after the other.
+
+One `PRODUCTS` computes all layers that take the same activations, so these cross the socket once. A
+layer belongs to the client that loaded it, and is unloaded when that client goes.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from enum import IntEnum
+
+from tritloom.rtl.spec.errors import DeviceError
+
+__all__ = ["HEADER", "MAGIC", "MOST_BYTES", "Kind", "receive", "send"]
+
+MAGIC = 0x31574C54
+"""`TLW1` in ASCII. Another number says that the other side speaks something else."""
+HEADER = struct.Struct("<IIQ")
+MOST_BYTES = 1 << 30
+"""Of a body. A longer one is refused before it is received."""
+
+
+class Kind(IntEnum):
+    """What a message asks for."""
+
+    ERROR = 0
+    INFO = 1
+    LOAD = 2
+    UNLOAD = 3
+    PRODUCTS = 4
+    FITS = 5
+
+
+def send(link: socket.socket, kind: int, *parts: bytes | memoryview) -> None:
+    """Send a message whose body is made of these parts."""
+    size = sum(len(part) for part in parts)
+    link.sendall(b"".join([HEADER.pack(MAGIC, kind, size), *parts]))
+
+
+def receive(link: socket.socket) -> tuple[int, bytearray] | None:
+    """The kind and the body of the next message; None if the other side has gone.
+
+    Raises
+    ------
+    DeviceError : what comes is no message of this protocol
+    """
+    header = _exactly(link, HEADER.size)
+    if header is None:
+        return None
+    magic, kind, size = HEADER.unpack(header)
+    if magic != MAGIC or size > MOST_BYTES:
+        raise DeviceError(
+            f"the other side of the socket sent {bytes(header[:8]).hex()} with {size} bytes, which "
+            "is no message of tritloom serve; use programs of one version"
+        )
+    body = _exactly(link, size)
+    return None if body is None else (kind, body)
+
+
+def _exactly(link: socket.socket, size: int) -> bytearray | None:
+    """That many bytes; None if the other side goes before the last one."""
+    data = bytearray(size)
+    view, got = memoryview(data), 0
+    while got < size:
+        count = link.recv_into(view[got:])
+        if not count:
+            return None
+        got += count
+    return data

@@ -1,0 +1,342 @@
+"""A device for several programs: exact sums, or a clear error; who goes leaves nothing behind."""
+
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tests.support.processes import interruptible
+from tritloom.host import DeviceError, connect
+from tritloom.host.serve.client import Client
+from tritloom.host.serve.server import LONGEST_PATH, Server
+from tritloom.host.serve.wire import HEADER, MAGIC, MOST_BYTES, Kind, receive, send
+from tritloom.rtl.spec import numerics
+from tritloom.rtl.spec.config import TINY
+from tritloom.rtl.spec.errors import ToolError
+
+CONFIG = replace(TINY.with_words(512), max_layers=8)
+WAIT_S = 10.0
+
+
+def made(seed, out_features=7, in_features=19, tokens=3):
+    random = np.random.default_rng(seed)
+    trits = random.integers(-1, 2, (out_features, in_features)).astype(np.int8)
+    codes = random.integers(-128, 128, (tokens, in_features)).astype(np.int8)
+    return trits, codes
+
+
+def is_exact(sums, trits, codes):
+    """Of one layer without groups."""
+    return np.array_equal(sums[0][..., 0], numerics.matmul(trits, codes))
+
+
+@pytest.fixture
+def device():
+    with connect("golden", config=CONFIG) as device:
+        yield device
+
+
+@contextmanager
+def serving(device, path):
+    with Server(device, path) as server:
+        errors = []
+
+        def serve():
+            try:
+                server.serve()
+            except DeviceError as error:
+                errors.append(error)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        server.errors, server.thread = errors, thread
+        try:
+            yield server
+        finally:
+            server.stop()
+            thread.join(WAIT_S)
+            assert not thread.is_alive()
+
+
+@pytest.fixture
+def server(device, tmp_path):
+    with serving(device, tmp_path / "s") as server:
+        yield server
+
+
+def wait_until(condition):
+    end = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.001)
+
+
+def test_products(server, device):
+    """Layers of one input in one message; extreme codes and weights among them."""
+    trits, codes = made(1)
+    ones = np.ones((4, 19), np.int8)
+    codes[0], codes[1] = -128, 127
+    with Client(server.path) as client:
+        assert client.info() == {
+            "url": "golden",
+            "free_words": device.info.free_words,
+            "max_out_features": CONFIG.max_out_features,
+            "max_in_features": CONFIG.max_in_features,
+            "act_bits": 8,
+        }
+        layers = [client.load(trits), client.load(ones), client.load(-ones)]
+        sums = client.products([*layers, layers[0]], codes)
+        for got, weights in zip(sums, (trits, ones, -ones, trits), strict=True):
+            assert got.dtype == np.int32
+            assert got.shape == (*got.shape[:2], 1)
+            assert np.array_equal(got[..., 0], numerics.matmul(weights, codes))
+        assert client.products([], codes) == []
+        client.unload(layers[1])
+        assert np.array_equal(client.products([layers[2]], codes)[0], sums[2])
+        assert device.info.layers_used == 2
+        assert server.products == 5
+
+
+def test_groups(server, device):
+    """Each group of inputs is summed for itself, beside a layer without groups."""
+    trits, codes = made(8, 5, 24)
+    codes[0], codes[1] = -128, 127
+    with Client(server.path) as client:
+        assert client.fits(5, 24, 8)
+        layers = [client.load(trits, 8), client.load(trits)]
+        groups, whole = client.products(layers, codes)
+        for group in range(3):
+            columns = slice(8 * group, 8 * group + 8)
+            expected = numerics.matmul(trits[:, columns], codes[:, columns])
+            assert np.array_equal(groups[..., group], expected)
+        assert np.array_equal(groups.sum(axis=-1), whole[..., 0])
+        assert device.info.layers_used == 3 + 2  # 24 inputs are two pieces
+        client.unload(layers[0])
+        assert device.info.layers_used == 2
+
+
+def test_what_fits(server, device):
+    """It is the empty device that is asked about; a layer of which a part fits leaves nothing."""
+    rows, columns, free = CONFIG.max_out_features, CONFIG.max_in_features, device.info.free_words
+    with Client(server.path) as client:
+        client.load(np.ones((rows, columns), np.int8))
+        used = device.info.layers_used
+        left = device.info.free_words
+        assert client.fits(rows, columns)
+        assert not client.fits(rows, columns * CONFIG.memory_words)
+        slots = CONFIG.max_layers
+        assert client.fits(1, slots, 1)
+        assert not client.fits(1, slots + 1, 1)
+        with pytest.raises(DeviceError, match="layer"):
+            client.load(np.ones((1, slots + 1), np.int8), 1)
+        assert (device.info.layers_used, device.info.free_words) == (used, left)
+        for ask in (client.fits, lambda *shape: client.load(np.ones(shape[:2], np.int8), shape[2])):
+            with pytest.raises(DeviceError, match="group must divide the 19 inputs, not be 4"):
+                ask(7, 19, 4)
+    wait_until(lambda: device.info.free_words == free)
+
+
+def test_refusals_leave_the_client_connected(server):
+    trits, codes = made(2)
+    with Client(server.path) as client:
+        layer = client.load(trits)
+        client._shapes[9] = 7, 1
+        for ask, message in (
+            (lambda: client.products([9], codes), "layer must be a number that LOAD gave .* not 9"),
+            (lambda: client.products([layer], codes[:, 1:]), "codes must have 19 features, not 18"),
+            (lambda: client.load(trits + 2), "trits must be -1, 0 or 1"),
+            (lambda: client.load(np.zeros((1, 0), np.int8)), "must not be empty"),
+            (lambda: client.products([layer], codes[:0]), "codes must not be empty"),
+            (lambda: client.load(np.zeros((4096, 4096), np.int8)), "word"),
+            (lambda: client.unload(9), "layer must be a number"),
+            (lambda: client._ask(Kind.LOAD, b"1234"), "LOAD must have at least 12 bytes, not 4"),
+            (
+                lambda: client._ask(Kind.LOAD, struct.pack("<3I", 3, 3, 0), b"1" * 8),
+                "must have 9 byt",
+            ),
+            (lambda: client._ask(Kind.PRODUCTS, struct.pack("<3I", 1, 1, 1)), "must have 17 bytes"),
+            (lambda: client._ask(Kind.UNLOAD), "UNLOAD must have at least 4 bytes, not 0"),
+            (lambda: client._ask(77), "kind must be .*, not 77"),
+        ):
+            with pytest.raises(DeviceError, match=message):
+                ask()
+            expected = numerics.matmul(trits, codes)
+            assert np.array_equal(client.products([layer], codes)[0][..., 0], expected)
+
+
+@pytest.mark.parametrize(
+    "junk", [b"GET / HTTP/1.1\r\n\r\n", HEADER.pack(MAGIC, Kind.LOAD, MOST_BYTES + 1)]
+)
+def test_a_stranger_is_told_and_dropped(server, junk):
+    with socket.socket(socket.AF_UNIX) as link:
+        link.connect(str(server.path))
+        link.sendall(junk)
+        kind, body = receive(link)
+        assert kind == Kind.ERROR
+        assert b"is no message of tritloom serve" in body
+        with suppress(ConnectionResetError):  # a part of the junk was not read
+            assert link.recv(1) == b""
+    with Client(server.path) as client:
+        assert client.info()["url"] == "golden"
+
+
+@pytest.mark.parametrize("cut", [0, 1, HEADER.size, HEADER.size + 5])
+def test_a_client_that_dies_leaves_nothing(server, device, cut):
+    """In the middle of a message or between two; the layers of others stay."""
+    trits, codes = made(3)
+    with Client(server.path) as other:
+        kept = other.load(trits)
+        client = Client(server.path)
+        client.load(trits)
+        message = HEADER.pack(MAGIC, Kind.LOAD, 100) + b"abcdefgh"
+        client._link.sendall(message[:cut])
+        assert device.info.layers_used == 2
+        client.close()
+        wait_until(lambda: device.info.layers_used == 1)
+        wait_until(lambda: server.clients == 1)
+        assert is_exact(other.products([kept], codes), trits, codes)
+
+
+def test_a_layer_belongs_to_its_client(server):
+    trits, codes = made(4)
+    with Client(server.path) as first, Client(server.path) as second:
+        layer = first.load(trits)
+        second._shapes[layer] = 7, 1
+        with pytest.raises(DeviceError, match="layer must be a number that LOAD gave this client"):
+            second.products([layer], codes)
+        with pytest.raises(DeviceError, match="layer must be a number"):
+            second.unload(layer)
+
+
+def test_clients_at_once(server):
+    wrong = []
+
+    def work(seed):
+        trits, codes = made(seed)
+        with Client(server.path) as client:
+            layer = client.load(trits)
+            for token in range(20):
+                sums = client.products([layer], codes + np.int8(token))[0][..., 0]
+                if not np.array_equal(sums, numerics.matmul(trits, codes + np.int8(token))):
+                    wrong.append(seed)
+
+    threads = [threading.Thread(target=work, args=[seed]) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_a_lost_device_ends_the_server(device, tmp_path, monkeypatch):
+    """Each client gets the reason; the server ends with it, and its socket is gone."""
+    trits, codes = made(5)
+    with serving(device, tmp_path / "s") as server:
+        with Client(server.path) as client, Client(server.path) as idle:
+            layer = client.load(trits)
+            device.close()
+            with pytest.raises(DeviceError, match="closed"):
+                client.products([layer], codes)
+            server.thread.join(WAIT_S)
+            assert [str(error) for error in server.errors]
+            server.close()
+            with pytest.raises(DeviceError, match="start tritloom serve again"):
+                idle.info()
+        with pytest.raises(DeviceError, match="start tritloom serve there"):
+            Client(server.path)
+
+
+def test_a_device_error_that_passes_does_not_end_the_server(server, device, monkeypatch):
+    trits, codes = made(6)
+    with Client(server.path) as client:
+        layer = client.load(trits)
+        with monkeypatch.context() as patch:
+
+            def fail(handle, codes):
+                raise DeviceError("the weight memory failed")
+
+            patch.setattr(device, "submit", fail)
+            with pytest.raises(DeviceError, match="the weight memory failed"):
+                client.products([layer], codes)
+        assert np.array_equal(
+            client.products([layer], codes)[0][..., 0], numerics.matmul(trits, codes)
+        )
+    assert server.errors == []
+
+
+def test_where_the_socket_may_be(device, tmp_path):
+    path = tmp_path / "s"
+    with Server(device, path):
+        assert path.stat().st_mode & 0o777 == 0o600
+        with pytest.raises(ToolError, match="another server uses this socket"):
+            Server(device, path)
+    assert not path.exists()
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(path))
+    with Server(device, path):
+        pass
+    path.write_text("text")
+    with pytest.raises(ToolError, match="exists and is no socket"):
+        Server(device, path)
+    assert path.read_text() == "text"
+    with pytest.raises(ToolError, match=f"at most {LONGEST_PATH} bytes"):
+        Server(device, tmp_path / ("x" * LONGEST_PATH))
+    with pytest.raises(ToolError, match="No such file"):
+        Server(device, tmp_path / "none" / "s")
+
+
+def test_send_and_receive():
+    near, far = socket.socketpair()
+    with near, far:
+        send(near, Kind.LOAD, b"ab", memoryview(b"cd"))
+        send(near, Kind.INFO)
+        assert receive(far) == (Kind.LOAD, b"abcd")
+        assert receive(far) == (Kind.INFO, b"")
+        near.close()
+        assert receive(far) is None
+
+
+@pytest.mark.sim
+@pytest.mark.parametrize(("sign", "status"), [(signal.SIGINT, 0), (signal.SIGTERM, 143)])
+def test_the_command(tmp_path, sign, status):
+    path = tmp_path / "s"
+    command = [sys.executable, "-m", "tritloom", "serve", "--device", "golden", "--json"]
+    with subprocess.Popen(
+        [*command, "--socket", str(path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=interruptible,
+    ) as served:
+        printed = json.loads(served.stdout.readline())
+        assert (printed["socket"], printed["device"]) == (str(path), "golden")
+        trits, codes = made(7, 40, 60)
+        with Client(path) as client:
+            layer = client.load(trits)
+            assert np.array_equal(
+                client.products([layer], codes)[0][..., 0], numerics.matmul(trits, codes)
+            )
+            served.send_signal(sign)
+            _, err = served.communicate(timeout=30)
+            with pytest.raises(DeviceError, match="start tritloom serve again"):
+                client.info()
+        assert served.returncode == status
+        assert "Traceback" not in err
+    assert not os.path.lexists(path)
+
+
+def test_the_command_says_what_is_wrong(run, tmp_path):
+    (tmp_path / "file").write_text("")
+    status, out, err = run("serve", "--device", "golden", "--socket", tmp_path / "file")
+    assert (status, out) == (1, "")
+    assert err.count("\n") == 1 and "exists and is no socket" in err
