@@ -15,6 +15,10 @@ __all__ = ["Sdram"]
 
 MOST_REFRESHES = 16
 USUAL_REFRESHES = 8
+MOST_WAIT = 40
+"""Cycles that a group of refreshes waits at most: for a burst, a write's recovery, and tRAS."""
+LEAST_ACTIVE_DISTANCE = 2
+"""Cycles from one ACTIVE to the next at least, as the controller chooses them."""
 EXTRA_CYCLES = 12
 """Cycles that a refresh or a page may cost beyond the chip's times: one burst, and deciding."""
 
@@ -53,7 +57,7 @@ class Sdram(LineRecord):
         }
     )
 
-    part: str
+    part: str = "ulx3s"
     cas: int = 3
     refreshes: int = 0
     capture: int = 0
@@ -80,8 +84,22 @@ class Sdram(LineRecord):
     def group(self, config: Config) -> int:
         """AUTO REFRESH commands in a row."""
         cycles = self.cycles(config)
-        most = (cycles.ras_max - cycles.rfc) // cycles.refresh_interval
+        most = (cycles.ras_max - MOST_WAIT) // cycles.refresh_interval
         return self.refreshes or max(1, min(USUAL_REFRESHES, most))
+
+    def interval(self, config: Config) -> int:
+        """Cycles from one group of AUTO REFRESH to the next.
+
+        The chip refreshes its rows in turn. A row must be refreshed again within its part of the
+        retention time, also if one group comes at once and a later one has to wait.
+        """
+        cycles = self.cycles(config)
+        group = self.group(config)
+        rows = 1 << self.chip.row_bits
+        limit = cycles.retention * rows // self.chip.refreshes
+        moves = 0 if rows % group == 0 else group * cycles.rfc  # a row's place in its group
+        longest = (limit - MOST_WAIT - moves) // -(-rows // group)
+        return min(group * cycles.refresh_interval, longest)
 
     def check(self, config: Config) -> None:
         require(
@@ -109,15 +127,17 @@ class Sdram(LineRecord):
         cycles = self.cycles(config)
         group = self.group(config)
         # A page that nobody reads from stays open until the next refresh.
-        longest = group * cycles.refresh_interval + group * cycles.rfc
+        longest = self.interval(config) + MOST_WAIT
         require(
             longest <= cycles.ras_max,
             f"memory: refreshes must be fewer, not {group}: a page of {self.part} may stay open "
             f"for {cycles.ras_max} cycles, not {longest}; choose 0",
         )
-        # The controller has no timers for these: a burst between ACTIVE and PRECHARGE is longer.
+        # The controller has no timers for tRAS, tRC and tRRD: what it does takes longer.
         require(
-            cycles.ras <= cycles.rcd + BURST and cycles.rc <= cycles.rcd + BURST + cycles.rp,
+            cycles.ras <= cycles.rcd + BURST
+            and cycles.rc <= cycles.rcd + BURST + cycles.rp
+            and cycles.rrd <= max(LEAST_ACTIVE_DISTANCE, cycles.rcd - 1),
             f"clock_hz is too high for the bursts of {self.part}; choose a lower one",
         )
 
@@ -133,5 +153,5 @@ class Sdram(LineRecord):
         refresh = cycles.rp + group * cycles.rfc + cycles.rcd + BURST + EXTRA_CYCLES
         streaming = beats + pages * page + self.cas + EXTRA_CYCLES
         # Each refresh makes time for further refreshes, but far less than an interval.
-        interval = group * cycles.refresh_interval - refresh
+        interval = self.interval(config) - refresh
         return max(words, streaming + refresh * (streaming // interval + 2))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from math import ceil, floor
 
-__all__ = ["BURST", "PARTS", "SdramCycles", "SdramPart", "slowest"]
+__all__ = ["BURST", "PARTS", "SdramCycles", "SdramMargins", "SdramPart", "margins", "slowest"]
 
 BURST = 8
 """Columns that a READ or WRITE moves: a line."""
@@ -121,6 +121,42 @@ class SdramPart:
             refresh_interval=most(1e6 * self.retention_ms / self.refreshes),
             retention=most(1e6 * self.retention_ms),
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SdramMargins:
+    """What is left for boards and FPGA at a clock, in ns; see `margins`.
+
+    Parameters
+    ----------
+    setup, hold : by which a command is stable before and after the chip's edge, beyond what the
+        chip needs; the skew between the pins is still to be taken off
+    least_delay, most_delay : the round trip must be longer than the first, and the hold time of the
+        FPGA's input register; and shorter than the second, less that register's setup time
+    """
+
+    setup: float
+    hold: float
+    least_delay: float
+    most_delay: float
+
+
+def margins(part: SdramPart, clock_hz: int, capture: int = 0) -> SdramMargins:
+    """The margins with the chip's clock inverted: its edge follows a command by half a cycle.
+
+    The round trip goes from the FPGA's clock to the chip, and from its data pins to the registers
+    at the FPGA's pads, less the way of the clock to these. They take the data two cycles after the
+    half in which the chip gives it, or three with `capture`.
+    """
+    period = 1e9 / clock_hz
+    half = period / 2
+    taken = (2 + capture) * period
+    return SdramMargins(
+        setup=half - part.setup,
+        hold=period - half - part.input_hold,
+        least_delay=taken - half - period - part.hold,
+        most_delay=taken - half - part.access,
+    )
 
 
 def slowest(name: str, source: str, *parts: SdramPart) -> SdramPart:

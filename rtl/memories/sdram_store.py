@@ -113,6 +113,7 @@ class SdramStore(LineStore):
         self.part = record.chip
         self.cycles = record.cycles(config)
         self.group = record.group(config)
+        self.interval = record.interval(config)
         super().__init__(line_format, sdram_pads(self.part))
 
     def elaborate(self, platform: object) -> Module:
@@ -235,11 +236,12 @@ class SdramStore(LineStore):
         leaving_bank = Signal(self.part.bank_bits, reset_less=True)
         closing_bank = Signal(self.part.bank_bits, reset_less=True)
         opens, moves, ends, takes = Signal(), Signal(), Signal(), Signal()
+        closes_all, reopens = Signal(), Signal()  # chosen by `_refresh`
 
         settled, conflict, same_page = Signal(), Signal(), Signal()
         same_bank = current.bank == upcoming.bank
         m.d.sync += [
-            settled.eq(~takes & ~moves),
+            settled.eq(~takes & ~moves & ~reopens),
             conflict.eq(
                 (has_current & same_bank)
                 | (leaving & (leaving_bank == upcoming.bank))
@@ -317,31 +319,37 @@ class SdramStore(LineStore):
 
         finished = Signal()
         m.d.comb += finished.eq(burst.ended & recovery.ended & open_long.ended)
-        closes_all, reopens = self._refresh(m, hold, finished, has_current, current)
+        reopens_page = self._refresh(m, hold, finished, closes_all)
+        m.d.comb += reopens.eq(reopens_page & has_current)
+        with m.If(reopens):
+            m.d.comb += self._send(Order.ACTIVE, current.bank, current.row)
         with m.If(closes_all):
             m.d.sync += [ready.eq(0), is_open.eq(0), leaving.eq(0), closing.eq(0)]
         with m.If(reopens):
             m.d.sync += [*opening.start(t.rcd - 1), *open_long.start(t.ras)]
 
-    def _refresh(
-        self, m: Module, hold: Signal, finished: Value, has_current: Signal, current: Any
-    ) -> tuple[Signal, Signal]:
+    def _refresh(self, m: Module, hold: Signal, finished: Value, closes_all: Signal) -> Value:
         """Initialise the chip, and refresh it whenever a group is due.
+
+        Parameters
+        ----------
+        hold : driven here; no other command is sent
+        finished : all banks can be closed
+        closes_all : driven here; PRECHARGE of all banks is chosen in this cycle
 
         Returns
         -------
-        `closes_all` : PRECHARGE of all banks is chosen in this cycle
-        `reopens` : ACTIVE of the current page is chosen in this cycle
+        Whether the last refresh has ended in this cycle: a page can be opened.
         """
         t = self.cycles
-        interval = self.group * t.refresh_interval
+        interval = self.interval
         until = Signal(range(max(t.init, interval) + 1), init=t.init)  # cycles to the next group
         due = Signal()
         m.d.sync += [due.eq(until == 1), until.eq(Mux(due, interval - 1, until - 1))]
         count = Signal(range(max(FIRST_REFRESHES, self.group) + 1))
         pause = Timer(m, "pause", max(t.rp, t.rfc, t.mrd))
         initial = Signal(init=1)  # the mode is not set yet
-        closes_all, reopens = Signal(), Signal()
+        done = Signal()
         m.d.sync += self.sdram_dqm.eq(initial.replicate(len(self.sdram_dqm)))
         with m.If(due):
             m.d.sync += hold.eq(1)
@@ -367,9 +375,7 @@ class SdramStore(LineStore):
                     m.d.comb += self._send(Order.MODE, 0, mode)
                     m.d.sync += [*pause.start(t.mrd), initial.eq(0)]
                 with m.Else():
-                    m.d.comb += reopens.eq(has_current)
+                    m.d.comb += done.eq(1)
                     m.d.sync += hold.eq(0)
                     m.next = "STREAM"
-        with m.If(reopens):
-            m.d.comb += self._send(Order.ACTIVE, current.bank, current.row)
-        return closes_all, reopens
+        return done

@@ -58,8 +58,8 @@ class SdramModel(MemoryModel):
     config : its memory is an `Sdram`
     stricter : by how many cycles a time is stricter than in the data sheet, by its name in
         `SdramCycles`; for tests of the model
-    retention : cycles in which each row must be refreshed, instead of the data sheet's; for tests
-        that are shorter
+    retention : cycles in which all refreshes must come, instead of the data sheet's; for tests that
+        are shorter
     """
 
     RULES: ClassVar[Mapping[int, str]] = {
@@ -231,7 +231,9 @@ class SdramModel(MemoryModel):
     def _ages_of_rows(self, m: Module) -> None:
         """Each cycle looks at the age of one row; all are seen long before any could be too old."""
         t, rows = self.cycles, 1 << self.part.row_bits
-        bits = (t.retention + 2 * rows).bit_length() + 1
+        # A chip whose rows are fewer than its refreshes has each of them refreshed more than once.
+        limit = t.retention * rows // self.part.refreshes
+        bits = (limit + 2 * rows).bit_length() + 1
         now, begun = Signal(bits, init=1), Signal(bits)
         scan = Signal(self.part.row_bits)
         next_row = Signal(self.part.row_bits)  # the chip's own counter of AUTO REFRESH
@@ -251,7 +253,7 @@ class SdramModel(MemoryModel):
             m.d.sync += next_row.eq(next_row + 1)
         with m.If(~self._ready):
             m.d.sync += begun.eq(now)
-        self._rule(19, self._ready & (age > t.retention))
+        self._rule(19, self._ready & (age > limit))
 
     def _columns(self, m: Module, pad: Mapping[str, Signal], rows: Any) -> None:
         """What READ brings and WRITE takes."""

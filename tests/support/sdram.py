@@ -132,9 +132,10 @@ class Exchange:
         *,
         idle: float = 0.0,
         pause: float = 0.0,
+        rest_cycles: int = 4 * BURST,
         deadline_cycles: int = 60_000,
     ) -> None:
-        """Each step reads ranges, then writes lines with new contents.
+        """Each step reads ranges, then writes lines with new contents; then the bench only waits.
 
         Raises
         ------
@@ -165,7 +166,7 @@ class Exchange:
                 while len(received) < beats:
                     await ctx.tick()
                 await source(dut.i_write, lines, idle, self.seed + 2)(ctx)
-            for _ in range(4 * BURST):
+            for _ in range(rest_cycles):
                 await ctx.tick()
 
         async def watch(ctx: Any) -> None:
