@@ -36,6 +36,8 @@ class Piece:
 class Allocator:
     """Weight words and layer numbers of a device, and which owner has them.
 
+    A layer begins with a block of words, so it occupies whole blocks (`AcceleratorConfig.align`).
+
     What is free follows from what is owned. So there is one state, and each change of it is a
     single operation that an interrupt cannot split.
     """
@@ -64,7 +66,8 @@ class Allocator:
             if place is None or len(pieces) == len(indices):
                 raise self._no_room(out_features, in_features, shapes)
             base, words = runs[place]
-            runs[place] = (base + shape.words, words - shape.words)
+            stored = config.stored_words(shape.words)
+            runs[place] = (base + stored, words - stored)
             pieces.append(Piece(indices[len(pieces)], base, shape, *rectangle))
         return tuple(pieces)
 
@@ -90,7 +93,9 @@ class Allocator:
     def free_runs(self) -> list[tuple[int, int]]:
         """Free words, as first word and number of words of each run, in order."""
         used = sorted(
-            (piece.base, piece.shape.words) for pieces in self._pieces.values() for piece in pieces
+            (piece.base, self._config.stored_words(piece.shape.words))
+            for pieces in self._pieces.values()
+            for piece in pieces
         )
         runs = []
         start = 0

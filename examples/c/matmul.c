@@ -192,6 +192,7 @@ static void load_layer(const uint8_t *image)
     size_t most = TRITLOOM_MAX_PAYLOAD / TRITLOOM_WORD_BYTES; /* words in a packet */
     size_t word, words;
     struct tritloom_command command;
+    most -= most % TRITLOOM_ALIGN; /* whole blocks, but for the end of the layer */
     tritloom_put(place + TRITLOOM_LAYER_BASE_OFFSET, BASE_WORD, TRITLOOM_LAYER_BASE_BYTES);
     tritloom_put(place + TRITLOOM_LAYER_TILES_OFFSET, LAYER_TILES, TRITLOOM_LAYER_TILES_BYTES);
     tritloom_put(place + TRITLOOM_LAYER_ROW_GROUPS_OFFSET, LAYER_ROW_GROUPS,

@@ -125,7 +125,7 @@ class Search:
             for out_features, times in ((config.max_out_features, whole), (rest, 1)):
                 if out_features and times:
                     shape = LayerShape.of(config, out_features, layer.in_features)
-                    words += shape.words * times * layer.count
+                    words += config.stored_words(shape.words) * times * layer.count
                     pieces += times * layer.count
         return words, pieces
 

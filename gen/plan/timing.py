@@ -221,10 +221,10 @@ def layer_times(
 
 
 def _needs(config: AcceleratorConfig, out_features: int, in_features: int) -> tuple[int, int]:
-    """Weight words and layer slots of a layer."""
+    """Weight words that a layer occupies, and its layer slots."""
     pieces = _pieces(config, out_features, in_features)
     words = [
-        number * LayerShape.of(config, rows, columns).words
+        number * config.stored_words(LayerShape.of(config, rows, columns).words)
         for (rows, columns), number in pieces.items()
     ]
     return sum(words), pieces.total()

@@ -22,7 +22,7 @@ from tritloom.rtl.spec.checks import (
 from tritloom.rtl.spec.commands import Opcode, Status
 from tritloom.rtl.spec.config import AcceleratorConfig
 
-__all__ = ["HeaderChecks", "status_of"]
+__all__ = ["HeaderChecks", "rest_of_block", "status_of"]
 
 
 class HeaderChecks:
@@ -119,6 +119,8 @@ class HeaderChecks:
                 return ~self._entry.defined
             case Quantity.LAYER_STATE, LayerState.COMMITTED, LayerState.COMMITTED:
                 return ~(self._entry.defined & self._entry.committed)
+            case Quantity.ADDRESS_REST, 0, 0:
+                return rest_of_block(self._config, self._request.address).any()
             case Quantity.ITEMS_END, 0, Quantity.LAYER_WORDS:
                 return self._beyond_layer
             case Quantity.ITEMS_END, 0, bound if bound is IDENTITY_BYTES:
@@ -141,6 +143,11 @@ class HeaderChecks:
 def _above(field: Value, most: int) -> Value:
     """Whether a field is above a limit; never if the field has no such number."""
     return field >= most + 1 if most + 1 < 1 << len(field) else Const(0)
+
+
+def rest_of_block(config: AcceleratorConfig, words: Value) -> Value:
+    """A number of words beyond whole blocks; a block has a power of two of them."""
+    return words[: config.align.bit_length() - 1]
 
 
 def status_of(opcode: Opcode, quantity: Quantity) -> Status:

@@ -4,6 +4,7 @@ from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from tritloom.rtl.control.checks import rest_of_block
 from tritloom.rtl.control.layouts import DEFINITION
 from tritloom.rtl.core.core import shape_layout
 from tritloom.rtl.lib.block_ram import ReadPort, block_ram
@@ -41,7 +42,8 @@ class LayerTable(wiring.Component):
     definition : in, `DEFINITION`
         Place and shape for `begin`, `add` and `define`; must not change between them.
     wrong_shape : out, 1 bit
-        `definition` has no or too many tiles or row groups, or begins beyond the memory's end.
+        `definition` has no or too many tiles or row groups, or begins beyond the memory's end or
+        within a block.
     begin : in, 1 bit
         The layer's end becomes its base, at the end of this cycle.
     add : in, 1 bit
@@ -96,6 +98,9 @@ class LayerTable(wiring.Component):
         row_groups = definition.row_groups[: config.max_row_groups.bit_length()]
         base = definition.base[: config.memory_words.bit_length()]
         last_tile, last_group = Signal(len(tiles)), Signal(len(row_groups))
+        wrong_base = base > config.memory_words
+        if config.align > 1:
+            wrong_base |= rest_of_block(config, base).any()
         # Big enough for the first sum that is beyond the memory's end.
         end = Signal(range(config.memory_words + config.max_row_groups + 1))
         m.d.comb += [
@@ -110,7 +115,7 @@ class LayerTable(wiring.Component):
             self.wrong_shape.eq(
                 (last_tile >= config.max_tiles)
                 | (last_group >= config.max_row_groups)
-                | (base > config.memory_words)
+                | wrong_base
                 | Cat(
                     definition.tiles[len(tiles) :],
                     definition.row_groups[len(row_groups) :],

@@ -4,7 +4,7 @@ from typing import Any
 
 from amaranth.hdl import Cat, Module, Mux, Signal, Value
 
-from tritloom.rtl.control.checks import HeaderChecks, status_of
+from tritloom.rtl.control.checks import HeaderChecks, rest_of_block, status_of
 from tritloom.rtl.control.layer_table import LayerTable
 from tritloom.rtl.control.order import CommandOrder
 from tritloom.rtl.control.programs import ProgramStates
@@ -283,6 +283,14 @@ class CommandStates(CommandRegisters):
                 m.next = "RESPOND"
                 with m.If(words.partial):
                     self._fail(status_of(Opcode.WRITE, Quantity.REST_BYTES))
+                if config.align > 1:
+                    # A position that does not fit its register stays what it is: no word was
+                    # stored.
+                    fits = ~self.request.address[len(self.position) :].any()
+                    in_block = rest_of_block(config, self.position).any()
+                    within = self.position != self.table.entry.words
+                    with m.Elif(is_write & fits & in_block & within):
+                        self._fail(status_of(Opcode.WRITE, Quantity.REST_WORDS))
 
         with m.State("EXTENT"):
             with m.If(self.table.beyond):

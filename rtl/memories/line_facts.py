@@ -119,6 +119,10 @@ class LineRecord(Memory):
         line_bits, _ = self.line_sizes(config)
         return line_bits // gcd(config.word_bits, line_bits)
 
+    def padding_bits(self, config: Config, end: int) -> int:
+        line_bits, _ = self.line_sizes(config)
+        return -end * config.word_bits % line_bits
+
     def full_sizes(self, config: Config, most: int) -> Sequence[int]:
         """Powers of two of whole blocks."""
         block = self.align(config)

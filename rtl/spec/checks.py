@@ -25,6 +25,7 @@ __all__ = [
     "MAX_ROW_GROUPS",
     "MAX_TILES",
     "MEMORY_WORDS",
+    "OF_BLOCKS",
     "PAYLOAD_LIMIT",
     "PAYLOAD_RESULTS",
     "PAYLOAD_VECTOR_WORDS",
@@ -89,6 +90,11 @@ class Quantity(StrEnum):
     ROW_GROUPS_END = "address + row groups of count"
     """The end of the row groups that RESULTS reads, the last of them perhaps in part."""
     REST_BYTES = "payload bytes beyond whole words"
+    ADDRESS_REST = "address beyond whole blocks"
+    BASE_REST = "base beyond whole blocks"
+    REST_WORDS = "words beyond whole blocks"
+    """Of WRITE; 0 if they end the layer. This and the two above only if a block has several
+    words."""
     LAYER_STATE = "layer"
     """The `LayerState` of layer `index`."""
     LAYER_WORDS = "words of the layer"
@@ -261,6 +267,7 @@ CHECKS: dict[Opcode, tuple[Check, ...]] = {
     Opcode.DEFINE: (
         _payload(LAYER.size),
         _index(LAYERS_END),
+        _within(Stage.PAYLOAD, Quantity.BASE_REST, 0),
         _within(Stage.PAYLOAD, Quantity.TILES, MAX_TILES, least=1),
         _within(Stage.PAYLOAD, Quantity.ROW_GROUPS, MAX_ROW_GROUPS, least=1),
         _within(Stage.PAYLOAD, Quantity.MEMORY_END, MEMORY_WORDS),
@@ -268,8 +275,10 @@ CHECKS: dict[Opcode, tuple[Check, ...]] = {
     Opcode.WRITE: (
         _index(LAYERS_END),
         _layer(LayerState.OPEN, LayerState.OPEN),
+        _within(Stage.HEADER, Quantity.ADDRESS_REST, 0),
         _within(Stage.WORD, Quantity.WORDS_END, Quantity.LAYER_WORDS),
         _WHOLE_WORDS,
+        Check(Stage.END, Quantity.REST_WORDS, 0, 0, Status.BAD_LENGTH),
     ),
     Opcode.READ: (
         _payload(0),
@@ -317,7 +326,11 @@ CHECKS: dict[Opcode, tuple[Check, ...]] = {
     ),
     Opcode.COUNTERS: (_payload(0),),
 }
-"""The checks of each opcode, in the order in which they are made. Every device has these."""
+"""The checks of each opcode, in the order in which they are made. Every device has these, but for
+those of `OF_BLOCKS`."""
+
+OF_BLOCKS = (Quantity.ADDRESS_REST, Quantity.BASE_REST, Quantity.REST_WORDS)
+"""Quantities that a device checks only if a block of its memory has several words."""
 
 VECTOR_CHECKS: dict[Opcode, tuple[Check, ...]] = {
     Opcode.PUT: (_within(Stage.WORD, Quantity.WORDS_END, VECTOR_WORDS), _WHOLE_WORDS),
@@ -357,12 +370,14 @@ VECTOR_CHECKS: dict[Opcode, tuple[Check, ...]] = {
 
 def checks_of(config: AcceleratorConfig) -> dict[Opcode, tuple[Check, ...]]:
     """The checks of each opcode of a device; it refuses every other opcode."""
-    table = CHECKS if config.vector is None else CHECKS | VECTOR_CHECKS
-    if config.memory.can_fail:
-        return table
+    return _checks_of(config.vector is not None, config.align > 1, config.memory.can_fail)
+
+
+def _checks_of(has_unit: bool, has_blocks: bool, can_fail: bool) -> dict[Opcode, tuple[Check, ...]]:
+    left_out = (*(() if has_blocks else OF_BLOCKS), *(() if can_fail else (Quantity.VOID_WORDS,)))
     return {
-        opcode: tuple([check for check in checks if check.quantity is not Quantity.VOID_WORDS])
-        for opcode, checks in table.items()
+        opcode: tuple(check for check in checks if check.quantity not in left_out)
+        for opcode, checks in (CHECKS | VECTOR_CHECKS if has_unit else CHECKS).items()
     }
 
 
@@ -383,8 +398,10 @@ def value_of(quantity: Quantity, config: AcceleratorConfig, request: Request, st
             return request.count
         case Quantity.ADDRESS:
             return request.address
-        case Quantity.TILES | Quantity.ROW_GROUPS | Quantity.MEMORY_END:
+        case Quantity.TILES | Quantity.ROW_GROUPS | Quantity.MEMORY_END | Quantity.BASE_REST:
             base, tiles, row_groups = LAYER.unpack(request.payload)
+            if quantity == Quantity.BASE_REST:
+                return int(base % config.align)
             if quantity == Quantity.MEMORY_END:
                 return int(base + tiles * row_groups)
             return int(tiles if quantity == Quantity.TILES else row_groups)
@@ -395,6 +412,11 @@ def value_of(quantity: Quantity, config: AcceleratorConfig, request: Request, st
             return request.address + words if words else 0
         case Quantity.REST_BYTES:
             return len(request.payload) % UNITS[Opcode(request.opcode)].of(config)
+        case Quantity.ADDRESS_REST:
+            return request.address % config.align
+        case Quantity.REST_WORDS:
+            end = request.address + len(request.payload) // config.word_bytes
+            return 0 if end == state.layer_words else end % config.align
         case Quantity.ROW_GROUPS_END:
             return request.address + -(-request.count // config.rows)
         case Quantity.LAYER_STATE:

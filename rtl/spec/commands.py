@@ -37,6 +37,10 @@ RUN step is a RUN of one token, from and to the banks that EXECUTE names: codes 
 bank from its first word on, and zeros follow up to the end of the layer's tiles. The cycles of the
 program, NOT_FINITE, and `MEMORY_ERROR` come with each GET until the next EXECUTE.
 
+Where weight words share lines of the memory, `align` words are a block, which fills whole lines. A
+layer begins with a block. So does a WRITE, and it holds whole blocks or ends its layer. Else it
+stores what it has, and fails. The rest of the last line behind its words becomes 0.
+
 RESET sets the session number, of 24 bits. A request with another session number gets
 `NO_SESSION`, so a command that was sent before a RESET cannot be executed after it. RESET with a
 new number forgets the layers, the results of all banks, the program and the stored responses, but

@@ -246,6 +246,13 @@ class Memory(Record):
         """
         return 1
 
+    def padding_bits(self, config: Config, end: int) -> int:
+        """Bits behind the word `end` − 1 that a WRITE that ends with this word sets to 0.
+
+        They are those of the rest of its last line.
+        """
+        return 0
+
     def full_sizes(self, config: Config, most: int) -> Sequence[int]:
         """Numbers of words up to `most`, ascending, that leave little of the RAM unused."""
         return [1 << n for n in range(most.bit_length())]

@@ -53,8 +53,14 @@ def define_layer(index: int, base: int, shape: LayerShape) -> Request:
 def write_words(
     config: AcceleratorConfig, index: int, image: bytes, payload_bytes: int, word: int = 0
 ) -> Iterator[Request]:
-    """WRITE: an image, as `pack_weights` makes it, from word `word` of the open layer `index`."""
-    yield from _write(Opcode.WRITE, index, image, config.word_bytes, payload_bytes, word)
+    """WRITE: an image, as `pack_weights` makes it, from word `word` of the open layer `index`.
+
+    Each request but the last one holds whole blocks of words. `word` is the first of a block, and
+    the image ends with a block or with the layer.
+    """
+    yield from _write(
+        Opcode.WRITE, index, image, config.word_bytes, payload_bytes, word, block=config.align
+    )
 
 
 def commit_layer(index: int, image: bytes) -> Request:
@@ -180,9 +186,11 @@ def _write(
     payload_bytes: int,
     word: int = 0,
     bank: int = 0,
+    block: int = 1,
 ) -> Iterator[Request]:
-    """An image in whole words, as many in each request as its payload holds, at least one."""
-    step = max(1, payload_bytes // word_bytes) * word_bytes
+    """An image in blocks of words, as many in each request as its payload holds, at least one."""
+    block_bytes = block * word_bytes
+    step = max(1, payload_bytes // block_bytes) * block_bytes
     for start in range(0, len(image), step):
         yield Request(
             opcode,

@@ -195,6 +195,17 @@ class ReferenceDevice:
         """
         return first_failure(self.config, request, self._state(request))
 
+    def holds_trits(self, index: int) -> bool:
+        """Whether layer `index` is defined and all its codes stand for trits; else the sums of a
+        RUN are unspecified."""
+        if index not in self._layers:
+            return False
+        try:
+            self._unpacked(index)
+        except InputError:
+            return False
+        return True
+
     def _respond(
         self, request: Request, status: Status = Status.OK, value: int = 0, payload: bytes = b""
     ) -> bytes:
@@ -287,7 +298,9 @@ class ReferenceDevice:
 
     def _write(self, request: Request) -> tuple[int, bytes]:
         self._weights.clear()
-        self._store(self._words(self._layers[request.index]), request)
+        layer = self._layers[request.index]
+        if count := self._store(self._words(layer), request):
+            self._fill_line(layer.base + request.address + count)
         return 0, b""
 
     def _read(self, request: Request) -> tuple[int, bytes]:
@@ -385,26 +398,45 @@ class ReferenceDevice:
         image[:, -1] &= 0xFF >> (8 * self.config.word_bytes - self.config.word_bits)
         return image
 
-    def _store(self, words: npt.NDArray[np.uint8], request: Request) -> None:
-        """Write the whole words of a payload, as far as `words` has room for them."""
+    def _store(self, words: npt.NDArray[np.uint8], request: Request) -> int:
+        """Write the whole words of a payload, as far as `words` has room for them; how many."""
         size = words.shape[1]
         room = max(0, len(words) - request.address)
-        count = min(len(request.payload) // size, room)
+        count: int = min(len(request.payload) // size, room)
         source = np.frombuffer(request.payload, np.uint8, count * size).reshape(count, size)
         words[request.address : request.address + count] = source
+        return count
+
+    def _fill_line(self, end: int) -> None:
+        """Clear the rest of the line that the word before address `end` shares with others."""
+        bits = self.config.memory.padding_bits(self.config, end)
+        while bits > 0:
+            number = int.from_bytes(self.memory[end].tobytes(), "little")
+            cleared = number >> bits << bits
+            size = self.config.word_bytes
+            self.memory[end] = np.frombuffer(cleared.to_bytes(size, "little"), np.uint8)
+            bits -= self.config.word_bits
+            end += 1
 
     def _decoded(self, index: int) -> npt.NDArray[np.int8]:
         """The trits of a layer, int8 [row groups × rows, tiles × lanes]."""
         if index not in self._weights:
-            layer = self._layers[index]
-            rows = layer.shape.row_groups * self.config.rows
-            lanes = layer.shape.tiles * self.config.lanes
-            image = self._image(layer).tobytes()
             try:
-                self._weights[index] = unpack_weights(self.config, image, rows, lanes)
+                self._weights[index] = self._unpacked(index)
             except InputError:  # some codes stand for no trits: the sums are unspecified
-                self._weights[index] = np.zeros((rows, lanes), np.int8)
+                shape = self._layers[index].shape
+                rows, lanes = self.config.rows, self.config.lanes
+                self._weights[index] = np.zeros(
+                    (shape.row_groups * rows, shape.tiles * lanes), np.int8
+                )
         return self._weights[index]
+
+    def _unpacked(self, index: int) -> npt.NDArray[np.int8]:
+        """As `_decoded`; raises `InputError` if a code stands for no trits."""
+        layer = self._layers[index]
+        rows = layer.shape.row_groups * self.config.rows
+        lanes = layer.shape.tiles * self.config.lanes
+        return unpack_weights(self.config, self._image(layer).tobytes(), rows, lanes)
 
 
 def _store_codes(token: npt.NDArray[np.uint8], image: npt.NDArray[np.uint8]) -> None:

@@ -62,6 +62,8 @@ FIELDS = {
     Quantity.MEMORY_END: ("base",),
     Quantity.ITEMS_END: ("address", "count"),
     Quantity.WORDS_END: ("address",),
+    Quantity.ADDRESS_REST: ("address",),
+    Quantity.BASE_REST: ("base",),
     Quantity.ROW_GROUPS_END: ("address", "count"),
     Quantity.ACTIVATION_BANK: ("activation_bank",),
     Quantity.RESULT_BANK: ("result_bank",),
@@ -85,7 +87,7 @@ class Scene:
     Members
     -------
     shape : the shape of every layer that is defined
-    base : first weight word of the first of them; the next one lies directly behind it
+    base : first weight word of the first of them; the next one has the next blocks behind it
     committed : number of the committed layer, which was the last to run, or `None`
     open : number of the open layer, or `None`
     undefined : number of a layer that is not defined, or `None`
@@ -154,7 +156,7 @@ def _programs(config: AcceleratorConfig, scene: Scene) -> ScenePrograms:
 def _layer_scenes(config: AcceleratorConfig, shape: LayerShape, base: int) -> list[Scene]:
     """The scenes without what the vector unit holds."""
     last, bank = config.max_layers - 1, config.banks - 1
-    if last > 0 and base + 2 * shape.words <= config.memory_words:
+    if last > 0 and base + 2 * config.stored_words(shape.words) <= config.memory_words:
         undefined = last if last > 1 else None
         return [
             Scene(
@@ -261,17 +263,23 @@ def _right(config: AcceleratorConfig, scene: Scene, opcode: Opcode) -> list[Requ
             index = scene.index(LayerState.UNDEFINED)
             tiles = min(config.max_tiles, 3, config.memory_words)
             row_groups = min(config.max_row_groups, config.memory_words // tiles, 5)
-            places = [(0, 1, 1), (config.memory_words - 1, 1, 1)]
-            places.append((config.memory_words - tiles * row_groups, tiles, row_groups))
+            places = [(0, 1, 1)]
+            block = min(config.align, config.max_row_groups)  # rows, of a whole block if they can
+            for place in ((1, block), (1, 1), (tiles, row_groups)):
+                stored = config.stored_words(place[0] * place[1])
+                places.append((config.memory_words - stored, *place))
             return [
                 Request(opcode, index=index, payload=LAYER.pack(*place))
                 for place in dict.fromkeys(places)
             ]
         case Opcode.WRITE:
-            words = min(scene.shape.words, config.max_payload // config.word_bytes)
+            most = config.max_payload // config.word_bytes
+            words = scene.shape.words
+            if words > most:
+                words = most - most % config.align
             return [
                 Request(opcode, index=open_, payload=bytes(count * config.word_bytes))
-                for count in sorted({1, words})
+                for count in sorted({min(config.align, words), words})
             ]
         case Opcode.LOAD:
             return [
@@ -355,6 +363,12 @@ def _around(
                 sizes |= {config.max_payload - 1, config.max_payload}
                 sizes |= {unit + (1 << bit) for bit in range(config.max_payload.bit_length())}
             for size in sorted(sizes):
+                if 0 <= size <= config.max_payload:
+                    yield replace(right, payload=(right.payload + bytes(size))[:size])
+        case Quantity.REST_WORDS:
+            words = len(right.payload) // config.word_bytes
+            for count in (1, words - 1, words + 1):
+                size = count * config.word_bytes
                 if 0 <= size <= config.max_payload:
                     yield replace(right, payload=(right.payload + bytes(size))[:size])
         case Quantity.LAYER_STATE:

@@ -32,6 +32,8 @@ from tritloom.sim.verify.program_traffic import ProgramTraffic
 __all__ = ["Traffic"]
 
 SMALL_WORDS = 64
+OFF_BLOCK = 0.2
+"""Share of the DEFINEs and WRITEs that need not begin with a block."""
 """A layer of at most this many words is also filled and committed."""
 
 
@@ -70,8 +72,14 @@ class Traffic(Exchange):
     ) -> None:
         super().__init__(config, seed)
         self._memory_words = min(words or config.memory_words, config.memory_words)
+        self._memory_words = config.stored_words(self._memory_words)
         self._first_word = config.memory_words - self._memory_words
         self._max_tiles = min(tiles or config.max_tiles, config.max_tiles, self._memory_words)
+        # Where a block has several words, each layer has a part of the memory of its own.
+        self._region = self._memory_words
+        if config.align > 1:
+            blocks = self._memory_words // config.align // config.max_layers
+            self._region = max(1, blocks) * config.align
         self._layers: dict[int, _Layer] = {}
         self._result_groups: dict[int, int] = {}  # row groups of the results in each bank
         self._finite = True  # GET does not fail for the results of the last program
@@ -172,10 +180,14 @@ class Traffic(Exchange):
 
     def prepare(self) -> None:
         """Write all weight words and activations that `random` can read: memory is unknown."""
-        row_groups = min(self._memory_words, self.config.max_row_groups)
-        for first in range(0, self._memory_words, row_groups):
-            count = min(row_groups, self._memory_words - first)
-            shape = LayerShape(1, count)
+        config = self.config
+        # Layers of whole blocks leave no word between them.
+        tiles = min(config.max_tiles, -(-config.align // config.max_row_groups))
+        row_groups = min(self._memory_words // tiles, config.max_row_groups)
+        row_groups -= row_groups % max(1, config.align // tiles)
+        for first in range(0, self._memory_words, tiles * row_groups):
+            count = min(row_groups, (self._memory_words - first) // tiles)
+            shape = LayerShape(tiles, count)
             base = self._first_word + first
             self._defined(0, self._execute(define_layer(0, base, shape)), shape)
             self._fill(0)
@@ -314,7 +326,7 @@ class Traffic(Exchange):
 
     def _shape(self) -> LayerShape:
         """A shape within the limits; mostly one that is quickly filled."""
-        most = self._memory_words
+        most = self._region
         if self._rng.random() < 0.8:
             most = min(most, SMALL_WORDS)
         tiles = self._rng.randint(1, min(self._max_tiles, most))
@@ -322,13 +334,26 @@ class Traffic(Exchange):
             tiles, self._rng.randint(1, min(self.config.max_row_groups, most // tiles))
         )
 
-    def _place(self, shape: LayerShape) -> int:
-        return self._first_word + self._rng.randint(0, self._memory_words - shape.words)
+    def _place(self, shape: LayerShape, index: int) -> int:
+        """The first word of a layer; where there are blocks, in the part of memory of its index.
+
+        There no WRITE clears the rest of a line in another layer, whose sums would be unspecified.
+        """
+        first, most = self._first_word, self._memory_words
+        if self.config.align > 1:
+            if index >= self._memory_words // self._region:
+                return self.config.memory_words  # there is no such part, so DEFINE fails
+            first, most = first + index * self._region, self._region
+        base = first + self._rng.randint(0, most - shape.words)
+        return base - base % self.config.align
 
     def _define_layer(self, complete: bool) -> None:
         """Define a layer that is right in all fields, and perhaps commit it."""
-        index, shape = self._rng.randrange(self.config.max_layers), self._shape()
-        request = define_layer(index, self._place(shape), shape)
+        layers = min(self.config.max_layers, self._memory_words // self._region)
+        if self.config.align == 1:
+            layers = self.config.max_layers
+        index, shape = self._rng.randrange(layers), self._shape()
+        request = define_layer(index, self._place(shape, index), shape)
         self._defined(index, self._execute(request), shape)
         if complete and shape.words <= SMALL_WORDS:
             self._fill(index)
@@ -340,8 +365,11 @@ class Traffic(Exchange):
             self._define_layer(complete=self._rng.random() < 0.7)
             return
         config, shape = self.config, self._shape()
-        base = self._place(shape)
+        index = self._number(0, config.max_layers - 1, 8)
+        base = self._place(shape, index)
         tiles, row_groups = shape.tiles, shape.row_groups
+        if self._off_block():
+            base += self._rng.randrange(config.align)
         match self._rng.randrange(5):
             case 0:
                 base = self._beyond(config.memory_words - shape.words, 32)
@@ -355,11 +383,14 @@ class Traffic(Exchange):
         if self._rng.random() < 0.2:
             size = self._rng.randrange(LAYER.size + 1)
             payload = payload[:size] + bytes(self._rng.randrange(3))
-        index = self._number(0, config.max_layers - 1, 8)
         response = self.command(Opcode.DEFINE, index=index, payload=payload)
         if response.status == Status.OK:  # the payload may have been cut and filled up
             _, tiles, row_groups = LAYER.unpack(payload)
         self._defined(index, response, LayerShape(tiles, row_groups))
+
+    def _off_block(self) -> bool:
+        """Whether to disregard blocks of words, if there are any."""
+        return self.config.align > 1 and self._rng.random() < OFF_BLOCK
 
     def _beyond(self, most: int, bits: int) -> int:
         """A number above `most`, if `bits` have one."""
@@ -380,12 +411,17 @@ class Traffic(Exchange):
 
     def _write(self) -> None:
         index = self._index(LayerState.OPEN)
-        most = min(self.config.max_payload // self.config.word_bytes, 8, self._words(index))
+        align = self.config.align
+        most = min(self.config.max_payload // self.config.word_bytes, 8 * align, self._words(index))
         words = self._rng.randint(0, most)
         payload = self.image(words) if words else b""
         if self._rng.random() < 0.1:
             payload = payload[: self._rng.randrange(len(payload) + 1)]
         address = self._number(0, self._words(index) - words, 32)
+        if align > 1 and not self._off_block():
+            address -= address % align
+            if address + words < self._words(index):
+                payload = payload[: words // align * align * self.config.word_bytes]
         self.command(Opcode.WRITE, index=index, address=address, payload=payload)
 
     def _read(self) -> None:
@@ -400,7 +436,8 @@ class Traffic(Exchange):
         index = self._index(LayerState.OPEN)
         checksum = self._rng.getrandbits(32)
         response = self.command(Opcode.COMMIT, index=index, address=checksum)
-        if response.status == Status.BAD_CHECKSUM and self._rng.random() < 0.7:
+        right = self.reference.holds_trits(index)
+        if response.status == Status.BAD_CHECKSUM and right and self._rng.random() < 0.7:
             self._commit_layer(index, response.value)
 
     def _load(self) -> None:

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from tests.support.line_store import TestLines
 from tritloom.host.allocator import Allocator
 from tritloom.rtl.spec.config import TINY
 from tritloom.rtl.spec.errors import CapacityError
@@ -79,3 +80,16 @@ def test_no_room(occupied, wanted, message):
     with pytest.raises(CapacityError, match=f"^layer {wanted[0]} × {wanted[1]} needs .*{message}"):
         allocator.place(*wanted)
     assert (allocator.free_runs, allocator.free_indices) == (runs, indices)
+
+
+def test_a_layer_occupies_whole_blocks():
+    config = replace(TINY, lanes=15, memory=TestLines(words=64, line_bits=64, beat_bits=64))
+    assert config.align == 4
+    allocator = Allocator(config)
+    for owner, rows, base in (("a", 6, 0), ("b", 10, 4), ("c", 16, 12), ("d", 1, 20)):
+        (piece,) = allocator.place(rows, 15)
+        assert (piece.base, piece.shape.words) == (base, -(-rows // 2))
+        allocator.take(owner, (piece,))
+    assert allocator.free_runs == [(24, 40)]
+    allocator.release("b")
+    assert allocator.free_runs == [(4, 8), (24, 40)]

@@ -9,6 +9,7 @@ from amaranth.back import rtlil
 
 from tests.support import program_host, quick_first
 from tests.support.layers import WIDE
+from tests.support.line_store import TestLines
 from tests.support.packets import (
     Conversation,
     assert_responses,
@@ -55,11 +56,36 @@ CONFIGS = {"tiny": TINY, "wide": WIDE, "least": LEAST}
 CONFIGS |= {f"wide-{n}": replace(WIDE, link=PacketStream(width=n)) for n in (2, 4, 8)}
 CONFIGS["vector"] = replace(program_host.CONFIG, slots=4)
 
+BLOCKS = {}
+# 4 weight words of 48 bits are 3 lines of 64; 16 of 30 bits are 15 lines of 2 beats.
+BLOCKS["blocks"] = replace(
+    TINY, lanes=15, memory=TestLines(words=64, line_bits=64, beat_bits=64, pauses=True)
+)
+BLOCKS["sixths"] = replace(
+    TINY,
+    lanes=18,
+    rows=1,
+    engine="table",
+    encoding="sym6x10",
+    max_in_features=36,
+    memory=TestLines(words=64, line_bits=32, beat_bits=16),
+)
+
 
 @quick_first(("idle", "pause"), FLOWS[::-1])
 @quick_first("name", CONFIGS)
 def test_random_traffic(name, idle, pause):
-    config = CONFIGS[name]
+    check_traffic(CONFIGS[name], idle, pause)
+
+
+@pytest.mark.sim
+@pytest.mark.parametrize("name", BLOCKS)
+def test_random_traffic_with_blocks_of_words(name):
+    check_traffic(BLOCKS[name], 0.2, 1.0)
+
+
+def check_traffic(config, idle, pause):
+    """Thirty steps of random traffic."""
     seed = FLOWS.index((idle, pause))
     traffic = Traffic(config, seed)
     traffic.reset(0xC0FFE0 + seed)
@@ -87,7 +113,11 @@ LARGE = AcceleratorConfig(
 
 @pytest.mark.sim
 @pytest.mark.parametrize("stall", [0, 5])
-@pytest.mark.parametrize("config", [*CONFIGS.values(), LARGE], ids=[*CONFIGS, "large"])
+@pytest.mark.parametrize(
+    "config",
+    [*CONFIGS.values(), LARGE, BLOCKS["blocks"]],
+    ids=[*CONFIGS, "large", "blocks"],
+)
 def test_long_random_traffic(config, stall):
     """A thousand steps, as fast as the credit lets them come."""
     traffic = Traffic(config, 33 + stall)

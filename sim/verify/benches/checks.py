@@ -38,8 +38,12 @@ HUGE = np.array([2.0**100], np.float32)
 
 @cache
 def all_scenes() -> list[Scene]:
-    """The scenes of the design, with layers of two words if it has room for them."""
-    words = min(2, config().max_row_groups, config().memory_words)
+    """The scenes of the design, with layers of two words if it has room for them.
+
+    If a block has several words, they have a block and half of the next one.
+    """
+    words = 2 if config().align == 1 else config().align * 3 // 2
+    words = min(words, config().max_row_groups, config().memory_words)
     return scenes(config(), LayerShape(1, words))
 
 
@@ -58,7 +62,7 @@ async def prepare(t: Driver, scene: Scene, opcode: Opcode | None = None) -> tupl
     if scene.committed is not None:
         await t.send(*t.layer(scene.committed, base, t.trits(shape, "random")))
         await run(t, scene, scene.committed)
-        base += scene.shape.words
+        base += t.config.stored_words(scene.shape.words)
     if scene.programs is not None:
         await program(t, scene.programs.image)
         await t.do(Opcode.COMMIT_PROGRAM, Status.OK, **commit_of(scene))
@@ -114,7 +118,9 @@ async def finish(t: Driver, scene: Scene, image: bytes) -> None:
         await run(t, scene, scene.committed)
         await t.send(*t.results(scene.shape.row_groups * t.config.rows, scene.result_bank))
     if scene.open is not None:
-        base = scene.base + (scene.shape.words if scene.committed is not None else 0)
+        base = scene.base
+        if scene.committed is not None:
+            base += t.config.stored_words(scene.shape.words)
         if t.reference.failure(Request(Opcode.COMMIT, index=scene.open, address=scene.checksum)):
             await t.send(*t.open_layer(scene.open, base, scene.shape, image))
         await t.do(Opcode.COMMIT, Status.OK, index=scene.open, address=scene.checksum)

@@ -50,7 +50,7 @@ async def layers(dut: Any, idle: str, stall: str) -> None:
     base = index = 0
     shapes = planned()[idle, stall]
     for number, shape in enumerate(shapes):
-        words = LayerShape.of(t.config, *shape).words
+        words = t.config.stored_words(LayerShape.of(t.config, *shape).words)
         if number == 0 and most_layers > 1:  # at the end of memory and table, where it may stay
             place, at = most_layers - 1, t.config.memory_words - words
             most_words, most_layers = at, most_layers - 1

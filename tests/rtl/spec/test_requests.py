@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from tests.support.line_store import TestLines
 from tritloom.rtl.spec import numerics, requests
 from tritloom.rtl.spec.commands import (
     LAYER,
@@ -25,6 +26,12 @@ CONFIGS = {
     "tiny": TINY,
     "wide words": replace(TINY, rows=7, max_out_features=70, fill=5),
     "two tokens": replace(TINY, tokens=2),
+    "blocks": replace(
+        TINY,
+        lanes=15,
+        max_out_features=14,  # 14 words end within a block of 4
+        memory=TestLines(words=64, line_bits=64, beat_bits=64),
+    ),
 }
 PAYLOADS = [1, 9, 44, 108]
 """Less than a word, less than a row group, of a bad link, of a whole packet."""
@@ -79,9 +86,11 @@ def test_payloads_are_whole_words_and_as_large_as_they_may_be(config, payload_by
     image = bytes(range(40)) * config.word_bytes
     codes = np.arange(20, dtype=np.int8)
     activations = pack_activations(config, codes)
-    for word_bytes, whole, several in (
-        (config.word_bytes, image, requests.write_words(config, 2, image, payload_bytes)),
-        (config.fill, activations, requests.load_activations(config, 0, codes, payload_bytes)),
+    writes = requests.write_words(config, 2, image, payload_bytes)
+    loads = requests.load_activations(config, 0, codes, payload_bytes)
+    for word_bytes, align, whole, several in (
+        (config.word_bytes, config.align, image, writes),
+        (config.fill, 1, activations, loads),
     ):
         sent = list(several)
         assert b"".join(request.payload for request in sent) == whole
@@ -89,9 +98,10 @@ def test_payloads_are_whole_words_and_as_large_as_they_may_be(config, payload_by
         for request in sent:
             assert request.address == start // word_bytes
             assert len(request.payload) % word_bytes == 0
-            assert len(request.payload) <= max(payload_bytes, word_bytes)
+            assert len(request.payload) <= max(payload_bytes, align * word_bytes)
             start += len(request.payload)
-        most = max(1, payload_bytes // word_bytes) * word_bytes
+        block_bytes = align * word_bytes
+        most = max(1, payload_bytes // block_bytes) * block_bytes
         assert all(len(request.payload) == most for request in sent[:-1])
 
 
