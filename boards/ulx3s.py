@@ -65,7 +65,7 @@ ULX3S_85F = replace(
             max_layers=256,
             packet_bytes=1024,
             slots=4,
-            clock_hz=100_000_000,
+            clock_hz=90_000_000,
         ),
     },
 )

@@ -19,6 +19,8 @@ MOST_WAIT = 40
 """Cycles that a group of refreshes waits at most: for a burst, a write's recovery, and tRAS."""
 LEAST_ACTIVE_DISTANCE = 2
 """Cycles from one ACTIVE to the next at least, as the controller chooses them."""
+FIRST_BEAT = 9
+"""Cycles from a range to its first beat, beside tRCD and the CAS latency."""
 EXTRA_CYCLES = 12
 """Cycles that a refresh or a page may cost beyond the chip's times: one burst, and deciding."""
 
@@ -141,6 +143,10 @@ class Sdram(LineRecord):
             f"clock_hz is too high for the bursts of {self.part}; choose a lower one",
         )
 
+    def first_beat(self, config: Config) -> int:
+        """Cycles from a range of lines to its first beat, if nothing holds it up."""
+        return FIRST_BEAT + self.cycles(config).rcd + self.cas + self.capture
+
     def most_cycles(self, config: Config, words: int) -> int:
         """Every page may wait for its bank, and a refresh may come whenever one is due."""
         cycles = self.cycles(config)
@@ -155,3 +161,16 @@ class Sdram(LineRecord):
         # Each refresh makes time for further refreshes, but far less than an interval.
         interval = self.interval(config) - refresh
         return max(words, streaming + refresh * (streaming // interval + 2))
+
+    def expected(self, config: Config) -> tuple[int, float]:
+        """The first word's way, and the share of cycles in which the chip gives data.
+
+        A long range loses only the refreshes. A word may take several cycles of the chip.
+        """
+        cycles = self.cycles(config)
+        group = self.group(config)
+        lost = cycles.rp + group * cycles.rfc + cycles.rcd
+        rate = min(1.0, self.chip.data_bits / config.word_bits)
+        sizes = self.line_format(config)
+        latency = sizes.first_word_cycles(self.first_beat(config))
+        return latency, rate * (1 - lost / self.interval(config))

@@ -144,6 +144,7 @@ class Exchange:
         """
         dut, rng = self.dut, random.Random(self.seed + 1)
         received: list[Any] = []
+        broken: list[Broken] = []
         image = dict(self.contents)
         plan, expected = [], []
         for ranges, writes in steps:
@@ -175,19 +176,23 @@ class Exchange:
                 dut.violation, dut.i_read.valid & dut.i_read.ready, dut.o.valid & dut.o.ready
             )
             async for *_, number, asks, comes in ticks:
-                if number:
-                    raise Broken(number, cycle)
+                if number and not broken:
+                    broken.append(Broken(number, cycle))
                 self.asked.extend([cycle] * asks)
                 self.came.extend([cycle] * comes)
                 cycle += 1
 
-        simulate(
-            dut,
-            drive,
-            sink(dut.o, len(expected), received, pause, self.seed),
-            background=[store_bench(dut, self.contents), watch],
-            deadline_cycles=deadline_cycles,
-        )
+        try:
+            simulate(
+                dut,
+                drive,
+                sink(dut.o, len(expected), received, pause, self.seed),
+                background=[store_bench(dut, self.contents), watch],
+                deadline_cycles=deadline_cycles,
+            )
+        finally:  # a broken rule is the cause of a time-out
+            if broken:
+                raise broken[0]
         got = [beat["data"] for beat in received]
         assert got == expected
         assert not any(beat["error"] for beat in received)

@@ -34,7 +34,7 @@ CORNERS = {
     "slow": ("ulx3s", 25, {}),
     "32 bits": ("M12L64322A-6", 166, {}),
     "2 banks": ("M12L16161A-5T-x2", 133, {}),
-    "each refresh by itself": ("ulx3s", 100, {"refreshes": 1}),
+    "each refresh by itself": ("MT48LC16M16A2-75", 100, {"refreshes": 1}),
     "capture later": ("ulx3s", 100, {"capture": 1}),
 }
 
@@ -180,6 +180,15 @@ def test_little_to_spare(time, rule, more):
     with pytest.raises(Broken) as raised:
         exchange(config, pages, model={"stricter": {time: more}}, rest_cycles=rest)
     assert raised.value.number == rule
+
+
+@pytest.mark.parametrize("name", ["100 MHz", "CL 2"])
+def test_first_beat(name):
+    """A range waits for nothing but the chip's own times."""
+    config = corner(name)
+    run = exchange(config, [([(first, 1)], []) for first in (0, 70, 0, 300)])
+    waits = [run.came[BURST * number] - asked for number, asked in enumerate(run.asked)]
+    assert waits[1:] == [config.memory.first_beat(config)] * 3  # the first one waits for the chip
 
 
 @pytest.mark.sim

@@ -185,3 +185,15 @@ def test_expected_cycles():
     bound = config.memory.most_cycles(config, 1 << 20)
     beats = (1 << 20) * config.word_bits // 16
     assert beats / 0.99 < bound < 1.09 * beats
+
+
+def test_what_a_plan_expects():
+    """The share of the cycles with a word, and the way of the first one."""
+    config = sdram_config("ulx3s")  # words of 16 bits: one a cycle
+    latency, share = config.memory.expected(config)
+    assert share == 1 - 62 / 6248
+    assert latency == config.memory.line_format(config).first_word_cycles(9 + 3 + 3)
+    wide = replace(config, lanes=40)  # words of 64 bits: one in four cycles
+    assert wide.memory.expected(wide)[1] == share / 4
+    slow = replace(config, lanes=5)  # two words a beat, but the core takes one a cycle
+    assert slow.memory.expected(slow)[1] == share
