@@ -145,7 +145,11 @@ def _flat(config: Mapping[str, Any]) -> Iterator[tuple[str, int | str]]:
     for key, value in config.items():
         if isinstance(value, Mapping):
             for part, item in value.items():
-                yield (key if part == "kind" else f"{key}_{part}"), item
+                name = key if part == "kind" else f"{key}_{part}"
+                if isinstance(item, list | tuple):
+                    yield from ((f"{name}_{number}", each) for number, each in enumerate(item))
+                else:
+                    yield name, item
         else:
             yield key, value
 

@@ -7,12 +7,11 @@ import pytest
 
 from tests.support import quick_first
 from tests.support.line_store import RamStore, TestLines
-from tritloom.rtl.memories.contract import create_memory
+from tests.support.memories import transfer
 from tritloom.rtl.memories.line_facts import LineFormat
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import ConfigError
 from tritloom.sim.conformance.memory import check_memory
-from tritloom.sim.conformance.streams import plain, simulate, sink, source
 
 # Lanes × rows of sym6x10 (10 bits each 6 lanes) or base3x5 (8 bits each 5), bits of line and beat.
 SIZES = {
@@ -70,35 +69,6 @@ def test_words(name, pauses, flow):
     idle, pause = flow
     config = config_of(name, 1 if name.startswith(FEW_BLOCKS) else 2, pauses=pauses)
     check_memory(config, idle=idle, pause=pause, seed=len(name), deadline_cycles=100_000)
-
-
-def transfer(config, writes, ranges):
-    """Write words, then read ranges: the cycle of each range and of each word, word and error."""
-    dut = create_memory(config)
-    count = sum(words for _, words in ranges)
-    asked, words = [], []
-
-    async def write_then_read(ctx):
-        await source(dut.i_write, [{"address": a, "word": w} for a, w in writes])(ctx)
-        await source(dut.i_read, [{"address": a, "count": n} for a, n in ranges])(ctx)
-
-    async def watch(ctx):
-        cycle = 0
-        while len(words) < count:
-            *_, asks, takes, word, error = await ctx.tick().sample(
-                dut.i_read.valid & dut.i_read.ready,
-                dut.o.valid & dut.o.ready,
-                dut.o.payload,
-                dut.error,
-            )
-            if asks:
-                asked.append(cycle)
-            if takes:
-                words.append((cycle, plain(word), error))
-            cycle += 1
-
-    simulate(dut, write_then_read, sink(dut.o, count, []), watch)
-    return asked, words
 
 
 @quick_first("name", SMALL)
