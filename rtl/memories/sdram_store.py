@@ -269,13 +269,18 @@ class SdramStore(LineStore):
             moves.eq((ends & (continues | is_open)) | (opens & ~has_current)),
         ]
 
+        shuts = Signal()
+        m.d.comb += shuts.eq(closing & recovery.ended & ~hold & ~sent & ~opens)
+        with m.If(shuts):
+            m.d.sync += [closing.eq(0), *closed.start(t.rp)]
+        with m.If(burst.ended & leaving):
+            m.d.sync += [leaving.eq(0), closing.eq(1), closing_bank.eq(leaving_bank)]
+
         # The segments move up.
         with m.If(has_current & opening.ended & ~hold):
             m.d.sync += ready.eq(1)
         with m.If(takes):
             m.d.sync += [has_upcoming.eq(1), upcoming.eq(segments.payload)]
-        with m.If(burst.ended & leaving):
-            m.d.sync += [leaving.eq(0), closing.eq(1), closing_bank.eq(leaving_bank)]
         with m.If(sent):
             m.d.sync += [
                 *burst.start(BURST),
@@ -304,8 +309,6 @@ class SdramStore(LineStore):
             ]
 
         # The command.
-        shuts = Signal()
-        m.d.comb += shuts.eq(closing & recovery.ended & ~hold & ~sent & ~opens)
         column = Cat(Const(0, (BURST - 1).bit_length()), current.first)
         with m.If(sent):
             m.d.comb += self._send(Order.READ, current.bank, column)
@@ -315,7 +318,6 @@ class SdramStore(LineStore):
             m.d.comb += self._send(Order.ACTIVE, upcoming.bank, upcoming.row)
         with m.Elif(shuts):
             m.d.comb += self._send(Order.PRECHARGE, closing_bank)
-            m.d.sync += [closing.eq(burst.ended & leaving), *closed.start(t.rp)]
 
         finished = Signal()
         m.d.comb += finished.eq(burst.ended & recovery.ended & open_long.ended)

@@ -27,14 +27,16 @@ SMALL = {
     part.name: small_part(part).name
     for part in (MT48LC16M16A2_75, MT48LC16M16A2_7E, ULX3S, M12L64322A_6, M12L16161A_X2)
 }
+SMALL["late"] = small_part(replace(MT48LC16M16A2_75, name="late", rcd=70)).name
 CORNERS = {
     "100 MHz": ("ulx3s", 100, {}),
-    "133 MHz": ("MT48LC16M16A2-75", 133, {}),
+    "133 MHz": ("ulx3s", 133, {}),
     "CL 2": ("MT48LC16M16A2-7E", 133, {"cas": 2}),
     "slow": ("ulx3s", 25, {}),
     "32 bits": ("M12L64322A-6", 166, {}),
     "2 banks": ("M12L16161A-5T-x2", 133, {}),
     "each refresh by itself": ("MT48LC16M16A2-75", 100, {"refreshes": 1}),
+    "late columns": ("late", 100, {}),
     "capture later": ("ulx3s", 100, {"capture": 1}),
 }
 
