@@ -28,6 +28,8 @@ SMALL = {
     for part in (MT48LC16M16A2_75, MT48LC16M16A2_7E, ULX3S, M12L64322A_6, M12L16161A_X2)
 }
 SMALL["late"] = small_part(replace(MT48LC16M16A2_75, name="late", rcd=70)).name
+BUSY = replace(MT48LC16M16A2_75, name="busy", refreshes=8 * 8192, wr=40, ras=90)
+SMALL["busy"] = small_part(BUSY).name
 CORNERS = {
     "100 MHz": ("ulx3s", 100, {}),
     "133 MHz": ("ulx3s", 133, {}),
@@ -37,11 +39,12 @@ CORNERS = {
     "2 banks": ("M12L16161A-5T-x2", 133, {}),
     "each refresh by itself": ("MT48LC16M16A2-75", 100, {"refreshes": 1}),
     "late columns": ("late", 100, {}),
+    "refresh all the time": ("busy", 100, {"refreshes": 1}),
     "capture later": ("ulx3s", 100, {"capture": 1}),
 }
 
 SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 8))]
-LONG = ("slow", "CL 2", "32 bits")
+LONG = ("slow", "CL 2", "32 bits", "late columns", "refresh all the time")
 """Corners of the grid that run only with the slow tests."""
 
 
@@ -143,6 +146,17 @@ def test_refresh_while_nobody_reads():
     exchange(config, [([(0, 80), (200, 4)], [7])], pause=0.97, deadline_cycles=60_000)
 
 
+@pytest.mark.sim
+def test_refresh_at_every_moment():
+    """A refresh waits until a page that was just opened, or just written, can be closed."""
+    config = corner("refresh all the time")
+    assert config.memory.interval(config) < 100
+    page = 1 << PARTS[config.memory.part].page_bits
+    lines = config.memory.line_format(config).lines
+    ranges = [(n * page % lines + n % 7, 1) for n in range(150)]
+    exchange(config, [(ranges, [n * 37 % lines for n in range(150)]), (ranges[:9], [])])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in CORNERS if name != "capture later"])
 def test_bound(name):
@@ -184,12 +198,12 @@ def test_little_to_spare(time, rule, more):
     assert raised.value.number == rule
 
 
-@pytest.mark.parametrize("name", ["100 MHz", "CL 2"])
+@pytest.mark.parametrize("name", ["100 MHz", "CL 2", "late columns"])
 def test_first_beat(name):
-    """A range waits for nothing but the chip's own times."""
+    """A range waits for nothing but the chip's own times, also if it goes on in another page."""
     config = corner(name)
-    run = exchange(config, [([(first, 1)], []) for first in (0, 70, 0, 300)])
-    waits = [run.came[BURST * number] - asked for number, asked in enumerate(run.asked)]
+    run = exchange(config, [([(first, 2)], []) for first in (0, 63, 0, 319)])
+    waits = [run.came[2 * BURST * number] - asked for number, asked in enumerate(run.asked)]
     assert waits[1:] == [config.memory.first_beat(config)] * 3  # the first one waits for the chip
 
 
