@@ -49,22 +49,30 @@ class Allocator:
     def place(self, out_features: int, in_features: int) -> tuple[Piece, ...]:
         """Where a layer of this size would lie; it takes nothing.
 
-        Each piece of `cut_layer` goes to the first free words that hold it.
-
         Raises
         ------
         CapacityError : there is no room
         """
+        pieces = self.find(out_features, in_features)
+        if pieces is None:
+            raise self._no_room(out_features, in_features)
+        return pieces
+
+    def find(self, out_features: int, in_features: int) -> tuple[Piece, ...] | None:
+        """Where a layer of this size would lie, or `None` if there is no room; it takes nothing.
+
+        Each piece of `cut_layer` goes to the first free words that hold it.
+        """
         config = self._config
-        rectangles = cut_layer(config, out_features, in_features)
-        shapes = [LayerShape.of(config, rows, columns) for _, rows, _, columns in rectangles]
         runs = self.free_runs
         indices = self.free_indices
         pieces: list[Piece] = []
-        for rectangle, shape in zip(rectangles, shapes, strict=True):
+        for rectangle in cut_layer(config, out_features, in_features):
+            _, rows, _, columns = rectangle
+            shape = LayerShape.of(config, rows, columns)
             place = next((i for i, (_, words) in enumerate(runs) if words >= shape.words), None)
             if place is None or len(pieces) == len(indices):
-                raise self._no_room(out_features, in_features, shapes)
+                return None
             base, words = runs[place]
             stored = config.stored_words(shape.words)
             runs[place] = (base + stored, words - stored)
@@ -121,10 +129,10 @@ class Allocator:
         """Layer numbers that pieces have."""
         return self._config.max_layers - len(self.free_indices)
 
-    def _no_room(
-        self, out_features: int, in_features: int, shapes: list[LayerShape]
-    ) -> CapacityError:
+    def _no_room(self, out_features: int, in_features: int) -> CapacityError:
         config = self._config
+        rectangles = cut_layer(config, out_features, in_features)
+        shapes = [LayerShape.of(config, rows, columns) for _, rows, _, columns in rectangles]
 
         def amount(words: int) -> str:
             return f"{words} words ({words * config.word_bytes} bytes)"

@@ -97,11 +97,13 @@ class Placement:
     -------
     layers : all ternary layers, in the order of the model
     free_words, free_slots : weight words and layer slots of the device that were free for them
+    largest_first : whether the largest layers got their words first; else the first of the model
     """
 
     layers: tuple[LayerPlacement, ...]
     free_words: int
     free_slots: int
+    largest_first: bool = True
 
     @property
     def fit(self) -> Literal["all", "part", "none"]:
@@ -134,7 +136,8 @@ class Placement:
         Loaded in this order they find the same free words, also on a device that holds others.
         """
         chosen = [layer for layer in self.layers if layer.on_device]
-        return tuple(sorted(chosen, key=lambda layer: (layer.where != "device", -layer.weights)))
+        sizes = {layer.name: layer.weights if self.largest_first else 0 for layer in chosen}
+        return tuple(sorted(chosen, key=lambda each: (each.where != "device", -sizes[each.name])))
 
     @property
     def summary(self) -> str:
@@ -214,9 +217,8 @@ class _Planner:
 
     def take(self, name: str, part: Rectangle) -> bool:
         """Give the memory to a rectangle of a layer, if it fits."""
-        try:
-            pieces = self._allocator.place(part.rows, part.columns)
-        except CapacityError:
+        pieces = self._allocator.find(part.rows, part.columns)
+        if pieces is None:
             return False
         self._allocator.take((name, part), pieces)
         self.chosen.setdefault(name, []).append(part)
@@ -253,10 +255,11 @@ def place_layers(
 ) -> Placement:
     """Decide what the device computes; the same arguments always give the same placement.
 
-    Whole layers come first, the largest before the others: each weight on the device saves the host
-    one multiplication a token. Of the layers that do not fit as a whole the device gets those of
-    the pieces, into which its feature limits cut them, that fit in what is left. If the memory
-    holds no piece either, the device gets as many rows of one as it holds.
+    Whole layers come first: in the order of the model, so that blocks of a decoder stay together,
+    or the largest before the others if that brings more weights to the device. Each weight there
+    saves the host one multiplication a token. Of the layers that do not fit as a whole the device
+    gets those of the pieces, into which its feature limits cut them, that fit in what is left. If
+    the memory holds no piece either, the device gets as many rows of one as it holds.
 
     Parameters
     ----------
@@ -264,10 +267,25 @@ def place_layers(
     shapes : out_features and in_features of each layer by name, in the order of the model
     allocator : of a device that already holds layers; it stays as it is
     """
-    allocator = Allocator(config) if allocator is None else allocator.copy()
+    allocator = Allocator(config) if allocator is None else allocator
+    placements = [
+        _place(config, shapes, allocator.copy(), largest_first) for largest_first in (False, True)
+    ]
+    return max(placements, key=lambda placement: placement.device_share)  # of equal ones the first
+
+
+def _place(
+    config: AcceleratorConfig,
+    shapes: Mapping[str, tuple[int, int]],
+    allocator: Allocator,
+    largest_first: bool,
+) -> Placement:
+    """Fill the memory in one of the two orders."""
     free_words, free_slots = allocator.free_words, len(allocator.free_indices)
     planner = _Planner(config, allocator)
-    order = sorted(shapes, key=lambda name: -shapes[name][0] * shapes[name][1])
+    order = list(shapes)
+    if largest_first:
+        order.sort(key=lambda name: -shapes[name][0] * shapes[name][1])
     split = []
     for name in order:
         out_features, in_features = shapes[name]
@@ -290,6 +308,7 @@ def place_layers(
         layers=tuple(planner.result(name, shape) for name, shape in shapes.items()),
         free_words=free_words,
         free_slots=free_slots,
+        largest_first=largest_first,
     )
 
 

@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import gc
 import importlib.util
 import os
 
@@ -9,6 +10,10 @@ from tests.support import ROOT
 
 os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+# A design is a hundred thousand small objects that live until its test ends. With the usual
+# threshold of 700 new objects the collector walks through them again and again, in vain.
+gc.set_threshold(100_000, 20, 20)
 
 # These import torch and transformers at their top; without both none of them can be selected.
 HAS_TORCH = all(importlib.util.find_spec(name) for name in ("torch", "transformers"))

@@ -136,6 +136,7 @@ def wheel(tmp_path_factory):
     return wheel
 
 
+@pytest.mark.sim
 def test_wheel_complete(wheel):
     expected = set()
     for name in project_files():
@@ -148,6 +149,7 @@ def test_wheel_complete(wheel):
     assert files == expected
 
 
+@pytest.mark.sim
 def test_wheel_runs(wheel, tmp_path):
     """The package of packages is whole: version, modules, command, and remedies of no checkout."""
     with zipfile.ZipFile(wheel) as archive:

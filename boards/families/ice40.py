@@ -115,7 +115,7 @@ ICE40 = Family(
     },
     variants=("SB_DFF",),
     synthesis=(f"synth_ice40 -device u -top {TOP}",),
-    gate_models=("+/ice40/cells_sim.v",),
+    gate_models=("+/ice40/cells_sim.v", "ice40_cells.v"),
     rams=(
         Ram(widths=(2, 4, 8), bits=4096, cost=64, blocks=1),
         Ram(widths=(16,), bits=4096, byte=1, cost=64, blocks=1),

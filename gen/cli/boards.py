@@ -113,11 +113,11 @@ def _additions(board: "Board", preset: AcceleratorConfig) -> str:
     parts = []
     if preset.vector is not None and board.config.vector is None:
         parts.append(f"a vector unit of {preset.vector.words:,} words")
-    if preset.macs_per_cycle != board.config.macs_per_cycle:
-        parts.append(f"{preset.macs_per_cycle} MAC/cycle")
     if preset.memory.name != board.config.memory.name:
         weights = preset.memory_words * preset.rows * preset.lanes
-        parts.append(f"{weights:,} weights in {preset.memory.title()}")
+        parts.append(f"{weights:,} weights in {preset.memory.name}")
+    if preset.macs_per_cycle != board.config.macs_per_cycle:
+        parts.append(f"{preset.macs_per_cycle} MAC/cycle")
     if preset.clock_hz != board.config.clock_hz:
         parts.append(f"{preset.clock_hz / 1e6:g} MHz")
     return ", ".join(parts) or "other limits"

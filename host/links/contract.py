@@ -7,11 +7,12 @@ A package adds a kind of device with one entry point in the group `tritloom.devi
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Protocol
 from urllib.parse import parse_qsl
 
+from tritloom.rtl.links.stream_facts import PacketStream
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import ConfigError, InputError, ToolError
 from tritloom.rtl.spec.registry import Registry
@@ -21,6 +22,9 @@ __all__ = ["DEFAULT_BOARD", "DeviceUrl", "Transport", "known_config", "open_tran
 
 DEFAULT_BOARD = "ulx3s-85f"
 SIMULATED = ("golden", "sim")
+SIMULATED_LINK = PacketStream(width=4)
+"""The link of a simulated board, which has no pins. With a byte a cycle most cycles, and so most of
+the simulator's time, would pass while the results of a layer leave."""
 """Devices that are made from a configuration. Any other device has its own."""
 
 
@@ -147,7 +151,7 @@ def _simulated_config(url: DeviceUrl, config: AcceleratorConfig | None) -> Accel
             resolved: AcceleratorConfig = board.with_preset(url.query.get("preset")).config
         except ConfigError as error:
             raise InputError(str(error)) from None
-        return resolved
+        return replace(resolved, link=SIMULATED_LINK)
     for key in url.query:
         raise InputError(f"give either {key}= or config=, not both")
     return config

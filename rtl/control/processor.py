@@ -184,15 +184,18 @@ class CommandProcessor(wiring.Component):
         return m
 
     def _connect_failure(self, m: Module, acceptor: Any, responder: Any, banks: Any) -> None:
-        """Tell of a void word to whom it belongs: to the layer that runs, or to READ or COMMIT."""
+        """Tell of a void word to whom it belongs: to the layer that runs, or to READ or COMMIT.
+
+        While a layer runs, all words are the layer's.
+        """
         void: Any = getattr(self, "void")  # noqa: B009  a member if the memory can fail
         m.d.comb += [
-            banks.void.eq(void & self.to_core),
+            banks.void.eq(void),
             responder.void.eq(void & ~self.to_core),
             acceptor.void.eq(responder.failed),
         ]
         if self.config.vector is not None:
-            m.d.comb += acceptor.program_void.eq(void & self.to_core)
+            m.d.comb += acceptor.program_void.eq(void)
 
     def _connect_unit(self, m: Module, acceptor: CommandAcceptor, responder: Responder) -> None:
         """Join acceptor and responder with the vector unit, and count a program's cycles."""

@@ -181,6 +181,18 @@ class Axi(LineRecord):
         ports = f"{self.ports} × " if self.ports > 1 else ""
         return f"AXI{self.version}, {ports}{self.width} bits"
 
+    def modelled_latency(self, config: Config, cycles: int) -> int | None:
+        """Exact if a word is a beat of every port, and the queue is deep enough."""
+        word_is_line = config.word_bits == self.width * self.ports
+        if not word_is_line or cycles > self.latency_cycles:
+            return None
+        return self.line_format(config).first_word_cycles(FIRST_BEAT_CYCLES + cycles)
+
+    def expected(self, config: Config) -> tuple[int, float]:
+        """A plan counts with the latency that the queue is made for, and with every beat."""
+        first = self.line_format(config).first_word_cycles(FIRST_BEAT_CYCLES + self.latency_cycles)
+        return first, min(1.0, self.width * self.ports / config.word_bits)
+
     def storage(self, config: Config) -> tuple[Storage, ...]:
         return (Storage(self.width + 1, self.depth, number=self.ports),)
 

@@ -335,7 +335,13 @@ class AcceleratorConfig:
         expected = self.memory.expected(self)
         if exact is not None or expected is None:
             return exact
-        latency, share = expected
+        return self.run_cycles_with(shape, *expected)
+
+    def run_cycles_with(self, shape: LayerShape, latency: int, share: float = 1.0) -> int:
+        """Cycles of RUN with a memory of a latency that brings a word in a share of the cycles.
+
+        Exact for a share of 1. With a latency of 0 it is that of a RUN whose words wait for it.
+        """
         fill = TILE_START_CYCLES + engines[self.engine].fill_cycles(self)
         first = max(fill, latency - REQUEST_AHEAD_CYCLES)
         tile = max(self.tile_cycles(shape.row_groups), shape.row_groups / share)

@@ -55,6 +55,9 @@ class Encoding:
         stored relative to the sign of code i & (i − 1), because an adder tree negates by the
         difference of two signs.
     alphabet : what a trit can be, a key of `ALPHABETS`
+    encode_bytes : `encode` for ternary codes of 8 bits, far faster: int8 [..., trits_per_code, n]
+        → uint8 [..., n]; None if there is none. The last axis has the codes whose trits lie
+        between each other.
     """
 
     name: str
@@ -66,6 +69,7 @@ class Encoding:
     decoder_cycles: int = 1
     signed: bool = False
     alphabet: str = "ternary"
+    encode_bytes: Callable[[Trits], NDArray[np.uint8]] | None = None
 
     @property
     def index_bits(self) -> int:
@@ -77,6 +81,17 @@ def _base3_encode(trits: Trits) -> Codes:
     """The number whose base-3 digits are the trits plus 1, the first trit lowest."""
     powers = 3 ** np.arange(trits.shape[-1], dtype=np.uint32)
     codes: Codes = ((trits + 1).astype(np.uint32) * powers).sum(axis=-1, dtype=np.uint32)
+    return codes
+
+
+def _base3x5_bytes(trits: Trits) -> NDArray[np.uint8]:
+    """The same in arithmetic modulo 256: no code is larger than 242."""
+    digits = trits.view(np.uint8)
+    codes = digits[..., 4, :].copy()
+    for place in (3, 2, 1, 0):
+        codes *= np.uint8(3)
+        codes += digits[..., place, :]
+    codes += np.uint8(121)  # 1 more in each digit
     return codes
 
 
@@ -95,6 +110,7 @@ BASE3X5 = Encoding(
     decode=_base3x5_decode,
     decoder="tritloom.rtl.engines.base3x5:Base3x5Decoder",
     decoder_cycles=3,
+    encode_bytes=_base3x5_bytes,
 )
 
 

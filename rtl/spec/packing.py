@@ -14,6 +14,8 @@ every word takes `word_bytes` bytes, little end first.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -36,6 +38,11 @@ __all__ = [
 _INT32 = np.dtype("<i4")
 _SHIFTS = tuple(np.array(8 * spare, np.int32) for spare in range(4))
 """By how far the bytes of a result are moved; NumPy is slower with a number of Python."""
+
+
+_PIECE_BYTES = 1 << 18
+"""Trits that are packed at a time."""
+EncodeBytes = Callable[[Trits], NDArray[np.uint8]]
 
 
 def _code_shape(config: AcceleratorConfig) -> tuple[int, int, int]:
@@ -78,6 +85,8 @@ def pack_weights(config: AcceleratorConfig, trits: Trits) -> bytes:
     check_trits(config, trits)
     shape = LayerShape.of(config, *trits.shape)
     encoding = encodings[config.encoding]
+    if encoding.encode_bytes is not None:
+        return _pack_bytes(config, trits, encoding.encode_bytes)
     padding = 0 if 0 in ALPHABETS[encoding.alphabet] else 1
     padded = np.full((shape.row_groups * config.rows, shape.tiles * config.lanes), padding, np.int8)
     padded[: trits.shape[0], : trits.shape[1]] = trits
@@ -92,6 +101,32 @@ def pack_weights(config: AcceleratorConfig, trits: Trits) -> bytes:
     image = np.zeros((shape.words, config.word_bytes * 8), np.uint8)
     image[:, : config.word_bits] = bits.reshape(shape.words, config.word_bits)
     return np.packbits(image, axis=1, bitorder="little").tobytes()
+
+
+def _pack_bytes(config: AcceleratorConfig, trits: Trits, encode: EncodeBytes) -> bytes:
+    """`pack_weights` for ternary codes of a byte: a few rows at a time, which stay in the cache."""
+    shape = LayerShape.of(config, *trits.shape)
+    runs, _, stride = order = _code_shape(config)
+    image = np.empty((shape.tiles, shape.row_groups, config.rows, stride, runs), np.uint8)
+    columns = shape.tiles * config.lanes
+    step = max(1, _PIECE_BYTES // (config.rows * columns))
+    for start in range(0, shape.row_groups, step):
+        end = min(start + step, shape.row_groups)
+        rows = np.asarray(trits[start * config.rows : end * config.rows], np.int8)
+        if rows.shape != ((end - start) * config.rows, columns):
+            padded = np.zeros(((end - start) * config.rows, columns), np.int8)
+            padded[: rows.shape[0], : rows.shape[1]] = rows
+            rows = padded
+        rows = np.ascontiguousarray(rows)
+        codes = encode(rows.reshape(end - start, config.rows, shape.tiles, *order))
+        if stride == 1:  # then the codes of a row in a word are neighbours, and move as one
+            whole = np.dtype(f"V{runs}")
+            source = np.ascontiguousarray(codes).reshape(end - start, config.rows, -1).view(whole)
+            target = image.reshape(shape.tiles, shape.row_groups, config.rows, -1).view(whole)
+            target[:, start:end, :, 0] = source.transpose(2, 0, 1)
+        else:
+            image[:, start:end] = codes.transpose(2, 0, 1, 4, 3)
+    return image.tobytes()
 
 
 def unpack_weights(

@@ -264,6 +264,13 @@ class Memory(Record):
         """
         return None
 
+    def modelled_latency(self, config: Config, cycles: int) -> int | None:
+        """What `latency` would be at a chip that answers in so many cycles and never pauses.
+
+        The chip's model has an option `latency`. `None` if a word may come later even then.
+        """
+        return None
+
     def expected(self, config: Config) -> tuple[int, float] | None:
         """What a plan counts with: the latency, and the share of cycles with a word after it.
 

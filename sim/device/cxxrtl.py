@@ -274,6 +274,19 @@ class Simulation:
             if limit_cycles == 0:
                 return None
 
+    def marks(self) -> tuple[list[int], list[int], list[int]]:
+        """Cycles since power-up: of sound packets, of layers the first ones, and the last ones.
+
+        Empty unless the driver was built with the macro MARKS.
+        """
+        device = self._handle()
+        lists = []
+        for kind in range(3):
+            cycles = (ctypes.c_uint64 * self._calls.tritloom_marks(device, kind, None))()
+            self._calls.tritloom_marks(device, kind, cycles)
+            lists.append(list(cycles))
+        return lists[0], lists[1], lists[2]
+
     def read_store(self, number: int, start: int, size: int) -> bytes:
         """Bytes of a store of the memory's model.
 
@@ -366,6 +379,7 @@ def _load(library: Path, stores: bool) -> ctypes.CDLL:
         ("run", size, [handle, number]),
         ("take", None, [handle, ctypes.c_char_p]),
         ("cycles", number, [handle]),
+        ("marks", size, [handle, size, ctypes.c_void_p]),
         ("violation", ctypes.c_uint32, [handle]),
     ]
     if stores:

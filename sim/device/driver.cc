@@ -11,6 +11,9 @@
 // With the macro STORES the design has a model of its memory's chip, with the output violation and
 // the ports store_0, … to words that are kept here. STORES has for each of them
 // STORE(number, number of the store whose words it uses, words).
+//
+// With the macro MARKS the cycles are kept in which the outputs good and running tell of a packet
+// and of a layer.
 
 #include DESIGN
 
@@ -150,7 +153,24 @@ public:
     Store stores[4];
 #endif
 
+    // Cycles of sound packets; the first cycle of each layer; its last one.
+    std::vector<uint64_t> marks[3];
+
 private:
+    // Uses the outputs of this cycle, before the clock edge.
+    void mark() {
+#ifdef MARKS
+        if (get(top.p_good))
+            marks[0].push_back(cycles);
+        const bool running = get(top.p_running) != 0;
+        if (running && !was_running)
+            marks[1].push_back(cycles);
+        if (!running && was_running)
+            marks[2].push_back(cycles - 1);
+        was_running = running;
+#endif
+    }
+
     static constexpr uint16_t LAST = 0x100;
 
     void settle() {
@@ -276,12 +296,14 @@ private:
             top.eval();
             transfer(taking);
             access_stores();
+            mark();
             top.commit();
         } else {
             top.p_clk.data[0] = 0;
             settle();
             transfer(taking);
             access_stores();
+            mark();
             top.p_clk.data[0] = 1;
             settle();
         }
@@ -309,6 +331,7 @@ private:
 
     cxxrtl_design::p_top top;
     bool one_pass;
+    bool was_running = false;
 #ifdef STORES
     StorePort ports[4];
 #endif
@@ -344,6 +367,13 @@ void tritloom_store_write(Device *device, size_t number, size_t start, const uin
     std::memcpy(device->stores[number].bytes + start, bytes, count);
 }
 #endif
+
+size_t tritloom_marks(const Device *device, size_t kind, uint64_t *cycles) {
+    const std::vector<uint64_t> &marks = device->marks[kind];
+    if (cycles != nullptr)
+        std::memcpy(cycles, marks.data(), marks.size() * sizeof cycles[0]);
+    return marks.size();
+}
 
 uint64_t tritloom_cycles(const Device *device) { return device->cycles; }
 }

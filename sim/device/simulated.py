@@ -39,6 +39,7 @@ class SimulatedDevice:
     stall_seed : if not 0, both directions pause at random
     memory_model : options of the model that stands for the memory's chip, such as a latency; see
         the model's class
+    marks : keep what `marks` gives
 
     Members
     -------
@@ -56,18 +57,24 @@ class SimulatedDevice:
         stall_seed: int = 0,
         *,
         memory_model: Mapping[str, Any] | None = None,
+        marks: bool = False,
     ) -> None:
         cycles = BUFFER_CYCLES_PER_BYTE * config.slots * config.packet_bytes
         self.timeout_s = cycles / config.clock_hz
         self._clock_hz = config.clock_hz
         design = SimulatedDesign(config, memory_model)
-        library = build(design.rtlil, design.recipe, macros=design.macros)
+        macros = [*design.macros, "MARKS=1"] if marks else design.macros
+        library = build(design.rtlil, design.recipe, macros=macros)
         self._simulation = Simulation(library, stall_seed, design.rules)
 
     @property
     def cycles(self) -> int:
         """Clock cycles since power-up."""
         return self._simulation.cycles
+
+    def marks(self) -> tuple[list[int], list[int], list[int]]:
+        """Cycles since power-up: of sound packets, of layers the first ones, and the last ones."""
+        return self._simulation.marks()
 
     def send(self, packet: bytes) -> None:
         """Queue a packet for the device."""

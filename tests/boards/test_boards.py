@@ -82,7 +82,8 @@ def test_presets(board):
 def test_bitlinear():
     """The blocks of tinylm fit, with the hidden vector on the device."""
     config = ULX3S_85F.presets["bitlinear"]
-    assert replace(config, vector=None) == ULX3S_85F.config
+    slots = ULX3S_85F.config.slots
+    assert replace(config, vector=None, slots=slots) == ULX3S_85F.config
     decoder = BitNetModel(load_checkpoint(MODELS / "tinylm")).decoder()
     program = decoder_program(config.vector, decoder)
     assert program.words <= config.vector.words

@@ -71,7 +71,7 @@ def constant(text, name):
     return re.search(r"connect \\A (.*)", module)[1]
 
 
-@pytest.mark.parametrize("name", ["icebreaker", "ulx3s-12f"])
+@quick_first("name", ["ulx3s-12f", "icebreaker"])
 def test_pins(name):
     assert located(shipped_files(name)) == PINS[name.partition("-")[0]]
 
@@ -82,7 +82,8 @@ def test_constant_pins_are_driven():
     assert constant(text, "esp32_gpio0") == "1'1"
 
 
-@quick_first("value", [0, 1])
+@pytest.mark.sim
+@pytest.mark.parametrize("value", [0, 1])
 def test_constant_of_a_whole_resource(value):
     board = replace(load_board("icebreaker"), constants={"led": value}, leds=0)
     text = files(board)["top.il"]

@@ -48,6 +48,7 @@ NOT_RUN = {
     ],
     "docs/howto/build-and-flash.md": [
         "tritloom build --board icebreaker -o build/ice",
+        "tritloom build --board icebreaker --preset spram -o build/spram",
         "tritloom auto --board icebreaker --model tinylm -o mine.json",
         "tritloom flash build/ice",
         "tritloom devices",
@@ -60,6 +61,7 @@ NOT_RUN = {
         "tritloom measure table --family ecp5",
         "tritloom measure stream --shape 1024x256 --engine select --lanes 55 --rows 4",
         "tritloom measure stream --shape 256x512 --engine table --output stream-mine.json",
+        "tritloom measure stream --memory axi --width 128 --latency 60 --shape 2560x2560",
     ],
     **{
         f"docs/howto/first-light/{board}.md": [

@@ -3,9 +3,7 @@ import pty
 import subprocess
 import sys
 
-import pytest
-
-from tests.support import ROOT
+from tests.support import ROOT, quick_first
 
 
 def screen(output):
@@ -44,7 +42,7 @@ def on_a_terminal(arguments, columns):
     return b"".join(chunks).decode()
 
 
-@pytest.mark.parametrize("columns", [80, 100])
+@quick_first("columns", [80, 100])
 def test_terminal(columns):
     """The loading bar erases no word of the text, and nothing is wider than the terminal."""
     arguments = [sys.executable, "examples/demo.py", "--device", "golden", "--tokens", "12"]

@@ -141,6 +141,20 @@ def test_text_and_json() -> None:
     )
 
 
+def test_order() -> None:
+    """A model's first block stays whole, unless the largest layers alone bring more weights."""
+    block = {"a": (8, 40), "b": (16, 40), "c": (4, 40)}
+    two = {f"{n}.{name}": shape for n in (0, 1) for name, shape in block.items()}
+    config = replace(CONFIG, memory=BlockRam(words=56), max_layers=8)
+    placement = place_layers(config, two)
+    assert not placement.largest_first
+    assert [layer.name for layer in placement.load_order] == ["0.a", "0.b", "0.c"]
+    config = replace(CONFIG, memory=BlockRam(words=64), max_layers=2)
+    placement = place_layers(config, two)
+    assert placement.largest_first
+    assert [layer.name for layer in placement.load_order] == ["0.b", "1.b"]
+
+
 def test_deterministic_and_without_effect() -> None:
     allocator = Allocator(CONFIG)
     allocator.take("mine", allocator.place(8, 40))

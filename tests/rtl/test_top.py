@@ -162,7 +162,7 @@ COMPONENTS = [
 
 
 @quick_first("config", [*CONFIGS.values(), replace(WIDE, banks=1)])
-@pytest.mark.parametrize("component", COMPONENTS)
+@quick_first("component", COMPONENTS[::-1])
 def test_converts(component, config):
     """Conversion is where a signal with two drivers shows."""
     assert "module \\top" in rtlil.convert(component(config), emit_src=False)
@@ -262,6 +262,7 @@ def test_peers_and_aborted_packets(width, idle, pause):
     assert None in responses
 
 
+@pytest.mark.sim
 def test_more_packets_than_peers_are_dropped():
     """The accelerator remembers the senders of `slots` packets; it drops what comes beyond them."""
     config = replace(LEAST, slots=2, packet_bytes=512, link=Peers(width=1))
@@ -299,6 +300,7 @@ def test_more_packets_than_peers_are_dropped():
     assert numbers == sorted(set(numbers))
 
 
+@pytest.mark.sim
 def test_extreme_products():
     """All of −128 × −1 in every lane of every tile, in the least and the most bits."""
     traffic = Traffic(WIDE, 30)
@@ -331,6 +333,7 @@ def test_every_bit_of_an_address_counts(opcode):
     assert_responses(config, traffic.packets, responses)
 
 
+@pytest.mark.sim
 def test_counters():
     """Cycles run, and all else counts what came; a packet that finds no room is dropped."""
     config = TINY

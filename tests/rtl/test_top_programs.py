@@ -27,6 +27,7 @@ from tritloom.rtl.spec.vector_program import (
 from tritloom.rtl.top import Accelerator
 from tritloom.sim.verify.traffic import Traffic
 
+LONG = replace(CONFIG, vector=VectorConfig(words=160, steps=1024))
 OTHERS = {
     "odd": ODD,
     "wide": replace(ODD, link=PacketStream(width=8), slots=4, tokens=2, rows=5),
@@ -176,13 +177,13 @@ def unbalanced(host):
         host.done(*requests.read_results(config, 0, 16, 100, bank=1))
 
 
-FAILING = replace(CONFIG, memory=Failing(words=64))
+FAILING = replace(CONFIG, memory=Failing(words=64), slots=4)
 FIRST_VOID = Failing.first_void
 
 
 def failing(host):
     """Void words in a program's first layer, in its last, in a RUN, and in READ and COMMIT."""
-    host.load(0, layer(8, 2), base=1)
+    host.load(0, layer(8), base=1)
     host.load(1, layer(9, 2), base=FIRST_VOID)
     host.load(2, layer(9, 2), base=0)
     product = Step(operation=Operation.PRODUCT, factor=Factor.SCALAR, b=60, a=0, count=20)
@@ -207,6 +208,12 @@ def failing(host):
             assert host.send(results).status == status
             assert host.send(next(requests.read_words(host.config, index, 2, 100))).status == status
         host.done(requests.execute_program(0))
+        # The words of the second layer wait at the memory while the first one still runs.
+        for index in (0, 1):
+            host.done(requests.run_layer(index, 1, 0, index))
+        for index, status in ((0, Status.OK), (1, failure)):
+            results = next(requests.read_results(host.config, 0, 2, 100, bank=index))
+            assert host.send(results).status == status
     host.put(60, [np.inf])
     host.done(requests.execute_program(0))
     assert host.send(get).status == Status.NOT_FINITE
@@ -230,7 +237,8 @@ class Programs(Traffic):
         return response
 
 
-@quick_first("seed", [103, 125, 34, 79])  # few packets are enough with these
+@pytest.mark.sim
+@pytest.mark.parametrize("seed", [103, 125, 34, 79])  # few packets are enough with these
 def test_random_programs(seed):
     """Random commands of the unit, right and wrong, and EXECUTE with layers among them."""
     traffic = Programs(CONFIG, seed)
@@ -253,6 +261,30 @@ def overlapping(host):
     host.done(get, requests.execute_program(0), get)
     host.done(*requests.write_steps(image, 100))
     host.done(get, requests.commit_program(image), get, requests.execute_program(0), get)
+
+
+def long_program(host):
+    """All steps of a larger program memory, and what lies beyond them."""
+    steps = host.config.vector.steps
+    square = Step(operation=Operation.PRODUCT, factor=Factor.SAME, count=3)
+    image = bytes((steps - 2) * STEP_BYTES) + encode_program([square, END])
+    end = encode_program([square, END])
+    host.done(*requests.write_steps(end, 100, steps - 2))
+    host.put(0, [2, 3, 4])
+    for address in (steps - 1, steps):
+        beyond = Request(Opcode.PROGRAM, address=address, payload=end)
+        assert host.send(beyond).status == Status.OUT_OF_RANGE
+    host.done(*requests.write_steps(end, 100, steps - 2))
+    too_long = requests.commit_program(image + end)
+    assert host.send(too_long).status != Status.OK
+    host.done(requests.commit_program(image), requests.execute_program(steps - 2))
+    host.get(0, 3)
+    assert host.send(requests.execute_program(steps)).status != Status.OK
+
+
+@pytest.mark.sim
+def test_a_long_program():
+    check(LONG, long_program)
 
 
 @pytest.mark.sim
@@ -313,6 +345,7 @@ def test_refusals_of_a_unit_with_two_multipliers():
     check(OTHERS["bfloat16"], refused)
 
 
+@pytest.mark.sim
 def test_without_a_unit_there_is_nothing_of_it():
     """Neither a component nor a signal; the design with a unit shows that the names are right."""
     names = ("\\vector", "\\runner", "reads_steps", "read_address")

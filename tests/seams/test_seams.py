@@ -129,6 +129,7 @@ def test_top(name, idle, pause):
     assert_responses(config, traffic.packets, responses)
 
 
+@pytest.mark.sim
 def test_stalls_are_counted():
     """What RUN waited for weights is within its cycles; the counters are the sums of both."""
     config = CONFIGS["memory"]

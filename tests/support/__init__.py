@@ -10,7 +10,9 @@ ROOT = Path(__file__).parents[2]
 """The project's folder."""
 
 
-def quick_first(names: str | tuple[str, ...], values: Iterable[Any]) -> pytest.MarkDecorator:
+def quick_first(
+    names: str | tuple[str, ...], values: Iterable[Any], ids: Iterable[str] | None = None
+) -> pytest.MarkDecorator:
     """
     Parametrize a test that takes long: `make check` runs the first case, `make test` all of them.
 
@@ -18,6 +20,7 @@ def quick_first(names: str | tuple[str, ...], values: Iterable[Any]) -> pytest.M
     ----------
     names : of the test's parameter, or of several
     values : one value a case; for several names a tuple of their values
+    ids : names of the cases, if not made from the values
 
     Returns
     -------
@@ -26,4 +29,4 @@ def quick_first(names: str | tuple[str, ...], values: Iterable[Any]) -> pytest.M
     cases = [value if isinstance(names, tuple) else (value,) for value in values]
     marks = [(), *[(pytest.mark.sim,)] * (len(cases) - 1)]
     parameters = [pytest.param(*case, marks=m) for case, m in zip(cases, marks, strict=True)]
-    return pytest.mark.parametrize(names, parameters)
+    return pytest.mark.parametrize(names, parameters, ids=ids)

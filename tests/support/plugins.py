@@ -162,7 +162,7 @@ class FailingMemory(WeightMemory):
     """Block RAM that cannot read the words from `FIRST_VOID` on while word 0 is an odd number, see
     `void_words`. It takes a range when the words of the last one have left."""
 
-    FIRST_VOID = 20
+    FIRST_VOID = 40
 
     def elaborate(self, platform: object) -> Module:
         m = Module()

@@ -3,12 +3,13 @@
 import argparse
 import json
 import re
+import shlex
 from typing import Any
 
 from tritloom.boards.families.family import family_names
 from tritloom.gen.cli.options import Help, add_command, existing_folder, path, whole
 from tritloom.gen.cli.text import pairs, print_json, progress_line
-from tritloom.rtl.spec.errors import ToolError
+from tritloom.rtl.spec.errors import InputError, ToolError
 from tritloom.rtl.spec.files import write_whole
 
 __all__ = ["add"]
@@ -30,11 +31,21 @@ clock are those of the ULX3S 25F, and its packet buffers are divided into 16 pac
 The accelerator takes layers of up to 2560 × 2560, or the layer if that is larger. The simulated
 FPGA is built once for each geometry and width, in about a minute.
 Every result is compared with the golden model.
+
+With a memory outside the chip, such as axi or sdram, the weights are the bottleneck, and the
+command measures how well they stream: each shape is computed for one token, all RUNs queued one
+behind the other. Give --shape several times, or --layer for a whole block of a known model. The
+geometry is then 40 lanes, and as many rows as the memory's width has 64 bits, for every shape; with
+--engine table one row, and as many lanes as fill the width. The model of the chip takes --latency
+(cycles from an address to its first beat) and --stalls (it pauses at random).
 """,
     examples="""
   tritloom measure stream --shape 1024x256
   tritloom measure stream --shape 2560x2560 --lanes 55 --rows 4 --json
   tritloom measure stream --shape 256x512 --engine table --tokens 16
+  tritloom measure stream --memory axi --width 128 --latency 60 --shape 2560x2560
+  tritloom measure stream --memory axi --width 512 --shape 640x2560 --shape 640x2560
+  tritloom measure stream --memory sdram --layer bitnet-2b-4t
 """,
     prints="""
 The cycles, the share, and what the engine and each direction of the link need alone. A result that
@@ -44,8 +55,17 @@ differs from the golden model is an error.
 busy_share_of_bottleneck (max(run_cycles, bytes_in / W, bytes_out / W) / cycles, where W is the
 bytes that the link moves in a cycle), bottleneck, exact, out_features, in_features, tokens,
 mac_per_cycle (end to end), mac_per_cycle_peak, config, command.
+
+With a memory outside the chip the object has: cycles, from the cycle after the check of the first
+RUN's packet to the last result; cycles_formula, or null if the memory may stall; weight_bits, of
+the weights without padding; utilization, these / (cycles × width_bits); bits_per_weight, as stored;
+exact; width_bits; runs, the same of each RUN, counted from its own check or from the end of the RUN
+before it; mac_per_cycle, mac_per_cycle_peak, model (its options), config, command.
 """,
 )
+BLOCK_RAM = "bram"
+STALLS = 0.25
+"""Probability with which the model of a memory's chip pauses in a cycle, with --stalls."""
 GEOMETRY = ("encoding", "lanes", "rows", "fill")
 """Keys of the configuration that options set."""
 
@@ -53,13 +73,25 @@ GEOMETRY = ("encoding", "lanes", "rows", "fill")
 def add(commands: Any) -> None:
     """Declares the command."""
     parser = add_command(commands, "stream", HELP, _stream, extra="sim")
-    parser.add_argument(
-        *("--shape",), metavar="OUTxIN", type=_shape, required=True, help="outputs × inputs"
+    shapes = parser.add_mutually_exclusive_group(required=True)
+    shapes.add_argument(
+        *("--shape",), metavar="OUTxIN", type=_shape, action="append", help="outputs × inputs"
+    )
+    shapes.add_argument(
+        *("--layer",), metavar="MODEL", help="all layers of a block of a model of `tritloom plan`"
     )
     parser.add_argument("--tokens", metavar="N", type=whole(1), default=64, help="RUNs (64)")
     parser.add_argument("--memory", metavar="NAME", default="bram", help="weight memory (bram)")
+    for name, type_, value, text in (
+        ("width", whole(1), "BITS", "bits a cycle of each port of the memory"),
+        ("ports", whole(1), "N", "ports of the memory"),
+        ("part", str, "NAME", "the memory's chip"),
+        ("latency", whole(1), "CYCLES", "of the model of the memory's chip"),
+    ):
+        parser.add_argument(f"--{name}", metavar=value, type=type_, help=text)
+    parser.add_argument("--stalls", action="store_true", help="the model pauses at random")
     parser.add_argument(
-        *("--link-bytes",), metavar="W", type=whole(1), default=1, help="bytes a cycle (1)"
+        *("--link-bytes",), metavar="W", type=whole(1), help="bytes a cycle (1; outside memories 8)"
     )
     parser.add_argument(
         *("--family",), choices=family_names(), default="ecp5", help="of the geometry (ecp5)"
@@ -87,32 +119,106 @@ def _shape(text: str) -> tuple[int, int]:
 
 
 def _stream(options: argparse.Namespace) -> int:
+    if options.output is not None:
+        existing_folder(options.output, "--output")
+    outside = options.memory != BLOCK_RAM
+    result = _measure_outside(options) if outside else _measure(options)
+    if options.output is not None:
+        write_whole(options.output, json.dumps(result, indent=2) + "\n")
+    if options.json:
+        print_json(result)
+    else:
+        print("\n".join(_outside_lines(result) if outside else _lines(result)))
+    if not result["exact"]:
+        raise ToolError("a result differs from the golden model; run tritloom verify")
+    return 0
+
+
+def _measure(options: argparse.Namespace) -> dict[str, Any]:
+    """A stream of tokens with the weights in block RAM."""
     from tritloom.gen.measure.stream import measure_stream, stream_config
 
+    if options.shape is None or len(options.shape) > 1:
+        raise InputError("bram takes one --shape; several, and --layer, go with a memory outside")
+    for name in ("width", "ports", "part", "latency", "stalls"):
+        if getattr(options, name):
+            raise InputError(f"--{name} goes with a memory outside the chip, not with bram")
+    (shape,) = options.shape
     config = stream_config(
         options.family,
         options.engine,
-        *options.shape,
+        *shape,
         memory=options.memory,
+        link_bytes=options.link_bytes or 1,
+        banks=options.banks,
+        packet_bytes=options.packet_bytes,
+        slots=options.slots,
+        **{name: getattr(options, name) for name in GEOMETRY},
+    )
+    return measure_stream(config, shape[0], shape[1], options.tokens, progress=progress_line)
+
+
+def _measure_outside(options: argparse.Namespace) -> dict[str, Any]:
+    """RUNs whose weights come from outside the chip."""
+    from tritloom.gen.measure import outside
+
+    products = (
+        outside.products_of_layer(options.layer)
+        if options.layer
+        else [outside.Product(*shape) for shape in options.shape]
+    )
+    record = outside.record_options(
+        options.memory,
+        width=options.width,
+        ports=options.ports,
+        part=options.part,
+        latency=options.latency,
+    )
+    config = outside.outside_config(
+        options.memory,
+        record,
+        products,
+        engine=options.engine,
         link_bytes=options.link_bytes,
         banks=options.banks,
         packet_bytes=options.packet_bytes,
         slots=options.slots,
         **{name: getattr(options, name) for name in GEOMETRY},
     )
-    if options.output is not None:
-        existing_folder(options.output, "--output")
-    shape = options.shape
-    result = measure_stream(config, shape[0], shape[1], options.tokens, progress=progress_line)
-    if options.output is not None:
-        write_whole(options.output, json.dumps(result, indent=2) + "\n")
-    if options.json:
-        print_json(result)
-    else:
-        print("\n".join(_lines(result)))
-    if not result["exact"]:
-        raise ToolError("a result differs from the golden model; run tritloom verify")
-    return 0
+    model: dict[str, Any] = {}
+    if options.latency is not None:
+        model["latency"] = options.latency
+    if options.stalls:
+        model["stalls"] = STALLS
+    result = outside.measure_outside(config, products, model=model, progress=progress_line)
+    return result | {"command": _outside_command(options)}
+
+
+def _outside_command(options: argparse.Namespace) -> str:
+    """The command that gives the same figures."""
+    words = ["tritloom", "measure", "stream"]
+    names = ("memory", "width", "ports", "part", "latency", "layer", "engine")
+    for name in (*names, *GEOMETRY, "link_bytes", "banks", "packet_bytes", "slots"):
+        value = getattr(options, name)
+        if value is not None:
+            words += [f"--{name.replace('_', '-')}", str(value)]
+    for shape in options.shape or ():
+        words += ["--shape", f"{shape[0]}x{shape[1]}"]
+    return shlex.join([*words, *(["--stalls"] if options.stalls else []), "--json"])
+
+
+def _outside_lines(result: dict[str, Any]) -> list[str]:
+    """The figures of a memory outside the chip for a person."""
+    formula = result["cycles_formula"]
+    facts = [
+        ("memory busy with weights", f"{result['utilization']:.2%} of {result['width_bits']} bits"),
+        ("cycles", f"{result['cycles']:,}" + (f", formula {formula:,}" if formula else "")),
+        ("bits a weight", f"{result['bits_per_weight']:.4f}, as stored"),
+    ]
+    for run in result["runs"] if len(result["runs"]) > 1 else ():
+        shape = f"{run['out_features']} × {run['in_features']}"
+        facts.append((shape, f"{run['utilization']:.2%}, {run['cycles']:,} cycles"))
+    return pairs(facts)
 
 
 def _lines(result: dict[str, Any]) -> list[str]:

@@ -18,6 +18,7 @@ class TestBoards:
         assert (status, err) == (0, "")
         lines = out.splitlines()
         assert "ulx3s-85f, preset bitlinear: a vector unit of 4,096 words." in lines
+        assert "icebreaker, preset spram: 655,360 weights in spram." in lines
         first, second = lines.index(""), lines.index("", lines.index("") + 1)
         assert [line.split()[0] for line in lines[first - len(BOARDS) : first]] == BOARDS
         assert "name" in lines[first - len(BOARDS) - 1]
@@ -51,7 +52,7 @@ class TestBoards:
         board = boards[BOARDS.index("icebreaker")]
         assert board["config"] == ICEBREAKER.config.to_dict()
         assert board["run_on_hardware"] is False
-        assert board["presets"] == {}
+        assert board["presets"]["spram"]["memory"] == {"kind": "spram", "words": 32768}
         bitlinear = boards[BOARDS.index("ulx3s-85f")]["presets"]["bitlinear"]
         assert bitlinear["vector"]["words"] == 4096
         assert board["link"] == {"kind": "uart", "baud": 3_000_000}
@@ -62,7 +63,7 @@ class TestBoards:
         """What each has that the board's own accelerator has not."""
         text = " ".join(run("boards")[1].split())
         assert "ulx3s-85f, preset bitlinear: a vector unit of 4,096 words." in text
-        sdram = "40 MAC/cycle, 167,772,160 weights in SDRAM ulx3s, 90 MHz."
+        sdram = "167,772,160 weights in sdram, 40 MAC/cycle, 90 MHz."
         assert f"ulx3s-85f, preset sdram: {sdram}" in text
 
     def test_without_figures(self, run, monkeypatch):

@@ -21,7 +21,8 @@ class TestInfo:
         output = json.loads(out)
         assert output["packages"]["amaranth"] and output["tritloom"] == "0.1.0"
         assert set(output["tools"]) == {"C++ compiler", "HDL simulator"}
-        assert output["device"]["config"] == ICEBREAKER.config.to_dict()
+        link = {"kind": "stream", "width": 4}
+        assert output["device"]["config"] == ICEBREAKER.config.to_dict() | {"link": link}
         assert output["device"]["layout_digest"] == ICEBREAKER.config.layout_digest.hex()
 
     def test_text(self, run):

@@ -252,6 +252,7 @@ sys.exit(main(["generate", "--config", "tiny.json", "-o", "out"]))
         with ThreadPoolExecutor(1) as pool:
             assert pool.submit(cli.main, ["boards"]).result() == 0
 
+    @pytest.mark.sim
     def test_narrow_terminal_encoding(self):
         ran = subprocess.run(
             [*COMMAND, "run", str(TINYLM), "--device", "golden", "--prompt", "a"]
@@ -288,7 +289,7 @@ sys.exit(main(["generate", "--config", "tiny.json", "-o", "out"]))
         assert (tmp_path / "file").read_text() == ""
 
     @quick_first("unbuffered", ["", "1"])
-    @pytest.mark.parametrize("words", ["boards", "--help", "boards --help", "--version"])
+    @quick_first("words", ["boards", "--help", "boards --help", "--version"])
     def test_full_disk(self, words, unbuffered):
         with open("/dev/full", "wb") as full:
             ran = subprocess.run(
@@ -319,6 +320,7 @@ sys.exit(main(["generate", "--config", "tiny.json", "-o", "out"]))
             assert texts[0] == texts[1] != b""
             assert outputs[1].returncode == 0
 
+    @pytest.mark.sim
     def test_no_home(self, tmp_path):
         """Neither HOME nor a user of that number: the remedy is named."""
         program = (
@@ -335,7 +337,7 @@ sys.exit(main(["generate", "--config", "tiny.json", "-o", "out"]))
         message = "there is no home folder for the cache; set TRITLOOM_CACHE to a folder"
         assert ran.stderr.decode() == f"tritloom: error: {message}\n"
 
-    @pytest.mark.parametrize("module", ["tritloom", "tritloom.gen.cli"])
+    @quick_first("module", ["tritloom", "tritloom.gen.cli"])
     def test_as_a_module(self, module):
         ran = subprocess.run([sys.executable, "-m", module, "--version"], capture_output=True)
         assert (ran.returncode, ran.stdout, ran.stderr) == (0, b"tritloom 0.1.0\n", b"")

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.support import ROOT
+from tests.support import ROOT, quick_first
 from tritloom.boards.board import load_board
 from tritloom.gen.cli.figures import seconds
 from tritloom.gen.plan.models import known_layers
@@ -295,6 +295,24 @@ class TestRun:
         assert result["placement"]["fit"] == ("all" if board == "ulx3s-85f" else "part")
         for layer in result["layers"]:
             assert (layer["runs"] > 0) == (layer["where"] != "host") == (layer["run_cycles"] > 0)
+
+    @quick_first("device", ["golden", "sim"])
+    def test_spram(self, run, device):
+        """The iCEBreaker's SPRAM holds a whole block of tinylm, and the ids are transformers'."""
+        reference = np.load(ROOT / "models" / "tinylm_reference.npz")
+        status, out, _ = run(
+            *("run", "tinylm", "--device", f"{device}?board=icebreaker&preset=spram"),
+            *("--prompt", reference["p0.prompt"], "--max-tokens", 4, "--json"),
+        )
+        assert status == 0
+        result = json.loads(out)
+        prompt = reference["p0.ids"].tolist()
+        assert result["ids"] == reference["p0.greedy_bitlinear"].tolist()[len(prompt) :][:4]
+        for layer in result["layers"]:
+            where = "device" if ".layers.0." in layer["name"] else "host"
+            assert layer["where"] == where
+        on_device = [layer for layer in result["layers"] if layer["where"] == "device"]
+        assert sum(np.prod(layer["shape"]) for layer in on_device) == 589_824
 
     def test_what_runs_where_is_written_before_the_device_is_built(self, run, monkeypatch):
         def connect(url):

@@ -230,6 +230,7 @@ class TestWriteFiles:
         )
         assert not list(tmp_path.iterdir())
 
+    @pytest.mark.sim
     def test_cut_verilog(self, tmp_path, monkeypatch):
         """On a full disk yosys writes a part of the Verilog and ends without an error."""
 
@@ -692,7 +693,7 @@ class TestDiagram:
             "416 × 40 bits",
             "512 × 80 bits",
             "results: 4 × 20 bits",
-            "10 commands, 3 in flight",
+            "10 commands, 7 in flight",
             "1,198,080 weights in 64 layers, each of at most 2,080 inputs and 2,048 outputs",
         ):
             assert text in shown
@@ -708,6 +709,7 @@ class TestDiagram:
         assert shown[1].endswith(", UART at 1 Mbaud")
 
 
+@pytest.mark.sim
 def test_optimised_python():
     """`python -OO` drops docstrings, from which the manifest takes its texts; it is the same."""
     program = (

@@ -473,6 +473,7 @@ class TestReport:
         (tmp_path / "engines").mkdir()
         return page
 
+    @pytest.mark.sim
     def test_page(self, page, command):
         folder = page.with_suffix("")
         slow = measured(

@@ -75,8 +75,8 @@ def test_a_width_that_there_is_not():
 
 
 def test_a_memory_that_there_is_not():
-    with pytest.raises(ConfigError, match=r"memory must be one of bram.*, not 'sdram'"):
-        small(memory="sdram")
+    with pytest.raises(ConfigError, match=r"memory must be one of bram.*, not 'flash'"):
+        small(memory="flash")
 
 
 def test_a_link_that_is_no_stream():

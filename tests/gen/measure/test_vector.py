@@ -54,6 +54,7 @@ def test_unknown_part(placed):
         measure_vector("ecp5", SMALL, part="LFE5U-1F")
 
 
+@pytest.mark.sim
 def test_the_command_gives_the_same(run, placed, tmp_path):
     """The object's command makes it again, every choice said."""
     file = tmp_path / "vector.json"

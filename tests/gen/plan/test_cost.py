@@ -173,7 +173,7 @@ def listed(memories):
     )
 
 
-@pytest.mark.parametrize("geometry", GEOMETRIES, ids=lambda each: each["encoding"])
+@quick_first("geometry", GEOMETRIES)
 @quick_first("banks", [2, 1])
 def test_memories_are_the_hardware_s(built, geometry, banks):
     """What block RAM is counted from is what the component has."""

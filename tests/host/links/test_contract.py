@@ -19,6 +19,7 @@ from tritloom.host import (
 )
 from tritloom.host.links import contract
 from tritloom.host.links.contract import DeviceUrl
+from tritloom.rtl.links.stream_facts import PacketStream
 from tritloom.rtl.spec.commands import IDENTITY, PROTOCOL_VERSION, Response, identity
 from tritloom.rtl.spec.config import TINY
 from tritloom.rtl.spec.errors import ToolError
@@ -33,7 +34,7 @@ class TestConnect:
             ("golden?board=nothing", "unknown board 'nothing'; known are "),
             ("golden?bord=x", "unknown key 'bord' for device 'golden'; known are board, preset"),
             ("golden?preset=x", "ulx3s-85f has no preset 'x'; it has bitlinear"),
-            ("golden?board=icebreaker&preset=x", "icebreaker has no preset 'x'; it has none"),
+            ("golden?board=icebreaker&preset=x", "icebreaker has no preset 'x'; it has spram"),
             ("golden://x", "device 'golden' takes no path, not 'x'"),
             ("", "device URL must be like"),
             ("?board=x", "device URL must be like"),
@@ -62,7 +63,8 @@ class TestConnect:
 
     def test_preset(self):
         with connect("golden?preset=bitlinear") as device:
-            assert device.info.config == ULX3S_85F.presets["bitlinear"]
+            preset = ULX3S_85F.presets["bitlinear"]
+            assert device.info.config == replace(preset, link=PacketStream(width=4))
 
     def test_url_parts(self):
         url = DeviceUrl.parse("serial:///dev/ttyUSB0?baud=1000000&x=")

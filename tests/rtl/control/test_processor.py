@@ -138,7 +138,8 @@ def test_order():
     assert status[begin] == (Status.OK, 2)
 
 
-@quick_first("config", [TINY, WIDE])
+@pytest.mark.sim
+@pytest.mark.parametrize("config", [TINY, WIDE])
 def test_a_response_that_is_being_sent_stays_whole(config):
     """NAK and NO_SESSION lie in the slot of the next command, which must not overwrite them."""
     driver = Driver(config)
@@ -157,6 +158,7 @@ def test_a_response_that_is_being_sent_stays_whole(config):
         assert response.payload == identity(config)[number : number + 9]
 
 
+@pytest.mark.sim
 @pytest.mark.parametrize(
     "opcode",
     [
@@ -189,6 +191,7 @@ def test_all_bits_of_seq_count():
     assert {responses[number].expected for number in ahead} == {1}
 
 
+@pytest.mark.sim
 def test_identity_in_pieces():
     config = TINY
     whole = identity(config)
@@ -275,6 +278,7 @@ def test_results_that_end_in_the_middle():
     assert {responses[number].status for number in (none, gone)} == {Status.BAD_STATE}
 
 
+@pytest.mark.sim
 def test_reset_takes_any_payload():
     driver = Driver(TINY)
     number = driver.send(Request(Opcode.RESET, 3, 80, payload=b"x"))
@@ -380,6 +384,7 @@ def test_reset_in_the_middle_of_a_run():
     assert responses[kept].value == world.runs[0] and responses[again].value == world.runs[2]
 
 
+@pytest.mark.sim
 def test_a_command_that_is_not_answered_is_not_answered_twice():
     """The RESULTS waits for its RUN: neither is answered again while their responses come.
 
@@ -454,6 +459,7 @@ def test_later_commands_wait_for_words_that_are_read(follows):
     assert responses[again].payload[:1] == (b"\x01" if follows == "write" else b"\x00")
 
 
+@pytest.mark.sim
 @pytest.mark.parametrize(("row_groups", "word_pause"), [(1, 0.0), (8, 0.9)])
 def test_counters_count_the_commands_before(row_groups, word_pause):
     """COUNTERS waits for the layer before it, and the layer behind it waits for COUNTERS."""
@@ -505,6 +511,21 @@ def test_ranges_are_asked_for_ahead(banks):
     responses = driver.run(world=world)
     assert world.asked_ahead == 3
     assert {responses[number].status for number in (*counts, read)} == {Status.OK}
+
+
+def test_a_layer_that_asked_ahead_waits_for_results_of_its_bank():
+    """The words of the second RUN may come; it starts when the results of the first are copied."""
+    driver = Driver(variant(2, 4, 1, FAILING))
+    driver.layer(0, 1, 2, 3)
+    numbers = []
+    for _ in range(2):
+        driver.add(Opcode.RUN, index=0, count=1)
+        numbers.append(driver.add(Opcode.RESULTS, count=3 * driver.config.rows))
+    world = World(driver.config, 0.0, 28)
+    world.word_pause = 0.95  # so the second RUN comes before the first layer ends
+    responses = driver.run(world=world)
+    assert world.asked_ahead == 1
+    assert {responses[number].status for number in numbers} == {Status.OK}
 
 
 def odd_and_even(driver: Driver, odd: int) -> None:
@@ -566,9 +587,13 @@ def test_each_bank_has_its_own_failure():
     driver.layer(0, FailingMemory.FIRST_VOID, 2, 3)
     driver.layer(1, 1, 2, 3)
     odd_and_even(driver, 1)
-    for bank in (0, 1):
-        driver.add(Opcode.RUN, index=bank, count=1, result_bank=bank)
-    numbers = [driver.add(Opcode.RESULTS, count=3, result_bank=bank) for bank in (0, 1, 0, 1)]
-    responses = driver.run(0.2)
+    driver.add(Opcode.RUN, index=1, count=1, result_bank=1)
+    driver.add(Opcode.RUN, index=0, count=1, result_bank=0)
+    # The first is copied while the layer of the other bank takes its void words.
+    numbers = [driver.add(Opcode.RESULTS, count=3, result_bank=bank) for bank in (1, 0, 1, 0)]
+    world = World(driver.config, 0.0, 27)
+    world.word_pause = 0.9
+    responses = driver.run(world=world)
+    assert world.together["write"]
     statuses = [responses[number].status for number in numbers]
-    assert statuses == [Status.MEMORY_ERROR, Status.OK] * 2
+    assert statuses == [Status.OK, Status.MEMORY_ERROR] * 2

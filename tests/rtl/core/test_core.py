@@ -88,7 +88,7 @@ def shapes_of(config):
     ]
 
 
-@pytest.mark.parametrize(("idle", "pause"), [(0.0, 0.0), (0.4, 0.4), (0.8, 1.0)])
+@quick_first(("idle", "pause"), [(0.4, 0.4), (0.0, 0.0), (0.8, 1.0)])
 @quick_first("name", CONFIGS)
 def test_products(name, idle, pause):
     config = CONFIGS[name]

@@ -3,13 +3,12 @@
 import random
 import zlib
 
-import pytest
-
+from tests.support import quick_first
 from tritloom.rtl.lib.crc import WideCrc32
 from tritloom.sim.conformance.streams import simulate
 
 
-@pytest.mark.parametrize("beat_bytes", [1, 2, 4, 8])
+@quick_first("beat_bytes", [2, 1, 4, 8])
 def test_crc(beat_bytes):
     """Any number of whole beats and a last one of every size; the bytes above it do not count."""
     rng = random.Random(beat_bytes)

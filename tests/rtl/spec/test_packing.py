@@ -1,9 +1,13 @@
 """The packer: the order of bits, bytes and words, and its inverse."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from tests.support import plugins
+from tritloom.rtl.memories.bram_facts import BlockRam
+from tritloom.rtl.spec import packing
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.encodings import BASE3X5, DIFF2, SYM6X10, encodings
 from tritloom.rtl.spec.errors import InputError
@@ -286,3 +290,41 @@ def test_results(features, size):
     decoded = unpack_results(config, payload)
     assert decoded.dtype == np.int32 and (decoded == sums).all()
     assert unpack_results(config, b"").shape == (0,)
+
+
+def test_bytes_of_base3x5():
+    """The quick way gives the codes of the plain one, for every group of trits."""
+    trits = BASE3X5.decode(np.arange(243, dtype=np.uint32))
+    assert np.array_equal(
+        BASE3X5.encode_bytes(trits.reshape(3, 81, 5, 1))[..., 0].ravel(), range(243)
+    )
+    between = np.ascontiguousarray(trits.reshape(27, 9, 5).transpose(0, 2, 1))
+    assert np.array_equal(BASE3X5.encode_bytes(between).ravel(), np.arange(243))
+
+
+@pytest.mark.parametrize("piece_bytes", [1, 300, 1 << 18])
+@pytest.mark.parametrize(
+    "geometry", [("select", 5, 1), ("select", 40, 3), ("table", 20, 1), ("table", 10, 4)]
+)
+def test_the_quick_way_gives_the_same_image(geometry, piece_bytes, monkeypatch):
+    """In pieces of any size, with rows and columns that fill no group and no tile."""
+    engine, lanes, rows = geometry
+    config = AcceleratorConfig(
+        engine=engine,
+        lanes=lanes,
+        rows=rows,
+        memory=BlockRam(words=4096),
+        max_in_features=200,
+        max_out_features=100,
+    )
+    rng = np.random.default_rng(lanes)
+    for shape in ((rows, lanes), (23, 77), (1, 1), (37, 2 * lanes)):
+        trits = rng.integers(-1, 2, shape).astype(np.int8)
+        monkeypatch.setattr(packing, "_PIECE_BYTES", piece_bytes)
+        image = pack_weights(config, trits)
+        with monkeypatch.context() as patch:
+            plain = dataclasses.replace(BASE3X5, encode_bytes=None)
+            patch.setattr(packing, "encodings", {"base3x5": plain})
+            assert pack_weights(config, trits) == image
+            assert pack_weights(config, np.asfortranarray(trits)) == image
+        assert pack_weights(config, np.asfortranarray(trits)) == image

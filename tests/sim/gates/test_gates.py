@@ -3,6 +3,7 @@
 import json
 import random
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from amaranth.back import rtlil
@@ -18,6 +19,7 @@ from tritloom.gen.passes.synthesis import synthesise
 from tritloom.rtl.lib.block_ram import ReadPort, block_ram
 from tritloom.rtl.lib.streams import PACKET
 from tritloom.rtl.memories.bram_facts import BlockRam
+from tritloom.rtl.memories.spram_facts import Spram
 from tritloom.rtl.spec.config import TINY, AcceleratorConfig
 from tritloom.rtl.spec.errors import ToolError
 from tritloom.rtl.top import Accelerator
@@ -31,6 +33,8 @@ CONFIGS = {
 }
 """Small ones with block RAM for weights, of the kind that the boards of a family have."""
 
+ULTRA_PLUS = SimpleNamespace(device="iCE40UP5K")
+"""What a platform of amaranth-boards says of the part that has SPRAM."""
 BLOCKS = {"ecp5": ("DP16KD", "MULT18X18D"), "ice40": ("SB_RAM40_4K",)}
 LIMIT_CYCLES = 100_000
 
@@ -108,6 +112,23 @@ def test_gates_response_as_the_rtl(family: str, netlists: dict[str, str]) -> Non
         # Bytes and clock cycles: nothing tells them apart.
         assert gates.cycles == rtl.cycles
         assert gates.receive(LIMIT_CYCLES) is None
+
+
+@pytest.mark.slow
+def test_spram_responds_as_the_rtl() -> None:
+    """The four blocks of an UltraPlus, in words of one read and of two."""
+    for lanes, rows in ((20, 1), (45, 1)):
+        config = replace(TINY, lanes=lanes, rows=rows, memory=Spram(words=512), max_in_features=90)
+        design = rtlil.convert(Accelerator(config), platform=ULTRA_PLUS, emit_src=False)
+        netlist = synthesise(design, "ice40")
+        cells = Netlist(json.loads(netlist), TOP).cells.values()
+        assert sum(cell["type"] == "SB_SPRAM256KA" for cell in cells) == Spram.BLOCKS
+        traffic = Traffic(config, seed=2)
+        traffic.product(0, 0, 2, 4)
+        traffic.product(1, 500, 1, 3)
+        traffic.random(200)
+        responses = run(simulate_gates(netlist, "ice40"), traffic)
+        assert_responses(config, traffic.packets, responses)
 
 
 class Probe(wiring.Component):
