@@ -276,7 +276,7 @@ def protocol_page() -> str:
     crc_rows: list[list[object]] = [[key, f"`{value}`"] for key, value in crc.items()]
     counters = ", ".join(f"`{name}`" for name in described["counters"]["order"])
     further = " and ".join(f"`{name}`" for name in commands.VECTOR_COUNTERS)
-    unit = vector_layout()
+    unit = vector_layout(vector_facts.VectorConfig())
     return f"""{MADE}
 
 # Protocol
@@ -332,8 +332,9 @@ A device with a vector unit has two more, {further}. {docs["VECTOR_COUNTERS"]}
 
 ## Steps of a program
 
-The payload of PROGRAM holds steps of {unit["step_bytes"]} bytes. The program memory holds
-{unit["program_steps"]}. [Vector unit](../explanation/vector-unit.md) has their rules.
+The payload of PROGRAM holds steps of {unit["step_bytes"]} bytes. The program memory holds as many
+as `steps` of the vector unit's configuration says. [Vector unit](../explanation/vector-unit.md)
+has their rules.
 
 {layout_table(unit["step"])}
 
@@ -623,8 +624,16 @@ result was compared with the golden model.
 
 ## A model's blocks on a vector unit
 
-`tritloom measure block` compares every float that the device reads back with transformers, and
-counts cycles and bytes. The scales are made to divide, as those of transformers' packed layers do.
+`tritloom measure block` compares floats with transformers: what the blocks' programs leave, and
+each output of each norm, BitLinear, activation and residual, which are computed alone with the
+inputs that they have in the model. The scales are made to divide, as those of transformers'
+packed layers do. Of a model whose weights are not here it computes random layers and norms of the
+same shapes, with inputs that are hard to compute: ties, zeros, subnormal numbers, the hardest
+quotients. The device `golden` is the twin of the hardware; tests compare the two bit for bit.
+
+{floats}
+
+On hardware it counts cycles, and bytes on the link:
 
 {blocks}
 
@@ -682,12 +691,26 @@ def speed_page() -> str:
     ]
     driver.append(["CRC-32 of 1024 bytes", f"{host['crc32_us_per_kb']:.2f}"])
     blocks: list[list[object]] = []
+    floats: list[list[object]] = []
     for file in sorted(folder.glob("block-*.json")):
         block = json.loads(file.read_text(encoding="utf-8"))
+        what = block["model"]
+        if "layers" in block:
+            what += f": random layers {', '.join(block['layers'])}"
+        floats.append(
+            [
+                what,
+                block["device"],
+                "bfloat16" if block.get("bfloat16") else "float32",
+                block["tokens"],
+                f"{block['float_bits_different']:,} of {block['float_bits_compared']:,}",
+            ]
+        )
+        if "cycles_layer" not in block or block["device"].startswith("golden"):
+            continue  # the reference device counts no waits
         blocks.append(
             [
                 f"{block['model']}, {block['device']}",
-                f"{block['float_bits_different']:,} of {block['float_bits_compared']:,}",
                 f"{block['cycles_feed_forward']:,}",
                 f"{block['cycles_layer']:,}",
                 f"{block['engine_cycles']:,}",
@@ -706,7 +729,8 @@ def speed_page() -> str:
                 ", ".join(f"{clock:.1f}" for clock in unit["fmax_mhz"]),
             ]
         )
-    block_head = ["model, device", "floats that differ", "cycles of a feed-forward", "of a block"]
+    float_head = ["model", "device", "format", "tokens", "floats that differ"]
+    block_head = ["model, device", "cycles of a feed-forward", "of a block"]
     block_head += ["of these the layers", "the unit's own", "bytes a token"]
     unit_head = [
         "unit",
@@ -718,6 +742,7 @@ def speed_page() -> str:
         "MHz, each seed",
     ]
     return f"{MEASURED}\n" + SPEED.format(
+        floats=table(float_head, floats),
         blocks=table(block_head, blocks),
         vectors=table(unit_head, vectors),
         streams=table(head, [row for _, row in sorted(streams)]),

@@ -27,7 +27,7 @@ def config_of(width, lanes, ports=1, **options):
         engine="table",
         encoding=options.pop("encoding", "base3x5"),
         fill=options.pop("fill", 2),
-        memory=Axi(words=1 << 13, width=width, ports=ports, **options),
+        memory=Axi(words=1 << 14, width=width, ports=ports, **options),
         max_in_features=700,
         max_out_features=500,
         packet_bytes=4096,
@@ -46,7 +46,7 @@ CONFIGS = {
 def test_layers_are_exact(name):
     config, random = CONFIGS[name], np.random.default_rng(len(name))
     options = {"latency": 40, "stalls": 0.1 if "offsets" in name else 0.0, "seed": 3}
-    with Device(SimulatedDevice(config, memory_model=options)) as device:
+    with Device(SimulatedDevice(config, memory_model=options), url="sim") as device:
         for shape in ((500, 700), (33, 320), (1, 1)):
             trits = random.integers(-1, 2, shape).astype(np.int8)
             codes = random.integers(-128, 128, (3, shape[1])).astype(np.int8)
@@ -58,7 +58,7 @@ def test_a_beat_that_fails_is_an_error_of_its_product():
     """SLVERR in one layer: its products fail, another layer's are exact."""
     config, random = CONFIGS["64"], np.random.default_rng(1)
     options = {"error": "SLVERR", "error_from": 400, "error_lines": 1}
-    with Device(SimulatedDevice(config, memory_model=options)) as device:
+    with Device(SimulatedDevice(config, memory_model=options), url="sim") as device:
         trits = random.integers(-1, 2, (2, 100, 80)).astype(np.int8)  # 200 words each
         codes = random.integers(-128, 128, (1, 80)).astype(np.int8)
         handles = [device.load(TernaryLayer.from_trits(layer, 1.0)) for layer in trits]
@@ -76,7 +76,7 @@ def test_a_memory_that_falls_silent():
     codes = random.integers(-128, 128, (1, 80)).astype(np.int8)
     # COMMIT reads 200 beats, and a product as many.
     options = {"silent_from": 300, "silent_cycles": 2000}
-    with Device(SimulatedDevice(config, memory_model=options)) as device:
+    with Device(SimulatedDevice(config, memory_model=options), url="sim") as device:
         handle = device.load(TernaryLayer.from_trits(trits, 1.0))
         with pytest.raises(DeviceError, match="memory"):
             device.matmul(handle, codes)
