@@ -66,6 +66,32 @@ def test_facts(name):
     )
 
 
+@pytest.mark.parametrize("name", ["32 bits", "72 bits", "192 bits"])
+def test_cycles(name):
+    """Of the first word and of the last one, from the cycle in which the range is accepted."""
+    config = config_of(*WIDTHS[name][0])
+    memory, count = config.memory, config.memory_words
+    dut = create_memory(config)
+    cycles: list[int] = []
+
+    async def bench(ctx):
+        ctx.set(dut.i_read.payload, {"address": 0, "count": count})
+        ctx.set(dut.i_read.valid, 1)
+        ctx.set(dut.o.ready, 1)
+        await ctx.tick().until(dut.i_read.ready)
+        ctx.set(dut.i_read.valid, 0)
+        cycle = 0
+        while len(cycles) < count:
+            *_, valid = await ctx.tick().sample(dut.o.valid)
+            cycle += 1
+            cycles.extend([cycle] * valid)
+
+    simulate(dut, bench)
+    assert cycles[-1] == memory.most_cycles(config, count)
+    latency, share = memory.expected(config)
+    assert cycles == [latency + round(n / share) for n in range(count)]
+
+
 @pytest.mark.parametrize("name", ["8 bits", "32 bits", "64 bits", "192 bits"])
 def test_every_address_bit(name):
     """Words whose addresses differ in one bit lie apart, up to the last word."""
