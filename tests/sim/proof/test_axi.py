@@ -15,7 +15,7 @@ LONGEST = 6
 """Beats of a range in the simulations."""
 BEAT_BITS = 10
 """Of the number of a beat."""
-DEPTH = 10
+DEPTH = 12
 """Cycles after reset that are proved: a range, its beats, and a time-out with its void beats."""
 
 
