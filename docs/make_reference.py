@@ -276,7 +276,7 @@ def protocol_page() -> str:
     crc_rows: list[list[object]] = [[key, f"`{value}`"] for key, value in crc.items()]
     counters = ", ".join(f"`{name}`" for name in described["counters"]["order"])
     further = " and ".join(f"`{name}`" for name in commands.VECTOR_COUNTERS)
-    unit = vector_layout()
+    unit = vector_layout(vector_facts.VectorConfig())
     return f"""{MADE}
 
 # Protocol
@@ -332,8 +332,9 @@ A device with a vector unit has two more, {further}. {docs["VECTOR_COUNTERS"]}
 
 ## Steps of a program
 
-The payload of PROGRAM holds steps of {unit["step_bytes"]} bytes. The program memory holds
-{unit["program_steps"]}. [Vector unit](../explanation/vector-unit.md) has their rules.
+The payload of PROGRAM holds steps of {unit["step_bytes"]} bytes. The program memory holds as many
+as `steps` of the vector unit's configuration says. [Vector unit](../explanation/vector-unit.md)
+has their rules.
 
 {layout_table(unit["step"])}
 
@@ -621,10 +622,27 @@ result was compared with the golden model.
 
 {streams}
 
+## Weights from outside the chip
+
+`tritloom measure stream --memory …`: each shape is computed for one token, all RUNs queued, on the
+whole simulated accelerator with a model of the memory's chip. Cycles go from the cycle after the
+first RUN's check to the last result. **Share** is what weight bits without padding take of the
+cycles × the memory's width. The formula is exact where the memory never stalls.
+
+{outside}
+
 ## A model's blocks on a vector unit
 
-`tritloom measure block` compares every float that the device reads back with transformers, and
-counts cycles and bytes. The scales are made to divide, as those of transformers' packed layers do.
+`tritloom measure block` compares floats with transformers: what the blocks' programs leave, and
+each output of each norm, BitLinear, activation and residual, which are computed alone with the
+inputs that they have in the model. The scales are made to divide, as those of transformers'
+packed layers do. Of a model whose weights are not here it computes random layers and norms of the
+same shapes, with inputs that are hard to compute: ties, zeros, subnormal numbers, the hardest
+quotients. The device `golden` is the twin of the hardware; tests compare the two bit for bit.
+
+{floats}
+
+On hardware it counts cycles, and bytes on the link:
 
 {blocks}
 
@@ -642,6 +660,36 @@ line tells how fast the computer is.
 
 {driver}
 """
+
+
+def outside_rows(folder: Path) -> list[list[object]]:
+    """The rows of the streams from outside the chip, in the order of memory, width and layer."""
+    rows: list[tuple[tuple[str, int, int, int, int], list[object]]] = []
+    for file in folder.glob("outside-*.json"):
+        figures = json.loads(file.read_text(encoding="utf-8"))
+        config, runs = figures["config"], figures["runs"]
+        latency = figures["model"].get("latency", "")
+        shapes = [f"{run['out_features']} × {run['in_features']}" for run in runs]
+        same = len(set(shapes)) == 1
+        what = shapes[0] if same else f"{len(runs)} layers of a block"
+        if same and len(runs) > 1:
+            what = f"{len(runs)} of {shapes[0]}; the last {runs[-1]['utilization']:.2%}"
+        formula = figures["cycles_formula"]
+        weights = figures["weight_bits"]
+        order = (config["memory"]["kind"], figures["width_bits"], latency or 0, len(runs), weights)
+        row: list[object] = [
+            config["memory"]["kind"],
+            figures["width_bits"],
+            latency,
+            f"{config['engine']} {config['lanes']} × {config['rows']}",
+            what,
+            f"{figures['cycles']:,}",
+            "" if formula is None else f"{formula:,}",
+            f"{figures['utilization']:.2%}",
+            f"{figures['bits_per_weight']:.4f}",
+        ]
+        rows.append((order, row))
+    return [row for _, row in sorted(rows, key=lambda each: each[0])]
 
 
 def speed_page() -> str:
@@ -682,12 +730,26 @@ def speed_page() -> str:
     ]
     driver.append(["CRC-32 of 1024 bytes", f"{host['crc32_us_per_kb']:.2f}"])
     blocks: list[list[object]] = []
+    floats: list[list[object]] = []
     for file in sorted(folder.glob("block-*.json")):
         block = json.loads(file.read_text(encoding="utf-8"))
+        what = block["model"]
+        if "layers" in block:
+            what += f": random layers {', '.join(block['layers'])}"
+        floats.append(
+            [
+                what,
+                block["device"],
+                "bfloat16" if block.get("bfloat16") else "float32",
+                block["tokens"],
+                f"{block['float_bits_different']:,} of {block['float_bits_compared']:,}",
+            ]
+        )
+        if "cycles_layer" not in block or block["device"].startswith("golden"):
+            continue  # the reference device counts no waits
         blocks.append(
             [
                 f"{block['model']}, {block['device']}",
-                f"{block['float_bits_different']:,} of {block['float_bits_compared']:,}",
                 f"{block['cycles_feed_forward']:,}",
                 f"{block['cycles_layer']:,}",
                 f"{block['engine_cycles']:,}",
@@ -706,7 +768,8 @@ def speed_page() -> str:
                 ", ".join(f"{clock:.1f}" for clock in unit["fmax_mhz"]),
             ]
         )
-    block_head = ["model, device", "floats that differ", "cycles of a feed-forward", "of a block"]
+    float_head = ["model", "device", "format", "tokens", "floats that differ"]
+    block_head = ["model, device", "cycles of a feed-forward", "of a block"]
     block_head += ["of these the layers", "the unit's own", "bytes a token"]
     unit_head = [
         "unit",
@@ -717,7 +780,11 @@ def speed_page() -> str:
         "multipliers",
         "MHz, each seed",
     ]
+    outside_head = ["memory", "bits", "latency", "engine", "layer", "cycles", "formula"]
+    outside_head += ["share", "bits a weight"]
     return f"{MEASURED}\n" + SPEED.format(
+        outside=table(outside_head, outside_rows(folder)),
+        floats=table(float_head, floats),
         blocks=table(block_head, blocks),
         vectors=table(unit_head, vectors),
         streams=table(head, [row for _, row in sorted(streams)]),

@@ -17,7 +17,7 @@ from tritloom.rtl.spec.commands import Opcode, Status
 from tritloom.rtl.spec.errors import InputError, NotFiniteError
 from tritloom.rtl.spec.numerics import to_array
 
-__all__ = ["Execution", "ProgramStats", "submit_routine"]
+__all__ = ["Execution", "ProgramStats", "joined_vectors", "submit_routine"]
 
 F32 = NDArray[np.float32]
 
@@ -226,6 +226,11 @@ def _joined(written: list[tuple[Vector, F32]]) -> list[tuple[int, F32]]:
         else:
             joined.append((vector.address, words))
     return joined
+
+
+def joined_vectors(program: Program, names: Sequence[str]) -> list[tuple[int, int]]:
+    """Address and number of words of each PUT or GET of these vectors, packets apart."""
+    return _runs(sorted((_vector(program, name) for name in names), key=lambda each: each.address))
 
 
 def _runs(vectors: Sequence[Vector]) -> list[tuple[int, int]]:

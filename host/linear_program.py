@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,15 +16,15 @@ from tritloom.rtl.spec.vector_cycles import program_cycles
 from tritloom.rtl.spec.vector_facts import WRAP_WORDS, VectorConfig
 from tritloom.rtl.spec.vector_operations import SUM_WORDS, ProgramBuilder
 
-__all__ = ["LINEAR", "linear_program", "unit_is_sooner"]
+__all__ = ["LINEAR", "linear_program", "runs_of_scales", "unit_is_sooner"]
 
 F32 = NDArray[np.float32]
 
 LINEAR = "linear"
 """Name of the only routine of such a program."""
 MOST_SEGMENTS = 8
-"""Runs of rows with one scale each that have steps of their own. Layers that were stacked have a
-few. If there are more, each row has its scale."""
+"""Runs of rows with one scale each that have steps of their own, if the scales multiply. Layers
+that were stacked have a few. If there are more, each row has its scale."""
 LEAST_FACTOR = np.float32(2.0**-100)
 """Least scale and bias. With a scale of at least that, or one that divides of at most its inverse,
 no output is below 2^-126, which the unit would take for zero."""
@@ -46,14 +48,15 @@ def linear_program(
     Parameters
     ----------
     unit : configuration of the vector unit
-    layer : with one scale, one for each segment of rows, or, if it multiplies, one for each row
+    layer : with one scale, one for each segment of rows, or one for each row
     norm : float32 `[in_features]`, weight of an RMSNorm of the inputs; None for no norm
     eps : of that norm
     bfloat16 : round each operation to bfloat16
 
     Raises
     ------
-    CapacityError : the vector memory has no room
+    CapacityError : the vector memory has no room, or the program memory has none for steps of each
+        run of scales that divide
     InputError : the unit would not give the golden model's bits
     """
     _require_range(layer)
@@ -110,19 +113,21 @@ def linear_program(
     return program
 
 
+def runs_of_scales(layer: TernaryLayer, first: int, rows: int) -> list[tuple[int, int]]:
+    """First row and number of rows of each run of equal scales, among `rows` rows from `first`."""
+    scales = np.broadcast_to(layer.scale, layer.out_features)[first : first + rows]
+    starts = [0, *(np.flatnonzero(scales[1:] != scales[:-1]) + 1).tolist(), rows]
+    return [(first + start, end - start) for start, end in pairwise(starts)]
+
+
 def _segments(layer: TernaryLayer) -> list[tuple[int, int]] | None:
-    """First row and number of rows of each run of equal scales; None if each row has its own."""
-    scales = np.broadcast_to(layer.scale, layer.out_features)
-    starts = [0, *(np.flatnonzero(scales[1:] != scales[:-1]) + 1).tolist()]
-    if len(starts) > MOST_SEGMENTS:
-        if layer.scale_divides:
-            raise InputError(
-                f"a scale that divides must be the same for all rows of at most {MOST_SEGMENTS} "
-                f"segments, not of {len(starts)}; compute the floats on the host"
-            )
-        return None
-    ends = [*starts[1:], layer.out_features]
-    return [(start, end - start) for start, end in zip(starts, ends, strict=True)]
+    """The runs of equal scales; None if each row has its own, which multiplies.
+
+    A run of scales that divide has steps of its own in any case, because the unit makes the
+    reciprocal of a divisor before the results come. If they are too many, the program is too long.
+    """
+    segments = runs_of_scales(layer, 0, layer.out_features)
+    return segments if layer.scale_divides or len(segments) <= MOST_SEGMENTS else None
 
 
 def _require_range(layer: TernaryLayer) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tritloom.rtl.spec.errors import CapacityError, InputError
-from tritloom.rtl.spec.vector_facts import PROGRAM_STEPS, WRAP_WORDS, VectorConfig
+from tritloom.rtl.spec.vector_facts import WRAP_WORDS, VectorConfig
 from tritloom.rtl.spec.vector_program import Operation, Step, check_program
 
 __all__ = ["LEAST", "LIMIT", "Program", "Routine", "Vector", "leaves_unit"]
@@ -82,10 +82,10 @@ class Program:
                 f"the program needs {self.words} vector words, the device has {config.words}; "
                 "build it with more vector words"
             )
-        if len(self.steps) > PROGRAM_STEPS:
+        if len(self.steps) > config.steps:
             raise CapacityError(
-                f"the program needs {len(self.steps)} steps, a device has {PROGRAM_STEPS}; "
-                "run fewer blocks on the device"
+                f"the program needs {len(self.steps)} steps, the device has "
+                f"{config.steps}; build it with more steps, or run fewer blocks on it"
             )
         layers = dict(enumerate(self.layers))
         for name in self.routines:

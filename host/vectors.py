@@ -26,7 +26,7 @@ from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import CapacityError, DeviceError, InputError
 from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.rtl.spec.vector_cycles import program_cycles
-from tritloom.rtl.spec.vector_facts import PROGRAM_STEPS, WRAP_WORDS, VectorConfig
+from tritloom.rtl.spec.vector_facts import WRAP_WORDS, VectorConfig
 from tritloom.rtl.spec.vector_program import STEP_BYTES, Operation, Step, encode_program
 
 __all__ = ["ProgramHandle", "Vectors"]
@@ -146,7 +146,7 @@ class Vectors:
             program.check(unit)
             indices = self._indices(program, layers)
             base = _place(self._free_words(), program.words, WRAP_WORDS, "vector words", unit.words)
-            first = _place(self._free_steps(), len(program.steps), 1, "steps", PROGRAM_STEPS)
+            first = _place(self._free_steps(), len(program.steps), 1, "steps", unit.steps)
             handle = ProgramHandle(self, program, tuple(layers))
             loaded = _Loaded(
                 base=base,
@@ -248,7 +248,8 @@ class Vectors:
 
     def _free_steps(self) -> list[tuple[int, int]]:
         used = [(each.first, len(each.image) // STEP_BYTES) for each in self._loaded.values()]
-        return _free(used, 0 if self._config.vector is None else PROGRAM_STEPS)
+        unit = self._config.vector
+        return _free(used, 0 if unit is None else unit.steps)
 
     def _commit(self) -> None:
         """Let the device commit the steps of all programs that it can execute."""

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from tritloom.rtl.spec.checks import checks_of
 from tritloom.rtl.spec.commands import identity
 from tritloom.rtl.spec.config import PARTIAL_SUM_CYCLES, AcceleratorConfig
-from tritloom.rtl.spec.vector_facts import PROGRAM_STEPS
 
 __all__ = ["block_diagram"]
 
@@ -143,7 +142,7 @@ def _unit(config: AcceleratorConfig) -> list[_Block]:
             *(790, 290, 230, 90, "arithmetic", "Vector unit"),
             (
                 f"{unit.words:,} × 32 bits, {form}",
-                f"{_count(unit.multipliers, 'multiplier')}, {PROGRAM_STEPS} steps",
+                f"{_count(unit.multipliers, 'multiplier')}, {unit.steps:,} steps",
             ),
         )
     ]

@@ -37,7 +37,7 @@ from tritloom.rtl.spec.checks import (
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.design import FORMAT
 from tritloom.rtl.spec.plugins import engines
-from tritloom.rtl.spec.vector_facts import PROGRAM_STEPS, VECTOR_WORD_BYTES
+from tritloom.rtl.spec.vector_facts import VECTOR_WORD_BYTES, VectorConfig
 from tritloom.rtl.top import Accelerator
 
 __all__ = ["FORMAT", "attribute_docs", "describe", "vector_layout"]
@@ -99,7 +99,7 @@ def describe(
         "weights": _weights(config),
         "activations": _activations(config),
         "results": _results(config),
-        **({} if config.vector is None else {"vector": vector_layout()}),
+        **({} if config.vector is None else {"vector": vector_layout(config.vector)}),
     }
 
 
@@ -263,15 +263,15 @@ def _counters_meaning(config: AcceleratorConfig) -> str:
     return " ".join(texts[name] for name in names)
 
 
-def vector_layout() -> dict[str, Any]:
-    """The payloads of PUT, GET and PROGRAM of a device with a vector unit."""
+def vector_layout(config: VectorConfig) -> dict[str, Any]:
+    """The payloads of PUT, GET and PROGRAM of a device with this vector unit."""
     step, start = [], 0
     for name, bits in vector_program.FIELDS.items():
         step.append(_field(name, start, bits))
         start += bits
     return {
         "word_bytes": VECTOR_WORD_BYTES,
-        "program_steps": PROGRAM_STEPS,
+        "program_steps": config.steps,
         "step_bytes": vector_program.STEP_BYTES,
         "rules": _paragraphs(docstring(vector_program)),
         "fields_help": _plain(docstring(vector_program.Step)),

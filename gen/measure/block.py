@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tritloom.gen.flow.tools import Progress
+from tritloom.gen.measure.operations import Counts, Recorder, compare_calls
 from tritloom.host.checkpoints.huggingface import Checkpoint, load_checkpoint
 from tritloom.host.device import Device, ProgramHandle, connect
 from tritloom.host.layer import TernaryLayer
@@ -24,8 +26,9 @@ from tritloom.host.models.golden_blocks import GoldenBlocks
 from tritloom.host.program import Program
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import ConfigError
+from tritloom.rtl.spec.rounding import round_to
 
-__all__ = ["measure_block"]
+__all__ = ["device_of", "measure_block", "reference"]
 
 F32 = NDArray[np.float32]
 SEQUENCE = 64
@@ -35,19 +38,28 @@ DECODED = 4
 
 
 def measure_block(
-    path: Path, url: str, tokens: int, progress: Progress = lambda line: None
+    path: Path,
+    url: str,
+    tokens: int,
+    progress: Progress = lambda line: None,
+    *,
+    bfloat16: bool = False,
 ) -> dict[str, Any]:
     """Compute the blocks of a model for random tokens on a device, and compare each float.
 
     The layers' scales are made to divide, as those of transformers' packed layers do. What the
-    device reads back is compared: query, key and value of each block, the hidden vector after each
-    block, the final norm where it is on the device, and each feed-forward by itself.
+    device reads back of the blocks is compared: query, key and value of each block, the hidden
+    vector after each block, the final norm where it is on the device, and each feed-forward by
+    itself. Then each norm, BitLinear, activation and residual is computed alone, with the inputs
+    that it had in the model, and its outputs are compared.
 
     Parameters
     ----------
     path : folder of the model
     url : of a device with a vector unit
     tokens : how many
+    progress : gets lines about the progress
+    bfloat16 : compute the model in bfloat16. A simulated device gets a unit that can.
 
     Returns
     -------
@@ -60,14 +72,13 @@ def measure_block(
     CapacityError : layers or programs do not fit
     DeviceError : the device failed
     """
-    known = known_config(DeviceUrl.parse(url))
-    if known is not None:
-        _unit(known, url)
+    opened, config = device_of(url, bfloat16=bfloat16)
     model = BitNetModel(_dividing(load_checkpoint(path)))
-    decoder = model.decoder()
-    against, golden = _reference(decoder)
+    decoder = replace(model.decoder(), bfloat16=bfloat16)
+    against, golden = reference(decoder)
+    recorder = Recorder(decoder, golden)
     rng = np.random.default_rng(1)
-    with connect(url) as device:
+    with connect(opened, config=config) as device:
         unit = _unit(device.info.config, url)
         whole, part = decoder_program(unit, decoder), feed_forward_program(unit, decoder)
         layers = [layer for block in decoder.blocks for layer in block.layers]
@@ -76,18 +87,28 @@ def measure_block(
             handles.append(device.load(layer))
             progress(f"loaded {done} of {len(layers)} layers")
         handle = device.load_program(whole, handles)
-        blocks = _Blocks(model, decoder, golden, handle)
+        blocks = _Blocks(model, decoder, recorder, handle)
         before = device.counters()
         model.run_blocks = blocks.compare_all
         for done in range(0, tokens, SEQUENCE):
             count = min(SEQUENCE, tokens - done)
             model.logits(_ids(rng, model, count))
-            progress(f"{done + count} of {tokens} tokens, {blocks.different} floats differ")
+            progress(f"{done + count} of {tokens} tokens, {blocks.counts.unlike} floats differ")
         after = device.counters()
         stats = handle.stats
+        calls = list(recorder.calls.values())
+        blocks.golden = golden
         link_bytes = _link_bytes(model, blocks, handle, _ids(rng, model, DECODED))
         handle.unload()
         feed_forward = _feed_forward(device, part, decoder, handles, blocks)
+        for loaded in handles:
+            device.unload(loaded)
+        compare_calls(
+            *(device, calls, blocks.counts),
+            eps=decoder.eps,
+            bfloat16=bfloat16,
+            progress=progress,
+        )
     each = tokens * len(decoder.blocks)
     vector_cycles = after.vector_cycles - before.vector_cycles
     waited = after.vector_stall_cycles - before.vector_stall_cycles
@@ -95,9 +116,9 @@ def measure_block(
         "model": path.name,
         "device": url,
         "tokens": tokens,
+        "bfloat16": bfloat16,
         "against": against,
-        "float_bits_compared": blocks.compared,
-        "float_bits_different": blocks.different,
+        **blocks.counts.figures(),
         "cycles_feed_forward": round(feed_forward),
         "cycles_layer": round(stats.cycles / each),
         "engine_cycles": round((after.run_cycles - before.run_cycles) / each),
@@ -107,8 +128,37 @@ def measure_block(
         "config": device.info.config.to_dict(),
         "command": shlex.join(
             ["tritloom", "measure", "block", path.name, "--device", url, "--tokens", str(tokens)]
+            + ["--bfloat16"] * bfloat16
         ),
     }
+
+
+def device_of(
+    url: str,
+    *,
+    bfloat16: bool,
+    needs: Callable[[AcceleratorConfig], AcceleratorConfig] | None = None,
+) -> tuple[str, AcceleratorConfig | None]:
+    """URL and configuration of the device to open.
+
+    A simulated device gets a vector unit with bfloat16 where that is asked for, and what `needs`
+    makes of its configuration; any other device has its own configuration.
+
+    Raises
+    ------
+    ConfigError : a simulated device has no vector unit
+    """
+    parsed = DeviceUrl.parse(url)
+    known = known_config(parsed)
+    if known is None:
+        return url, None
+    unit = _unit(known, url)
+    config = known
+    if bfloat16:
+        config = replace(config, vector=replace(unit, bfloat16=True))
+    if needs is not None:
+        config = needs(config)
+    return (url, None) if config == known else (parsed.scheme, config)
 
 
 def _unit(config: AcceleratorConfig, url: str) -> Any:
@@ -136,9 +186,11 @@ def _dividing(checkpoint: Checkpoint) -> Checkpoint:
     return replace(checkpoint, layers=layers)
 
 
-def _reference(decoder: Decoder) -> tuple[str, GoldenBlocks]:
+def reference(decoder: Decoder) -> tuple[str, GoldenBlocks]:
     """What the floats are compared with, and its name."""
     if all(importlib.util.find_spec(name) for name in ("torch", "transformers")):
+        # Eager, as the contract is: compiled, transformers rounds fewer bfloat16 results.
+        os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
         from tritloom.gen.measure.library_blocks import LibraryBlocks
 
         return "transformers", LibraryBlocks(decoder)
@@ -153,29 +205,24 @@ class _Blocks:
     decoder: Decoder
     golden: GoldenBlocks
     handle: ProgramHandle
-    compared: int = 0
-    different: int = 0
+    counts: Counts = field(default_factory=Counts)
     inputs: dict[int, list[F32]] = field(default_factory=dict)
     """Of each feed-forward: float32 `[tokens, hidden]` of each pass."""
 
-    def compare(self, device: F32, expected: F32) -> None:
-        """Count the floats, and those whose bits differ."""
-        self.compared += device.size
-        self.different += int((device.view(np.uint32) != expected.view(np.uint32)).sum())
-
     def compare_all(self, x: F32, attend: Attend) -> F32:
         """All blocks and the final norm of some tokens, float32 `[tokens, hidden]`."""
-        golden, decoder = self.golden, self.decoder
+        golden, decoder, compare = self.golden, self.decoder, self.counts.compare
+        x = self._rounded(x)
         given, name = {"x": x}, "begin"
         hidden = x  # on the device, it comes and goes with each routine
         for index in range(len(decoder.blocks)):
             got = self.handle.run(name, {"x": hidden} | given, ["x", "qkv"])
             hidden = got["x"]
             qkv = golden.qkv(index, x)
-            self.compare(hidden, x)
-            self.compare(got["qkv"], qkv)
+            compare("hidden", hidden, x)
+            compare("qkv", got["qkv"], qkv)
             parts = np.split(qkv, np.cumsum(decoder.qkv_rows)[:-1], axis=1)
-            attention = attend(index, parts)
+            attention = self._rounded(attend(index, parts))
             given, name = {"attention": attention}, f"block {index}"
             x = golden.attention(index, x, attention)
             self.inputs.setdefault(index, []).append(x)
@@ -183,21 +230,26 @@ class _Blocks:
         outputs = [each for each in ("x", "hidden") if each in self.handle.program.vectors]
         got = self.handle.run(name, {"x": hidden} | given, outputs)
         final = golden.final(x)
-        self.compare(got["x"], x)
+        compare("hidden", got["x"], x)
         if "hidden" in got:
-            self.compare(got["hidden"], final)
+            compare("final norm", got["hidden"], final)
         return final
 
     def one_token(self, x: F32, attend: Attend) -> F32:
         """The same of one token, whose hidden vector stays on the device."""
-        given, name = {"x": x}, "begin"
+        given, name = {"x": self._rounded(x)}, "begin"
         for index in range(len(self.decoder.blocks)):
             qkv = self.handle.run(name, given, ["qkv"])["qkv"]
             parts = np.split(qkv, np.cumsum(self.decoder.qkv_rows)[:-1], axis=1)
-            given, name = {"attention": attend(index, parts)}, f"block {index}"
+            attention = self._rounded(attend(index, parts))
+            given, name = {"attention": attention}, f"block {index}"
         if "hidden" in self.handle.program.vectors:
             return self.handle.run(name, given, ["hidden"])["hidden"]
         return self.golden.final(self.handle.run(name, given, ["x"])["x"])
+
+    def _rounded(self, values: F32) -> F32:
+        """Vectors that the model's own operations made: in its number format."""
+        return round_to(values, self.decoder.bfloat16)
 
 
 def _link_bytes(
@@ -221,8 +273,11 @@ def _feed_forward(
     handle = device.load_program(program, used)
     for index, x in _passes(blocks):
         name = f"feed_forward {index}"
-        blocks.compare(handle.run(name, {"x": x}, ["x"])["x"], blocks.golden.feed_forward(index, x))
-    return handle.stats.cycles / handle.stats.executions
+        y = handle.run(name, {"x": x}, ["x"])["x"]
+        blocks.counts.compare("feed-forward", y, blocks.golden.feed_forward(index, x))
+    stats = handle.stats
+    handle.unload()
+    return stats.cycles / stats.executions
 
 
 def _passes(blocks: _Blocks) -> Iterator[tuple[int, F32]]:

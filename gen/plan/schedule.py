@@ -15,6 +15,8 @@ import numpy as np
 
 from tritloom.gen.plan.stages import (
     FETCH_CYCLES,
+    GET_CYCLES,
+    GET_FETCH_CYCLES,
     ONE_BANK_FETCH_CYCLES,
     RUN_CYCLES,
     Copy,
@@ -33,6 +35,7 @@ from tritloom.rtl.spec.commands import (
 from tritloom.rtl.spec.config import PARTIAL_SUM_READ_CYCLES, AcceleratorConfig
 from tritloom.rtl.spec.errors import ConfigError
 from tritloom.rtl.spec.layer_shape import LayerShape
+from tritloom.rtl.spec.vector_facts import VECTOR_WORD_BYTES
 
 __all__ = [
     "CommandCycles",
@@ -40,6 +43,7 @@ __all__ = [
     "exchange_of",
     "loading_cycles",
     "product_cycles",
+    "run_cycles",
 ]
 
 STORE_CYCLES = 1
@@ -57,7 +61,7 @@ def exchange_of(
     ----------
     config : of the device
     request : the command
-    engine : RUN's own cycles
+    engine : RUN's own cycles, or those of the program of EXECUTE
     words : weight words of the layer, for COMMIT
 
     Raises
@@ -80,7 +84,7 @@ def _store_cycles(config: AcceleratorConfig, request: Request) -> int:
     """Cycles of the acceptor from the choice of a command to that of its response."""
     size = len(request.payload)
     match request.opcode:
-        case Opcode.LOAD:
+        case Opcode.LOAD | Opcode.PUT:
             return size + STORE_CYCLES + END_CYCLES
         case Opcode.WRITE:
             # The address needs a cycle after a word, in which a word of one byte waits.
@@ -91,7 +95,7 @@ def _store_cycles(config: AcceleratorConfig, request: Request) -> int:
             return size + STORE_CYCLES + int(tiles) + END_CYCLES
         case Opcode.RUN:
             return RUN_CYCLES
-        case Opcode.COMMIT | Opcode.RESULTS | Opcode.COUNTERS:
+        case Opcode.COMMIT | Opcode.RESULTS | Opcode.COUNTERS | Opcode.GET | Opcode.EXECUTE:
             return 0
     raise ConfigError(f"no formula gives the cycles of opcode {request.opcode}")
 
@@ -103,6 +107,9 @@ def _copy(config: AcceleratorConfig, request: Request, words: int) -> Copy | Non
             return Copy(words, config.word_bytes, config.word_bytes)
         case Opcode.COUNTERS:
             return Copy(len(counters_of(config)), COUNTER_BYTES, COUNTER_BYTES)
+        case Opcode.GET:
+            size = VECTOR_WORD_BYTES
+            return Copy(request.count, size, size, GET_FETCH_CYCLES, GET_CYCLES)
         case Opcode.RESULTS:
             groups = -(-request.count // config.rows)
             size = config.rows * config.acc_bytes
@@ -139,7 +146,7 @@ def _product(
                 yield from [exchange_of(config, request) for request in load] * len(batch)
             results = (results + 1) % config.banks
             run = requests.run_layer(0, len(batch), activations, results)
-            cycles = _run_cycles(config, LayerShape.of(config, rows, columns))
+            cycles = run_cycles(config, LayerShape.of(config, rows, columns))
             yield from delayed[:1]
             yield exchange_of(config, run, engine=cycles)
             yield from delayed[1:]
@@ -160,7 +167,8 @@ def _writing(config: AcceleratorConfig, shape: LayerShape) -> Iterator[Exchange]
     yield exchange_of(config, requests.commit_layer(0, image), words=shape.words)
 
 
-def _run_cycles(config: AcceleratorConfig, shape: LayerShape) -> int:
+def run_cycles(config: AcceleratorConfig, shape: LayerShape) -> int:
+    """Cycles of RUN for a plan; `ConfigError` if the memory gives no bound."""
     cycles = config.planned_run_cycles(shape) or config.most_run_cycles(shape)
     if cycles is None:
         raise ConfigError(f"no formula gives the cycles with {config.memory} memory")

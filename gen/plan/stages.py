@@ -42,10 +42,20 @@ COMPARE_CYCLES = 1
 """The checksum of a layer is compared, after its last word."""
 LEAVE_CYCLES = 3
 """From the cycle that hands over a response to its first byte."""
+BEGIN_CYCLES = 1
+"""The program begins, after the response to its EXECUTE."""
+SETTLE_CYCLES = 2
+"""The end of the program is seen, and no layer runs."""
 FETCH_CYCLES = 4
 """From a row group's number to its totals, with two banks."""
 ONE_BANK_FETCH_CYCLES = 5
 """The same with one bank, beside the cycles by which the engine is late."""
+GET_FETCH_CYCLES = 2
+"""From a vector word's address to the word."""
+GET_CYCLES = GET_FETCH_CYCLES + 1
+"""From a vector word that is taken to the next one."""
+PROGRAM_CYCLES = BEGIN_CYCLES + SETTLE_CYCLES
+"""Of the acceptor for an EXECUTE, beside the cycles of its program."""
 PATCHED_BYTES = (0, 1, 9, 12, 13, 14, 15)
 """Bytes of a response's header that are written after its payload: length, status, value."""
 
@@ -79,7 +89,7 @@ class Exchange:
     bytes_in, bytes_out : of the two packets
     store : cycles of the acceptor from the choice of the command to that of its response
     copy : what the responder copies; None if the response is a header alone
-    engine : cycles of RUN
+    engine : cycles of RUN, or of the program of EXECUTE
     activation_bank, result_bank : that the command names
     """
 
@@ -243,12 +253,15 @@ class _Stages:
         taken = max(arrived + ARRIVE_CYCLES, self._acceptor_free)
         chosen = taken + HEADER_BYTES + DECIDE_CYCLES
         opcode, bank = exchange.opcode, exchange.result_bank
+        if opcode in (Opcode.PUT, Opcode.EXECUTE):
+            # All tasks of the responder must be over.
+            chosen = max(chosen, self._responder_free)
         if opcode == Opcode.LOAD:
             if self._reads_bank == exchange.activation_bank:
                 chosen = max(chosen, self._core_free)
         elif opcode == Opcode.RESULTS:
             self._reader[bank] = number
-        else:
+        elif opcode not in (Opcode.PUT, Opcode.GET):
             chosen = max(chosen, self._core_free)
         if opcode == Opcode.RUN:
             chosen = max(chosen, self._copied[bank])
@@ -261,6 +274,9 @@ class _Stages:
         self._headers.append(header)
         self._pushes.append(header + self._header)
         self._acceptor_free = header + self._header + 1
+        if opcode == Opcode.EXECUTE:
+            # The acceptor serves the program until it has ended.
+            self._acceptor_free += PROGRAM_CYCLES + exchange.engine
 
     def _checksum(self, copy: Copy, chosen: int) -> int:
         """The words of COMMIT pass the responder, which is idle; returns its last cycle."""
@@ -307,4 +323,4 @@ class _Stages:
         exchange = self._exchanges[number]
         if exchange.opcode == Opcode.RUN:
             return self._reader[exchange.result_bank] < responded
-        return exchange.opcode != Opcode.COMMIT
+        return exchange.opcode not in (Opcode.COMMIT, Opcode.PUT, Opcode.EXECUTE)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tritloom.host.layer import TernaryLayer
+from tritloom.host.linear_program import runs_of_scales
 from tritloom.host.models.decoder import Block, Decoder, Mlp
 from tritloom.host.program import Program, Routine, Vector
 from tritloom.rtl.spec.errors import CapacityError, InputError
@@ -97,7 +98,22 @@ class _Maker:
     def results(
         self, layer: TernaryLayer, first: int, rows: int, to: int, residual: int | None = None
     ) -> None:
-        """`numerics.rescale` of the next rows of the layer that runs; they begin at row `first`."""
+        """`numerics.rescale` of the next rows of the layer that runs; they begin at row `first`.
+
+        With a scale per row that divides, each run of rows with one scale is rescaled by itself,
+        because the unit makes the reciprocal of a divisor before the results come.
+        """
+        if layer.scale_divides:
+            for start, count in runs_of_scales(layer, first, rows):
+                place = start - first
+                at = None if residual is None else residual + place
+                self._results(layer, start, count, to + place, at)
+        else:
+            self._results(layer, first, rows, to, residual)
+
+    def _results(
+        self, layer: TernaryLayer, first: int, rows: int, to: int, residual: int | None
+    ) -> None:
         scale = self._scalar_scale(layer, first, rows)
         same = scale is not None
         if scale is None:
@@ -119,6 +135,14 @@ class _Maker:
         if not (scales == scales[0]).all():
             return None
         return self.builder.constant(round_to(scales[:1], self.decoder.bfloat16)[0])
+
+    def _multiplies_again(self, layer: TernaryLayer, scale: int | None) -> bool:
+        """Whether the results of a layer can be rescaled, and squared or multiplied, in one step.
+
+        The unit must have two multipliers, and the outputs one scale, which divides, and no bias.
+        """
+        two = self.config.multipliers == 2
+        return two and layer.scale_divides and layer.bias is None and scale is not None
 
     def _place(self, values: F32) -> int:
         """The address of a vector of constants."""
@@ -155,13 +179,9 @@ class _Maker:
         inner, up = self.decoder.inner, self.work + self.decoder.inner
         layer = block.gate_up
         scales = self._scalar_scale(layer, 0, inner), self._scalar_scale(layer, inner, inner)
-        if (
-            self.config.multipliers == 2
-            and layer.scale_divides
-            and layer.bias is None
-            and scales[0] is not None
-            and scales[1] is not None
-        ):
+        if all(self._multiplies_again(layer, scale) for scale in scales):
+            assert scales[0] is not None
+            assert scales[1] is not None
             self.norm(0, block.post_norm, self.work)
             self.run(layer, self.work, measured=True)
             self.builder.rescale_gated(inner, self.s, scales[0], scales[1], self.work, up)
@@ -176,7 +196,13 @@ class _Maker:
         """From the input at address 0 to the output, at the beginning of the work."""
         inner, up = self.decoder.inner, self.work + self.decoder.inner
         self.run(mlp.gate, 0, measured=False)
-        self.results(mlp.gate, 0, inner, self.work)
+        gate, up_scale = (self._scalar_scale(each, 0, inner) for each in (mlp.gate, mlp.up))
+        gated = self._multiplies_again(mlp.gate, gate) and self._multiplies_again(mlp.up, up_scale)
+        if gated:
+            assert gate is not None
+            self.builder.rescale_squared(inner, self.s, gate, self.work, up)
+        else:
+            self.results(mlp.gate, 0, inner, self.work)
         # `up` gets the same codes again.
         self.builder.step(
             *(Operation.PRODUCT, Factor.SCALAR),
@@ -186,13 +212,16 @@ class _Maker:
             codes=True,
         )
         self.run_again(mlp.up)
-        for first in range(0, inner, self.up_rows):
+        if gated:
+            assert up_scale is not None
+            self.builder.rescale_times(inner, self.s, up_scale, self.work, up)
+        for first in range(0, 0 if gated else inner, self.up_rows):
             rows = min(self.up_rows, inner - first)
             self.results(mlp.up, first, rows, up)
             self.builder.relu2_times(self.work + first, up, rows)
         if mlp.inner_norm is not None:
             self.norm(self.work, mlp.inner_norm, self.work)
-        measured = mlp.inner_norm is not None or self.up_rows == inner
+        measured = mlp.inner_norm is not None or gated or self.up_rows == inner
         self.run(mlp.down, self.work, measured=measured)
         self.results(mlp.down, 0, self.decoder.hidden, self.work)
 

@@ -10,7 +10,6 @@ from tritloom.rtl.control.tasks import Kind
 from tritloom.rtl.lib.streams import bits_for
 from tritloom.rtl.spec.checks import Quantity
 from tritloom.rtl.spec.commands import Opcode, Status
-from tritloom.rtl.spec.vector_facts import PROGRAM_STEPS
 from tritloom.rtl.spec.vector_program import Factor, Operation, Second
 
 __all__ = ["ProgramStates"]
@@ -37,7 +36,9 @@ class ProgramStates:
     def __init__(self, m: Module, ports: Any, registers: CommandRegisters, table: Any) -> None:
         self._m, self._ports, self._registers, self._table = m, ports, registers, table
         self._config = registers.config
-        self.steps = Signal(bits_for(PROGRAM_STEPS))
+        unit = self._config.vector
+        assert unit is not None
+        self.steps = Signal(bits_for(unit.steps))
         self.not_finite = Signal()
         self.void = Signal() if self._config.memory.can_fail else Const(0)
         self._serving = Signal()  # the layers that run are a program's

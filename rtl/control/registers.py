@@ -8,7 +8,6 @@ from tritloom.rtl.control.tasks import Kind
 from tritloom.rtl.lib.streams import bits_for
 from tritloom.rtl.spec.commands import HEADER_BYTES, LAYER, Status, identity
 from tritloom.rtl.spec.config import AcceleratorConfig
-from tritloom.rtl.spec.vector_facts import PROGRAM_STEPS
 from tritloom.rtl.spec.vector_program import STEP_BYTES
 
 
@@ -41,7 +40,7 @@ class CommandRegisters:
         ]
         longest = max(config.word_bytes, config.fill, LAYER.size)
         if config.vector is not None:
-            limits += [config.vector.words, PROGRAM_STEPS]
+            limits += [config.vector.words, config.vector.steps]
             longest = max(longest, STEP_BYTES)
         limit_bits = max(limits).bit_length()
         self.position = Signal(limit_bits + 1)  # of the next item

@@ -22,7 +22,6 @@ from tritloom.rtl.spec.commands import (
     Status,
     counters_of,
 )
-from tritloom.rtl.spec.vector_facts import PROGRAM_STEPS
 
 __all__ = ["CommandStates"]
 
@@ -91,7 +90,8 @@ class CommandStates(CommandRegisters):
         loads_beyond = position >= Mux(self.words.take, last, last + 1)
         no_room = Mux(request.opcode == Opcode.WRITE, position >= entry.words, loads_beyond)
         if config.vector is not None:
-            for opcode, end in ((Opcode.PUT, config.vector.words), (Opcode.PROGRAM, PROGRAM_STEPS)):
+            unit = config.vector
+            for opcode, end in ((Opcode.PUT, unit.words), (Opcode.PROGRAM, unit.steps)):
                 no_room = Mux(request.opcode == opcode, position >= end, no_room)
         self.m.d.sync += [self.write_address.eq(address), self.no_room.eq(no_room)]
         with self.m.If(ports.no_task):

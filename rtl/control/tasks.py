@@ -6,7 +6,6 @@ from amaranth.lib import data, enum
 from tritloom.rtl.lib.streams import bits_for
 from tritloom.rtl.spec.commands import FIRST_SEQ, counters_of, identity
 from tritloom.rtl.spec.config import AcceleratorConfig
-from tritloom.rtl.spec.vector_facts import PROGRAM_STEPS
 
 __all__ = [
     "Kind",
@@ -67,7 +66,7 @@ def position_shape(config: AcceleratorConfig) -> Shape:
 
 def _vector_limits(config: AcceleratorConfig) -> tuple[int, ...]:
     """Words and steps of the vector unit, if there is one."""
-    return () if config.vector is None else (config.vector.words, PROGRAM_STEPS)
+    return () if config.vector is None else (config.vector.words, config.vector.steps)
 
 
 def task_layout(config: AcceleratorConfig) -> data.StructLayout:

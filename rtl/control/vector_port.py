@@ -4,7 +4,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from tritloom.rtl.spec.config import AcceleratorConfig
-from tritloom.rtl.spec.vector_facts import LAYER_BITS, PROGRAM_STEPS, VECTOR_WORD_BYTES
+from tritloom.rtl.spec.vector_facts import LAYER_BITS, VECTOR_WORD_BYTES
 from tritloom.rtl.spec.vector_program import FIELDS
 
 __all__ = ["vector_port"]
@@ -29,7 +29,7 @@ def vector_port(config: AcceleratorConfig) -> wiring.Signature:
             "put": Out(1),
             "word": Out(8 * VECTOR_WORD_BYTES),
             "got": In(8 * VECTOR_WORD_BYTES),
-            "step_address": Out(range(PROGRAM_STEPS)),
+            "step_address": Out(range(config.vector.steps)),
             "step_write": Out(1),
             "step": Out(data.StructLayout(FIELDS)),
             "got_step": In(data.StructLayout(FIELDS)),

@@ -25,7 +25,7 @@ NUMBER = float_layout(FLOAT32)
 ONE = FLOAT32.bias << FLOAT32.fraction_bits
 """The pattern of 1.0."""
 MINUS_ZERO = 1 << 31
-"""A number plus −0.0 is that number, whatever its sign."""
+"""The pattern of −0.0; a number plus −0.0 is that number, whatever its sign."""
 
 
 def step_layout(config: VectorConfig) -> data.StructLayout:
@@ -40,10 +40,9 @@ def rounded(m: Module, config: VectorConfig, value: Value, flag: Value, name: st
     """
     if not config.bfloat16:
         return value
-    m.submodules[f"narrow_{name}"] = narrow = FloatNarrow()
-    m.d.comb += narrow.i.as_value().eq(value)
-    late = delay(m, value, narrow.latency, reset_less=True)
-    return Mux(flag, narrow.o.as_value(), late)
+    m.submodules[f"narrow_{name}"] = narrow = FloatNarrow(optional=True)
+    m.d.comb += [narrow.i.as_value().eq(value), narrow.narrow.eq(flag)]
+    return narrow.o.as_value()
 
 
 class VectorPipeline(wiring.Component):
@@ -107,7 +106,8 @@ class VectorPipeline(wiring.Component):
         half = step.bfloat16 if config.bfloat16 else Const(0)
         wait = sum_cycles(config) - READ_CYCLES
         a_word = delay(m, self.i_a, wait, reset_less=True)
-        b_word = delay(m, self.i_b, wait, reset_less=True)
+        b_early = delay(m, self.i_b, wait - 1, reset_less=True)
+        b_word = register(m, b_early)
 
         m.submodules.convert = convert = IntToFloat(self.sum_bits)
         m.d.comb += convert.i.eq(self.i_sum)
@@ -118,13 +118,13 @@ class VectorPipeline(wiring.Component):
         if config.multipliers == 2:
             relu = relu & (step.second != Second.SAME)
         m.d.comb += first.as_value().eq(_relu(chosen, relu))
-        with m.Switch(step.factor):
-            with m.Case(Factor.VECTOR):
-                m.d.comb += second.as_value().eq(b_word)
-            with m.Case(Factor.SAME):
-                m.d.comb += second.eq(first)
-            with m.Default():
-                m.d.comb += second.as_value().eq(self.scalar)
+        # Each of the three factors is zero unless it is chosen: `b_vector` and `scalar_factor` by
+        # a register, whose reset takes no LUTs.
+        b_vector = register(m, Mux(step.factor == Factor.VECTOR, b_early, 0), WORD_BITS)
+        is_scalar = (step.factor == Factor.SCALAR) | (step.factor == Factor.DIVISOR)
+        scalar_factor = register(m, Mux(is_scalar, self.scalar, 0), WORD_BITS)
+        same = (step.factor == Factor.SAME).replicate(WORD_BITS)
+        m.d.comb += second.as_value().eq(b_vector | scalar_factor | (first.as_value() & same))
 
         m.submodules.scale = scale = FloatScale()
         m.d.comb += [
@@ -136,35 +136,32 @@ class VectorPipeline(wiring.Component):
         product = rounded(m, config, scale.o.as_value(), half, "product")
         late = OPERAND_CYCLES + scale.latency + config.bfloat16
         if config.multipliers == 2:
-            other = delay(m, b_word, late, reset_less=True)
+            other = delay(m, b_word, late - 1, reset_less=True)
             product = rounded(m, config, self._again(m, product, other), half, "second")
             late += FloatMultiply.latency + config.bfloat16
-        third = delay(m, b_word, late, reset_less=True)
+        # The choice stands before a register, whose reset takes no LUTs.
+        third = delay(m, b_word, late - 1, reset_less=True)
+        third = register(m, Mux(step.add, third, Const(MINUS_ZERO, WORD_BITS)), name="third")
         m.submodules.add = add = FloatAdd()
-        m.d.comb += [
-            add.i_a.as_value().eq(product),
-            add.i_b.as_value().eq(Mux(step.add, third, Const(MINUS_ZERO, WORD_BITS))),
-        ]
+        m.d.comb += [add.i_a.as_value().eq(product), add.i_b.as_value().eq(third)]
         m.d.comb += self.o.eq(rounded(m, config, add.o.as_value(), half, "result"))
         return m
 
     def _again(self, m: Module, product: Value, word: Value) -> Value:
-        """The product by the second factor; `word` is what memory has for it."""
+        """The product by the second factor; `word` is what memory has for it, a cycle before."""
         step = self.step
         first, factor = Signal(NUMBER, name="again"), Signal(NUMBER, name="second_factor")
         same = step.second == Second.SAME
         number = Signal(NUMBER, name="product")
         m.d.comb += number.as_value().eq(product)
         m.d.comb += first.as_value().eq(_relu(number, step.relu & same))
-        with m.Switch(step.second):
-            with m.Case(Second.NONE):
-                m.d.comb += factor.as_value().eq(ONE)
-            with m.Case(Second.VECTOR):
-                m.d.comb += factor.as_value().eq(word)
-            with m.Case(Second.SCALAR):
-                m.d.comb += factor.as_value().eq(self.second_scalar)
-            with m.Default():
-                m.d.comb += factor.eq(first)
+        # As of the first product, what is not chosen is zero.
+        vector = register(m, Mux(step.second == Second.VECTOR, word, 0), WORD_BITS)
+        one = Mux(step.second == Second.NONE, ONE, 0)
+        is_scalar = step.second == Second.SCALAR
+        constant = register(m, Mux(is_scalar, self.second_scalar, one), WORD_BITS)
+        squares = first.as_value() & same.replicate(WORD_BITS)
+        m.d.comb += factor.as_value().eq(vector | constant | squares)
         m.submodules.multiply = multiply = FloatMultiply()
         m.d.comb += [multiply.i_a.eq(first), multiply.i_b.eq(factor)]
         return multiply.o.as_value()

@@ -1,8 +1,9 @@
 """The vector unit: runs programs of steps over float32 vectors, beside the core."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -14,7 +15,7 @@ from tritloom.rtl.lib.float_convert import CODE_BITS, FloatToInt
 from tritloom.rtl.lib.float_divide import FloatDivide
 from tritloom.rtl.lib.floats import register
 from tritloom.rtl.spec.vector_cycles import READ_CYCLES, SCALAR_CYCLES, pipeline_cycles
-from tritloom.rtl.spec.vector_facts import LAYER_BITS, PROGRAM_STEPS, WRAP_WORDS, VectorConfig
+from tritloom.rtl.spec.vector_facts import LAYER_BITS, WRAP_WORDS, VectorConfig
 from tritloom.rtl.spec.vector_interpreter import LIMIT_FIELD, floor_pattern
 from tritloom.rtl.spec.vector_program import FIELDS, Factor, Operation, Second
 
@@ -89,7 +90,7 @@ class VectorUnit(wiring.Component):
                 "word": In(WORD_BITS),
                 "got": Out(WORD_BITS),
                 "step_write": In(1),
-                "step_address": In(range(PROGRAM_STEPS)),
+                "step_address": In(range(config.steps)),
                 "step": In(data.StructLayout(FIELDS)),
                 "got_step": Out(data.StructLayout(FIELDS)),
                 "start": In(1),
@@ -155,9 +156,9 @@ class VectorUnit(wiring.Component):
         begins = Signal()  # a PRODUCT begins
         word = Signal(NUMBER, reset_less=True)
         maximum = self._maximum(m, word, delay(m, valid, 1), begins, next_step)
-        single = self._single_result(m, memory, divide, step, maximum)
-        result = Mux(stores, single, pipeline.o)
-        self._write(m, memory, to, word, result, valid | stores, step.codes)
+        quotient = self._quotient(m, memory, divide, step)
+        results = pipeline.o, quotient, maximum
+        self._write(m, memory, to, word, results, valid, stores, step)
         queue = self._codes(m, enters & step.codes, delay(m, valid & step.codes, 1), word)
         m.d.comb += self.busy.eq(executes | ~queue.idle)
         ready = elements & (queue.room | ~step.codes)
@@ -273,9 +274,9 @@ class VectorUnit(wiring.Component):
     def _program(self, m: Module) -> tuple[Signal, Any]:
         """The address in the program memory, and the step there, one cycle later."""
         layout = step_layout(self.config)
-        m.submodules.program = memory = block_ram(layout, PROGRAM_STEPS)
+        m.submodules.program = memory = block_ram(layout, self.config.steps)
         read, write = ReadPort(m, memory), memory.write_port()
-        address = Signal(range(PROGRAM_STEPS), name="program_address")
+        address = Signal(range(self.config.steps), name="program_address")
         m.d.comb += [
             read.addr.eq(address),
             write.en.eq(self.step_write),
@@ -297,10 +298,8 @@ class VectorUnit(wiring.Component):
         wiring.connect(m, queue.o, wiring.flipped(self.o_code))
         return queue
 
-    def _single_result(
-        self, m: Module, memory: VectorMemory, divide: FloatDivide, step: Any, maximum: Value
-    ) -> Value:
-        """The word of a step other than a PRODUCT, one cycle after `divide` has it."""
+    def _quotient(self, m: Module, memory: VectorMemory, divide: FloatDivide, step: Any) -> Value:
+        """The word of a DIVIDE or ROOT, one cycle after `divide` has it."""
         operands = divide.i.payload
         m.d.comb += [
             operands.a.as_value().eq(memory.o_a),
@@ -310,8 +309,7 @@ class VectorUnit(wiring.Component):
         ]
         number = divide.o.payload.number.as_value()
         half = step.bfloat16 if self.config.bfloat16 else Const(0)
-        quotient = rounded(m, self.config, number, half, "quotient")
-        return Mux(step.operation == Operation.MAXIMUM, maximum, quotient)
+        return rounded(m, self.config, number, half, "quotient")
 
     def _maximum(self, m: Module, result: Any, valid: Value, begins: Value, step: Any) -> Value:
         """The greatest magnitude of a PRODUCT's results, one cycle later, and 1e-5 at least.
@@ -336,21 +334,26 @@ class VectorUnit(wiring.Component):
         memory: VectorMemory,
         to: Value,
         word: Any,
-        result: Value,
+        results: Sequence[Value],
         valid: Value,
-        codes: Value,
+        stores: Value,
+        step: Any,
     ) -> None:
         """Write the host's words, and results that are no codes; watch all results.
 
-        `word` becomes the register in front of the memory.
+        `word` becomes the register in front of the memory. Of `results` it takes that of the
+        pipeline; where `stores` is set the quotient or the maximum.
         """
         watched, write = Signal(), Signal()
         address = Signal(self.config.address_bits, reset_less=True)
+        # One choice of four by two bits takes two LUTs a bit.
+        kind = Cat(Mux(stores, step.operation == Operation.MAXIMUM, self.busy), stores)
+        choices = Array([self.word, *results])
         m.d.sync += [
-            watched.eq(valid),
-            write.eq(Mux(self.busy, valid & ~codes, self.put)),
+            watched.eq(valid | stores),
+            write.eq(Mux(self.busy, (valid & ~step.codes) | stores, self.put)),
             address.eq(Mux(self.busy, to, self.address)),
-            word.as_value().eq(Mux(self.busy, result, self.word)),
+            word.as_value().eq(choices[kind]),
         ]
         m.d.comb += [
             memory.write.eq(write),

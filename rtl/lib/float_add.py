@@ -47,8 +47,9 @@ class FloatAdd(wiring.Component):
     i_a: Any
     i_b: Any
     o: Any
-    latency = 6 + PACK_CYCLES
-    """Cycles from operands to result: compare, exchange, align, add, normalize twice, round."""
+    latency = 7 + PACK_CYCLES
+    """Cycles from operands to result: compare, exchange, align, add, normalize in three steps,
+    round."""
 
     def __init__(self, form: FloatFormat = FLOAT32) -> None:
         self.form = form
@@ -69,7 +70,7 @@ class FloatAdd(wiring.Component):
         gap = register(m, large.exponent - small.exponent, form.exponent_bits)
         less = register(m, a.sign ^ b.sign)
         # Delayed to where the sum is packed: after aligning, adding and normalizing.
-        later = 4
+        later = 5
         exponent = delay(m, register(m, large.exponent), later - 1, reset_less=True)
         marks = register(m, Cat(large.sign, a.sign & b.sign, is_finite(large)))
         sign, zero_sign, finite = delay(m, marks, later, reset_less=True)
@@ -88,13 +89,15 @@ class FloatAdd(wiring.Component):
         )
         total = register(m, total)
         steps = shift_steps(len(total))
-        half = max(1, len(steps) // 2)
-        coarse, made = normalize(m, total, steps[:half], "coarse")
-        coarse, made = register(m, coarse), register(m, made)
-        normal, made_last = normalize(m, coarse, steps[half:], "fine")
+        first, second = len(steps) // 3, 2 * len(steps) // 3
+        coarse, made_first = normalize(m, total, steps[:first], "coarse")
+        coarse, made_first = register(m, coarse), register(m, made_first)
+        middle, made = normalize(m, coarse, steps[first:second], "middle")
+        middle, made = register(m, middle), register(m, Cat(made, made_first))
+        zero = register(m, ~middle.any())
+        normal, made_last = normalize(m, middle, steps[second:], "fine")
         # The top bit has twice the weight of the larger number's leading one.
         field = register(m, exponent + 1 - Cat(made_last, made), exponent_shape(form))
-        zero = register(m, ~coarse.any())
         normal = register(m, normal)
         kept, guard, rest = normal[-p:], normal[-p - 1], normal[: -p - 1].any()
         pattern = pack(

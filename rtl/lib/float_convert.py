@@ -201,29 +201,39 @@ class FloatNarrow(wiring.Component):
     ----------
     fraction_bits : that remain; 7 of float32 are bfloat16
     form : of the number
+    optional : whether there is `narrow`; without it every number is rounded
 
     Members
     -------
     i : in, number
+    narrow : in, 1 bit; only with `optional`
+        Round the number of this cycle; else it stays as it is.
     o : out, number of the same format
-        Its lower fraction bits are zero; `latency` cycles after `i`.
+        Its lower fraction bits are zero if it was rounded; `latency` cycles after `i`.
     """
 
     i: Any
+    narrow: Signal
     o: Any
     latency = 1
     """Cycles from operand to result."""
 
     def __init__(
-        self, fraction_bits: int = BFLOAT16_FRACTION_BITS, form: FloatFormat = FLOAT32
+        self,
+        fraction_bits: int = BFLOAT16_FRACTION_BITS,
+        form: FloatFormat = FLOAT32,
+        *,
+        optional: bool = False,
     ) -> None:
         if not 1 <= fraction_bits < form.fraction_bits:
             raise ConfigError(
                 f"fraction_bits must be 1 to {form.fraction_bits - 1}, not {fraction_bits}"
             )
-        self.fraction_bits, self.form = fraction_bits, form
+        self.fraction_bits, self.form, self.optional = fraction_bits, form, optional
         number = float_layout(form)
-        super().__init__({"i": In(number), "o": Out(number)})
+        super().__init__(
+            {"i": In(number), "o": Out(number), **({"narrow": In(1)} if optional else {})}
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -232,6 +242,10 @@ class FloatNarrow(wiring.Component):
         kept, half = x[dropped:], x[dropped - 1]
         # A carry out of the fraction adds one to the exponent, which is right.
         up = half & (x[: dropped - 1].any() | kept[0]) & is_finite(self.i)
+        rest: Value = Const(0, dropped)
+        if self.optional:
+            up = up & self.narrow
+            rest = register(m, Mux(self.narrow, 0, x[:dropped]), dropped)
         rounded = register(m, kept + up, len(kept))
-        m.d.comb += self.o.as_value().eq(Cat(Const(0, dropped), rounded))
+        m.d.comb += self.o.as_value().eq(Cat(rest, rounded))
         return m

@@ -103,7 +103,7 @@ class FloatDivide(wiring.Component):
         divisor = Signal(p, reset_less=True)
         rest = Signal(p + 3, reset_less=True)
         result = Signal(most * self.digits, reset_less=True)  # its digits so far
-        pairs = Signal(2 * (p // 2 + 1), reset_less=True)  # digits of the radicand to come
+        pairs = Signal(2 * (p // 2), reset_less=True)  # digits of the radicand to come
         exponent = Signal(exponent_shape(form), reset_less=True)
         sign, zero, finite = (Signal(reset_less=True, name=n) for n in ("sign", "zero", "finite"))
 
@@ -125,16 +125,17 @@ class FloatDivide(wiring.Component):
             # radicand 1 to 4. The bias is odd.
             odd = ~i.a.exponent[0]
             radicand = Mux(odd, Cat(Const(0, 1), a), Cat(a, Const(0, 1)))
-            pad = len(pairs) - len(radicand)
+            pad = len(pairs) + 2 - len(radicand)
             m.d.sync += [
                 busy.eq(1),
                 count.eq(Mux(takes_long, self.long_cycles - 1, self.cycles - 1)),
                 is_root.eq(takes_root),
                 divisor.eq(Cat(i.b.fraction, 1)),
-                # The first rest of a quotient is a; that of a reciprocal 1.0.
-                rest.eq(Mux(takes_root, 0, Mux(takes_long, 1 << (p - 1), a))),
+                # The first rest of a quotient is a; that of a reciprocal 1.0; that of a root the
+                # first two digits of the radicand.
+                rest.eq(Mux(takes_root, radicand[-2:], Mux(takes_long, 1 << (p - 1), a))),
                 result.eq(0),
-                pairs.eq(Cat(Const(0, pad), radicand)),
+                pairs.eq(Cat(Const(0, pad), radicand[:-2])),
                 exponent.eq(
                     Mux(
                         takes_root,
@@ -176,25 +177,24 @@ class FloatDivide(wiring.Component):
         """State after one cycle: each digit is 1 if what it would take can be subtracted.
 
         A quotient takes the divisor, and then `rest` moves up by one digit. A root takes
-        4 · `result` + 1 from `rest`, which first moves up by two digits of the radicand. For the
-        p + 1 digits of a root that count, `rest` is at most twice `result`, so p + 1 bits of both
+        4 · `result` + 1, and then `rest` moves up by two digits of the radicand. For the p + 1
+        digits of a root that count, what is left is at most twice `result`, so p + 1 bits of both
         are enough.
         """
         p = self.form.precision
         for number in range(self.digits):
-            before, taken = rest, Cat(divisor, Const(0, 3))
+            taken: Value = Cat(divisor, Const(0, 3))
             if self.root:
-                before = Mux(is_root, Cat(pairs[-2:], rest[: p + 1]), rest)
                 taken = Mux(is_root, Cat(Const(1, 2), result[: p + 1]), taken)
             difference = Signal(signed(p + 4), name=f"difference_{number}")
             left = Signal(p + 3, name=f"left_{number}")
             one = ~difference[-1]
             m.d.comb += [
-                difference.eq(before - taken),
-                left.eq(Mux(one, difference[:-1], before)),
+                difference.eq(rest - taken),
+                left.eq(Mux(one, difference[:-1], rest)),
             ]
             moved = Cat(Const(0, 1), left[:-1])
-            rest = Mux(is_root, left, moved) if self.root else moved
+            rest = Mux(is_root, Cat(pairs[-2:], left[: p + 1]), moved) if self.root else moved
             result = Cat(one, result[:-1])
             pairs = Cat(Const(0, 2), pairs[:-2])
         return rest, result, pairs

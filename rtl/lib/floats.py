@@ -55,7 +55,8 @@ def exponent_shape(form: FloatFormat) -> Shape:
 def significand(x: Any) -> Value:
     """The bits of a number with the leading one; 0 for zero and subnormal numbers."""
     normal = x.exponent.any()
-    return Cat(x.fraction & normal.replicate(len(x.fraction)), normal)
+    # A choice of zero, not a mask: a register behind it is then reset, which takes no LUTs.
+    return Cat(Mux(normal, x.fraction, 0), normal)
 
 
 def is_finite(x: Any) -> Value:
@@ -217,21 +218,19 @@ def pack(
     The pattern: infinity if the exponent is too large, zero if it is too small.
     """
     p = form.precision
-    rounded = Signal(p + 1)
-    m.d.comb += rounded.eq(kept + up)
-    # A carry adds one to the exponent. What follows from either is found before it is known. A
-    # carry beyond the largest exponent makes the pattern of infinity.
-    carry = rounded[p]
     field = exponent.as_signed()
-    small = Mux(carry, field < 0, field <= 0)
+    # The leading one is left out, so a carry of the fraction adds one to the exponent, as it must:
+    # the fraction is 0 then. A carry beyond the largest exponent makes the pattern of infinity.
+    rounded = Signal(p - 1 + form.exponent_bits)
+    m.d.comb += rounded.eq(Cat(kept[: p - 1], field[: form.exponent_bits]) + up)
     pattern = Signal(float_layout(form), reset_less=True, name="packed")
-    m.d.sync += [
-        pattern.sign.eq(sign),
-        pattern.exponent.eq(Mux(carry, field + 1, field)),
-        pattern.fraction.eq(rounded[: p - 1]),  # 0 if there is a carry
-    ]
-    with m.If(~finite | (field >= form.not_finite)):
-        m.d.sync += [pattern.exponent.eq(form.not_finite), pattern.fraction.eq(0)]
-    with m.Elif(zero | small):
-        m.d.sync += [pattern.exponent.eq(0), pattern.fraction.eq(0)]
+    m.d.sync += [pattern.sign.eq(sign), Cat(pattern.fraction, pattern.exponent).eq(rounded)]
+    large, small = ~finite | (field >= form.not_finite), zero | (field < 0)
+    with m.If(large):
+        m.d.sync += pattern.exponent.eq(form.not_finite)
+    with m.Elif(small):
+        m.d.sync += pattern.exponent.eq(0)
+    # With the field 0 only the power of two that a carry makes is a normal number.
+    with m.If(large | small | (field == 0)):
+        m.d.sync += pattern.fraction.eq(0)
     return pattern.as_value()

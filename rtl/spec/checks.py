@@ -13,7 +13,7 @@ from enum import IntEnum, StrEnum
 
 from tritloom.rtl.spec.commands import LAYER, Opcode, Request, Status, identity
 from tritloom.rtl.spec.config import AcceleratorConfig
-from tritloom.rtl.spec.vector_facts import PROGRAM_STEPS, VECTOR_WORD_BYTES
+from tritloom.rtl.spec.vector_facts import VECTOR_WORD_BYTES
 from tritloom.rtl.spec.vector_program import STEP_BYTES
 
 __all__ = [
@@ -216,7 +216,7 @@ VECTOR_WORDS = Limit(
 PAYLOAD_VECTOR_WORDS = Limit(
     f"max_payload // {VECTOR_WORD_BYTES}", lambda config: config.max_payload // VECTOR_WORD_BYTES
 )
-STEPS = Limit(f"{PROGRAM_STEPS}", lambda config: PROGRAM_STEPS)
+STEPS = Limit("vector steps", lambda config: 0 if config.vector is None else config.vector.steps)
 
 UNITS = {
     Opcode.WRITE: Limit("word_bytes", lambda config: config.word_bytes),

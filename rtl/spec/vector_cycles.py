@@ -36,7 +36,7 @@ SCALE_CYCLES = 5
 """Latency of `FloatScale`."""
 SECOND_CYCLES = 5
 """Latency of `FloatMultiply`."""
-ADD_CYCLES = 7
+ADD_CYCLES = 8
 """Latency of `FloatAdd`."""
 QUOTIENT_CYCLES = 28
 """Latency of `FloatDivide` for quotients and roots."""

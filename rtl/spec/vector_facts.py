@@ -8,7 +8,7 @@ from tritloom.rtl.spec.errors import ConfigError
 __all__ = [
     "FIELD_BITS",
     "LAYER_BITS",
-    "PROGRAM_STEPS",
+    "STEPS",
     "SUM_BITS",
     "VECTOR_WORD_BYTES",
     "WORDS",
@@ -26,13 +26,14 @@ WORDS = (64, 1 << FIELD_BITS)
 """Least and greatest number of vector words."""
 SUM_BITS = 25
 """Greatest width of the core's results: their conversion to float32 need not round."""
-PROGRAM_STEPS = 512
-"""Steps that the program memory holds: one block RAM on every family."""
+STEPS = (512, 4096)
+"""Least and greatest number of steps that the program memory holds. The least fill the block RAMs
+that a memory of this width takes in any case."""
 WRAP_WORDS = 32
 """Sums that are interleaved, in PyTorch's order of sums. A sum meets its next element that many
 elements later, when the pipeline has written it."""
 
-EXAMPLE = '{"words": 4096, "lanes": 1, "multipliers": 1, "bfloat16": false}'
+EXAMPLE = '{"words": 4096, "lanes": 1, "multipliers": 1, "bfloat16": false, "steps": 512}'
 """A configuration of the unit, as JSON writes it."""
 
 
@@ -46,6 +47,7 @@ class VectorConfig:
     lanes : elements that are computed in a cycle; only 1 so far
     multipliers : products in a row that one step can make of an element, 1 or 2
     bfloat16 : whether steps can round to bfloat16
+    steps : steps of the program memory, a power of two from 512 to 4096
 
     Raises
     ------
@@ -56,9 +58,10 @@ class VectorConfig:
     lanes: int = 1
     multipliers: int = 1
     bfloat16: bool = False
+    steps: int = STEPS[0]
 
     def __post_init__(self) -> None:
-        for key in ("words", "lanes", "multipliers"):
+        for key in ("words", "lanes", "multipliers", "steps"):
             value = getattr(self, key)
             if type(value) is not int:
                 raise ConfigError(f"vector {key} must be an integer, not {value!r:.40}")
@@ -69,6 +72,11 @@ class VectorConfig:
             raise ConfigError(f"vector words must be {least} to {most}, not {self.words}")
         if self.words % WRAP_WORDS:
             raise ConfigError(f"vector words must be a multiple of {WRAP_WORDS}, not {self.words}")
+        if not STEPS[0] <= self.steps <= STEPS[1] or self.steps & (self.steps - 1):
+            raise ConfigError(
+                f"vector steps must be a power of two from {STEPS[0]} to {STEPS[1]}, "
+                f"not {self.steps}"
+            )
         if self.lanes != 1:
             raise ConfigError(f"vector lanes must be 1, not {self.lanes}")
         if self.multipliers not in (1, 2):

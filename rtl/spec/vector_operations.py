@@ -19,6 +19,8 @@ __all__ = ["SUM_WORDS", "ProgramBuilder"]
 
 VECTOR_ELEMENTS = 8
 """Elements that PyTorch's kernel adds at once."""
+FEW_SUMS = 4
+"""Interleaved sums of a sum of fewer elements than a vector has."""
 BLOCK_ROWS = 16
 """Rows of 32 squares after which their sums are added to those of the next level."""
 LEVELS = 3
@@ -178,20 +180,24 @@ class ProgramBuilder:
 
         Raises
         ------
-        InputError : fewer than 32 features, or more than `ORDER_FEATURES`
+        InputError : no feature, or more than `ORDER_FEATURES`
         """
-        if not WRAP_WORDS <= features <= ORDER_FEATURES:
-            raise InputError(
-                f"a norm must have {WRAP_WORDS} to {ORDER_FEATURES} features, not {features}"
-            )
+        if not 1 <= features <= ORDER_FEATURES:
+            raise InputError(f"a norm must have 1 to {ORDER_FEATURES} features, not {features}")
         if self._sums is None:
             self._sums = self.reserve(SUM_WORDS, WRAP_WORDS)
+        if features < VECTOR_ELEMENTS:
+            return self._few_squares(x, features, self._sums)
         levels = [self._sums + level * WRAP_WORDS for level in range(LEVELS)]
-        sums = self._rows_of_squares(x, features // WRAP_WORDS, levels)
+        in_rows = features // WRAP_WORDS * WRAP_WORDS
+        sums = levels[0]
+        if in_rows:
+            sums = self._rows_of_squares(x, features // WRAP_WORDS, levels)
         whole = features // VECTOR_ELEMENTS * VECTOR_ELEMENTS
-        for start in range(features // WRAP_WORDS * WRAP_WORDS, whole, VECTOR_ELEMENTS):
-            self._add_squares(x + start, sums, VECTOR_ELEMENTS, first=False)
-        for start in range(VECTOR_ELEMENTS, WRAP_WORDS, VECTOR_ELEMENTS):
+        for start in range(in_rows, whole, VECTOR_ELEMENTS):
+            # Without rows the 32 sums are zero, and nothing is added to them.
+            self._add_squares(x + start, sums, VECTOR_ELEMENTS, first=not start)
+        for start in range(VECTOR_ELEMENTS, WRAP_WORDS if in_rows else 0, VECTOR_ELEMENTS):
             self._add(sums + start, sums, VECTOR_ELEMENTS)
         if whole == features:
             total, begin = sums, 1
@@ -201,6 +207,13 @@ class ProgramBuilder:
             self._add_squares(x + element, total, 1, first=element == whole)
         for element in range(begin, VECTOR_ELEMENTS):
             self._add(sums + element, total, 1)
+        return total
+
+    def _few_squares(self, x: int, features: int, total: int) -> int:
+        """The sum of fewer squares than a vector has: four interleaved sums, added to the first."""
+        order = [0, *range(FEW_SUMS, features), *range(1, min(FEW_SUMS, features))]
+        for element in order:
+            self._add_squares(x + element, total, 1, first=element == 0)
         return total
 
     def _rows_of_squares(self, x: int, rows: int, levels: list[int]) -> int:
@@ -312,14 +325,24 @@ class ProgramBuilder:
 
         Both scales divide. The unit must have two multipliers. `divisor` has room for one word.
         """
+        self.rescale_squared(rows, s, gate_scale, to, divisor)
+        self.rescale_times(rows, s, up_scale, to, divisor)
+
+    def rescale_squared(self, rows: int, s: int, scale: int, to: int, divisor: int) -> None:
+        """max(y, 0)² of the core's next `rows` results y; as `rescale_gated`."""
         squares: dict[str, Any] = {"second": Second.SAME, "relu": True}
-        for scale, second in (
-            (gate_scale, squares),
-            (up_scale, {"second": Second.VECTOR, "c": to}),
-        ):
-            self.step(Operation.PRODUCT, Factor.SCALAR, a=s, b=scale, d=divisor)
-            results: dict[str, Any] = {"count": rows, "from_core": True, "d": to}
-            self.step(Operation.PRODUCT, Factor.DIVISOR, b=divisor, **results, **second)
+        self._rescale_and(rows, s, scale, to, divisor, squares)
+
+    def rescale_times(self, rows: int, s: int, scale: int, to: int, divisor: int) -> None:
+        """The words at `to`, times the core's next `rows` results; as `rescale_gated`."""
+        self._rescale_and(rows, s, scale, to, divisor, {"second": Second.VECTOR, "c": to})
+
+    def _rescale_and(
+        self, rows: int, s: int, scale: int, to: int, divisor: int, second: dict[str, Any]
+    ) -> None:
+        self.step(Operation.PRODUCT, Factor.SCALAR, a=s, b=scale, d=divisor)
+        results: dict[str, Any] = {"count": rows, "from_core": True, "d": to}
+        self.step(Operation.PRODUCT, Factor.DIVISOR, b=divisor, **results, **second)
 
     def relu2_times(self, gate: int, up: int, features: int) -> None:
         """`numerics.relu2_times`: gate = relu(gate)² · up."""

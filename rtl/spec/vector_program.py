@@ -20,7 +20,6 @@ from tritloom.rtl.spec.errors import InputError
 from tritloom.rtl.spec.vector_facts import (
     FIELD_BITS,
     LAYER_BITS,
-    PROGRAM_STEPS,
     WRAP_WORDS,
     VectorConfig,
 )
@@ -305,8 +304,8 @@ def check_program(steps: Sequence[Step], config: VectorConfig, layers: Layers) -
     """
     if not steps or steps[-1].operation != Operation.END:
         raise InputError("the last step of a program must be END; add one")
-    if len(steps) > PROGRAM_STEPS:
-        raise InputError(f"a program must have at most {PROGRAM_STEPS} steps, not {len(steps)}")
+    if len(steps) > config.steps:
+        raise InputError(f"a program must have at most {config.steps} steps, not {len(steps)}")
     measured = False
     codes = results = 0
     for number, step in enumerate(steps):

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from tritloom.rtl.spec.checks import State
 from tritloom.rtl.spec.commands import Opcode, Request
 from tritloom.rtl.spec.vector_cycles import program_cycles
-from tritloom.rtl.spec.vector_facts import PROGRAM_STEPS, VectorConfig
+from tritloom.rtl.spec.vector_facts import VectorConfig
 from tritloom.rtl.spec.vector_interpreter import Core, VectorInterpreter
 from tritloom.rtl.spec.vector_program import (
     FIELDS,
@@ -38,7 +38,7 @@ class ReferencePrograms:
 
     Members
     -------
-    steps : uint8 `[PROGRAM_STEPS, STEP_BYTES]`, the program memory
+    steps : uint8 `[steps, STEP_BYTES]`, the program memory
     kept : uint8 `[STEP_BYTES]`, the bits of a step that the device stores
     committed_steps : the first steps of the program memory that are committed
     cycles : of the last program of the session, those of its layers not counted
@@ -47,7 +47,7 @@ class ReferencePrograms:
 
     def __init__(self, config: VectorConfig) -> None:
         self.config = config
-        self.steps = np.zeros((PROGRAM_STEPS, STEP_BYTES), np.uint8)
+        self.steps = np.zeros((config.steps, STEP_BYTES), np.uint8)
         self.kept = np.frombuffer(kept_mask(config), np.uint8)
         self.committed_steps = 0
         self.cycles = 0
@@ -77,7 +77,7 @@ class ReferencePrograms:
             not_finite=self._executed and self._unit.not_finite,
             program_steps=self.committed_steps,
         )
-        if request.opcode != Opcode.COMMIT_PROGRAM or not 1 <= request.count <= PROGRAM_STEPS:
+        if request.opcode != Opcode.COMMIT_PROGRAM or not 1 <= request.count <= self.config.steps:
             return finite
         steps = self.steps[: request.count]
         wrong = any(is_wrong(step.tobytes(), self.config) for step in steps)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,11 @@ class _Top(wiring.Component):
 
 
 def run_vectors(
-    block: Any, *, cycles_each: int = 1, **fields: npt.NDArray[Any]
+    block: Any,
+    *,
+    cycles_each: int = 1,
+    design: Callable[[str], str] = str,
+    **fields: npt.NDArray[Any],
 ) -> npt.NDArray[np.uint32]:
     """The results of a block for many vectors, on CXXRTL.
 
@@ -83,6 +88,8 @@ def run_vectors(
     block : a pipeline with the attribute `latency` and the output `o`, or a component with streams
         `i` and `o`
     cycles_each : most cycles that a result may take after the one before it
+    design : makes the RTLIL to run of the block's own, such as that of a netlist
+        (`tritloom.sim.gates.gates`)
     fields : for each input of the pipeline, or field of the payload of `i`, its values in all
         vectors, not negative and of at most 64 bits
 
@@ -104,7 +111,7 @@ def run_vectors(
         column += words
     results = np.zeros((count, len(top.o_data) // WORD_BITS), np.uint32)
     library = ctypes.CDLL(
-        str(build(lambda: str(rtlil.convert(top, name="top", emit_src=False)), driver=DRIVER))
+        str(build(lambda: design(rtlil.convert(top, name="top", emit_src=False)), driver=DRIVER))
     )
     function = library.tritloom_vectors
     function.restype = ctypes.c_uint64

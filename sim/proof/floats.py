@@ -295,8 +295,8 @@ def division_digits(component: Any, kind: str) -> Bench:
 
 
 def root_digits(component: Any) -> Bench:
-    """After n digits of a root, the first 2 · n digits of the radicand are digits² + rest, and rest
-    is at most 2 · digits.
+    """After n digits of a root, the first 2 · n + 2 digits of the radicand are 4 · digits² + rest,
+    and rest is at most 8 · digits + 3.
 
     The square of the digits is kept by adding: (2 · digits + 1)² = 4 · digits² + 4 · digits + 1.
     """
@@ -306,17 +306,18 @@ def root_digits(component: Any) -> Bench:
     pairs, rest, result = parts.inside["pairs"], parts.rest, parts.result
     square, radicand = bench.state("square", width), bench.state("radicand", width)
     counts = parts.busy & (parts.made < p + 1)
-    before = Cat(pairs[-2:], rest)
+    a = component.i.payload.a
+    first = Mux(a.exponent[0], 1, Cat(a.fraction[-1], 1))
     with bench.m.If(parts.starts):
-        bench.m.d.sync += [square.eq(0), radicand.eq(0)]
+        bench.m.d.sync += [square.eq(0), radicand.eq(first)]
     with bench.m.Elif(parts.busy):
-        one = before >= result * 4 + 1
+        one = rest >= result * 4 + 1
         bench.m.d.sync += [
             square.eq(square * 4 + Mux(one, result * 4 + 1, 0)),
             radicand.eq(Cat(pairs[-2:], radicand)),
         ]
-    bench.check("equation", implies(counts, radicand == (square + rest)[:width]))
-    bench.check("rest", implies(counts, rest <= result * 2))
+    bench.check("equation", implies(counts, radicand == (square * 4 + rest)[:width]))
+    bench.check("rest", implies(counts, rest <= result * 8 + 3))
     bench.check("size", implies(counts, result < (Const(1, 1) << parts.made)))
     bench.cover("last", parts.busy & (parts.made == p))
     return bench

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from tritloom.rtl.spec.config import AcceleratorConfig
-from tritloom.rtl.spec.vector_facts import PROGRAM_STEPS
 from tritloom.rtl.spec.vector_program import STEP_BYTES
 
 __all__ = ["drain_cycles", "patience"]
@@ -17,7 +16,7 @@ def patience(config: AcceleratorConfig) -> int:
     """
     moving = 16 * config.packet_bytes + 64 * config.slots
     if config.vector is not None:
-        moving += PROGRAM_STEPS * STEP_BYTES * 2  # COMMIT_PROGRAM reads and checks all steps
+        moving += config.vector.steps * STEP_BYTES * 2  # COMMIT_PROGRAM reads and checks all steps
     return 2_000 + moving + 200 * config.word_bytes + config.max_tiles + config.max_layers
 
 

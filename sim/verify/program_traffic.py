@@ -14,7 +14,7 @@ from tritloom.rtl.spec.commands import Opcode, Request, Response, Status
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.rtl.spec.requests import commit_program, execute_program, put_words, write_steps
-from tritloom.rtl.spec.vector_facts import PROGRAM_STEPS, VECTOR_WORD_BYTES
+from tritloom.rtl.spec.vector_facts import VECTOR_WORD_BYTES
 from tritloom.rtl.spec.vector_program import STEP_BYTES, Operation, Step, encode_program
 from tritloom.sim.verify.programs import ProgramMaker, unkept
 
@@ -92,7 +92,7 @@ class ProgramTraffic:
         payload = self._config.max_payload
         for request in put_words(self._first, self._words(self._room), payload):
             self._execute(request)
-        image = bytes(PROGRAM_STEPS * STEP_BYTES)
+        image = bytes(self._vector.steps * STEP_BYTES)
         for request in write_steps(image, payload):
             self._execute(request)
 
@@ -175,7 +175,7 @@ class ProgramTraffic:
         for request in self._rng.sample(requests, len(requests) - 1):
             self._execute(request)
         cut = self._rng.randrange(len(image))
-        address = self._number(0, PROGRAM_STEPS - cut // STEP_BYTES, 32)
+        address = self._number(0, self._vector.steps - cut // STEP_BYTES, 32)
         self._execute(Request(Opcode.PROGRAM, address=address, payload=image[:cut]))
         checksum = zlib.crc32(image)
         count = self._number(1, MOST_STEPS, 16)

@@ -114,7 +114,7 @@ def test_what_check_refuses(program):
     with pytest.raises(CapacityError, match=f"needs {program.words} vector words, the device has"):
         program.check(few)
     long = replace(program, steps=program.steps * 3)
-    with pytest.raises(CapacityError, match=f"needs {len(long.steps)} steps, a device has 512"):
+    with pytest.raises(CapacityError, match=f"needs {len(long.steps)} steps, the device has 512"):
         long.check(CONFIG)
     cut = replace(program, routines={"begin": Routine(first=0, count=3)})
     with pytest.raises(InputError, match=r"^routine begin: the last step of a program must be END"):

@@ -22,7 +22,7 @@ from tritloom.host.models.golden_blocks import GoldenBlocks
 from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.commands import Opcode, Request
 from tritloom.rtl.spec.config import AcceleratorConfig
-from tritloom.rtl.spec.vector_facts import PROGRAM_STEPS, VectorConfig
+from tritloom.rtl.spec.vector_facts import VectorConfig
 from tritloom.sim.device.reference import ReferenceTransport
 
 CONFIG = AcceleratorConfig(
@@ -226,11 +226,11 @@ def test_words_are_aligned():
 def test_two_programs_share_the_device(device, transport):
     decoders = [random_decoder(seed, blocks=1, inner=64) for seed in (5, 6)]
     free = device.info.free_vector_words, device.info.free_steps
-    assert free == (2048, PROGRAM_STEPS)
+    assert free == (2048, 512)
     handles = [load(device, decoder) for decoder in decoders]
     for handle, decoder in zip(handles, decoders, strict=True):
         check(handle, decoder, 1)
-    assert device.info.free_steps == PROGRAM_STEPS - 2 * len(handles[0].program.steps)
+    assert device.info.free_steps == 512 - 2 * len(handles[0].program.steps)
     handles[0].unload()
     handles[0].unload()
     with pytest.raises(InputError, match=r"^the program was unloaded; load it again$"):
@@ -427,7 +427,7 @@ def test_steps_that_are_not_kept(transport, device, times):
         f"test does not keep the steps of a program: wrong checksum {COMMIT_TRIES} times; "
         "run its self-test"
     )
-    assert device.info.free_steps == PROGRAM_STEPS
+    assert device.info.free_steps == 512
     transport.forgets = 0
     handles = [device.load(layer) for layer in layers_of(random_decoder(17, blocks=1))]
     decoder = random_decoder(17, blocks=1)

@@ -27,6 +27,7 @@ from tritloom.rtl.spec.vector_program import (
 from tritloom.rtl.top import Accelerator
 from tritloom.sim.verify.traffic import Traffic
 
+LONG = replace(CONFIG, vector=VectorConfig(words=160, steps=1024))
 OTHERS = {
     "odd": ODD,
     "wide": replace(ODD, link=PacketStream(width=8), slots=4, tokens=2, rows=5),
@@ -260,6 +261,30 @@ def overlapping(host):
     host.done(get, requests.execute_program(0), get)
     host.done(*requests.write_steps(image, 100))
     host.done(get, requests.commit_program(image), get, requests.execute_program(0), get)
+
+
+def long_program(host):
+    """All steps of a larger program memory, and what lies beyond them."""
+    steps = host.config.vector.steps
+    square = Step(operation=Operation.PRODUCT, factor=Factor.SAME, count=3)
+    image = bytes((steps - 2) * STEP_BYTES) + encode_program([square, END])
+    end = encode_program([square, END])
+    host.done(*requests.write_steps(end, 100, steps - 2))
+    host.put(0, [2, 3, 4])
+    for address in (steps - 1, steps):
+        beyond = Request(Opcode.PROGRAM, address=address, payload=end)
+        assert host.send(beyond).status == Status.OUT_OF_RANGE
+    host.done(*requests.write_steps(end, 100, steps - 2))
+    too_long = requests.commit_program(image + end)
+    assert host.send(too_long).status != Status.OK
+    host.done(requests.commit_program(image), requests.execute_program(steps - 2))
+    host.get(0, 3)
+    assert host.send(requests.execute_program(steps)).status != Status.OK
+
+
+@pytest.mark.sim
+def test_a_long_program():
+    check(LONG, long_program)
 
 
 @pytest.mark.sim

@@ -15,7 +15,6 @@ from tritloom.rtl.spec.commands import Opcode, Request, Status
 from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.rtl.spec.packing import pack_weights
 from tritloom.rtl.spec.requests import put_words, write_steps
-from tritloom.rtl.spec.vector_facts import PROGRAM_STEPS
 from tritloom.rtl.spec.vector_program import STEP_BYTES, Factor, Operation, Step, encode_program
 from tritloom.sim.verify.boundaries import (
     Scene,
@@ -85,7 +84,7 @@ async def prepare_unit(t: Driver, opcode: Opcode | None) -> None:
     await t.execute(put_words(0, numbers, t.config.max_payload))
     await t.execute(put_words(0, HUGE, t.config.max_payload))
     square = Step(operation=Operation.PRODUCT, factor=Factor.SAME)
-    steps = PROGRAM_STEPS if opcode == Opcode.COMMIT_PROGRAM else 2
+    steps = t.config.vector.steps if opcode == Opcode.COMMIT_PROGRAM else 2
     image = encode_program([square, END])
     await program(t, image + bytes((steps - 2) * STEP_BYTES))
     await t.do(Opcode.COMMIT_PROGRAM, Status.OK, count=2, address=zlib.crc32(image))

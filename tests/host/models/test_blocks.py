@@ -26,7 +26,7 @@ from tritloom.rtl.spec.vector_program import Operation, check_program
 
 TINYLM = ROOT / "models" / "tinylm"
 IDS = [69, 110, 99, 101, 32, 117]
-SMALL = VectorConfig(words=4096, bfloat16=True)
+SMALL = VectorConfig(words=4096, bfloat16=True, steps=1024)
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +149,9 @@ def check_decoder(decoder, config=SMALL, tokens=2, spread=1.0, **place):
         {"hidden": 72, "inner": 50, "queries": 40, "keys": 8, "blocks": 3},
         {"blocks": 1, "inner": 512},
         {"blocks": 1, "hidden": 32, "inner": 32, "queries": 256, "keys": 64},
+        {"blocks": 1, "hidden": 24, "inner": 7, "queries": 8, "keys": 8},
+        {"blocks": 1, "hidden": 24, "inner": 40, "per_row": True, "divides": True},
+        {"blocks": 1, "hidden": 16, "inner": 10, "per_row": True, "divides": True, "bias": True},
     ],
     ids=lambda options: " ".join(options) or "plain",
 )
@@ -219,6 +222,27 @@ def mlps_of(decoder):
     }
 
 
+@pytest.mark.parametrize("sub_norms", [False, True])
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_mlp_program_of_two_multipliers(bfloat16, sub_norms):
+    """Gate is squared, and multiplied by up, while it comes from the core."""
+    decoder = random_decoder(6, bfloat16=bfloat16, divides=True, sub_norms=sub_norms)
+    mlps = mlps_of(decoder)
+    config = VectorConfig(bfloat16=bfloat16, multipliers=2)
+    program = mlp_program(config, mlps, eps=1e-5, bfloat16=bfloat16)
+    one = mlp_program(replace(config, multipliers=1), mlps, eps=1e-5, bfloat16=bfloat16)
+    # Square and product, and the product of the norm; the maximum needs no step of its own.
+    fewer = len(decoder.blocks) * (2 + sub_norms)
+    assert len(program.steps) == len(one.steps) - fewer
+    layers = [layer for mlp in mlps.values() for layer in (mlp.gate, mlp.up, mlp.down)]
+    played = PlayedProgram(config, program, layers)
+    rng = np.random.default_rng(7)
+    x = np.stack([random_vector(rng, 64, bfloat16) for _ in range(8)])
+    for name, mlp in mlps.items():
+        got = played.run(name, {"x": x}, ["y"])["y"]
+        assert same_bits(got, golden_mlp(mlp, x, 1e-5, bfloat16))
+
+
 @pytest.mark.parametrize("pieces", [1, 2])
 @pytest.mark.parametrize("bfloat16", [False, True])
 @pytest.mark.parametrize(
@@ -245,7 +269,9 @@ def test_mlp_program(options, bfloat16, pieces):
 
 def test_mlp_programs_that_do_not_fit():
     mlps = mlps_of(random_decoder(6, blocks=16))
-    with pytest.raises(CapacityError, match=r"^the program needs \d+ steps, a device has 512; run"):
+    with pytest.raises(
+        CapacityError, match=r"^the program needs \d+ steps, the device has 512; build"
+    ):
         mlp_program(VectorConfig(words=8192), mlps, eps=1e-5)
     with pytest.raises(CapacityError, match="the vector memory has 512 words, but at"):
         mlp_program(VectorConfig(words=512), mlps, eps=1e-5)
@@ -312,15 +338,15 @@ def test_steps_that_a_model_needs():
     with pytest.raises(CapacityError) as caught:
         decoder_program(VectorConfig(words=8192), decoder)
     assert str(caught.value) == (
-        "the program needs 782 steps, a device has 512; run fewer blocks on the device"
+        "the program needs 782 steps, the device has 512; build it with more steps, or run fewer "
+        "blocks on it"
     )
+    check_decoder(decoder, VectorConfig(words=8192, steps=1024), tokens=1)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"divides": True, "per_row": True}, "a scale per row must multiply"),
-        ({"hidden": 24}, "a norm must have 32 to 32767 features, not 24"),
         ({"bfloat16": True}, "the unit has no bfloat16; build it with bfloat16 true"),
     ],
 )

@@ -94,6 +94,15 @@ def test_bfloat16():
         FloatNarrow(23)
 
 
+def test_bfloat16_by_choice():
+    """Each cycle chooses whether its number is rounded."""
+    patterns = float_patterns(6, 600)
+    choice = np.random.default_rng(6).integers(0, 2, len(patterns))
+    results = run_pipeline(FloatNarrow(optional=True), i=patterns, narrow=choice)
+    expected = np.where(choice, float_units.narrow(patterns, 7), patterns)
+    assert_same(results, expected, patterns)
+
+
 def test_quantize():
     """The codes of the golden model, and of all pairs of edges."""
     x, s = tokens(1, 90)

@@ -9,6 +9,8 @@ from tritloom.rtl.spec.vector_facts import VectorConfig
 def test_defaults():
     config = VectorConfig()
     assert (config.words, config.lanes, config.bfloat16) == (4096, 1, False)
+    assert (config.multipliers, config.steps) == (1, 512)
+    assert VectorConfig(steps=4096).steps == 4096
 
 
 @pytest.mark.parametrize(("words", "bits"), [(64, 6), (96, 7), (4096, 12), (4128, 13), (65536, 16)])
@@ -26,6 +28,10 @@ def test_address_bits(words, bits):
         ({"words": True}, "vector words must be an integer, not True"),
         ({"lanes": 2}, "vector lanes must be 1, not 2"),
         ({"lanes": "1"}, "vector lanes must be an integer, not '1'"),
+        ({"steps": 256}, "vector steps must be a power of two from 512 to 4096, not 256"),
+        ({"steps": 768}, "vector steps must be a power of two from 512 to 4096, not 768"),
+        ({"steps": 8192}, "vector steps must be a power of two from 512 to 4096, not 8192"),
+        ({"steps": True}, "vector steps must be an integer, not True"),
         ({"bfloat16": 1}, "vector bfloat16 must be true or false, not 1"),
     ],
 )

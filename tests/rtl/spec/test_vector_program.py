@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tritloom.rtl.spec.errors import InputError
-from tritloom.rtl.spec.vector_facts import PROGRAM_STEPS, VectorConfig
+from tritloom.rtl.spec.vector_facts import VectorConfig
 from tritloom.rtl.spec.vector_program import (
     FIELDS,
     STEP_BYTES,
@@ -109,7 +109,7 @@ def test_bytes_that_are_no_program(encoded, message):
         [product(count=192, factor=Factor.SAME, a=32, add=True, wrap=True), END],
         [Step(operation=Operation.DIVIDE, a=4, b=5, d=5), END],
         [END for _ in range(1)],
-        [product()] * (PROGRAM_STEPS - 1) + [END],
+        [product()] * 511 + [END],
     ],
 )
 def test_accepted(steps):

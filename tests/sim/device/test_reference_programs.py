@@ -10,7 +10,6 @@ from tritloom.rtl.spec import numerics, requests
 from tritloom.rtl.spec.commands import Opcode, Request, Status, unpack_counters
 from tritloom.rtl.spec.config import TINY
 from tritloom.rtl.spec.errors import ConfigError
-from tritloom.rtl.spec.vector_facts import PROGRAM_STEPS
 from tritloom.rtl.spec.vector_program import (
     STEP_BYTES,
     Factor,
@@ -111,7 +110,7 @@ def test_a_wrong_checksum_tells_the_right_one():
     assert response.value == requests.commit_program(kept).address
     assert host.send(requests.commit_program(kept)).status == Status.OK
     assert kept_mask(replace(CONFIG.vector, bfloat16=True)) != kept_mask(CONFIG.vector)
-    whole = encode_program([END]) * PROGRAM_STEPS
+    whole = encode_program([END]) * 512
     host.done(*requests.write_steps(whole, 108))
     assert host.send(requests.commit_program(whole)).status == Status.OK
     over = requests.commit_program(whole + encode_program([END]))
@@ -215,7 +214,8 @@ def test_what_a_vector_unit_asks_of_the_core(change, needed):
 
 def test_the_unit_is_a_nested_record():
     values = CONFIG.to_dict()
-    assert values["vector"] == {"words": 192, "lanes": 1, "multipliers": 1, "bfloat16": False}
+    unit = {"words": 192, "lanes": 1, "multipliers": 1, "bfloat16": False, "steps": 512}
+    assert values["vector"] == unit
     assert type(CONFIG).from_dict(values) == CONFIG
     assert "vector" not in TINY.to_dict()
     assert CONFIG.layout_digest != TINY.layout_digest

@@ -120,7 +120,7 @@ BUGS = {
     "products that tie go up": ("round_product", ("half & (rest | kept[0])", "half")),
     "what rounds to a normal number is flushed": (
         "round_product",
-        ("Mux(carry, field < 0, field <= 0)", "field <= 0"),
+        ("zero | (field < 0)", "zero | (field <= 0)"),
     ),
     "the largest exponent is infinite": (
         "round_product",
@@ -128,7 +128,7 @@ BUGS = {
     ),
     "a rest as large as the divisor stays": (
         "FloatDivide, quotient",
-        ("difference.eq(before - taken)", "difference.eq(before - taken - 1)"),
+        ("difference.eq(rest - taken)", "difference.eq(rest - taken - 1)"),
     ),
     "a reciprocal begins with a": (
         "FloatDivide, long",
@@ -153,7 +153,7 @@ BUGS = {
     ),
     "a root loses the top of its rest": (
         "FloatDivide, root",
-        ("Cat(pairs[-2:], rest[: p + 1])", "Cat(pairs[-2:], rest[: p - 1])"),
+        ("Cat(pairs[-2:], left[: p + 1])", "Cat(pairs[-2:], left[: p - 1])"),
     ),
 }
 
