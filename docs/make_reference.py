@@ -622,6 +622,15 @@ result was compared with the golden model.
 
 {streams}
 
+## Weights from outside the chip
+
+`tritloom measure stream --memory …`: each shape is computed for one token, all RUNs queued, on the
+whole simulated accelerator with a model of the memory's chip. Cycles go from the cycle after the
+first RUN's check to the last result. **Share** is what weight bits without padding take of the
+cycles × the memory's width. The formula is exact where the memory never stalls.
+
+{outside}
+
 ## A model's blocks on a vector unit
 
 `tritloom measure block` compares floats with transformers: what the blocks' programs leave, and
@@ -651,6 +660,36 @@ line tells how fast the computer is.
 
 {driver}
 """
+
+
+def outside_rows(folder: Path) -> list[list[object]]:
+    """The rows of the streams from outside the chip, in the order of memory, width and layer."""
+    rows: list[tuple[tuple[str, int, int, int, int], list[object]]] = []
+    for file in folder.glob("outside-*.json"):
+        figures = json.loads(file.read_text(encoding="utf-8"))
+        config, runs = figures["config"], figures["runs"]
+        latency = figures["model"].get("latency", "")
+        shapes = [f"{run['out_features']} × {run['in_features']}" for run in runs]
+        same = len(set(shapes)) == 1
+        what = shapes[0] if same else f"{len(runs)} layers of a block"
+        if same and len(runs) > 1:
+            what = f"{len(runs)} of {shapes[0]}; the last {runs[-1]['utilization']:.2%}"
+        formula = figures["cycles_formula"]
+        weights = figures["weight_bits"]
+        order = (config["memory"]["kind"], figures["width_bits"], latency or 0, len(runs), weights)
+        row: list[object] = [
+            config["memory"]["kind"],
+            figures["width_bits"],
+            latency,
+            f"{config['engine']} {config['lanes']} × {config['rows']}",
+            what,
+            f"{figures['cycles']:,}",
+            "" if formula is None else f"{formula:,}",
+            f"{figures['utilization']:.2%}",
+            f"{figures['bits_per_weight']:.4f}",
+        ]
+        rows.append((order, row))
+    return [row for _, row in sorted(rows, key=lambda each: each[0])]
 
 
 def speed_page() -> str:
@@ -741,7 +780,10 @@ def speed_page() -> str:
         "multipliers",
         "MHz, each seed",
     ]
+    outside_head = ["memory", "bits", "latency", "engine", "layer", "cycles", "formula"]
+    outside_head += ["share", "bits a weight"]
     return f"{MEASURED}\n" + SPEED.format(
+        outside=table(outside_head, outside_rows(folder)),
         floats=table(float_head, floats),
         blocks=table(block_head, blocks),
         vectors=table(unit_head, vectors),

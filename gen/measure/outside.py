@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tritloom.gen.flow.tools import Progress
+from tritloom.gen.plan.platform import memory_width
 from tritloom.gen.plan.shapes import SHAPES
 from tritloom.gen.plan.stages import ARRIVE_CYCLES, DECIDE_CYCLES, RUN_CYCLES
 from tritloom.rtl.links.stream_facts import PacketStream
@@ -42,7 +43,7 @@ needs more. So one simulated FPGA serves many shapes."""
 PACKET_BYTES, SLOTS = 2048, 8
 LINK_BYTES = 8
 LAYER_SLOTS = 16
-PARTS = {"sdram": "MT48LC16M16A2"}
+PARTS = {"sdram": "ulx3s"}
 """The chip of each memory that has several."""
 CLOCK_HZ = 100_000_000
 SEED = 14
@@ -148,16 +149,6 @@ def outside_config(
     shapes = [(product.out_features, product.in_features) for product in products]
     words = sum(config.stored_words(LayerShape.of(config, *shape).words) for shape in shapes)
     return config.with_words(max(words, config.stored_words(LayerShape.of(config, *most).words)))
-
-
-def memory_width(config: AcceleratorConfig) -> int:
-    """Bits that the memory brings in a cycle at most: of all its ports, or a weight word."""
-    memory: Any = config.memory
-    if hasattr(memory, "width"):
-        return int(memory.width) * int(getattr(memory, "ports", 1))
-    if hasattr(memory, "line_sizes"):
-        return int(memory.line_sizes(config)[1])
-    return config.word_bits
 
 
 class _Host:

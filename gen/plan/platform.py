@@ -16,7 +16,7 @@ from tritloom.rtl.spec.encodings import encodings
 from tritloom.rtl.spec.errors import ConfigError
 from tritloom.rtl.spec.plugins import MAX_MEMORY_WORDS, Config, Memory, require
 
-__all__ = ["PlannedMemory", "Platform", "platform_of", "read_platform"]
+__all__ = ["PlannedMemory", "Platform", "memory_width", "platform_of", "read_platform"]
 
 MEMORY_KEYS = ("bytes", "width_bits", "efficiency", "latency_cycles")
 HOST_KEYS = ("call_s", "command_s", "bytes_per_s")
@@ -82,11 +82,16 @@ class Platform:
         return self.config.memory_words * self.config.word_bits // 8
 
 
+def memory_width(config: AcceleratorConfig) -> int:
+    """Bits that the memory brings in a cycle at most: a beat of all its ports, or a weight word."""
+    memory: Any = config.memory
+    return int(memory.line_sizes(config)[1]) if hasattr(memory, "line_sizes") else config.word_bits
+
+
 def platform_of(board: Board) -> Platform:
     """A board with its own link and accelerator."""
     config = board.build_config
-    width = getattr(config.memory, "width_bits", None) or getattr(config.memory, "width", None)
-    return Platform(name=board.title, config=config, memory_bits=width or config.word_bits)
+    return Platform(name=board.title, config=config, memory_bits=memory_width(config))
 
 
 def read_platform(file: Path) -> Platform:

@@ -11,11 +11,14 @@ from tritloom.gen.measure.outside import (
     first_word_cycles,
     formula,
     measure_outside,
-    memory_width,
     outside_config,
     products_of_layer,
     record_options,
 )
+from tritloom.gen.plan.cpu import Cpu
+from tritloom.gen.plan.platform import Platform, memory_width
+from tritloom.gen.plan.prediction import predict
+from tritloom.gen.workloads import Layer
 from tritloom.rtl.links.uart_facts import Uart
 from tritloom.rtl.spec.errors import ConfigError, InputError
 from tritloom.rtl.spec.layer_shape import LayerShape
@@ -179,3 +182,18 @@ def test_goals_by_the_formula(width, least, latency):
         LayerShape.of(config, product.out_features, product.in_features).words for product in layer
     )
     assert stored * config.word_bits / (bits / 1.6) <= 1.61
+
+
+@pytest.mark.parametrize("width", [64, 128, 256, 512])
+def test_a_plan_is_near(width):
+    """A plan of the same accelerator is within 10 % of what it takes by the formula."""
+    for shape in (*SHAPES, (640, 2560)):
+        config = axi(width, 60, Product(*shape))
+        platform = Platform(name="a", config=config, memory_bits=width, linked=False)
+        layers = [Layer("a", shape[1], shape[0])]
+        cpu = Cpu(name="test", tokens=1, macs=1, total_s=1.0)
+        plan = predict(platform, None, layers, layers, measure=lambda *_, cpu=cpu: cpu)
+        measured = formula(config, Product(*shape), 67, behind=False)
+        assert abs(plan.layers[0].cycles / measured - 1) < 0.1
+        share = shape[0] * shape[1] * 1.6 / (measured * width)
+        assert abs(plan.layers[0].roofline / share - 1) < 0.1
