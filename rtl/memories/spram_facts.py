@@ -66,3 +66,8 @@ class Spram(Memory):
     def most_cycles(self, config: Config, words: int) -> int:
         """Exactly these: nothing else uses the blocks."""
         return self.LATENCY - 1 + words * self.reads(config)
+
+    def expected(self, config: Config) -> tuple[int, float]:
+        """Exactly these, too."""
+        reads = self.reads(config)
+        return self.LATENCY + reads - 1, 1 / reads
