@@ -16,6 +16,7 @@ from tritloom.sim.device.vectors import run_vectors
 from tritloom.sim.gates.gates import simulatable
 
 CONFIG = VectorConfig(words=64)
+HALF = CONFIG.words // 2
 CYCLES = 700
 """Of one program: it waits for the core at random."""
 PROGRAMS = 24
@@ -91,9 +92,14 @@ class EachCycle(wiring.Component):
 
 
 def random_step(rng):
-    """A step within the memory; one program may give wrong words, but the same in both."""
+    """A step that reads one half of the memory and writes the other.
+
+    What a step would read while it is written is not defined, and differs between RTL and cells.
+    """
     count = int(rng.integers(1, 24))
-    a, b, d = (int(each) for each in rng.integers(0, 64 - count, 3))
+    half = int(rng.integers(0, 2)) * HALF
+    a, b, d = (int(each) for each in rng.integers(0, HALF - count, 3))
+    a, b, d = a + half, b + half, d + HALF - half
     match int(rng.integers(0, 8)):
         case 0:
             return Step(operation=Operation.DIVIDE, a=a, b=b, d=d)
@@ -116,7 +122,7 @@ def random_step(rng):
         codes=bool(codes),
         count=count,
         b=b,
-        d=0 if codes else d // 32 * 32 if adds else d,
+        d=0 if codes else d // HALF * HALF if adds else d,
         **fields,
     )
 
