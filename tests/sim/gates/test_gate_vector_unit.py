@@ -164,6 +164,20 @@ def outputs_of(results):
     return columns
 
 
+def assert_same(results, expected):
+    """All outputs are equal. `got` is defined only while the unit is not busy.
+
+    A busy unit may read a word that it writes, if it does not need the word.
+    """
+    idle = expected["busy"] == 0
+    for late in range(1, VectorUnit.GET_CYCLES + 1):
+        idle[late:] &= expected["busy"][:-late] == 0
+    assert idle.sum() > PROGRAMS * CYCLES // 10
+    for name, column in results.items():
+        cycles = idle if name == "got" else slice(None)
+        assert (column[cycles] == expected[name][cycles]).all(), name
+
+
 @pytest.mark.sim
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["ecp5"])
@@ -185,5 +199,4 @@ def test_every_cycle(family):
     assert len(np.unique(expected["got"])) > 1000
     assert (expected["busy"][CYCLES - 1 :: CYCLES] == 0).sum() > PROGRAMS // 2
     results = outputs_of(run_vectors(EachCycle(CONFIG), design=gates, **inputs))
-    for name, column in results.items():
-        assert (column == expected[name]).all(), name
+    assert_same(results, expected)
