@@ -50,8 +50,8 @@ Of a device with a vector unit also which floats it computed, and what each rout
 --json prints an object: model, device, prompt, prompt_ids, ids, text, placement (what runs where),
 layers (name, shape, where, device_weights, tokens, runs, run_cycles, bytes, mac_per_cycle_run),
 blocks (what the vector unit computed, why not more, and its routines), timing, link and end_to_end
-(the time model's seconds for one token, part by part; null if a program computes the blocks). Keys
-with run count RUN alone.
+(the time model's seconds for one token, part by part, those of a program's routines too; null with
+transformers and a vector unit). Keys with run count RUN alone.
 """,
 )
 
@@ -156,10 +156,12 @@ def _placement_lines(placement: "Placement") -> list[str]:
 def _end_to_end(result: "RunResult") -> "tuple[Link, Times | None]":
     """The link that counts, and what the device's part of the layers takes for one token.
 
-    A simulated device has the link of its board. None if the memory gives no bound on a run, or if
-    a program computes layers: the time model knows products alone.
+    A simulated device has the link of its board. The layers of a program count with all floats that
+    the program computes. None if the memory gives no bound on a run, or if the runtime has programs
+    of its own.
     """
     from tritloom.boards.board import load_board
+    from tritloom.gen.plan.programs import plan_times
     from tritloom.gen.plan.timing import Times, layer_times
     from tritloom.host.links.contract import DEFAULT_BOARD, SIMULATED, DeviceUrl
 
@@ -168,10 +170,16 @@ def _end_to_end(result: "RunResult") -> "tuple[Link, Times | None]":
         board = load_board(url.query.get("board", DEFAULT_BOARD))
         config = dataclasses.replace(config, link=board.link)
     times = Times()
-    if result.blocks.routines:
-        return config.link, None
+    in_program: tuple[str, ...] = ()
     try:
+        if result.blocks.routines:
+            if result.plan is None:
+                return config.link, None
+            in_program = result.plan.layers
+            times += plan_times(config, result.plan)
         for layer in result.placement.layers:
+            if layer.name in in_program:
+                continue
             for part in layer.on_device:
                 times += layer_times(config, part.rows, part.columns)
     except ConfigError:

@@ -329,7 +329,8 @@ def formula(config: AcceleratorConfig, product: Product, latency: int, *, behind
 def first_word_cycles(config: AcceleratorConfig, model: Mapping[str, Any]) -> int | None:
     """Cycles from a range to its first word, None if words may come later than one a cycle."""
     latency = config.memory.latency(config)
-    if latency is None and not model.get("stalls", False) and "latency" in model:
+    pauses = any(model.get(name, False) for name in ("stalls", "dram"))
+    if latency is None and not pauses and "latency" in model:
         return config.memory.modelled_latency(config, int(model["latency"]))
     return latency
 

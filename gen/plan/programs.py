@@ -12,7 +12,9 @@ import numpy as np
 
 from tritloom.gen.plan.schedule import CommandCycles, exchange_of, run_cycles
 from tritloom.gen.plan.stages import Exchange
+from tritloom.gen.plan.timing import HOST, Host, Times
 from tritloom.host.execution import joined_vectors
+from tritloom.host.models.placed_blocks import BlockPlan
 from tritloom.host.program import Program
 from tritloom.rtl.spec import requests
 from tritloom.rtl.spec.config import AcceleratorConfig
@@ -20,7 +22,7 @@ from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.rtl.spec.vector_cycles import START_CYCLES, pipeline_cycles, step_cycles
 from tritloom.rtl.spec.vector_program import Operation, Step
 
-__all__ = ["execution_cycles", "routine_cycles"]
+__all__ = ["execution_cycles", "plan_times", "routine_cycles"]
 
 CODE_CYCLES = 4
 """From the end of a PRODUCT with codes until the core has taken the last of them."""
@@ -106,3 +108,64 @@ def routine_cycles(
     ConfigError : the memory gives no bound on a run's cycles
     """
     return CommandCycles.of(config, list(_commands(config, program, routine, inputs, outputs)))
+
+
+def _routines(plan: BlockPlan) -> Iterator[tuple[str, str, str]]:
+    """The routines of one token, and the vectors that each of them reads and leaves."""
+    program = plan.program
+    assert program is not None
+    if plan.form == "feed_forward":
+        yield from ((name, "x", "x") for name in program.routines)
+        return
+    last = "hidden" if "hidden" in program.vectors else "x"
+    names = list(program.routines)
+    yield names[0], "x", "qkv"
+    for name in names[1:]:
+        output = last if name == names[-1] else "qkv"
+        if "inner" in program.vectors:  # the host computes the activation in between
+            attends = name.startswith("block")
+            yield name, *(("attention", "gate_up") if attends else ("inner", output))
+        else:
+            yield name, "attention", output
+
+
+def plan_times(config: AcceleratorConfig, plan: BlockPlan, *, host: Host = HOST) -> Times:
+    """The routines of a plan for one token, whose hidden vector stays on the device.
+
+    `engine_s` counts the cycles of the programs, `run_cycles` those of their layers. What the host
+    computes between the routines is not counted.
+
+    Parameters
+    ----------
+    config : of the device, with its link and clock
+    plan : with a program
+    host : what the driver takes
+
+    Raises
+    ------
+    ConfigError : the memory gives no bound on a run's cycles
+    """
+    program = plan.program
+    assert program is not None
+    total, clock_hz = Times(), config.clock_hz
+    for routine, given, left in _routines(plan):
+        call = routine_cycles(config, program, routine, [given], [left])
+        steps = program.steps_of(routine)
+        named = [program.layers[step.a] for step in steps if step.operation == Operation.RUN]
+        commands_s = call.commands * host.command_s
+        total += Times(
+            tokens=1,
+            macs=sum(rows * columns for rows, columns in named),
+            calls=1,
+            commands=call.commands,
+            bytes_in=call.bytes_in,
+            bytes_out=call.bytes_out,
+            run_cycles=execution_cycles(config, steps, program.layers)[1],
+            total_s=max(call.cycles / clock_hz, commands_s) + host.call_s,
+            link_in_s=call.link_in / clock_hz,
+            link_out_s=call.link_out / clock_hz,
+            front_end_s=call.front_end / clock_hz,
+            engine_s=call.engine / clock_hz,
+            host_s=commands_s + host.call_s,
+        )
+    return total

@@ -215,6 +215,7 @@ class RunResult:
     blocks : which operations ran as a program of the vector unit
     timing : of the whole run
     config : of the device
+    plan : of the programs; None if the runtime has programs of its own
     """
 
     model: str
@@ -228,6 +229,7 @@ class RunResult:
     blocks: BlocksUse
     timing: Timing
     config: AcceleratorConfig
+    plan: BlockPlan | None = None
 
     @classmethod
     def of(
@@ -245,6 +247,7 @@ class RunResult:
         run_cycles: int | None,
         times: RunTimes,
         config: AcceleratorConfig,
+        plan: BlockPlan | None = None,
     ) -> "RunResult":
         """Make the result.
 
@@ -277,6 +280,7 @@ class RunResult:
             blocks=blocks,
             timing=timing,
             config=config,
+            plan=plan,
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -182,4 +182,5 @@ def run_model(
             linear_s=linear_s + (0.0 if blocks is None else blocks.seconds),
         ),
         config=config,
+        plan=plan,
     )

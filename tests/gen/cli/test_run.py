@@ -1,5 +1,6 @@
 import io
 import json
+import math
 import sys
 from dataclasses import replace
 
@@ -10,7 +11,11 @@ from tests.support import ROOT, quick_first
 from tritloom.boards.board import load_board
 from tritloom.gen.cli.figures import seconds
 from tritloom.gen.plan.models import known_layers
+from tritloom.gen.plan.programs import execution_cycles
 from tritloom.gen.plan.timing import Times, layer_times, token_times
+from tritloom.host.checkpoints.huggingface import load_checkpoint
+from tritloom.host.models.bitnet import BitNetModel
+from tritloom.host.models.blocks import decoder_program
 from tritloom.rtl.spec.errors import ConfigError, DeviceError
 from tritloom.rtl.spec.vector_facts import VectorConfig
 
@@ -87,7 +92,7 @@ class TestRun:
         status, out, err = run(*arguments)
         assert (status, out) == (0, " in the\n")
         lines = err.splitlines()
-        assert "time model" not in err
+        assert "device's layers take" in err
         layer = next(line for line in lines if line.startswith("layers.0.self_attn.qkv_proj"))
         assert layer.split()[4:] == ["-", "5", "-", "-"]
         place = next(i for i, line in enumerate(lines) if line.startswith("Floats on the device"))
@@ -103,7 +108,18 @@ class TestRun:
         )
         assert lines[-4].split() == ["routine", "bytes", "executions", "cycles"]
         assert [line.split()[0] for line in lines[-3:]] == ["begin", "block", "block"]
-        assert output["end_to_end"] is None
+        times = output["end_to_end"]
+        assert (times["bytes_in"] + times["bytes_out"], times["bound"]) == (8872, "link out")
+        program = decoder_program(config.vector, BitNetModel(load_checkpoint(TINYLM)).decoder())
+        took = [
+            execution_cycles(config, program.steps_of(name), program.layers)
+            for name in program.routines
+        ]
+        assert round(times["engine_s"] * 80e6) == sum(cycles for cycles, _ in took)
+        assert times["run_cycles"] == sum(engine for _, engine in took)
+        layers = [math.prod(layer["shape"]) for layer in output["layers"] if layer["runs"]]
+        assert times["macs"] == sum(layers)
+        assert times["total_s"] > times["link_out_s"] > times["engine_s"]
         (begin, *_) = output["blocks"]["routines"]
         assert lines[-3].split() == [
             "begin",

@@ -55,6 +55,12 @@ def test_narrow_memory(tmp_path):
     assert config.link.name == "uart"
 
 
+def test_wide_memory(tmp_path):
+    """No more than a word a cycle."""
+    config = read(tmp_path, LEAST.replace("width_bits = 64", "width_bits = 512")).config
+    assert config.memory.expected(config) == (60, 1.0)
+
+
 def test_example():
     platform = read_platform(ROOT / "examples/platforms/kv260.toml")
     assert platform.config.word_bits == platform.memory_bits == 512

@@ -131,6 +131,17 @@ class TestBoards:
         assert prediction.needed_bytes > 1000 * prediction.platform.memory_bytes
         assert all(each.resident == 0 for each in prediction.layers)
 
+    def test_half_of_the_experts(self):
+        """Of 16 experts 8 stay, beside room for one more; 2 of the 4 that compute are loaded."""
+        words = LayerShape.of(KV260.config, 80, 200).words
+        platform = replace(KV260, config=KV260.config.with_words(9 * words))
+        model = (None, [Layer("up", 200, 80, 4)], [Layer("up", 200, 80, 16)])
+        prediction = plan(platform, model)
+        (each,) = prediction.layers
+        assert (each.resident, prediction.fits) == (2, "part")
+        assert prediction.needed_bytes == 16 * words * 64
+        assert prediction.times.loading_s > 0
+
     def test_experts(self):
         """With half of the experts in the memory, half of those that compute a token are loaded."""
         model = find_shape("experts-30b-a3b")

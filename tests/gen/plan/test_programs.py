@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from tests.support.programs import layers_of, random_decoder
-from tritloom.gen.plan.programs import execution_cycles, routine_cycles
+from tritloom.gen.plan.programs import execution_cycles, plan_times, routine_cycles
 from tritloom.gen.plan.schedule import run_cycles
+from tritloom.gen.plan.timing import Host
 from tritloom.host.device import Device
-from tritloom.host.models.blocks import decoder_program
+from tritloom.host.models.blocks import decoder_program, feed_forward_program
+from tritloom.host.models.placed_blocks import BlockPlan
 from tritloom.rtl.links.stream_facts import PacketStream
 from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.config import AcceleratorConfig
@@ -40,6 +42,8 @@ TABLES = replace(
     link=PacketStream(width=8),
     vector=VectorConfig(words=1024, multipliers=2, bfloat16=True),
 )
+NO_HOST = Host(call_s=0, command_s=0)
+SLOW_HOST = Host(call_s=1.0, command_s=0.5)
 RUN = Step(operation=Operation.RUN, a=0)
 END = Step(operation=Operation.END)
 
@@ -68,6 +72,35 @@ def test_steps_beside_a_layer(others):
     both, _ = execution_cycles(CONFIG, [*first, *some, *last], [(30, 60)])
     takes = program_cycles(some, CONFIG.vector) - program_cycles([], CONFIG.vector)
     assert both - alone == max(0, takes - engine - 10)
+
+
+@pytest.mark.parametrize("form", ["blocks", "activation", "feed_forward"])
+def test_times_of_a_plan(form):
+    """Each routine of a token once, with the vectors that `PlacedBlocks` moves for it."""
+    decoder = random_decoder(
+        2, hidden=48, inner=64, queries=48, keys=16, relu2=form != "activation"
+    )
+    if form == "feed_forward":
+        program = feed_forward_program(CONFIG.vector, decoder)
+        moved = [("feed_forward 0", "x", "x"), ("feed_forward 1", "x", "x")]
+    else:
+        program = decoder_program(CONFIG.vector, decoder)
+        moved = [("begin", "x", "qkv"), ("block 0", "attention", "qkv")]
+        moved += [("block 1", "attention", "hidden")]
+        if form == "activation":
+            moved[1:] = [("block 0", "attention", "gate_up"), ("feed_forward 0", "inner", "qkv")]
+            moved += [("block 1", "attention", "gate_up"), ("feed_forward 1", "inner", "hidden")]
+    kind = "feed_forward" if form == "feed_forward" else "blocks"
+    times = plan_times(CONFIG, BlockPlan(form=kind, program=program), host=NO_HOST)
+    calls = [routine_cycles(CONFIG, program, name, [i], [o]) for name, i, o in moved]
+    assert times.calls == len(moved)
+    assert times.bytes_in == sum(call.bytes_in for call in calls)
+    assert times.bytes_out == sum(call.bytes_out for call in calls)
+    assert round(times.total_s * CONFIG.clock_hz) == sum(call.cycles for call in calls)
+    assert times.macs == sum(rows * columns for rows, columns in program.layers)
+    slow = plan_times(CONFIG, BlockPlan(form=kind, program=program), host=SLOW_HOST)
+    commands = sum(call.commands for call in calls)
+    assert slow.total_s == slow.host_s == len(moved) * 1.0 + commands * 0.5
 
 
 @pytest.mark.sim

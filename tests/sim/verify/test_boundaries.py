@@ -86,7 +86,7 @@ def reachable(config, opcode, check):
             return config.banks > 1
         case Quantity.PROGRAM_STEPS:
             return check.least != 1
-        case Quantity.NOT_FINITE:
+        case Quantity.NOT_FINITE | Quantity.VOID_WORDS:
             return False
         case Quantity.LAYER_STATE:
             return opcode != Opcode.READ or config.max_layers > 2
