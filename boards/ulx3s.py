@@ -5,6 +5,7 @@ from dataclasses import replace
 from tritloom.boards.board import Board
 from tritloom.rtl.links.uart_facts import Uart
 from tritloom.rtl.memories.bram_facts import BlockRam
+from tritloom.rtl.memories.sdram_facts import Sdram
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.vector_facts import VectorConfig
 
@@ -54,5 +55,18 @@ ULX3S_85F = replace(
     _85F,
     presets={
         "bitlinear": replace(_85F.config, slots=4, vector=VectorConfig(words=4096, multipliers=2)),
+        # The chip brings 16 bits a cycle, a word of the core every fourth. All 32 MB are used.
+        "sdram": AcceleratorConfig(
+            lanes=40,
+            rows=1,
+            fill=5,
+            memory=Sdram(words=1 << 22, part="ulx3s"),
+            max_in_features=6920,
+            max_out_features=6912,
+            max_layers=256,
+            packet_bytes=1024,
+            slots=4,
+            clock_hz=90_000_000,
+        ),
     },
 )

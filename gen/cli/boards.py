@@ -118,6 +118,8 @@ def _additions(board: "Board", preset: AcceleratorConfig) -> str:
         parts.append(f"{weights:,} weights in {preset.memory.name}")
     if preset.macs_per_cycle != board.config.macs_per_cycle:
         parts.append(f"{preset.macs_per_cycle} MAC/cycle")
+    if preset.clock_hz != board.config.clock_hz:
+        parts.append(f"{preset.clock_hz / 1e6:g} MHz")
     return ", ".join(parts) or "other limits"
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from typing import Any
 
 from tritloom.rtl.memories.contract import create_memory
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.sim.conformance.streams import require, simulate, sink, source
+from tritloom.sim.models.surrounded import SurroundedMemory, store_bench
 
 __all__ = ["check_memory"]
 
@@ -24,6 +26,7 @@ def check_memory(
     seed: int,
     gapless: bool = False,
     deadline_cycles: int = DEADLINE_CYCLES,
+    memory_model: Mapping[str, Any] | None = None,
 ) -> None:
     """Write every word twice, then read ranges: the words must come back, in order.
 
@@ -58,7 +61,12 @@ def check_memory(
         ranges.append((start, rng.randint(1, min(LONGEST_RANGE, depth - start))))
     expected = [words[start + n] for start, count in ranges for n in range(count)]
 
-    dut = create_memory(config)
+    dut: Any = create_memory(config)
+    background: list[Any] = []
+    rules: list[int] = []  # that the memory breaks
+    if config.memory.model:
+        dut = SurroundedMemory(config, memory_model or {})
+        background = [store_bench(dut, {}, number) for number in range(len(dut.model.stores))]
     received: list[int] = []
     request_cycles: list[int] = []
     word_cycles: list[int] = []
@@ -81,8 +89,24 @@ def check_memory(
             word_cycles.extend([cycle] * word)
             cycle += 1
 
+    async def watch_rules(ctx: Any) -> None:
+        async for *_, number in ctx.tick().sample(dut.violation):
+            if number:
+                rules.append(number)
+
+    if config.memory.model:
+        background.append(watch_rules)
     reader = sink(dut.o, len(expected), received, pause, seed)
-    simulate(dut, write_then_read, reader, watch, deadline_cycles=deadline_cycles)
+    simulate(
+        dut,
+        write_then_read,
+        reader,
+        watch,
+        background=background,
+        deadline_cycles=deadline_cycles,
+    )
+    for number in rules:
+        require(False, f"the memory breaks {dut.model.RULES.get(number, f'rule {number}')}")
     for number in void_words:
         require(False, f"word {number} is void: `error` is set")
     for number, (word, right) in enumerate(zip(received, expected, strict=True)):

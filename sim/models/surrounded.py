@@ -10,12 +10,13 @@ from amaranth.hdl import Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import Member, Out, connect, flipped
 
+from tritloom.rtl.memories.contract import create_memory, memory_members
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import ConfigError
 from tritloom.rtl.top import STATUS, Accelerator
 from tritloom.sim.models.contract import VIOLATION_BITS, MemoryModel, StoreSignature, create_model
 
-__all__ = ["SurroundedAccelerator", "store_bench", "surrounded"]
+__all__ = ["SurroundedAccelerator", "SurroundedMemory", "store_bench", "surrounded"]
 
 
 class SurroundedAccelerator(wiring.Component):
@@ -40,10 +41,8 @@ class SurroundedAccelerator(wiring.Component):
         self.config = config
         self.accelerator = Accelerator(config)
         self.model = create_model(config, self.accelerator.pads["memory"], options)
-        ports: dict[str, Member] = {
-            f"store_{n}": Out(StoreSignature(store)) for n, store in enumerate(self.model.stores)
-        }
-        for name in [*ports, "violation"]:
+        ports = _model_ports(self.model)
+        for name in ports:
             if name in self.accelerator.pads["link"]:
                 raise ConfigError(f"the link's pad {name!r} has a name of the model; rename it")
         super().__init__(
@@ -51,25 +50,75 @@ class SurroundedAccelerator(wiring.Component):
                 **self.accelerator.pads["link"],
                 **ports,
                 **{name: Out(1) for name in STATUS},
-                "violation": Out(VIOLATION_BITS),
             }
         )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
         m.submodules.accelerator = accelerator = self.accelerator
-        m.submodules.model = model = self.model
-        for name, member in accelerator.pads["memory"].items():
-            _join(m, getattr(accelerator, name), getattr(model, name), member)
+        m.submodules.model = self.model
+        _wire_model(m, self, accelerator, accelerator.pads["memory"])
         for name, member in accelerator.pads["link"].items():
             _join(m, getattr(accelerator, name), getattr(self, name), member)
         for name in STATUS:
             m.d.comb += getattr(self, name).eq(getattr(accelerator, name))
-        m.d.comb += self.violation.eq(model.violation)
-        for number in range(len(model.stores)):
-            name = f"store_{number}"
-            connect(m, getattr(model, name), flipped(getattr(self, name)))
         return m
+
+
+class SurroundedMemory(wiring.Component):
+    """A weight memory alone, with a model of its chip at its pads.
+
+    Parameters
+    ----------
+    config : names a memory with a model
+    options : keyword arguments of the model's constructor
+
+    Members
+    -------
+    i_write, i_read, o, error : those of `WeightMemory`
+    violation, store_0, … : those of the model
+
+    Raises
+    ------
+    ConfigError : see `create_model`
+    """
+
+    def __init__(self, config: AcceleratorConfig, options: Mapping[str, Any]) -> None:
+        self.config = config
+        self.memory = create_memory(config)
+        contract = memory_members(config)
+        members = self.memory.signature.members
+        self._pads = {name: member for name, member in members.items() if name not in contract}
+        self.model = create_model(config, self._pads, options)
+        super().__init__({**contract, **_model_ports(self.model)})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.memory = self.memory
+        m.submodules.model = self.model
+        _wire_model(m, self, self.memory, self._pads)
+        for name, member in memory_members(self.config).items():
+            _join(m, getattr(self.memory, name), getattr(self, name), member)
+        return m
+
+
+def _model_ports(model: MemoryModel) -> dict[str, Member]:
+    """The ports of a model that are no pads."""
+    stores: dict[str, Member] = {
+        f"store_{number}": Out(StoreSignature(store)) for number, store in enumerate(model.stores)
+    }
+    return stores | {"violation": Out(VIOLATION_BITS)}
+
+
+def _wire_model(m: Module, outer: Any, component: Any, pads: Mapping[str, Member]) -> None:
+    """Put `outer.model` at the pads of a component, and its other ports at those of `outer`."""
+    model = outer.model
+    for name, member in pads.items():
+        _join(m, getattr(component, name), getattr(model, name), member)
+    m.d.comb += outer.violation.eq(model.violation)
+    for number in range(len(model.stores)):
+        name = f"store_{number}"
+        connect(m, getattr(model, name), flipped(getattr(outer, name)))
 
 
 def _join(m: Module, inner: Any, outer: Any, member: Member) -> None:
@@ -100,7 +149,7 @@ def surrounded(
 
 
 def store_bench(
-    component: SurroundedAccelerator | MemoryModel,
+    component: SurroundedAccelerator | SurroundedMemory | MemoryModel,
     contents: MutableMapping[int, int],
     number: int = 0,
 ) -> Any:

@@ -36,8 +36,10 @@ With a memory outside the chip, such as axi or sdram, the weights are the bottle
 command measures how well they stream: each shape is computed for one token, all RUNs queued one
 behind the other. Give --shape several times, or --layer for a whole block of a known model. The
 geometry is then 40 lanes, and as many rows as the memory's width has 64 bits, for every shape; with
---engine table one row, and as many lanes as fill the width. The model of the chip takes --latency
-(cycles from an address to its first beat) and --stalls (it pauses at random).
+a narrower memory 5 lanes and 8 rows; with --engine table one row, and as many lanes as fill the
+width. The model of the chip takes --latency
+(cycles from an address to its first beat), --stalls (it pauses at random) and --dram (banks, rows
+and refresh, shared by all --ports; where each port's region lies then decides).
 """,
     examples="""
   tritloom measure stream --shape 1024x256
@@ -91,6 +93,9 @@ def add(commands: Any) -> None:
         parser.add_argument(f"--{name}", metavar=value, type=type_, help=text)
     parser.add_argument("--stalls", action="store_true", help="the model pauses at random")
     parser.add_argument(
+        *("--dram",), action="store_true", help="the model is a DRAM that all ports share"
+    )
+    parser.add_argument(
         *("--link-bytes",), metavar="W", type=whole(1), help="bytes a cycle (1; outside memories 8)"
     )
     parser.add_argument(
@@ -140,7 +145,7 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
 
     if options.shape is None or len(options.shape) > 1:
         raise InputError("bram takes one --shape; several, and --layer, go with a memory outside")
-    for name in ("width", "ports", "part", "latency", "stalls"):
+    for name in ("width", "ports", "part", "latency", "stalls", "dram"):
         if getattr(options, name):
             raise InputError(f"--{name} goes with a memory outside the chip, not with bram")
     (shape,) = options.shape
@@ -190,6 +195,8 @@ def _measure_outside(options: argparse.Namespace) -> dict[str, Any]:
         model["latency"] = options.latency
     if options.stalls:
         model["stalls"] = STALLS
+    if options.dram:
+        model["dram"] = True
     result = outside.measure_outside(config, products, model=model, progress=progress_line)
     return result | {"command": _outside_command(options)}
 
@@ -204,7 +211,8 @@ def _outside_command(options: argparse.Namespace) -> str:
             words += [f"--{name.replace('_', '-')}", str(value)]
     for shape in options.shape or ():
         words += ["--shape", f"{shape[0]}x{shape[1]}"]
-    return shlex.join([*words, *(["--stalls"] if options.stalls else []), "--json"])
+    flags = [f"--{name}" for name in ("stalls", "dram") if getattr(options, name)]
+    return shlex.join([*words, *flags, "--json"])
 
 
 def _outside_lines(result: dict[str, Any]) -> list[str]:

@@ -59,9 +59,17 @@ class TestBoards:
         models = on_device(ICEBREAKER.build_config)
         assert board["models"] == {name: each.to_dict() for name, each in models.items()}
 
+    def test_presets(self, run):
+        """What each has that the board's own accelerator has not."""
+        text = " ".join(run("boards")[1].split())
+        assert "ulx3s-85f, preset bitlinear: a vector unit of 4,096 words." in text
+        sdram = "167,772,160 weights in sdram, 40 MAC/cycle, 90 MHz."
+        assert f"ulx3s-85f, preset sdram: {sdram}" in text
+
     def test_without_figures(self, run, monkeypatch):
         """A device that has no formula, or cannot run the models."""
         unknown = {"tinylm": OnDevice(fits="none", times=None)}
         monkeypatch.setattr("tritloom.gen.plan.models.on_device", lambda config: unknown)
         lines = run("boards")[1].splitlines()
-        assert lines[-7].split() == ["ulx3s-85f", "tinylm", "none", "unknown"]
+        last = [line.split() for line in lines if line.endswith("unknown")][-1]
+        assert last == ["ulx3s-85f", "tinylm", "none", "unknown"]

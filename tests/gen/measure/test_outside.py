@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from tests.support import plugins
+from tests.support import line_store, plugins
+from tritloom.gen.cli.main import main
 from tritloom.gen.measure import outside
 from tritloom.gen.measure.outside import (
     Product,
@@ -22,6 +23,8 @@ from tritloom.gen.workloads import Layer
 from tritloom.rtl.links.uart_facts import Uart
 from tritloom.rtl.spec.errors import ConfigError, InputError
 from tritloom.rtl.spec.layer_shape import LayerShape
+from tritloom.rtl.spec.plugins import memories
+from tritloom.sim.device.simulated import SimulatedDesign
 
 SMALL = {"lanes": 5, "rows": 2, "fill": 5, "packet_bytes": 256, "most": (96, 60)}
 LATENCY = plugins.LateMemory.DELAY + 4
@@ -148,7 +151,10 @@ def test_axi_geometry():
         assert config.memory.latency_cycles == 60
         assert first_word_cycles(config, {"latency": 60}) == 67
         assert first_word_cycles(config, {"latency": 61}) is None  # beyond the queue
-        assert first_word_cycles(config, {"latency": 60, "stalls": 0.25}) is None
+        for options in ({"stalls": 0.25}, {"dram": True}):
+            model = {"latency": 60, **options}
+            assert first_word_cycles(config, model) is None
+            SimulatedDesign(config, model)  # the model of the chip knows the options
         assert config.memory.expected(config) == (67, 1.0)
     narrow = replace(config, rows=1)
     assert first_word_cycles(narrow, {"latency": 60}) is None
@@ -197,3 +203,30 @@ def test_a_plan_is_near(width):
         assert abs(plan.layers[0].cycles / measured - 1) < 0.1
         share = shape[0] * shape[1] * 1.6 / (measured * width)
         assert abs(plan.layers[0].roofline / share - 1) < 0.1
+
+
+def test_refused_on_the_command_line(capsys):
+    """Options of a memory outside the chip are not for block RAM; several shapes neither."""
+    for words, message in (
+        (["--shape", "8x5", "--dram"], "--dram goes with a memory outside the chip, not with bram"),
+        (["--shape", "8x5", "--width", "64"], "--width goes with a memory outside the chip"),
+        (["--shape", "8x5", "--shape", "8x5"], "bram takes one --shape"),
+        (["--layer", "tinylm"], "bram takes one --shape"),
+        (["--memory", "axi", "--layer", "x", "--width", "64"], "--layer must be one of tinylm"),
+        (["--memory", "axi", "--shape", "8x5", "--part", "y"], "memory axi has no part"),
+    ):
+        assert main(["measure", "stream", *words]) == 1
+        assert message in capsys.readouterr().err
+
+
+def test_geometry_of_a_narrow_memory():
+    """A word of 64 bits takes four cycles; few lanes leave less of the last tile unused."""
+    memories.add(line_store.TestLines)
+    options = {"line_bits": 128, "beat_bits": 16}
+    config = outside_config("test-lines", options, [Product(2560, 6912)])
+    assert (config.lanes, config.rows, config.word_bits) == (5, 8, 64)
+    assert memory_width(config) == 16
+    words = LayerShape.of(config, 2560, 6912).words
+    assert words * 64 / (2560 * 6912) < 1.601
+    given = outside_config("test-lines", options, [Product(2560, 6912)], lanes=40, rows=1)
+    assert (given.lanes, given.rows) == (40, 1)

@@ -1,0 +1,54 @@
+"""Pins of a chip of SDR SDRAM."""
+
+from typing import Any
+
+from amaranth.lib import io
+
+__all__ = ["tie"]
+
+OUTPUTS = {
+    "clk_en": "cke",
+    "ras": "ras_n",
+    "cas": "cas_n",
+    "we": "we_n",
+    "ba": "bank",
+    "a": "address",
+    "dqm": "dqm",
+}
+"""Subsignal of amaranth-boards' SDRAM resource → the accelerator's pad, without `sdram_`."""
+STRAPPED = ("clk_en", "dqm")
+"""Subsignals that a board need not have; the chip's pin is then wired to what enables it."""
+
+
+def tie(m: Any, accelerator: Any, ports: Any) -> None:
+    """Put registers and buffers between the accelerator's pads and an SDRAM resource.
+
+    Every pad has a register in its I/O cell, so that no wire of the FPGA adds to the chip's times.
+    The chip's clock is the accelerator's, inverted: its edge lies in the middle of the time in
+    which a command is stable.
+
+    Parameters
+    ----------
+    m : the board's module; the buffers are added to it
+    accelerator : the component with the pads of `tritloom.rtl.memories.sdram_facts`
+    ports : the resource's ports, without buffers
+    """
+    for name, pad in OUTPUTS.items():
+        if name in STRAPPED and not hasattr(ports, name):
+            continue
+        port = getattr(ports, name)
+        m.submodules[f"sdram_{name}"] = buffer = io.FFBuffer("o", port)
+        value = getattr(accelerator, f"sdram_{pad}")[: len(port)]
+        # A port that is low when active inverts what its buffer is given.
+        m.d.comb += buffer.o.eq(~value if any(port.invert) else value)
+    if hasattr(ports, "cs"):
+        m.submodules.sdram_cs = chip_select = io.Buffer("o", ports.cs)
+        m.d.comb += chip_select.o.eq(1)
+    m.submodules.sdram_dq = dq = io.FFBuffer("io", ports.dq)
+    m.d.comb += [
+        accelerator.sdram_dq_i.eq(dq.i),
+        dq.o.eq(accelerator.sdram_dq_o),
+        dq.oe.eq(accelerator.sdram_dq_oe),
+    ]
+    m.submodules.sdram_clk = clock = io.DDRBuffer("o", ports.clk)
+    m.d.comb += [clock.o[0].eq(0), clock.o[1].eq(1)]

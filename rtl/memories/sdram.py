@@ -1,0 +1,21 @@
+"""Weight memory in SDR SDRAM."""
+
+from tritloom.rtl.memories.line_contract import LineStore
+from tritloom.rtl.memories.lines import LineMemory
+from tritloom.rtl.memories.sdram_facts import Sdram
+from tritloom.rtl.memories.sdram_store import SdramStore, sdram_pads
+from tritloom.rtl.spec.config import AcceleratorConfig
+
+__all__ = ["SdramMemory"]
+
+
+class SdramMemory(LineMemory):
+    """Weights in a chip of SDR SDRAM behind pads that have registers; see `SdramStore`."""
+
+    def __init__(self, config: AcceleratorConfig) -> None:
+        assert isinstance(config.memory, Sdram)
+        super().__init__(config, sdram_pads(config.memory.chip))
+
+    def create_store(self) -> LineStore:
+        assert isinstance(self.config.memory, Sdram)
+        return SdramStore(self.config.memory, self.config, self.format)

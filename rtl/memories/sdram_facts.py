@@ -1,0 +1,176 @@
+"""Facts of the weight memory in SDR SDRAM."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+from tritloom.rtl.memories.line_facts import LineRecord
+from tritloom.rtl.memories.sdram_parts import BURST, PARTS, SdramCycles, SdramPart
+from tritloom.rtl.spec.plugins import Config, require, require_integer
+
+__all__ = ["Sdram"]
+
+MOST_REFRESHES = 16
+USUAL_REFRESHES = 8
+MOST_WAIT = 40
+"""Cycles that a group of refreshes waits at most: for a burst, a write's recovery, and tRAS."""
+LEAST_ACTIVE_DISTANCE = 2
+"""Cycles from one ACTIVE to the next at least, as the controller chooses them."""
+FIRST_BEAT = 9
+"""Cycles from a range to its first beat, beside tRCD and the CAS latency."""
+EXTRA_CYCLES = 12
+"""Cycles that a refresh or a page may cost beyond the chip's times: one burst, and deciding."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sdram(LineRecord):
+    """Weight words in a chip of SDR SDRAM, at the accelerator's clock.
+
+    Parameters
+    ----------
+    words : weight words that it holds
+    part : the chip, a name of `PARTS`; its line is 8 columns, its beat a column
+    cas : CAS latency, 2 or 3
+    refreshes : AUTO REFRESH commands in a row, 1 to 16. More in a row close the pages less often.
+        0 is 8, or fewer if a page could else stay open for longer than the part allows.
+    capture : cycles by which read data is taken later than a part without delay has it, 0 or 1
+    """
+
+    name: ClassVar[str] = "sdram"
+    component: ClassVar[str] = "tritloom.rtl.memories.sdram:SdramMemory"
+    model: ClassVar[str] = "tritloom.sim.models.sdram:SdramModel"
+    resource: ClassVar[str] = "sdram"
+    tie: ClassVar[str] = "tritloom.boards.pins.sdram:tie"
+    pins: ClassVar[Mapping[str, str]] = MappingProxyType(
+        {
+            "sdram_cke": "clock enable; all pads need a register at the pad, outputs and inputs",
+            "sdram_ras_n": "row address strobe, low when active",
+            "sdram_cas_n": "column address strobe, low when active",
+            "sdram_we_n": "write enable, low when active",
+            "sdram_bank": "bank",
+            "sdram_address": "row, or column",
+            "sdram_dqm": "data masks, high when data is masked",
+            "sdram_dq_i": "data from the chip",
+            "sdram_dq_o": "data to the chip",
+            "sdram_dq_oe": "high while dq_o drives the data pins",
+        }
+    )
+
+    part: str = "ulx3s"
+    cas: int = 3
+    refreshes: int = 0
+    capture: int = 0
+
+    @property
+    def chip(self) -> SdramPart:
+        """The part's facts."""
+        return PARTS[self.part]
+
+    def title(self) -> str:
+        return f"SDRAM {self.part}"
+
+    def line_sizes(self, config: Config) -> tuple[int, int]:
+        return self.chip.line_bits, self.chip.data_bits
+
+    def layout_dict(self) -> dict[str, Any]:
+        """The line's bits beside the words: they decide where layers may begin."""
+        return super().layout_dict() | {"line_bits": self.chip.line_bits}
+
+    def cycles(self, config: Config) -> SdramCycles:
+        """The part's times at the accelerator's clock."""
+        return self.chip.cycles(config.clock_hz)
+
+    def group(self, config: Config) -> int:
+        """AUTO REFRESH commands in a row."""
+        cycles = self.cycles(config)
+        most = (cycles.ras_max - MOST_WAIT) // cycles.refresh_interval
+        return self.refreshes or max(1, min(USUAL_REFRESHES, most))
+
+    def interval(self, config: Config) -> int:
+        """Cycles from one group of AUTO REFRESH to the next.
+
+        The chip refreshes its rows in turn. A row must be refreshed again within its part of the
+        retention time, also if one group comes at once and a later one has to wait.
+        """
+        cycles = self.cycles(config)
+        group = self.group(config)
+        rows = 1 << self.chip.row_bits
+        limit = cycles.retention * rows // self.chip.refreshes
+        moves = 0 if rows % group == 0 else group * cycles.rfc  # a row's place in its group
+        longest = (limit - MOST_WAIT - moves) // -(-rows // group)
+        return min(group * cycles.refresh_interval, longest)
+
+    def check(self, config: Config) -> None:
+        require(
+            isinstance(self.part, str) and self.part in PARTS,
+            f"memory: part must be one of {', '.join(PARTS)}, not {self.part!r}",
+        )
+        periods = dict(self.chip.cas_ns)
+        require_integer("memory: cas", self.cas, min(periods), max(periods))
+        require_integer("memory: refreshes", self.refreshes, 0, MOST_REFRESHES)
+        require_integer("memory: capture", self.capture, 0, 1)
+        super().check(config)
+        lines = self.line_format(config).lines
+        most_lines = 1 << self.chip.line_address_bits
+        require(
+            lines <= most_lines,
+            f"memory: {self.part} holds {most_lines} lines of {self.chip.line_bits} bits, "
+            f"not {lines}; choose fewer words",
+        )
+        fastest = round(1e9 / periods[self.cas])
+        require(
+            config.clock_hz <= fastest,
+            f"clock_hz must be at most {fastest} for {self.part} at CAS latency {self.cas}, "
+            f"not {config.clock_hz}",
+        )
+        cycles = self.cycles(config)
+        group = self.group(config)
+        # A page that nobody reads from stays open until the next refresh.
+        longest = self.interval(config) + MOST_WAIT
+        require(
+            longest <= cycles.ras_max,
+            f"memory: refreshes must be fewer, not {group}: a page of {self.part} may stay open "
+            f"for {cycles.ras_max} cycles, not {longest}; choose 0",
+        )
+        # The controller has no timers for tRAS, tRC and tRRD: what it does takes longer.
+        require(
+            cycles.ras <= cycles.rcd + BURST
+            and cycles.rc <= cycles.rcd + BURST + cycles.rp
+            and cycles.rrd <= max(LEAST_ACTIVE_DISTANCE, cycles.rcd - 1),
+            f"clock_hz is too high for the bursts of {self.part}; choose a lower one",
+        )
+
+    def first_beat(self, config: Config) -> int:
+        """Cycles from a range of lines to its first beat, if nothing holds it up."""
+        return FIRST_BEAT + self.cycles(config).rcd + self.cas + self.capture
+
+    def most_cycles(self, config: Config, words: int) -> int:
+        """Every page may wait for its bank, and a refresh may come whenever one is due."""
+        cycles = self.cycles(config)
+        sizes = self.line_format(config)
+        lines = -(-words * sizes.block_lines // sizes.block_words) + 2 * sizes.block_lines
+        beats = lines * BURST
+        pages = -(-lines // (1 << self.chip.page_bits)) + 1
+        page = cycles.rp + cycles.rcd + BURST + EXTRA_CYCLES
+        group = self.group(config)
+        refresh = cycles.rp + group * cycles.rfc + cycles.rcd + BURST + EXTRA_CYCLES
+        streaming = beats + pages * page + self.cas + EXTRA_CYCLES
+        # Each refresh makes time for further refreshes, but far less than an interval.
+        interval = self.interval(config) - refresh
+        return max(words, streaming + refresh * (streaming // interval + 2))
+
+    def expected(self, config: Config) -> tuple[int, float]:
+        """The first word's way, and the share of cycles in which the chip gives data.
+
+        A long range loses only the refreshes. A word may take several cycles of the chip.
+        """
+        cycles = self.cycles(config)
+        group = self.group(config)
+        lost = cycles.rp + group * cycles.rfc + cycles.rcd
+        rate = min(1.0, self.chip.data_bits / config.word_bits)
+        sizes = self.line_format(config)
+        latency = sizes.first_word_cycles(self.first_beat(config))
+        return latency, rate * (1 - lost / self.interval(config))

@@ -1,0 +1,61 @@
+"""The whole accelerator on the simulated FPGA, its weights in a chip of SDRAM that checks rules."""
+
+import numpy as np
+import pytest
+
+from tritloom.host.device import Device
+from tritloom.host.layer import TernaryLayer
+from tritloom.rtl.memories.sdram_facts import Sdram
+from tritloom.rtl.spec import numerics
+from tritloom.rtl.spec.config import AcceleratorConfig
+from tritloom.rtl.spec.errors import DeviceError
+from tritloom.sim.device.simulated import SimulatedDevice
+
+pytestmark = pytest.mark.sim
+
+CONFIG = AcceleratorConfig(
+    lanes=40,
+    rows=1,
+    fill=5,
+    memory=Sdram(words=1 << 22),
+    max_in_features=2560,
+    max_out_features=2560,
+    packet_bytes=1024,
+    slots=4,
+    clock_hz=100_000_000,
+)
+
+
+def layers(*shapes):
+    rng = np.random.default_rng(14)
+    return [
+        TernaryLayer.from_trits(rng.integers(-1, 2, shape).astype(np.int8), 1.0) for shape in shapes
+    ]
+
+
+def test_products():
+    """Layers of several sizes, one after the other in the chip."""
+    rng = np.random.default_rng(15)
+    with Device(SimulatedDevice(CONFIG, stall_seed=3), url="sim", config=CONFIG) as device:
+        loaded = [(layer, device.load(layer)) for layer in layers((37, 130), (1, 1), (128, 200))]
+        for _ in range(2):
+            for layer, handle in loaded:
+                codes = rng.integers(-128, 128, (2, layer.trits.shape[1])).astype(np.int8)
+                right = numerics.matmul(layer.trits, codes)
+                assert np.array_equal(device.matmul(handle, codes), right)
+
+
+def test_extreme_values():
+    with Device(SimulatedDevice(CONFIG), url="sim", config=CONFIG) as device:
+        trits = np.full((5, 2560), -1, np.int8)
+        handle = device.load(TernaryLayer.from_trits(trits, 1.0))
+        codes = np.full((1, 2560), -128, np.int8)
+        assert np.array_equal(device.matmul(handle, codes), np.full((1, 5), 128 * 2560))
+
+
+def test_a_broken_rule_is_named():
+    model = {"stricter": {"rcd": 1}}
+    transport = SimulatedDevice(CONFIG, memory_model=model)
+    with pytest.raises(DeviceError, match="the memory breaks tRCD, from ACTIVE to READ or WRITE"):
+        with Device(transport, url="sim", config=CONFIG) as device:
+            device.load(layers((8, 40))[0])
