@@ -7,7 +7,7 @@ behind another one is counted from that one's last result.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,9 @@ follow from the memory's width. The first tile is filled with 5 activations a cy
 MOST = (13824, 6912)
 """Outputs and inputs that the accelerator takes, and the layer that its memory holds, if no product
 needs more. So one simulated FPGA serves many shapes."""
+NARROW_LANES = 5
+"""Lanes with a memory of less than 64 bits, where a word takes several cycles: with as many rows as
+fill the word. Then the last tile of 6,912 inputs has 3 lanes without one, not 8."""
 PACKET_BYTES, SLOTS = 2048, 8
 LINK_BYTES = 8
 LAYER_SLOTS = 16
@@ -146,6 +149,12 @@ def outside_config(
     }
     record = {"kind": memory, **options}
     config = AcceleratorConfig.from_dict(values | {"memory": record | {"words": 1 << 12}})
+    if (
+        memory_width(config) < LANE_BITS
+        and engine == "select"
+        and not {"lanes", "rows"} & set(given)
+    ):
+        config = replace(config, lanes=NARROW_LANES, rows=LANES // NARROW_LANES)
     shapes = [(product.out_features, product.in_features) for product in products]
     words = sum(config.stored_words(LayerShape.of(config, *shape).words) for shape in shapes)
     return config.with_words(max(words, config.stored_words(LayerShape.of(config, *most).words)))

@@ -36,7 +36,8 @@ With a memory outside the chip, such as axi or sdram, the weights are the bottle
 command measures how well they stream: each shape is computed for one token, all RUNs queued one
 behind the other. Give --shape several times, or --layer for a whole block of a known model. The
 geometry is then 40 lanes, and as many rows as the memory's width has 64 bits, for every shape; with
---engine table one row, and as many lanes as fill the width. The model of the chip takes --latency
+a narrower memory 5 lanes and 8 rows; with --engine table one row, and as many lanes as fill the
+width. The model of the chip takes --latency
 (cycles from an address to its first beat), --stalls (it pauses at random) and --dram (banks, rows
 and refresh, shared by all --ports; where each port's region lies then decides).
 """,

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.support import plugins
+from tests.support import line_store, plugins
 from tritloom.gen.cli.main import main
 from tritloom.gen.measure import outside
 from tritloom.gen.measure.outside import (
@@ -23,6 +23,7 @@ from tritloom.gen.workloads import Layer
 from tritloom.rtl.links.uart_facts import Uart
 from tritloom.rtl.spec.errors import ConfigError, InputError
 from tritloom.rtl.spec.layer_shape import LayerShape
+from tritloom.rtl.spec.plugins import memories
 from tritloom.sim.device.simulated import SimulatedDesign
 
 SMALL = {"lanes": 5, "rows": 2, "fill": 5, "packet_bytes": 256, "most": (96, 60)}
@@ -216,3 +217,16 @@ def test_refused_on_the_command_line(capsys):
     ):
         assert main(["measure", "stream", *words]) == 1
         assert message in capsys.readouterr().err
+
+
+def test_geometry_of_a_narrow_memory():
+    """A word of 64 bits takes four cycles; few lanes leave less of the last tile unused."""
+    memories.add(line_store.TestLines)
+    options = {"line_bits": 128, "beat_bits": 16}
+    config = outside_config("test-lines", options, [Product(2560, 6912)])
+    assert (config.lanes, config.rows, config.word_bits) == (5, 8, 64)
+    assert memory_width(config) == 16
+    words = LayerShape.of(config, 2560, 6912).words
+    assert words * 64 / (2560 * 6912) < 1.601
+    given = outside_config("test-lines", options, [Product(2560, 6912)], lanes=40, rows=1)
+    assert (given.lanes, given.rows) == (40, 1)
