@@ -55,6 +55,12 @@ NOT_RUN = {
         "tritloom info --device serial:///dev/ttyUSB0 --selftest --report selftest.txt",
     ],
     "docs/howto/debug-a-bench.md": ["tritloom verify build --seed 7 --fail-fast"],
+    "docs/howto/llama.md": [
+        "git clone https://github.com/ggml-org/llama.cpp",
+        "tritloom llama build --ggml llama.cpp",
+        'tritloom llama run -- llama.cpp/build/bin/llama-completion -m model.gguf -p "Emma was"',
+        "tritloom serve --socket /tmp/tritloom.sock &",
+    ],
     "docs/howto/measure.md": [
         "tritloom measure engine --family ecp5 --engine table",
         "tritloom measure engine --family ecp5 --engine table --output results/mine.json",
