@@ -108,6 +108,8 @@ def axi_reader_contract(component: AxiReader, most_beats: int = 3) -> Bench:
     filled = Signal(len(queue["head"]))
     m.d.comb += filled.eq(queue["head"] - queue["tail"])
     bench.check("room", filled <= record.depth)
+    # Each place of the queue is free, promised to a beat on its way, or taken.
+    bench.check("credits", inside["free"] + inside["flying"] + filled == record.depth)
 
     # Nothing is lost: when the memory has given all, the beats that were asked for have all left.
     idle = ~component.arvalid & (head == tail) & ~o.valid & ~ask.valid

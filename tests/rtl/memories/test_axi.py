@@ -12,9 +12,11 @@ from tests.support.memories import transfer
 from tritloom.rtl.memories import axi
 from tritloom.rtl.memories.axi_facts import FIRST_BEAT_CYCLES, Axi
 from tritloom.rtl.memories.axi_reader import AxiReader
+from tritloom.rtl.memories.axi_writer import MOST_UNANSWERED, AxiWriter
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import ConfigError
 from tritloom.sim.conformance.memory import check_memory
+from tritloom.sim.conformance.streams import simulate
 
 
 def config_of(words: int = 64, lanes: int = 40, rows: int = 1, **options) -> AcceleratorConfig:
@@ -131,6 +133,31 @@ def test_a_memory_that_is_deaf_at_first(deaf):
     assert failed[-60:] == [0] * 60
     right = writes[0][1] if deaf == "b" else 0  # the words of the other channels were dropped
     assert deaf in ("aw", "w") or words[-1][1] == right
+
+
+def test_writes_that_are_not_answered_are_limited():
+    """The memory takes all that it is sent, and answers late."""
+    record = config_of(timeout_cycles=500).memory
+    dut = AxiWriter(record)
+    taken, idle = [], []
+
+    async def write(ctx):
+        ctx.set(dut.awready, 1)
+        ctx.set(dut.wready, 1)
+        ctx.set(dut.i_write.valid, 1)
+        for cycle in range(80):
+            ctx.set(dut.bvalid, cycle >= 50)
+            ctx.set(dut.i_write.valid, cycle < 50)
+            *_, ready, address, is_idle = await ctx.tick().sample(
+                dut.i_write.ready & dut.i_write.valid, dut.awvalid, dut.idle
+            )
+            taken.append((ready, address))
+            idle.append(is_idle)
+
+    simulate(dut, write)
+    assert sum(ready for ready, _ in taken) == sum(address for _, address in taken)
+    assert sum(ready for ready, _ in taken[:50]) == MOST_UNANSWERED
+    assert idle.index(0) == 1 and idle.index(1, 1) == 50 + MOST_UNANSWERED
 
 
 class NoCredits(AxiReader):
