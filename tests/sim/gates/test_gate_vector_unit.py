@@ -16,6 +16,7 @@ from tritloom.sim.device.vectors import run_vectors
 from tritloom.sim.gates.gates import simulatable
 
 CONFIG = VectorConfig(words=64)
+HALF = CONFIG.words // 2
 CYCLES = 700
 """Of one program: it waits for the core at random."""
 PROGRAMS = 24
@@ -91,9 +92,14 @@ class EachCycle(wiring.Component):
 
 
 def random_step(rng):
-    """A step within the memory; one program may give wrong words, but the same in both."""
+    """A step that reads one half of the memory and writes the other.
+
+    What a step would read while it is written is not defined, and differs between RTL and cells.
+    """
     count = int(rng.integers(1, 24))
-    a, b, d = (int(each) for each in rng.integers(0, 64 - count, 3))
+    half = int(rng.integers(0, 2)) * HALF
+    a, b, d = (int(each) for each in rng.integers(0, HALF - count, 3))
+    a, b, d = a + half, b + half, d + HALF - half
     match int(rng.integers(0, 8)):
         case 0:
             return Step(operation=Operation.DIVIDE, a=a, b=b, d=d)
@@ -116,7 +122,7 @@ def random_step(rng):
         codes=bool(codes),
         count=count,
         b=b,
-        d=0 if codes else d // 32 * 32 if adds else d,
+        d=0 if codes else d // HALF * HALF if adds else d,
         **fields,
     )
 
@@ -158,6 +164,20 @@ def outputs_of(results):
     return columns
 
 
+def assert_same(results, expected):
+    """All outputs are equal. `got` is defined only while the unit is not busy.
+
+    A busy unit may read a word that it writes, if it does not need the word.
+    """
+    idle = expected["busy"] == 0
+    for late in range(1, VectorUnit.GET_CYCLES + 1):
+        idle[late:] &= expected["busy"][:-late] == 0
+    assert idle.sum() > PROGRAMS * CYCLES // 10
+    for name, column in results.items():
+        cycles = idle if name == "got" else slice(None)
+        assert (column[cycles] == expected[name][cycles]).all(), name
+
+
 @pytest.mark.sim
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["ecp5"])
@@ -179,5 +199,4 @@ def test_every_cycle(family):
     assert len(np.unique(expected["got"])) > 1000
     assert (expected["busy"][CYCLES - 1 :: CYCLES] == 0).sum() > PROGRAMS // 2
     results = outputs_of(run_vectors(EachCycle(CONFIG), design=gates, **inputs))
-    for name, column in results.items():
-        assert (column == expected[name]).all(), name
+    assert_same(results, expected)
