@@ -116,7 +116,7 @@ def test_void_beats_make_void_words(name):
     """A word is void if one of its beats is; a range after it is whole again."""
     word, line, beat = bits_of(name)
     whole = config_of(name, 4)
-    fails_at = LineFormat(word, line, beat, whole.memory_words).lines // 2
+    fails_at = LineFormat(word, line, beat, whole.memory_words).lines // 2 + 1
     config = config_of(name, 4, fails_at=fails_at)
     ranges = [(0, config.memory_words), (0, 1), (config.memory_words - 1, 1), (0, 1)]
     _, taken = transfer(config, [(0, 0)], ranges)
