@@ -29,7 +29,7 @@ from tritloom.rtl.spec.packing import (
     pack_weights,
     unpack_results,
 )
-from tritloom.rtl.spec.plugins import memories
+from tritloom.rtl.spec.plugins import engines, memories
 from tritloom.sim.device.simulated import SimulatedDevice
 
 __all__ = ["Product", "measure_outside", "outside_config", "products_of_layer"]
@@ -128,14 +128,11 @@ def outside_config(
     given = {name: value for name, value in geometry.items() if value is not None}
     width = int(options.get("width", LANE_BITS)) * int(options.get("ports", 1))
     wide = max(1, width // LANE_BITS)
-    engine = given.get("engine", "select")
-    # A table is as long as the lanes, so it has one row; other engines have lanes alike.
-    lanes, rows = (LANES * wide, 1) if engine == "table" else (LANES, wide)
     values: dict[str, Any] = {
-        "engine": engine,
+        "engine": "select",
         "encoding": "base3x5",
-        "lanes": lanes,
-        "rows": rows,
+        "lanes": LANES,
+        "rows": wide,
         "fill": FILL,
         "max_in_features": max(most[1], *(product.in_features for product in products)),
         "max_out_features": max(most[0], *(product.out_features for product in products)),
@@ -149,12 +146,12 @@ def outside_config(
     }
     record = {"kind": memory, **options}
     config = AcceleratorConfig.from_dict(values | {"memory": record | {"words": 1 << 12}})
-    if (
-        memory_width(config) < LANE_BITS
-        and engine == "select"
-        and not {"lanes", "rows"} & set(given)
-    ):
-        config = replace(config, lanes=NARROW_LANES, rows=LANES // NARROW_LANES)
+    if not {"lanes", "rows"} & set(given):
+        if engines[config.engine].tile_cycles(config) > LANES:
+            # The engine fills tables. With one row, the most row groups pass while it does.
+            config = replace(config, lanes=LANES * wide, rows=1)
+        elif memory_width(config) < LANE_BITS:
+            config = replace(config, lanes=NARROW_LANES, rows=LANES // NARROW_LANES)
     shapes = [(product.out_features, product.in_features) for product in products]
     words = sum(config.stored_words(LayerShape.of(config, *shape).words) for shape in shapes)
     return config.with_words(max(words, config.stored_words(LayerShape.of(config, *most).words)))
