@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 """A memory behind AXI ports, for simulations: of fixed latency, or a DRAM."""
 
 from __future__ import annotations

@@ -45,9 +45,9 @@ and refresh, shared by all --ports; where each port's region lies then decides).
   tritloom measure stream --shape 1024x256
   tritloom measure stream --shape 2560x2560 --lanes 55 --rows 4 --json
   tritloom measure stream --shape 256x512 --engine table --tokens 16
-  tritloom measure stream --memory axi --width 128 --latency 60 \
+  tritloom measure stream --memory axi --width 128 --latency 60 \\
       --shape 2560x2560
-  tritloom measure stream --memory axi --width 512 --shape 640x2560 \
+  tritloom measure stream --memory axi --width 512 --shape 640x2560 \\
       --shape 640x2560
   tritloom measure stream --memory sdram --layer bitnet-2b-4t
 """,
