@@ -61,6 +61,7 @@ NOT_RUN = {
         'tritloom llama run -- llama.cpp/build/bin/llama-completion -m model.gguf -p "Emma was"',
         "tritloom serve --socket /tmp/tritloom.sock &",
     ],
+    "docs/howto/sdram.md": ["tritloom build --board ulx3s-85f --preset sdram -o build/sdram"],
     "docs/howto/measure.md": [
         "tritloom measure engine --family ecp5 --engine table",
         "tritloom measure engine --family ecp5 --engine table --output results/mine.json",
