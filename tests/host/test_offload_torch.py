@@ -873,7 +873,7 @@ def test_a_device_that_fails_while_loading(small, monkeypatch):
         return load(layer)
 
     monkeypatch.setattr(small, "load", failing)
-    with pytest.raises(DeviceError, match=r"^model\.layers\.1\.mlp\.up_proj: gone$"):
+    with pytest.raises(DeviceError, match=r"^model\.layers\.0\.mlp\.gate_proj: gone$"):
         offload(model, small)
     assert untouched(model, small)
 
