@@ -75,6 +75,7 @@ async def words_come_back(dut):
         await put(dut, "i_write", address | word << bits, deadline)
     for channel in (ram.read_if.ar_channel, ram.read_if.r_channel):
         channel.clear_pause_generator()
+        channel.pause = False  # it keeps the last value otherwise
 
     ranges = []
     for _ in range(RANGES):
