@@ -179,7 +179,7 @@ def test_step_cycles(config):
         assert outcome.cycles == program_cycles(program, config)
         assert outcome.stalls == 0
     two, narrow = config.multipliers == 2, config.bfloat16
-    assert step_cycles(product(count=100), config) == 117 + 3 * narrow + two * (5 + narrow)
+    assert step_cycles(product(count=100), config) == 118 + 3 * narrow + two * (5 + narrow)
 
 
 @pytest.mark.sim

@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 """The simulated accelerator with its weights behind AXI."""
 
 from dataclasses import replace
