@@ -66,7 +66,7 @@ ULX3S_85F = replace(
             max_layers=256,
             packet_bytes=1024,
             slots=4,
-            clock_hz=90_000_000,
+            clock_hz=75_000_000,
         ),
     },
 )
