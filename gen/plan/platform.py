@@ -11,12 +11,21 @@ from typing import Any, ClassVar
 
 from tritloom.boards.board import Board
 from tritloom.gen.plan.timing import HOST, Host
+from tritloom.rtl.memories.line_facts import LineRecord
 from tritloom.rtl.spec.config import FEATURES_LIMIT, OUT_FEATURES_LIMIT, AcceleratorConfig
 from tritloom.rtl.spec.encodings import encodings
 from tritloom.rtl.spec.errors import ConfigError
 from tritloom.rtl.spec.plugins import MAX_MEMORY_WORDS, Config, Memory, require
 
-__all__ = ["PlannedMemory", "Platform", "memory_width", "platform_of", "read_platform"]
+__all__ = [
+    "PlannedMemory",
+    "Platform",
+    "memory_width",
+    "platform_of",
+    "read_platform",
+    "stored_bytes",
+    "weight_bits",
+]
 
 MEMORY_KEYS = ("bytes", "width_bits", "efficiency", "latency_cycles")
 HOST_KEYS = ("call_s", "command_s", "bytes_per_s")
@@ -84,8 +93,8 @@ class Platform:
 
 def memory_width(config: AcceleratorConfig) -> int:
     """Bits that the memory brings in a cycle at most: a beat of all its ports, or a weight word."""
-    memory: Any = config.memory
-    return int(memory.line_sizes(config)[1]) if hasattr(memory, "line_sizes") else config.word_bits
+    memory = config.memory
+    return memory.line_sizes(config)[1] if isinstance(memory, LineRecord) else config.word_bits
 
 
 def platform_of(board: Board) -> Platform:

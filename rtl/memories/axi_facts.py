@@ -75,8 +75,9 @@ class Axi(LineRecord):
     ports : ports side by side, each with a part of every line in a region of its own
     version : 3 or 4: of AXI3, a burst has at most 16 beats, and its signals have fewer bits
     burst : most beats of a burst, a power of two; fewer if they would fill more than 4 KiB
-    latency : the most cycles from an address to its first beat at which a beat still comes in every
-        cycle. The queue is as deep as this needs. A longer latency costs speed, nothing else.
+    latency_cycles : the most cycles from an address to its first beat at which a beat still comes
+        in every cycle. The queue is as deep as this needs. A longer latency costs speed, nothing
+        else.
     timeout_cycles : cycles without a beat, or without the response to a write, after which the
         memory is said to have failed
     base : first byte of the first region, a multiple of 4096
