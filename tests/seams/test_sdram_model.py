@@ -15,7 +15,6 @@ from tritloom.host.models.bitnet import BitNetModel, golden_linear
 from tritloom.host.models.config import BitNetConfig
 from tritloom.host.placement import load_placed, place_layers
 from tritloom.rtl.spec.errors import DeviceError
-from tritloom.rtl.spec.packing import pack_weights
 from tritloom.sim.device.simulated import SimulatedDevice
 
 HIDDEN, INNER, HEADS, KEY_HEADS, VOCABULARY = 768, 3072, 12, 4, 4096
@@ -72,12 +71,12 @@ def fill_chip(monkeypatch, transport, damage=()):
     """
     loads = Counter()
 
-    def write_piece(session, config, piece, trits):
-        image = bytearray(pack_weights(config, trits))
+    def write_piece(session, config, piece, packed):
+        image = bytearray(packed)
         requests = handle.Requests(session, config)
         commands = [
             requests.define(piece.index, piece.base, piece.shape),
-            requests.commit(piece.index, bytes(image)),
+            requests.commit(piece.index, packed),
         ]
         if loads.total() in damage:
             image[len(image) // 2] ^= 1
