@@ -46,13 +46,13 @@ def test_the_methods_of_the_cpu(run, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
     text = " ".join(run(*arguments[:-1])[1].split())
     assert "ONNX Runtime is not installed; pip install onnxruntime to measure it too." in text
-    fast = Cpu(name="A", tokens=1, macs=1, total_s=1e-6, method="ONNX Runtime 1, MatMulNBits")
+    fast = Cpu(name="A", tokens=1, macs=1, total_s=2.5e-6, method="ONNX Runtime 1, MatMulNBits")
     monkeypatch.setattr(cpu_onnx, "measure_onnx", lambda layers, tokens: fast)
     result = json.loads(run(*arguments)[1])
     assert result["cpu_missing"] is None and result["cpu"] == fast.to_dict()
     assert len(result["cpu_methods"]) == 2 and result["faster"] == "cpu"
     text = " ".join(run(*arguments[:-1])[1].split())
-    assert "with NumPy, float32, 1.0 µs with ONNX Runtime 1, MatMulNBits." in text
+    assert "with NumPy, float32, 2.5 µs with ONNX Runtime 1, MatMulNBits." in text
 
 
 def test_list(run, monkeypatch):
