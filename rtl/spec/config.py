@@ -218,6 +218,11 @@ class AcceleratorConfig:
             f"acc_bits must be at most {SUM_BITS} beside a vector unit, not {self.acc_bits}; "
             "lower max_in_features",
         )
+        require(
+            self.vector.lanes <= self.fill,
+            f"vector lanes must be at most fill = {self.fill}, not {self.vector.lanes}: "
+            "the core takes fill codes in a cycle",
+        )
 
     @property
     def memory_words(self) -> int:
