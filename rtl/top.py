@@ -166,7 +166,7 @@ class Accelerator(wiring.Component):
             m.d.comb += getattr(unit, name).eq(getattr(port, name))
         for name in ("active", "activation_bank", "result_bank", "pad", "last_tile"):
             m.d.comb += getattr(runner, name).eq(getattr(port, name))
-        for name in ("computes", "busy", "wants", "layer", "padded"):
+        for name in ("computes", "wants", "layer", "padded"):
             m.d.comb += getattr(port, name).eq(getattr(runner, name))
         m.d.comb += [
             port.got.eq(unit.got),

@@ -11,6 +11,7 @@ from tests.support.packets import assert_responses, run_packets
 from tests.support.plugins import Failing
 from tests.support.program_host import CONFIG, END, ODD, Host, layer, linear_steps
 from tritloom.rtl.links.stream_facts import PacketStream
+from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec import requests
 from tritloom.rtl.spec.commands import Opcode, Request, Response, Status, unpack_counters
 from tritloom.rtl.spec.layer_shape import LayerShape
@@ -137,6 +138,15 @@ def forgotten(host):
     host.done(*requests.write_steps(encode_program([END]), 100, 40))
     assert host.send(requests.execute_program(0)).status == Status.BAD_STATE
     assert host.send(requests.commit_program(encode_program(steps))).status == Status.OK
+    # A commit that is refused leaves nothing of the one before.
+    for image in (encode_program([END, steps[0]]), encode_program([END])):
+        assert host.program([END]).status == Status.OK
+        host.done(requests.execute_program(0))
+        wrong = replace(requests.commit_program(image), address=1)
+        refusal = requests.commit_program(image) if len(image) > STEP_BYTES else wrong
+        assert host.send(refusal).status != Status.OK
+        host.send(requests.execute_program(0))
+    assert host.program(steps).status == Status.OK
     host.put(0, [2.0**100])
     square = Step(operation=Operation.PRODUCT, factor=Factor.SAME)
     assert host.program([square, END]).status == Status.OK
@@ -261,6 +271,31 @@ def overlapping(host):
     host.done(get, requests.execute_program(0), get)
     host.done(*requests.write_steps(image, 100))
     host.done(get, requests.commit_program(image), get, requests.execute_program(0), get)
+
+
+BUSY = replace(
+    CONFIG, rows=1, memory=BlockRam(words=512), max_in_features=20, max_out_features=100, slots=4
+)
+
+
+def behind_a_run(host):
+    """A program behind a RUN that still computes: it waits, or its codes would be the RUN's."""
+    config, trits = host.config, layer(6, 100)
+    host.load(0, trits)
+    host.load(1, layer(7, 3), base=400)
+    codes = Step(operation=Operation.PRODUCT, factor=Factor.SCALAR, b=40, count=20, codes=True)
+    takes = replace(codes, codes=False, from_core=True, d=41, count=3)
+    assert host.program([codes, Step(operation=Operation.RUN, a=1), takes, END]).status == Status.OK
+    host.put(0, np.arange(41))
+    host.done(*requests.load_activations(config, 0, np.arange(20, dtype=np.int8), 100))
+    host.done(requests.run_layer(0, 1, 0, 1), requests.execute_program(0, 0, 0))
+    host.done(*requests.read_results(config, 0, 100, 100, bank=1))
+    host.get(41, 3)
+
+
+@pytest.mark.sim
+def test_a_program_behind_a_run():
+    check(BUSY, behind_a_run)
 
 
 def long_program(host):
