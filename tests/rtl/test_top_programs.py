@@ -32,6 +32,8 @@ LONG = replace(CONFIG, vector=VectorConfig(words=160, steps=1024))
 OTHERS = {
     "odd": ODD,
     "wide": replace(ODD, link=PacketStream(width=8), slots=4, tokens=2, rows=5),
+    "two lanes": replace(ODD, rows=3, vector=VectorConfig(words=160, lanes=2)),
+    "four lanes": replace(ODD, tokens=2, vector=VectorConfig(words=160, lanes=4, multipliers=2)),
     "bfloat16": replace(CONFIG, vector=VectorConfig(words=128, multipliers=2, bfloat16=True)),
 }
 
