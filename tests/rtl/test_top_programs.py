@@ -10,6 +10,7 @@ from tests.support import quick_first
 from tests.support.packets import assert_responses, run_packets
 from tests.support.plugins import Failing
 from tests.support.program_host import CONFIG, END, ODD, Host, layer, linear_steps
+from tritloom.gen.plan.programs import execution_cycles
 from tritloom.rtl.links.stream_facts import PacketStream
 from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec import requests
@@ -33,7 +34,9 @@ OTHERS = {
     "odd": ODD,
     "wide": replace(ODD, link=PacketStream(width=8), slots=4, tokens=2, rows=5),
     "two lanes": replace(ODD, rows=3, vector=VectorConfig(words=160, lanes=2)),
-    "four lanes": replace(ODD, tokens=2, vector=VectorConfig(words=160, lanes=4, multipliers=2)),
+    "four lanes": replace(
+        ODD, tokens=2, rows=4, vector=VectorConfig(words=160, lanes=4, multipliers=2)
+    ),
     "bfloat16": replace(CONFIG, vector=VectorConfig(words=128, multipliers=2, bfloat16=True)),
 }
 
@@ -375,6 +378,31 @@ def test_cycles():
     # The transfer of the layer takes a few cycles in which no element waits.
     assert CONFIG.run_cycles(LayerShape.of(CONFIG, 16, 20)) < waits
     assert 0 <= read_2.value - needed - waits < 8
+
+
+@pytest.mark.sim
+@pytest.mark.parametrize(("lanes", "rows"), [(1, 2), (2, 2), (2, 3), (4, 4), (4, 5)])
+def test_cycles_of_a_layer(lanes, rows):
+    """The time model is exact: codes, zeros, the layer and its results, whatever their numbers."""
+    unit = VectorConfig(words=192, lanes=lanes)
+    config = replace(ODD, rows=rows, memory=BlockRam(words=256), max_out_features=60, vector=unit)
+    for out_features, in_features in ((57, 18), (12, 7)):
+        host = Host(config)
+        trits = layer(1, out_features, in_features)
+        host.load(0, trits)
+        inputs = np.zeros(in_features)
+        steps, contents, _, outputs = linear_steps(config, trits, 0, inputs, 0.37, divides=True)
+        for address, words in contents.items():
+            host.put(address, words.view(np.float32))
+        assert host.program(steps).status == Status.OK
+        host.done(requests.execute_program(0))
+        host.get(outputs, 1)
+        *_, got = (
+            Response.parse(packet)
+            for packet in run_packets(Accelerator(config), config, host.packets)
+        )
+        expected, _ = execution_cycles(config, steps, [(out_features, in_features)])
+        assert got.value == expected
 
 
 @pytest.mark.sim

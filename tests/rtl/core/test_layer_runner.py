@@ -36,7 +36,7 @@ CONFIGS = {
     "wide": WIDE,
     "one row": ONE,
     "two lanes": replace(WIDE, vector=VectorConfig(words=64, lanes=2)),
-    "four lanes": replace(ONE, vector=VectorConfig(words=64, lanes=4)),
+    "four lanes": replace(ONE, rows=5, vector=VectorConfig(words=64, lanes=4)),
     "a word a cycle": replace(
         WIDE, lanes=20, fill=4, rows=4, max_out_features=24, vector=VectorConfig(words=64, lanes=4)
     ),
