@@ -20,6 +20,20 @@ from tritloom.sim.models.surrounded import store_bench
 
 Range = tuple[int, int]
 
+ACCELERATOR = AcceleratorConfig(
+    lanes=40,
+    rows=1,
+    fill=5,
+    memory=Sdram(words=1 << 22),
+    max_in_features=3072,
+    max_out_features=6144,
+    max_layers=64,
+    packet_bytes=1024,
+    slots=4,
+    clock_hz=100_000_000,
+)
+"""A whole accelerator with all of a ULX3S's SDRAM. Tests share it: its simulation compiles once."""
+
 
 def small_part(part: SdramPart, row_bits: int = 4, init_us: float = 2) -> SdramPart:
     """A part with few rows that is ready soon, in `PARTS` under a name of its own.

@@ -160,6 +160,17 @@ def test_axi_geometry():
     assert first_word_cycles(narrow, {"latency": 60}) is None
 
 
+def test_offsets_and_clock():
+    """Four ports of 128 bits at 250 MHz, which begin evenly spread over the DRAM's banks."""
+    options = record_options("axi", width=128, ports=4)
+    product = [Product(640, 2560)]
+    config = outside_config("axi", options, product, clock_hz=250_000_000, offsets="spread")
+    assert config.clock_hz == 250_000_000
+    assert [offset // 1024 % 64 for offset in config.memory.offsets] == [0, 16, 32, 48]
+    config = outside_config("axi", options, product, offsets=(0, 0, 48, 24))
+    assert [offset // 1024 % 64 for offset in config.memory.offsets] == [0, 0, 48, 24]
+
+
 SHAPES = [(2560, 2560), (3840, 2560), (6912, 2560), (13824, 2560), (2560, 6912)]
 
 
@@ -212,6 +223,7 @@ def test_refused_on_the_command_line(capsys):
         (["--shape", "8x5", "--width", "64"], "--width goes with a memory outside the chip"),
         (["--shape", "8x5", "--shape", "8x5"], "bram takes one --shape"),
         (["--layer", "tinylm"], "bram takes one --shape"),
+        (["--shape", "8x5", "--clock-hz", "5"], "--clock-hz goes with a memory outside the chip"),
         (["--memory", "axi", "--layer", "x", "--width", "64"], "--layer must be one of tinylm"),
         (["--memory", "axi", "--shape", "8x5", "--part", "y"], "memory axi has no part"),
     ):
