@@ -782,7 +782,8 @@ def speed_page() -> str:
         unit = json.loads(file.read_text(encoding="utf-8"))
         vectors.append(
             [
-                f"{unit['vector']['words']:,} words, multipliers {unit['vector']['multipliers']}",
+                f"{unit['vector']['words']:,} words, multipliers {unit['vector']['multipliers']}"
+                + f", lanes {unit['vector']['lanes']}" * (unit["vector"]["lanes"] > 1),
                 unit["part"],
                 *(f"{unit[name]:,}" for name in ("luts", "ffs", "block_rams", "dsps")),
                 ", ".join(f"{clock:.1f}" for clock in unit["fmax_mhz"]),
