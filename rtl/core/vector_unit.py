@@ -12,7 +12,9 @@ from tritloom.rtl.core.vector_memory import (
     CodeQueue,
     VectorMemory,
     code_shape,
+    run_shape,
     sums_shape,
+    token_bits,
 )
 from tritloom.rtl.core.vector_pipeline import NUMBER, VectorPipeline, rounded, step_layout
 from tritloom.rtl.lib.adder_tree import delay
@@ -27,7 +29,7 @@ from tritloom.rtl.spec.vector_cycles import (
     pipeline_cycles,
     wrap_pause,
 )
-from tritloom.rtl.spec.vector_facts import LAYER_BITS, WRAP_WORDS, VectorConfig
+from tritloom.rtl.spec.vector_facts import WRAP_WORDS, VectorConfig
 from tritloom.rtl.spec.vector_interpreter import LIMIT_FIELD, floor_pattern
 from tritloom.rtl.spec.vector_program import FIELDS, Factor, Operation, Second
 
@@ -44,10 +46,15 @@ class VectorUnit(wiring.Component):
     ----------
     config : of the unit
     sum_bits : width of the core's results, at most 25
+    tokens : of the core. Each has a vector memory of its own. A program computes tokens 0 to
+        `last_token`: first the steps up to a RUN for one token after the other, then the layer for
+        all of them, and so on.
 
     Members
     -------
     address : in, address of the vector memory
+    token : in, number; only with several tokens
+        While not `busy`: whose memory `address` means.
     put, word : in, 1 bit and 32 bits
         While not `busy`: `word` is written to `address`.
     got : out, 32 bits
@@ -59,6 +66,10 @@ class VectorUnit(wiring.Component):
         While not `busy`: the step at `step_address`, `GET_CYCLES` later.
     start : in, 1 bit
         While not `busy`: the program at `step_address` begins.
+    last_token : in, number; only with several tokens
+        With `start`: the last token to compute.
+    o_token : out, number; only with several tokens
+        The token that is computed.
     busy : out, 1 bit
         From the cycle after `start` until the program has ended, and its codes are taken.
     not_finite : out, 1 bit
@@ -67,8 +78,9 @@ class VectorUnit(wiring.Component):
         An element waits in this cycle for the core: for its result, or until it takes codes.
     o_code : out, stream of `code_shape`
         Codes of the layer that runs next; up to `lanes` in a transfer.
-    o_run : out, stream of 8 bits
-        The layer to compute, when the core has all its codes.
+    o_run : out, stream of `run_shape`
+        The layer to compute, when the core has all its codes. Of several tokens each gives the
+        layer, and it is computed after the `last` one.
     i_sum : in, stream of signed `sum_bits`, with several lanes of `lanes` of them
         Results of the layer, in the order of its rows; taken by the steps with `from_core`.
     sum_last : out, number; only with several lanes
@@ -77,6 +89,7 @@ class VectorUnit(wiring.Component):
     """
 
     address: Signal
+    token: Signal
     put: Signal
     word: Signal
     got: Signal
@@ -85,6 +98,8 @@ class VectorUnit(wiring.Component):
     step: Any
     got_step: Any
     start: Signal
+    last_token: Signal
+    o_token: Signal
     busy: Signal
     not_finite: Signal
     stall: Signal
@@ -97,8 +112,10 @@ class VectorUnit(wiring.Component):
     PUT_CYCLES = 2
     """Cycles from `put` to the first cycle in which `address` reads the new word."""
 
-    def __init__(self, config: VectorConfig, sum_bits: int) -> None:
-        self.config, self.sum_bits = config, sum_bits
+    def __init__(self, config: VectorConfig, sum_bits: int, tokens: int = 1) -> None:
+        self.config, self.sum_bits, self.tokens = config, sum_bits, tokens
+        token = range(tokens)
+        several = {"token": In(token), "last_token": In(token), "o_token": Out(token)}
         super().__init__(
             {
                 "address": In(config.address_bits),
@@ -114,7 +131,8 @@ class VectorUnit(wiring.Component):
                 "not_finite": Out(1),
                 "stall": Out(1),
                 "o_code": Out(stream.Signature(code_shape(config.lanes))),
-                "o_run": Out(stream.Signature(LAYER_BITS)),
+                "o_run": Out(stream.Signature(run_shape(tokens))),
+                **(several if tokens > 1 else {}),
                 "i_sum": In(stream.Signature(sums_shape(sum_bits, config.lanes))),
                 **({"sum_last": Out(config.lane_bits)} if config.lanes > 1 else {}),
             }
@@ -123,7 +141,7 @@ class VectorUnit(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         config = self.config
-        m.submodules.memory = memory = VectorMemory(config)
+        m.submodules.memory = memory = VectorMemory(config, self.tokens)
         m.submodules.divide = divide = FloatDivide()
         latency = pipeline_cycles(config)
         program, next_step = self._program(m)
@@ -151,8 +169,10 @@ class VectorUnit(wiring.Component):
         with m.If(valids[0]):
             m.d.sync += to.eq(self._next_address(step, to))
         m.d.comb += [
-            memory.a_address.eq(Mux(executes, a, self.address)),
-            memory.b_address.eq(self._b_address(step, b, c, d, reads_scalars, reads_second)),
+            memory.a_address.eq(self._of_token(Mux(executes, a, self.address))),
+            memory.b_address.eq(
+                self._of_token(self._b_address(step, b, c, d, reads_scalars, reads_second))
+            ),
             self.got.eq(memory.o_a[0]),
         ]
 
@@ -178,8 +198,8 @@ class VectorUnit(wiring.Component):
             self.i_sum.ready.eq(ready & step.from_core),
             enters.eq(ready & (self.i_sum.valid | ~step.from_core)),
             self.stall.eq(elements & ~enters),
-            self.o_run.payload.eq(step.a),
         ]
+        segment, last = self._tokens(m, step)
         wait = Signal(range(max(latency, SCALAR_CYCLES)))
         with m.FSM() as fsm:
             m.d.comb += executes.eq(~fsm.ongoing("IDLE"))
@@ -188,6 +208,8 @@ class VectorUnit(wiring.Component):
                 with m.If(self.start):
                     m.next = "FETCH"
             with m.State("FETCH"):
+                if self.tokens > 1:
+                    m.d.sync += segment.eq(program)
                 m.next = "SETTLE"
             with m.State("SETTLE"):
                 m.d.sync += program.eq(program + 1)
@@ -206,7 +228,7 @@ class VectorUnit(wiring.Component):
                     wait.eq(SCALAR_CYCLES - 1),
                 ]
                 m.d.comb += begins.eq(operation == Operation.PRODUCT)
-                self._choose(m, operation, factor)
+                self._choose(m, operation, factor, last if self.tokens > 1 else None)
                 if config.multipliers == 2:
                     with m.If((operation == Operation.PRODUCT) & (second == Second.SCALAR)):
                         m.next = "SECOND"
@@ -258,10 +280,41 @@ class VectorUnit(wiring.Component):
                 m.next = "DECODE"
             with m.State("RUN"):
                 m.d.comb += self.o_run.valid.eq(queue.idle)
-                with m.If(self.o_run.valid & self.o_run.ready):
+                runs = self.o_run.valid & self.o_run.ready
+                with m.If(runs & last):
                     m.d.sync += program.eq(program + 1)
                     m.next = "DECODE"
+                if self.tokens > 1:
+                    with m.If(runs & last):
+                        m.d.sync += [self.o_token.eq(0), segment.eq(program)]
+                    with m.Elif(runs):
+                        m.next = "NEXT-TOKEN"
+            if self.tokens > 1:
+                # The next token computes the steps since the last layer.
+                with m.State("NEXT-TOKEN"):
+                    with m.If(queue.idle):
+                        m.d.sync += [self.o_token.eq(self.o_token + 1), program.eq(segment)]
+                        m.next = "FETCH"
         return m
+
+    def _of_token(self, address: Value) -> Value:
+        """An address in the memory of the token that is computed, or that the host names."""
+        if self.tokens == 1:
+            return address
+        return Cat(address[: self.config.address_bits], Mux(self.busy, self.o_token, self.token))
+
+    def _tokens(self, m: Module, step: Any) -> tuple[Signal, Value]:
+        """Where the steps since the last layer begin, and whether the last token is computed."""
+        segment = Signal(range(self.config.steps))
+        if self.tokens == 1:
+            m.d.comb += self.o_run.payload.eq(step.a)
+            return segment, Const(1)
+        last_token = Signal(range(self.tokens))
+        last = self.o_token == last_token
+        m.d.comb += [self.o_run.payload.layer.eq(step.a), self.o_run.payload.last.eq(last)]
+        with m.If(self.start & ~self.busy):
+            m.d.sync += [last_token.eq(self.last_token), self.o_token.eq(0)]
+        return segment, last
 
     def _b_address(
         self, step: Any, b: Value, c: Value, d: Value, reads_scalars: Value, reads_second: Value
@@ -273,8 +326,10 @@ class VectorUnit(wiring.Component):
         vector = (step.second == Second.VECTOR) & ~reads_scalars
         return Mux(vector | reads_second, c, address)
 
-    def _choose(self, m: Module, operation: Value, factor: Value) -> None:
-        """The state that follows DECODE."""
+    def _choose(
+        self, m: Module, operation: Value, factor: Value, last: Value | None = None
+    ) -> None:
+        """The state that follows DECODE. `last` : no token follows; None with one token."""
         with m.Switch(operation):
             with m.Case(Operation.PRODUCT):
                 m.next = "ELEMENTS"
@@ -288,6 +343,9 @@ class VectorUnit(wiring.Component):
                 m.next = "RUN"
             with m.Default():
                 m.next = "IDLE"
+                if last is not None:
+                    with m.If(~last):
+                        m.next = "NEXT-TOKEN"
 
     def _program(self, m: Module) -> tuple[Signal, Any]:
         """The address in the program memory, and the step there, one cycle later."""
@@ -449,9 +507,12 @@ class VectorUnit(wiring.Component):
         word, valid = words[0], valids[0]
         watched, write = Signal(), Signal()
         address = Signal(self.config.address_bits, reset_less=True)
+        address_token = Signal(token_bits(self.tokens), reset_less=True)
         # One choice of four by two bits takes two LUTs a bit.
         kind = Cat(Mux(stores, step.operation == Operation.MAXIMUM, self.busy), stores)
         choices = Array([self.word, *results])
+        if self.tokens > 1:
+            m.d.sync += address_token.eq(Mux(self.busy, self.o_token, self.token))
         m.d.sync += [
             watched.eq(valid | stores),
             write.eq(Mux(self.busy, (valid & ~step.codes) | stores, self.put)),
@@ -460,7 +521,7 @@ class VectorUnit(wiring.Component):
         ]
         m.d.comb += [
             memory.write[0].eq(write),
-            memory.address.eq(address),
+            memory.address.eq(Cat(address, address_token)),
             memory.word[0].eq(word.as_value()),
         ]
         with m.If(watched & (word.exponent >= LIMIT_FIELD)):

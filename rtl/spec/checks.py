@@ -340,9 +340,14 @@ OF_BLOCKS = (Quantity.ADDRESS_REST, Quantity.BASE_REST, Quantity.REST_WORDS)
 """Quantities that a device checks only if a block of its memory has several words."""
 
 VECTOR_CHECKS: dict[Opcode, tuple[Check, ...]] = {
-    Opcode.PUT: (_within(Stage.WORD, Quantity.WORDS_END, VECTOR_WORDS), _WHOLE_WORDS),
+    Opcode.PUT: (
+        _index(TOKENS_END),
+        _within(Stage.WORD, Quantity.WORDS_END, VECTOR_WORDS),
+        _WHOLE_WORDS,
+    ),
     Opcode.GET: (
         _payload(0),
+        _index(TOKENS_END),
         _count(PAYLOAD_VECTOR_WORDS),
         _within(Stage.HEADER, Quantity.ITEMS_END, VECTOR_WORDS),
         _no_void(Stage.HEADER),
@@ -364,6 +369,7 @@ VECTOR_CHECKS: dict[Opcode, tuple[Check, ...]] = {
     ),
     Opcode.EXECUTE: (
         _payload(0),
+        _index(TOKENS_END),
         _bank(Quantity.ACTIVATION_BANK),
         _bank(Quantity.RESULT_BANK),
         Check(Stage.HEADER, Quantity.PROGRAM_STEPS, 1, UNLIMITED, Status.BAD_STATE),

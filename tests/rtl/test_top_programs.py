@@ -303,6 +303,58 @@ def test_a_program_behind_a_run():
     check(BUSY, behind_a_run)
 
 
+def several_tokens(host):
+    """Tokens with inputs of their own, all of them or the first ones, layer after layer."""
+    config = host.config
+    host.load(0, layer(10, 16, 20))
+    host.load(1, layer(11, 13, 16), base=64)
+    codes = Step(operation=Operation.PRODUCT, factor=Factor.SCALAR, b=40, count=20, codes=True)
+    takes = replace(codes, codes=False, from_core=True, d=60, count=16)
+    runs = [Step(operation=Operation.RUN, a=index) for index in range(2)]
+    again = replace(codes, a=60, count=16)
+    few = replace(takes, count=7)  # results are left, which the next token must not get
+    steps = [codes, runs[0], takes, again, runs[1], replace(takes, d=80, count=13), END]
+    steps += [codes, runs[0], replace(few, d=100), END, few, codes, END, codes, again, runs[0], END]
+    assert host.program(steps).status == Status.OK
+    for token in range(config.tokens):
+        host.put(0, np.arange(-20, 21) * (token + 1), token)
+    for first, last in ((0, 1), (7, 1), (11, 1), (14, 1), (0, 0), (0, config.tokens - 1)):
+        host.done(requests.execute_program(first, 0, 1, last))
+        for token in range(config.tokens):
+            host.get(60, 60, token)
+        host.done(requests.run_layer(0, config.tokens, 0, 0))
+        for token in range(config.tokens):
+            host.done(*requests.read_results(config, token, 16, 100, bank=0))
+    host.put(0, [np.inf], config.tokens - 1)
+    host.done(requests.execute_program(0, 0, 1, config.tokens - 2))
+    host.get(60, 60)
+    host.done(requests.execute_program(0, 0, 1, config.tokens - 1))
+    for token in range(config.tokens):
+        assert host.send(Request(Opcode.GET, index=token, count=1)).status == Status.NOT_FINITE
+    for opcode in (Opcode.GET, Opcode.EXECUTE, Opcode.PUT):
+        request = Request(opcode, index=config.tokens, count=opcode == Opcode.GET)
+        assert host.send(request).status == Status.OUT_OF_RANGE
+
+
+SEVERAL = {
+    "two": replace(ODD, tokens=2, memory=BlockRam(words=256)),
+    "three, no power of two": replace(CONFIG, tokens=3, rows=5, memory=BlockRam(words=256)),
+    "lanes": replace(
+        ODD,
+        tokens=2,
+        rows=4,
+        memory=BlockRam(words=256),
+        vector=VectorConfig(words=160, lanes=4, multipliers=2),
+    ),
+}
+
+
+@pytest.mark.sim
+@pytest.mark.parametrize("config", SEVERAL.values(), ids=SEVERAL)
+def test_several_tokens(config):
+    check(config, several_tokens)
+
+
 def long_program(host):
     """All steps of a larger program memory, and what lies beyond them."""
     steps = host.config.vector.steps
