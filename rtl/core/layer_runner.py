@@ -152,8 +152,8 @@ class LayerRunner(wiring.Component):
                 with m.If(self.start):
                     m.next = "COMPUTE"
                 if self.config.tokens > 1:
+                    # The unit has gone on to another token by then.
                     with m.If(self.pad & self.padded & ~self.runs):
-                        m.d.comb += clear.eq(1)
                         m.next = "IDLE"
             with m.State("COMPUTE"):
                 m.d.comb += clear.eq(1)

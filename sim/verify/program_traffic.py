@@ -110,7 +110,9 @@ class ProgramTraffic:
         return Request(opcode, index=self._token(), address=address, payload=payload)
 
     def _token(self) -> int:
-        return self._rng.randrange(self._config.tokens)
+        """One of the core's tokens."""
+        tokens = self._config.tokens
+        return self._rng.randrange(tokens) if tokens > 1 else 0
 
     def end(self) -> Request:
         """An EXECUTE that only ends, so all that it leaves is finite."""

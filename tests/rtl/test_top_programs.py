@@ -240,6 +240,20 @@ def test_a_memory_that_fails():
     check(FAILING, failing, idle=0.1)
 
 
+TWO_TOKENS = replace(CONFIG, tokens=2, slots=4, memory=BlockRam(words=128))
+
+
+@pytest.mark.sim
+@pytest.mark.parametrize("seed", [1, 4])
+def test_random_programs_of_two_tokens(seed):
+    traffic = Programs(TWO_TOKENS, seed)
+    traffic.reset(seed)
+    while not traffic.layers or len(traffic.packets) < 60:
+        traffic.random(2)
+    responses = run_packets(Accelerator(TWO_TOKENS), TWO_TOKENS, traffic.packets, seed=seed)
+    assert_responses(TWO_TOKENS, traffic.packets, responses)
+
+
 class Programs(Traffic):
     """Random traffic; `layers` counts the programs that computed a layer."""
 
@@ -430,6 +444,26 @@ def test_cycles():
     # The transfer of the layer takes a few cycles in which no element waits.
     assert CONFIG.run_cycles(LayerShape.of(CONFIG, 16, 20)) < waits
     assert 0 <= read_2.value - needed - waits < 8
+
+
+@pytest.mark.sim
+def test_cycles_of_several_tokens():
+    """Steps without a layer: each token takes those of the program, and goes on to the next."""
+    config = SEVERAL["three, no power of two"]
+    host = Host(config)
+    product = Step(operation=Operation.PRODUCT, factor=Factor.SAME, count=9, d=9)
+    steps = [product, replace(product, factor=Factor.DIVISOR), END]
+    assert host.program(steps).status == Status.OK
+    for token in range(3):
+        host.put(0, np.ones(20), token)
+    for last in range(3):
+        host.done(requests.execute_program(0, last_token=last))
+        host.get(0, 1)
+    *_, one, _, two, _, three = (
+        Response.parse(packet) for packet in run_packets(Accelerator(config), config, host.packets)
+    )
+    for tokens, response in enumerate((one, two, three), 1):
+        assert response.value == program_cycles(steps, config.vector, tokens)
 
 
 @pytest.mark.sim
