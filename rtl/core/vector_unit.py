@@ -16,10 +16,15 @@ from tritloom.rtl.core.vector_memory import (
     sums_shape,
     token_bits,
 )
-from tritloom.rtl.core.vector_pipeline import NUMBER, VectorPipeline, rounded, step_layout
+from tritloom.rtl.core.vector_pipeline import NUMBER, VectorPipeline, step_layout
+from tritloom.rtl.core.vector_results import (
+    code_queue,
+    greatest,
+    quotient_word,
+    row_enters,
+)
 from tritloom.rtl.lib.adder_tree import delay
 from tritloom.rtl.lib.block_ram import ReadPort, block_ram
-from tritloom.rtl.lib.float_convert import CODE_BITS, FloatToInt
 from tritloom.rtl.lib.float_divide import FloatDivide
 from tritloom.rtl.lib.floats import register
 from tritloom.rtl.spec.vector_cycles import (
@@ -30,7 +35,7 @@ from tritloom.rtl.spec.vector_cycles import (
     wrap_pause,
 )
 from tritloom.rtl.spec.vector_facts import WRAP_WORDS, VectorConfig
-from tritloom.rtl.spec.vector_interpreter import LIMIT_FIELD, floor_pattern
+from tritloom.rtl.spec.vector_interpreter import LIMIT_FIELD
 from tritloom.rtl.spec.vector_program import FIELDS, Factor, Operation, Second
 
 __all__ = ["VectorUnit"]
@@ -185,14 +190,17 @@ class VectorUnit(wiring.Component):
         begins = Signal()  # a PRODUCT begins
         word = Signal(NUMBER, reset_less=True)
         words = [word, *(register(m, output, NUMBER, "word") for output in outputs[1:])]
-        maximum = self._maximum(m, words, [delay(m, each, 1) for each in valids], begins, next_step)
-        quotient = self._quotient(m, memory, divide, step)
+        maximum = greatest(
+            m, config, words, [delay(m, each, 1) for each in valids], begins, next_step
+        )
+        quotient = quotient_word(m, config, memory, divide, step)
         results = outputs[0], quotient, maximum
         self._write(m, memory, to, words, results, valids, stores, step)
-        queue = self._codes(m, enters & step.codes, [each & step.codes for each in valids], words)
+        queue = code_queue(m, enters & step.codes, [each & step.codes for each in valids], words)
+        wiring.connect(m, queue.o, wiring.flipped(self.o_code))
         m.d.comb += self.busy.eq(executes | ~queue.idle)
         if wrap_pause(config):
-            elements &= self._row_enters(m, enters & step.wrap, begins)
+            elements &= row_enters(m, config, enters & step.wrap, begins)
         ready = elements & (queue.room | ~step.codes)
         m.d.comb += [
             self.i_sum.ready.eq(ready & step.from_core),
@@ -278,24 +286,30 @@ class VectorUnit(wiring.Component):
                 m.d.comb += stores.eq(1)
                 m.d.sync += program.eq(program + 1)
                 m.next = "DECODE"
-            with m.State("RUN"):
-                m.d.comb += self.o_run.valid.eq(queue.idle)
-                runs = self.o_run.valid & self.o_run.ready
-                with m.If(runs & last):
-                    m.d.sync += program.eq(program + 1)
-                    m.next = "DECODE"
-                if self.tokens > 1:
-                    with m.If(runs & last):
-                        m.d.sync += [self.o_token.eq(0), segment.eq(program)]
-                    with m.Elif(runs):
-                        m.next = "NEXT-TOKEN"
-            if self.tokens > 1:
-                # The next token computes the steps since the last layer.
-                with m.State("NEXT-TOKEN"):
-                    with m.If(queue.idle):
-                        m.d.sync += [self.o_token.eq(self.o_token + 1), program.eq(segment)]
-                        m.next = "FETCH"
+            self._run_states(m, program, segment, last, queue)
         return m
+
+    def _run_states(
+        self, m: Module, program: Signal, segment: Signal, last: Value, queue: CodeQueue
+    ) -> None:
+        """States that give a layer to the core, and that go on to the next token."""
+        with m.State("RUN"):
+            m.d.comb += self.o_run.valid.eq(queue.idle)
+            runs = self.o_run.valid & self.o_run.ready
+            with m.If(runs & last):
+                m.d.sync += program.eq(program + 1)
+                m.next = "DECODE"
+            if self.tokens > 1:
+                with m.If(runs & last):
+                    m.d.sync += [self.o_token.eq(0), segment.eq(program)]
+                with m.Elif(runs):
+                    m.next = "NEXT-TOKEN"
+        if self.tokens > 1:
+            # The next token computes the steps since the last layer.
+            with m.State("NEXT-TOKEN"):
+                with m.If(queue.idle):
+                    m.d.sync += [self.o_token.eq(self.o_token + 1), program.eq(segment)]
+                    m.next = "FETCH"
 
     def _of_token(self, address: Value) -> Value:
         """An address in the memory of the token that is computed, or that the host names."""
@@ -401,92 +415,6 @@ class VectorUnit(wiring.Component):
                 m.d.comb += pipeline.second_scalar.eq(second_scalar)
             outputs.append(pipeline.o)
         return outputs
-
-    def _row_enters(self, m: Module, enters: Value, begins: Value) -> Value:
-        """Whether the elements of the next row of interleaved sums may enter.
-
-        `enters` marks elements of a step with `wrap`, `begins` a step before its first element.
-        """
-        config = self.config
-        row = Signal(range(WRAP_WORDS // config.lanes))  # elements of the row that entered
-        rest = Signal(range(wrap_pause(config) + 1))
-        with m.If(rest != 0):
-            m.d.sync += rest.eq(rest - 1)
-        with m.If(enters):
-            m.d.sync += row.eq(row + 1)
-            with m.If(row.all()):
-                m.d.sync += rest.eq(wrap_pause(config))
-        with m.If(begins):
-            m.d.sync += [row.eq(0), rest.eq(0)]
-        return rest == 0
-
-    def _codes(
-        self, m: Module, enters: Value, valids: Sequence[Value], results: Sequence[Any]
-    ) -> CodeQueue:
-        """The results as codes, in a queue to the core; `valids` tell of each a cycle before."""
-        codes: list[Value] = []
-        for lane, result in enumerate(results):
-            to_code = FloatToInt(CODE_BITS)
-            m.submodules["to_code" if len(results) == 1 else f"to_code_{lane}"] = to_code
-            m.d.comb += to_code.i.eq(result)
-            codes.append(to_code.o)
-        late = to_code.latency + 1
-        m.submodules.queue = queue = CodeQueue(len(results))
-        m.d.comb += [queue.enters.eq(enters), queue.i_valid.eq(delay(m, valids[0], late))]
-        if len(results) == 1:
-            m.d.comb += queue.i.eq(codes[0])
-        else:
-            last = sum(valids[2:], valids[1])  # each lane is valid only with the one before
-            m.d.comb += [
-                Cat(queue.i.codes).eq(Cat(codes)),
-                queue.i.last.eq(delay(m, last, late)),
-            ]
-        wiring.connect(m, queue.o, wiring.flipped(self.o_code))
-        return queue
-
-    def _quotient(self, m: Module, memory: VectorMemory, divide: FloatDivide, step: Any) -> Value:
-        """The word of a DIVIDE or ROOT, one cycle after `divide` has it."""
-        operands = divide.i.payload
-        m.d.comb += [
-            operands.a.as_value().eq(memory.o_a[0]),
-            operands.b.as_value().eq(memory.o_b[0]),
-            operands.root.eq(step.operation == Operation.ROOT),
-            operands.long.eq(step.operation == Operation.PRODUCT),
-        ]
-        number = divide.o.payload.number.as_value()
-        half = step.bfloat16 if self.config.bfloat16 else Const(0)
-        return rounded(m, self.config, number, half, "quotient")
-
-    def _maximum(
-        self,
-        m: Module,
-        results: Sequence[Any],
-        valids: Sequence[Value],
-        begins: Value,
-        step: Any,
-    ) -> Value:
-        """The greatest magnitude of a PRODUCT's results, and 1e-5 at least.
-
-        It is there one cycle later, and one more for each time that the number of lanes is halved.
-        It begins with 1e-5, so nothing is compared at the end. Patterns of magnitudes are in the
-        order of the magnitudes.
-        """
-        maxima: list[Value] = []
-        for result, valid in zip(results, valids, strict=True):
-            size = Cat(result.fraction, result.exponent)
-            maximum = Signal(len(size), name="maximum")
-            with m.If(valid & (size > maximum)):
-                m.d.sync += maximum.eq(size)
-            floor: Value = Const(floor_pattern(False), len(size))
-            if self.config.bfloat16:
-                floor = Mux(step.bfloat16, floor_pattern(True), floor)
-            with m.If(begins):
-                m.d.sync += maximum.eq(floor)
-            maxima.append(maximum)
-        while len(maxima) > 1:
-            pairs = zip(maxima[::2], maxima[1::2], strict=True)
-            maxima = [register(m, Mux(one > other, one, other)) for one, other in pairs]
-        return maxima[0]
 
     def _write(
         self,
