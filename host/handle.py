@@ -15,7 +15,7 @@ from tritloom.rtl.spec.commands import Status
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import DeviceError, InputError
 from tritloom.rtl.spec.numerics import MAX_FEATURES
-from tritloom.rtl.spec.packing import check_trits, pack_weights
+from tritloom.rtl.spec.packing import check_group, check_trits, pack_weights
 
 __all__ = ["COMMIT_TRIES", "Handle", "Stats", "Totals", "load_layer"]
 
@@ -70,10 +70,14 @@ class Handle:
     Members
     -------
     layer : what was loaded
+    group : inputs that have a sum of their own; 0: a row has one sum
     """
 
-    def __init__(self, session: Session, allocator: Allocator, layer: TernaryLayer) -> None:
+    def __init__(
+        self, session: Session, allocator: Allocator, layer: TernaryLayer, group: int = 0
+    ) -> None:
         self.layer = layer
+        self.group = group
         self._totals: Totals = (0, 0, 0, 0, 0)
         self._session = session
         self._allocator = allocator
@@ -133,7 +137,11 @@ class Handle:
 
 
 def load_layer(
-    session: Session, config: AcceleratorConfig, allocator: Allocator, layer: TernaryLayer
+    session: Session,
+    config: AcceleratorConfig,
+    allocator: Allocator,
+    layer: TernaryLayer,
+    group: int = 0,
 ) -> Handle:
     """Write a layer to the device's weight memory.
 
@@ -154,14 +162,15 @@ def load_layer(
             f"not {layer.in_features}"
         )
     check_trits(config, layer.trits)
-    pieces = allocator.place(layer.out_features, layer.in_features)
-    handle = Handle(session, allocator, layer)
+    check_group(config, layer.in_features, group)
+    pieces = allocator.place(layer.out_features, layer.in_features, group)
+    handle = Handle(session, allocator, layer, group)
     try:
         allocator.take(handle, pieces)
         for piece in pieces:
             rows = slice(piece.row, piece.row + piece.rows)
             columns = slice(piece.column, piece.column + piece.columns)
-            _write_piece(session, config, piece, layer.trits[rows, columns])
+            _write_piece(session, config, piece, layer.trits[rows, columns], group)
     except BaseException:
         allocator.release(handle)
         raise
@@ -169,11 +178,15 @@ def load_layer(
 
 
 def _write_piece(
-    session: Session, config: AcceleratorConfig, piece: Piece, trits: NDArray[np.int8]
+    session: Session,
+    config: AcceleratorConfig,
+    piece: Piece,
+    trits: NDArray[np.int8],
+    group: int,
 ) -> None:
     """Write one piece, and again if the device has stored something else."""
     requests = Requests(session, config)
-    image = pack_weights(config, trits)
+    image = pack_weights(config, trits, group)
     for _ in range(COMMIT_TRIES):
         commit = requests.commit(piece.index, image)
         writes = [

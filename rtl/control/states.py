@@ -11,6 +11,7 @@ from tritloom.rtl.control.programs import ProgramStates
 from tritloom.rtl.control.registers import CommandRegisters
 from tritloom.rtl.control.tasks import Kind, only_checksum
 from tritloom.rtl.control.words import WordCollector, activations_in
+from tritloom.rtl.core.core import shape_layout
 from tritloom.rtl.lib.streams import bits_for
 from tritloom.rtl.spec.checks import UNITS, Quantity
 from tritloom.rtl.spec.commands import (
@@ -59,6 +60,7 @@ class CommandStates(CommandRegisters):
             self.order.unsent.eq(ports.unsent),
             self.table.index.eq(request.index),
             self.table.definition.eq(word[-8 * LAYER.size :]),
+            self.table.group_tiles.eq(request.count),
             self.words.size.eq(self.size),
             self.words.byte.eq(ports.i.payload),
             ports.slot.eq(self.slot),
@@ -80,8 +82,7 @@ class CommandStates(CommandRegisters):
             ports.o_load.payload.address.eq(position),
             ports.o_load.payload.token.eq(self.token),
             ports.o_load.payload.bank.eq(request.activation_bank),
-            ports.o_run.payload.last_tile.eq(entry.last_tile),
-            ports.o_run.payload.last_group.eq(entry.last_group),
+            *(ports.o_run.payload[name].eq(entry[name]) for name in shape_layout(config).members),
             ports.o_run.payload.activation_bank.eq(request.activation_bank),
             ports.o_run.payload.result_bank.eq(request.result_bank),
         ]
