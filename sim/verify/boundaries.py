@@ -276,10 +276,10 @@ def _right(config: AcceleratorConfig, scene: Scene, opcode: Opcode) -> list[Requ
             ]
             if config.max_group_sums:  # a bank's worth of sums, or as many as there are words for
                 most = min(config.max_tiles, config.result_row_groups, config.memory_words)
-                for tiles in sorted({1, min(2, most), most}):
+                for tiles in sorted({*range(1, min(most, 4)), most}):
                     rows = min(config.result_row_groups // tiles, config.memory_words // tiles)
-                    place = (0, tiles, min(rows, config.max_row_groups))
-                    rights.append(Request(opcode, index=index, count=1, payload=LAYER.pack(*place)))
+                    payload = LAYER.pack(0, tiles, min(rows, config.max_row_groups))
+                    rights.append(Request(opcode, index=index, count=1, payload=payload))
             return rights
         case Opcode.WRITE:
             most = config.max_payload // config.word_bytes
