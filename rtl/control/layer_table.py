@@ -1,5 +1,7 @@
 """The layer table: place, shape and state of each resident layer."""
 
+from typing import Any
+
 from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
@@ -43,8 +45,8 @@ class LayerTable(wiring.Component):
     definition : in, `DEFINITION`
         Place and shape for `begin`, `add` and `define`; must not change between them.
     group_tiles : in, number
-        Tiles of a group of inputs, at most `max_tiles`, or 0; of use only if there are groups. Must
-        not change, as `definition`.
+        Tiles of a group of inputs, at most `max_tiles`, or 0; must not change, as `definition`.
+        Only if the configuration has groups.
     wrong_shape : out, 1 bit
         `definition` has no or too many tiles or row groups, or begins beyond the memory's end or
         within a block.
@@ -65,7 +67,6 @@ class LayerTable(wiring.Component):
     index: Signal
     entry: data.View
     definition: data.View
-    group_tiles: Signal
     wrong_shape: Signal
     begin: Signal
     add: Signal
@@ -81,7 +82,7 @@ class LayerTable(wiring.Component):
                 "index": In(8),
                 "entry": Out(entry_layout(config)),
                 "definition": In(DEFINITION),
-                "group_tiles": In(16),
+                **({"group_tiles": In(16)} if config.max_group_sums else {}),
                 "wrong_shape": Out(1),
                 "begin": In(1),
                 "add": In(1),
@@ -158,7 +159,8 @@ class LayerTable(wiring.Component):
         place = Signal(range(config.max_tiles))  # of the next tile in its group
         # All ones for 0: no tile but perhaps the layer's last one has this number.
         last_of_group = Signal(range(config.max_tiles))
-        m.d.comb += last_of_group.eq(self.group_tiles - 1)
+        group_tiles: Any = getattr(self, "group_tiles")  # noqa: B009  a member with groups
+        m.d.comb += last_of_group.eq(group_tiles - 1)
         with m.If(self.begin):
             m.d.sync += [sums.eq(0), place.eq(0)]
         with m.Elif(self.add):

@@ -60,7 +60,6 @@ class CommandStates(CommandRegisters):
             self.order.unsent.eq(ports.unsent),
             self.table.index.eq(request.index),
             self.table.definition.eq(word[-8 * LAYER.size :]),
-            self.table.group_tiles.eq(request.count),
             self.words.size.eq(self.size),
             self.words.byte.eq(ports.i.payload),
             ports.slot.eq(self.slot),
@@ -86,6 +85,8 @@ class CommandStates(CommandRegisters):
             ports.o_run.payload.activation_bank.eq(request.activation_bank),
             ports.o_run.payload.result_bank.eq(request.result_bank),
         ]
+        if config.max_group_sums:
+            self.m.d.comb += self.table.group_tiles.eq(request.count)
         # `no_room` must be right in the cycle after a word is taken: activations may come so fast.
         last = config.activation_words - 1
         loads_beyond = position >= Mux(self.words.take, last, last + 1)

@@ -170,27 +170,26 @@ class Core(wiring.Component):
         else:
             with m.If(taken):
                 m.d.sync += row_group.eq(row_group + 1)
-        first_tile = Signal()  # of a group of inputs
-        if config.max_group_sums:
-            self._follow_groups(m, shape.last_of_group, row_group, first_tile, started, final)
-        else:
-            with m.If(final):
-                m.d.sync += first_tile.eq(0)
-            with m.If(final | started):
-                m.d.sync += row_group.eq(0)
-        with m.If(started):
-            m.d.sync += first_tile.eq(1)
+        with m.If(final | started):
+            m.d.sync += row_group.eq(0)
         # `tiles_left` counts in the same way: minus the number of tiles that have not begun, plus
         # one. Its carry means that one tile is left.
         tiles_left = Signal(range(config.max_tiles), reset_less=True)
         more = Signal()  # at least one tile has not begun
         one_left = Signal()
+        first_tile = Signal()  # of a group of inputs
         with m.If(first | started):
             before = Mux(started, ~shape.last_tile, tiles_left)
             m.d.sync += [
                 Cat(tiles_left, one_left).eq(before + 1),
                 more.eq(started | ~one_left),
             ]
+        with m.If(final):
+            m.d.sync += first_tile.eq(0)
+        with m.If(started):
+            m.d.sync += first_tile.eq(1)
+        if config.max_group_sums:
+            self._follow_groups(m, shape.last_of_group, row_group, first_tile, started, final)
         # Cycles by which the engine's sums precede the partial sums they are added to; negative if
         # they follow. The earlier of the two waits.
         early = PARTIAL_SUM_READ_CYCLES - config.engine_latency
@@ -268,22 +267,25 @@ class Core(wiring.Component):
     ) -> None:
         """Give each group of inputs row groups of its own: the next group's follow the last ones.
 
-        `row_group` counts on after a tile's last word too, so it comes to the next group's first
-        one by itself. At the end of another tile it goes back to its own group's first one.
+        At the end of a tile `row_group` goes back to the first one of the tile's group, or on to
+        the first one of the next group.
         """
         place = Signal(range(self.config.max_tiles), reset_less=True)  # of the tile in its group
         first_row_group = Signal.like(row_group, reset_less=True)
+        following = Signal.like(row_group)
         # A register: tiles are more than two cycles apart.
         closes = Signal(reset_less=True)  # the tile is its group's last one
+        m.d.comb += following.eq(Mux(closes, row_group + 1, first_row_group))
         m.d.sync += closes.eq(place == last_of_group)
         with m.If(final):
-            m.d.sync += [first_tile.eq(closes), place.eq(place + 1)]
-            with m.If(closes):
-                m.d.sync += [place.eq(0), first_row_group.eq(row_group + 1)]
-            with m.Else():
-                m.d.sync += row_group.eq(first_row_group)
+            m.d.sync += [
+                first_tile.eq(closes),
+                place.eq(Mux(closes, 0, place + 1)),
+                first_row_group.eq(following),
+                row_group.eq(following),
+            ]
         with m.If(started):
-            m.d.sync += [place.eq(0), first_row_group.eq(0), row_group.eq(0)]
+            m.d.sync += [place.eq(0), first_row_group.eq(0)]
 
     def _connect_activations(self, m: Module, engine: Any, bank: Value) -> None:
         """Add the activation banks between `i_load` and the engine, which reads `bank`."""
