@@ -32,6 +32,7 @@ from tritloom.rtl.spec.vector_facts import SUM_BITS, VectorConfig
 __all__ = [
     "CRC_BYTES",
     "FEATURES_LIMIT",
+    "GROUP_SUMS_LIMIT",
     "HEADER_BYTES",
     "OUT_FEATURES_LIMIT",
     "OVERHEAD_BYTES",

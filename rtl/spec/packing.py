@@ -94,10 +94,10 @@ def check_group(config: AcceleratorConfig, in_features: int, group: int) -> None
             f"group must be 0 on a device without groups of inputs, not {group}; use one whose "
             "configuration has max_group_sums"
         )
-    if group < config.lanes:
+    if 2 * group <= config.lanes:
         raise InputError(
-            f"group must be at least lanes = {config.lanes}, not {group}: a tile has one sum; use "
-            "a device with fewer lanes"
+            f"group must be more than half of the {config.lanes} lanes, not {group}: a tile has "
+            "one sum, and the rest of it would be padding; use a device with fewer lanes"
         )
     most = config.max_tiles * config.lanes // (group + -group % config.lanes) * group
     if group > most:

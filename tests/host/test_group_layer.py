@@ -39,6 +39,7 @@ def random_layer(rng, out_features, in_features, group, most=2):
         ((5, 128), 128),
         ((50, 96), 0),
         ((1, 320), 10),  # no padding
+        ((4, 60), 6),  # a tile has more lanes than a group has inputs
         ((1, 2560), 32),
     ],
 )
@@ -112,10 +113,10 @@ def test_refusals():
     )
     with connect("golden", config=GROUPS) as device:
         with pytest.raises(InputError) as error:
-            device.load(random_layer(rng, 2, 64, 8))
+            device.load(random_layer(rng, 2, 65, 5))
         assert str(error.value) == (
-            "group must be at least lanes = 10, not 8: a tile has one sum; use a device with fewer "
-            "lanes"
+            "group must be more than half of the 10 lanes, not 5: a tile has one sum, and the rest "
+            "of it would be padding; use a device with fewer lanes"
         )
         with pytest.raises(InputError) as error:
             device.load(random_layer(rng, 2, 512, 512))
