@@ -9,6 +9,7 @@ from tritloom.host import CapacityError, GroupLayer, InputError, TernaryLayer, c
 from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.groups import matmul_groups
+from tritloom.rtl.spec.layer_shape import LayerShape
 
 GROUPS = AcceleratorConfig(
     lanes=10,
@@ -152,4 +153,27 @@ def test_refusals():
             with pytest.raises(InputError, match=r"^the layer was unloaded; load it again$"):
                 call(handle, codes)
         with pytest.raises(InputError, match=r"^the layer was unloaded; load it again$"):
+            device.unload(handle)
+
+
+@pytest.mark.sim
+def test_simulated_fpga():
+    """The same sums, in the cycles of the layer's tiles."""
+    config = replace(GROUPS, memory=BlockRam(words=512))
+    rng = np.random.default_rng(5)
+    with connect("sim", config=config) as device:
+        for shape, group in (((9, 64), 32), ((24, 280), 40), ((25, 96), 16), ((3, 100), 0)):
+            layer = random_layer(rng, *shape, group)
+            handle = device.load(layer)
+            codes = rng.integers(-128, 128, (5, shape[1])).astype(np.int8)
+            codes[:2] = [[-128], [127]]
+            sums = device.matmul_groups(handle, codes)
+            assert np.array_equal(sums, matmul_groups(layer.weights, codes, group))
+            pieces = device.allocation().pieces(handle.parts[0])
+            runs = 3  # of two tokens, two and one
+            expected = runs * sum(
+                config.run_cycles(LayerShape.of(config, piece.rows, piece.columns, group))
+                for piece in pieces
+            )
+            assert handle.parts[0].stats.cycles == expected
             device.unload(handle)
