@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from tritloom.host.allocator import Allocator
 from tritloom.host.execution import Execution, ProgramStats
 from tritloom.host.group_layer import GroupHandle, GroupJob, GroupLayer
-from tritloom.host.handle import Handle, Stats, load_layer
+from tritloom.host.handle import Handle, Image, Stats, load_layer
 from tritloom.host.identity import config_of, read_identity
 from tritloom.host.inputs import checked_codes, require_linear
 from tritloom.host.job import Job, submit_product
@@ -180,32 +180,40 @@ class Device:
             return Requests(self._session, self._config).counters()
 
     @overload
-    def load(self, layer: TernaryLayer) -> Handle: ...
+    def load(self, layer: TernaryLayer, images: Sequence[Image] | None = None) -> Handle: ...
     @overload
     def load(self, layer: GroupLayer) -> GroupHandle: ...
-    def load(self, layer: TernaryLayer | GroupLayer) -> Handle | GroupHandle:
+    def load(
+        self, layer: TernaryLayer | GroupLayer, images: Sequence[Image] | None = None
+    ) -> Handle | GroupHandle:
         """Write a layer to the device's weight memory.
 
         A layer that exceeds the device's feature limits is stored, and computed, in pieces. A layer
         with groups of inputs that has a weight 2 is stored as two ternary layers.
 
+        Parameters
+        ----------
+        layer : what is computed
+        images : of the pieces, if they are packed already, as `PackedFile.images` gives them
+
         Raises
         ------
         CapacityError : there is no room; the device is as before
-        InputError : not a layer, a weight 0 for a device of the binary alphabet, or groups that the
-            device cannot have
+        InputError : not a layer, a weight 0 for a device of the binary alphabet, groups that the
+            device cannot have, or images of other sizes
         DeviceError : the memory does not keep it, or the session ended
         """
         with self._session.lock:
             self._session.check()
+            device, allocator = (self._session, self._config), self._allocator
             if not isinstance(layer, GroupLayer):
-                return load_layer(self._session, self._config, self._allocator, layer)
+                return load_layer(*device, allocator, layer, images)
+            if images is not None:
+                raise InputError("images must be None for a GroupLayer, which is packed here")
             parts: list[Handle] = []
             try:
                 for trits in layer.passes:
-                    parts.append(
-                        load_layer(self._session, self._config, self._allocator, trits, layer.group)
-                    )
+                    parts.append(load_layer(*device, allocator, trits, group=layer.group))
             except BaseException:
                 for part in parts:
                     self._allocator.release(part)

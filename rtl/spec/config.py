@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import MISSING, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from math import ceil
 from typing import Any
@@ -23,10 +23,10 @@ from tritloom.rtl.spec.plugins import (
     engines,
     links,
     memories,
+    record_of,
     require,
     require_integer,
 )
-from tritloom.rtl.spec.registry import Registry
 from tritloom.rtl.spec.vector_facts import SUM_BITS, VectorConfig
 
 __all__ = [
@@ -233,6 +233,14 @@ class AcceleratorConfig:
             f"acc_bits must be at most {SUM_BITS} beside a vector unit, not {self.acc_bits}; "
             "lower max_in_features",
         )
+        lanes = self.vector.lanes
+        for key, moved in (("fill", "takes fill codes"), ("rows", "gives rows results")):
+            value = getattr(self, key)
+            require(
+                lanes <= value,
+                f"vector lanes must be at most {key} = {value}, not {lanes}: "
+                f"the core {moved} in a cycle",
+            )
 
     @property
     def memory_words(self) -> int:
@@ -418,9 +426,9 @@ class AcceleratorConfig:
             require(name in values, f"{name} is missing; give it {example}")
         plain = dict(values)
         if "memory" in plain:
-            plain["memory"] = _record("memory", memories, plain["memory"])
+            plain["memory"] = record_of("memory", memories, plain["memory"], EXAMPLES)
         if "link" in plain:
-            plain["link"] = _record("link", links, plain["link"])
+            plain["link"] = record_of("link", links, plain["link"], EXAMPLES)
         vector = plain.get("vector")
         if vector is not None and not isinstance(vector, VectorConfig):
             plain["vector"] = VectorConfig.from_dict(vector)
@@ -462,28 +470,6 @@ class AcceleratorConfig:
     def build_digest(self) -> bytes:
         """8 bytes that identify the whole configuration."""
         return hashlib.sha256(self.to_json().encode()).digest()[:8]
-
-
-def _record(key: str, registry: Registry[Any], value: Any) -> Any:
-    """The record of a plug-in from its JSON object; a record stays as it is."""
-    if isinstance(value, Record):
-        return value
-    require(
-        isinstance(value, dict) and "kind" in value,
-        f"{key} must be an object with kind, such as {EXAMPLES[key]}, not {json.dumps(value)}",
-    )
-    rest = dict(value)
-    record = registry[rest.pop("kind")]
-    names = [f.name for f in fields(record)]
-    for name in rest:
-        require(
-            name in names,
-            f"unknown key {name!r} of {key}; {record.name} has {', '.join(names) or 'none'}",
-        )
-    for f in fields(record):
-        needed = f.default is MISSING and f.default_factory is MISSING
-        require(not needed or f.name in rest, f"{f.name} of {key} is missing; give it a value")
-    return record(**rest)
 
 
 TINY = AcceleratorConfig(

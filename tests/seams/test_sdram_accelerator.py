@@ -3,27 +3,14 @@
 import numpy as np
 import pytest
 
+from tests.support.sdram import ACCELERATOR as CONFIG
 from tritloom.host.device import Device
 from tritloom.host.layer import TernaryLayer
-from tritloom.rtl.memories.sdram_facts import Sdram
 from tritloom.rtl.spec import numerics
-from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import DeviceError
 from tritloom.sim.device.simulated import SimulatedDevice
 
 pytestmark = pytest.mark.sim
-
-CONFIG = AcceleratorConfig(
-    lanes=40,
-    rows=1,
-    fill=5,
-    memory=Sdram(words=1 << 22),
-    max_in_features=2560,
-    max_out_features=2560,
-    packet_bytes=1024,
-    slots=4,
-    clock_hz=100_000_000,
-)
 
 
 def layers(*shapes):

@@ -9,6 +9,7 @@ from typing import Any
 from tritloom.boards.families.family import family_names
 from tritloom.gen.cli.options import Help, add_command, existing_folder, path, whole
 from tritloom.gen.cli.text import pairs, print_json, progress_line
+from tritloom.gen.plan.regions import EQUAL, SPREAD
 from tritloom.rtl.spec.errors import InputError, ToolError
 from tritloom.rtl.spec.files import write_whole
 
@@ -39,7 +40,8 @@ geometry is then 40 lanes, and as many rows as the memory's width has 64 bits, f
 a narrower memory 5 lanes and 8 rows; with --engine table one row, and as many lanes as fill the
 width. The model of the chip takes --latency
 (cycles from an address to its first beat), --stalls (it pauses at random) and --dram (banks, rows
-and refresh, shared by all --ports; where each port's region lies then decides).
+and refresh, shared by all --ports). --offsets says where each port's region begins: spread over the
+banks, equal (all ports need the same bank), or KiB behind multiples of 64 KiB, such as 0,16,32,48.
 """,
     examples="""
   tritloom measure stream --shape 1024x256
@@ -50,6 +52,8 @@ and refresh, shared by all --ports; where each port's region lies then decides).
   tritloom measure stream --memory axi --width 512 --shape 640x2560 \\
       --shape 640x2560
   tritloom measure stream --memory sdram --layer bitnet-2b-4t
+  tritloom measure stream --memory axi --width 128 --ports 4 --dram \\
+      --offsets spread --clock-hz 250000000 --shape 2560x2560
 """,
     prints="""
 The cycles, the share, and what the engine and each direction of the link need alone. A result that
@@ -93,6 +97,12 @@ def add(commands: Any) -> None:
         ("latency", whole(1), "CYCLES", "of the model of the memory's chip"),
     ):
         parser.add_argument(f"--{name}", metavar=value, type=type_, help=text)
+    parser.add_argument(
+        *("--offsets",), metavar="KIB", type=_offsets, help="of the ports: spread, equal, or KiB"
+    )
+    parser.add_argument(
+        *("--clock-hz",), metavar="HZ", type=whole(1), help="of the accelerator (100 MHz)"
+    )
     parser.add_argument("--stalls", action="store_true", help="the model pauses at random")
     parser.add_argument(
         *("--dram",), action="store_true", help="the model is a DRAM that all ports share"
@@ -125,6 +135,17 @@ def _shape(text: str) -> tuple[int, int]:
     return int(parts[1]), int(parts[2])
 
 
+def _offsets(text: str) -> str | tuple[int, ...]:
+    """The type of `--offsets`: a word, or a number for each port."""
+    if text in (EQUAL, SPREAD):
+        return text
+    if re.fullmatch(r"[0-9]{1,6}(,[0-9]{1,6})*", text) is None:
+        raise argparse.ArgumentTypeError(
+            f"must be {SPREAD}, {EQUAL} or KiB such as 0,16,32,48, not {text!r}"
+        )
+    return tuple(map(int, text.split(",")))
+
+
 def _stream(options: argparse.Namespace) -> int:
     if options.output is not None:
         existing_folder(options.output, "--output")
@@ -147,8 +168,9 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
 
     if options.shape is None or len(options.shape) > 1:
         raise InputError("bram takes one --shape; several, and --layer, go with a memory outside")
-    for name in ("width", "ports", "part", "latency", "stalls", "dram"):
+    for name in ("width", "ports", "part", "latency", "offsets", "clock_hz", "stalls", "dram"):
         if getattr(options, name):
+            name = name.replace("_", "-")
             raise InputError(f"--{name} goes with a memory outside the chip, not with bram")
     (shape,) = options.shape
     config = stream_config(
@@ -190,6 +212,8 @@ def _measure_outside(options: argparse.Namespace) -> dict[str, Any]:
         banks=options.banks,
         packet_bytes=options.packet_bytes,
         slots=options.slots,
+        clock_hz=options.clock_hz,
+        offsets=options.offsets,
         **{name: getattr(options, name) for name in GEOMETRY},
     )
     model: dict[str, Any] = {}
@@ -207,10 +231,13 @@ def _outside_command(options: argparse.Namespace) -> str:
     """The command that gives the same figures."""
     words = ["tritloom", "measure", "stream"]
     names = ("memory", "width", "ports", "part", "latency", "layer", "engine")
-    for name in (*names, *GEOMETRY, "link_bytes", "banks", "packet_bytes", "slots"):
+    for name in (*names, *GEOMETRY, "link_bytes", "banks", "packet_bytes", "slots", "clock_hz"):
         value = getattr(options, name)
         if value is not None:
             words += [f"--{name.replace('_', '-')}", str(value)]
+    if options.offsets is not None:
+        chosen = options.offsets
+        words += ["--offsets", chosen if isinstance(chosen, str) else ",".join(map(str, chosen))]
     for shape in options.shape or ():
         words += ["--shape", f"{shape[0]}x{shape[1]}"]
     flags = [f"--{name}" for name in ("stalls", "dram") if getattr(options, name)]
