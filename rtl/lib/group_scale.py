@@ -28,6 +28,9 @@ HALF_FRACTION_BITS = 10
 HALF_EXPONENT_BITS = 5
 HALF_PRECISION = HALF_FRACTION_BITS + 1
 HALF_BIAS = 15
+SLICE_BITS = 16
+"""Bits of a total in one memory. Of a wider one synthesis may make rows of blocks with a choice
+between them, to save a block in 17, and data leaves a block late in a cycle."""
 READ_CYCLES = 3
 """Cycles from a row's number to its total: memory, register, choice of 0."""
 
@@ -67,15 +70,19 @@ def _totals(
     -------
     The total of `row`, `READ_CYCLES` later; 0 where `first` was set.
     """
-    m.submodules.totals = memory = block_ram(bits, rows)
-    port, read = memory.write_port(), ReadPort(m, memory)
-    m.d.comb += [
-        read.addr.eq(row),
-        port.addr.eq(write[0]),
-        port.data.eq(write[1]),
-        port.en.eq(write[2]),
-    ]
-    old = register(m, read.data)
+    words = []
+    for start in range(0, bits, SLICE_BITS):
+        size = min(SLICE_BITS, bits - start)
+        m.submodules[f"totals_{start}"] = memory = block_ram(size, rows)
+        port, read = memory.write_port(), ReadPort(m, memory)
+        m.d.comb += [
+            read.addr.eq(row),
+            port.addr.eq(write[0]),
+            port.data.eq(write[1][start : start + size]),
+            port.en.eq(write[2]),
+        ]
+        words.append(register(m, read.data))
+    old = Cat(words)
     # A choice of zero, not a mask: the register is then reset, which takes no LUTs.
     return register(m, Mux(delay(m, first, READ_CYCLES - 1, reset_less=True), 0, old), bits)
 
@@ -143,14 +150,14 @@ class GroupFixed(wiring.Component):
         # The product is shifted by `power`, 1 to 30. Shifts by 1, 2 and 4 are made of the factors,
         # which fit one multiplier of 18 × 18 bits then; those by 8 and 16 of the product.
         shift = scale.power
-        a = register(m, Mux(shift[0], self.sum << 1, self.sum))
-        b = register(m, Mux(shift[1], scale.size << 2, scale.size))
-        a, b = register(m, a), register(m, Mux(delay(m, shift[2], 1), b << 4, b))
+        a = register(m, Mux(shift[0], self.sum.shift_left(1), self.sum))
+        b = register(m, Mux(shift[1], scale.size.shift_left(2), scale.size))
+        a, b = register(m, a), register(m, Mux(delay(m, shift[2], 1), b.shift_left(4), b))
         product = register(m, a * b, name="product")
-        eight = register(m, Mux(delay(m, shift[3], 3), product << 8, product))
-        shifted = Mux(delay(m, shift[4], 4), eight << 16, eight)
+        eight = register(m, Mux(delay(m, shift[3], 3), product.shift_left(8), product))
+        shifted = Mux(delay(m, shift[4], 4), eight.shift_left(16), eight)
         # Bit 0 is always 0, because `power` is not.
-        term = register(m, shifted >> 1, signed(self.bits))
+        term = register(m, shifted.shift_right(1), signed(self.bits))
         new = Signal(self.bits, reset_less=True)
         write = (
             delay(m, self.row, self.latency, reset_less=True),
