@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 """Measures a scaling unit of group sums alone: placed and routed in the harness of the engines."""
 
 from __future__ import annotations
