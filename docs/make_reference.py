@@ -659,7 +659,8 @@ On hardware it counts cycles, and bytes on the link:
 ## The scaling units of group sums
 
 `tritloom measure scale`: one sum of a [group](../explanation/groups.md) in each cycle, with the
-memory of totals. `fixed` adds exactly, `convert` makes float32 of its totals, `float` rounds every time.
+memory of totals. `fixed` adds exactly, `convert` makes float32 of its totals, and `float` rounds
+every operation.
 
 {scales}
 

@@ -166,6 +166,17 @@ def test_what_is_not_enabled_is_not_kept(unit):
         assert found.tolist() == expected.astype(np.float32).view(np.uint32).tolist()
 
 
+@pytest.mark.parametrize("unit", [GroupFixed, GroupFloat])
+def test_a_scale_of_zero(unit):
+    """Nothing is added, whatever the sum is, and the total is +0."""
+    dut = unit(17, rows=32)
+    sums = np.full((dut.again, 3), 65535)
+    scales = np.full(sums.shape, 0)
+    more = {"act": np.full(sums.shape, 0x7F000000)} if unit is GroupFloat else {}
+    taken = in_turn(np.arange(dut.again), sum=sums, scale=scales, **more)
+    assert not run_pipeline(dut, **taken).any()
+
+
 def test_scales_that_are_not_finite():
     """`GroupFixed` says so; the total of `GroupFloat` stays infinite."""
     dut = GroupFixed(17, rows=32)
