@@ -7,6 +7,7 @@ from amaranth.lib import wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import Member, Out, connect
 
+from tritloom.rtl.control.owner import Owner
 from tritloom.rtl.control.packets import PacketNarrower, PacketReceiver, PacketSender
 from tritloom.rtl.control.processor import CommandProcessor
 from tritloom.rtl.core.core import Core
@@ -236,6 +237,17 @@ class Accelerator(wiring.Component):
         ]
         with m.If(processor.took_header):
             m.d.sync += peer.eq(peers.r_data)
+        if self.config.link.host_bits(self.config):
+            ports: Any = processor
+            m.submodules.owner = owner = Owner(self.config)
+            m.d.comb += [
+                owner.next_peer.eq(peers.r_data),
+                owner.took_header.eq(processor.took_header),
+                owner.peer.eq(peer),
+                owner.new_session.eq(ports.new_session),
+                ports.stranger.eq(owner.stranger),
+                ports.barred.eq(owner.barred),
+            ]
 
 
 def _pads(component: wiring.Component, contract: dict[str, Member]) -> dict[str, Member]:

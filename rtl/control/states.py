@@ -23,7 +23,10 @@ from tritloom.rtl.spec.commands import (
     counters_of,
 )
 
-__all__ = ["CommandStates"]
+__all__ = ["OF_OWNER", "CommandStates"]
+
+OF_OWNER = ("stranger", "barred")
+"""What `Owner` says of a request; ports of the acceptor if the link has hosts."""
 
 
 class CommandStates(CommandRegisters):
@@ -38,6 +41,9 @@ class CommandStates(CommandRegisters):
         self.ports = ports
         config = self.config
         m.submodules.order = self.order = CommandOrder(config)
+        self.has_owner = config.link.host_bits(config) != 0
+        if self.has_owner:
+            m.d.comb += [getattr(self.order, n).eq(getattr(ports, n)) for n in OF_OWNER]
         m.submodules.table = self.table = LayerTable(config)
         m.submodules.words = self.words = WordCollector(self.longest)
         self.programs = None if config.vector is None else ProgramStates(m, ports, self, self.table)
@@ -159,14 +165,17 @@ class CommandStates(CommandRegisters):
         # again in a slot that later commands use. So all other responses are sent before it, and
         # the next command is taken after it.
         with m.State("QUIET"):
-            with m.If((ports.unsent == 0) & ~(order.reset & order.foreign & ports.busy)):
+            with m.If((ports.unsent == 0) & ~(order.reset & order.starts & ports.busy)):
                 m.d.comb += order.decide.eq(1)
                 with m.If(order.reset):
                     m.next = "DRAIN"
-                    with m.If(order.foreign):
+                    with m.If(order.starts):
                         m.d.comb += ports.new_session.eq(1)
                         m.d.sync += request.index.eq(0)
                         m.next = "FORGET"
+                    if self.has_owner:
+                        with m.Elif(order.foreign):
+                            self._fail(Status.NO_SESSION)
                 with m.Elif(order.foreign):
                     self._fail(Status.NO_SESSION)
                 with m.Elif(order.repeated):

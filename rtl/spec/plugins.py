@@ -316,6 +316,18 @@ class Link(Record):
         """Bits of the sender's address that travels beside each packet; 0 if there is one peer."""
         return 0
 
+    def host_bits(self, config: Config) -> int:
+        """The upper bits of the sender's address that name its host.
+
+        0 if the device belongs to every peer. Else it belongs to the peer whose RESET began the
+        session, and the commands of others get NO_SESSION.
+        """
+        return 0
+
+    def hold_cycles(self, config: Config) -> int:
+        """Cycles after a packet of its owner in which a RESET of another host is refused."""
+        return 0
+
 
 def _engine_fault(item: Any) -> str:
     return "" if isinstance(item, Engine) else f"it is {item!r:.60}, not an Engine"
