@@ -107,6 +107,13 @@ def advice(report: dict[str, Any]) -> str:
         return ""
     clock, path = report["clock_mhz"], report["critical_path"]
     short = clock["wanted"] - clock["reached"]
+    missed = [
+        f"{other['name']} reaches {other['reached']:g} of {other['wanted']:g} MHz"
+        for other in report.get("other_clocks_mhz", ())
+        if other["reached"] < other["wanted"]
+    ]
+    if missed and short <= 0:
+        return f"timing missed: {'; '.join(missed)}; try --seeds 8 or --fit"
     return (
         f"timing missed by {short:.2f} MHz: {clock['reached']:.2f} of {clock['wanted']:g} MHz, "
         f"from {path['from']} to {path['to']}; try --seeds 8 or --fit, or set clock_hz to at most "

@@ -29,8 +29,8 @@ class CommandAcceptor(wiring.Component):
 
     Members
     -------
-    i : in, stream of bytes
-        Header and payload of right packets, one after the other.
+    i : in, stream of `Link.command_bytes` bytes
+        Header and payload of right packets, one after the other. A packet begins with a beat.
     took_header : out, 1 bit
         Strobe: the last byte of a packet's header is taken.
     stranger, barred : in, 1 bit each
@@ -119,7 +119,7 @@ class CommandAcceptor(wiring.Component):
                 of_unit["program_void"] = In(1)
         super().__init__(
             {
-                "i": In(stream.Signature(8)),
+                "i": In(stream.Signature(8 * config.link.command_bytes)),
                 "took_header": Out(1),
                 "slot": Out(range(config.slots)),
                 "begins": Out(1),

@@ -35,8 +35,8 @@ class CommandProcessor(wiring.Component):
 
     Members
     -------
-    i : in, stream of bytes
-        Header and payload of right packets, one after the other.
+    i : in, stream of `Link.command_bytes` bytes
+        Header and payload of right packets, one after the other. A packet begins with a beat.
     took_header : out, 1 bit
         Strobe: the last byte of a packet's header is taken.
     stranger, barred, new_session : 1 bit each
@@ -109,7 +109,7 @@ class CommandProcessor(wiring.Component):
         of_owner = {**dict.fromkeys(OF_OWNER, In(1)), "new_session": Out(1)}
         super().__init__(
             {
-                "i": In(stream.Signature(8)),
+                "i": In(stream.Signature(8 * config.link.command_bytes)),
                 "took_header": Out(1),
                 "begins": Out(1),
                 "begin_slot": Out(range(config.slots)),

@@ -159,6 +159,7 @@ class Udp(Link):
         }
     )
     resource: ClassVar[str] = "eth_rgmii"
+    clocks: ClassVar = MappingProxyType({"rx_clk": ETHERNET_HZ})
     tie: ClassVar[str] = "tritloom.boards.pins.rgmii:tie"
 
     address: str = "10.77.0.2"
@@ -191,6 +192,10 @@ class Udp(Link):
 
     @property
     def beat_bytes(self) -> int:
+        return BEAT_BYTES
+
+    @property
+    def command_bytes(self) -> int:
         return BEAT_BYTES
 
     @property

@@ -44,6 +44,7 @@ ACT_LATENCY = 3
 MAX_MEMORY_WORDS = 1 << 28
 """Most words of a weight memory; BitNet b1.58 2B-4T has 52 million words of 64 bits."""
 NO_PINS: Mapping[str, str] = MappingProxyType({})
+NO_CLOCKS: Mapping[str, int] = MappingProxyType({})
 
 
 class Config(Protocol):
@@ -189,9 +190,12 @@ class Record:
     forwards, and that a board ties to its pins."""
     resource: ClassVar[str] = ""
     """The kind of a board's resource that has the pins for these pads, such as `uart`."""
+    clocks: ClassVar[Mapping[str, int]] = NO_CLOCKS
+    """Pads of that resource that are clocks, and their frequencies in Hz."""
     tie: ClassVar[str] = ""
     """What puts buffers between the pads and such a resource, as `module:function`; it gets the
-    board's module, the accelerator, and the resource's ports. `tritloom.boards.pins` has ours."""
+    board's module, the accelerator, the resource's ports, and the board's options for them.
+    `tritloom.boards.pins` has ours."""
 
     def title(self) -> str:
         """What a person calls it, with its settings; empty if there is nothing to say."""
@@ -298,6 +302,14 @@ class Link(Record):
     @property
     def beat_bytes(self) -> int:
         """Bytes that move in a cycle between the accelerator and the link: 1, 2, 4 or 8."""
+        return 1
+
+    @property
+    def command_bytes(self) -> int:
+        """Bytes of a command that the accelerator takes in a cycle: 1, or 2 if `beat_bytes` is 2.
+
+        More than 1 is for links that bring commands faster than a byte in each cycle.
+        """
         return 1
 
     def cycles_per_byte(self, config: Config) -> float:

@@ -97,6 +97,9 @@ public:
         frames.pop_front();
     }
 
+    // Begins to count quiet cycles anew.
+    void wake() { idle = 0; }
+
     uint64_t cycles = 0, sync_cycles = 0, running_cycles = 0;
     uint64_t sent_bytes = 0; // byte times of frames that the design has sent, preamble included
     bool wrong = false;      // the design has sent what is no frame
@@ -215,6 +218,7 @@ void tritloom_close(Board *board) { delete board; }
 void tritloom_frame(Board *board, const uint8_t *bytes, size_t size) { board->frame(bytes, size); }
 void tritloom_wire(Board *board, const uint16_t *cycles, size_t size) { board->wire(cycles, size); }
 size_t tritloom_run(Board *board, uint64_t limit, uint64_t quiet, size_t most) { return board->run(limit, quiet, most); }
+void tritloom_wake(Board *board) { board->wake(); }
 size_t tritloom_size(const Board *board) { return board->size(); }
 void tritloom_take(Board *board, uint8_t *bytes) { board->take(bytes); }
 uint32_t tritloom_wrong(const Board *board) { return board->wrong; }

@@ -89,6 +89,7 @@ class EthernetSimulation:
         DeviceError : the design has sent what is no frame, or left too small a gap
         """
         board = self._handle()
+        self._calls.tritloom_wake(board)
         while True:
             chunk = min(limit_cycles, CHUNK_CYCLES)
             before = self.cycles
@@ -195,6 +196,7 @@ def _load(library: Path) -> Any:
         ("frame", None, [handle, ctypes.c_char_p, size]),
         ("wire", None, [handle, ctypes.c_void_p, size]),
         ("run", size, [handle, number, number, size]),
+        ("wake", None, [handle]),
         ("size", size, [handle]),
         ("take", None, [handle, ctypes.c_char_p]),
         ("wrong", ctypes.c_uint32, [handle]),

@@ -1,7 +1,6 @@
 """The link `udp` alone, in front of a loop: what it answers, what it passes on, what it drops."""
 
 import random
-import zlib
 
 import pytest
 from scapy.layers.inet import ICMP, IP, UDP
@@ -23,6 +22,7 @@ from tests.support.ethernet import (
     payload_of,
     ping,
     udp,
+    wire_of,
 )
 from tritloom.rtl.links.udp_facts import (
     DISCOVERY_PORT,
@@ -33,7 +33,7 @@ from tritloom.rtl.links.udp_facts import (
     discovery_request,
     parse_announcement,
 )
-from tritloom.sim.device.ethernet import ERROR, IDLE_CYCLES, VALID
+from tritloom.sim.device.ethernet import IDLE_CYCLES, VALID
 
 pytestmark = pytest.mark.sim
 HEADERS = 66
@@ -197,22 +197,6 @@ def test_discovery_that_is_not_meant(link):
     link.send_wire(damaged)
     assert link.run() == []
     assert len(answers(link, arp_request())) == 1  # it has its address still
-
-
-def wire_of(frame, *, flip=None, cut=None, error=None, preamble=7):
-    """A frame's cycles on the wire, with FCS, and with damage.
-
-    `flip`: byte and bit to invert after the FCS was computed; `cut`: bytes that are sent; `error`:
-    the byte in which the PHY finds an error.
-    """
-    frame += bytes(max(0, 60 - len(frame)))
-    whole = bytearray(frame + zlib.crc32(frame).to_bytes(4, "little"))
-    if flip is not None:
-        whole[flip[0]] ^= 1 << flip[1]
-    cycles = [VALID | byte for byte in (*[0x55] * preamble, 0xD5, *whole[:cut])]
-    if error is not None:
-        cycles[preamble + 1 + error] |= ERROR
-    return cycles + [0] * 12
 
 
 def test_nothing_before_the_fcs(link):
