@@ -7,6 +7,7 @@ loopback includes the delivery.
 
 from __future__ import annotations
 
+import platform
 import socket
 import subprocess
 import sys
@@ -71,6 +72,8 @@ def measure_host_link(rounds: int = ROUNDS, commands: int = COMMANDS) -> dict[st
             for slots in SLOTS
         },
         "crc32_us_per_kb": _crc_us(rounds),
+        "python": platform.python_version(),
+        "command": "tritloom measure host --udp --json",
     }
 
 
@@ -126,20 +129,20 @@ def serve_peer(back: int, announce: Callable[[int], None]) -> None:
     back : bytes of a response to IDENTIFY; others have no payload
     announce : gets the number of the port
     """
-    port = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    port.bind(("127.0.0.1", 0))
-    port.settimeout(PEER_WAIT_S)
-    announce(port.getsockname()[1])
-    first, sender = port.recvfrom(2048)
-    port.connect(sender)
-    link = datagrams(port)
-    device = InstantTransport(CONFIG, identity_bytes=back - OVERHEAD_BYTES)
-    packets = [first]
-    while packets:
-        for packet in packets:
-            device.send(packet)
-        link.send([response for _ in packets if (response := device.receive(0.0)) is not None])
-        packets = link.receive(PEER_WAIT_S)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as port:
+        port.bind(("127.0.0.1", 0))
+        port.settimeout(PEER_WAIT_S)
+        announce(port.getsockname()[1])
+        first, sender = port.recvfrom(2048)
+        port.connect(sender)
+        link = datagrams(port)
+        device = InstantTransport(CONFIG, identity_bytes=back - OVERHEAD_BYTES)
+        packets = [first]
+        while packets:
+            for packet in packets:
+                device.send(packet)
+            link.send([response for _ in packets if (response := device.receive(0.0)) is not None])
+            packets = link.receive(PEER_WAIT_S)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import socket
 import struct
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 from tritloom.rtl.links.udp_facts import (
     DISCOVERY_PORT,
@@ -130,10 +130,8 @@ def _ask(
 
 
 def _send(port: socket.socket, request: bytes, target: tuple[str, int]) -> None:
-    try:
+    with suppress(OSError):  # a network card without a cable reaches nobody
         port.sendto(request, target)
-    except OSError:
-        pass  # this network card reaches nobody, such as one without a cable
 
 
 def _answers(ports: list[socket.socket], deadline_s: float) -> Iterator[Announcement]:

@@ -1,8 +1,6 @@
 import json
 import re
 
-import pytest
-
 from tritloom.boards.board import load_board
 from tritloom.boards.icebreaker import ICEBREAKER
 from tritloom.gen.cli import info

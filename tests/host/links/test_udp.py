@@ -1,13 +1,9 @@
 """Packets over UDP, against the reference device behind a socket of the loopback interface."""
 
-import contextlib
 import re
 import socket
-import sys
-import threading
 import time
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pytest
@@ -20,8 +16,8 @@ from tritloom.host.links.datagrams import PlainDatagrams, datagrams
 from tritloom.host.links.udp import UdpTransport, open_device
 from tritloom.host.session import Command, Session
 from tritloom.rtl.links.udp_facts import MAX_DATAGRAM, PACKET_PORT
-from tritloom.rtl.spec.commands import Opcode, Request, Response, identity
 from tritloom.rtl.memories.bram_facts import BlockRam
+from tritloom.rtl.spec.commands import Opcode, Request, Response, identity
 from tritloom.rtl.spec.config import TINY
 
 WIDE = replace(
@@ -229,8 +225,12 @@ def test_no_network_leads_there(error, monkeypatch):
     monkeypatch.setattr(udp.socket, "socket", Nowhere)
     with pytest.raises(DeviceError) as caught:
         connect("udp://10.77.0.2")
-    assert str(caught.value) == {
-        101: "no network of this computer leads to 10.77.0.2 (Network is unreachable); give its "
-        "network card an address beside it, such as `sudo ip addr add 10.77.0.1/24 dev NAME`",
-        13: "cannot open a socket to 10.77.0.2: Permission denied",
-    }[error.errno]
+    assert (
+        str(caught.value)
+        == {
+            101: "no network of this computer leads to 10.77.0.2 (Network is unreachable); give "
+            "its network card an address beside it, such as `sudo ip addr add 10.77.0.1/24 dev "
+            "NAME`",
+            13: "cannot open a socket to 10.77.0.2: Permission denied",
+        }[error.errno]
+    )
