@@ -1,5 +1,6 @@
 """Programs of the vector unit: what is committed, the check of their steps, and their execution."""
 
+from itertools import pairwise
 from typing import Any
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
@@ -119,7 +120,7 @@ class ProgramStates:
                 ends[3].eq(step.c + Mux(step.second == Second.VECTOR, step.last, 0)),
             ]
             m.next = checking[0]
-        for state, then in zip(checking, checking[1:], strict=False):
+        for state, then in pairwise(checking):
             with m.State(state):
                 m.next = then
         runs = step.operation == Operation.RUN
