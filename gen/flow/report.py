@@ -123,7 +123,8 @@ def _path_clock(report: dict[str, Any]) -> dict[str, float]:
     clock: dict[str, float] = report["clock_mhz"]
     if report["timing_met"] or clock["reached"] < clock["wanted"]:
         return clock
-    return report.get("memory_clock_mhz", clock)
+    memory_clock: dict[str, float] = report.get("memory_clock_mhz", clock)
+    return memory_clock
 
 
 def _verdict(clock: dict[str, float]) -> str:

@@ -98,6 +98,10 @@ class Sdram(LineRecord):
     def line_sizes(self, config: Config) -> tuple[int, int]:
         return self.chip.line_bits, self.chip.data_bits * self.joined(config)
 
+    def peak_bits(self, config: Config) -> float:
+        """A column in each cycle of the chip."""
+        return self.chip.data_bits * self.chip_hz(config) / config.clock_hz
+
     def chip_format(self, config: Config) -> LineFormat:
         """The lines as the controller has them: a beat is a column."""
         return replace(self.line_format(config), beat_bits=self.chip.data_bits)

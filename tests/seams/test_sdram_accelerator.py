@@ -1,5 +1,7 @@
 """The whole accelerator on the simulated FPGA, its weights in a chip of SDRAM that checks rules."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -17,13 +19,14 @@ CONFIG = AcceleratorConfig(
     lanes=40,
     rows=1,
     fill=5,
-    memory=Sdram(words=1 << 22),
+    memory=Sdram(words=1 << 22, clock_hz=133_333_333),
     max_in_features=2560,
     max_out_features=2560,
     packet_bytes=1024,
     slots=4,
-    clock_hz=100_000_000,
+    clock_hz=80_000_000,
 )
+ONE_CLOCK = replace(CONFIG, memory=Sdram(words=1 << 22))
 
 
 def layers(*shapes):
@@ -55,7 +58,7 @@ def test_extreme_values():
 
 def test_a_broken_rule_is_named():
     model = {"stricter": {"rcd": 1}}
-    transport = SimulatedDevice(CONFIG, memory_model=model)
+    transport = SimulatedDevice(ONE_CLOCK, memory_model=model)
     with pytest.raises(DeviceError, match="the memory breaks tRCD, from ACTIVE to READ or WRITE"):
-        with Device(transport, url="sim", config=CONFIG) as device:
+        with Device(transport, url="sim", config=ONE_CLOCK) as device:
             device.load(layers((8, 40))[0])

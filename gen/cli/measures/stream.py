@@ -39,7 +39,8 @@ geometry is then 40 lanes, and as many rows as the memory's width has 64 bits, f
 a narrower memory 5 lanes and 8 rows; with --engine table one row, and as many lanes as fill the
 width. The model of the chip takes --latency
 (cycles from an address to its first beat), --stalls (it pauses at random) and --dram (banks, rows
-and refresh, shared by all --ports; where each port's region lies then decides).
+and refresh, shared by all --ports; where each port's region lies then decides). An SDRAM may have
+a clock of its own, --memory-clock-hz; width_bits are then those of a cycle of the accelerator.
 """,
     examples="""
   tritloom measure stream --shape 1024x256
@@ -70,6 +71,8 @@ before it; mac_per_cycle, mac_per_cycle_peak, model (its options), config, comma
 BLOCK_RAM = "bram"
 STALLS = 0.25
 """Probability with which the model of a memory's chip pauses in a cycle, with --stalls."""
+OUTSIDE = ("width", "ports", "part", "latency", "clock_hz", "memory_clock_hz")
+"""Options of a memory outside the chip."""
 GEOMETRY = ("encoding", "lanes", "rows", "fill")
 """Keys of the configuration that options set."""
 
@@ -91,6 +94,8 @@ def add(commands: Any) -> None:
         ("ports", whole(1), "N", "ports of the memory"),
         ("part", str, "NAME", "the memory's chip"),
         ("latency", whole(1), "CYCLES", "of the model of the memory's chip"),
+        ("clock-hz", whole(1), "HZ", "the accelerator's clock"),
+        ("memory-clock-hz", whole(1), "HZ", "the memory's clock, if it has one of its own"),
     ):
         parser.add_argument(f"--{name}", metavar=value, type=type_, help=text)
     parser.add_argument("--stalls", action="store_true", help="the model pauses at random")
@@ -147,9 +152,9 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
 
     if options.shape is None or len(options.shape) > 1:
         raise InputError("bram takes one --shape; several, and --layer, go with a memory outside")
-    for name in ("width", "ports", "part", "latency", "stalls", "dram"):
+    for name in (*OUTSIDE, "stalls", "dram"):
         if getattr(options, name):
-            raise InputError(f"--{name} goes with a memory outside the chip, not with bram")
+            raise InputError(f"--{name.replace('_', '-')} goes with a memory outside the chip, not with bram")
     (shape,) = options.shape
     config = stream_config(
         options.family,
@@ -180,12 +185,14 @@ def _measure_outside(options: argparse.Namespace) -> dict[str, Any]:
         ports=options.ports,
         part=options.part,
         latency=options.latency,
+        clock_hz=options.memory_clock_hz,
     )
     config = outside.outside_config(
         options.memory,
         record,
         products,
         engine=options.engine,
+        clock_hz=options.clock_hz,
         link_bytes=options.link_bytes,
         banks=options.banks,
         packet_bytes=options.packet_bytes,
@@ -206,8 +213,7 @@ def _measure_outside(options: argparse.Namespace) -> dict[str, Any]:
 def _outside_command(options: argparse.Namespace) -> str:
     """The command that gives the same figures."""
     words = ["tritloom", "measure", "stream"]
-    names = ("memory", "width", "ports", "part", "latency", "layer", "engine")
-    for name in (*names, *GEOMETRY, "link_bytes", "banks", "packet_bytes", "slots"):
+    for name in ("memory", *OUTSIDE, "layer", "engine", *GEOMETRY, "link_bytes", "banks", "packet_bytes", "slots"):
         value = getattr(options, name)
         if value is not None:
             words += [f"--{name.replace('_', '-')}", str(value)]
@@ -221,7 +227,7 @@ def _outside_lines(result: dict[str, Any]) -> list[str]:
     """The figures of a memory outside the chip for a person."""
     formula = result["cycles_formula"]
     facts = [
-        ("memory busy with weights", f"{result['utilization']:.2%} of {result['width_bits']} bits"),
+        ("memory busy with weights", f"{result['utilization']:.2%} of {result['width_bits']:g} bits"),
         ("cycles", f"{result['cycles']:,}" + (f", formula {formula:,}" if formula else "")),
         ("bits a weight", f"{result['bits_per_weight']:.4f}, as stored"),
     ]
