@@ -103,9 +103,7 @@ class EmittedTop(wiring.Component):
         m.d.comb += ClockSignal().eq(getattr(self, self.names.clock))
         if _has_memory_clock(accelerator):
             m.domains += ClockDomain(MEMORY_DOMAIN)
-            m.submodules.memory_reset = ResetSynchronizer(
-                ResetSignal("sync"), domain=MEMORY_DOMAIN
-            )
+            m.submodules.memory_reset = ResetSynchronizer(ResetSignal("sync"), domain=MEMORY_DOMAIN)
             config = accelerator.config
             own_hz = config.memory.own_clock_hz(config)
             m.submodules.long_reset = long_reset = LongReset(config.clock_hz, own_hz)

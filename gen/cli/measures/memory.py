@@ -75,9 +75,7 @@ def _memory(options: argparse.Namespace) -> int:
         seeds=options.seeds,
         clock_hz=options.clock_hz,
         progress=progress_line,
-        options={
-            name: getattr(options, name) for name in ("width", "ports", "part", "latency")
-        },
+        options={name: getattr(options, name) for name in ("width", "ports", "part", "latency")},
     )
     if options.output is not None:
         write_whole(options.output, json.dumps(result, indent=2) + "\n")

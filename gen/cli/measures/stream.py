@@ -154,7 +154,9 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
         raise InputError("bram takes one --shape; several, and --layer, go with a memory outside")
     for name in (*OUTSIDE, "stalls", "dram"):
         if getattr(options, name):
-            raise InputError(f"--{name.replace('_', '-')} goes with a memory outside the chip, not with bram")
+            raise InputError(
+                f"--{name.replace('_', '-')} goes with a memory outside the chip, not with bram"
+            )
     (shape,) = options.shape
     config = stream_config(
         options.family,
@@ -213,7 +215,17 @@ def _measure_outside(options: argparse.Namespace) -> dict[str, Any]:
 def _outside_command(options: argparse.Namespace) -> str:
     """The command that gives the same figures."""
     words = ["tritloom", "measure", "stream"]
-    for name in ("memory", *OUTSIDE, "layer", "engine", *GEOMETRY, "link_bytes", "banks", "packet_bytes", "slots"):
+    for name in (
+        "memory",
+        *OUTSIDE,
+        "layer",
+        "engine",
+        *GEOMETRY,
+        "link_bytes",
+        "banks",
+        "packet_bytes",
+        "slots",
+    ):
         value = getattr(options, name)
         if value is not None:
             words += [f"--{name.replace('_', '-')}", str(value)]
@@ -227,7 +239,10 @@ def _outside_lines(result: dict[str, Any]) -> list[str]:
     """The figures of a memory outside the chip for a person."""
     formula = result["cycles_formula"]
     facts = [
-        ("memory busy with weights", f"{result['utilization']:.2%} of {result['width_bits']:g} bits"),
+        (
+            "memory busy with weights",
+            f"{result['utilization']:.2%} of {result['width_bits']:g} bits",
+        ),
         ("cycles", f"{result['cycles']:,}" + (f", formula {formula:,}" if formula else "")),
         ("bits a weight", f"{result['bits_per_weight']:.4f}, as stored"),
     ]

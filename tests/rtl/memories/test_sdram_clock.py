@@ -54,8 +54,10 @@ def test_times_are_of_the_chips_clock():
         (-1, "memory: clock_hz must be 0 to 400000000, not -1"),
         (
             200_000_000,
-            f"memory: clock_hz must be at most 133333333 for {PART} at CAS latency 3, "
-            "not 200000000",
+            (
+                f"memory: clock_hz must be at most 133333333 for {PART} at CAS latency 3, "
+                "not 200000000"
+            ),
         ),
         (96_000_001, "memory: clock_hz must be at most 8 times the accelerator's, not 96000001"),
     ],
