@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tritloom.host.allocator import Allocator
 from tritloom.host.execution import Execution, ProgramStats
-from tritloom.host.handle import Handle, Stats, load_layer
+from tritloom.host.handle import Handle, Image, Stats, load_layer
 from tritloom.host.identity import config_of, read_identity
 from tritloom.host.inputs import checked_codes, require_linear
 from tritloom.host.job import Job, submit_product
@@ -175,20 +175,26 @@ class Device:
         with self._session.lock:
             return Requests(self._session, self._config).counters()
 
-    def load(self, layer: TernaryLayer) -> Handle:
+    def load(self, layer: TernaryLayer, images: Sequence[Image] | None = None) -> Handle:
         """Write a layer to the device's weight memory.
 
         A layer that exceeds the device's feature limits is stored, and computed, in pieces.
 
+        Parameters
+        ----------
+        layer : what is computed
+        images : of the pieces, if they are packed already, as `PackedFile.images` gives them
+
         Raises
         ------
         CapacityError : there is no room; the device is as before
-        InputError : not a layer, or a weight 0 for a device of the binary alphabet
+        InputError : not a layer, a weight 0 for a device of the binary alphabet, or images of other
+            sizes
         DeviceError : the memory does not keep it, or the session ended
         """
         with self._session.lock:
             self._session.check()
-            return load_layer(self._session, self._config, self._allocator, layer)
+            return load_layer(self._session, self._config, self._allocator, layer, images)
 
     def unload(self, handle: Handle) -> None:
         """Free a layer's memory. Jobs that were submitted before still get their results."""

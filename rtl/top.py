@@ -160,11 +160,13 @@ class Accelerator(wiring.Component):
         connect(m, unit.o_code, runner.i_code)
         connect(m, unit.o_run, runner.i_run)
         connect(m, runner.o_sum, unit.i_sum)
+        if config.vector.lanes > 1:
+            m.d.comb += runner.sum_last.eq(unit.sum_last)
         for name in ("address", "put", "word", "step_address", "step_write", "step", "start"):
             m.d.comb += getattr(unit, name).eq(getattr(port, name))
         for name in ("active", "activation_bank", "result_bank", "pad", "last_tile"):
             m.d.comb += getattr(runner, name).eq(getattr(port, name))
-        for name in ("computes", "busy", "wants", "layer", "padded"):
+        for name in ("computes", "wants", "layer", "padded"):
             m.d.comb += getattr(port, name).eq(getattr(runner, name))
         m.d.comb += [
             port.got.eq(unit.got),

@@ -4,14 +4,13 @@ import argparse
 import os
 import subprocess
 import sys
-import tempfile
-import threading
 from pathlib import Path
 from typing import Any
 
 from tritloom.gen.cli.options import Help, add_command, add_group, existing_folder, path
 from tritloom.gen.cli.text import pairs, print_json, say
-from tritloom.rtl.spec.errors import DeviceError, InputError, ToolError
+from tritloom.rtl.spec.errors import InputError, ToolError
+from tritloom.rtl.spec.llama import CODES, VERIFY
 
 __all__ = ["add"]
 
@@ -79,13 +78,13 @@ def add(commands: Any) -> None:
     run.add_argument("--device", metavar="URL", default="sim", help="the device (sim)")
     run.add_argument(
         *("--codes",),
-        choices=("block", "token"),
+        choices=CODES,
         default="block",
         help="block: codes as ggml makes them; token: as BitLinear, one scale a token (block)",
     )
     run.add_argument(
         *("--verify",),
-        choices=("first", "always", "off"),
+        choices=VERIFY,
         default="first",
         help="products that the back end computes as well and compares (first)",
     )
@@ -102,7 +101,8 @@ def add(commands: Any) -> None:
 
 
 def _build(options: argparse.Namespace) -> int:
-    from tritloom.gen.flow.llama import LIBRARY, build_backend
+    from tritloom.gen.flow.llama import build_backend
+    from tritloom.rtl.spec.llama import LIBRARY
 
     backend = options.backend or Path(LIBRARY)
     existing_folder(backend, "--output")
@@ -115,38 +115,18 @@ def _build(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from tritloom.gen.flow.llama import LIBRARY
     from tritloom.host.device import connect
-    from tritloom.host.serve.server import Server
+    from tritloom.host.serve.thread import serving
+    from tritloom.rtl.spec.llama import LIBRARY
 
     backend = options.backend or Path(LIBRARY)
     if not backend.is_file():
         raise InputError(f"{backend}: no such file; make it with tritloom llama build")
-    failed: list[DeviceError] = []
-
-    def serve(server: Server) -> None:
-        try:
-            server.serve()
-        except DeviceError as error:
-            failed.append(error)
-
-    with (
-        tempfile.TemporaryDirectory(prefix="tritloom-") as folder,
-        connect(options.device) as device,
-        Server(device, Path(folder) / "device") as server,
-    ):
-        thread = threading.Thread(target=serve, args=[server])
-        thread.start()
-        try:
-            status = _program(options, backend, server.path)
-        finally:
-            server.stop()
-            thread.join()
+    with connect(options.device) as device, serving(device) as server:
+        status = _program(options, backend, server.path)
         products = server.products
-    if options.json:
-        print_json({"device": options.device, "products": products, "status": status})
-    if failed:
-        raise failed[0]
+        if options.json:
+            print_json({"device": options.device, "products": products, "status": status})
     if status == 0 and products == 0:
         raise ToolError(
             f"{options.program[0]} ended without one product on the device: it loads no back ends, "

@@ -10,9 +10,8 @@ from pathlib import Path
 from tritloom.rtl.spec.errors import InputError, ToolError
 from tritloom.sim.tools import find_cxx
 
-__all__ = ["LIBRARY", "build_backend", "ggml_folder", "ggml_version"]
+__all__ = ["build_backend", "ggml_folder", "ggml_version"]
 
-LIBRARY = "libggml-tritloom.so"
 HEADERS = ("include/ggml.h", "src/ggml-backend-impl.h")
 SOURCE = files("tritloom.host.llama") / "backend.cc"
 FLAGS = ("-std=c++17", "-O2", "-shared", "-fPIC", "-fvisibility=hidden")

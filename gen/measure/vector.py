@@ -58,6 +58,7 @@ def _command(family: str, config: VectorConfig, part: str, seeds: int) -> str:
     """The command that gives these figures, every choice said."""
     words = ["tritloom", "measure", "vector", "--family", family, "--part", part]
     words += ["--words", str(config.words), "--multipliers", str(config.multipliers)]
+    words += ["--lanes", str(config.lanes)] if config.lanes > 1 else []
     words += ["--bfloat16"] * config.bfloat16
     words += ["--seeds", str(seeds)] if seeds else []
     return shlex.join([*words, "--json"])

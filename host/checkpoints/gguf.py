@@ -126,6 +126,33 @@ class GgufFile:
             self._refuse_wrong_order()
         return self._decode(record, self._order or "")
 
+    def floats(self, name: str) -> F32 | None:
+        """Read a tensor of F32, F16 or BF16, such as a bias, a norm or an embedding.
+
+        Parameters
+        ----------
+        name : of the tensor
+
+        Returns
+        -------
+        float32 in the tensor's shape, exactly the file's values; None if there is no such tensor
+
+        Raises
+        ------
+        CheckpointError : it has another type
+        """
+        record = self.header.tensors.get(name)
+        if record is None:
+            return None
+        if record.type_name not in FLOATS:
+            raise CheckpointError(
+                f"{name} is {record.type_name}, not one of {', '.join(FLOATS)}; convert it again"
+            )
+        raw = np.ascontiguousarray(self.header.data(record)).view(FLOATS[record.type_name])
+        if record.type_name == "BF16":
+            raw = (raw.astype(np.uint32) << np.uint32(16)).view(np.float32)
+        return raw.astype(np.float32).reshape(record.shape)
+
     def layer(self, name: str) -> TernaryLayer:
         """Read a layer; the weights are its trits times one scale.
 
@@ -151,11 +178,11 @@ class GgufFile:
         trits, scale = one_scale(key, tensor)
         if reason := self._second_scale(key, scale):
             raise CheckpointError(reason)
-        factor = self._vector(f"{name}.scale")
+        factor = self.floats(f"{name}.scale")
         if factor is not None:
             scale = factor.reshape(1)[0]
         try:
-            return TernaryLayer.from_trits(trits, scale, bias=self._vector(f"{name}.bias"))
+            return TernaryLayer.from_trits(trits, scale, bias=self.floats(f"{name}.bias"))
         except InputError as error:
             raise CheckpointError(f"{name}: {error}") from error
 
@@ -292,20 +319,6 @@ class GgufFile:
                 f"finite number; copy {self.header.path} again"
             )
         return GgufTensor(codes.astype(np.int8) - np.int8(1), scales, layout.group)
-
-    def _vector(self, name: str) -> F32 | None:
-        """A tensor of floats that belongs to a layer; None if there is none."""
-        record = self.header.tensors.get(name)
-        if record is None:
-            return None
-        if record.type_name not in FLOATS:
-            raise CheckpointError(
-                f"{name} is {record.type_name}, not one of {', '.join(FLOATS)}; convert it again"
-            )
-        raw = np.ascontiguousarray(self.header.data(record)).view(FLOATS[record.type_name])
-        if record.type_name == "BF16":
-            raw = (raw.astype(np.uint32) << np.uint32(16)).view(np.float32)
-        return raw.astype(np.float32).reshape(record.shape)
 
     def _refuse_wrong_order(self) -> None:
         """Refuse an order of I2_S if the codes' sums say that it is another one."""

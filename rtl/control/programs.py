@@ -165,8 +165,7 @@ class ProgramStates:
 
     def execute(self) -> None:
         """States of EXECUTE, from its response on: the layers of the program are run here."""
-        m, ports, registers = self._m, self._ports, self._registers
-        vector = ports.vector
+        m, registers, vector = self._m, self._registers, self._ports.vector
 
         with m.State("BEGIN-PROGRAM"):
             m.d.comb += [vector.active.eq(1), vector.start.eq(1)]
@@ -176,10 +175,14 @@ class ProgramStates:
         with m.State("SERVE"):
             m.d.comb += vector.active.eq(1)
             m.d.sync += registers.request.index.eq(vector.layer)
-            with m.If(vector.wants & ~ports.busy):
+            # The program began when no layer ran, so the core is free when it wants the next one.
+            with m.If(vector.wants):
                 m.next = "FIND-LAYER"
+            # Results that the program did not take leave the core while the next header comes.
             with m.Elif(~vector.executes & ~vector.computes):
-                m.next = "SETTLE"
+                if self._config.memory.can_fail:
+                    m.d.sync += self._serving.eq(0)
+                m.next = "HEADER"
 
         # The entry of the layer is known after as many states as the table needs.
         finding = ["FIND-LAYER", "FIND-ENTRY"][: self._config.entry_cycles]
@@ -197,13 +200,6 @@ class ProgramStates:
             ]
             with m.If(vector.padded):
                 m.next = "ASK"
-
-        # Results that the program did not take are taken out of the core.
-        with m.State("SETTLE"):
-            with m.If(~vector.busy & ~ports.busy):
-                if self._config.memory.can_fail:
-                    m.d.sync += self._serving.eq(0)
-                m.next = "HEADER"
 
     @property
     def serves(self) -> Value:

@@ -228,7 +228,7 @@ class CommandStates(CommandRegisters):
             self._start(opcode, ~self.reading, "COLLECT", size)
         self._start(Opcode.GET, 1, "RESPOND", kind.eq(Kind.VECTOR))
         steps = [self.position.eq(0), kind.eq(Kind.STEPS)]
-        self._start(Opcode.COMMIT_PROGRAM, ~self.reading, "PUSH", *steps)
+        self._start(Opcode.COMMIT_PROGRAM, 1, "PUSH", *steps)  # a task like others, in its order
         # The program uses the core's port for results, so all RESULTS must have been copied.
         self._start(Opcode.EXECUTE, ~ports.busy & ports.no_task, "RESPOND")
 

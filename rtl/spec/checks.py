@@ -7,9 +7,11 @@ two bounds; the first check that fails gives the response its status.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
+from functools import cache
+from types import MappingProxyType
 
 from tritloom.rtl.spec.commands import LAYER, Opcode, Request, Status, identity
 from tritloom.rtl.spec.config import AcceleratorConfig
@@ -155,8 +157,13 @@ class Check:
 
     def holds(self, config: AcceleratorConfig, request: Request, state: State) -> bool:
         """Whether a request in a state of the device passes this check."""
-        least, most = self.bounds(config, request, state)
-        return least <= value_of(self.quantity, config, request, state) <= most
+        value = _VALUES[self.quantity](config, request, state)
+        least, most = self.least, self.most  # the reference device spends its time here
+        if not isinstance(least, int):
+            least = _bound(least, config, request, state)
+        if not isinstance(most, int):
+            most = _bound(most, config, request, state)
+        return least <= value <= most
 
     def __str__(self) -> str:
         if self.quantity == Quantity.LAYER_STATE:
@@ -368,17 +375,22 @@ VECTOR_CHECKS: dict[Opcode, tuple[Check, ...]] = {
 """The checks of the opcodes of a vector unit."""
 
 
-def checks_of(config: AcceleratorConfig) -> dict[Opcode, tuple[Check, ...]]:
+def checks_of(config: AcceleratorConfig) -> Mapping[Opcode, tuple[Check, ...]]:
     """The checks of each opcode of a device; it refuses every other opcode."""
     return _checks_of(config.vector is not None, config.align > 1, config.memory.can_fail)
 
 
-def _checks_of(has_unit: bool, has_blocks: bool, can_fail: bool) -> dict[Opcode, tuple[Check, ...]]:
+@cache
+def _checks_of(
+    has_unit: bool, has_blocks: bool, can_fail: bool
+) -> Mapping[Opcode, tuple[Check, ...]]:
     left_out = (*(() if has_blocks else OF_BLOCKS), *(() if can_fail else (Quantity.VOID_WORDS,)))
-    return {
-        opcode: tuple(check for check in checks if check.quantity not in left_out)
-        for opcode, checks in (CHECKS | VECTOR_CHECKS if has_unit else CHECKS).items()
-    }
+    return MappingProxyType(
+        {
+            opcode: tuple(check for check in checks if check.quantity not in left_out)
+            for opcode, checks in (CHECKS | VECTOR_CHECKS if has_unit else CHECKS).items()
+        }
+    )
 
 
 def value_of(quantity: Quantity, config: AcceleratorConfig, request: Request, state: State) -> int:
@@ -389,62 +401,60 @@ def value_of(quantity: Quantity, config: AcceleratorConfig, request: Request, st
     struct.error
         The quantity is a field of DEFINE's payload, and the payload has another size.
     """
-    match quantity:
-        case Quantity.PAYLOAD_BYTES:
-            return len(request.payload)
-        case Quantity.INDEX:
-            return request.index
-        case Quantity.COUNT:
-            return request.count
-        case Quantity.ADDRESS:
-            return request.address
-        case Quantity.TILES | Quantity.ROW_GROUPS | Quantity.MEMORY_END | Quantity.BASE_REST:
-            base, tiles, row_groups = LAYER.unpack(request.payload)
-            if quantity == Quantity.BASE_REST:
-                return int(base % config.align)
-            if quantity == Quantity.MEMORY_END:
-                return int(base + tiles * row_groups)
-            return int(tiles if quantity == Quantity.TILES else row_groups)
-        case Quantity.ITEMS_END:
-            return request.address + request.count
-        case Quantity.WORDS_END:
-            words = len(request.payload) // UNITS[Opcode(request.opcode)].of(config)
-            return request.address + words if words else 0
-        case Quantity.REST_BYTES:
-            return len(request.payload) % UNITS[Opcode(request.opcode)].of(config)
-        case Quantity.ADDRESS_REST:
-            return request.address % config.align
-        case Quantity.REST_WORDS:
-            end = request.address + len(request.payload) // config.word_bytes
-            return 0 if end == state.layer_words else end % config.align
-        case Quantity.ROW_GROUPS_END:
-            return request.address + -(-request.count // config.rows)
-        case Quantity.LAYER_STATE:
-            return state.layer
-        case Quantity.LAYER_WORDS:
-            return state.layer_words
-        case Quantity.LAYER_CHECKSUM:
-            return state.layer_checksum
-        case Quantity.ACTIVATION_BANK:
-            return request.activation_bank
-        case Quantity.RESULT_BANK:
-            return request.result_bank
-        case Quantity.RESULT_ROW_GROUPS:
-            return state.result_row_groups
-        case Quantity.VOID_WORDS:
-            return state.void_words
-        case Quantity.NOT_FINITE:
-            return state.not_finite
-        case Quantity.PROGRAM_CHECKSUM:
-            return state.program_checksum
-        case Quantity.WRONG_STEPS:
-            return state.wrong_steps
-        case Quantity.OPEN_LAYERS:
-            return state.open_layers
-        case Quantity.PROGRAM_STEPS:
-            return state.program_steps
-        case Quantity.STEP_END:
-            return request.address + 1
+    return _VALUES[quantity](config, request, state)
+
+
+def _words_end(config: AcceleratorConfig, request: Request, state: State) -> int:
+    words = len(request.payload) // UNITS[Opcode(request.opcode)].of(config)
+    return request.address + words if words else 0
+
+
+def _rest_words(config: AcceleratorConfig, request: Request, state: State) -> int:
+    end = request.address + len(request.payload) // config.word_bytes
+    return 0 if end == state.layer_words else end % config.align
+
+
+def _memory_end(config: AcceleratorConfig, request: Request, state: State) -> int:
+    base, tiles, row_groups = LAYER.unpack(request.payload)
+    return int(base + tiles * row_groups)
+
+
+_VALUES: dict[Quantity, Callable[[AcceleratorConfig, Request, State], int]] = {
+    Quantity.PAYLOAD_BYTES: lambda config, request, state: len(request.payload),
+    Quantity.INDEX: lambda config, request, state: request.index,
+    Quantity.COUNT: lambda config, request, state: request.count,
+    Quantity.ADDRESS: lambda config, request, state: request.address,
+    Quantity.TILES: lambda config, request, state: LAYER.unpack(request.payload)[1],
+    Quantity.ROW_GROUPS: lambda config, request, state: LAYER.unpack(request.payload)[2],
+    Quantity.MEMORY_END: _memory_end,
+    Quantity.ITEMS_END: lambda config, request, state: request.address + request.count,
+    Quantity.WORDS_END: _words_end,
+    Quantity.ROW_GROUPS_END: lambda config, request, state: (
+        request.address + -(-request.count // config.rows)
+    ),
+    Quantity.REST_BYTES: lambda config, request, state: (
+        len(request.payload) % UNITS[Opcode(request.opcode)].of(config)
+    ),
+    Quantity.ADDRESS_REST: lambda config, request, state: request.address % config.align,
+    Quantity.BASE_REST: lambda config, request, state: (
+        LAYER.unpack(request.payload)[0] % config.align
+    ),
+    Quantity.REST_WORDS: _rest_words,
+    Quantity.LAYER_STATE: lambda config, request, state: state.layer,
+    Quantity.LAYER_WORDS: lambda config, request, state: state.layer_words,
+    Quantity.LAYER_CHECKSUM: lambda config, request, state: state.layer_checksum,
+    Quantity.ACTIVATION_BANK: lambda config, request, state: request.activation_bank,
+    Quantity.RESULT_BANK: lambda config, request, state: request.result_bank,
+    Quantity.RESULT_ROW_GROUPS: lambda config, request, state: state.result_row_groups,
+    Quantity.VOID_WORDS: lambda config, request, state: state.void_words,
+    Quantity.NOT_FINITE: lambda config, request, state: state.not_finite,
+    Quantity.PROGRAM_CHECKSUM: lambda config, request, state: state.program_checksum,
+    Quantity.WRONG_STEPS: lambda config, request, state: state.wrong_steps,
+    Quantity.OPEN_LAYERS: lambda config, request, state: state.open_layers,
+    Quantity.PROGRAM_STEPS: lambda config, request, state: state.program_steps,
+    Quantity.STEP_END: lambda config, request, state: request.address + 1,
+}
+assert set(_VALUES) == set(Quantity)
 
 
 def first_failure(config: AcceleratorConfig, request: Request, state: State) -> Check | None:

@@ -221,6 +221,14 @@ class AcceleratorConfig:
             f"acc_bits must be at most {SUM_BITS} beside a vector unit, not {self.acc_bits}; "
             "lower max_in_features",
         )
+        lanes = self.vector.lanes
+        for key, moved in (("fill", "takes fill codes"), ("rows", "gives rows results")):
+            value = getattr(self, key)
+            require(
+                lanes <= value,
+                f"vector lanes must be at most {key} = {value}, not {lanes}: "
+                f"the core {moved} in a cycle",
+            )
 
     @property
     def memory_words(self) -> int:

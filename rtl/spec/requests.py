@@ -51,7 +51,11 @@ def define_layer(index: int, base: int, shape: LayerShape) -> Request:
 
 
 def write_words(
-    config: AcceleratorConfig, index: int, image: bytes, payload_bytes: int, word: int = 0
+    config: AcceleratorConfig,
+    index: int,
+    image: bytes | memoryview,
+    payload_bytes: int,
+    word: int = 0,
 ) -> Iterator[Request]:
     """WRITE: an image, as `pack_weights` makes it, from word `word` of the open layer `index`.
 
@@ -63,7 +67,7 @@ def write_words(
     )
 
 
-def commit_layer(index: int, image: bytes) -> Request:
+def commit_layer(index: int, image: bytes | memoryview) -> Request:
     """COMMIT: close layer `index` if its words are those of the image."""
     return Request(Opcode.COMMIT, index=index, address=zlib.crc32(image))
 
@@ -181,7 +185,7 @@ def response_bytes(config: AcceleratorConfig | None, request: Request) -> int:
 def _write(
     opcode: Opcode,
     index: int,
-    image: bytes,
+    image: bytes | memoryview,
     word_bytes: int,
     payload_bytes: int,
     word: int = 0,
@@ -196,6 +200,6 @@ def _write(
             opcode,
             index=index,
             address=word + start // word_bytes,
-            payload=image[start : start + step],
+            payload=bytes(image[start : start + step]),
             activation_bank=bank,
         )

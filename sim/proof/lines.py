@@ -197,7 +197,7 @@ def line_writes_contract(component: OpenLines) -> Bench:
     inside = Inside(component)
     bench = Bench(component, inside, driven=("beats__valid",))
     m, write, ask = bench.m, component.i_write, component.i_read
-    lines = component.lines  # type: ignore[attr-defined]  # a pad
+    lines = component.lines
     where = bench.constant("where", len(write.payload.address))
     bench.assume(where < sizes.words)
     previous = bench.state("previous", len(write.payload.address) + 1)

@@ -66,6 +66,7 @@ NOT_RUN = {
         "tritloom llama build --ggml llama.cpp",
         'tritloom llama run -- llama.cpp/build/bin/llama-completion -m model.gguf -p "Emma was"',
         "tritloom serve --socket /tmp/tritloom.sock &",
+        "from llama_cpp import Llama",
     ],
     "docs/howto/sdram.md": ["tritloom build --board ulx3s-85f --preset sdram -o build/sdram"],
     "docs/howto/measure.md": [

@@ -33,6 +33,9 @@ class LlamaCpp:
         self.sources = sources
         self.programs = build / "bin"
         self.cpu = build / "bin" / "libggml-cpu.so"
+        self.python = [sources.parents[1], FOLDER / "python"]
+        """Folders of llama-cpp-python and of what it needs; it takes its library from
+        LLAMA_CPP_LIB_PATH."""
 
 
 def build_llama() -> LlamaCpp:
@@ -49,6 +52,9 @@ def build_llama() -> LlamaCpp:
             subprocess.run([*pip, *where, wanted], check=True)
         with tarfile.open(archive) as file:
             file.extractall(FOLDER, filter="data")
+    if not (FOLDER / "python").is_dir():
+        pip = [sys.executable, "-m", "pip", "install", "--quiet"]
+        subprocess.run([*pip, "--target", FOLDER / "python", "diskcache", "jinja2"], check=True)
     build = FOLDER / "build"
     targets = ["ggml-cpu", "llama-completion", "test-backend-ops"]
     jobs = str(len(os.sched_getaffinity(0)))

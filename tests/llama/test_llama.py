@@ -134,6 +134,49 @@ def test_on_the_simulated_fpga(llama, backend, models, name, codes):
     assert re.search(r"tritloom: [1-9]\d* products on sim", err)
 
 
+ATTACHED = """
+import sys
+import llama_cpp
+from tritloom.host import connect
+from tritloom.host.llama import attach
+
+device, backend, cpu, model = sys.argv[1:]
+assert llama_cpp.llama_cpp._lib.ggml_backend_load(cpu.encode())
+with connect(device) as board, attach(board, backend=backend, verify="always") as server:
+    llama = llama_cpp.Llama(model, n_ctx=256, n_threads=1, verbose=False)
+    text = llama("Emma was", max_tokens=8, temperature=0)["choices"][0]["text"]
+    llama.close()
+    print(server.products)
+print("Emma was" + text)
+"""
+
+
+@pytest.mark.parametrize("device", ["golden", "sim"])
+def test_llama_cpp_python_in_one_process(llama, backend, models, device):
+    """The docs' script: the text is that of the program, each product is compared."""
+    model = models["TQ2_0"]
+    environment = {
+        **os.environ,
+        "LLAMA_CPP_LIB_PATH": str(llama.programs),
+        "PYTHONPATH": os.pathsep.join(map(str, llama.python)),
+    }
+    ran = subprocess.run(
+        [sys.executable, "-c", ATTACHED, device, backend, llama.cpu, model],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=environment,
+        timeout=1200,
+    )
+    assert ran.returncode == 0, ran.stderr
+    products, text = ran.stdout.split("\n", 1)
+    assert int(products) > 14
+    alone = subprocess.run(
+        completion(llama, model, "Emma was", 8), capture_output=True, text=True, check=True
+    )
+    assert is_same_text(text, alone.stdout)
+
+
 @contextmanager
 def served(path, device="golden"):
     command = [*TRITLOOM, "serve", "--device", device, "--socket", path]

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from tritloom.gen.flow import llama
-from tritloom.gen.flow.llama import LIBRARY, build_backend, ggml_folder, ggml_version
+from tritloom.gen.flow.llama import build_backend, ggml_folder, ggml_version
 from tritloom.rtl.spec.errors import InputError, ToolError
+from tritloom.rtl.spec.llama import LIBRARY
 
 CLIENT = """
 import os, sys
