@@ -57,7 +57,10 @@ class BoardTop(Elaboratable):
         for record in (self.config.link, self.config.memory):
             if record.tie:
                 ports = self.board.request(platform, record.resource)
-                load_component(record.tie)(m, accelerator, ports)
+                for name, clock_hz in record.clocks.items():
+                    platform.add_clock_constraint(getattr(ports, name).io, clock_hz)
+                options = self.board.pin_options.get(record.resource, {})
+                load_component(record.tie)(m, accelerator, ports, **options)
         self._drive_constants(m, platform)
         self._show_state(m, platform, accelerator)
         return m

@@ -157,7 +157,7 @@ static void load_layer(const uint8_t *image)
     tritloom_put(place + TRITLOOM_LAYER_TILES_OFFSET, LAYER_TILES, TRITLOOM_LAYER_TILES_BYTES);
     tritloom_put(place + TRITLOOM_LAYER_ROW_GROUPS_OFFSET, LAYER_ROW_GROUPS,
                  TRITLOOM_LAYER_ROW_GROUPS_BYTES);
-    command = plain(TRITLOOM_OP_DEFINE, LAYER_INDEX, 0, 0);
+    command = plain(TRITLOOM_OP_DEFINE, LAYER_INDEX, LAYER_GROUP_TILES, 0);
     command.payload = place;
     command.bytes = sizeof place;
     execute(command);
@@ -171,13 +171,15 @@ static void load_layer(const uint8_t *image)
     execute(plain(TRITLOOM_OP_COMMIT, LAYER_INDEX, 0, LAYER_CRC32));
 }
 
-/* Load the activations of one token into a bank, zeros behind them up to whole tiles. */
+/* Load the activations of one token into a bank, zeros behind each group up to whole tiles. */
 static void load_activations(const uint8_t *activations, uint32_t bank)
 {
     static uint8_t padded[LAYER_TILES * TRITLOOM_LANES]; /* a multiple of fill */
     size_t most = TRITLOOM_MAX_PAYLOAD / TRITLOOM_FILL * TRITLOOM_FILL;
-    size_t at, bytes;
-    memcpy(padded, activations, LAYER_IN_FEATURES);
+    size_t at, bytes, group;
+    for (group = 0; group < LAYER_GROUPS; group++)
+        memcpy(padded + group * (sizeof padded / LAYER_GROUPS),
+               activations + group * LAYER_GROUP_FEATURES, LAYER_GROUP_FEATURES);
     for (at = 0; at < sizeof padded; at += bytes) {
         struct tritloom_command command =
             plain(TRITLOOM_OP_LOAD, TOKEN, 0, (uint32_t)(at / TRITLOOM_FILL));
@@ -198,8 +200,8 @@ static void run(uint32_t activation_bank, uint32_t result_bank)
     execute(command);
 }
 
-/* Print the sums in a bank. A RESULTS command begins at a whole group of rows. */
-static void print_results(uint32_t bank)
+/* Print the sums of one group of inputs, whose rows begin at a row group. */
+static void print_group(uint32_t bank, uint32_t row_group)
 {
     size_t most = TRITLOOM_MAX_PAYLOAD / TRITLOOM_ACC_BYTES / TRITLOOM_ROWS * TRITLOOM_ROWS;
     size_t at, count, n;
@@ -207,12 +209,22 @@ static void print_results(uint32_t bank)
         struct tritloom_command command;
         count = LAYER_OUT_FEATURES - at < most ? LAYER_OUT_FEATURES - at : most;
         command =
-            plain(TRITLOOM_OP_RESULTS, TOKEN, (uint32_t)count, (uint32_t)(at / TRITLOOM_ROWS));
+            plain(TRITLOOM_OP_RESULTS, TOKEN, (uint32_t)count,
+                  row_group + (uint32_t)(at / TRITLOOM_ROWS));
         command.result_bank = bank;
         execute(command);
         for (n = 0; n < count; n++)
             printf("%ld\n", (long)tritloom_result(response.payload, n));
     }
+}
+
+/* Print the sums in a bank, those of the first group of inputs first. A RESULTS command begins at a
+   whole group of rows. */
+static void print_results(uint32_t bank)
+{
+    size_t group;
+    for (group = 0; group < LAYER_GROUPS; group++)
+        print_group(bank, (uint32_t)(group * LAYER_ROW_GROUPS));
 }
 
 int main(int argc, char **argv)

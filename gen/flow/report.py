@@ -110,6 +110,13 @@ def advice(report: dict[str, Any]) -> str:
     if clock is not report["clock_mhz"]:
         option, remedies = "the memory's clock_hz", "--seeds 8"
     short = clock["wanted"] - clock["reached"]
+    missed = [
+        f"{other['name']} reaches {other['reached']:g} of {other['wanted']:g} MHz"
+        for other in report.get("other_clocks_mhz", ())
+        if other["reached"] < other["wanted"]
+    ]
+    if missed and short <= 0:
+        return f"timing missed: {'; '.join(missed)}; try --seeds 8 or --fit"
     return (
         f"timing missed by {short:.2f} MHz: {clock['reached']:.2f} of {clock['wanted']:g} MHz, "
         f"from {path['from']} to {path['to']}; try {remedies}, or set {option} to at most "

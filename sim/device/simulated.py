@@ -232,10 +232,11 @@ def _sources(module: str) -> set[Path] | None:
 
 def _facts(plugin: Any) -> list[Any]:
     """The functions and classes that a plug-in's record names."""
-    facts = [getattr(plugin, name) for name in plugin.__dataclass_fields__]
-    if isinstance(plugin, Record):
-        facts += [type(plugin), plugin.component]
-    if isinstance(plugin, Memory):
-        facts.append(plugin.model)
+    if isinstance(plugin, Record):  # its fields are values of a configuration
+        facts: list[Any] = [type(plugin), plugin.component]
+        if isinstance(plugin, Memory):
+            facts.append(plugin.model)
+    else:
+        facts = [getattr(plugin, name) for name in plugin.__dataclass_fields__]
     components = [load_component(fact) for fact in facts if isinstance(fact, str) and ":" in fact]
     return components + [fact for fact in facts if callable(fact)]
