@@ -46,6 +46,12 @@ NOT_RUN = {
         "make demo",
         "tritloom build --board icebreaker -o bitstream",
     ],
+    "docs/howto/arty-z7.md": [
+        "cd build/arty && vivado -mode batch -source ../../examples/arty-z7-20/design.tcl",
+        "pip install numpy tritloom",
+        "from driver import FifoTransport, MappedRegisters",
+        "sudo build/arty/matmul /dev/mem@0x43C00000 build/arty/layer.bin activations.bin",
+    ],
     "docs/howto/build-and-flash.md": [
         "tritloom build --board icebreaker -o build/ice",
         "tritloom build --board icebreaker --preset spram -o build/spram",
