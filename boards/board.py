@@ -34,6 +34,7 @@ class Board:
     resources : the platform's resource for each kind of pins (`tritloom.boards.pins`) that a link
         or memory may bring, as `name` or `name:number`; a kind that is not listed has the
         platform's resource of its own name
+    pin_options : options of the function that ties a kind of pins, such as the delays of a PHY
     constants : pins of the platform that the bitstream must drive, as `resource` or
         `resource.pin`, and the value: 0 or 1
     loader : what openFPGALoader calls it; empty if it does not know it
@@ -51,6 +52,7 @@ class Board:
     link: Link
     presets: Mapping[str, AcceleratorConfig] = field(default_factory=dict)
     resources: Mapping[str, str] = field(default_factory=dict)
+    pin_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     constants: Mapping[str, int] = field(default_factory=dict)
     loader: str = ""
     dfu: tuple[str, ...] = ()

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 from tritloom.boards.board import Board, load_board
 from tritloom.gen.emit.manifest import attribute_docs, describe, vector_layout
@@ -627,7 +628,10 @@ result was compared with the golden model.
 `tritloom measure stream --memory …`: each shape is computed for one token, all RUNs queued, on the
 whole simulated accelerator with a model of the memory's chip. Cycles go from the cycle after the
 first RUN's check to the last result. **Share** is what weight bits without padding take of the
-cycles × the memory's width. The formula is exact where the memory never stalls.
+cycles × the memory's width. The formula is exact where the memory never stalls. Of latencies other
+than 60 the smallest shape and one or two larger ones are simulated, because a test asserts the
+formula for every shape. **KiB** are the places at which the ports' regions begin, behind multiples
+of 64 KiB: `--offsets spread` and `equal`.
 
 {outside}
 
@@ -652,6 +656,14 @@ On hardware it counts cycles, and bytes on the link:
 
 {vectors}
 
+## The logic of a memory outside the chip
+
+`tritloom measure memory`: without the pads' buffers, placed and routed in the harness of the
+engines. The reader and the writer are those of one AXI port; the store of an SDRAM is its
+controller. For 7-series parts there is no open router.
+
+{memories}
+
 ## The driver
 
 `tritloom measure host`: CPU time of one core, with a link that responds at once and whose own time
@@ -662,9 +674,43 @@ line tells how fast the computer is.
 """
 
 
+def memories_table(folder: Path) -> str:
+    """The sizes and clocks of the logic of memories outside the chip."""
+    rows: list[tuple[object, list[object]]] = []
+    for file in folder.glob("memory-*.json"):
+        figures = json.loads(file.read_text(encoding="utf-8"))
+        record = figures["memory"]
+        name, width = record["kind"], record.get("width", 0)
+        what = f"{name}, {width} bits" if width else f"{name} {record['part']}"
+        row: list[object] = [
+            what,
+            figures["component"],
+            figures["part"],
+            *(f"{figures[key]:,}" for key in ("luts", "ffs", "block_rams")),
+            ", ".join(f"{clock:.1f}" for clock in figures["fmax_mhz"]),
+        ]
+        rows.append(((name, width, figures["component"], figures["part"]), row))
+    head = ["memory", "what", "part", "LUTs", "flip-flops", "block RAMs", "MHz, each seed"]
+    return table(head, [row for _, row in sorted(rows)])
+
+
+def outside_memory(figures: dict[str, Any]) -> str:
+    """The memory of a stream from outside the chip, and how its model is not steady."""
+    memory, model = figures["config"]["memory"], figures["model"]
+    ports = memory.get("ports", 1)
+    parts = [memory["kind"] + (f", {ports} ports" if ports > 1 else "")]
+    if model.get("dram"):
+        places = ", ".join(str(offset // 1024 % 64) for offset in memory["offsets"])
+        mhz = figures["config"]["clock_hz"] / 1e6
+        parts.append(f"DDR4-2133, {mhz:g} MHz, offsets {places} KiB")
+    if model.get("stalls"):
+        parts.append(f"pauses in {model['stalls']:.0%} of the cycles")
+    return ", ".join(parts)
+
+
 def outside_rows(folder: Path) -> list[list[object]]:
     """The rows of the streams from outside the chip, in the order of memory, width and layer."""
-    rows: list[tuple[tuple[str, int, int, int, int], list[object]]] = []
+    rows: list[tuple[tuple[object, ...], list[object]]] = []
     for file in folder.glob("outside-*.json"):
         figures = json.loads(file.read_text(encoding="utf-8"))
         config, runs = figures["config"], figures["runs"]
@@ -676,12 +722,14 @@ def outside_rows(folder: Path) -> list[list[object]]:
             what = f"{len(runs)} of {shapes[0]}; the last {runs[-1]['utilization']:.2%}"
         formula = figures["cycles_formula"]
         weights = figures["weight_bits"]
-        order = (config["memory"]["kind"], figures["width_bits"], latency or 0, len(runs), weights)
+        memory = outside_memory(figures)
+        encoding = "" if config["encoding"] == "base3x5" else f" {config['encoding']}"
+        order = (memory, figures["width_bits"], latency or 0, encoding, len(runs), weights)
         row: list[object] = [
-            config["memory"]["kind"],
+            memory,
             figures["width_bits"],
             latency,
-            f"{config['engine']} {config['lanes']} × {config['rows']}",
+            f"{config['engine']}{encoding} {config['lanes']} × {config['rows']}",
             what,
             f"{figures['cycles']:,}",
             "" if formula is None else f"{formula:,}",
@@ -762,7 +810,8 @@ def speed_page() -> str:
         unit = json.loads(file.read_text(encoding="utf-8"))
         vectors.append(
             [
-                f"{unit['vector']['words']:,} words, multipliers {unit['vector']['multipliers']}",
+                f"{unit['vector']['words']:,} words, multipliers {unit['vector']['multipliers']}"
+                + f", lanes {unit['vector']['lanes']}" * (unit["vector"]["lanes"] > 1),
                 unit["part"],
                 *(f"{unit[name]:,}" for name in ("luts", "ffs", "block_rams", "dsps")),
                 ", ".join(f"{clock:.1f}" for clock in unit["fmax_mhz"]),
@@ -787,6 +836,7 @@ def speed_page() -> str:
         floats=table(float_head, floats),
         blocks=table(block_head, blocks),
         vectors=table(unit_head, vectors),
+        memories=memories_table(folder),
         streams=table(head, [row for _, row in sorted(streams)]),
         driver=table(["what", "µs"], driver),
     )

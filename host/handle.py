@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
 
 from tritloom.host.allocator import Allocator, Piece
 from tritloom.host.layer import TernaryLayer
@@ -15,12 +13,15 @@ from tritloom.rtl.spec.commands import Status
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import DeviceError, InputError
 from tritloom.rtl.spec.numerics import MAX_FEATURES
-from tritloom.rtl.spec.packing import check_trits, pack_weights
+from tritloom.rtl.spec.packing import check_group, check_trits, pack_weights
 
-__all__ = ["COMMIT_TRIES", "Handle", "Stats", "Totals", "load_layer"]
+__all__ = ["COMMIT_TRIES", "Handle", "Image", "Stats", "Totals", "load_layer"]
 
 Totals = tuple[int, int, int, int, int]
 """The numbers of `Stats` that are counted, from `tokens` to `bytes_rx`."""
+
+Image = bytes | memoryview
+"""Weight words of a piece, as `pack_weights` makes them."""
 
 COMMIT_TRIES = 3
 """How often a layer is written before its memory is called faulty."""
@@ -70,10 +71,14 @@ class Handle:
     Members
     -------
     layer : what was loaded
+    group : inputs that have a sum of their own; 0: a row has one sum
     """
 
-    def __init__(self, session: Session, allocator: Allocator, layer: TernaryLayer) -> None:
+    def __init__(
+        self, session: Session, allocator: Allocator, layer: TernaryLayer, group: int = 0
+    ) -> None:
         self.layer = layer
+        self.group = group
         self._totals: Totals = (0, 0, 0, 0, 0)
         self._session = session
         self._allocator = allocator
@@ -133,9 +138,18 @@ class Handle:
 
 
 def load_layer(
-    session: Session, config: AcceleratorConfig, allocator: Allocator, layer: TernaryLayer
+    session: Session,
+    config: AcceleratorConfig,
+    allocator: Allocator,
+    layer: TernaryLayer,
+    images: Sequence[Image] | None = None,
+    group: int = 0,
 ) -> Handle:
     """Write a layer to the device's weight memory.
+
+    Parameters
+    ----------
+    images : of its pieces, if they are packed already
 
     Raises
     ------
@@ -154,26 +168,34 @@ def load_layer(
             f"not {layer.in_features}"
         )
     check_trits(config, layer.trits)
-    pieces = allocator.place(layer.out_features, layer.in_features)
-    handle = Handle(session, allocator, layer)
+    check_group(config, layer.in_features, group)
+    pieces = allocator.place(layer.out_features, layer.in_features, group)
+    sizes = [piece.shape.words * config.word_bytes for piece in pieces]
+    if images is not None and [len(image) for image in images] != sizes:
+        raise InputError(
+            f"images must have {sizes} bytes for {layer.out_features} × {layer.in_features} on "
+            f"this device, not {[len(image) for image in images]}; pack the layer for it"
+        )
+    handle = Handle(session, allocator, layer, group)
     try:
         allocator.take(handle, pieces)
-        for piece in pieces:
-            rows = slice(piece.row, piece.row + piece.rows)
-            columns = slice(piece.column, piece.column + piece.columns)
-            _write_piece(session, config, piece, layer.trits[rows, columns])
+        for number, piece in enumerate(pieces):
+            if images is None:
+                rows = slice(piece.row, piece.row + piece.rows)
+                columns = slice(piece.column, piece.column + piece.columns)
+                image: Image = pack_weights(config, layer.trits[rows, columns], group)
+            else:
+                image = images[number]
+            _write_piece(session, config, piece, image)
     except BaseException:
         allocator.release(handle)
         raise
     return handle
 
 
-def _write_piece(
-    session: Session, config: AcceleratorConfig, piece: Piece, trits: NDArray[np.int8]
-) -> None:
+def _write_piece(session: Session, config: AcceleratorConfig, piece: Piece, image: Image) -> None:
     """Write one piece, and again if the device has stored something else."""
     requests = Requests(session, config)
-    image = pack_weights(config, trits)
     for _ in range(COMMIT_TRIES):
         commit = requests.commit(piece.index, image)
         writes = [

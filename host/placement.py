@@ -7,7 +7,7 @@ shown, before anything is built or opened. `place_layers` decides; `load_placed`
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from tritloom.host.allocator import Allocator, cut_layer
 from tritloom.host.device import Device, Handle, Stats
+from tritloom.host.handle import Image
 from tritloom.host.layer import TernaryLayer
 from tritloom.rtl.spec import numerics
 from tritloom.rtl.spec.config import AcceleratorConfig
@@ -393,8 +394,18 @@ class PlacedLayer:
                 self._device.unload(handle)
 
 
-def load_placed(device: Device, layer: TernaryLayer, placement: LayerPlacement) -> PlacedLayer:
+def load_placed(
+    device: Device,
+    layer: TernaryLayer,
+    placement: LayerPlacement,
+    images: Callable[[str, TernaryLayer], Sequence[Image]] | None = None,
+) -> PlacedLayer:
     """Write the device's part of a layer to the device.
+
+    Parameters
+    ----------
+    images : gives the images of a layer of that name, `PackedFile.images`; it is asked for layers
+        that the device gets as a whole
 
     Raises
     ------
@@ -402,6 +413,9 @@ def load_placed(device: Device, layer: TernaryLayer, placement: LayerPlacement) 
     """
     placed = PlacedLayer(device, layer, placement, [])
     try:
+        if images is not None and placement.where == "device":
+            placed._handles.append(device.load(layer, images(placement.name, layer)))
+            return placed
         for part in placement.on_device:
             weights = TernaryLayer.from_trits(layer.trits[part.slices], 1.0)
             placed._handles.append(device.load(weights))

@@ -56,7 +56,10 @@ class Report:
     Members
     -------
     layers : one report for each offloaded layer
-    not_offloaded : names of the BitLinear layers that `match` left to torch
+    not_offloaded : names of the BitLinear layers that torch computes, because `match` or the
+        device's memory left them
+    on_host : one report for each of these that did not fit, with the calls, tokens and seconds that
+        torch took; they are not in `total`. Empty with `compile=True`
     programs : one report for each feed-forward that a program of the vector unit computes: gate and
         up, relu² · up, norm and down. Its calls are not calls of its layers
     without_program : name of each other feed-forward, and why; empty without a vector unit
@@ -66,6 +69,12 @@ class Report:
     not_offloaded: tuple[str, ...]
     programs: tuple[LayerReport, ...] = ()
     without_program: tuple[tuple[str, str], ...] = ()
+    on_host: tuple[LayerReport, ...] = ()
+
+    @property
+    def host_seconds(self) -> float:
+        """What torch took for the layers that did not fit the device."""
+        return sum(layer.seconds for layer in self.on_host)
 
     @property
     def total(self) -> Totals:
@@ -85,6 +94,8 @@ class Report:
             "layers": [asdict(layer) for layer in self.layers],
             "total": asdict(self.total),
             "not_offloaded": list(self.not_offloaded),
+            "on_host": [asdict(layer) for layer in self.on_host],
+            "host_seconds": self.host_seconds,
             "programs": [asdict(program) for program in self.programs],
             "without_program": dict(self.without_program),
         }
@@ -95,10 +106,12 @@ class Report:
 
     def __str__(self) -> str:
         rows = [["layer", "shape", "where", *(counter.name for counter in fields(Totals))]]
-        for layer in (*self.layers, *self.programs):
+        for layer in (*self.layers, *self.programs, *self.on_host):
             shape = f"{layer.out_features}×{layer.in_features}"
             rows.append([layer.name, shape, layer.where, *_cells(layer)])
-        rows.append(["total", "", "", *_cells(self.total)])
+        rows.append(
+            ["total on the device" if self.on_host else "total", "", "", *_cells(self.total)]
+        )
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = [
             "  ".join(
@@ -109,6 +122,10 @@ class Report:
         ]
         if self.not_offloaded:
             lines.append(f"left to torch: {', '.join(self.not_offloaded)}")
+        if self.on_host:
+            lines.append(
+                f"{len(self.on_host)} layers that did not fit took torch {self.host_seconds:.3f} s"
+            )
         lines += [f"no program for {name}: {why}" for name, why in self.without_program]
         return "\n".join(lines)
 

@@ -74,11 +74,11 @@ class Requests:
         """Give layer `index` a place and a shape."""
         return self._one(requests.define_layer(index, base, shape))
 
-    def write(self, index: int, image: bytes) -> list[Command]:
+    def write(self, index: int, image: bytes | memoryview) -> list[Command]:
         """Write the whole image of layer `index`."""
         return self._all(requests.write_words(self._config, index, image, self.payload_bytes))
 
-    def commit(self, index: int, image: bytes) -> Command:
+    def commit(self, index: int, image: bytes | memoryview) -> Command:
         """Close layer `index` if it holds the image."""
         command = self._one(requests.commit_layer(index, image))
         command.cycles = COMMIT_CYCLES_PER_BYTE * len(image)

@@ -27,7 +27,8 @@ from contextlib import AbstractContextManager, suppress
 from typing import NoReturn
 
 from tritloom.host.command import Command
-from tritloom.host.links.contract import Transport
+from tritloom.host.failures import ECHO, OWNED, REMEDY, refusal_error, timeout_error
+from tritloom.host.links.contract import Transport, in_blocks
 from tritloom.rtl.spec.commands import (
     FIRST_SEQ,
     OVERHEAD_BYTES,
@@ -37,7 +38,7 @@ from tritloom.rtl.spec.commands import (
     Status,
 )
 from tritloom.rtl.spec.config import AcceleratorConfig
-from tritloom.rtl.spec.errors import DeviceError, DeviceTimeout, InputError, ProtocolError
+from tritloom.rtl.spec.errors import DeviceError, InputError, ProtocolError
 
 __all__ = ["MAX_RETRIES", "SMALLEST_PAYLOAD", "Command", "Session"]
 
@@ -67,11 +68,6 @@ OK = Status.OK
 """Python 3.11 looks up a member of an enumeration slowly."""
 REFUSALS = (Status.NAK, Status.NO_SESSION)
 """Statuses of a command that the device has not executed."""
-REMEDIES = {
-    Status.MEMORY_ERROR: "the weight memory could not read a word; try again, and if that fails "
-    "too, load the layer again or run the device's self-test",
-}
-"""What to do, by the status of a response; a status that is not here is a fault of the driver."""
 
 
 class Session:
@@ -100,12 +96,16 @@ class Session:
         self.retransmissions = 0
         self.discarded = 0
         self._transport = transport
+        self._blocks = in_blocks(transport)
+        self._block = 1 if self._blocks is None else self._blocks.block
+        self._least_room = 1
         self._lock = threading.RLock()
         self._process = os.getpid()
         self._window = 1
         self._clock_hz: int | None = None
         self._byte_cycles: float = LINK_CYCLES_PER_BYTE
         self._waiting: deque[Command] = deque()  # not yet sent
+        self._received: deque[bytes] = deque()  # not yet looked at
         # From the oldest pending command on; the newest command always stays.
         self._flight: deque[Command] = deque()
         self._packets = 0  # packets that were sent
@@ -118,6 +118,7 @@ class Session:
         self._share_again = 0.0
         self._useless = 0  # packets in a row that were of no use
         self._stranger = False  # the last response was NO_SESSION
+        self._owned = False  # RESET was refused
         self._over: str | None = None
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
@@ -165,21 +166,25 @@ class Session:
             timeout_s = self._transport.timeout_s
             reset.seq = -len(starts_s) & SEQ_MASK
             starts_s.append(time.monotonic())
-            packets.add(self._send(reset))
+            packets.update(self._send([reset]))
             for _ in range(self._useless_limit):
-                packet = self._receive(timeout_s)
-                if packet is None:
+                if not self._received:
+                    self._receive(timeout_s)
+                if not self._received:
                     break
+                packet = self._received.popleft()
                 if packet in packets:
-                    raise self._fail(self._echo())
+                    raise self._fail(ProtocolError(f"{self.name} {ECHO}"))
+                self.discarded += 1
                 response = Response.parse(packet)
-                attempt = 0 if response is None else -response.seq & SEQ_MASK
-                if (
-                    response is not None
-                    and (response.session, response.opcode) == (self.number, Opcode.RESET)
-                    and response.status == Status.OK
-                    and attempt < len(starts_s)
-                ):
+                if response is None or response.session != self.number:
+                    continue
+                if response.opcode != Opcode.RESET:
+                    continue
+                self._owned = response.status == Status.NO_SESSION
+                attempt = -response.seq & SEQ_MASK
+                if response.status == OK and attempt < len(starts_s):
+                    self.discarded -= 1
                     if response.expected != FIRST_SEQ:  # a session of that number is in use there
                         self.number = _random_number()
                         break
@@ -191,7 +196,6 @@ class Session:
                     self._flight.append(reset)
                     self._progress()
                     return response.value
-                self.discarded += 1
             self._retries += 1
             self._waited_s += timeout_s
         raise self._fail(self._timeout(reset))
@@ -199,17 +203,24 @@ class Session:
     def configure(self, config: AcceleratorConfig) -> None:
         """Use the window, clock and link of the device; until then, the least of any device."""
         self._window = config.window
+        # One call with many packets costs less than many calls. The packets that are under way keep
+        # the device busy meanwhile.
+        self._least_room = max(1, min(self._block, config.window // 2))
         self._clock_hz = config.clock_hz
         byte_cycles = LINK_SLACK * config.link.cycles_per_byte(config)
         self._byte_cycles = max(LINK_CYCLES_PER_BYTE, byte_cycles)
 
     def payload_limit(self, most: int) -> int:
-        """Bytes of payload to put in a packet that can hold `most`: few while the link is bad.
+        """Bytes of payload to put in a packet that can hold `most`.
+
+        No more than is sure to pass the link, and few while the link is bad.
 
         With one byte in thirty damaged, payloads of 20 to 50 bytes give the best throughput, and
         packets of several hundred bytes hardly ever arrive.
         """
-        return most if self._share_again <= BAD_SHARE else min(most, SMALLEST_PAYLOAD)
+        sure = getattr(self._transport, "packet_bytes", OVERHEAD_BYTES + most) - OVERHEAD_BYTES
+        limit = min(most, sure)
+        return limit if self._share_again <= BAD_SHARE else min(limit, SMALLEST_PAYLOAD)
 
     def enqueue(self, *commands: Command) -> None:
         """Append commands. The device executes them in this order, after all earlier ones."""
@@ -220,15 +231,18 @@ class Session:
     def wait(self, command: Command) -> Response:
         """Wait for the response to an enqueued command, whatever its status."""
         while command.response is None:
-            self.check()
+            if self._over is not None:
+                self.check()
             if self._unsent or self._waiting:
                 self._advance()
-            patience_s = self._patience_s()
-            packet = self._receive(patience_s)
-            if packet is None:
-                self._give_up_waiting(patience_s)
-            else:
-                self._accept(packet)
+            received = self._received
+            if not received:
+                patience_s = self._patience_s()
+                self._receive(patience_s)
+                if not received:
+                    self._give_up_waiting(patience_s)
+            while received:
+                self._accept(received.popleft())
         return command.response
 
     def call(self, command: Command) -> Response:
@@ -242,15 +256,7 @@ class Session:
         if response is None:
             response = self.wait(command)
         if response.status != OK:
-            try:
-                status = Status(response.status)
-                reason = ": ".join(filter(None, (status.name, REMEDIES.get(status))))
-            except ValueError:
-                reason = f"unknown status {response.status}"
-            raise DeviceError(
-                f"{self.name} refused {command.opcode.name} of index {command.index}, "
-                f"count {command.count}, address {command.address}: {reason}"
-            )
+            raise refusal_error(self.name, command, response.status)
         return response
 
     def check(self) -> None:
@@ -289,34 +295,40 @@ class Session:
         """Send what the window allows: first the lost packets, oldest first, then new ones."""
         if self._unsent:
             self._oldest()  # `_send` must find nothing to forget while this loop runs
-            for command in self._flight:
-                if command.response is None and command.packet <= self._passed:
-                    self._send(command)
+            lost = [c for c in self._flight if c.response is None and c.packet <= self._passed]
+            for start in range(0, len(lost), self._block):
+                self._send(lost[start : start + self._block])
             self._unsent = False
-        while self._waiting and self._has_room():
-            command = self._waiting[0]
-            newest = self._flight[-1]
-            if command is newest:  # an interrupt came before `popleft`; it was sent above
-                self._waiting.popleft()
-                continue
-            command.seq = (newest.seq + 1) & SEQ_MASK
-            link_bytes = len(command.payload) + command.response_bytes + 2 * OVERHEAD_BYTES
-            cycles = command.cycles + self._byte_cycles * link_bytes
-            command.begins_cycles = newest.ends_cycles
-            command.ends_cycles = newest.ends_cycles + cycles
-            self._unsent = True  # until it is sent
-            self._flight.append(command)
-            self._waiting.popleft()
-            self._send(command)
+        waiting, flight = self._waiting, self._flight
+        while waiting:
+            oldest = self._oldest()
+            # Beyond this room, the device would not repeat its response to the oldest command.
+            room, least_room = self._window, self._least_room
+            if self._share_again > BAD_SHARE:
+                # The device ignores most packets, because an earlier one was lost.
+                room, least_room = min(room, BAD_WINDOW), 1
+            if oldest.response is None:
+                room -= len(flight)
+            if room < least_room and room < len(waiting):
+                return
+            block = []
+            newest = flight[-1]
+            for _ in range(min(room, self._block, len(waiting))):
+                command = waiting[0]
+                if command is newest:  # an interrupt came before `popleft`; it was sent above
+                    waiting.popleft()
+                    continue
+                command.seq = (newest.seq + 1) & SEQ_MASK
+                link_bytes = len(command.payload) + command.response_bytes + 2 * OVERHEAD_BYTES
+                command.begins_cycles = begins = newest.ends_cycles
+                command.ends_cycles = begins + command.cycles + self._byte_cycles * link_bytes
+                self._unsent = True  # until it is sent
+                flight.append(command)
+                waiting.popleft()
+                block.append(command)
+                newest = command
+            self._send(block)
             self._unsent = False
-
-    def _has_room(self) -> bool:
-        """Whether the device would still repeat its response to the oldest pending command."""
-        # On a bad link the device ignores most packets, because an earlier one was lost.
-        window = self._window
-        if self._share_again > BAD_SHARE:
-            window = min(window, BAD_WINDOW)
-        return self._oldest().response is not None or len(self._flight) < window
 
     def _oldest(self) -> Command:
         """The oldest pending command; if none is pending, the newest command."""
@@ -326,21 +338,24 @@ class Session:
         return flight[0]
 
     def _accept(self, packet: bytes) -> None:
+        """Give a response to its command: one that we sent, and that has no response yet."""
         response = Response.parse(packet)
-        command = None if response is None else self._command_of(response)
-        if response is None or command is None:
+        if response is None or response.session != self.number:
+            self._discard()
+            return
+        flight = self._flight
+        place = (response.seq - flight[0].seq) & SEQ_MASK
+        command = flight[place] if place < len(flight) else None
+        if command is None or command.response is not None or not command.sends:
             self._discard()
             return
         command.bytes_rx += len(packet)
-        if response.status in REFUSALS:
-            # No proof by itself: it may be late and concern a packet from long ago.
-            self._stranger = response.status == Status.NO_SESSION
-            self._pass(command, refused=True)
-            self._discard()
-            if self._stranger and command is self._oldest():
-                self._give_up_waiting(self._patience_s())
-            return
-        size = command.response_bytes if response.status == OK else 0
+        size = command.response_bytes
+        if response.status != OK:
+            if response.status in REFUSALS:
+                self._take_refusal(command, response)
+                return
+            size = 0
         if response.opcode != command.opcode or len(response.payload) != size:
             raise self._fail(
                 ProtocolError(
@@ -353,28 +368,31 @@ class Session:
             measured_s = time.monotonic() - command.sent_s
             self._latency_s = min(self._latency_s, max(measured_s, LATENCY_DECAY * self._latency_s))
         command.response = response
-        self._pass(command)
-        self._progress()
+        self._pass(command.packet)
         self._stranger = False
+        if self._useless or self._retries:
+            self._progress()
 
-    def _pass(self, command: Command, *, refused: bool = False) -> None:
-        """Expect no response to a command's last packet any more, and to those before it.
+    def _take_refusal(self, command: Command, response: Response) -> None:
+        """A device has not executed a command: an earlier one is missing, or its session ended.
+
+        It proves nothing by itself: it may be late and concern a packet from long ago.
+        """
+        self._stranger = response.status == Status.NO_SESSION
+        self._pass(command.packet)
+        self._unsent = True
+        self._discard()
+        if self._stranger and command is self._oldest():
+            self._give_up_waiting(self._patience_s())
+
+    def _pass(self, packet: int) -> None:
+        """Expect no response to a packet any more, and to those before it.
 
         Responses come in order, so the packets before it that have none were lost.
         """
-        if refused or command.packet > self._passed + 1:
+        if packet > self._passed + 1:
             self._unsent = True
-        self._passed = command.packet
-
-    def _command_of(self, response: Response) -> Command | None:
-        """The command that a response is for, if we sent it and it has no response yet."""
-        if response.session != self.number:
-            return None
-        place = (response.seq - self._flight[0].seq) & SEQ_MASK
-        if place >= len(self._flight):
-            return None
-        command = self._flight[place]
-        return command if command.sends and command.response is None else None
+        self._passed = packet
 
     def _discard(self) -> None:
         self.discarded += 1
@@ -406,54 +424,57 @@ class Session:
         self._waited_s = 0.0
         self._useless = 0
 
-    def _acknowledged(self) -> int:
-        """The low byte of the last seq up to which every response has arrived."""
-        if not self._flight:
-            return 0
-        oldest = self._oldest()
-        return (oldest.seq if oldest.response is not None else oldest.seq - 1) & 0xFF
-
-    def _send(self, command: Command) -> bytes:
-        """Send a command; gives its packet."""
-        command.session = self.number
-        command.acknowledged = self._acknowledged()
-        packet = command.pack()
-        again = command.sends > 0
-        self._share_again += (again - self._share_again) / SHARE_PACKETS
-        self.retransmissions += again
-        self._packets += 1
-        command.packet = self._packets
-        command.sends += 1
-        command.sent_s = time.monotonic()
-        command.bytes_tx += len(packet)
+    def _send(self, block: list[Command]) -> list[bytes]:
+        """Send commands; gives their packets. `_oldest` was called before."""
+        acknowledged = 0
+        if self._flight:  # the low byte of the last seq up to which every response has arrived
+            oldest = self._flight[0]
+            acknowledged = (oldest.seq - (oldest.response is None)) & 0xFF
+        now_s = time.monotonic()
+        number = self.number
+        packets = []
+        for command in block:
+            command.session = number
+            command.acknowledged = acknowledged
+            packet = command.pack()
+            again = command.sends > 0
+            self._share_again += (again - self._share_again) / SHARE_PACKETS
+            self.retransmissions += again
+            self._packets = command.packet = self._packets + 1
+            command.sends += 1
+            command.sent_s = now_s
+            command.bytes_tx += len(packet)
+            packets.append(packet)
         try:
-            self._transport.send(packet)
+            if self._blocks is not None:
+                self._blocks.send_block(packets)
+            else:
+                for packet in packets:
+                    self._transport.send(packet)
         except (OSError, DeviceError) as error:
             raise self._fail(self._link_error(error)) from error
-        return packet
+        return packets
 
-    def _receive(self, timeout_s: float) -> bytes | None:
+    def _receive(self, timeout_s: float) -> None:
+        """Wait for packets, and store what has come."""
         try:
-            return self._transport.receive(timeout_s)
+            if self._blocks is not None:
+                self._received += self._blocks.receive_block(timeout_s)
+            elif (packet := self._transport.receive(timeout_s)) is not None:
+                self._received.append(packet)
         except (OSError, DeviceError) as error:
             raise self._fail(self._link_error(error)) from error
 
     def _link_error(self, error: Exception) -> DeviceError:
         return DeviceError(f"{self.name}: the link failed ({error}); check it and connect again")
 
-    def _echo(self) -> ProtocolError:
-        return ProtocolError(
-            f"{self.name} returns what is sent to it and is no device; separate transmit from "
-            "receive, or choose the port of the board"
-        )
-
     def _timeout(self, command: Command) -> DeviceError:
         if self._stranger:
             return DeviceError(f"{self.name} was reset; connect again")
-        return DeviceTimeout(
-            f"{self.name} does not respond to {command.opcode.name}, tried {self._retries} times; "
-            "check its power, bitstream, cable and baud, then connect again"
-        )
+        if self._owned:
+            return DeviceError(f"{self.name} {OWNED}")
+        remedy = getattr(self._transport, "remedy", REMEDY)
+        return timeout_error(self.name, command, self._retries, remedy)
 
     def _fail(self, error: DeviceError) -> DeviceError:
         """End the session, because it is unknown what the device has executed."""

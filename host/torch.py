@@ -41,6 +41,7 @@ from transformers.integrations.bitnet import ActQuant, AutoBitLinear, BitLinear
 
 from tritloom.host.torch_mlp import MlpPrograms  # isort: skip
 from tritloom.host.torch_ops import linear, register  # isort: skip
+from tritloom.host.torch_rest import RestLayer  # isort: skip
 from tritloom.host.torch_weights import require_finite, ternary  # isort: skip
 
 __all__ = [
@@ -111,13 +112,16 @@ def offload(
     placement.require(fit)
     places = {layer.name: layer for layer in placement.load_order}
     layers: list[_Layer] = []
+    left: list[RestLayer] = []
     for name, module in chosen:
         if name not in places:
             rest.append(name)
+            if not compile:  # a hook would break the graph
+                left.append(RestLayer(name, module))
             continue
         with named(name):
             layers.append(_Layer(name, module, device, verify, places[name], compile))
-    plan = Offload(device, layers, rest)
+    plan = Offload(device, layers, rest, left)
     by_name = {layer.name: layer for layer in layers}
     try:
         for name in places:
@@ -125,6 +129,8 @@ def offload(
         plan.load_programs(model, verify, compile)
         for layer in layers:
             layer.replace()
+        for each in left:
+            each.watch()
     except BaseException:
         plan.restore()
         raise
@@ -134,7 +140,14 @@ def offload(
 class Offload:
     """Layers of a model that a device computes, until `restore` or the end of `with`."""
 
-    def __init__(self, device: Device, layers: list[_Layer], not_offloaded: list[str]) -> None:
+    def __init__(
+        self,
+        device: Device,
+        layers: list[_Layer],
+        not_offloaded: list[str],
+        left: list[RestLayer],
+    ) -> None:
+        self._left = left
         self._where = device.info.url
         self._device = device
         self._layers = layers
@@ -169,6 +182,8 @@ class Offload:
             are restored. Undo that replacement, and call `restore` again.
         """
         stuck = self._programs.restore()
+        for each in self._left:
+            each.restore()
         for layer in self._layers:
             layer.restore()
         for layer in self._layers:
@@ -185,6 +200,7 @@ class Offload:
         return Report(
             layers=tuple(layer.report(self._where) for layer in self._layers),
             not_offloaded=self._not_offloaded,
+            on_host=tuple(layer.report() for layer in self._left),
             programs=self._programs.reports(self._where),
             without_program=tuple(self._programs.reasons.items()),
         )

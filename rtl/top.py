@@ -7,8 +7,10 @@ from amaranth.lib import wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import Member, Out, connect
 
+from tritloom.rtl.control.owner import Owner
 from tritloom.rtl.control.packets import PacketNarrower, PacketReceiver, PacketSender
 from tritloom.rtl.control.processor import CommandProcessor
+from tritloom.rtl.control.wide import WidePacketReceiver
 from tritloom.rtl.core.core import Core
 from tritloom.rtl.core.layer_runner import LayerRunner
 from tritloom.rtl.core.vector_unit import VectorUnit
@@ -67,7 +69,9 @@ class Accelerator(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.receiver = receiver = PacketReceiver(self.config)
+        command_bytes = self.config.link.command_bytes
+        kind: Any = PacketReceiver if command_bytes == 1 else WidePacketReceiver
+        m.submodules.receiver = receiver = kind(self.config)
         m.submodules.processor = processor = CommandProcessor(self.config)
         m.submodules.sender = sender = PacketSender(self.config)
         m.submodules.memory = memory = self._memory
@@ -77,11 +81,11 @@ class Accelerator(wiring.Component):
             for name, member in pads.items():
                 forward_port(m, getattr(self, name), getattr(component, name), member)
 
-        if self.config.link.beat_bytes == 1:
+        if self.config.link.beat_bytes == command_bytes:
             connect(m, link.o_packet, receiver.i)
             m.d.comb += receiver.abort.eq(link.o_abort)
         else:
-            # What comes in is less than what goes out, so a byte a cycle is enough behind the link.
+            # Most links bring less than they take, so a byte a cycle is enough behind them.
             m.submodules.narrower = narrower = PacketNarrower(self.config.link.beat_bytes)
             connect(m, link.o_packet, narrower.i)
             connect(m, narrower.o, receiver.i)
@@ -96,7 +100,7 @@ class Accelerator(wiring.Component):
             link.i_dropped.eq(receiver.dropped),
         ]
         # The buffer's block RAM gives its data late in a cycle, so a register follows it.
-        m.submodules.command = command = StreamRegister(8)
+        m.submodules.command = command = StreamRegister(8 * command_bytes)
         connect(m, receiver.o, command.i)
         connect(m, command.o, processor.i)
         connect(m, processor.o_send, sender.i)
@@ -160,11 +164,13 @@ class Accelerator(wiring.Component):
         connect(m, unit.o_code, runner.i_code)
         connect(m, unit.o_run, runner.i_run)
         connect(m, runner.o_sum, unit.i_sum)
+        if config.vector.lanes > 1:
+            m.d.comb += runner.sum_last.eq(unit.sum_last)
         for name in ("address", "put", "word", "step_address", "step_write", "step", "start"):
             m.d.comb += getattr(unit, name).eq(getattr(port, name))
         for name in ("active", "activation_bank", "result_bank", "pad", "last_tile"):
             m.d.comb += getattr(runner, name).eq(getattr(port, name))
-        for name in ("computes", "busy", "wants", "layer", "padded"):
+        for name in ("computes", "wants", "layer", "padded"):
             m.d.comb += getattr(port, name).eq(getattr(runner, name))
         m.d.comb += [
             port.got.eq(unit.got),
@@ -209,7 +215,7 @@ class Accelerator(wiring.Component):
     def _connect_peers(
         self,
         m: Module,
-        receiver: PacketReceiver,
+        receiver: Any,
         processor: CommandProcessor,
         link: PacketLink,
     ) -> None:
@@ -236,6 +242,17 @@ class Accelerator(wiring.Component):
         ]
         with m.If(processor.took_header):
             m.d.sync += peer.eq(peers.r_data)
+        if self.config.link.host_bits(self.config):
+            ports: Any = processor
+            m.submodules.owner = owner = Owner(self.config)
+            m.d.comb += [
+                owner.next_peer.eq(peers.r_data),
+                owner.took_header.eq(processor.took_header),
+                owner.peer.eq(peer),
+                owner.new_session.eq(ports.new_session),
+                ports.stranger.eq(owner.stranger),
+                ports.barred.eq(owner.barred),
+            ]
 
 
 def _pads(component: wiring.Component, contract: dict[str, Member]) -> dict[str, Member]:

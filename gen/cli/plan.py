@@ -40,7 +40,10 @@ loading, host, attention, head or other), cpu_tokens_per_second, faster (platfor
 (all, part or none), platform, model, source, context, memory_bytes, needed_bytes, token_s, parts_s,
 layers (name, in_features, out_features, count, resident, bytes, bits_per_weight, cycles,
 share_of_roofline, seconds, binds), total (bytes, cycles, share_of_roofline, seconds), prefill and
-sequences (tokens, seconds, tokens_per_second), cpu (the ternary layers alone), config. The parts
+sequences (tokens, seconds, tokens_per_second), rest_on_host (null if all fits; else layers,
+weights, bytes, and token_s and tokens_per_second if this computer computes them), cpu (the ternary
+layers alone, by the fastest method), cpu_methods (by each method: NumPy, and ONNX Runtime's
+MatMulNBits if it is installed), cpu_missing (what is not installed, or null), config. The parts
 overlap, so a token takes less than their sum. model is null where only the layers are known; then
 attention and head count as nothing.
 """,
@@ -66,6 +69,7 @@ def add(commands: Any) -> None:
 
 
 def _plan(options: argparse.Namespace) -> int:
+    from tritloom.gen.plan.cpu_onnx import MISSING, measure_onnx
     from tritloom.gen.plan.platform import platform_of, read_platform
     from tritloom.gen.plan.prediction import predict
     from tritloom.gen.plan.shapes import SHAPES, find_shape
@@ -86,8 +90,10 @@ def _plan(options: argparse.Namespace) -> int:
         context=options.context,
         prefill=options.prefill,
         sequences=options.sequences,
+        also=measure_onnx,
     )
     result = prediction.to_dict()
+    result["cpu_missing"] = MISSING if len(prediction.cpus) == 1 else None
     if options.json:
         print_json(result)
     else:
@@ -112,7 +118,8 @@ def _lines(result: dict[str, Any]) -> list[str]:
         f"{model} on {result['platform']}: {rate(result['tokens_per_second'])} tokens/s, "
         f"{seconds(result['token_s'])} a token; {result['binds']} binds. "
         f"{_room(result)} This computer's CPU ({result['cpu']['name']}, {result['cpu']['method']}, "
-        f"measured now): {rate(result['cpu_tokens_per_second'])} tokens/s. {_faster(result)}"
+        f"measured now): {rate(result['cpu_tokens_per_second'])} tokens/s. {_faster(result)} "
+        f"{_methods(result)}"
     )
     heads = [
         *(Column("layers", wraps=True), Column("out × in", right=True), Column("of", right=True)),
@@ -155,10 +162,22 @@ def _room(result: dict[str, Any]) -> str:
     needed, room = result["needed_bytes"], result["memory_bytes"]
     if result["fits"] == "all":
         return f"All of its {needed:,} bytes of weights stay in the memory."
+    rest = result["rest_on_host"]
     return (
         f"It does not fit: its weights take {needed:,} bytes, the memory holds {room:,}; "
-        "the rest is loaded for each token."
+        f"{rest['layers']} layers of {rest['bytes']:,} bytes are loaded for each token. If this "
+        f"computer computes them instead: {rate(rest['tokens_per_second'])} tokens/s."
     )
+
+
+def _methods(result: dict[str, Any]) -> str:
+    """What each method takes for the ternary layers, or why there is only one."""
+    if result["cpu_missing"]:
+        return f"{result['cpu_missing']}."
+    each = ", ".join(
+        f"{seconds(cpu['total_s'])} with {cpu['method']}" for cpu in result["cpu_methods"]
+    )
+    return f"Its ternary layers take {each}."
 
 
 def _faster(result: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from tritloom.gen.cli.figures import rate, seconds
-from tritloom.gen.cli.options import Help, add_command, whole
+from tritloom.gen.cli.options import Help, add_command, path, whole
 from tritloom.gen.cli.text import (
     Column,
     columns,
@@ -18,7 +18,7 @@ from tritloom.gen.cli.text import (
     say,
     table,
 )
-from tritloom.rtl.spec.errors import ConfigError
+from tritloom.rtl.spec.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
     from tritloom.gen.plan.timing import Times
@@ -82,6 +82,12 @@ def add(commands: Any) -> None:
         help="layers leaves on the host what does not fit the device, all refuses it (layers)",
     )
     parser.add_argument(
+        *("--packed",),
+        metavar="FILE",
+        type=path,
+        help="keep the packed weights there, and use them the next time",
+    )
+    parser.add_argument(
         *("--runtime",),
         choices=("numpy", "transformers"),
         default="numpy",
@@ -117,9 +123,17 @@ def _run(options: argparse.Namespace) -> int:
     if options.runtime == "transformers":
         from tritloom.host.models.offload import run_offloaded
 
+        if options.packed is not None:
+            raise InputError("--packed goes with the runtime numpy, not with transformers")
         result = run_offloaded(*arguments, **settings)
     else:
-        result = run_model(*arguments, **settings, loading=loading_bar("loading layer"))
+        result = run_model(
+            *arguments,
+            **settings,
+            loading=loading_bar("loading layer"),
+            packed=options.packed,
+            packing=loading_bar("packing weight"),
+        )
     write("\n")
     if options.json:
         link, times = _end_to_end(result)

@@ -25,7 +25,7 @@ from tritloom.host.models.decoder import Decoder
 from tritloom.host.models.golden_blocks import GoldenBlocks
 from tritloom.host.program import Program
 from tritloom.rtl.spec.config import AcceleratorConfig
-from tritloom.rtl.spec.errors import ConfigError
+from tritloom.rtl.spec.errors import ConfigError, InputError
 from tritloom.rtl.spec.rounding import round_to
 
 __all__ = ["device_of", "measure_block", "reference"]
@@ -44,6 +44,7 @@ def measure_block(
     progress: Progress = lambda line: None,
     *,
     bfloat16: bool = False,
+    lanes: int | None = None,
 ) -> dict[str, Any]:
     """Compute the blocks of a model for random tokens on a device, and compare each float.
 
@@ -60,6 +61,7 @@ def measure_block(
     tokens : how many
     progress : gets lines about the progress
     bfloat16 : compute the model in bfloat16. A simulated device gets a unit that can.
+    lanes : of the unit that a simulated device gets; the device's own by default
 
     Returns
     -------
@@ -72,7 +74,7 @@ def measure_block(
     CapacityError : layers or programs do not fit
     DeviceError : the device failed
     """
-    opened, config = device_of(url, bfloat16=bfloat16)
+    opened, config = device_of(url, bfloat16=bfloat16, lanes=lanes)
     model = BitNetModel(_dividing(load_checkpoint(path)))
     decoder = replace(model.decoder(), bfloat16=bfloat16)
     against, golden = reference(decoder)
@@ -129,6 +131,7 @@ def measure_block(
         "command": shlex.join(
             ["tritloom", "measure", "block", path.name, "--device", url, "--tokens", str(tokens)]
             + ["--bfloat16"] * bfloat16
+            + ([] if lanes is None else ["--lanes", str(lanes)])
         ),
     }
 
@@ -137,25 +140,31 @@ def device_of(
     url: str,
     *,
     bfloat16: bool,
+    lanes: int | None = None,
     needs: Callable[[AcceleratorConfig], AcceleratorConfig] | None = None,
 ) -> tuple[str, AcceleratorConfig | None]:
     """URL and configuration of the device to open.
 
-    A simulated device gets a vector unit with bfloat16 where that is asked for, and what `needs`
-    makes of its configuration; any other device has its own configuration.
+    A simulated device gets a vector unit with bfloat16 and with several lanes where that is asked
+    for, and what `needs` makes of its configuration; any other device has its own configuration.
 
     Raises
     ------
-    ConfigError : a simulated device has no vector unit
+    ConfigError : a simulated device has no vector unit, or cannot have so many lanes
+    InputError : lanes of a device that is not simulated
     """
     parsed = DeviceUrl.parse(url)
     known = known_config(parsed)
     if known is None:
+        if lanes is not None:
+            raise InputError(f"{url} has the lanes that it was built with; leave --lanes out")
         return url, None
     unit = _unit(known, url)
     config = known
     if bfloat16:
         config = replace(config, vector=replace(unit, bfloat16=True))
+    if lanes is not None:
+        config = replace(config, vector=replace(config.vector or unit, lanes=lanes))
     if needs is not None:
         config = needs(config)
     return (url, None) if config == known else (parsed.scheme, config)

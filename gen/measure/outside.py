@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from tritloom.gen.flow.tools import Progress
 from tritloom.gen.plan.platform import memory_width
+from tritloom.gen.plan.regions import with_offsets
 from tritloom.gen.plan.shapes import SHAPES
 from tritloom.gen.plan.stages import ARRIVE_CYCLES, DECIDE_CYCLES, RUN_CYCLES
 from tritloom.rtl.links.stream_facts import PacketStream
@@ -109,6 +110,7 @@ def outside_config(
     slots: int | None = None,
     link_bytes: int | None = None,
     banks: int | None = None,
+    offsets: str | Sequence[int] | None = None,
     **geometry: int | str | None,
 ) -> AcceleratorConfig:
     """The accelerator to measure: its memory holds the products' weights, or a layer of `most`.
@@ -119,6 +121,7 @@ def outside_config(
     products : what is computed
     most : outputs and inputs that the accelerator takes at least
     clock_hz, packet_bytes, slots, link_bytes, banks : if not those of this module, and two banks
+    offsets : of the ports' regions, see `with_offsets`; else one region follows the other
     geometry : fields of the configuration in place of those of this module
 
     Raises
@@ -154,7 +157,9 @@ def outside_config(
             config = replace(config, lanes=NARROW_LANES, rows=LANES // NARROW_LANES)
     shapes = [(product.out_features, product.in_features) for product in products]
     words = sum(config.stored_words(LayerShape.of(config, *shape).words) for shape in shapes)
-    return config.with_words(max(words, config.stored_words(LayerShape.of(config, *most).words)))
+    words = max(words, config.stored_words(LayerShape.of(config, *most).words))
+    config = config.with_words(words)
+    return config if offsets is None else with_offsets(config, offsets)
 
 
 class _Host:
@@ -239,7 +244,7 @@ def measure_outside(
         weights.append(trits)
         fresh = random.integers(least, most + 1, product.in_features).astype(np.int8)
         codes.append(codes[-1] if product.same_input else fresh)
-        base += _load(host, config, index, base, trits)
+        base += _load(transport, host, config, index, base, trits)
     progress("the products are computed")
     several, runs = _commands(config, products, codes)
     before = host.packets
@@ -255,12 +260,26 @@ def measure_outside(
     return _figures(config, products, spans, ends[-1] - checks[0], model or {}, exact)
 
 
-def _load(host: _Host, config: AcceleratorConfig, index: int, base: int, trits: I8) -> int:
-    """Load a layer at a word; gives the words that it takes."""
+def _load(
+    transport: SimulatedDevice,
+    host: _Host,
+    config: AcceleratorConfig,
+    index: int,
+    base: int,
+    trits: I8,
+) -> int:
+    """Load a layer at a word; gives the words that it takes.
+
+    Where the memory's chip has a model, the words are put into it: loading is not measured, and
+    takes most of the simulation's time. COMMIT reads and checks them all the same.
+    """
     shape = LayerShape.of(config, *trits.shape)
     image = pack_weights(config, trits)
     host.send([requests.define_layer(index, base, shape)])
-    host.send(list(requests.write_words(config, index, image, config.max_payload)))
+    if transport.holds_lines:
+        transport.write_words(base, image)
+    else:
+        host.send(list(requests.write_words(config, index, image, config.max_payload)))
     host.send([requests.commit_layer(index, image)])
     return config.stored_words(shape.words)
 

@@ -48,6 +48,7 @@ def measure_random_layers(
     progress: Progress = lambda line: None,
     *,
     bfloat16: bool = False,
+    lanes: int | None = None,
 ) -> dict[str, Any]:
     """Compute random layers and norms of a model's shapes on a device, and compare each float.
 
@@ -59,6 +60,7 @@ def measure_random_layers(
     rows : most rows of a layer; all by default
     progress : gets lines about the progress
     bfloat16 : whether the operations round to bfloat16
+    lanes : of the unit that a simulated device gets; the device's own by default
 
     Returns
     -------
@@ -74,7 +76,7 @@ def measure_random_layers(
     shapes = sorted({(out if rows is None else min(out, rows), given) for _, given, out, _ in mix})
     widths = sorted({given for _, given in shapes})
     opened, config = device_of(
-        url, bfloat16=bfloat16, needs=lambda known: _with_room(known, shapes)
+        url, bfloat16=bfloat16, lanes=lanes, needs=lambda known: _with_room(known, shapes)
     )
     rng = np.random.default_rng(2)
     decoder = Decoder(
@@ -109,6 +111,7 @@ def measure_random_layers(
         used = device.info.config
     words = ["tritloom", "measure", "block", model, "--device", url, "--tokens", str(tokens)]
     words += ([] if rows is None else ["--rows", str(rows)]) + ["--bfloat16"] * bfloat16
+    words += [] if lanes is None else ["--lanes", str(lanes)]
     return {
         "model": model,
         "device": url,

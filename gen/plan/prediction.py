@@ -30,6 +30,8 @@ MEASURED_METHOD = "this computer, as measured"
 
 Measure = Callable[[Sequence[Layer], int], Cpu]
 """Times some layers on this computer, for some tokens at once: `measure_cpu`."""
+AlsoMeasure = Callable[[Sequence[Layer], int], Cpu | None]
+"""The same in another way; None if this computer cannot."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,9 +87,12 @@ class Prediction:
     fits : how much of the model the memory holds: all, part or none
     needed_bytes : what all of its weights take
     parts_s : seconds a token by part: those of `Times`, then attention, head and other
-    cpu : the ternary layers on this computer
+    cpu : the ternary layers on this computer, by the method that is fastest
+    cpus : the same by each method that was measured
     cpu_s : seconds a token on this computer, attention and head included
     context : positions that attention reads
+    on_host_s : seconds a token if this computer computes the layers that do not stay in the memory,
+        instead of loading them; None if all stay
     batches : seconds of several tokens at once, by name: `prefill` of one sequence, `sequences` of
         one token each; and how many they are
     """
@@ -100,8 +105,10 @@ class Prediction:
     needed_bytes: int
     parts_s: dict[str, float]
     cpu: Cpu
+    cpus: tuple[Cpu, ...]
     cpu_s: float
     context: int
+    on_host_s: float | None
     batches: dict[str, tuple[int, float]]
 
     @property
@@ -125,6 +132,23 @@ class Prediction:
     def _memory_bound(self) -> bool:
         """Whether more of RUN's cycles go to the words than to anything else."""
         return self.roofline > 1 / 2
+
+    def _rest_on_host(self) -> dict[str, Any] | None:
+        """What does not stay in the memory, and a token's time if this computer computes it."""
+        if self.on_host_s is None:
+            return None
+        rest = [(each.layer, each.layer.count - each.resident, each.words) for each in self.layers]
+        return {
+            "layers": sum(count for _, count, _ in rest),
+            "weights": sum(
+                count * layer.in_features * layer.out_features for layer, count, _ in rest
+            ),
+            "bytes": sum(
+                count * stored_bytes(self.platform.config, words) for _, count, words in rest
+            ),
+            "token_s": round(self.on_host_s, 9),
+            "tokens_per_second": _digits(1 / self.on_host_s),
+        }
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON can hold it."""
@@ -157,7 +181,9 @@ class Prediction:
                 for name, (count, value) in self.batches.items()
                 for rate in [_digits(count / value)]
             },
+            "rest_on_host": self._rest_on_host(),
             "cpu": self.cpu.to_dict(),
+            "cpu_methods": [cpu.to_dict() for cpu in self.cpus],
             "config": config.to_dict(),
         }
 
@@ -175,6 +201,7 @@ def predict(
     prefill: int = 128,
     sequences: int = 4,
     measure: Measure = measure_cpu,
+    also: AlsoMeasure = lambda layers, tokens: None,
 ) -> Prediction:
     """Predict a model on a platform.
 
@@ -187,6 +214,7 @@ def predict(
     context : positions that attention reads for a token
     prefill, sequences : tokens of a prompt, and sequences that are computed together
     measure : times layers on this computer
+    also : times the ternary layers in another way, `measure_onnx`
 
     Raises
     ------
@@ -199,7 +227,9 @@ def predict(
         )
     plans, fits = _plans(platform, layers, stored, 1)
     times = _sum(plans)
-    cpu = measure(layers, 1)
+    first, second = measure(layers, 1), also(layers, 1)
+    cpus = (first,) if second is None else (first, second)
+    cpu = min(cpus, key=lambda each: each.total_s)
     after = _after(platform, shape, context, measure)
     here = (
         _after(
@@ -212,6 +242,9 @@ def predict(
         else after
     )
     parts = times.parts_s | after
+    on_host_s = _with_rest_on_host(platform, plans, measure)
+    if on_host_s is not None:
+        on_host_s += sum(after[name] for name in _AFTER)
     together = {}
     for name, count, reads in (
         ("prefill", prefill, context / 2),
@@ -233,8 +266,10 @@ def predict(
         ),
         parts_s=parts,
         cpu=cpu,
+        cpus=cpus,
         cpu_s=cpu.total_s + here["attention"] + here["head"],
         context=context,
+        on_host_s=on_host_s,
         batches=together,
     )
 
@@ -292,6 +327,25 @@ def _times(platform: Platform, layer: Layer, tokens: int, loading_words: int | N
     engine_s = times.run_cycles / config.clock_hz
     total_s = max(engine_s, times.commands * platform.host.command_s) + platform.host.call_s
     return replace(times, link_in_s=0.0, link_out_s=0.0, front_end_s=0.0, total_s=total_s)
+
+
+def _with_rest_on_host(
+    platform: Platform, plans: Sequence[LayerPlan], measure: Measure
+) -> float | None:
+    """Seconds of all layers for a token, if this computer computes those that do not stay."""
+    rest = [
+        replace(each.layer, count=each.layer.count - each.resident)
+        for each in plans
+        if each.resident < each.layer.count
+    ]
+    if not rest:
+        return None
+    stay = sum(
+        (_times(platform, each.layer, 1, None) * each.resident).total_s
+        for each in plans
+        if each.resident
+    )
+    return stay + measure(rest, 1).total_s
 
 
 def _sum(plans: Sequence[LayerPlan]) -> Times:

@@ -19,15 +19,21 @@ from tritloom.host.program import Program
 from tritloom.rtl.spec import requests
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.layer_shape import LayerShape
-from tritloom.rtl.spec.vector_cycles import START_CYCLES, pipeline_cycles, step_cycles
+from tritloom.rtl.spec.vector_cycles import (
+    START_CYCLES,
+    element_cycles,
+    pipeline_cycles,
+    step_cycles,
+)
 from tritloom.rtl.spec.vector_program import Operation, Step
 
 __all__ = ["execution_cycles", "plan_times", "routine_cycles"]
 
 CODE_CYCLES = 4
 """From the end of a PRODUCT with codes until the core has taken the last of them."""
-LAYER_CYCLES = 11
-"""From the transfer of a layer to its first result, beside the cycles of RUN and of zeros."""
+LAYER_CYCLES = 10
+"""From the transfer of a layer to its first result, beside the cycles of RUN, of zeros, and of the
+layer table."""
 
 
 def execution_cycles(
@@ -55,18 +61,25 @@ def execution_cycles(
             cycles = run_cycles(config, shape)
             engine += cycles
             now += CODE_CYCLES
-            ready = now + cycles + _zero_cycles(config, layers[step.a][1]) + LAYER_CYCLES
+            zeros = _zero_cycles(config, layers[step.a][1])
+            ready = now + cycles + zeros + config.entry_cycles + LAYER_CYCLES
         elif step.from_core:
             # The first element waits for the first result.
-            enters = now - step.count - pipeline_cycles(unit)
+            enters = now - element_cycles(step, unit) - pipeline_cycles(unit)
             now += max(0, ready - enters)
     return now, engine
 
 
 def _zero_cycles(config: AcceleratorConfig, in_features: int) -> int:
-    """Cycles in which zeros fill the last tile of a layer; each word of them takes one more."""
-    zeros = -in_features % config.lanes
-    return zeros + -(-zeros // config.fill)
+    """Cycles in which zeros fill the last tile of a layer; each word of them takes one more.
+
+    Several lanes write that many zeros a cycle, and the last ones of a word one by one.
+    """
+    assert config.vector is not None
+    lanes, zeros = config.vector.lanes, -in_features % config.lanes
+    words, first = divmod(zeros, config.fill)
+    word = sum(divmod(config.fill, lanes)) + 1
+    return words * word + (sum(divmod(first, lanes)) + 1 if first else 0)
 
 
 def _commands(

@@ -132,6 +132,12 @@ SHAPES = {
             "3072 23040 40 12 4 256 131072",
         ),
         _shape(
+            "falcon-e-1b",
+            f"{_HUB}Arvyniitb/1bitModel, which is of this shape; the 24 blocks agree with the "
+            "tensors of Falcon-E-1B-Instruct that microsoft/BitNet pull request 268 lists",
+            "2048 9216 24 16 2 128 32768",
+        ),
+        _shape(
             "falcon-e-3b",
             f"{_HUB}tiiuae/Falcon-E-3B-Base; its 999 MB agree",
             "2048 13312 32 16 2 128 32768",

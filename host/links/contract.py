@@ -6,10 +6,10 @@ A package adds a kind of device with one entry point in the group `tritloom.devi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 from urllib.parse import parse_qsl
 
 from tritloom.rtl.links.stream_facts import PacketStream
@@ -18,14 +18,22 @@ from tritloom.rtl.spec.errors import ConfigError, InputError, ToolError
 from tritloom.rtl.spec.registry import Registry
 from tritloom.rtl.spec.remedies import package_remedy
 
-__all__ = ["DEFAULT_BOARD", "DeviceUrl", "Transport", "known_config", "open_transport"]
+__all__ = [
+    "DEFAULT_BOARD",
+    "BlockTransport",
+    "DeviceUrl",
+    "Transport",
+    "in_blocks",
+    "known_config",
+    "open_transport",
+]
 
 DEFAULT_BOARD = "ulx3s-85f"
 SIMULATED = ("golden", "sim")
+"""Devices that are made from a configuration. Any other device has its own."""
 SIMULATED_LINK = PacketStream(width=4)
 """The link of a simulated board, which has no pins. With a byte a cycle most cycles, and so most of
 the simulator's time, would pass while the results of a layer leave."""
-"""Devices that are made from a configuration. Any other device has its own."""
 
 
 class Transport(Protocol):
@@ -33,6 +41,10 @@ class Transport(Protocol):
 
     It may lose, repeat, reorder and damage packets, but it invents none. If the link breaks, such
     as by a pulled cable, its methods raise `OSError` or `DeviceError`.
+
+    A transport may have two more members. `remedy` says what to do about a device that does not
+    respond. `packet_bytes` is the longest packet that is sure to pass; the session uses no longer
+    one, even if the device could take it.
     """
 
     @property
@@ -50,6 +62,28 @@ class Transport(Protocol):
 
     def close(self) -> None:
         """Give the link back to the system. A second call does nothing."""
+
+
+class BlockTransport(Transport, Protocol):
+    """A transport that moves several packets in one call, which costs less than a call each.
+
+    The packets of a block are as independent as those of several calls: each may be lost.
+    """
+
+    @property
+    def block(self) -> int:
+        """Most packets of one call."""
+
+    def send_block(self, packets: Sequence[bytes]) -> None:
+        """Send whole packets, at most `block`, in their order."""
+
+    def receive_block(self, timeout_s: float) -> list[bytes]:
+        """The next packets, at most `block`; none if none has come after `timeout_s` seconds."""
+
+
+def in_blocks(transport: Transport) -> BlockTransport | None:
+    """The transport, if it moves blocks of packets."""
+    return cast(BlockTransport, transport) if hasattr(transport, "receive_block") else None
 
 
 @dataclass(frozen=True, slots=True)

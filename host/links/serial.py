@@ -11,6 +11,7 @@ from collections import deque
 from typing import Any
 
 from tritloom.host.links.contract import DeviceUrl
+from tritloom.host.links.patience import HASTE_S, Patience
 from tritloom.rtl.links.uart_facts import BITS_PER_BYTE, MAX_BAUD, MIN_BAUD
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import DeviceError, InputError, ToolError
@@ -23,19 +24,9 @@ EXCHANGE_BYTES = 256
 """Bytes of a short command and its response in frames, and of what the port may hold back."""
 PATIENCE_S = 0.3
 """Time that drivers, USB bridge and scheduler may add to an exchange."""
-HASTE_S = 0.002
-"""Least time-out on a link that loses frames."""
-BACKOFF = 1.1
-"""Factor by which each silence in a row lengthens the time-out on such a link."""
-MEASURED_SHARE = 1 / 4
-"""Longest time-out on such a link, relative to the one on a good link."""
-SURPRISE_FACTOR = 3
-"""A wait counts as at most this many times the mean: the computer may have been busy."""
 MOST_COPIES = 8
 COPIES_BYTES = 512
 """Most copies of a packet that are sent at once, and most bytes of all copies together."""
-GOOD_PACKETS = 256
-"""A link is good again after this many packets in a row without a loss."""
 FRAME_LIMIT_BYTES = 1 << 14
 """Longer than any frame: more bytes without an end are garbage."""
 READ_BYTES = 1 << 12
@@ -72,7 +63,7 @@ class SerialTransport:
         self._packets: deque[bytes] = deque()
         self._silences = 0  # time-outs in a row
         self._copies = 1
-        self._patience = _Patience(PATIENCE_S + BITS_PER_BYTE * EXCHANGE_BYTES / baud)
+        self._patience = Patience(PATIENCE_S + BITS_PER_BYTE * EXCHANGE_BYTES / baud)
 
     @property
     def timeout_s(self) -> float:
@@ -175,55 +166,6 @@ class SerialTransport:
         return DeviceError(
             f"the link at {self._path} broke ({_reason(error)}); plug it in and connect again"
         )
-
-
-class _Patience:
-    """The time-out of a serial link: long if it is good, as measured if it loses frames.
-
-    A time-out that is too short costs a packet that is sent for nothing; one that is too long costs
-    the time. So it is short only if frames were lost recently. Each silence in a row lengthens it,
-    up to a quarter of the long one.
-
-    Parameters
-    ----------
-    longest_s : time-out of a good link
-    """
-
-    def __init__(self, longest_s: float) -> None:
-        self._longest_s = longest_s
-        self._mean_s, self._deviation_s = longest_s / 20, longest_s / 80
-        self._good = GOOD_PACKETS
-        self._factor = 1.0
-
-    @property
-    def timeout_s(self) -> float:
-        """The time-out at present."""
-        if self._good >= GOOD_PACKETS:
-            return self._longest_s
-        measured_s = max(HASTE_S, self._mean_s + 2 * self._deviation_s)
-        return min(MEASURED_SHARE * self._longest_s, self._factor * measured_s)
-
-    def heard(self, waited_s: float) -> None:
-        """A packet came after a wait. Mean and deviation are averaged as in TCP (RFC 6298).
-
-        A single wait that is far too long, such as on a busy computer, counts less.
-        """
-        waited_s = min(waited_s, SURPRISE_FACTOR * max(self._mean_s, HASTE_S))
-        self._good += 1
-        self._factor = 1.0
-        self._deviation_s += (abs(waited_s - self._mean_s) - self._deviation_s) / 4
-        self._mean_s += (waited_s - self._mean_s) / 8
-
-    def damaged(self) -> None:
-        """A damaged frame came: the device responds, and the link is bad."""
-        self._good = 0
-        self._factor = 1.0
-
-    def silent(self) -> None:
-        """A wait ended without a packet."""
-        if self._good < GOOD_PACKETS:
-            self._factor *= BACKOFF
-        self._good = 0
 
 
 def open_device(url: DeviceUrl, config: AcceleratorConfig | None) -> SerialTransport:

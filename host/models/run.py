@@ -16,6 +16,7 @@ from tritloom.host.models.bitnet import BitNetModel
 from tritloom.host.models.placed_blocks import PlacedBlocks, Verify, plan_blocks
 from tritloom.host.models.result import BlocksUse, LayerUse, RunResult, RunTimes
 from tritloom.host.models.tokenizer import encode_prompt, load_tokenizer, stream_text
+from tritloom.host.packed_file import PackedFile, Packing, write_packed
 from tritloom.host.placement import Fit, PlacedLayer, Placement, load_placed, place_layers
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import CheckpointError
@@ -65,6 +66,8 @@ def run_model(
     loading: Callable[[int, int], object] = lambda done, total: None,
     placed: Callable[[Placement], object] = lambda placement: None,
     verify: Verify = "off",
+    packed: Path | None = None,
+    packing: Packing = lambda done, total: None,
 ) -> RunResult:
     """Continue a prompt; the device computes the ternary layers, NumPy the rest.
 
@@ -85,6 +88,10 @@ def run_model(
     placed : receives what runs where, before a simulated device is built and before any is loaded
     verify : which outputs of the vector unit are compared with the golden model: those of the first
         pass, all or none
+
+    packed : file of packed weights; it is written if it is not there, and used if it is, so that
+        the model is packed once. What stays on the host is not in it
+    packing : receives the weights that are packed so far, and all
 
     Raises
     ------
@@ -137,8 +144,14 @@ def run_model(
         connected = time.perf_counter()
         placement = placement or decide(device.info.config)
         order = placement.load_order
+        images = None
+        if packed is not None:
+            whole = {each.name: model.layers[each.name] for each in order if each.where == "device"}
+            if not packed.exists():
+                write_packed(packed, device.info.config, whole, packing)
+            images = PackedFile(packed, device.info.config).images
         for done, layer in enumerate(order, 1):
-            placements[layer.name] = load_placed(device, model.layers[layer.name], layer)
+            placements[layer.name] = load_placed(device, model.layers[layer.name], layer, images)
             loading(done, len(order))
         for layer in placement.layers:
             if not layer.on_device:

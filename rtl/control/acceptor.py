@@ -10,7 +10,7 @@ from amaranth.hdl import Module, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from tritloom.rtl.control.states import CommandStates
+from tritloom.rtl.control.states import OF_OWNER, CommandStates
 from tritloom.rtl.control.tasks import position_shape, task_layout
 from tritloom.rtl.control.vector_port import vector_port
 from tritloom.rtl.core.core import load_layout, run_layout
@@ -29,10 +29,12 @@ class CommandAcceptor(wiring.Component):
 
     Members
     -------
-    i : in, stream of bytes
-        Header and payload of right packets, one after the other.
+    i : in, stream of `Link.command_bytes` bytes
+        Header and payload of right packets, one after the other. A packet begins with a beat.
     took_header : out, 1 bit
         Strobe: the last byte of a packet's header is taken.
+    stranger, barred : in, 1 bit each
+        As in `Owner`, from the cycle after `took_header`. Only with `Link.host_bits`.
     slot : out, number
         The slot of the response, from `begins` on.
     begins : out, 1 bit
@@ -117,7 +119,7 @@ class CommandAcceptor(wiring.Component):
                 of_unit["program_void"] = In(1)
         super().__init__(
             {
-                "i": In(stream.Signature(8)),
+                "i": In(stream.Signature(8 * config.link.command_bytes)),
                 "took_header": Out(1),
                 "slot": Out(range(config.slots)),
                 "begins": Out(1),
@@ -141,6 +143,7 @@ class CommandAcceptor(wiring.Component):
                 "may_run": In(1),
                 "has_results": In(1),
                 **of_unit,
+                **(dict.fromkeys(OF_OWNER, In(1)) if config.link.host_bits(config) else {}),
                 **({"void": In(1)} if config.memory.can_fail else {}),
             }
         )

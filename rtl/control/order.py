@@ -1,5 +1,7 @@
 """The order of commands: sessions, sequence numbers, and which responses can be sent again."""
 
+from typing import Any
+
 from amaranth.hdl import Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
@@ -29,8 +31,10 @@ class CommandOrder(wiring.Component):
     decide : in, 1 bit
         The request is accepted as what the outputs say: the state changes at the end of this cycle.
         A RESET of another session starts that session. The next command moves `expected` on.
+    stranger, barred : in, 1 bit each
+        As in `Owner`, of the request's sender. Only with `Link.host_bits`.
     foreign : out, 1 bit
-        The request belongs to another session.
+        The request belongs to another session, or comes from a stranger.
     in_order : out, 1 bit
         The request has the next sequence number.
     repeated : out, 1 bit
@@ -57,6 +61,7 @@ class CommandOrder(wiring.Component):
 
     def __init__(self, config: AcceleratorConfig) -> None:
         self.config = config
+        self._has_owner = config.link.host_bits(config) != 0
         super().__init__(
             {
                 "session": In(SESSION_BITS),
@@ -65,6 +70,7 @@ class CommandOrder(wiring.Component):
                 "unsent": In(bits_for(config.slots)),
                 "decide": In(1),
                 "foreign": Out(1),
+                **(dict.fromkeys(("stranger", "barred"), In(1)) if self._has_owner else {}),
                 "in_order": Out(1),
                 "repeated": Out(1),
                 "awaited": Out(1),
@@ -73,6 +79,12 @@ class CommandOrder(wiring.Component):
             }
         )
 
+    @property
+    def starts(self) -> Any:
+        """Whether the request starts a session, if it is a RESET."""
+        ports: Any = self
+        return self.foreign & ~ports.barred if self._has_owner else self.foreign
+
     def elaborate(self, platform: object) -> Module:
         m = Module()
         session = Signal(SESSION_BITS)  # the current session
@@ -80,16 +92,20 @@ class CommandOrder(wiring.Component):
             bits_for(self.config.window)
         )  # responses of the session that are stored
         behind = Signal(16)
+        foreign: Any = self.session != session
+        if self._has_owner:
+            ports: Any = self
+            foreign |= ports.stranger
         m.d.comb += [
             behind.eq(self.expected - self.seq),
-            self.foreign.eq(self.session != session),
+            self.foreign.eq(foreign),
             self.in_order.eq(behind == 0),
             self.repeated.eq(behind <= replayable),
             self.awaited.eq(self.repeated & (behind[: len(self.unsent)] <= self.unsent)),
             self.full.eq(self.unsent == self.config.slots),
         ]
         with m.If(self.decide & self.reset):
-            with m.If(self.foreign):
+            with m.If(self.starts):
                 m.d.sync += [
                     session.eq(self.session),
                     self.expected.eq(FIRST_SEQ),

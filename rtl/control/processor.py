@@ -16,6 +16,7 @@ from tritloom.rtl.control.acceptor import CommandAcceptor
 from tritloom.rtl.control.banks import Banks
 from tritloom.rtl.control.layouts import COUNTER_BITS
 from tritloom.rtl.control.responder import Responder
+from tritloom.rtl.control.states import OF_OWNER
 from tritloom.rtl.control.tasks import Kind, first_slot, has_response, task_layout
 from tritloom.rtl.control.vector_port import vector_port
 from tritloom.rtl.core.core import load_layout, run_layout
@@ -34,10 +35,13 @@ class CommandProcessor(wiring.Component):
 
     Members
     -------
-    i : in, stream of bytes
-        Header and payload of right packets, one after the other.
+    i : in, stream of `Link.command_bytes` bytes
+        Header and payload of right packets, one after the other. A packet begins with a beat.
     took_header : out, 1 bit
         Strobe: the last byte of a packet's header is taken.
+    stranger, barred, new_session : 1 bit each
+        In: as in `Owner`, from the cycle after `took_header`. Out: strobe, the packet that
+        `took_header` told of starts a session. Only with `Link.host_bits`.
     begins, begin_slot : out
         Strobe: the packet that `took_header` told of last gets a response; the slot that it lies
         in. A packet whose response is still to come gets no other one.
@@ -102,9 +106,10 @@ class CommandProcessor(wiring.Component):
         self.config = config
         beat_bytes = config.link.beat_bytes
         of_unit = {} if config.vector is None else {"vector": Out(vector_port(config))}
+        of_owner = {**dict.fromkeys(OF_OWNER, In(1)), "new_session": Out(1)}
         super().__init__(
             {
-                "i": In(stream.Signature(8)),
+                "i": In(stream.Signature(8 * config.link.command_bytes)),
                 "took_header": Out(1),
                 "begins": Out(1),
                 "begin_slot": Out(range(config.slots)),
@@ -125,6 +130,7 @@ class CommandProcessor(wiring.Component):
                 "i_result": In(stream.Signature(sums_layout(config, config.acc_bits))),
                 "counters": In(data.ArrayLayout(COUNTER_BITS, len(counters_of(config)))),
                 **of_unit,
+                **(of_owner if config.link.host_bits(config) else {}),
                 **({"void": In(1)} if config.memory.can_fail else {}),
             }
         )
@@ -175,6 +181,10 @@ class CommandProcessor(wiring.Component):
                 )
             ),
         ]
+        if self.config.link.host_bits(self.config):
+            ports: Any = self
+            m.d.comb += ports.new_session.eq(acceptor.new_session)
+            m.d.comb += [getattr(acceptor, n).eq(getattr(self, n)) for n in OF_OWNER]
         self._queue_tasks(m, acceptor, responder, banks)
         self._send_in_order(m, acceptor, responder)
         if self.config.vector is not None:

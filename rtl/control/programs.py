@@ -1,5 +1,6 @@
 """Programs of the vector unit: what is committed, the check of their steps, and their execution."""
 
+from itertools import pairwise
 from typing import Any
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
@@ -109,6 +110,8 @@ class ProgramStates:
 
         # An addition and a comparison take a cycle each, as in `HeaderChecks`.
         ends = [Signal(len(step.last) + 1, name=f"{name}_end") for name in ("a", "b", "d", "c")]
+        # The entry of the step's layer is known in STEP-CHECK.
+        checking = ["STEP-FIND", "STEP-CHECK"][-config.entry_cycles :]
         with m.State("STEP-ENDS"):
             m.d.sync += [
                 ends[0].eq(step.a + step.last),
@@ -116,7 +119,10 @@ class ProgramStates:
                 ends[2].eq(step.d + Mux(step.wrap, 0, step.last)),
                 ends[3].eq(step.c + Mux(step.second == Second.VECTOR, step.last, 0)),
             ]
-            m.next = "STEP-CHECK"
+            m.next = checking[0]
+        for state, then in pairwise(checking):
+            with m.State(state):
+                m.next = then
         runs = step.operation == Operation.RUN
         with m.State("STEP-CHECK"):
             assert config.vector is not None
@@ -159,8 +165,7 @@ class ProgramStates:
 
     def execute(self) -> None:
         """States of EXECUTE, from its response on: the layers of the program are run here."""
-        m, ports, registers = self._m, self._ports, self._registers
-        vector = ports.vector
+        m, registers, vector = self._m, self._registers, self._ports.vector
 
         with m.State("BEGIN-PROGRAM"):
             m.d.comb += [vector.active.eq(1), vector.start.eq(1)]
@@ -170,14 +175,21 @@ class ProgramStates:
         with m.State("SERVE"):
             m.d.comb += vector.active.eq(1)
             m.d.sync += registers.request.index.eq(vector.layer)
-            with m.If(vector.wants & ~ports.busy):
+            # The program began when no layer ran, so the core is free when it wants the next one.
+            with m.If(vector.wants):
                 m.next = "FIND-LAYER"
+            # Results that the program did not take leave the core while the next header comes.
             with m.Elif(~vector.executes & ~vector.computes):
-                m.next = "SETTLE"
+                if self._config.memory.can_fail:
+                    m.d.sync += self._serving.eq(0)
+                m.next = "HEADER"
 
-        with m.State("FIND-LAYER"):
-            m.d.comb += vector.active.eq(1)
-            m.next = "PAD"
+        # The entry of the layer is known after as many states as the table needs.
+        finding = ["FIND-LAYER", "FIND-ENTRY"][: self._config.entry_cycles]
+        for state, then in zip(finding, [*finding[1:], "PAD"], strict=True):
+            with m.State(state):
+                m.d.comb += vector.active.eq(1)
+                m.next = then
 
         with m.State("PAD"):
             m.d.comb += [vector.active.eq(1), vector.pad.eq(1)]
@@ -188,13 +200,6 @@ class ProgramStates:
             ]
             with m.If(vector.padded):
                 m.next = "ASK"
-
-        # Results that the program did not take are taken out of the core.
-        with m.State("SETTLE"):
-            with m.If(~vector.busy & ~ports.busy):
-                if self._config.memory.can_fail:
-                    m.d.sync += self._serving.eq(0)
-                m.next = "HEADER"
 
     @property
     def serves(self) -> Value:

@@ -10,7 +10,9 @@ from tritloom.rtl.control.order import CommandOrder
 from tritloom.rtl.control.programs import ProgramStates
 from tritloom.rtl.control.registers import CommandRegisters
 from tritloom.rtl.control.tasks import Kind, only_checksum
+from tritloom.rtl.control.wide import WideWordCollector
 from tritloom.rtl.control.words import WordCollector, activations_in
+from tritloom.rtl.core.core import shape_layout
 from tritloom.rtl.lib.streams import bits_for
 from tritloom.rtl.spec.checks import UNITS, Quantity
 from tritloom.rtl.spec.commands import (
@@ -23,7 +25,10 @@ from tritloom.rtl.spec.commands import (
     counters_of,
 )
 
-__all__ = ["CommandStates"]
+__all__ = ["OF_OWNER", "CommandStates"]
+
+OF_OWNER = ("stranger", "barred")
+"""What `Owner` says of a request; ports of the acceptor if the link has hosts."""
 
 
 class CommandStates(CommandRegisters):
@@ -38,8 +43,13 @@ class CommandStates(CommandRegisters):
         self.ports = ports
         config = self.config
         m.submodules.order = self.order = CommandOrder(config)
+        self.has_owner = config.link.host_bits(config) != 0
+        if self.has_owner:
+            m.d.comb += [getattr(self.order, n).eq(getattr(ports, n)) for n in OF_OWNER]
         m.submodules.table = self.table = LayerTable(config)
-        m.submodules.words = self.words = WordCollector(self.longest)
+        self.command_bytes = config.link.command_bytes
+        collector: Any = WordCollector if self.command_bytes == 1 else WideWordCollector
+        m.submodules.words = self.words = collector(self.longest)
         self.programs = None if config.vector is None else ProgramStates(m, ports, self, self.table)
         fields = (self.request, self.left, self.position, self.items, self.table.entry)
         self.checks = HeaderChecks(m, config, *fields, ports.has_results, self.programs)
@@ -60,7 +70,7 @@ class CommandStates(CommandRegisters):
             self.table.index.eq(request.index),
             self.table.definition.eq(word[-8 * LAYER.size :]),
             self.words.size.eq(self.size),
-            self.words.byte.eq(ports.i.payload),
+            *self._connect_payload(),
             ports.slot.eq(self.slot),
             ports.beat.eq(self.header_count[: len(ports.beat)]),
             ports.data.eq(self.header.bits[: 8 * beat_bytes]),
@@ -80,11 +90,12 @@ class CommandStates(CommandRegisters):
             ports.o_load.payload.address.eq(position),
             ports.o_load.payload.token.eq(self.token),
             ports.o_load.payload.bank.eq(request.activation_bank),
-            ports.o_run.payload.last_tile.eq(entry.last_tile),
-            ports.o_run.payload.last_group.eq(entry.last_group),
+            *(ports.o_run.payload[name].eq(entry[name]) for name in shape_layout(config).members),
             ports.o_run.payload.activation_bank.eq(request.activation_bank),
             ports.o_run.payload.result_bank.eq(request.result_bank),
         ]
+        if config.max_group_sums:
+            self.m.d.comb += self.table.group_tiles.eq(request.count)
         # `no_room` must be right in the cycle after a word is taken: activations may come so fast.
         last = config.activation_words - 1
         loads_beyond = position >= Mux(self.words.take, last, last + 1)
@@ -96,6 +107,19 @@ class CommandStates(CommandRegisters):
         self.m.d.sync += [self.write_address.eq(address), self.no_room.eq(no_room)]
         with self.m.If(ports.no_task):
             self.m.d.sync += self.reading.eq(0)
+
+    def _connect_payload(self) -> list[Any]:
+        """The statements that give the collector what comes of the payload."""
+        words, payload = self.words, self.ports.i.payload
+        if self.command_bytes == 1:
+            return [words.byte.eq(payload)]
+        return [words.beat.eq(payload), words.single.eq(self.left == 1)]
+
+    def _fewer_left(self) -> Any:
+        """The payload's bytes that are still to come once this beat has come."""
+        if self.command_bytes == 1:
+            return self.left - 1
+        return Mux(self.left == 1, 0, self.left - self.command_bytes)
 
     def _fail(self, status: Status) -> None:
         """Go on to a response without payload."""
@@ -118,10 +142,10 @@ class CommandStates(CommandRegisters):
             m.d.comb += ports.i.ready.eq(1)
             with m.If(ports.i.valid):
                 m.d.sync += [
-                    header.bits.eq(Cat(header.bits[8:], ports.i.payload)),
+                    header.bits.eq(Cat(header.bits[8 * self.command_bytes :], ports.i.payload)),
                     self.header_count.eq(self.header_count + 1),
                 ]
-                with m.If(self.header_count == HEADER_BYTES - 1):
+                with m.If(self.header_count == HEADER_BYTES // self.command_bytes - 1):
                     m.d.comb += ports.took_header.eq(1)
                     m.next = "ORDER"
 
@@ -159,14 +183,17 @@ class CommandStates(CommandRegisters):
         # again in a slot that later commands use. So all other responses are sent before it, and
         # the next command is taken after it.
         with m.State("QUIET"):
-            with m.If((ports.unsent == 0) & ~(order.reset & order.foreign & ports.busy)):
+            with m.If((ports.unsent == 0) & ~(order.reset & order.starts & ports.busy)):
                 m.d.comb += order.decide.eq(1)
                 with m.If(order.reset):
                     m.next = "DRAIN"
-                    with m.If(order.foreign):
+                    with m.If(order.starts):
                         m.d.comb += ports.new_session.eq(1)
                         m.d.sync += request.index.eq(0)
                         m.next = "FORGET"
+                    if self.has_owner:
+                        with m.Elif(order.foreign):
+                            self._fail(Status.NO_SESSION)
                 with m.Elif(order.foreign):
                     self._fail(Status.NO_SESSION)
                 with m.Elif(order.repeated):
@@ -228,7 +255,7 @@ class CommandStates(CommandRegisters):
             self._start(opcode, ~self.reading, "COLLECT", size)
         self._start(Opcode.GET, 1, "RESPOND", kind.eq(Kind.VECTOR))
         steps = [self.position.eq(0), kind.eq(Kind.STEPS)]
-        self._start(Opcode.COMMIT_PROGRAM, ~self.reading, "PUSH", *steps)
+        self._start(Opcode.COMMIT_PROGRAM, 1, "PUSH", *steps)  # a task like others, in its order
         # The program uses the core's port for results, so all RESULTS must have been copied.
         self._start(Opcode.EXECUTE, ~ports.busy & ports.no_task, "RESPOND")
 
@@ -263,13 +290,18 @@ class CommandStates(CommandRegisters):
             ]
             with m.If(words.take):
                 m.d.sync += self.position.eq(self.position + 1)
-            # `write_address` needs a cycle after a word is taken, so a word of one byte waits.
-            follows = words.take & ~is_write if config.word_bytes == 1 else words.take
-            with m.If((self.left != 0) & (~words.complete | follows)):
+            # `write_address` needs a cycle after a word is taken, so a word of few bytes waits.
+            follows = words.take
+            if config.word_bytes < 2 * self.command_bytes:
+                follows = words.take & ~is_write
+            may_enter = ~words.complete | follows
+            if self.command_bytes > 1:
+                may_enter &= words.free
+            with m.If((self.left != 0) & may_enter):
                 m.d.comb += ports.i.ready.eq(1)
                 with m.If(ports.i.valid):
                     m.d.comb += words.enter.eq(1)
-                    m.d.sync += self.left.eq(self.left - 1)
+                    m.d.sync += self.left.eq(self._fewer_left())
             with m.If(words.complete & (request.opcode == Opcode.DEFINE)):
                 m.d.comb += self.table.begin.eq(1)
                 m.d.sync += self.items.eq(self.table.definition.tiles)
@@ -367,7 +399,7 @@ class CommandStates(CommandRegisters):
                 with m.Else():
                     m.d.comb += ports.i.ready.eq(1)
                     with m.If(ports.i.valid):
-                        m.d.sync += self.left.eq(self.left - 1)
+                        m.d.sync += self.left.eq(self._fewer_left())
 
         # Session, seq, opcode and banks are those of the request. The responder replaces length,
         # status and value if it adds anything.

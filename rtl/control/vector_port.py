@@ -18,7 +18,7 @@ def vector_port(config: AcceleratorConfig) -> wiring.Signature:
     address, put, word, got, step_address, step_write, step, got_step, start, not_finite :
         as of `VectorUnit`
     executes : in, 1 bit, `busy` of `VectorUnit`
-    active, activation_bank, result_bank, computes, busy, wants, layer, pad, last_tile, padded :
+    active, activation_bank, result_bank, computes, wants, layer, pad, last_tile, padded :
         as of `LayerRunner`
     """
     assert config.vector is not None
@@ -40,7 +40,6 @@ def vector_port(config: AcceleratorConfig) -> wiring.Signature:
             "activation_bank": Out(bank),
             "result_bank": Out(bank),
             "computes": In(1),
-            "busy": In(1),
             "wants": In(1),
             "layer": In(LAYER_BITS),
             "pad": Out(1),

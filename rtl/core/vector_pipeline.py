@@ -48,6 +48,8 @@ def rounded(m: Module, config: VectorConfig, value: Value, flag: Value, name: st
 class VectorPipeline(wiring.Component):
     """d[i] = RN(RN(a[i] · b[i]) + d[i]) and its variants: a PRODUCT as `Step` describes it.
 
+    It is one lane of the unit.
+
     With two multipliers the product goes through the second one in any case: a step without a
     second factor multiplies by 1, which changes no number.
 
@@ -70,7 +72,8 @@ class VectorPipeline(wiring.Component):
     i_sum : in, signed `sum_bits`
         The core's result, in the cycle in which its element enters; for `from_core`.
     i_a, i_b : in, 32 bits
-        The words of a[i], and of b[i] or d[i], `READ_CYCLES` later.
+        The words of a[i], and of b[i] or d[i], `READ_CYCLES` later. With several lanes the word of
+        d[i] comes `addend_cycles` + `READ_CYCLES` after its element entered.
     o : out, 32 bits
         The result, `pipeline_cycles` after its element entered.
     """
@@ -140,7 +143,8 @@ class VectorPipeline(wiring.Component):
             product = rounded(m, config, self._again(m, product, other), half, "second")
             late += FloatMultiply.latency + config.bfloat16
         # The choice stands before a register, whose reset takes no LUTs.
-        third = delay(m, b_word, late - 1, reset_less=True)
+        # Of several lanes, d comes just in time.
+        third = delay(m, b_word, late - 1, reset_less=True) if config.lanes == 1 else self.i_b
         third = register(m, Mux(step.add, third, Const(MINUS_ZERO, WORD_BITS)), name="third")
         m.submodules.add = add = FloatAdd()
         m.d.comb += [add.i_a.as_value().eq(product), add.i_b.as_value().eq(third)]

@@ -3,18 +3,30 @@
 from collections.abc import Sequence
 from typing import Any
 
-from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value, signed
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from tritloom.rtl.core.vector_memory import WORD_BITS, CodeQueue, VectorMemory
+from tritloom.rtl.core.vector_memory import (
+    WORD_BITS,
+    CodeQueue,
+    VectorMemory,
+    code_shape,
+    sums_shape,
+)
 from tritloom.rtl.core.vector_pipeline import NUMBER, VectorPipeline, rounded, step_layout
 from tritloom.rtl.lib.adder_tree import delay
 from tritloom.rtl.lib.block_ram import ReadPort, block_ram
 from tritloom.rtl.lib.float_convert import CODE_BITS, FloatToInt
 from tritloom.rtl.lib.float_divide import FloatDivide
 from tritloom.rtl.lib.floats import register
-from tritloom.rtl.spec.vector_cycles import READ_CYCLES, SCALAR_CYCLES, pipeline_cycles
+from tritloom.rtl.spec.vector_cycles import (
+    READ_CYCLES,
+    SCALAR_CYCLES,
+    addend_cycles,
+    pipeline_cycles,
+    wrap_pause,
+)
 from tritloom.rtl.spec.vector_facts import LAYER_BITS, WRAP_WORDS, VectorConfig
 from tritloom.rtl.spec.vector_interpreter import LIMIT_FIELD, floor_pattern
 from tritloom.rtl.spec.vector_program import FIELDS, Factor, Operation, Second
@@ -53,12 +65,15 @@ class VectorUnit(wiring.Component):
         A result since the last `start` was not finite, or 2^126 or more.
     stall : out, 1 bit
         An element waits in this cycle for the core: for its result, or until it takes codes.
-    o_code : out, stream of signed 8 bits
-        Codes of the layer that runs next.
+    o_code : out, stream of `code_shape`
+        Codes of the layer that runs next; up to `lanes` in a transfer.
     o_run : out, stream of 8 bits
         The layer to compute, when the core has all its codes.
-    i_sum : in, stream of signed `sum_bits`
+    i_sum : in, stream of signed `sum_bits`, with several lanes of `lanes` of them
         Results of the layer, in the order of its rows; taken by the steps with `from_core`.
+    sum_last : out, number; only with several lanes
+        A transfer at `i_sum` takes that many results and one more, which must be there before
+        `valid` is set. It does not depend on `valid`.
     """
 
     address: Signal
@@ -76,6 +91,7 @@ class VectorUnit(wiring.Component):
     o_code: stream.Interface
     o_run: stream.Interface
     i_sum: stream.Interface
+    sum_last: Signal
 
     GET_CYCLES = READ_CYCLES
     PUT_CYCLES = 2
@@ -97,9 +113,10 @@ class VectorUnit(wiring.Component):
                 "busy": Out(1),
                 "not_finite": Out(1),
                 "stall": Out(1),
-                "o_code": Out(stream.Signature(signed(CODE_BITS))),
+                "o_code": Out(stream.Signature(code_shape(config.lanes))),
                 "o_run": Out(stream.Signature(LAYER_BITS)),
-                "i_sum": In(stream.Signature(signed(sum_bits))),
+                "i_sum": In(stream.Signature(sums_shape(sum_bits, config.lanes))),
+                **({"sum_last": Out(config.lane_bits)} if config.lanes > 1 else {}),
             }
         )
 
@@ -107,7 +124,6 @@ class VectorUnit(wiring.Component):
         m = Module()
         config = self.config
         m.submodules.memory = memory = VectorMemory(config)
-        m.submodules.pipeline = pipeline = VectorPipeline(config, self.sum_bits)
         m.submodules.divide = divide = FloatDivide()
         latency = pipeline_cycles(config)
         program, next_step = self._program(m)
@@ -125,42 +141,38 @@ class VectorUnit(wiring.Component):
             Signal(config.address_bits, name=f"{name}_place", reset_less=True)
             for name in ("a", "b", "c", "d", "to")
         )
-        elements, enters, reads_scalars, reads_second = Signal(), Signal(), Signal(), Signal()
-        valid = delay(m, enters, latency)
+        enters, reads_scalars, reads_second, in_elements = Signal(), Signal(), Signal(), Signal()
+        elements: Value = in_elements  # elements may enter
+        final, valids = self._marks(m, left, enters)
         with m.If(enters):
-            m.d.sync += [
-                left.eq(left - 1),
-                a.eq(a + 1),
-                b.eq(b + 1),
-                c.eq(c + 1),
-                d.eq(_next_address(step, d)),
-            ]
-        with m.If(valid):
-            m.d.sync += to.eq(_next_address(step, to))
+            m.d.sync += [each.eq(each + config.lanes) for each in (a, b, c)]
+        with m.If(enters if config.lanes == 1 else delay(m, enters, addend_cycles(config))):
+            m.d.sync += d.eq(self._next_address(step, d))
+        with m.If(valids[0]):
+            m.d.sync += to.eq(self._next_address(step, to))
         m.d.comb += [
             memory.a_address.eq(Mux(executes, a, self.address)),
             memory.b_address.eq(self._b_address(step, b, c, d, reads_scalars, reads_second)),
-            self.got.eq(memory.o_a),
+            self.got.eq(memory.o_a[0]),
         ]
 
-        scalar = Signal(WORD_BITS, reset_less=True)
-        m.d.comb += [
-            pipeline.step.eq(step),
-            pipeline.scalar.eq(scalar),
-            pipeline.reciprocal.eq(divide.o.payload.reciprocal),
-            pipeline.i_sum.eq(self.i_sum.payload),
-            pipeline.i_a.eq(memory.o_a),
-            pipeline.i_b.eq(memory.o_b),
-        ]
+        scalar, second_scalar = (
+            Signal(WORD_BITS, name=name, reset_less=True) for name in ("scalar", "second_scalar")
+        )
+        numbers = scalar, second_scalar, divide.o.payload.reciprocal
+        outputs = self._pipelines(m, memory, step, numbers)
         stores = Signal()  # a single result is written
         begins = Signal()  # a PRODUCT begins
         word = Signal(NUMBER, reset_less=True)
-        maximum = self._maximum(m, word, delay(m, valid, 1), begins, next_step)
+        words = [word, *(register(m, output, NUMBER, "word") for output in outputs[1:])]
+        maximum = self._maximum(m, words, [delay(m, each, 1) for each in valids], begins, next_step)
         quotient = self._quotient(m, memory, divide, step)
-        results = pipeline.o, quotient, maximum
-        self._write(m, memory, to, word, results, valid, stores, step)
-        queue = self._codes(m, enters & step.codes, delay(m, valid & step.codes, 1), word)
+        results = outputs[0], quotient, maximum
+        self._write(m, memory, to, words, results, valids, stores, step)
+        queue = self._codes(m, enters & step.codes, [each & step.codes for each in valids], words)
         m.d.comb += self.busy.eq(executes | ~queue.idle)
+        if wrap_pause(config):
+            elements &= self._row_enters(m, enters & step.wrap, begins)
         ready = elements & (queue.room | ~step.codes)
         m.d.comb += [
             self.i_sum.ready.eq(ready & step.from_core),
@@ -201,20 +213,26 @@ class VectorUnit(wiring.Component):
             if config.multipliers == 2:
                 with m.State("SECOND"):
                     m.d.comb += reads_second.eq(1)
-                    m.d.sync += [wait.eq(wait - 1), pipeline.second_scalar.eq(memory.o_b)]
+                    m.d.sync += [wait.eq(wait - 1), second_scalar.eq(memory.o_b[0])]
                     with m.If(wait == 0):
                         m.d.sync += wait.eq(SCALAR_CYCLES - 1)
                         self._choose(m, step.operation, step.factor)
             with m.State("SCALARS"):
                 m.d.comb += reads_scalars.eq(1)
                 # `scalar` is right in the last of these cycles.
-                m.d.sync += [wait.eq(wait - 1), scalar.eq(memory.o_b)]
+                m.d.sync += [wait.eq(wait - 1), scalar.eq(memory.o_b[0])]
                 with m.If(wait == 0):
                     m.next = "DIVIDE"
                     with m.If(
                         (step.operation == Operation.PRODUCT) & (step.factor == Factor.SCALAR)
                     ):
                         m.next = "ELEMENTS"
+            if config.lanes > 1:
+                # Meanwhile the maxima of the lanes are compared.
+                with m.State("LANES"):
+                    m.d.sync += wait.eq(wait - 1)
+                    with m.If(wait == 0):
+                        m.next = "STORE"
             with m.State("DIVIDE"):
                 m.d.comb += divide.i.valid.eq(1)
                 m.next = "QUOTIENT"
@@ -224,9 +242,9 @@ class VectorUnit(wiring.Component):
                     with m.If(step.operation == Operation.PRODUCT):
                         m.next = "ELEMENTS"
             with m.State("ELEMENTS"):
-                m.d.comb += elements.eq(1)
+                m.d.comb += in_elements.eq(1)
                 m.d.sync += wait.eq(latency - 1)
-                with m.If(enters & (left == 0)):
+                with m.If(enters & final):
                     m.next = "DRAIN"
             # The next step may read any result of this one.
             with m.State("DRAIN"):
@@ -265,7 +283,7 @@ class VectorUnit(wiring.Component):
             with m.Case(Operation.DIVIDE, Operation.ROOT):
                 m.next = "SCALARS"
             with m.Case(Operation.MAXIMUM):
-                m.next = "STORE"
+                m.next = "STORE" if self.config.lanes == 1 else "LANES"
             with m.Case(Operation.RUN):
                 m.next = "RUN"
             with m.Default():
@@ -285,16 +303,86 @@ class VectorUnit(wiring.Component):
         ]
         return address, read.data
 
-    def _codes(self, m: Module, enters: Value, valid: Value, result: Any) -> CodeQueue:
-        """The results as codes, in a queue to the core."""
-        m.submodules.to_code = to_code = FloatToInt(CODE_BITS)
-        m.submodules.queue = queue = CodeQueue()
-        m.d.comb += [
-            to_code.i.eq(result),
-            queue.enters.eq(enters),
-            queue.i.eq(to_code.o),
-            queue.i_valid.eq(delay(m, valid, to_code.latency)),
-        ]
+    def _marks(self, m: Module, left: Signal, enters: Value) -> tuple[Value, list[Value]]:
+        """Whether the last elements of a step enter, and for each lane whether its result is there.
+
+        `left` is how many elements follow the first one that enters. Lanes take elements together;
+        those behind the last element are of no use.
+        """
+        lanes, low = self.config.lanes, self.config.lane_bits
+        latency = pipeline_cycles(self.config)
+        final = left[low:] == 0
+        valids = [delay(m, enters, latency)]
+        for lane in range(1, lanes):
+            valids.append(delay(m, enters & (~final | (left[:low] >= lane)), latency))
+        with m.If(enters):
+            m.d.sync += left.eq(left - lanes)
+        if lanes > 1:
+            m.d.comb += self.sum_last.eq(Mux(final, left[:low], lanes - 1))
+        return final, valids
+
+    def _pipelines(
+        self, m: Module, memory: VectorMemory, step: Any, numbers: Sequence[Value]
+    ) -> list[Value]:
+        """The result of each lane; `numbers` are the scalars and the long reciprocal."""
+        outputs: list[Value] = []
+        lanes, sums = self.config.lanes, self.i_sum.payload
+        for lane in range(lanes):
+            pipeline = VectorPipeline(self.config, self.sum_bits)
+            m.submodules["pipeline" if lanes == 1 else f"pipeline_{lane}"] = pipeline
+            scalar, second_scalar, reciprocal = numbers
+            m.d.comb += [
+                pipeline.step.eq(step),
+                pipeline.scalar.eq(scalar),
+                pipeline.reciprocal.eq(reciprocal),
+                pipeline.i_sum.eq(sums if lanes == 1 else sums[lane]),
+                pipeline.i_a.eq(memory.o_a[lane]),
+                pipeline.i_b.eq(memory.o_b[lane]),
+            ]
+            if self.config.multipliers == 2:
+                m.d.comb += pipeline.second_scalar.eq(second_scalar)
+            outputs.append(pipeline.o)
+        return outputs
+
+    def _row_enters(self, m: Module, enters: Value, begins: Value) -> Value:
+        """Whether the elements of the next row of interleaved sums may enter.
+
+        `enters` marks elements of a step with `wrap`, `begins` a step before its first element.
+        """
+        config = self.config
+        row = Signal(range(WRAP_WORDS // config.lanes))  # elements of the row that entered
+        rest = Signal(range(wrap_pause(config) + 1))
+        with m.If(rest != 0):
+            m.d.sync += rest.eq(rest - 1)
+        with m.If(enters):
+            m.d.sync += row.eq(row + 1)
+            with m.If(row.all()):
+                m.d.sync += rest.eq(wrap_pause(config))
+        with m.If(begins):
+            m.d.sync += [row.eq(0), rest.eq(0)]
+        return rest == 0
+
+    def _codes(
+        self, m: Module, enters: Value, valids: Sequence[Value], results: Sequence[Any]
+    ) -> CodeQueue:
+        """The results as codes, in a queue to the core; `valids` tell of each a cycle before."""
+        codes: list[Value] = []
+        for lane, result in enumerate(results):
+            to_code = FloatToInt(CODE_BITS)
+            m.submodules["to_code" if len(results) == 1 else f"to_code_{lane}"] = to_code
+            m.d.comb += to_code.i.eq(result)
+            codes.append(to_code.o)
+        late = to_code.latency + 1
+        m.submodules.queue = queue = CodeQueue(len(results))
+        m.d.comb += [queue.enters.eq(enters), queue.i_valid.eq(delay(m, valids[0], late))]
+        if len(results) == 1:
+            m.d.comb += queue.i.eq(codes[0])
+        else:
+            last = sum(valids[2:], valids[1])  # each lane is valid only with the one before
+            m.d.comb += [
+                Cat(queue.i.codes).eq(Cat(codes)),
+                queue.i.last.eq(delay(m, last, late)),
+            ]
         wiring.connect(m, queue.o, wiring.flipped(self.o_code))
         return queue
 
@@ -302,8 +390,8 @@ class VectorUnit(wiring.Component):
         """The word of a DIVIDE or ROOT, one cycle after `divide` has it."""
         operands = divide.i.payload
         m.d.comb += [
-            operands.a.as_value().eq(memory.o_a),
-            operands.b.as_value().eq(memory.o_b),
+            operands.a.as_value().eq(memory.o_a[0]),
+            operands.b.as_value().eq(memory.o_b[0]),
             operands.root.eq(step.operation == Operation.ROOT),
             operands.long.eq(step.operation == Operation.PRODUCT),
         ]
@@ -311,39 +399,54 @@ class VectorUnit(wiring.Component):
         half = step.bfloat16 if self.config.bfloat16 else Const(0)
         return rounded(m, self.config, number, half, "quotient")
 
-    def _maximum(self, m: Module, result: Any, valid: Value, begins: Value, step: Any) -> Value:
-        """The greatest magnitude of a PRODUCT's results, one cycle later, and 1e-5 at least.
+    def _maximum(
+        self,
+        m: Module,
+        results: Sequence[Any],
+        valids: Sequence[Value],
+        begins: Value,
+        step: Any,
+    ) -> Value:
+        """The greatest magnitude of a PRODUCT's results, and 1e-5 at least.
 
+        It is there one cycle later, and one more for each time that the number of lanes is halved.
         It begins with 1e-5, so nothing is compared at the end. Patterns of magnitudes are in the
         order of the magnitudes.
         """
-        size = Cat(result.fraction, result.exponent)
-        maximum = Signal(len(size))
-        with m.If(valid & (size > maximum)):
-            m.d.sync += maximum.eq(size)
-        floor: Value = Const(floor_pattern(False), len(size))
-        if self.config.bfloat16:
-            floor = Mux(step.bfloat16, floor_pattern(True), floor)
-        with m.If(begins):
-            m.d.sync += maximum.eq(floor)
-        return maximum
+        maxima: list[Value] = []
+        for result, valid in zip(results, valids, strict=True):
+            size = Cat(result.fraction, result.exponent)
+            maximum = Signal(len(size), name="maximum")
+            with m.If(valid & (size > maximum)):
+                m.d.sync += maximum.eq(size)
+            floor: Value = Const(floor_pattern(False), len(size))
+            if self.config.bfloat16:
+                floor = Mux(step.bfloat16, floor_pattern(True), floor)
+            with m.If(begins):
+                m.d.sync += maximum.eq(floor)
+            maxima.append(maximum)
+        while len(maxima) > 1:
+            pairs = zip(maxima[::2], maxima[1::2], strict=True)
+            maxima = [register(m, Mux(one > other, one, other)) for one, other in pairs]
+        return maxima[0]
 
     def _write(
         self,
         m: Module,
         memory: VectorMemory,
         to: Value,
-        word: Any,
+        words: Sequence[Any],
         results: Sequence[Value],
-        valid: Value,
+        valids: Sequence[Value],
         stores: Value,
         step: Any,
     ) -> None:
         """Write the host's words, and results that are no codes; watch all results.
 
-        `word` becomes the register in front of the memory. Of `results` it takes that of the
-        pipeline; where `stores` is set the quotient or the maximum.
+        `words` are the registers in front of the memory. The first becomes one here: of `results`
+        it takes that of the pipeline; where `stores` is set the quotient or the maximum.
         """
+        word, valid = words[0], valids[0]
         watched, write = Signal(), Signal()
         address = Signal(self.config.address_bits, reset_less=True)
         # One choice of four by two bits takes two LUTs a bit.
@@ -356,18 +459,24 @@ class VectorUnit(wiring.Component):
             word.as_value().eq(choices[kind]),
         ]
         m.d.comb += [
-            memory.write.eq(write),
+            memory.write[0].eq(write),
             memory.address.eq(address),
-            memory.word.eq(word.as_value()),
+            memory.word[0].eq(word.as_value()),
         ]
         with m.If(watched & (word.exponent >= LIMIT_FIELD)):
             m.d.sync += self.not_finite.eq(1)
+        for lane in range(1, self.config.lanes):
+            m.d.comb += [
+                memory.write[lane].eq(delay(m, valids[lane] & ~step.codes, 1)),
+                memory.word[lane].eq(words[lane].as_value()),
+            ]
+            with m.If(delay(m, valids[lane], 1) & (words[lane].exponent >= LIMIT_FIELD)):
+                m.d.sync += self.not_finite.eq(1)
         with m.If(self.start & ~self.busy):
             m.d.sync += self.not_finite.eq(0)
 
-
-def _next_address(step: Any, address: Signal) -> Value:
-    """The address of the next element of d: with `wrap`, of the next of 32 sums."""
-    low_bits = (WRAP_WORDS - 1).bit_length()
-    after = (address + 1)[: len(address)]
-    return Cat(after[:low_bits], Mux(step.wrap, address[low_bits:], after[low_bits:]))
+    def _next_address(self, step: Any, address: Signal) -> Value:
+        """The address of the next element of d: with `wrap`, of the next of 32 sums."""
+        low_bits = (WRAP_WORDS - 1).bit_length()
+        after = (address + self.config.lanes)[: len(address)]
+        return Cat(after[:low_bits], Mux(step.wrap, address[low_bits:], after[low_bits:]))

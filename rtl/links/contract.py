@@ -13,6 +13,8 @@ by byte, and takes each response.
 * A link with more than one peer (`Link.peer_bits` > 0) gives the sender's address as `o_peer`,
   valid from the last byte until the strobe. The response comes with that address as `i_peer`,
   valid while the response's bytes are. So no later packet can divert it.
+* On a link with hosts (`Link.host_bits`) the device belongs to one peer at a time, see
+  `tritloom.rtl.control.owner`.
 * A link may have pads of its own and clock domains of its own, made from them: it crosses into the
   domain `sync`, in which all of the contract's members are.
 * A link whose packets are shorter than the buffer's pitch says so by `Link.most_packet_bytes`.

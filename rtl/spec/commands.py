@@ -117,7 +117,9 @@ class Opcode(IntEnum):
     IDENTIFY = 2
     """Read `count` bytes of the identity from byte `address`: nothing → bytes."""
     DEFINE = 3
-    """Give layer `index` a place and a shape (`LAYER`); the layer is then open to WRITE."""
+    """Give layer `index` a place and a shape (`LAYER`); the layer is then open to WRITE. If the
+    configuration has groups, `count` tiles are a group of inputs, which has sums of its own; 0: all
+    tiles are one group."""
     WRITE = 4
     """Write whole words to the open layer `index` from its word `address`: words → nothing."""
     READ = 5
@@ -130,7 +132,8 @@ class Opcode(IntEnum):
     """Compute the committed layer `index` for `count` tokens, from one bank into another."""
     RESULTS = 9
     """Read `count` results of token `index` of a bank from row group `address`; `value`: the cycles
-    that the last RUN of the bank took."""
+    that the last RUN of the bank took. The row groups of a layer's second group of inputs follow
+    those of the first, and so on."""
     COUNTERS = 10
     """Read the counters (`counters_of`): nothing → 64 bits each."""
     PUT = 11
@@ -181,6 +184,7 @@ element waited for the core."""
 COUNTER_BYTES = 8
 CRC_RESIDUE = 0x2144DF1C
 """CRC-32 of any bytes with their own CRC-32 behind them, little end first."""
+crc32, unpack = zlib.crc32, HEADER.unpack_from
 
 
 @dataclass(slots=True, unsafe_hash=True)
@@ -215,7 +219,8 @@ class Request:
             count,
             address,
             packet[HEADER_BYTES:-CRC_BYTES],
-            *_banks_of(opcode),
+            opcode >> OPCODE_BITS & 1,
+            opcode >> OPCODE_BITS + 1,
             session >> SESSION_BITS,
         )
 
@@ -241,9 +246,12 @@ class Response:
     @classmethod
     def parse(cls, packet: bytes) -> Response | None:
         """The response in a packet, or `None` if its checksum or length is wrong."""
-        if not sound(packet):
+        # As `sound`, without its call: a driver does this for every packet.
+        if len(packet) < OVERHEAD_BYTES or crc32(packet) != CRC_RESIDUE:
             return None
-        _, seq, session, opcode, status, expected, value = HEADER.unpack_from(packet)
+        length, seq, session, opcode, status, expected, value = unpack(packet)
+        if length != len(packet):
+            return None
         return cls(
             opcode & _OPCODE_MASK,
             seq,
@@ -252,7 +260,8 @@ class Response:
             expected,
             value,
             packet[HEADER_BYTES:-CRC_BYTES],
-            *_banks_of(opcode),
+            opcode >> OPCODE_BITS & 1,
+            opcode >> OPCODE_BITS + 1,
             session >> SESSION_BITS,
         )
 
@@ -268,11 +277,6 @@ def _pack(packet: Request | Response, byte: int, half: int, word: int) -> bytes:
     banks = packet.activation_bank | packet.result_bank << 1
     opcode = packet.opcode | banks << OPCODE_BITS
     return seal(HEADER.pack(length, packet.seq, session, opcode, byte, half, word) + packet.payload)
-
-
-def _banks_of(opcode: int) -> tuple[int, int]:
-    """The activation bank and the result bank in the byte of an opcode."""
-    return opcode >> OPCODE_BITS & 1, opcode >> OPCODE_BITS + 1
 
 
 def seal(body: bytes) -> bytes:

@@ -10,11 +10,16 @@ Weight words are tile-major: for each tile of `lanes` inputs there is one word f
 of `rows` outputs. A layer is therefore read strictly forward. Inputs and outputs beyond the layer's
 are trit 0, or +1 in the binary alphabet; activations beyond the layer's are 0. In a byte image
 every word takes `word_bytes` bytes, little end first.
+
+If the inputs are in groups, a tile ends where a group ends: each group is filled up to whole tiles
+in the same way.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,10 +32,13 @@ from tritloom.rtl.spec.plugins import engines
 
 __all__ = [
     "act_limits",
+    "check_group",
     "check_trits",
     "pack_activations",
+    "pack_into",
     "pack_results",
     "pack_weights",
+    "pad_groups",
     "unpack_results",
     "unpack_weights",
 ]
@@ -40,9 +48,14 @@ _SHIFTS = tuple(np.array(8 * spare, np.int32) for spare in range(4))
 """By how far the bytes of a result are moved; NumPy is slower with a number of Python."""
 
 
-_PIECE_BYTES = 1 << 18
-"""Trits that are packed at a time."""
-EncodeBytes = Callable[[Trits], NDArray[np.uint8]]
+_PIECE_TRITS = 1 << 19
+"""Trits that are packed at a time: all that is made of them stays in a core's cache."""
+_MOST_DIGITS = 9
+"""Trits of a code whose number fits in int16: (3 ** 9 - 1) / 2 is 9841."""
+_MOST_INT8_DIGITS = 5
+"""Trits whose number fits in int8: (3 ** 5 - 1) / 2 is 121."""
+_MOST_FAST_BITS = 16
+Array = NDArray[Any]
 
 
 def _code_shape(config: AcceleratorConfig) -> tuple[int, int, int]:
@@ -80,60 +93,208 @@ def check_trits(config: AcceleratorConfig, trits: Trits) -> None:
         )
 
 
-def pack_weights(config: AcceleratorConfig, trits: Trits) -> bytes:
-    """Image of a layer: int8 [out, in] in the alphabet → `words × word_bytes` bytes."""
+def check_group(config: AcceleratorConfig, in_features: int, group: int) -> None:
+    """`InputError` for groups of inputs that the layers of a device cannot have; 0 is no group."""
+    if not group:
+        return
+    if not config.max_group_sums:
+        raise InputError(
+            f"group must be 0 on a device without groups of inputs, not {group}; use one whose "
+            "configuration has max_group_sums"
+        )
+    if 2 * group <= config.lanes:
+        raise InputError(
+            f"group must be more than half of the {config.lanes} lanes, not {group}: a tile has "
+            "one sum, and the rest of it would be padding; use a device with fewer lanes"
+        )
+    most = config.max_tiles * config.lanes // (group + -group % config.lanes) * group
+    if group > most:
+        raise InputError(
+            f"group must be at most {config.max_tiles * config.lanes} inputs, not {group}: this "
+            "device has no room for more activations"
+        )
+    if in_features % group:
+        raise InputError(f"group must divide the {in_features} inputs of the layer, not be {group}")
+
+
+def pad_groups(
+    config: AcceleratorConfig, values: NDArray[np.int8], group: int, padding: int = 0
+) -> NDArray[np.int8]:
+    """Each group of inputs filled up to whole tiles: int8 […, in] → [..., tiles × lanes].
+
+    With `group` 0 the array is as it was.
+    """
+    spare = -group % config.lanes
+    if not spare:
+        return values
+    groups = values.reshape(*values.shape[:-1], -1, group)
+    padded = np.full((*groups.shape[:-1], group + spare), padding, np.int8)
+    padded[..., :group] = groups
+    return padded.reshape(*values.shape[:-1], -1)
+
+
+def pack_weights(config: AcceleratorConfig, trits: Trits, group: int = 0) -> bytes:
+    """Image of a layer: int8 [out, in] in the alphabet → `words × word_bytes` bytes.
+
+    `group` inputs have a sum of their own; 0: the whole row has one.
+    """
+    check_trits(config, trits)
+    check_group(config, trits.shape[1], group)
+    trits = pad_groups(config, trits, group, 0 if 0 in ALPHABETS[config.alphabet] else 1)
+    image = np.empty(LayerShape.of(config, *trits.shape).words * config.word_bytes, np.uint8)
+    pack_into(config, trits, image)
+    return image.tobytes()
+
+
+def pack_into(
+    config: AcceleratorConfig,
+    trits: Trits,
+    image: NDArray[np.uint8],
+    progress: Callable[[int], object] = lambda rows: None,
+) -> None:
+    """Write the image of a layer into an array, such as a file that is mapped to memory.
+
+    Parameters
+    ----------
+    trits : int8 [out, in] in the alphabet; it may be mapped too, some rows at a time are read
+    image : uint8 [words × word_bytes]
+    progress : receives the number of rows that are packed so far
+
+    Raises
+    ------
+    InputError : a trit that the alphabet does not have, or an image of another size
+    """
     check_trits(config, trits)
     shape = LayerShape.of(config, *trits.shape)
+    if image.shape != (shape.words * config.word_bytes,):
+        raise InputError(
+            f"image must have {shape.words * config.word_bytes} bytes for "
+            f"{trits.shape[0]} × {trits.shape[1]}, not {image.size}"
+        )
     encoding = encodings[config.encoding]
-    if encoding.encode_bytes is not None:
-        return _pack_bytes(config, trits, encoding.encode_bytes)
-    padding = 0 if 0 in ALPHABETS[encoding.alphabet] else 1
-    padded = np.full((shape.row_groups * config.rows, shape.tiles * config.lanes), padding, np.int8)
-    padded[: trits.shape[0], : trits.shape[1]] = trits
-    grouped = padded.reshape(shape.row_groups, config.rows, shape.tiles, *_code_shape(config))
-    # Axes: tile, row group, row, then turn and run (the codes), then the trits of a code.
-    codes = encoding.encode(grouped.transpose(2, 0, 1, 5, 3, 4))
-    codes = codes.reshape(shape.words * config.rows, -1)
-    if encoding.signed:
-        codes = _relative(codes, encoding)
-    codes = codes.reshape(shape.words, -1)
-    bits = (codes[..., None] >> np.arange(encoding.code_bits, dtype=np.uint32)) & 1
-    image = np.zeros((shape.words, config.word_bytes * 8), np.uint8)
-    image[:, : config.word_bits] = bits.reshape(shape.words, config.word_bits)
-    return np.packbits(image, axis=1, bitorder="little").tobytes()
-
-
-def _pack_bytes(config: AcceleratorConfig, trits: Trits, encode: EncodeBytes) -> bytes:
-    """`pack_weights` for ternary codes of a byte: a few rows at a time, which stay in the cache."""
-    shape = LayerShape.of(config, *trits.shape)
-    runs, _, stride = order = _code_shape(config)
-    image = np.empty((shape.tiles, shape.row_groups, config.rows, stride, runs), np.uint8)
+    words = image.view(f"V{config.word_bytes}").reshape(shape.tiles, shape.row_groups)
+    fast = encoding.trits_per_code <= _MOST_DIGITS and encoding.code_bits <= _MOST_FAST_BITS
+    pack = _FastPacker(config).words if fast else partial(_pack_words, config)
     columns = shape.tiles * config.lanes
-    step = max(1, _PIECE_BYTES // (config.rows * columns))
+    padding = 0 if 0 in ALPHABETS[encoding.alphabet] else 1
+    step = max(1, _PIECE_TRITS // (config.rows * columns))
     for start in range(0, shape.row_groups, step):
         end = min(start + step, shape.row_groups)
         rows = np.asarray(trits[start * config.rows : end * config.rows], np.int8)
         if rows.shape != ((end - start) * config.rows, columns):
-            padded = np.zeros(((end - start) * config.rows, columns), np.int8)
+            padded = np.full(((end - start) * config.rows, columns), padding, np.int8)
             padded[: rows.shape[0], : rows.shape[1]] = rows
             rows = padded
-        rows = np.ascontiguousarray(rows)
-        codes = encode(rows.reshape(end - start, config.rows, shape.tiles, *order))
-        if stride == 1:  # then the codes of a row in a word are neighbours, and move as one
-            whole = np.dtype(f"V{runs}")
-            source = np.ascontiguousarray(codes).reshape(end - start, config.rows, -1).view(whole)
-            target = image.reshape(shape.tiles, shape.row_groups, config.rows, -1).view(whole)
-            target[:, start:end, :, 0] = source.transpose(2, 0, 1)
-        else:
-            image[:, start:end] = codes.transpose(2, 0, 1, 4, 3)
-    return image.tobytes()
+        words[:, start:end] = pack(np.ascontiguousarray(rows)).T
+        progress(min(end * config.rows, trits.shape[0]))
+
+
+def _pack_words(config: AcceleratorConfig, rows: Trits) -> Array:
+    """Weight words [row group, tile] of whole row groups and tiles, as this module says.
+
+    For codes of any size. The packer of short codes is far faster, and gives the same.
+    """
+    groups, tiles = rows.shape[0] // config.rows, rows.shape[1] // config.lanes
+    encoding = encodings[config.encoding]
+    grouped = rows.reshape(groups, config.rows, tiles, *_code_shape(config))
+    # Axes: row group, tile, row, then turn and run (the codes), then the trits of a code.
+    codes = encoding.encode(grouped.transpose(0, 2, 1, 5, 3, 4))
+    codes = codes.reshape(groups * tiles * config.rows, -1)
+    if encoding.signed:
+        codes = _relative(codes, encoding)
+    codes = codes.reshape(groups * tiles, -1)
+    bits = (codes[..., None] >> np.arange(encoding.code_bits, dtype=np.uint32)) & 1
+    image = np.zeros((groups * tiles, config.word_bytes * 8), np.uint8)
+    image[:, : config.word_bits] = bits.reshape(groups * tiles, config.word_bits)
+    words = np.packbits(image, axis=1, bitorder="little").view(f"V{config.word_bytes}")
+    return words.reshape(groups, tiles)
+
+
+class _FastPacker:
+    """Packs codes of few trits and bits with operations on whole arrays.
+
+    A code is a function of the balanced ternary number of its trits. The trits of one code are
+    `stride` apart. So the numbers of *all* inputs are computed, as if a code began at each. This
+    takes a few operations on arrays that lie in one piece, and is faster than gathering the trits
+    of each code. Then those numbers are taken at which a code begins, an array for each code of a
+    row, and all later steps are operations on such arrays.
+    """
+
+    def __init__(self, config: AcceleratorConfig) -> None:
+        self._config = config
+        self._encoding = encoding = encodings[config.encoding]
+        runs, self._digits, self._stride = _code_shape(config)
+        block = self._digits * self._stride
+        self._begins = [run * block + turn for turn in range(self._stride) for run in range(runs)]
+        later = np.arange(1, len(self._begins))
+        self._sign_of = later & (later - 1)
+        self._encode = encoding.encode_numbers or _table_encoder(encoding)
+
+    def words(self, rows: Trits) -> Array:
+        """Weight words [row group, tile] of whole row groups and tiles."""
+        config, lanes = self._config, self._config.lanes
+        groups, tiles = rows.shape[0] // config.rows, rows.shape[1] // lanes
+        numbers = _numbers(rows.reshape(-1), self._stride, self._digits)
+        chosen = np.empty((len(self._begins), groups * config.rows * tiles), numbers.dtype)
+        for row, begin in zip(chosen, self._begins, strict=True):
+            row[:] = numbers[begin::lanes]
+        codes = self._encode(chosen)
+        if self._encoding.signed:
+            signs = codes & codes.dtype.type(1 << self._encoding.index_bits)
+            codes[1:] ^= signs[self._sign_of]
+        codes = codes.reshape(-1, groups, config.rows, tiles)
+        return self._join([codes[:, :, row] for row in range(config.rows)])
+
+    def _join(self, rows: list[Array]) -> Array:
+        """Weight words [row group, tile] of the codes [code, row group, tile] of each row."""
+        config, bits = self._config, self._encoding.code_bits
+        codes = [code for row in rows for code in row]
+        unsigned = codes[0].dtype.type
+        words = np.zeros((*codes[0].shape, config.word_bytes), np.uint8)
+        for byte in range(-(-config.word_bits // 8)):
+            number, low = divmod(8 * byte, bits)
+            value = codes[number] >> unsigned(low) if low else codes[number]
+            place = bits - low  # of the next code in the byte
+            while place < 8 and number + 1 < len(codes):
+                number += 1
+                value = value | codes[number] << unsigned(place)
+                place += bits
+            words[:, :, byte] = value  # its low eight bits
+        return words.view(f"V{config.word_bytes}")[:, :, 0]
+
+
+def _numbers(trits: Trits, stride: int, digits: int) -> Array:
+    """For each input the number Σ tᵢ·3^i of the trits at it, and 1, 2, … strides behind it."""
+    if digits == 1:
+        return trits
+    half = digits // 2
+    low = _numbers(trits, stride, half)
+    high = low if digits == 2 * half else _numbers(trits, stride, digits - half)
+    dtype = np.int8 if digits <= _MOST_INT8_DIGITS else np.int16
+    numbers: Array = high[half * stride :].astype(dtype)
+    np.multiply(numbers, dtype(3**half), out=numbers)
+    np.add(numbers, low[: len(numbers)], out=numbers)
+    return numbers
+
+
+def _table_encoder(encoding: Encoding) -> Callable[[Array], Array]:
+    """`encode_numbers` of any encoding, by a table of all its codes."""
+    digits = encoding.trits_per_code
+    powers = 3 ** np.arange(digits)
+    trits = (np.arange(3**digits)[:, None] // powers % 3 - 1).astype(np.int8)
+    used = np.isin(trits, ALPHABETS[encoding.alphabet]).all(axis=1)
+    table = np.zeros(len(trits), np.uint8 if encoding.code_bits <= 8 else np.uint16)
+    table[used] = encoding.encode(trits[used])
+    zero = len(trits) // 2
+    return lambda numbers: table.take(numbers.astype(np.intp) + zero)
 
 
 def unpack_weights(
-    config: AcceleratorConfig, image: bytes, out_features: int, in_features: int
+    config: AcceleratorConfig, image: bytes, out_features: int, in_features: int, group: int = 0
 ) -> Trits:
     """Inverse of `pack_weights`: int8 [out, in]; `InputError` for a wrong size or code."""
-    shape = LayerShape.of(config, out_features, in_features)
+    check_group(config, in_features, group)
+    shape = LayerShape.of(config, out_features, in_features, group)
     if len(image) != shape.words * config.word_bytes:
         raise InputError(
             f"image must have {shape.words * config.word_bytes} bytes for "
@@ -152,11 +313,15 @@ def unpack_weights(
         shape.tiles, shape.row_groups, config.rows, stride, runs, trits_per_code
     )
     ordered = trits.transpose(1, 2, 0, 4, 5, 3).reshape(shape.row_groups * config.rows, -1)
+    if group:
+        ordered = ordered.reshape(len(ordered), shape.groups, -1)[..., :group]
+        ordered = ordered.reshape(len(ordered), -1)
     return np.ascontiguousarray(ordered[:out_features, :in_features])
 
 
-def pack_activations(config: AcceleratorConfig, codes: NDArray[np.int8]) -> bytes:
+def pack_activations(config: AcceleratorConfig, codes: NDArray[np.int8], group: int = 0) -> bytes:
     """One token's activations, int8 [in] → one byte each, zeros up to whole tiles."""
+    codes = pad_groups(config, np.asarray(codes, np.int8), group)
     tiles = -(-codes.shape[0] // config.lanes)
     padding = bytes(tiles * config.lanes - codes.shape[0])
     return np.asarray(codes, np.int8).tobytes() + padding

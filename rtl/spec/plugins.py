@@ -13,8 +13,9 @@ The contracts of the components are `DotEngine` (`tritloom.rtl.engines.contract`
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar, Protocol
 
@@ -25,6 +26,7 @@ __all__ = [
     "ACT_LATENCY",
     "LAYOUT",
     "MAX_MEMORY_WORDS",
+    "MEMORY_DOMAIN",
     "Config",
     "Engine",
     "Link",
@@ -35,6 +37,7 @@ __all__ = [
     "engines",
     "links",
     "memories",
+    "record_of",
     "require",
     "require_integer",
 ]
@@ -43,7 +46,10 @@ ACT_LATENCY = 3
 """Cycles from an engine's `act_address` to `i_act`: memory, its register, one for the wires."""
 MAX_MEMORY_WORDS = 1 << 28
 """Most words of a weight memory; BitNet b1.58 2B-4T has 52 million words of 64 bits."""
+MEMORY_DOMAIN = "memory"
+"""The clock domain of a weight memory's logic that has a clock of its own."""
 NO_PINS: Mapping[str, str] = MappingProxyType({})
+NO_CLOCKS: Mapping[str, int] = MappingProxyType({})
 
 
 class Config(Protocol):
@@ -189,9 +195,12 @@ class Record:
     forwards, and that a board ties to its pins."""
     resource: ClassVar[str] = ""
     """The kind of a board's resource that has the pins for these pads, such as `uart`."""
+    clocks: ClassVar[Mapping[str, int]] = NO_CLOCKS
+    """Pads of that resource that are clocks, and their frequencies in Hz."""
     tie: ClassVar[str] = ""
     """What puts buffers between the pads and such a resource, as `module:function`; it gets the
-    board's module, the accelerator, and the resource's ports. `tritloom.boards.pins` has ours."""
+    board's module, the accelerator, the resource's ports, and the board's options for them.
+    `tritloom.boards.pins` has ours."""
 
     def title(self) -> str:
         """What a person calls it, with its settings; empty if there is nothing to say."""
@@ -238,6 +247,13 @@ class Memory(Record):
     def check(self, config: Config) -> None:
         """Raise `ConfigError` for what the memory cannot be."""
         require_integer("memory: words", self.words, 1, MAX_MEMORY_WORDS)
+
+    def own_clock_hz(self, config: Config) -> int:
+        """Frequency of the clock domain `MEMORY_DOMAIN`, which the component then has logic in.
+
+        0 if all of it has the accelerator's clock. Whoever holds the accelerator gives the domain.
+        """
+        return 0
 
     def align(self, config: Config) -> int:
         """Words of a block, a power of two: a layer and each WRITE begin at a multiple of it.
@@ -300,6 +316,14 @@ class Link(Record):
         """Bytes that move in a cycle between the accelerator and the link: 1, 2, 4 or 8."""
         return 1
 
+    @property
+    def command_bytes(self) -> int:
+        """Bytes of a command that the accelerator takes in a cycle: 1, or 2 if `beat_bytes` is 2.
+
+        More than 1 is for links that bring commands faster than a byte in each cycle.
+        """
+        return 1
+
     def cycles_per_byte(self, config: Config) -> float:
         """Clock cycles that a byte of a packet takes on the link at least, in each direction."""
         return 1
@@ -314,6 +338,18 @@ class Link(Record):
 
     def peer_bits(self, config: Config) -> int:
         """Bits of the sender's address that travels beside each packet; 0 if there is one peer."""
+        return 0
+
+    def host_bits(self, config: Config) -> int:
+        """The upper bits of the sender's address that name its host.
+
+        0 if the device belongs to every peer. Else it belongs to the peer whose RESET began the
+        session, and the commands of others get NO_SESSION.
+        """
+        return 0
+
+    def hold_cycles(self, config: Config) -> int:
+        """Cycles after a packet of its owner in which a RESET of another host is refused."""
         return 0
 
 
@@ -338,3 +374,28 @@ def _record_fault(base: type[Record]) -> Callable[[Any], str]:
 engines: Registry[Engine] = Registry("engine", "tritloom.engines", _engine_fault)
 memories: Registry[type[Memory]] = Registry("memory", "tritloom.memories", _record_fault(Memory))
 links: Registry[type[Link]] = Registry("link", "tritloom.links", _record_fault(Link))
+
+
+def record_of(key: str, registry: Registry[Any], value: Any, examples: Mapping[str, str]) -> Any:
+    """The record of a plug-in from the JSON object of `key`; a record stays as it is.
+
+    `examples` are written in the message of `ConfigError`, which says what is wrong with it.
+    """
+    if isinstance(value, Record):
+        return value
+    require(
+        isinstance(value, dict) and "kind" in value,
+        f"{key} must be an object with kind, such as {examples[key]}, not {json.dumps(value)}",
+    )
+    rest = dict(value)
+    record = registry[rest.pop("kind")]
+    names = [f.name for f in fields(record)]
+    for name in rest:
+        require(
+            name in names,
+            f"unknown key {name!r} of {key}; {record.name} has {', '.join(names) or 'none'}",
+        )
+    for f in fields(record):
+        needed = f.default is MISSING and f.default_factory is MISSING
+        require(not needed or f.name in rest, f"{f.name} of {key} is missing; give it a value")
+    return record(**rest)

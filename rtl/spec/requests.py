@@ -46,12 +46,19 @@ _PUT, _GET, _EXECUTE = Opcode.PUT, Opcode.GET, Opcode.EXECUTE
 def define_layer(index: int, base: int, shape: LayerShape) -> Request:
     """DEFINE: layer `index` begins at weight word `base`."""
     return Request(
-        Opcode.DEFINE, index=index, payload=LAYER.pack(base, shape.tiles, shape.row_groups)
+        Opcode.DEFINE,
+        index=index,
+        count=shape.group_tiles,
+        payload=LAYER.pack(base, shape.tiles, shape.row_groups),
     )
 
 
 def write_words(
-    config: AcceleratorConfig, index: int, image: bytes, payload_bytes: int, word: int = 0
+    config: AcceleratorConfig,
+    index: int,
+    image: bytes | memoryview,
+    payload_bytes: int,
+    word: int = 0,
 ) -> Iterator[Request]:
     """WRITE: an image, as `pack_weights` makes it, from word `word` of the open layer `index`.
 
@@ -63,7 +70,7 @@ def write_words(
     )
 
 
-def commit_layer(index: int, image: bytes) -> Request:
+def commit_layer(index: int, image: bytes | memoryview) -> Request:
     """COMMIT: close layer `index` if its words are those of the image."""
     return Request(Opcode.COMMIT, index=index, address=zlib.crc32(image))
 
@@ -84,9 +91,13 @@ def load_activations(
     codes: NDArray[np.int8],
     payload_bytes: int,
     bank: int = 0,
+    group: int = 0,
 ) -> Iterator[Request]:
-    """LOAD: the activations of one token, int8 `[in_features]`, to an activation bank."""
-    image = pack_activations(config, codes)
+    """LOAD: the activations of one token, int8 `[in_features]`, to an activation bank.
+
+    `group` is that of the layer that reads them.
+    """
+    image = pack_activations(config, codes, group)
     return _write(_LOAD, token, image, config.fill, payload_bytes, bank=bank)
 
 
@@ -181,7 +192,7 @@ def response_bytes(config: AcceleratorConfig | None, request: Request) -> int:
 def _write(
     opcode: Opcode,
     index: int,
-    image: bytes,
+    image: bytes | memoryview,
     word_bytes: int,
     payload_bytes: int,
     word: int = 0,
@@ -196,6 +207,6 @@ def _write(
             opcode,
             index=index,
             address=word + start // word_bytes,
-            payload=image[start : start + step],
+            payload=bytes(image[start : start + step]),
             activation_bank=bank,
         )

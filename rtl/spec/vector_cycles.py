@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from tritloom.rtl.spec.vector_facts import VectorConfig
+from tritloom.rtl.spec.vector_facts import WRAP_WORDS, VectorConfig
 from tritloom.rtl.spec.vector_program import Factor, Operation, Second, Step
 
 __all__ = [
@@ -10,10 +10,13 @@ __all__ = [
     "READ_CYCLES",
     "SCALAR_CYCLES",
     "SECOND_CYCLES",
+    "addend_cycles",
+    "element_cycles",
     "pipeline_cycles",
     "program_cycles",
     "step_cycles",
     "sum_cycles",
+    "wrap_pause",
 ]
 
 READ_CYCLES = 2
@@ -38,6 +41,8 @@ SECOND_CYCLES = 5
 """Latency of `FloatMultiply`."""
 ADD_CYCLES = 8
 """Latency of `FloatAdd`."""
+WRITE_CYCLES = 2
+"""From a result to the first cycle in which its address reads it."""
 QUOTIENT_CYCLES = 28
 """Latency of `FloatDivide` for quotients and roots."""
 RECIPROCAL_CYCLES = 53
@@ -56,6 +61,32 @@ def pipeline_cycles(config: VectorConfig) -> int:
     return sum_cycles(config) + OPERAND_CYCLES + products + ADD_CYCLES + roundings
 
 
+def addend_cycles(config: VectorConfig) -> int:
+    """With several lanes: from the entry of elements to the address of their d, for `add`.
+
+    The words of d come just in time for the adder, behind the register that chooses them. So a sum
+    can take its next element soon. One lane reads d at the entry of its element.
+    """
+    return pipeline_cycles(config) - ADD_CYCLES - config.bfloat16 - READ_CYCLES - 1
+
+
+def wrap_pause(config: VectorConfig) -> int:
+    """Cycles that a step with `wrap` waits after each row of interleaved sums but the last.
+
+    The next row reads the sums that the row before it has written.
+    """
+    if config.lanes == 1:
+        return 0
+    written = pipeline_cycles(config) + WRITE_CYCLES
+    return max(0, written - addend_cycles(config) - WRAP_WORDS // config.lanes)
+
+
+def element_cycles(step: Step, config: VectorConfig) -> int:
+    """Cycles in which elements of a PRODUCT enter, pauses between them included."""
+    pauses = (step.count - 1) // WRAP_WORDS * step.wrap
+    return -(-step.count // config.lanes) + pauses * wrap_pause(config)
+
+
 def step_cycles(step: Step, config: VectorConfig) -> int:
     """Cycles of a step if the core's streams never make it wait.
 
@@ -65,10 +96,13 @@ def step_cycles(step: Step, config: VectorConfig) -> int:
     cycles = DECODE_CYCLES
     if step.operation in (Operation.RUN, Operation.MAXIMUM):
         cycles += SINGLE_CYCLES
+        if step.operation == Operation.MAXIMUM and config.lanes > 1:
+            # The maxima of the lanes are compared.
+            cycles += SCALAR_CYCLES
     elif step.operation in (Operation.DIVIDE, Operation.ROOT):
         cycles += SCALAR_CYCLES + ASK_CYCLES + QUOTIENT_CYCLES + SINGLE_CYCLES
     elif step.operation == Operation.PRODUCT:
-        cycles += step.count + pipeline_cycles(config)
+        cycles += element_cycles(step, config) + pipeline_cycles(config)
         if step.factor in (Factor.SCALAR, Factor.DIVISOR):
             cycles += SCALAR_CYCLES
         if step.second == Second.SCALAR:

@@ -7,6 +7,7 @@ from tritloom.rtl.spec.errors import ConfigError
 
 __all__ = [
     "FIELD_BITS",
+    "LANES",
     "LAYER_BITS",
     "STEPS",
     "SUM_BITS",
@@ -24,6 +25,9 @@ VECTOR_WORD_BYTES = 4
 """Of a float32."""
 WORDS = (64, 1 << FIELD_BITS)
 """Least and greatest number of vector words."""
+LANES = (1, 2, 4)
+"""Elements that a unit can compute in a cycle: divisors of `WRAP_WORDS`, so that no group of
+elements crosses from the last of the interleaved sums to the first."""
 SUM_BITS = 25
 """Greatest width of the core's results: their conversion to float32 need not round."""
 STEPS = (512, 4096)
@@ -44,7 +48,7 @@ class VectorConfig:
     Parameters
     ----------
     words : float32 words of the vector memory, a multiple of 32
-    lanes : elements that are computed in a cycle; only 1 so far
+    lanes : elements that are computed in a cycle, 1, 2 or 4
     multipliers : products in a row that one step can make of an element, 1 or 2
     bfloat16 : whether steps can round to bfloat16
     steps : steps of the program memory, a power of two from 512 to 4096
@@ -77,8 +81,8 @@ class VectorConfig:
                 f"vector steps must be a power of two from {STEPS[0]} to {STEPS[1]}, "
                 f"not {self.steps}"
             )
-        if self.lanes != 1:
-            raise ConfigError(f"vector lanes must be 1, not {self.lanes}")
+        if self.lanes not in LANES:
+            raise ConfigError(f"vector lanes must be 1, 2 or 4, not {self.lanes}")
         if self.multipliers not in (1, 2):
             raise ConfigError(f"vector multipliers must be 1 or 2, not {self.multipliers}")
 
@@ -106,3 +110,8 @@ class VectorConfig:
     def address_bits(self) -> int:
         """Width of an address of the vector memory."""
         return (self.words - 1).bit_length()
+
+    @property
+    def lane_bits(self) -> int:
+        """Width of a lane's number; the low bits of an address name its bank of the memory."""
+        return (self.lanes - 1).bit_length()

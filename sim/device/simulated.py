@@ -13,13 +13,16 @@ from typing import Any
 
 from amaranth.back import rtlil
 
+from tritloom.rtl.memories.line_facts import LineRecord
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.encodings import encodings
+from tritloom.rtl.spec.errors import InputError
 from tritloom.rtl.spec.plugins import Memory, Record, engines
 from tritloom.rtl.spec.registry import load_component
 from tritloom.rtl.top import Accelerator
 from tritloom.sim.device.cxxrtl import Simulation, build
 from tritloom.sim.device.reference import DeviceUrl, require_config
+from tritloom.sim.models.contract import MemoryModel
 from tritloom.sim.models.surrounded import SurroundedAccelerator, surrounded
 
 __all__ = ["SimulatedDevice", "open_device", "recipe"]
@@ -65,6 +68,7 @@ class SimulatedDevice:
         design = SimulatedDesign(config, memory_model)
         macros = [*design.macros, "MARKS=1"] if marks else design.macros
         library = build(design.rtlil, design.recipe, macros=macros)
+        self._model = design.model
         self._simulation = Simulation(library, stall_seed, design.rules)
 
     @property
@@ -107,6 +111,29 @@ class SimulatedDevice:
         """
         self._simulation.write_store(store, start, data)
 
+    @property
+    def holds_lines(self) -> bool:
+        """Whether `write_words` can put weight words into the memory's model."""
+        return self._model is not None and isinstance(self._model.config.memory, LineRecord)
+
+    def write_words(self, base: int, image: bytes) -> None:
+        """Put weight words into the memory's model, as if they had been written. It takes no cycle.
+
+        Parameters
+        ----------
+        base : first word, which begins a block
+        image : words of `word_bytes` bytes each, as `pack_weights` makes them
+
+        Raises
+        ------
+        InputError : the memory has no model, moves no lines, or does not hold the words
+        """
+        if self._model is None:
+            raise InputError("the memory has no model that holds words; load them")
+        owners = [number for number, store in enumerate(self._model.stores) if store.of is None]
+        for number, (start, data) in zip(owners, self._model.contents(base, image), strict=True):
+            self._simulation.write_store(number, start, data)
+
     def close(self) -> None:
         """Free the simulation."""
         self._simulation.close()
@@ -129,6 +156,7 @@ class SimulatedDesign:
     -------
     recipe : see `recipe`
     macros : macros of the driver in C++
+    model : of the memory's chip; None if there is none
     rules : what the memory must keep; None if it has no model
 
     Raises
@@ -140,15 +168,18 @@ class SimulatedDesign:
         self._design = surrounded(config, options)
         self.recipe = recipe(config, options)
         self.macros: list[str] = []
+        if own_hz := config.memory.own_clock_hz(config):
+            self.macros += [f"MEMORY_HZ={own_hz}u", f"CLOCK_HZ={config.clock_hz}u"]
+        self.model: MemoryModel | None = None
         self.rules: Mapping[int, str] | None = None
         if isinstance(self._design, SurroundedAccelerator):
-            model = self._design.model
+            self.model = model = self._design.model
             self.rules = model.RULES
             stores = (
                 f"STORE({number}, {number if store.of is None else store.of}, {store.words}u)"
                 for number, store in enumerate(model.stores)
             )
-            self.macros = [f"STORES={' '.join(stores)}"]
+            self.macros.append(f"STORES={' '.join(stores)}")
 
     def rtlil(self) -> str:
         """The design's RTLIL, with the module `top`; it can be made once."""
@@ -201,10 +232,11 @@ def _sources(module: str) -> set[Path] | None:
 
 def _facts(plugin: Any) -> list[Any]:
     """The functions and classes that a plug-in's record names."""
-    facts = [getattr(plugin, name) for name in plugin.__dataclass_fields__]
-    if isinstance(plugin, Record):
-        facts += [type(plugin), plugin.component]
-    if isinstance(plugin, Memory):
-        facts.append(plugin.model)
+    if isinstance(plugin, Record):  # its fields are values of a configuration
+        facts: list[Any] = [type(plugin), plugin.component]
+        if isinstance(plugin, Memory):
+            facts.append(plugin.model)
+    else:
+        facts = [getattr(plugin, name) for name in plugin.__dataclass_fields__]
     components = [load_component(fact) for fact in facts if isinstance(fact, str) and ":" in fact]
     return components + [fact for fact in facts if callable(fact)]

@@ -5,6 +5,8 @@ A model stands for the chip at the pads of a weight memory. It follows the chip'
 knows nothing of the memory's own logic. A record names its model as `Memory.model`.
 
 * Its members are the memory's pads under the same names, in the other direction.
+* A memory with a clock of its own has its model in the domain of that clock. The model's logic is
+  in `sync` all the same; what surrounds it moves it there.
 * `violation` is not 0 in a cycle in which the memory breaks a rule of the chip. The simulated FPGA
   stops at that cycle and names the rule.
 * A model keeps no content of its own beyond a few words: a memory of tens of megabytes would take
@@ -18,13 +20,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 from amaranth.hdl import Shape
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Member, Out
 
 from tritloom.rtl.lib.streams import bits_for
+from tritloom.rtl.memories.line_facts import LineRecord
 from tritloom.rtl.spec.config import AcceleratorConfig
-from tritloom.rtl.spec.errors import ConfigError
+from tritloom.rtl.spec.errors import ConfigError, InputError
 from tritloom.rtl.spec.registry import load_component
 
 __all__ = ["VIOLATION_BITS", "MemoryModel", "Store", "StoreSignature", "create_model"]
@@ -98,6 +102,47 @@ class MemoryModel(wiring.Component):
         self.stores = stores
         ports = {f"store_{n}": Out(StoreSignature(store)) for n, store in enumerate(stores)}
         super().__init__({**pads, **ports, "violation": Out(VIOLATION_BITS)})
+
+    def contents(self, base: int, image: bytes) -> list[tuple[int, bytes]]:
+        """What the stores hold when weight words have been written, for memories of lines.
+
+        A line is split evenly between the stores that have words of their own, the lowest bits
+        first. That is how a model of ports side by side keeps it, and a model of a single chip.
+
+        Parameters
+        ----------
+        base : first word, which begins a block
+        image : words of `word_bytes` bytes each, as `pack_weights` makes them
+
+        Returns
+        -------
+        list[tuple[int, bytes]]
+            For each of these stores the first byte, and the bytes.
+
+        Raises
+        ------
+        InputError : the memory moves no lines, or the words begin within a block
+        """
+        record, config = self.config.memory, self.config
+        if not isinstance(record, LineRecord):
+            raise InputError(f"memory {record.name!r} moves no lines; load its words")
+        sizes = record.line_format(config)
+        if base % sizes.block_words:
+            raise InputError(f"base must be a multiple of {sizes.block_words} words, not {base}")
+        words = np.frombuffer(image, np.uint8).reshape(-1, config.word_bytes)
+        if config.word_bits == 8 * config.word_bytes:
+            packed = words.reshape(-1)
+        else:
+            bits = np.unpackbits(words, axis=1, bitorder="little", count=config.word_bits)
+            packed = np.packbits(bits.reshape(-1), bitorder="little")
+        owners = [number for number, store in enumerate(self.stores) if store.of is None]
+        line_bytes = sizes.line_bits // 8
+        first, count = sizes.range_lines(base, len(words))
+        lines = np.zeros(count * line_bytes, np.uint8)
+        lines[: packed.size] = packed
+        parts = lines.reshape(count, len(owners), -1)
+        start = first * parts.shape[2]
+        return [(start, parts[:, number].tobytes()) for number in range(len(owners))]
 
 
 def create_model(

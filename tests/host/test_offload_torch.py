@@ -844,6 +844,20 @@ def test_layers_that_do_not_fit_stay_in_torch(tinylm):
     assert len(report.layers) + len(report.not_offloaded) == 14
     assert report.layers
     assert report.not_offloaded
+    assert tuple(layer.name for layer in report.on_host) == report.not_offloaded
+    for layer in report.on_host:
+        assert layer.where == "host" and layer.cycles == layer.bytes_tx == layer.checks == 0
+        assert (layer.calls, layer.tokens) == (report.layers[0].calls, report.layers[0].tokens)
+        assert layer.seconds > 0
+    assert report.host_seconds == sum(layer.seconds for layer in report.on_host)
+    assert report.total.calls == sum(layer.calls for layer in report.layers)
+    table = str(report)
+    assert f"\n{len(report.on_host)} layers that did not fit took torch " in table
+    assert all(f"\n{layer.name} " in table for layer in report.on_host)
+    assert report.to_dict()["host_seconds"] == report.host_seconds
+    calls = report.on_host[0].calls
+    generate(tinylm, [REFERENCE["p0.ids"].tolist()], max_new_tokens=1)
+    assert plan.report().on_host[0].calls == calls  # the hooks are gone
     assert all(layer.checks == layer.calls > 0 for layer in report.layers)
     assert all(layer.cycles > 0 for layer in report.layers)
     placement = plan_offload(SMALL, tinylm)

@@ -10,7 +10,9 @@ from tests.support import quick_first
 from tests.support.packets import assert_responses, run_packets
 from tests.support.plugins import Failing
 from tests.support.program_host import CONFIG, END, ODD, Host, layer, linear_steps
+from tritloom.gen.plan.programs import execution_cycles
 from tritloom.rtl.links.stream_facts import PacketStream
+from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec import requests
 from tritloom.rtl.spec.commands import Opcode, Request, Response, Status, unpack_counters
 from tritloom.rtl.spec.layer_shape import LayerShape
@@ -31,6 +33,10 @@ LONG = replace(CONFIG, vector=VectorConfig(words=160, steps=1024))
 OTHERS = {
     "odd": ODD,
     "wide": replace(ODD, link=PacketStream(width=8), slots=4, tokens=2, rows=5),
+    "two lanes": replace(ODD, rows=3, vector=VectorConfig(words=160, lanes=2)),
+    "four lanes": replace(
+        ODD, tokens=2, rows=4, vector=VectorConfig(words=160, lanes=4, multipliers=2)
+    ),
     "bfloat16": replace(CONFIG, vector=VectorConfig(words=128, multipliers=2, bfloat16=True)),
 }
 
@@ -137,6 +143,15 @@ def forgotten(host):
     host.done(*requests.write_steps(encode_program([END]), 100, 40))
     assert host.send(requests.execute_program(0)).status == Status.BAD_STATE
     assert host.send(requests.commit_program(encode_program(steps))).status == Status.OK
+    # A commit that is refused leaves nothing of the one before.
+    for image in (encode_program([END, steps[0]]), encode_program([END])):
+        assert host.program([END]).status == Status.OK
+        host.done(requests.execute_program(0))
+        wrong = replace(requests.commit_program(image), address=1)
+        refusal = requests.commit_program(image) if len(image) > STEP_BYTES else wrong
+        assert host.send(refusal).status != Status.OK
+        host.send(requests.execute_program(0))
+    assert host.program(steps).status == Status.OK
     host.put(0, [2.0**100])
     square = Step(operation=Operation.PRODUCT, factor=Factor.SAME)
     assert host.program([square, END]).status == Status.OK
@@ -263,6 +278,31 @@ def overlapping(host):
     host.done(get, requests.commit_program(image), get, requests.execute_program(0), get)
 
 
+BUSY = replace(
+    CONFIG, rows=1, memory=BlockRam(words=512), max_in_features=20, max_out_features=100, slots=4
+)
+
+
+def behind_a_run(host):
+    """A program behind a RUN that still computes: it waits, or its codes would be the RUN's."""
+    config, trits = host.config, layer(6, 100)
+    host.load(0, trits)
+    host.load(1, layer(7, 3), base=400)
+    codes = Step(operation=Operation.PRODUCT, factor=Factor.SCALAR, b=40, count=20, codes=True)
+    takes = replace(codes, codes=False, from_core=True, d=41, count=3)
+    assert host.program([codes, Step(operation=Operation.RUN, a=1), takes, END]).status == Status.OK
+    host.put(0, np.arange(41))
+    host.done(*requests.load_activations(config, 0, np.arange(20, dtype=np.int8), 100))
+    host.done(requests.run_layer(0, 1, 0, 1), requests.execute_program(0, 0, 0))
+    host.done(*requests.read_results(config, 0, 100, 100, bank=1))
+    host.get(41, 3)
+
+
+@pytest.mark.sim
+def test_a_program_behind_a_run():
+    check(BUSY, behind_a_run)
+
+
 def long_program(host):
     """All steps of a larger program memory, and what lies beyond them."""
     steps = host.config.vector.steps
@@ -338,6 +378,31 @@ def test_cycles():
     # The transfer of the layer takes a few cycles in which no element waits.
     assert CONFIG.run_cycles(LayerShape.of(CONFIG, 16, 20)) < waits
     assert 0 <= read_2.value - needed - waits < 8
+
+
+@pytest.mark.sim
+@pytest.mark.parametrize(("lanes", "rows"), [(1, 2), (2, 2), (2, 3), (4, 4), (4, 5)])
+def test_cycles_of_a_layer(lanes, rows):
+    """The time model is exact: codes, zeros, the layer and its results, whatever their numbers."""
+    unit = VectorConfig(words=192, lanes=lanes)
+    config = replace(ODD, rows=rows, memory=BlockRam(words=256), max_out_features=60, vector=unit)
+    for out_features, in_features in ((57, 18), (12, 7)):
+        host = Host(config)
+        trits = layer(1, out_features, in_features)
+        host.load(0, trits)
+        inputs = np.zeros(in_features)
+        steps, contents, _, outputs = linear_steps(config, trits, 0, inputs, 0.37, divides=True)
+        for address, words in contents.items():
+            host.put(address, words.view(np.float32))
+        assert host.program(steps).status == Status.OK
+        host.done(requests.execute_program(0))
+        host.get(outputs, 1)
+        *_, got = (
+            Response.parse(packet)
+            for packet in run_packets(Accelerator(config), config, host.packets)
+        )
+        expected, _ = execution_cycles(config, steps, [(out_features, in_features)])
+        assert got.value == expected
 
 
 @pytest.mark.sim

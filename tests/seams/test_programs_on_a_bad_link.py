@@ -1,65 +1,22 @@
 """Commands of a vector unit through a session, over a link that loses and damages packets."""
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import pytest
 
 from tests.support.faults import KINDS, FaultyTransport
-from tests.support.packets import comparable
 from tests.support.program_host import CONFIG
-from tritloom.host.command import Command
+from tests.support.session_traffic import Commands, asked, told
 from tritloom.host.session import Session
 from tritloom.rtl.links.stream_facts import PacketStream
-from tritloom.rtl.spec.commands import Opcode, Request, Status
-from tritloom.rtl.spec.requests import response_bytes
+from tritloom.rtl.spec.commands import Opcode, Status
 from tritloom.rtl.spec.vector_facts import VectorConfig
 from tritloom.sim.device.reference import ReferenceTransport
 from tritloom.sim.device.simulated import SimulatedDevice
-from tritloom.sim.verify.traffic import Traffic
 
 WIDE = replace(
     CONFIG, slots=8, link=PacketStream(width=8), vector=VectorConfig(words=192, multipliers=2)
 )
-FIELDS = [field.name for field in fields(Request)]
-PROGRAM_CYCLES = 3000
-"""More than any random program takes with its layers."""
-
-
-class Commands(Traffic):
-    """Random traffic without faults or a RESET: the session makes those.
-
-    Members
-    -------
-    done : each command, and the response of the reference device
-    """
-
-    def __init__(self, config, seed):
-        self.done = []
-        super().__init__(config, seed)
-
-    def _execute(self, command):
-        response = super()._execute(command)
-        self.done.append((command, response))
-        return response
-
-    def _reset(self):
-        """A session begins only once."""
-
-
-def asked(config, request):
-    """The command of a session for a request."""
-    values = {name: getattr(request, name) for name in FIELDS if name not in ("seq", "session")}
-    size = min(response_bytes(config, request), config.max_payload)
-    return Command(**values, response_bytes=size, cycles=PROGRAM_CYCLES)
-
-
-def told(config, response):
-    """What a session's response must be, whatever the clock, seq and session are."""
-    seen = comparable(config, response.pack())
-    payload = b"" if seen.opcode == Opcode.COUNTERS else seen.payload
-    same = {"seq": 0, "session": 0, "expected": 0, "acknowledged": 0}
-    same |= {"activation_bank": 0, "result_bank": 0}
-    return replace(seen, payload=payload, **same)
 
 
 def campaign(inner, config, count):

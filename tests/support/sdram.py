@@ -8,6 +8,7 @@ from amaranth.hdl import Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
+from tritloom.rtl.links.stream_facts import PacketStream
 from tritloom.rtl.memories.line_contract import line_members
 from tritloom.rtl.memories.sdram_facts import Sdram
 from tritloom.rtl.memories.sdram_parts import BURST, PARTS, SdramPart
@@ -19,6 +20,21 @@ from tritloom.sim.models.sdram import SdramModel
 from tritloom.sim.models.surrounded import store_bench
 
 Range = tuple[int, int]
+
+ACCELERATOR = AcceleratorConfig(
+    lanes=5,
+    rows=8,
+    fill=5,
+    memory=Sdram(words=1 << 22),
+    max_in_features=3072,
+    max_out_features=6144,
+    max_layers=64,
+    link=PacketStream(width=2),
+    packet_bytes=1024,
+    slots=4,
+    clock_hz=100_000_000,
+)
+"""A whole accelerator with all of a ULX3S's SDRAM. Tests share it: its simulation compiles once."""
 
 
 def small_part(part: SdramPart, row_bits: int = 4, init_us: float = 2) -> SdramPart:

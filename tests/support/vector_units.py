@@ -44,24 +44,33 @@ class PlayedCore:
 
     async def bench(self, ctx: Any) -> None:
         code, run, sums = self.dut.o_code, self.dut.o_run, self.dut.i_sum
+        lanes = self.dut.config.lanes
         offered, waiting = False, None
         while True:
             takes = self.rng.random() >= self.pause
             takes_run = self.rng.random() >= self.pause
             ctx.set(code.ready, takes)
             ctx.set(run.ready, takes_run)
-            offered = offered or bool(self.sums and self.rng.random() >= self.idle)
+            wanted = 1 + (ctx.get(self.dut.sum_last) if lanes > 1 else 0)
+            there = len(self.sums) >= wanted
+            offered = there and (offered or self.rng.random() >= self.idle)
             ctx.set(sums.valid, offered)
-            ctx.set(sums.payload, self.sums[0] if offered else self.rng.randrange(1 << 18))
+            shown = list(self.sums)[:wanted] if offered else []
+            shown += [self.rng.randrange(1 << 18) for _ in range(lanes - len(shown))]
+            ctx.set(sums.payload, shown if lanes > 1 else shown[0])
             *_, valid, payload, run_valid, layer, ready = await ctx.tick().sample(
                 code.valid, code.payload, run.valid, run.payload, sums.ready
             )
+            if lanes > 1:
+                payload = [payload.codes[lane] for lane in range(payload.last + 1)]
+            else:
+                payload = [payload]
             if waiting is not None:
                 require((valid, payload) == (1, waiting), "a code changed before its transfer")
             waiting = payload if valid and not takes else None
             if valid and takes:
-                self.codes.append(payload)
-                self.since_run.append(payload)
+                self.codes += payload
+                self.since_run += payload
             if run_valid and takes_run:
                 require(not valid, "a layer is to run before the core has all codes")
                 require(not self.sums, "a layer is to run before its last results are taken")
@@ -70,7 +79,8 @@ class PlayedCore:
                 self.sums.extend(np.asarray(sums_of_layer).tolist())
                 self.since_run = []
             if offered and ready:
-                self.sums.popleft()
+                for _ in range(wanted):
+                    self.sums.popleft()
                 offered = False
 
 

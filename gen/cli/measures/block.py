@@ -26,6 +26,10 @@ Of bitnet-2b-4t the shapes are known, not the weights. Random layers and norms o
 computed alone, with inputs that are hard to compute: ties, zeros, subnormal numbers, the hardest
 quotients. A simulated device gets room for them; --rows makes the layers smaller.
 
+--cycles counts the unit's own cycles for one block of known shapes, by the contract of cycles that
+simulation confirms on small shapes, beside an engine of --macs products a cycle. Nothing is
+simulated.
+
 The simulated FPGA is built once for each configuration, in a few minutes. The reference device
 (--device "golden?preset=bitlinear") computes more tokens in the same time.
 """,
@@ -33,6 +37,7 @@ The simulated FPGA is built once for each configuration, in a few minutes. The r
   tritloom measure block tinylm
   tritloom measure block tinylm --device "golden?preset=bitlinear" --tokens 2048 --bfloat16
   tritloom measure block bitnet-2b-4t --rows 64 --tokens 8
+  tritloom measure block bitnet-2b-4t --cycles --lanes 4 --multipliers 2 --macs 198
   tritloom measure block models/tinylm --device "serial:///dev/ttyUSB0" --tokens 256 --json
 """,
     prints="""
@@ -45,6 +50,10 @@ Of a model also cycles_feed_forward, cycles_layer (all that the device computes 
 engine_cycles (of these, the layers'), vector_cycles (the unit's own, waits not counted),
 link_bytes_per_token (both directions, tokens one by one), final_norm_on_device. Of random layers
 also layers and norms: their shapes and features.
+
+With --cycles: steps, elements (of all products), vector_cycles, bound_cycles (elements / lanes),
+macs_per_cycle, engine_cycles, share_percent and bound_percent (of engine_cycles), model, lanes,
+multipliers, bfloat16, command.
 """,
 )
 
@@ -66,6 +75,18 @@ def add(commands: Any) -> None:
         *("--rows",), metavar="N", type=whole(1), help="most rows of a random layer (all)"
     )
     parser.add_argument("--bfloat16", action="store_true", help="compute in bfloat16")
+    parser.add_argument(
+        *("--lanes",), metavar="N", type=whole(1), help="of a simulated unit, 1, 2 or 4 (its own)"
+    )
+    parser.add_argument(
+        "--cycles", action="store_true", help="count the cycles of known shapes, compute nothing"
+    )
+    parser.add_argument(
+        *("--multipliers",), metavar="N", type=whole(1), help="with --cycles: 1 or 2 (2)"
+    )
+    parser.add_argument(
+        *("--macs",), metavar="N", type=whole(1), help="with --cycles: products a cycle (198)"
+    )
     parser.add_argument("--output", metavar="FILE", type=path, help="write the JSON object there")
 
 
@@ -76,6 +97,11 @@ def _block(options: argparse.Namespace) -> int:
 
     if options.output is not None:
         existing_folder(options.output, "--output")
+    if options.cycles:
+        return _cycles(options)
+    for name in ("macs", "multipliers"):
+        if getattr(options, name) is not None:
+            raise InputError(f"--{name} is for --cycles; add --cycles or leave it out")
     known = options.model in MIXES
     if options.rows is not None and not known:
         raise InputError("--rows is for random layers; leave it out")
@@ -85,11 +111,13 @@ def _block(options: argparse.Namespace) -> int:
         result = measure_random_layers(
             *(options.model, options.device, options.tokens, options.rows, progress_line),
             bfloat16=options.bfloat16,
+            lanes=options.lanes,
         )
     else:
         result = measure_block(
             *(find_model(options.model), options.device, options.tokens, progress_line),
             bfloat16=options.bfloat16,
+            lanes=options.lanes,
         )
     if options.output is not None:
         write_whole(options.output, json.dumps(result, indent=2) + "\n")
@@ -98,6 +126,36 @@ def _block(options: argparse.Namespace) -> int:
     else:
         print("\n".join(pairs(_facts(result).items(), indent="")))
     return 1 if result["float_bits_different"] else 0
+
+
+def _cycles(options: argparse.Namespace) -> int:
+    from tritloom.gen.measure.unit_cycles import unit_cycles
+
+    if options.rows is not None:
+        raise InputError("--rows is for random layers; leave it out")
+    result = unit_cycles(
+        options.model,
+        lanes=1 if options.lanes is None else options.lanes,
+        multipliers=2 if options.multipliers is None else options.multipliers,
+        bfloat16=options.bfloat16,
+        macs_per_cycle=198 if options.macs is None else options.macs,
+    )
+    if options.output is not None:
+        write_whole(options.output, json.dumps(result, indent=2) + "\n")
+    if options.json:
+        print_json(result)
+        return 0
+    facts = {
+        "the vector unit's cycles": f"{result['vector_cycles']:,} a block and token",
+        "its bound": f"{result['bound_cycles']:,}, {result['elements']:,} elements on "
+        f"{result['lanes']} lanes",
+        "the engine's cycles": f"{result['engine_cycles']:,} at {result['macs_per_cycle']} "
+        "products a cycle",
+        "share": f"{result['share_percent']} % of the engine's; the bound is "
+        f"{result['bound_percent']} %",
+    }
+    print("\n".join(pairs(facts.items(), indent="")))
+    return 0
 
 
 def _facts(result: dict[str, Any]) -> dict[str, str]:

@@ -9,6 +9,7 @@ from typing import Any
 from tritloom.boards.families.family import family_names
 from tritloom.gen.cli.options import Help, add_command, existing_folder, path, whole
 from tritloom.gen.cli.text import pairs, print_json, progress_line
+from tritloom.gen.plan.regions import EQUAL, SPREAD
 from tritloom.rtl.spec.errors import InputError, ToolError
 from tritloom.rtl.spec.files import write_whole
 
@@ -39,7 +40,10 @@ geometry is then 40 lanes, and as many rows as the memory's width has 64 bits, f
 a narrower memory 5 lanes and 8 rows; with --engine table one row, and as many lanes as fill the
 width. The model of the chip takes --latency
 (cycles from an address to its first beat), --stalls (it pauses at random) and --dram (banks, rows
-and refresh, shared by all --ports; where each port's region lies then decides).
+and refresh, shared by all --ports). --offsets says where each port's region begins: spread over the
+banks, equal (all ports need the same bank), or KiB behind multiples of 64 KiB, such as 0,16,32,48.
+An SDRAM may have a clock of its own, --memory-clock-hz; width_bits are then those of a cycle of the
+accelerator.
 """,
     examples="""
   tritloom measure stream --shape 1024x256
@@ -50,6 +54,8 @@ and refresh, shared by all --ports; where each port's region lies then decides).
   tritloom measure stream --memory axi --width 512 --shape 640x2560 \\
       --shape 640x2560
   tritloom measure stream --memory sdram --layer bitnet-2b-4t
+  tritloom measure stream --memory axi --width 128 --ports 4 --dram \\
+      --offsets spread --clock-hz 250000000 --shape 2560x2560
 """,
     prints="""
 The cycles, the share, and what the engine and each direction of the link need alone. A result that
@@ -70,6 +76,8 @@ before it; mac_per_cycle, mac_per_cycle_peak, model (its options), config, comma
 BLOCK_RAM = "bram"
 STALLS = 0.25
 """Probability with which the model of a memory's chip pauses in a cycle, with --stalls."""
+OUTSIDE = ("width", "ports", "part", "latency", "offsets", "clock_hz", "memory_clock_hz")
+"""Options of a memory outside the chip."""
 GEOMETRY = ("encoding", "lanes", "rows", "fill")
 """Keys of the configuration that options set."""
 
@@ -91,8 +99,15 @@ def add(commands: Any) -> None:
         ("ports", whole(1), "N", "ports of the memory"),
         ("part", str, "NAME", "the memory's chip"),
         ("latency", whole(1), "CYCLES", "of the model of the memory's chip"),
+        ("memory-clock-hz", whole(1), "HZ", "the memory's clock, if it has one of its own"),
     ):
         parser.add_argument(f"--{name}", metavar=value, type=type_, help=text)
+    parser.add_argument(
+        *("--offsets",), metavar="KIB", type=_offsets, help="of the ports: spread, equal, or KiB"
+    )
+    parser.add_argument(
+        *("--clock-hz",), metavar="HZ", type=whole(1), help="of the accelerator (100 MHz)"
+    )
     parser.add_argument("--stalls", action="store_true", help="the model pauses at random")
     parser.add_argument(
         *("--dram",), action="store_true", help="the model is a DRAM that all ports share"
@@ -125,6 +140,17 @@ def _shape(text: str) -> tuple[int, int]:
     return int(parts[1]), int(parts[2])
 
 
+def _offsets(text: str) -> str | tuple[int, ...]:
+    """The type of `--offsets`: a word, or a number for each port."""
+    if text in (EQUAL, SPREAD):
+        return text
+    if re.fullmatch(r"[0-9]{1,6}(,[0-9]{1,6})*", text) is None:
+        raise argparse.ArgumentTypeError(
+            f"must be {SPREAD}, {EQUAL} or KiB such as 0,16,32,48, not {text!r}"
+        )
+    return tuple(map(int, text.split(",")))
+
+
 def _stream(options: argparse.Namespace) -> int:
     if options.output is not None:
         existing_folder(options.output, "--output")
@@ -147,8 +173,9 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
 
     if options.shape is None or len(options.shape) > 1:
         raise InputError("bram takes one --shape; several, and --layer, go with a memory outside")
-    for name in ("width", "ports", "part", "latency", "stalls", "dram"):
+    for name in (*OUTSIDE, "stalls", "dram"):
         if getattr(options, name):
+            name = name.replace("_", "-")
             raise InputError(f"--{name} goes with a memory outside the chip, not with bram")
     (shape,) = options.shape
     config = stream_config(
@@ -180,6 +207,7 @@ def _measure_outside(options: argparse.Namespace) -> dict[str, Any]:
         ports=options.ports,
         part=options.part,
         latency=options.latency,
+        clock_hz=options.memory_clock_hz,
     )
     config = outside.outside_config(
         options.memory,
@@ -190,6 +218,8 @@ def _measure_outside(options: argparse.Namespace) -> dict[str, Any]:
         banks=options.banks,
         packet_bytes=options.packet_bytes,
         slots=options.slots,
+        clock_hz=options.clock_hz,
+        offsets=options.offsets,
         **{name: getattr(options, name) for name in GEOMETRY},
     )
     model: dict[str, Any] = {}
@@ -206,11 +236,14 @@ def _measure_outside(options: argparse.Namespace) -> dict[str, Any]:
 def _outside_command(options: argparse.Namespace) -> str:
     """The command that gives the same figures."""
     words = ["tritloom", "measure", "stream"]
-    names = ("memory", "width", "ports", "part", "latency", "layer", "engine")
-    for name in (*names, *GEOMETRY, "link_bytes", "banks", "packet_bytes", "slots"):
+    names = ("memory", "width", "ports", "part", "latency", "memory_clock_hz", "layer", "engine")
+    for name in (*names, *GEOMETRY, "link_bytes", "banks", "packet_bytes", "slots", "clock_hz"):
         value = getattr(options, name)
         if value is not None:
             words += [f"--{name.replace('_', '-')}", str(value)]
+    if options.offsets is not None:
+        chosen = options.offsets
+        words += ["--offsets", chosen if isinstance(chosen, str) else ",".join(map(str, chosen))]
     for shape in options.shape or ():
         words += ["--shape", f"{shape[0]}x{shape[1]}"]
     flags = [f"--{name}" for name in ("stalls", "dram") if getattr(options, name)]
@@ -221,7 +254,10 @@ def _outside_lines(result: dict[str, Any]) -> list[str]:
     """The figures of a memory outside the chip for a person."""
     formula = result["cycles_formula"]
     facts = [
-        ("memory busy with weights", f"{result['utilization']:.2%} of {result['width_bits']} bits"),
+        (
+            "memory busy with weights",
+            f"{result['utilization']:.2%} of {result['width_bits']:g} bits",
+        ),
         ("cycles", f"{result['cycles']:,}" + (f", formula {formula:,}" if formula else "")),
         ("bits a weight", f"{result['bits_per_weight']:.4f}, as stored"),
     ]

@@ -24,6 +24,7 @@ docs/explanation/vector-unit.md explains the unit.
     examples="""
   tritloom measure vector --family ecp5
   tritloom measure vector --family ecp5 --part LFE5U-85F-6 --multipliers 2 --bfloat16 --json
+  tritloom measure vector --family ecp5 --part LFE5U-85F-6 --multipliers 2 --lanes 2
 """,
     prints="""
 The resources and the clock of each placement.
@@ -48,6 +49,13 @@ def add(commands: Any) -> None:
         default=1,
         help="products in a row of a step, 1 or 2 (1)",
     )
+    parser.add_argument(
+        *("--lanes",),
+        metavar="N",
+        type=whole(1),
+        default=1,
+        help="elements in a cycle, 1, 2 or 4 (1)",
+    )
     parser.add_argument("--bfloat16", action="store_true", help="steps can round to bfloat16")
     parser.add_argument(
         *("--seeds",), metavar="N", type=whole(1), default=3, help="placements, from seed 1 on (3)"
@@ -57,7 +65,10 @@ def add(commands: Any) -> None:
 
 def _vector(options: argparse.Namespace) -> int:
     config = VectorConfig(
-        words=options.words, multipliers=options.multipliers, bfloat16=options.bfloat16
+        words=options.words,
+        lanes=options.lanes,
+        multipliers=options.multipliers,
+        bfloat16=options.bfloat16,
     )
     from tritloom.gen.measure.vector import measure_vector
 

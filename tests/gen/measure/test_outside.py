@@ -1,10 +1,11 @@
 """Streams of weights from outside the chip: formulas, options, and RUNs on the simulated FPGA."""
 
+import json
 from dataclasses import replace
 
 import pytest
 
-from tests.support import line_store, plugins
+from tests.support import ROOT, line_store, plugins
 from tritloom.gen.cli.main import main
 from tritloom.gen.measure import outside
 from tritloom.gen.measure.outside import (
@@ -19,8 +20,10 @@ from tritloom.gen.measure.outside import (
 from tritloom.gen.plan.cpu import Cpu
 from tritloom.gen.plan.platform import Platform, memory_width
 from tritloom.gen.plan.prediction import predict
+from tritloom.gen.plan.regions import ROTATION_BYTES
 from tritloom.gen.workloads import Layer
 from tritloom.rtl.links.uart_facts import Uart
+from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import ConfigError, InputError
 from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.rtl.spec.plugins import memories
@@ -160,6 +163,17 @@ def test_axi_geometry():
     assert first_word_cycles(narrow, {"latency": 60}) is None
 
 
+def test_offsets_and_clock():
+    """Four ports of 128 bits at 250 MHz, which begin evenly spread over the DRAM's banks."""
+    options = record_options("axi", width=128, ports=4)
+    product = [Product(640, 2560)]
+    config = outside_config("axi", options, product, clock_hz=250_000_000, offsets="spread")
+    assert config.clock_hz == 250_000_000
+    assert [offset // 1024 % 64 for offset in config.memory.offsets] == [0, 16, 32, 48]
+    config = outside_config("axi", options, product, offsets=(0, 0, 48, 24))
+    assert [offset // 1024 % 64 for offset in config.memory.offsets] == [0, 0, 48, 24]
+
+
 SHAPES = [(2560, 2560), (3840, 2560), (6912, 2560), (13824, 2560), (2560, 6912)]
 
 
@@ -190,19 +204,66 @@ def test_goals_by_the_formula(width, least, latency):
     assert stored * config.word_bits / (bits / 1.6) <= 1.61
 
 
+def planned(config, products):
+    """What a plan of an accelerator says of layers, computed one behind the other."""
+    platform = Platform(name="a", config=config, memory_bits=memory_width(config), linked=False)
+    layers = [Layer("a", product.in_features, product.out_features) for product in products]
+    cpu = Cpu(name="test", tokens=1, macs=1, total_s=1.0)
+    return predict(platform, None, layers, layers, measure=lambda *_: cpu)
+
+
 @pytest.mark.parametrize("width", [64, 128, 256, 512])
 def test_a_plan_is_near(width):
     """A plan of the same accelerator is within 10 % of what it takes by the formula."""
     for shape in (*SHAPES, (640, 2560)):
-        config = axi(width, 60, Product(*shape))
-        platform = Platform(name="a", config=config, memory_bits=width, linked=False)
-        layers = [Layer("a", shape[1], shape[0])]
-        cpu = Cpu(name="test", tokens=1, macs=1, total_s=1.0)
-        plan = predict(platform, None, layers, layers, measure=lambda *_, cpu=cpu: cpu)
-        measured = formula(config, Product(*shape), 67, behind=False)
-        assert abs(plan.layers[0].cycles / measured - 1) < 0.1
+        product = Product(*shape)
+        config = axi(width, 60, product)
+        (layer,) = planned(config, [product]).layers
+        measured = formula(config, product, 67, behind=False)
+        assert abs(layer.cycles / measured - 1) < 0.1
         share = shape[0] * shape[1] * 1.6 / (measured * width)
-        assert abs(plan.layers[0].roofline / share - 1) < 0.1
+        assert abs(layer.roofline / share - 1) < 0.1
+
+
+MEASURED = sorted((ROOT / "docs/reference/speed").glob("outside-*.json"))
+
+
+def steady(figures):
+    """Whether the memory brings what a plan counts with.
+
+    It does not pause at random, and the ports of a DRAM do not meet in its banks. A platform's
+    `efficiency` is for memories that do.
+    """
+    offsets = {offset % ROTATION_BYTES for offset in figures["config"]["memory"].get("offsets", ())}
+    together = figures["model"].get("dram", False) and len(offsets) == 1
+    return not (figures["model"].get("stalls", 0) or together)
+
+
+@pytest.mark.parametrize("file", MEASURED, ids=lambda file: file.stem)
+def test_a_plan_is_near_what_was_measured(file):
+    """The time that a plan states is within 10 % of each committed simulation, and so are parts."""
+    figures = json.loads(file.read_text(encoding="utf-8"))
+    if not steady(figures):
+        assert figures["utilization"] < 0.9
+        return
+    config = AcceleratorConfig.from_dict(figures["config"])
+    products = [Product(run["out_features"], run["in_features"]) for run in figures["runs"]]
+    plan = planned(config, products)
+    assert abs(plan.times.engine_s * config.clock_hz / figures["cycles"] - 1) < 0.1
+    assert abs(plan.roofline / figures["utilization"] - 1) < 0.1
+    for layer, run in zip(plan.layers, figures["runs"], strict=True):
+        assert abs(layer.cycles / run["cycles"] - 1) < 0.1
+
+
+def test_what_was_measured():
+    """The committed simulations cover both memories, and each one's results were exact."""
+    every = [json.loads(file.read_text(encoding="utf-8")) for file in MEASURED]
+    assert {figures["config"]["memory"]["kind"] for figures in every} == {"axi", "sdram"}
+    assert sum(map(steady, every)) >= 20
+    for figures in every:
+        assert figures["exact"]
+        if figures["cycles_formula"] is not None:
+            assert figures["cycles"] == figures["cycles_formula"]
 
 
 def test_refused_on_the_command_line(capsys):
@@ -210,8 +271,10 @@ def test_refused_on_the_command_line(capsys):
     for words, message in (
         (["--shape", "8x5", "--dram"], "--dram goes with a memory outside the chip, not with bram"),
         (["--shape", "8x5", "--width", "64"], "--width goes with a memory outside the chip"),
+        (["--shape", "8x5", "--memory-clock-hz", "9"], "--memory-clock-hz goes with a memory"),
         (["--shape", "8x5", "--shape", "8x5"], "bram takes one --shape"),
         (["--layer", "tinylm"], "bram takes one --shape"),
+        (["--shape", "8x5", "--clock-hz", "5"], "--clock-hz goes with a memory outside the chip"),
         (["--memory", "axi", "--layer", "x", "--width", "64"], "--layer must be one of tinylm"),
         (["--memory", "axi", "--shape", "8x5", "--part", "y"], "memory axi has no part"),
     ):
@@ -228,5 +291,10 @@ def test_geometry_of_a_narrow_memory():
     assert memory_width(config) == 16
     words = LayerShape.of(config, 2560, 6912).words
     assert words * 64 / (2560 * 6912) < 1.601
+    own = {"part": "ulx3s", "clock_hz": 133_333_333}
+    config = outside_config("sdram", own, [Product(2560, 6912)], clock_hz=80_000_000)
+    assert (config.lanes, config.rows, config.clock_hz) == (5, 8, 80_000_000)
+    assert memory_width(config) == 16 * 133_333_333 / 80_000_000
+    assert memory_width(replace(config, memory=replace(config.memory, clock_hz=0))) == 16
     given = outside_config("test-lines", options, [Product(2560, 6912)], lanes=40, rows=1)
     assert (given.lanes, given.rows) == (40, 1)

@@ -50,7 +50,7 @@ def test_rounds(monkeypatch):
         readings += [readings[-1], readings[-1] + duration]
     following = iter(readings)
     monkeypatch.setattr(cpu.time, "perf_counter", lambda: next(following))
-    assert cpu._layer_s(Layer("a", 4, 4), 1, 1000.0) == 3.0
+    assert cpu._layer_s(cpu._NumPy(), Layer("a", 4, 4), 1, 1000.0) == 3.0
     assert next(following, None) is None
 
 
@@ -58,7 +58,7 @@ def test_budget(monkeypatch):
     """At least one round; no more when the time is over."""
     readings = iter(range(100))
     monkeypatch.setattr(cpu.time, "perf_counter", lambda: float(next(readings)))
-    assert cpu._layer_s(Layer("a", 4, 4), 1, 1e-9) == 1.0
+    assert cpu._layer_s(cpu._NumPy(), Layer("a", 4, 4), 1, 1e-9) == 1.0
     assert next(readings) == 5  # one before, two in each of two rounds
 
 

@@ -131,6 +131,34 @@ class TestBoards:
         assert prediction.needed_bytes > 1000 * prediction.platform.memory_bytes
         assert all(each.resident == 0 for each in prediction.layers)
 
+    def test_the_rest_on_the_host(self):
+        """Layers that stay take the platform's time, and the others this computer's."""
+        words = LayerShape.of(KV260.config, 80, 200).words
+        platform = replace(KV260, config=KV260.config.with_words(3 * words))
+        layers = [Layer("up", 200, 80, 7)]
+        prediction = plan(platform, (None, layers, layers))
+        (each,) = prediction.layers
+        assert (each.resident, prediction.fits) == (2, "part")  # beside room for one that is loaded
+        (alone,) = plan(KV260, (None, layers, layers)).layers
+        here = 5 * 200 * 80 / 1e9
+        after = sum(prediction.parts_s[name] for name in ("attention", "head", "other"))
+        assert prediction.on_host_s == pytest.approx(2 / 7 * alone.times.total_s + here + after)
+        rest = prediction.to_dict()["rest_on_host"]
+        assert (rest["layers"], rest["weights"]) == (5, 5 * 16000)
+        assert rest["bytes"] == 5 * words * 64
+        assert rest["tokens_per_second"] == pytest.approx(1 / prediction.on_host_s, rel=1e-5)
+        assert plan().on_host_s is None and plan().to_dict()["rest_on_host"] is None
+
+    def test_two_methods(self):
+        """The faster one counts; both are told."""
+        slow, fast = cpu_of(1e9), cpu_of(4e9)
+        for first, second in ((slow, fast), (fast, slow)):
+            prediction = predict(KV260, *MODEL, measure=first, also=second)
+            assert prediction.cpu.total_s == pytest.approx(2084044800 / 4e9)
+            assert [each.total_s for each in prediction.cpus] == [
+                method(MODEL[1], 1).total_s for method in (first, second)
+            ]
+
     def test_half_of_the_experts(self):
         """Of 16 experts 8 stay, beside room for one more; 2 of the 4 that compute are loaded."""
         words = LayerShape.of(KV260.config, 80, 200).words

@@ -39,6 +39,7 @@ TABLES = replace(
     lanes=10,
     rows=3,
     fill=2,
+    max_layers=65,  # the layer table has an output register
     link=PacketStream(width=8),
     vector=VectorConfig(words=1024, multipliers=2, bfloat16=True),
 )
@@ -114,8 +115,16 @@ def test_times_of_a_plan(form):
             {"divides": True},
             marks=pytest.mark.slow,
         ),
+        (replace(CONFIG, vector=replace(CONFIG.vector, multipliers=2, lanes=2)), {"divides": True}),
+        (replace(CONFIG, vector=replace(CONFIG.vector, multipliers=2, lanes=4)), {"divides": True}),
     ],
-    ids=["adders", "tables, two multipliers, bfloat16, 8 bytes", "adders, two multipliers"],
+    ids=[
+        "adders",
+        "tables, two multipliers, bfloat16, 8 bytes",
+        "adders, two multipliers",
+        "two lanes",
+        "four lanes",
+    ],
 )
 def test_simulated_fpga(config, options):
     """Each routine of a decoder, from a command's first byte to the last response's last."""

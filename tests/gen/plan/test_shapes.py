@@ -16,6 +16,7 @@ BILLIONS = {
     "falcon3-3b": (2.3, 2.5),
     "falcon3-7b": (6.6, 6.7),
     "falcon3-10b": (9.4, 9.6),
+    "falcon-e-1b": (1.58, 1.59),
     "falcon-e-3b": (2.9, 3.0),
     "ternary-bonsai-1.7b": (1.40, 1.42),
     "experts-30b-a3b": (2.7, 2.8),

@@ -27,12 +27,9 @@ from tritloom.host import Device, DeviceError, DeviceTimeout, InputError, Ternar
 from tritloom.host.links.serial import (
     COPIES_BYTES,
     FRAME_LIMIT_BYTES,
-    GOOD_PACKETS,
-    HASTE_S,
     MOST_COPIES,
     PATIENCE_S,
     SerialTransport,
-    _Patience,
 )
 from tritloom.rtl.spec import numerics
 from tritloom.rtl.spec.config import TINY
@@ -351,56 +348,6 @@ def test_a_port_that_is_missing() -> None:
         "cannot open /dev/no-such-port: No such file or directory; "
         "`tritloom devices` lists the ports"
     )
-
-
-class TestPatience:
-    def test_a_good_link_has_all_the_time(self) -> None:
-        patience = _Patience(0.4)
-        for _ in range(100):
-            patience.heard(0.001)
-        assert patience.timeout_s == 0.4
-
-    def test_a_bad_link_has_as_long_as_was_measured(self) -> None:
-        patience = _Patience(0.4)
-        for _ in range(100):
-            patience.heard(0.01)
-            patience.damaged()
-        assert 0.01 <= patience.timeout_s < 0.011
-        for _ in range(100):
-            patience.heard(1e-6)
-            patience.damaged()
-        assert patience.timeout_s == HASTE_S
-
-    def test_one_long_wait_is_not_believed_many_are(self) -> None:
-        patience = _Patience(0.4)
-        patience.damaged()
-        before = patience.timeout_s
-        patience.heard(30.0)
-        assert patience.timeout_s < 3 * before
-        for _ in range(30):
-            patience.heard(0.05)
-        assert patience.timeout_s >= 0.05
-
-    def test_silence_makes_it_longer(self) -> None:
-        patience = _Patience(0.4)
-        times = []
-        for _ in range(60):
-            patience.silent()
-            times.append(patience.timeout_s)
-        assert times == sorted(times)
-        assert times[0] < 0.05
-        assert times[-1] == 0.1
-        patience.damaged()
-        assert patience.timeout_s == times[0]
-
-    def test_a_link_that_got_good_has_all_the_time_again(self) -> None:
-        patience = _Patience(0.4)
-        patience.damaged()
-        for _ in range(GOOD_PACKETS - 1):
-            patience.heard(0.01)
-        assert patience.timeout_s < 0.1
-        patience.heard(0.01)
-        assert patience.timeout_s == 0.4
 
 
 def responding(port: Port, reply: bytes | None) -> threading.Thread:

@@ -2,12 +2,14 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.support import ROOT
 from tritloom.boards.board import load_board
+from tritloom.host import handle
 from tritloom.host.models import run as module
 from tritloom.host.models.run import find_model, run_model
 from tritloom.host.placement import Placement
@@ -67,6 +69,37 @@ def test_a_device_that_holds_a_part(monkeypatch: pytest.MonkeyPatch, known: bool
         assert (use.runs > 0) == (use.run_cycles > 0) == (use.bytes > 0) == bool(layer.on_device)
     assert result.timing.run_cycles == sum(layer.run_cycles for layer in result.layers) > 0
     assert 0 < result.timing.mac_per_cycle_run <= CONFIG.macs_per_cycle
+
+
+def test_a_model_is_packed_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The second run reads the file; a file of another device is refused."""
+    packed = tmp_path / "tinylm.packed"
+    seen: list[tuple[int, int]] = []
+    made = []
+    write = module.write_packed
+
+    def writing(path: Path, *arguments: Any) -> None:
+        made.append(path)
+        write(path, *arguments)
+
+    def packing(done: int, total: int) -> None:
+        seen.append((done, total))
+
+    def run(url: str) -> list[int]:
+        prompt = str(REFERENCE["p0.prompt"])
+        result = run_model(TINYLM, url, prompt, 3, packed=packed, packing=packing)
+        return [*result.prompt_ids, *result.ids]
+
+    monkeypatch.setattr(module, "write_packed", writing)
+    first = run("golden?board=ulx3s-85f")
+    # From now on the driver must not pack.
+    monkeypatch.setattr(handle, "pack_weights", None)
+    assert run("golden?board=ulx3s-85f") == first
+    assert first == REFERENCE["p0.greedy_bitlinear"][: len(first)].tolist()
+    assert made == [packed]
+    assert seen[-1] == (1_179_648, 1_179_648)
+    with pytest.raises(CheckpointError, match=f"{packed} was packed for a device with lanes 65"):
+        run("golden?board=icebreaker")
 
 
 def test_a_model_of_which_nothing_fits(monkeypatch: pytest.MonkeyPatch) -> None:

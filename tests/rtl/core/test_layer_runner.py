@@ -13,6 +13,7 @@ from tests.support.broken import broken
 from tritloom.rtl.core import layer_runner
 from tritloom.rtl.core.layer_runner import LayerRunner
 from tritloom.rtl.memories.bram_facts import BlockRam
+from tritloom.rtl.spec.commands import HEADER_BYTES
 from tritloom.rtl.spec.config import TINY, AcceleratorConfig
 from tritloom.rtl.spec.vector_facts import VectorConfig
 from tritloom.sim.conformance.streams import FLOWS, ContractError, require, simulate
@@ -30,7 +31,16 @@ WIDE = AcceleratorConfig(
     vector=VectorConfig(words=64),
 )
 ONE = replace(TINY, rows=1, fill=5, vector=VectorConfig(words=64))
-CONFIGS = {"tiny": replace(TINY, vector=VectorConfig(words=64)), "wide": WIDE, "one row": ONE}
+CONFIGS = {
+    "tiny": replace(TINY, vector=VectorConfig(words=64)),
+    "wide": WIDE,
+    "one row": ONE,
+    "two lanes": replace(WIDE, vector=VectorConfig(words=64, lanes=2)),
+    "four lanes": replace(ONE, rows=5, vector=VectorConfig(words=64, lanes=4)),
+    "a word a cycle": replace(
+        WIDE, lanes=20, fill=4, rows=4, max_out_features=24, vector=VectorConfig(words=64, lanes=4)
+    ),
+}
 CORE_HOLDS = 9
 """Row groups that the played core takes before it must give one."""
 BUSY_CYCLES = 200
@@ -75,6 +85,7 @@ class Played:
         self.programs = programs
         self.rng, self.idle, self.pause = random.Random(seed), idle, pause
         self.banks = np.full((self.config.banks, self.config.activation_words), -1, object)
+        self.lanes = self.config.vector.lanes
         self.offers = False  # a result is offered and not taken
         self.fetched = deque()  # row groups that the core holds
         self.running = None  # the layer that the core computes or has computed last
@@ -95,7 +106,9 @@ class Played:
             await self.give(ctx, [NOISE] * self.rng.randrange(2 * self.config.fill + 2))
             ctx.set(self.dut.active, 0)
             await self.cycle(ctx)
-            for _ in range(BUSY_CYCLES):
+            # The command acceptor takes the next header meanwhile.
+            quick = self.idle == self.pause == 0
+            for _ in range(HEADER_BYTES if quick else BUSY_CYCLES):
                 if not (state := await self.cycle(ctx))["busy"]:
                     break
             require(not state["busy"], "the runner must become idle after a program")
@@ -121,7 +134,7 @@ class Played:
         await self.cycle(ctx, start=layer.row_groups - 1)
         self.require_codes(layer, before)
         for _ in range(self.rng.randrange(30)):
-            state = await self.cycle(ctx, code=NOISE)
+            state = await self.cycle(ctx, codes=[NOISE])
             require(not state["code_ready"], "no code may be taken while a layer is computed")
             require(not state["sum_valid"], "no result may come while a layer is computed")
             require(state["computes"] and state["busy"], "a layer is computed")
@@ -131,20 +144,31 @@ class Played:
 
     async def give(self, ctx, codes):
         """The unit gives codes."""
-        for code in codes:
+        while codes:
+            some = codes[: self.count()]
+            codes = codes[len(some) :]
             while not self.happens(self.idle):
                 await self.cycle(ctx)
-            while not (await self.cycle(ctx, code=code))["code_ready"]:
+            while not (await self.cycle(ctx, codes=some))["code_ready"]:
                 pass
 
     async def take(self, ctx, wanted):
         """The unit takes results."""
-        for number, result in enumerate(wanted):
+        number = 0
+        while number < len(wanted):
+            results = wanted[number : number + self.count()]
             while not self.happens(self.pause):
                 await self.cycle(ctx)
-            while not (state := await self.cycle(ctx, take=True))["sum_valid"]:
+            while not (state := await self.cycle(ctx, take=len(results)))["sum_valid"]:
                 pass
-            require(state["sum"] == result, f"result {number} must be {result}, not {state['sum']}")
+            sums = state["sum"]
+            got = [sums] if self.lanes == 1 else [sums[lane] for lane in range(len(results))]
+            require(got == results, f"results from {number} on must be {results}, not {got}")
+            number += len(results)
+
+    def count(self):
+        """Codes or results of one transfer; mostly all lanes have one."""
+        return self.lanes if self.rng.random() < 0.8 else self.rng.randint(1, self.lanes)
 
     def require_codes(self, layer, before):
         """The bank holds the codes, then zeros up to the end of the tiles, then what it held."""
@@ -157,13 +181,16 @@ class Played:
             require(bank[address] == int.from_bytes(word, "little"), f"word {address} is wrong")
         require(list(bank[words:]) == list(before[words:]), "words behind the layer changed")
 
-    async def cycle(
-        self, ctx, *, code=None, run=None, pad=None, start=None, done=False, take=False
-    ):
+    async def cycle(self, ctx, *, codes=(), run=None, pad=None, start=None, done=False, take=0):
         """One cycle; gives what the runner showed in it."""
         dut, config = self.dut, self.config
-        ctx.set(dut.i_code.valid, code is not None)
-        ctx.set(dut.i_code.payload, NOISE if code is None else code)
+        ctx.set(dut.i_code.valid, bool(codes))
+        shown = [*codes, *[NOISE] * (self.lanes - len(codes))]
+        if self.lanes == 1:
+            ctx.set(dut.i_code.payload, shown[0])
+        else:
+            ctx.set(dut.i_code.payload, {"codes": shown, "last": max(0, len(codes) - 1)})
+            ctx.set(dut.sum_last, max(0, take - 1))
         ctx.set(dut.i_run.valid, run is not None)
         ctx.set(dut.i_run.payload, run or 0)
         ctx.set(dut.pad, pad is not None)
@@ -171,7 +198,7 @@ class Played:
         ctx.set(dut.start, start is not None)
         ctx.set(dut.last_group, start or 0)
         ctx.set(dut.done, done)
-        ctx.set(dut.o_sum.ready, take)
+        ctx.set(dut.o_sum.ready, take > 0)
         ctx.set(dut.o_fetch.ready, len(self.fetched) < CORE_HOLDS and self.happens(self.pause))
         # Once it is offered, a result stays until its transfer.
         offers = bool(self.fetched) and (self.offers or self.happens(self.idle))
@@ -213,7 +240,8 @@ class Played:
         if state["fetch"] and state["fetch_ready"]:
             require(state["fetch_bank"] == self.result_bank, "results of another bank")
             require(self.running is not None, "results of a layer before the program")
-            require(len(self.fetched) < MOST_FETCHED, "more row groups than the core may hold")
+            most = MOST_FETCHED * (1 if self.lanes == 1 else 2)
+            require(len(self.fetched) < most, "more row groups than the core may hold")
             self.fetched.append(self.running.results[state["fetch_group"]])
         if state["load"]:
             require(state["load_bank"] == self.activations, "codes for another bank")
@@ -236,9 +264,11 @@ def test_layers(name, idle, pause):
     check(LayerRunner, CONFIGS[name], FLOWS.index((idle, pause)), idle, pause)
 
 
-def test_cycles():
+@pytest.mark.parametrize("name", ["wide", "two lanes", "a word a cycle"])
+def test_cycles(name):
     """Codes go in and results come out in each cycle, if nobody waits."""
-    config = CONFIGS["wide"]
+    config = CONFIGS[name]
+    lanes = config.vector.lanes
     layer = Layer(config, random.Random(0))
     layer.codes = [1] * layer.tiles * config.lanes
     layer.takes = layer.results.size
@@ -253,42 +283,69 @@ def test_cycles():
         cycles = played.cycle
 
         async def counted(ctx, **inputs):
-            for name in ("code", "take"):
-                counts[name] = counts.get(name, 0) + (inputs.get(name) not in (None, False, NOISE))
+            for name in ("codes", "take"):
+                used = inputs.get(name) not in (None, 0, [NOISE])
+                counts[name] = counts.get(name, 0) + used
             return await cycles(ctx, **inputs)
 
         played.cycle = counted
+        played.count = lambda: lanes
         await played.one_layer(ctx, layer)
 
     simulate(dut, bench, deadline_cycles=2_000)
-    assert counts["code"] == len(layer.codes)
-    assert counts["take"] == layer.takes + FIRST_RESULT_CYCLES
+    assert counts["codes"] == -(-len(layer.codes) // lanes)
+    assert counts["take"] == -(-layer.takes // lanes) + FIRST_RESULT_CYCLES
 
 
 SEEDED_BUGS = {
     "drains": ("with m.If(empty):", "with m.If(1):"),
     "end of a program": ("clear.eq(~self.active)", "clear.eq(0)"),
     "end of the tiles": ("(tile > self.last_tile)", "(tile >= self.last_tile)"),
-    "rest of a word": ("padded.eq((count == 0) & ~", "padded.eq(~"),
+    "rest of a word": ("padded.eq(~partial & ~", "padded.eq(~"),
     "room": ("room.eq(tile != config.max_tiles)", "room.eq(1)"),
     "zeros": ("Mux(zero, 0, self.i_code.payload)", "self.i_code.payload"),
     "results of another program": ("takes.eq(self.active & idle)", "takes.eq(idle)"),
-    "no results": ("idle & (has | (~more & empty))", "idle & (has | ~more)"),
+    "no results": ("~more & empty)\n        else", "~more)\n        else"),
     "last row group": ("more.eq(group != last_group)", "more.eq(1)"),
-    "row": ("[has.eq(0), row.eq(0), more.eq(0)]", "[has.eq(0), more.eq(0)]"),
-    "fetched before": ("[has.eq(0), row.eq(0), more.eq(0)]", "[has.eq(0), row.eq(0)]"),
+    "row": ("[has.eq(0), row.eq(0)]", "has.eq(0)"),
+    "fetched before": ("            m.d.sync += more.eq(0)", "            pass"),
     "busy": ("self.busy.eq(~idle | ~empty)", "self.busy.eq(~idle)"),
     "too many": ("takes & more & ~in_core[-1]", "takes & more"),
 }
+LANES_BUGS = {
+    "zeros": ("*(Mux(zero, 0, code) for code", "*(code for code"),
+    "zeros end with a word": ("Mux(count + lanes <= fill, lanes, 1)", "lanes"),
+    "some codes": ("entering.eq(self.i_code.payload.last + 1)", "entering.eq(lanes)"),
+    "behind a word": ("range(lanes))[after]", "range(lanes))[0]"),
+    "codes of another layer": (
+        "            m.d.sync += count.eq(0)\n\n    def _fetch",
+        "            pass\n\n    def _fetch",
+    ),
+    "some results": ("taken.eq(self.sum_last + 1)", "taken.eq(lanes)"),
+    "too few results": ("(count > self.sum_last) | none_comes", "(count != 0) | none_comes"),
+    "room of results": ("(left < lanes) | ~takes", "(left <= lanes) | ~takes"),
+    "place of results": ("placed[left[: (lanes - 1).bit_length()]]", "placed[0]"),
+    "results of a program before": ("[held.eq(0), count.eq(0)]", "count.eq(0)"),
+    "count of a program before": ("[held.eq(0), count.eq(0)]", "held.eq(0)"),
+}
 
 
-@quick_first("name", SEEDED_BUGS)
-def test_seeded_bug_is_found(name):
-    runner = broken(layer_runner, *SEEDED_BUGS[name]).LayerRunner
+@pytest.mark.parametrize(
+    ("bugs", "name"),
+    [
+        pytest.param(bugs, name, marks=[] if name == "drains" else pytest.mark.sim)
+        for bugs in (SEEDED_BUGS, LANES_BUGS)
+        for name in bugs
+    ],
+)
+def test_seeded_bug_is_found(bugs, name):
+    runner = broken(layer_runner, *bugs[name]).LayerRunner
 
     def check_all():
         for flow in (3, 1, 0):
             for config in CONFIGS.values():
+                if (config.vector.lanes > 1) != (bugs is LANES_BUGS):
+                    continue
                 check(runner, config, flow, *FLOWS[flow])
 
     with pytest.raises((ContractError, IndexError)):

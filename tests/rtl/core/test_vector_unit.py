@@ -18,6 +18,7 @@ from tritloom.rtl.spec.errors import ConfigError, InputError
 from tritloom.rtl.spec.rounding import round_to
 from tritloom.rtl.spec.vector_cycles import program_cycles, step_cycles
 from tritloom.rtl.spec.vector_facts import VectorConfig
+from tritloom.rtl.spec.vector_operations import ProgramBuilder
 from tritloom.rtl.spec.vector_program import (
     Factor,
     Operation,
@@ -28,6 +29,8 @@ from tritloom.rtl.spec.vector_program import (
 
 WORDS = 128
 CONFIGS = {
+    "two lanes": VectorConfig(words=WORDS, lanes=2),
+    "four lanes": VectorConfig(words=WORDS, lanes=4, multipliers=2, bfloat16=True),
     "float32": VectorConfig(words=WORDS),
     "bfloat16": VectorConfig(words=WORDS, bfloat16=True),
     "two": VectorConfig(words=WORDS, multipliers=2, bfloat16=True),
@@ -37,8 +40,15 @@ TOP = 1 << (SUM_BITS - 1)
 SUMS = [0, 1, -1, TOP - 1, -TOP, 0x10101, -0x18080, 255, 257]
 FLOWS = [(0.0, 0.0), (0.5, 0.3), (0.2, 0.9)]
 
-CYCLES = {(False, 1): 6748, (True, 1): 6874, (False, 2): 5074, (True, 2): 5226}
-"""Of the vector unit for tinylm's feed-forward, by bfloat16 and multipliers."""
+CYCLES = {
+    (False, 1, 1): 6748,
+    (True, 1, 1): 6874,
+    (False, 2, 1): 5074,
+    (True, 2, 1): 5226,
+    (False, 2, 2): 3264,
+    (True, 2, 4): 2628,
+}
+"""Of the vector unit for tinylm's feed-forward, by bfloat16, multipliers and lanes."""
 
 configs = quick_first("config", [*CONFIGS.values()][::-1], [*CONFIGS][::-1])
 
@@ -179,7 +189,8 @@ def test_step_cycles(config):
         assert outcome.cycles == program_cycles(program, config)
         assert outcome.stalls == 0
     two, narrow = config.multipliers == 2, config.bfloat16
-    assert step_cycles(product(count=100), config) == 118 + 3 * narrow + two * (5 + narrow)
+    beside = 18 + 3 * narrow + two * (5 + narrow)
+    assert step_cycles(product(count=100), config) == 100 // config.lanes + beside
 
 
 @pytest.mark.sim
@@ -322,8 +333,10 @@ def test_sum_bits_refused(sum_bits):
     assert str(error.value) == f"sum_bits must be 2 to 25, not {sum_bits}"
 
 
-def check_feed_forward(bfloat16, features, inner, seed, *, words=512, multipliers=1, **flow):
-    config = VectorConfig(words=words, bfloat16=bfloat16, multipliers=multipliers)
+def check_feed_forward(
+    bfloat16, features, inner, seed, *, words=512, multipliers=1, lanes=1, **flow
+):
+    config = VectorConfig(words=words, bfloat16=bfloat16, multipliers=multipliers, lanes=lanes)
     contents, steps, trits, x_at, expected = feed_forward(config, bfloat16, features, inner, seed)
 
     def product_of(layer, codes):
@@ -338,20 +351,46 @@ def check_feed_forward(bfloat16, features, inner, seed, *, words=512, multiplier
 
 
 @pytest.mark.sim
-@pytest.mark.parametrize(("bfloat16", "multipliers"), [(False, 1), (True, 2)])
-def test_feed_forward(bfloat16, multipliers):
-    """A whole block of a model, equal to the golden model."""
-    check_feed_forward(bfloat16, 40, 64, 3, multipliers=multipliers, idle=0.3, pause=0.3)
+@pytest.mark.parametrize(
+    ("bfloat16", "multipliers", "lanes"), [(False, 1, 1), (True, 2, 1), (False, 1, 2), (True, 2, 4)]
+)
+def test_feed_forward(bfloat16, multipliers, lanes):
+    """A whole block of a model, equal to the golden model; with odd sizes on several lanes."""
+    features, inner = (40, 64) if lanes == 1 else (37, 61)
+    options = {"multipliers": multipliers, "lanes": lanes, "idle": 0.3, "pause": 0.3}
+    check_feed_forward(bfloat16, features, inner, 3, **options)
+
+
+@pytest.mark.sim
+@pytest.mark.parametrize("lanes", [2, 4])
+@pytest.mark.parametrize("features", [1, 3, 7, 9, 31, 45, 64, 101])
+def test_norm_on_lanes(lanes, features):
+    """PyTorch's order of sums, with any remainder of rows, at odd addresses."""
+    config = VectorConfig(words=512, lanes=lanes, multipliers=2)
+    rng = np.random.default_rng(features)
+    builder = ProgramBuilder(config)
+    builder.reserve(int(rng.integers(1, 8)))
+    x, weight = (rng.normal(0, 1, features).astype(np.float32) for _ in range(2))
+    at, weight_at = builder.place(x), builder.place(weight)
+    to = builder.reserve(features)
+    builder.rms_norm(at, features, weight_at, 1e-5, to)
+    words = np.zeros(512, np.uint32)
+    for address, patterns in builder.contents.items():
+        words[address : address + len(patterns)] = patterns
+    (outcome,) = compare(config, words, [builder.end()])
+    expected = numerics.rms_norm(x[None], weight, 1e-5)[0]
+    assert (outcome.words[to : to + features] == expected.view(np.uint32)).all()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("multipliers", [1, 2])
-@pytest.mark.parametrize("bfloat16", [False, True], ids=["float32", "bfloat16"])
-def test_tinylm_feed_forward(bfloat16, multipliers):
+@pytest.mark.parametrize(("bfloat16", "multipliers", "lanes"), CYCLES)
+def test_tinylm_feed_forward(bfloat16, multipliers, lanes):
     """The shapes of tinylm, and what the program takes beside a core that never makes it wait."""
-    outcome, cycles = check_feed_forward(bfloat16, 256, 512, 1, words=4096, multipliers=multipliers)
+    outcome, cycles = check_feed_forward(
+        bfloat16, 256, 512, 1, words=4096, multipliers=multipliers, lanes=lanes
+    )
     assert 0 <= outcome.cycles - outcome.stalls - cycles <= 10
-    assert cycles == CYCLES[bfloat16, multipliers]
+    assert cycles == CYCLES[bfloat16, multipliers, lanes]
 
 
 def test_deadline():

@@ -19,6 +19,7 @@ from tritloom.rtl.spec.config import (
 from tritloom.rtl.spec.errors import ConfigError, TritloomError
 from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.rtl.spec.plugins import ACT_LATENCY, engines, links, memories
+from tritloom.rtl.spec.vector_facts import VectorConfig
 from tritloom.rtl.top import Accelerator
 from tritloom.sim.verify.traffic import Traffic
 
@@ -281,6 +282,8 @@ def test_digests(name):
         change = {name: 20}
     if name == "alphabet":
         change = {"alphabet": "binary", "encoding": "sign2"}
+    if name == "max_group_sums":
+        change = {name: LEAST["max_out_features"]}
     if name == "vector":
         change = {"vector": {"words": 96}}
     if name == "link":
@@ -430,3 +433,20 @@ def test_run_cycles(name):
             assert cycles == config.run_cycles(shape)
     responses = run_packets(Accelerator(config), config, traffic.packets)
     assert_responses(config, traffic.packets, responses)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"banks": 1}, "banks must be 2 beside a vector unit, not 1"),
+        ({"fill": 1}, "vector lanes must be at most fill = 1, not 2: the core takes fill codes"),
+        (
+            {"rows": 1, "fill": 5},
+            "vector lanes must be at most rows = 1, not 2: the core gives rows results in a cycle",
+        ),
+    ],
+)
+def test_beside_a_vector_unit(changes, message):
+    with pytest.raises(ConfigError) as error:
+        dataclasses.replace(TINY, vector=VectorConfig(words=64, lanes=2), **changes)
+    assert str(error.value).startswith(message)

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from tests.support import plugins
-from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec import packing
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.encodings import BASE3X5, DIFF2, SYM6X10, encodings
@@ -14,6 +13,7 @@ from tritloom.rtl.spec.errors import InputError
 from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.rtl.spec.packing import (
     pack_activations,
+    pack_into,
     pack_results,
     pack_weights,
     unpack_results,
@@ -292,39 +292,95 @@ def test_results(features, size):
     assert unpack_results(config, b"").shape == (0,)
 
 
-def test_bytes_of_base3x5():
+@pytest.mark.parametrize("name", ["base3x5", "sym3x5", "sym6x10"])
+def test_codes_by_number(name):
     """The quick way gives the codes of the plain one, for every group of trits."""
-    trits = BASE3X5.decode(np.arange(243, dtype=np.uint32))
-    assert np.array_equal(
-        BASE3X5.encode_bytes(trits.reshape(3, 81, 5, 1))[..., 0].ravel(), range(243)
-    )
-    between = np.ascontiguousarray(trits.reshape(27, 9, 5).transpose(0, 2, 1))
-    assert np.array_equal(BASE3X5.encode_bytes(between).ravel(), np.arange(243))
+    encoding = encodings[name]
+    trits = all_groups(encoding.trits_per_code)
+    numbers = (trits * 3 ** np.arange(encoding.trits_per_code)).sum(-1)
+    numbers = numbers.astype(np.int8 if encoding.trits_per_code <= 5 else np.int16)
+    before = numbers.copy()
+    assert np.array_equal(encoding.encode_numbers(numbers), encoding.encode(trits))
+    assert np.array_equal(numbers, before)
 
 
-@pytest.mark.parametrize("piece_bytes", [1, 300, 1 << 18])
-@pytest.mark.parametrize(
-    "geometry", [("select", 5, 1), ("select", 40, 3), ("table", 20, 1), ("table", 10, 4)]
-)
-def test_the_quick_way_gives_the_same_image(geometry, piece_bytes, monkeypatch):
-    """In pieces of any size, with rows and columns that fill no group and no tile."""
-    engine, lanes, rows = geometry
-    config = AcceleratorConfig(
-        engine=engine,
-        lanes=lanes,
-        rows=rows,
-        memory=BlockRam(words=4096),
-        max_in_features=200,
-        max_out_features=100,
-    )
+QUICK = {
+    "select 5x1": ("select", "base3x5", 5, 1, 1),
+    "select 40x3": ("select", "base3x5", 40, 3, 1),
+    "pairs 14x3": ("select", "diff2", 14, 3, 1),
+    "table 20x1": ("table", "base3x5", 20, 1, 1),
+    "table 20x3, 2 apart": ("table", "base3x5", 20, 3, 2),
+    "table 42x2, 7 apart": ("table", "sym6x10", 42, 2, 7),
+    "table 36x3, 2 apart": ("table", "sym6x10", 36, 3, 2),
+    "table 42x1": ("table", "sym6x10", 42, 1, 1),
+    "table 12x3": ("table", "sym3x5", 12, 3, 2),
+    "signs 6x2": ("select", "sign2", 6, 2, 1),
+    "signs 36x2": ("table", "sign9", 36, 2, 2),
+    "signed 12x3": ("test-signed", "test-signed", 12, 3, 1),
+}
+
+
+@pytest.mark.parametrize("piece_trits", [1, 300, 1 << 19])
+@pytest.mark.parametrize("name", QUICK)
+def test_the_quick_way_gives_the_same_image(name, piece_trits, monkeypatch):
+    """In pieces of any size, with rows and columns that fill no group and no tile.
+
+    With a table in place of the arithmetic too.
+    """
+    engine, encoding, lanes, rows, fill = QUICK[name]
+    alphabet = encodings[encoding].alphabet
+    config = config_of(lanes, rows, engine=engine, encoding=encoding, fill=fill, alphabet=alphabet)
+    monkeypatch.setattr(packing, "_PIECE_TRITS", piece_trits)
+    by_table = dataclasses.replace(encodings[encoding], encode_numbers=None)
     rng = np.random.default_rng(lanes)
     for shape in ((rows, lanes), (23, 77), (1, 1), (37, 2 * lanes)):
         trits = rng.integers(-1, 2, shape).astype(np.int8)
-        monkeypatch.setattr(packing, "_PIECE_BYTES", piece_bytes)
+        if alphabet == "binary":
+            trits = np.where(trits < 0, -1, 1).astype(np.int8)
         image = pack_weights(config, trits)
+        assert pack_weights(config, np.asfortranarray(trits)) == image
         with monkeypatch.context() as patch:
-            plain = dataclasses.replace(BASE3X5, encode_bytes=None)
-            patch.setattr(packing, "encodings", {"base3x5": plain})
+            patch.setattr(packing, "encodings", {encoding: by_table})
+            assert pack_weights(config, trits) == image
+        with monkeypatch.context() as patch:
+            patch.setattr(packing, "_MOST_DIGITS", 0)
             assert pack_weights(config, trits) == image
             assert pack_weights(config, np.asfortranarray(trits)) == image
-        assert pack_weights(config, np.asfortranarray(trits)) == image
+
+
+def test_extreme_weights():
+    """All trits of one sign: the greatest numbers of every code."""
+    for name in ("table 42x2, 7 apart", "select 40x3"):
+        engine, encoding, lanes, rows, fill = QUICK[name]
+        config = config_of(lanes, rows, engine=engine, encoding=encoding, fill=fill)
+        for value in (-1, 1):
+            trits = np.full((rows + 1, lanes + 7), value, np.int8)
+            assert np.array_equal(
+                unpack_weights(config, pack_weights(config, trits), *trits.shape), trits
+            )
+
+
+def test_pack_into():
+    """Into an array of the caller's, with progress by rows."""
+    config = CONFIGS["40x8"]
+    trits = np.random.default_rng(3).integers(-1, 2, (37, 77)).astype(np.int8)
+    image = np.full(LayerShape.of(config, 37, 77).words * config.word_bytes, 0xA5, np.uint8)
+    rows = []
+    pack_into(config, trits, image, rows.append)
+    assert image.tobytes() == pack_weights(config, trits)
+    assert rows == [37]
+    with pytest.raises(InputError) as raised:
+        pack_into(config, trits, image[1:])
+    assert str(raised.value) == (
+        f"image must have {image.size} bytes for 37 × 77, not {image.size - 1}"
+    )
+
+
+def test_progress(monkeypatch):
+    config = CONFIGS["10x3"]
+    monkeypatch.setattr(packing, "_PIECE_TRITS", 4 * 3 * 10)
+    trits = np.zeros((31, 10), np.int8)
+    image = np.empty(LayerShape.of(config, 31, 10).words * config.word_bytes, np.uint8)
+    rows = []
+    pack_into(config, trits, image, rows.append)
+    assert rows == [12, 24, 31]

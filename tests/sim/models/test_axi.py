@@ -6,15 +6,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from tests.support import outside
 from tests.support.packets import assert_responses, run_packets
 from tritloom.host import DeviceError, TernaryLayer
 from tritloom.host.device import Device
 from tritloom.rtl.memories.axi_facts import Axi
+from tritloom.rtl.memories.axi_pads import axi_pads
 from tritloom.rtl.spec import numerics
 from tritloom.rtl.spec.config import TINY, AcceleratorConfig
-from tritloom.rtl.spec.errors import ConfigError
+from tritloom.rtl.spec.errors import ConfigError, InputError
+from tritloom.rtl.spec.packing import pack_weights
 from tritloom.sim.device.simulated import SimulatedDevice
 from tritloom.sim.models.axi import AxiModel
+from tritloom.sim.models.contract import create_model
 from tritloom.sim.models.surrounded import store_bench, surrounded
 from tritloom.sim.verify.traffic import Traffic
 
@@ -45,14 +49,39 @@ CONFIGS = {
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_layers_are_exact(name):
+    """Also, each word lies where `write_words` would put it."""
     config, random = CONFIGS[name], np.random.default_rng(len(name))
     options = {"latency": 40, "stalls": 0.1 if "offsets" in name else 0.0, "seed": 3}
-    with Device(SimulatedDevice(config, memory_model=options), url="sim") as device:
+    transport = SimulatedDevice(config, memory_model=options)
+    model = create_model(config, axi_pads(config.memory), {})
+    with Device(transport, url="sim") as device:
         for shape in ((500, 700), (33, 320), (1, 1)):
             trits = random.integers(-1, 2, shape).astype(np.int8)
             codes = random.integers(-128, 128, (3, shape[1])).astype(np.int8)
             handle = device.load(TernaryLayer.from_trits(trits, 1.0))
             assert np.array_equal(device.matmul(handle, codes), numerics.matmul(trits, codes))
+            (piece,) = device.allocation().pieces(handle)
+            contents = model.contents(piece.base, pack_weights(config, trits))
+            assert len(contents) == config.memory.ports
+            for number, (start, data) in enumerate(contents):
+                assert transport.read_memory(start, len(data), number) == data
+            transport.write_words(piece.base, pack_weights(config, -trits))
+            assert np.array_equal(device.matmul(handle, codes), numerics.matmul(-trits, codes))
+
+
+def test_contents_are_refused():
+    """Words that begin within a block, and a memory without lines or without a model."""
+    config = CONFIGS["70 bits from 64"]
+    model = create_model(config, axi_pads(config.memory), {})
+    with pytest.raises(InputError, match=r"^base must be a multiple of 32 words, not 33$"):
+        model.contents(33, bytes(config.word_bytes))
+    far = replace(config, memory=outside.Outside(words=64))
+    with pytest.raises(InputError, match=r"^memory 'test-outside' moves no lines; load its words$"):
+        outside.OutsideModel(far).contents(0, bytes(config.word_bytes))
+    transport = SimulatedDevice(TINY)
+    assert not transport.holds_lines
+    with pytest.raises(InputError, match=r"^the memory has no model that holds words; load them$"):
+        transport.write_words(0, bytes(TINY.word_bytes))
 
 
 def test_a_beat_that_fails_is_an_error_of_its_product():
