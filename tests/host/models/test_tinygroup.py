@@ -50,7 +50,6 @@ def test_a_layer_is_the_sum_of_its_groups():
     ).all()
 
 
-@pytest.mark.slow
 @pytest.mark.torch
 def test_what_codes_cost():
     """The recipe prints the page's table; torch's last digits are its own."""
