@@ -656,6 +656,14 @@ On hardware it counts cycles, and bytes on the link:
 
 {vectors}
 
+## The logic of a memory outside the chip
+
+`tritloom measure memory`: without the pads' buffers, placed and routed in the harness of the
+engines. The reader and the writer are those of one AXI port; the store of an SDRAM is its
+controller. For 7-series parts there is no open router.
+
+{memories}
+
 ## The driver
 
 `tritloom measure host`: CPU time of one core, with a link that responds at once and whose own time
@@ -664,6 +672,26 @@ line tells how fast the computer is.
 
 {driver}
 """
+
+
+def memories_table(folder: Path) -> str:
+    """The sizes and clocks of the logic of memories outside the chip."""
+    rows: list[tuple[object, list[object]]] = []
+    for file in folder.glob("memory-*.json"):
+        figures = json.loads(file.read_text(encoding="utf-8"))
+        record = figures["memory"]
+        name, width = record["kind"], record.get("width", 0)
+        what = f"{name}, {width} bits" if width else f"{name} {record['part']}"
+        row: list[object] = [
+            what,
+            figures["component"],
+            figures["part"],
+            *(f"{figures[key]:,}" for key in ("luts", "ffs", "block_rams")),
+            ", ".join(f"{clock:.1f}" for clock in figures["fmax_mhz"]),
+        ]
+        rows.append(((name, width, figures["component"], figures["part"]), row))
+    head = ["memory", "what", "part", "LUTs", "flip-flops", "block RAMs", "MHz, each seed"]
+    return table(head, [row for _, row in sorted(rows)])
 
 
 def outside_memory(figures: dict[str, Any]) -> str:
@@ -808,6 +836,7 @@ def speed_page() -> str:
         floats=table(float_head, floats),
         blocks=table(block_head, blocks),
         vectors=table(unit_head, vectors),
+        memories=memories_table(folder),
         streams=table(head, [row for _, row in sorted(streams)]),
         driver=table(["what", "µs"], driver),
     )
