@@ -1,8 +1,9 @@
 """A simulated board on a network, and what a host sees of it: the same on two kinds of network.
 
-`python -m tests.support.network KIND` prints what `look` found as JSON. `linux` makes a network
-namespace with a TAP device in it, so that Linux's own ARP, IP and UDP meet the board; `user` has a
-host in user space. The status is 77 where Linux's network cannot be had.
+`python -m tests.support.network KIND WHAT` prints what `look` or `generate` found as JSON. Of the
+kinds, `linux` makes a network namespace with a TAP device in it, so that Linux's own ARP, IP and
+UDP meet the board; `user` has a host in user space. The status is 77 where Linux's network cannot
+be had.
 """
 
 from __future__ import annotations
@@ -14,15 +15,18 @@ import random
 import socket
 import struct
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from tests.support import ROOT
 from tests.support.ethernet import ADDRESS, CONFIG, checksum
 from tests.support.user_network import UserNetwork
 from tritloom.host import TernaryLayer, connect
 from tritloom.host.links.discovery import address_text, find_boards, mac_text, set_address
+from tritloom.rtl.links.stream_facts import PacketStream
 from tritloom.rtl.links.udp_facts import DISCOVERY_PORT, MAX_DATAGRAM, PACKET_PORT
 from tritloom.rtl.spec.commands import Opcode, Request, Response, identity
 from tritloom.rtl.spec.config import AcceleratorConfig
@@ -266,18 +270,46 @@ def cable(network: Network) -> list[str]:
     return said
 
 
-def main(kind: str) -> int:
+def generate(network: Network) -> dict[str, Any]:
+    """The ids that transformers writes with layers of tinylm on the board, and on `sim`."""
+    os.environ["TORCHDYNAMO_DISABLE"] = "1"
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from tritloom.host.torch import offload
+
+    torch.set_num_threads(1)
+    model = AutoModelForCausalLM.from_pretrained(ROOT / "models" / "tinylm", dtype=torch.float32)
+    prompt = torch.tensor([[1, 5, 9, 12]])
+    wrote: dict[str, Any] = {}
+    simulated = replace(CONFIG, link=PacketStream(width=4))
+    for name, url, config in (
+        ("board", network.url(address_text(ADDRESS)), None),
+        ("sim", "sim", simulated),
+    ):
+        with (
+            connect(url, config=config) as device,
+            offload(model, device, fit="layers", verify="always") as plan,
+        ):
+            ids = model.generate(prompt, max_new_tokens=12, do_sample=False, min_new_tokens=12)
+            wrote[name] = ids[0].tolist()
+            wrote[f"{name} cycles"] = plan.report().total.cycles
+    ids = model.generate(prompt, max_new_tokens=12, do_sample=False, min_new_tokens=12)
+    return wrote | {"transformers": ids[0].tolist()}
+
+
+def main(kind: str, what: str = "look") -> int:
     try:
         network: Network = NETWORKS[kind](CONFIG)
     except (OSError, ToolError) as error:
         print(error, file=sys.stderr)
         return UNAVAILABLE
     try:
-        print(json.dumps(look(network)))
+        print(json.dumps({"look": look, "generate": generate}[what](network)))
     finally:
         network.close()
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(*sys.argv[1:]))
