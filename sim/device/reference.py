@@ -290,7 +290,8 @@ class ReferenceDevice:
 
     def _define(self, request: Request) -> tuple[int, bytes]:
         base, tiles, row_groups = LAYER.unpack(request.payload)
-        self._layers[request.index] = _Layer(base, LayerShape(tiles, row_groups))
+        group_tiles = request.count if self.config.max_group_sums else 0
+        self._layers[request.index] = _Layer(base, LayerShape(tiles, row_groups, group_tiles))
         self._weights.pop(request.index, None)
         if self._programs is not None:
             self._programs.forget_layer(request.index)
@@ -322,7 +323,7 @@ class ReferenceDevice:
         spare = 8 - self.config.act_bits  # the device does not store these high bits
         codes = codes << spare >> spare
         features = layer.shape.tiles * self.config.lanes
-        sums = matmul(self._decoded(request.index), codes[:, :features])
+        sums = self._sums(request.index, codes[:, :features])
         cycles = self.config.run_cycles(layer.shape) or 0
         void = self._any_void(layer.base, layer.shape.words)
         self._results[request.result_bank] = _Results(sums, cycles, void)
@@ -417,6 +418,14 @@ class ReferenceDevice:
             self.memory[end] = np.frombuffer(cleared.to_bytes(size, "little"), np.uint8)
             bits -= self.config.word_bits
             end += 1
+
+    def _sums(self, index: int, codes: npt.NDArray[np.int8]) -> npt.NDArray[np.int32]:
+        """int8 [tokens, tiles × lanes] → int32 [tokens, groups × row groups × rows]."""
+        trits, group_tiles = self._decoded(index), self._layers[index].shape.group_tiles
+        group = group_tiles * self.config.lanes or codes.shape[1]
+        starts = range(0, codes.shape[1], group)
+        parts = [slice(start, start + group) for start in starts]
+        return np.hstack([matmul(trits[:, part], codes[:, part]) for part in parts])
 
     def _decoded(self, index: int) -> npt.NDArray[np.int8]:
         """The trits of a layer, int8 [row groups × rows, tiles × lanes]."""
