@@ -141,6 +141,29 @@ def test_nobody_is_there(kind, count):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("count", [FEW, BLOCK])
+def test_a_late_error_costs_one_datagram(kind, count):
+    """The one in whose call the system tells of an earlier one; those behind it are sent."""
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as port,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as again,
+    ):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+            other.bind(("127.0.0.1", 0))
+            address = other.getsockname()
+        port.connect(address)
+        port.send(b"nobody")
+        again.bind(address)
+        again.settimeout(PATIENCE_S)
+        packets = packets_of(*range(10, 10 + count))
+        kind(port).send(packets)
+        assert [again.recv(100) for _ in packets[1:]] == packets[1:]
+        again.settimeout(0.02)
+        with pytest.raises(TimeoutError):
+            again.recv(100)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("count", [1, FEW + 1])
 def test_a_datagram_that_no_network_takes_is_lost(ports, kind, count):
     """The others of its block are sent."""
