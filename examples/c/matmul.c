@@ -18,25 +18,28 @@
 #define _DEFAULT_SOURCE /* cfmakeraw */
 #define _DARWIN_C_SOURCE
 
-#include <errno.h>
-#include <fcntl.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <termios.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "layer.h"
 #include "tritloom.h"
 
+#ifdef TRITLOOM_PORT
+#include TRITLOOM_PORT /* another way to the device: port_open, port_send, port_receive, port_close */
+#else
+#include "serial_port.h"
+#endif
+
 #define TRIES 5
+#ifndef TIMEOUT_MS
 #define TIMEOUT_MS 2000
+#endif
 #define LAYER_INDEX 0
 #define BASE_WORD 0
 #define TOKEN 0
 
-static int port;
 static uint32_t session, seq;
 static struct tritloom_response response; /* its payload is in `received` */
 static uint8_t received[TRITLOOM_PACKET_BYTES];
@@ -47,53 +50,11 @@ static void fail(const char *message)
     exit(1);
 }
 
-static void open_port(const char *path)
-{
-    struct termios settings;
-    port = open(path, O_RDWR | O_NOCTTY);
-    if (port < 0 || tcgetattr(port, &settings) != 0) {
-        perror(path);
-        exit(1);
-    }
-    cfmakeraw(&settings); /* bytes pass as they are; the speed stays */
-    if (tcsetattr(port, TCSANOW, &settings) != 0) {
-        perror(path);
-        exit(1);
-    }
-}
-
-static void send_bytes(const uint8_t *data, size_t bytes)
-{
-    while (bytes != 0) {
-        ssize_t written = write(port, data, bytes);
-        if (written < 0 && errno != EINTR)
-            fail("cannot write to the port");
-        if (written > 0) {
-            data += written;
-            bytes -= (size_t)written;
-        }
-    }
-}
-
 /* Receive one whole response; 0 if none comes in time. */
 static int receive(void)
 {
-    static uint8_t inside[TRITLOOM_FRAME_BYTES];
-    static size_t used;
-    struct pollfd ready = {0, POLLIN, 0};
-    uint8_t byte;
     size_t bytes;
-    ready.fd = port;
-    while (poll(&ready, 1, TIMEOUT_MS) > 0) {
-        if (read(port, &byte, 1) != 1)
-            fail("the port is gone");
-        if (byte != 0) {
-            if (used < sizeof inside)
-                inside[used++] = byte;
-            continue;
-        }
-        bytes = tritloom_unframe(received, inside, used);
-        used = 0;
+    while ((bytes = port_receive(received, sizeof received, TIMEOUT_MS)) != 0) {
         if (tritloom_parse(&response, received, bytes))
             return 1;
     }
@@ -115,8 +76,8 @@ static struct tritloom_command plain(uint32_t opcode, uint32_t index, uint32_t c
 /* Execute a command; its response is then in `response`. */
 static void execute(struct tritloom_command command)
 {
-    uint8_t packet[TRITLOOM_PACKET_BYTES], frame[TRITLOOM_FRAME_BYTES];
-    size_t length, framed;
+    uint8_t packet[TRITLOOM_PACKET_BYTES];
+    size_t length;
     int attempt;
     if (command.opcode != TRITLOOM_OP_RESET) {
         command.acknowledged = seq; /* every earlier response has arrived */
@@ -127,9 +88,8 @@ static void execute(struct tritloom_command command)
     length = tritloom_request(packet, &command);
     if (length == 0)
         fail("a payload is too long");
-    framed = tritloom_frame(frame, packet, length);
     for (attempt = 0; attempt < TRIES; attempt++) {
-        send_bytes(frame, framed);
+        port_send(packet, length);
         while (receive()) {
             if (response.session != session || response.seq != seq
                 || response.opcode != command.opcode)
@@ -144,7 +104,7 @@ static void execute(struct tritloom_command command)
             return;
         }
     }
-    fail("no response; check the port and its baud rate");
+    fail("no response; check the port and its settings");
 }
 
 static void start_session(void)
@@ -279,7 +239,7 @@ int main(int argc, char **argv)
         fail("layer.h was packed for another configuration than tritloom.h");
     image = read_file(argv[2], LAYER_IMAGE_BYTES, 1, &images);
     activations = read_file(argv[3], LAYER_IN_FEATURES, SIZE_MAX, &tokens);
-    open_port(argv[1]);
+    port_open(argv[1]);
     start_session();
     load_layer(image);
     for (token = 0; token < tokens; token++) {
@@ -294,6 +254,6 @@ int main(int argc, char **argv)
     print_results((uint32_t)((tokens - 1) % TRITLOOM_BANKS));
     free(activations);
     free(image);
-    close(port);
+    port_close();
     return 0;
 }

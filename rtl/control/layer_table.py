@@ -41,7 +41,7 @@ class LayerTable(wiring.Component):
     index : in, number
         The layer that all other members are about.
     entry : out, `entry_layout`
-        The entry of the layer that `index` named in the cycle before.
+        The entry of the layer that `index` named `AcceleratorConfig.entry_cycles` before.
     definition : in, `DEFINITION`
         Place and shape for `begin`, `add` and `define`; must not change between them.
     group_tiles : in, number
@@ -59,7 +59,7 @@ class LayerTable(wiring.Component):
     define : in, 1 bit
         The layer becomes defined and open, with `definition` and the end that was added up.
     commit : in, 1 bit
-        The layer becomes committed; `index` must not have changed in the cycle before.
+        The layer becomes committed; `entry` must be the layer's.
     forget : in, 1 bit
         The layer becomes undefined.
     """
@@ -99,6 +99,10 @@ class LayerTable(wiring.Component):
         m.submodules.entries = entries = block_ram(self.entry.shape(), config.max_layers)
         write = entries.write_port()
         read = ReadPort(m, entries)
+        entry = read.data
+        if config.entry_cycles == 2:
+            entry = Signal(self.entry.shape(), reset_less=True)
+            m.d.sync += entry.eq(read.data)
         definition = self.definition
         # Only as many bits as the limits have; the bits above are none.
         tiles = definition.tiles[: config.max_tiles.bit_length()]
@@ -112,10 +116,10 @@ class LayerTable(wiring.Component):
         end = Signal(range(config.memory_words + config.max_row_groups + 1))
         m.d.comb += [
             read.addr.eq(self.index),
-            self.entry.eq(read.data),
+            self.entry.eq(entry),
             write.addr.eq(self.index),
             write.en.eq(self.define | self.commit | self.forget),
-            write.data.eq(read.data),
+            write.data.eq(entry),
             last_tile.eq(tiles - 1),
             last_group.eq(row_groups - 1),
             # A number of 0 is too high as well: 0 − 1 is the highest number.

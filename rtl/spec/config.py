@@ -61,6 +61,9 @@ TILE_START_CYCLES = 4
 """Cycles from an engine's `ready` to the first weight word of the tile."""
 REQUEST_AHEAD_CYCLES = 1
 """Cycles by which the range of words is requested before RUN counts its first cycle."""
+MOST_UNREGISTERED_LAYERS = 64
+"""Layers of a layer table without an output register. A block RAM gives its data late in a cycle,
+and the comparisons behind it were the longest path of a design with 256 layers."""
 RESULT_CYCLES = 2
 """Cycles from a result's last addition to `done`."""
 
@@ -323,6 +326,11 @@ class AcceleratorConfig:
     def engine_latency(self) -> int:
         """Cycles from an accepted weight word to its sums."""
         return engines[self.engine].latency(self)
+
+    @property
+    def entry_cycles(self) -> int:
+        """Cycles from a layer's index to its entry in the layer table."""
+        return 1 if self.max_layers <= MOST_UNREGISTERED_LAYERS else 2
 
     @cached_property
     def asks_ahead(self) -> bool:

@@ -26,6 +26,7 @@ __all__ = [
     "ACT_LATENCY",
     "LAYOUT",
     "MAX_MEMORY_WORDS",
+    "MEMORY_DOMAIN",
     "Config",
     "Engine",
     "Link",
@@ -45,6 +46,8 @@ ACT_LATENCY = 3
 """Cycles from an engine's `act_address` to `i_act`: memory, its register, one for the wires."""
 MAX_MEMORY_WORDS = 1 << 28
 """Most words of a weight memory; BitNet b1.58 2B-4T has 52 million words of 64 bits."""
+MEMORY_DOMAIN = "memory"
+"""The clock domain of a weight memory's logic that has a clock of its own."""
 NO_PINS: Mapping[str, str] = MappingProxyType({})
 NO_CLOCKS: Mapping[str, int] = MappingProxyType({})
 
@@ -244,6 +247,13 @@ class Memory(Record):
     def check(self, config: Config) -> None:
         """Raise `ConfigError` for what the memory cannot be."""
         require_integer("memory: words", self.words, 1, MAX_MEMORY_WORDS)
+
+    def own_clock_hz(self, config: Config) -> int:
+        """Frequency of the clock domain `MEMORY_DOMAIN`, which the component then has logic in.
+
+        0 if all of it has the accelerator's clock. Whoever holds the accelerator gives the domain.
+        """
+        return 0
 
     def align(self, config: Config) -> int:
         """Words of a block, a power of two: a layer and each WRITE begin at a multiple of it.

@@ -26,7 +26,8 @@ DATA_PINS = 16
 class Pads:
     """What the accelerator shows of an SDRAM, as signals that nothing drives."""
 
-    def __init__(self):
+    def __init__(self, config):
+        self.config = config
         self.sdram_cke = Signal()
         self.sdram_ras_n = Signal()
         self.sdram_cas_n = Signal()
@@ -47,10 +48,11 @@ class PadTop(Elaboratable):
 
     def elaborate(self, platform):
         m = Module()
-        pads = Pads()
+        pads = Pads(self.board.presets["sdram"])
         count, read = Signal(40), Signal(ULX3S.data_bits)
         m.d.sync += [count.eq(count + 1 + read.xor()), read.eq(pads.sdram_dq_i)]
-        outputs = [value for name, value in vars(pads).items() if name != "sdram_dq_i"]
+        inside = ("config", "sdram_dq_i")
+        outputs = [value for name, value in vars(pads).items() if name not in inside]
         for number, pad in enumerate(outputs):
             m.d.sync += pad.eq(count >> number)
         tie(m, pads, self.board.request(platform, "sdram"))
