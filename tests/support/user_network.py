@@ -22,7 +22,6 @@ from tests.support.ethernet import (
     IPV4,
     checksum,
     ethernet,
-    pseudo_header,
 )
 from tests.support.ethernet import ipv4 as make_ipv4
 
@@ -134,7 +133,7 @@ class UserNetwork:
             if body[:2] == b"\0\0":
                 self._echoes[int.from_bytes(body[6:8], "big")] = body[8:]
         elif frame[23] == 17:
-            assert checksum(pseudo_header(frame) + body) == 0, "checksum of UDP"
+            assert checksum(frame[26:34] + b"\0\x11" + body[4:6] + body) == 0, "checksum of UDP"
             source, to_port, size, _ = struct.unpack_from(">HHHH", body)
             relay, _, of_port = self._relays.get(to_port, (None, b"", 0))
             if relay is not None and source == of_port and size == len(body):

@@ -1,5 +1,6 @@
 """Blocks of datagrams: both ways to move them give the same results."""
 
+import errno
 import signal
 import socket
 import sys
@@ -215,6 +216,29 @@ def test_a_signal_does_not_end_a_wait(ports, kind):
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     assert len(seen) == 2
+
+
+def test_a_system_that_allows_no_large_buffers():
+    """It gets the largest one that it allows, or keeps its own."""
+
+    class Small(socket.socket):
+        allowed = 1 << 20
+
+        def setsockopt(self, level, option, value):
+            if option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+                if value > self.allowed:
+                    raise OSError(errno.ENOBUFS, "No buffer space available")
+                asked.append(value)
+                return
+            super().setsockopt(level, option, value)
+
+    asked: list[int] = []
+    with Small(socket.AF_INET, socket.SOCK_DGRAM) as port:
+        datagrams(port)
+        assert asked == [1 << 20] * 2
+        Small.allowed = 0
+        datagrams(port)
+        assert asked == [1 << 20] * 2
 
 
 def test_the_way_of_this_system(ports, monkeypatch):
