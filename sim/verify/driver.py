@@ -94,6 +94,7 @@ class Driver:
         self._complete = True
         self._waiting_payload: int | None = None
         self._ready = 0
+        self.pins.surround(f"{cocotb.RANDOM_SEED} {name}")
 
     async def power(self) -> None:
         """Reset by the pin; the device is then as at power-up, except for its memories."""

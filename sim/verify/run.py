@@ -156,7 +156,14 @@ def verify_design(
             f"link must be stream, not {config.link.name!r}; generate the design with packet "
             "streams (the serial link has its own tests)"
         )
-    held = _check_ports(verilog, design)
+    if config.memory.model and not config.memory.bench:
+        raise VerifyError(
+            f"the benches have no model of memory {config.memory.name!r}; run the design on the "
+            "simulated FPGA, or verify it with a memory of block RAM"
+        )
+    held = [name for name in _check_ports(verilog, design) if name not in _surrounded(config)]
+    if config.memory.bench and importlib.util.find_spec("cocotbext") is None:
+        raise ToolError(f"cocotbext-axi not found; {package_remedy('cocotbext-axi', 'test')}")
     simulator = find_simulator()
     with tempfile.TemporaryDirectory(prefix="tritloom-verify-") as name, _without(*HIDDEN):
         folder = Path(name)
@@ -265,6 +272,11 @@ def _check_ports(verilog: str, design: _Design) -> list[str]:
                 "run tritloom generate again"
             )
     return [name for name in inputs if name not in design.port_bits()]
+
+
+def _surrounded(config: AcceleratorConfig) -> set[str]:
+    """The pins that the benches put a model at."""
+    return set(config.memory.pins) if config.memory.bench else set()
 
 
 @contextmanager
