@@ -259,6 +259,10 @@ class Memory(Record):
         """
         return 0
 
+    def start_cycles(self, config: Config) -> int:
+        """Cycles after power-up in which the memory takes no range and no word."""
+        return 0
+
     def align(self, config: Config) -> int:
         """Words of a block, a power of two: a layer and each WRITE begin at a multiple of it.
 
