@@ -96,7 +96,8 @@ def connect(url: str = "sim", *, config: AcceleratorConfig | None = None) -> Dev
 
     Parameters
     ----------
-    url : `sim`, `golden`, `sim?board=NAME`, `sim?preset=NAME`, `serial:///dev/ttyUSB0`, …
+    url : `sim`, `golden`, `sim?board=NAME`, `sim?preset=NAME`, `serial:///dev/ttyUSB0`,
+        `udp://10.77.0.2`, …
     config : a simulated device is made from it, instead of from a board; any other device must have
         the same layout
 

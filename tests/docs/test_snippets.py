@@ -72,6 +72,7 @@ NOT_RUN = {
         "sudo ip addr add 10.77.0.1/24 dev eth0",
         "tritloom devices --set-address 02:54:52:49:54:02 192.168.1.77",
         "tritloom info --device udp://10.77.0.2 --selftest",
+        "unshare -rn",
     ],
     "docs/howto/sdram.md": ["tritloom build --board ulx3s-85f --preset sdram -o build/sdram"],
     "docs/howto/measure.md": [
@@ -82,6 +83,7 @@ NOT_RUN = {
         "tritloom measure stream --shape 256x512 --engine table --output stream-mine.json",
         "tritloom measure stream --memory axi --width 128 --latency 60 --shape 2560x2560",
         "tritloom measure host --udp",
+        "tritloom measure link --kind udp",
     ],
     **{
         f"docs/howto/first-light/{board}.md": [

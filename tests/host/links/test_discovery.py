@@ -104,6 +104,28 @@ def test_a_board_that_is_not_there(boards):
     )
 
 
+def announced(mac: bytes, address: str, *, addressed: bool) -> bytes:
+    return Announcement(
+        mac=mac, address=socket.inet_aton(address), build_digest=bytes(8), addressed=addressed
+    ).to_bytes()
+
+
+def test_answers_to_another_question_do_not_count():
+    """Of another computer's question, or of another board."""
+    noise = announced(MACS[1], "10.77.0.9", addressed=True)
+    board = Board(MACS[0], "10.77.0.2", noise=noise)
+    try:
+        found = find_boards(WAIT_S, [board.place])
+        assert [b.mac for b in found] == [MACS[0]]
+        board.noise = announced(MACS[0], "10.77.0.9", addressed=False)
+        assert set_address(mac_text(MACS[0]), "10.77.0.9", WAIT_S, [board.place]).addressed
+        board.noise, board.mac = noise, MACS[1]
+        with pytest.raises(DeviceError, match="no board of the MAC address 02:54:52:49:54:02"):
+            set_address(mac_text(MACS[0]), "10.77.0.9", WAIT_S, [board.place])
+    finally:
+        board.close()
+
+
 @pytest.mark.parametrize(
     ("mac", "address", "message"),
     [
