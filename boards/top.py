@@ -6,7 +6,7 @@ from amaranth.hdl import Elaboratable, Module, Signal, Value
 from amaranth.lib import io
 
 from tritloom.boards.board import Board
-from tritloom.boards.clock import clock_domain
+from tritloom.boards.clock import clock_domains
 from tritloom.boards.families.family import load_family
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import ConfigError
@@ -50,7 +50,9 @@ class BoardTop(Elaboratable):
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
-        clock_domain(m, platform, load_family(self.board.family), self.config.clock_hz)
+        config = self.config
+        memory_hz = config.memory.own_clock_hz(config)
+        clock_domains(m, platform, load_family(self.board.family), config.clock_hz, memory_hz)
         m.submodules.accelerator = accelerator = Accelerator(self.config)
         for record in (self.config.link, self.config.memory):
             if record.tie:

@@ -656,6 +656,22 @@ On hardware it counts cycles, and bytes on the link:
 
 {vectors}
 
+## The scaling units of group sums
+
+`tritloom measure scale`: one sum of a [group](../explanation/groups.md) in each cycle, with the
+memory of totals. `fixed` adds exactly, `convert` makes float32 of its totals, and `float` rounds
+every operation.
+
+{scales}
+
+## The logic of a memory outside the chip
+
+`tritloom measure memory`: without the pads' buffers, placed and routed in the harness of the
+engines. The reader and the writer are those of one AXI port; the store of an SDRAM is its
+controller. For 7-series parts there is no open router.
+
+{memories}
+
 ## The driver
 
 `tritloom measure host`: CPU time of one core, with a link that responds at once and whose own time
@@ -663,7 +679,33 @@ is taken off. A call is a product with a layer of 64 × 64 and one token: three 
 line tells how fast the computer is.
 
 {driver}
+
+`tritloom measure host --udp`: a packet over UDP and its response, from the session down to the
+system's calls and back, with a peer behind the loopback interface. A gigabit needs 8.7 µs for a
+packet of 1,024 bytes and 12.3 µs for one of 1,472.
+
+{udp}
 """
+
+
+def memories_table(folder: Path) -> str:
+    """The sizes and clocks of the logic of memories outside the chip."""
+    rows: list[tuple[object, list[object]]] = []
+    for file in folder.glob("memory-*.json"):
+        figures = json.loads(file.read_text(encoding="utf-8"))
+        record = figures["memory"]
+        name, width = record["kind"], record.get("width", 0)
+        what = f"{name}, {width} bits" if width else f"{name} {record['part']}"
+        row: list[object] = [
+            what,
+            figures["component"],
+            figures["part"],
+            *(f"{figures[key]:,}" for key in ("luts", "ffs", "block_rams")),
+            ", ".join(f"{clock:.1f}" for clock in figures["fmax_mhz"]),
+        ]
+        rows.append(((name, width, figures["component"], figures["part"]), row))
+    head = ["memory", "what", "part", "LUTs", "flip-flops", "block RAMs", "MHz, each seed"]
+    return table(head, [row for _, row in sorted(rows)])
 
 
 def outside_memory(figures: dict[str, Any]) -> str:
@@ -749,6 +791,12 @@ def speed_page() -> str:
         for slots, value in host["cpu_us_per_command"].items()
     ]
     driver.append(["CRC-32 of 1024 bytes", f"{host['crc32_us_per_kb']:.2f}"])
+    udp = json.loads((folder / "host_udp.json").read_text(encoding="utf-8"))
+    packets: dict[str, dict[str, float]] = udp["host_cpu_us_per_packet"]
+    cases: list[list[object]] = [
+        [case, *(f"{each[case]:.1f}" for each in packets.values())]
+        for case in next(iter(packets.values()))
+    ]
     blocks: list[list[object]] = []
     floats: list[list[object]] = []
     for file in sorted(folder.glob("block-*.json")):
@@ -775,6 +823,20 @@ def speed_page() -> str:
                 f"{block['engine_cycles']:,}",
                 f"{block['vector_cycles']:,}",
                 f"{block['link_bytes_per_token']:,}",
+            ]
+        )
+    scales: list[list[object]] = []
+    for file in sorted(folder.glob("scale-*.json")):
+        unit = json.loads(file.read_text(encoding="utf-8"))
+        scales.append(
+            [
+                f"{unit['unit']}, {unit['rows']:,} rows, {unit['groups']} groups",
+                unit["part"],
+                f"{unit['luts']:,}",
+                f"{unit['ffs']:,}",
+                unit["block_rams"],
+                unit["dsps"],
+                ", ".join(f"{clock:.1f}" for clock in unit["fmax_mhz"]),
             ]
         )
     vectors: list[list[object]] = []
@@ -808,8 +870,11 @@ def speed_page() -> str:
         floats=table(float_head, floats),
         blocks=table(block_head, blocks),
         vectors=table(unit_head, vectors),
+        scales=table(unit_head, scales),
+        memories=memories_table(folder),
         streams=table(head, [row for _, row in sorted(streams)]),
         driver=table(["what", "µs"], driver),
+        udp=table(["bytes", *(f"{slots} slots, µs" for slots in packets)], cases),
     )
 
 

@@ -66,9 +66,13 @@ def mix_figures(name: str, config: AcceleratorConfig, mhz: float | None) -> dict
 
 
 def layer_cycles(
-    config: AcceleratorConfig, in_features: int, out_features: int, most: int | None = None
+    config: AcceleratorConfig,
+    in_features: int,
+    out_features: int,
+    most: int | None = None,
+    group: int = 0,
 ) -> int:
-    """Cycles of a layer by the formula.
+    """Cycles of a layer by the formula; `group` inputs have a sum of their own.
 
     A layer with more outputs than the core has partial sums, or than `most`, runs in pieces of at
     most that size. `ConfigError` for a layer of more inputs than the core takes.
@@ -79,9 +83,13 @@ def layer_cycles(
             f"max_in_features = {config.max_in_features}"
         )
     limit = min(config.max_out_features, most or out_features, out_features)
+    if group:
+        limit = min(limit, config.result_row_groups // (in_features // group) * config.rows)
     whole, rest = divmod(out_features, limit)
-    cycles = whole * _run_cycles(config, LayerShape.of(config, limit, in_features))
-    return cycles + (_run_cycles(config, LayerShape.of(config, rest, in_features)) if rest else 0)
+    cycles = whole * _run_cycles(config, LayerShape.of(config, limit, in_features, group))
+    if rest:
+        cycles += _run_cycles(config, LayerShape.of(config, rest, in_features, group))
+    return cycles
 
 
 def _run_cycles(config: AcceleratorConfig, shape: LayerShape) -> int:
@@ -93,26 +101,30 @@ def _run_cycles(config: AcceleratorConfig, shape: LayerShape) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """`count` layers of one shape."""
+    """`count` layers of one shape; `group` inputs have a sum of their own, 0: the whole row."""
 
     name: str
     in_features: int
     out_features: int
     count: int = 1
+    group: int = 0
 
     @property
     def weights(self) -> int:
         return self.in_features * self.out_features * self.count
 
 
-def model_layers(model: str) -> list[Layer]:
-    """The ternary layers of a model, counted by shape.
+def model_layers(model: str, group: int | None = 0) -> list[Layer]:
+    """The ternary layers of a model, counted by shape and group.
 
     Parameters
     ----------
     model : a name of `MIXES`, or a folder with a config.json, which is all that is read of it, or a
         GGUF file. The layers are those that `tritloom run` loads: q/k/v count as one and gate/up
         as one.
+    group : inputs that have a sum of their own; 0: the whole row, which a GGUF file must allow;
+        None: as many as share a scale in a tensor of a GGUF file that has several, else the whole
+        row
 
     Raises
     ------
@@ -121,34 +133,43 @@ def model_layers(model: str) -> list[Layer]:
         tensor
     """
     if model in MIXES:
-        return [Layer(*layer) for layer in MIXES[model][1]]
+        return [Layer(*layer, group or 0) for layer in MIXES[model][1]]
     if is_gguf(model):
-        shapes = _stacked(GgufFile(model).shapes())
+        tensors = GgufFile(model)
+        if group == 0:
+            tensors.shapes()  # refuses scales by groups
+        shapes = _stacked(tensors.grouped_shapes())
     else:
         file = find_model(model, "config.json") / "config.json"
-        shapes = BitNetConfig.from_files(read_json(file)).ternary_shapes
+        plain = BitNetConfig.from_files(read_json(file)).ternary_shapes
+        shapes = {name: (*shape, 0, 1) for name, shape in plain.items()}
         if not shapes:
             raise CheckpointError(
                 f"{file} describes no ternary layer; check modules_to_not_convert"
             )
-    names: dict[tuple[int, int], str] = {}
-    counts = Counter[tuple[int, int]]()
-    for name, (out_features, in_features) in shapes.items():
-        names.setdefault((in_features, out_features), name.rpartition(".")[2])
-        counts[in_features, out_features] += 1
-    return [Layer(names[shape], *shape, count) for shape, count in counts.items()]
+    names: dict[tuple[int, int, int], str] = {}
+    counts = Counter[tuple[int, int, int]]()
+    for name, (out_features, in_features, own, passes) in shapes.items():
+        shape = (in_features, out_features, own if group is None else group)
+        names.setdefault(shape, name.rpartition(".")[2])
+        counts[shape] += passes
+    return [
+        Layer(names[shape], shape[0], shape[1], count, shape[2]) for shape, count in counts.items()
+    ]
 
 
-def _stacked(shapes: dict[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
+def _stacked(
+    shapes: dict[str, tuple[int, int, int, int]],
+) -> dict[str, tuple[int, int, int, int]]:
     """The layers of a GGUF file with those of each row of `GGUF_STACKS` as one layer."""
-    stacked: dict[str, tuple[int, int]] = {}
+    stacked: dict[str, tuple[int, int, int, int]] = {}
     for name, shape in shapes.items():
         block, dot, last = name.rpartition(".")
         stack = next((each for each, parts in GGUF_STACKS.items() if last in parts), last)
         parts = [f"{block}{dot}{part}" for part in GGUF_STACKS.get(stack, ())]
-        if parts and all(part in shapes and shapes[part][1] == shape[1] for part in parts):
+        if parts and all(part in shapes and shapes[part][1:] == shape[1:] for part in parts):
             rows = sum(shapes[part][0] for part in parts)
-            stacked[f"{block}{dot}{stack}"] = rows, shape[1]
+            stacked[f"{block}{dot}{stack}"] = rows, *shape[1:]
         else:
             stacked[name] = shape
     return stacked
@@ -157,7 +178,7 @@ def _stacked(shapes: dict[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
 def utilization(config: AcceleratorConfig, layers: Sequence[Layer]) -> float:
     """Useful MACs of the layers ÷ (their cycles by the formula × MACs a cycle)."""
     cycles = sum(
-        layer.count * layer_cycles(config, layer.in_features, layer.out_features)
+        layer.count * layer_cycles(config, layer.in_features, layer.out_features, group=layer.group)
         for layer in layers
     )
     macs = sum(layer.weights for layer in layers) * config.tokens

@@ -16,6 +16,7 @@ from tritloom.host.device import (
     Stats,
     connect,
 )
+from tritloom.host.group_layer import GroupHandle, GroupLayer
 from tritloom.host.layer import TernaryLayer
 from tritloom.rtl.spec.errors import (
     CapacityError,
@@ -40,6 +41,8 @@ __all__ = [
     "Execution",
     "GgufFile",
     "GgufTensor",
+    "GroupHandle",
+    "GroupLayer",
     "Handle",
     "InputError",
     "Job",

@@ -46,19 +46,19 @@ class Allocator:
         self._config = config
         self._pieces: dict[object, tuple[Piece, ...]] = {}
 
-    def place(self, out_features: int, in_features: int) -> tuple[Piece, ...]:
-        """Where a layer of this size would lie; it takes nothing.
+    def place(self, out_features: int, in_features: int, group: int = 0) -> tuple[Piece, ...]:
+        """Where a layer of this size, with groups of inputs, would lie; it takes nothing.
 
         Raises
         ------
         CapacityError : there is no room
         """
-        pieces = self.find(out_features, in_features)
+        pieces = self.find(out_features, in_features, group)
         if pieces is None:
-            raise self._no_room(out_features, in_features)
+            raise self._no_room(out_features, in_features, group)
         return pieces
 
-    def find(self, out_features: int, in_features: int) -> tuple[Piece, ...] | None:
+    def find(self, out_features: int, in_features: int, group: int = 0) -> tuple[Piece, ...] | None:
         """Where a layer of this size would lie, or `None` if there is no room; it takes nothing.
 
         Each piece of `cut_layer` goes to the first free words that hold it.
@@ -67,9 +67,9 @@ class Allocator:
         runs = self.free_runs
         indices = self.free_indices
         pieces: list[Piece] = []
-        for rectangle in cut_layer(config, out_features, in_features):
+        for rectangle in cut_layer(config, out_features, in_features, group):
             _, rows, _, columns = rectangle
-            shape = LayerShape.of(config, rows, columns)
+            shape = LayerShape.of(config, rows, columns, group)
             place = next((i for i, (_, words) in enumerate(runs) if words >= shape.words), None)
             if place is None or len(pieces) == len(indices):
                 return None
@@ -129,10 +129,10 @@ class Allocator:
         """Layer numbers that pieces have."""
         return self._config.max_layers - len(self.free_indices)
 
-    def _no_room(self, out_features: int, in_features: int) -> CapacityError:
+    def _no_room(self, out_features: int, in_features: int, group: int) -> CapacityError:
         config = self._config
-        rectangles = cut_layer(config, out_features, in_features)
-        shapes = [LayerShape.of(config, rows, columns) for _, rows, _, columns in rectangles]
+        rectangles = cut_layer(config, out_features, in_features, group)
+        shapes = [LayerShape.of(config, rows, columns, group) for _, rows, _, columns in rectangles]
 
         def amount(words: int) -> str:
             return f"{words} words ({words * config.word_bytes} bytes)"
@@ -150,18 +150,27 @@ class Allocator:
 
 
 def cut_layer(
-    config: AcceleratorConfig, out_features: int, in_features: int
+    config: AcceleratorConfig, out_features: int, in_features: int, group: int = 0
 ) -> list[tuple[int, int, int, int]]:
     """The pieces of a layer that exceeds the device's feature limits; one piece if it does not.
+
+    With groups of inputs, a piece has whole groups, and as many rows as a result bank holds sums
+    of. `group` must be one that `check_group` allows.
 
     Returns
     -------
     First row, number of rows, first column and number of columns of each piece.
     """
+    most_columns, most_rows = config.max_in_features, config.max_out_features
+    if group:
+        groups = min(in_features // group, config.max_tiles // -(-group // config.lanes))
+        groups = min(groups, config.result_row_groups)
+        most_columns = groups * group
+        most_rows = min(most_rows, config.result_row_groups // groups * config.rows)
     return [
         (row, rows, column, columns)
-        for column, columns in _cuts(in_features, config.max_in_features, config.lanes)
-        for row, rows in _cuts(out_features, config.max_out_features, config.rows)
+        for column, columns in _cuts(in_features, most_columns, group or config.lanes)
+        for row, rows in _cuts(out_features, most_rows, config.rows)
     ]
 
 

@@ -14,13 +14,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Literal, get_args
+from typing import Literal, get_args, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tritloom.host.allocator import Allocator
 from tritloom.host.execution import Execution, ProgramStats
+from tritloom.host.group_layer import GroupHandle, GroupJob, GroupLayer
 from tritloom.host.handle import Handle, Image, Stats, load_layer
 from tritloom.host.identity import config_of, read_identity
 from tritloom.host.inputs import checked_codes, checked_floats, checked_norm, require_linear
@@ -44,6 +45,9 @@ __all__ = [
     "Device",
     "DeviceInfo",
     "Execution",
+    "GroupHandle",
+    "GroupJob",
+    "GroupLayer",
     "Handle",
     "Job",
     "ProgramHandle",
@@ -92,7 +96,8 @@ def connect(url: str = "sim", *, config: AcceleratorConfig | None = None) -> Dev
 
     Parameters
     ----------
-    url : `sim`, `golden`, `sim?board=NAME`, `sim?preset=NAME`, `serial:///dev/ttyUSB0`, …
+    url : `sim`, `golden`, `sim?board=NAME`, `sim?preset=NAME`, `serial:///dev/ttyUSB0`,
+        `udp://10.77.0.2`, …
     config : a simulated device is made from it, instead of from a board; any other device must have
         the same layout
 
@@ -175,10 +180,17 @@ class Device:
         with self._session.lock:
             return Requests(self._session, self._config).counters()
 
-    def load(self, layer: TernaryLayer, images: Sequence[Image] | None = None) -> Handle:
+    @overload
+    def load(self, layer: TernaryLayer, images: Sequence[Image] | None = None) -> Handle: ...
+    @overload
+    def load(self, layer: GroupLayer) -> GroupHandle: ...
+    def load(
+        self, layer: TernaryLayer | GroupLayer, images: Sequence[Image] | None = None
+    ) -> Handle | GroupHandle:
         """Write a layer to the device's weight memory.
 
-        A layer that exceeds the device's feature limits is stored, and computed, in pieces.
+        A layer that exceeds the device's feature limits is stored, and computed, in pieces. A layer
+        with groups of inputs that has a weight 2 is stored as two ternary layers.
 
         Parameters
         ----------
@@ -188,18 +200,36 @@ class Device:
         Raises
         ------
         CapacityError : there is no room; the device is as before
-        InputError : not a layer, a weight 0 for a device of the binary alphabet, or images of other
-            sizes
+        InputError : not a layer, a weight 0 for a device of the binary alphabet, groups that the
+            device cannot have, or images of other sizes
         DeviceError : the memory does not keep it, or the session ended
         """
         with self._session.lock:
             self._session.check()
-            return load_layer(self._session, self._config, self._allocator, layer, images)
+            device, allocator = (self._session, self._config), self._allocator
+            if not isinstance(layer, GroupLayer):
+                return load_layer(*device, allocator, layer, images)
+            if images is not None:
+                raise InputError("images must be None for a GroupLayer, which is packed here")
+            parts: list[Handle] = []
+            try:
+                for trits in layer.passes:
+                    parts.append(load_layer(*device, allocator, trits, group=layer.group))
+            except BaseException:
+                for part in parts:
+                    self._allocator.release(part)
+                raise
+            return GroupHandle(layer, tuple(parts))
 
-    def unload(self, handle: Handle) -> None:
+    def unload(self, handle: Handle | GroupHandle) -> None:
         """Free a layer's memory. Jobs that were submitted before still get their results."""
         with self._session.lock:
             self._session.check()
+            if isinstance(handle, GroupHandle):
+                for part in handle.parts:
+                    part.pieces_on(self._session)
+                    self._allocator.release(part)
+                return
             _require_handle(handle).pieces_on(self._session)
             for key in [key for key in self._linear if key[0] is handle]:
                 program = self._linear.pop(key)
@@ -207,7 +237,11 @@ class Device:
                     program.unload()
             self._allocator.release(handle)
 
-    def submit(self, handle: Handle, codes: ArrayLike) -> Job:
+    @overload
+    def submit(self, handle: Handle, codes: ArrayLike) -> Job: ...
+    @overload
+    def submit(self, handle: GroupHandle, codes: ArrayLike) -> GroupJob: ...
+    def submit(self, handle: Handle | GroupHandle, codes: ArrayLike) -> Job | GroupJob:
         """Start a product; `Job.result` waits for the sums. Any number of jobs may be enqueued.
 
         Parameters
@@ -222,12 +256,31 @@ class Device:
         """
         with self._session.lock:
             self._session.check()
-            _require_handle(handle).pieces_on(self._session)
-            array = checked_codes(self._config, codes, handle.in_features)
-            return submit_product(self._session, self._config, handle, array)
+            if isinstance(handle, GroupHandle):
+                parts = handle.parts
+            else:
+                parts = (_require_handle(handle),)
+            for part in parts:
+                part.pieces_on(self._session)
+            array = checked_codes(self._config, codes, parts[0].in_features)
+            jobs = [submit_product(self._session, self._config, part, array) for part in parts]
+            return GroupJob(handle, jobs) if isinstance(handle, GroupHandle) else jobs[0]
 
     def matmul(self, handle: Handle, codes: ArrayLike) -> NDArray[np.int32]:
         """Exact sums: int8 `[tokens, in_features]` → int32 `[tokens, out_features]`."""
+        return self.submit(_require_handle(handle), codes).result()
+
+    def matmul_groups(self, handle: GroupHandle, codes: ArrayLike) -> NDArray[np.int32]:
+        """Exact sums of each group of inputs.
+
+        int8 `[tokens, in_features]` → int32 `[tokens, out_features, groups]`, as
+        `tritloom.rtl.spec.groups.matmul_groups`.
+        """
+        if not isinstance(handle, GroupHandle):
+            raise InputError(
+                f"matmul_groups takes what load returned for a GroupLayer, not "
+                f"{type(handle).__name__}"
+            )
         return self.submit(handle, codes).result()
 
     def linear(
@@ -348,6 +401,8 @@ class Device:
 
 
 def _require_handle(handle: Handle) -> Handle:
+    if isinstance(handle, GroupHandle):
+        raise InputError("the layer has groups of inputs; use matmul_groups")
     if not isinstance(handle, Handle):
         raise InputError(f"handle must be what load returned, not {type(handle).__name__}")
     return handle

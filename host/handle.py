@@ -13,7 +13,7 @@ from tritloom.rtl.spec.commands import Status
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import DeviceError, InputError
 from tritloom.rtl.spec.numerics import MAX_FEATURES
-from tritloom.rtl.spec.packing import check_trits, pack_weights
+from tritloom.rtl.spec.packing import check_group, check_trits, pack_weights
 
 __all__ = ["COMMIT_TRIES", "Handle", "Image", "Stats", "Totals", "load_layer"]
 
@@ -71,10 +71,14 @@ class Handle:
     Members
     -------
     layer : what was loaded
+    group : inputs that have a sum of their own; 0: a row has one sum
     """
 
-    def __init__(self, session: Session, allocator: Allocator, layer: TernaryLayer) -> None:
+    def __init__(
+        self, session: Session, allocator: Allocator, layer: TernaryLayer, group: int = 0
+    ) -> None:
         self.layer = layer
+        self.group = group
         self._totals: Totals = (0, 0, 0, 0, 0)
         self._session = session
         self._allocator = allocator
@@ -139,6 +143,7 @@ def load_layer(
     allocator: Allocator,
     layer: TernaryLayer,
     images: Sequence[Image] | None = None,
+    group: int = 0,
 ) -> Handle:
     """Write a layer to the device's weight memory.
 
@@ -163,21 +168,22 @@ def load_layer(
             f"not {layer.in_features}"
         )
     check_trits(config, layer.trits)
-    pieces = allocator.place(layer.out_features, layer.in_features)
+    check_group(config, layer.in_features, group)
+    pieces = allocator.place(layer.out_features, layer.in_features, group)
     sizes = [piece.shape.words * config.word_bytes for piece in pieces]
     if images is not None and [len(image) for image in images] != sizes:
         raise InputError(
             f"images must have {sizes} bytes for {layer.out_features} × {layer.in_features} on "
             f"this device, not {[len(image) for image in images]}; pack the layer for it"
         )
-    handle = Handle(session, allocator, layer)
+    handle = Handle(session, allocator, layer, group)
     try:
         allocator.take(handle, pieces)
         for number, piece in enumerate(pieces):
             if images is None:
                 rows = slice(piece.row, piece.row + piece.rows)
                 columns = slice(piece.column, piece.column + piece.columns)
-                image: Image = pack_weights(config, layer.trits[rows, columns])
+                image: Image = pack_weights(config, layer.trits[rows, columns], group)
             else:
                 image = images[number]
             _write_piece(session, config, piece, image)

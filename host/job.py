@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from tritloom.host.allocator import Piece
 from tritloom.host.handle import Handle, Stats, Totals
 from tritloom.host.plan import Step, plan_product
 from tritloom.host.session import Command, Session
@@ -25,6 +26,7 @@ class Job:
         tokens: int,
         commands: list[Command],
         steps: tuple[Step, ...],
+        pieces: tuple[Piece, ...],
     ) -> None:
         self._session = session
         self._config = config
@@ -32,6 +34,7 @@ class Job:
         self._tokens = tokens
         self._commands = commands
         self._steps = steps
+        self._pieces = pieces
         self._took: Totals | None = None
         self._sums: NDArray[np.int32] | None = None
 
@@ -42,6 +45,8 @@ class Job:
 
     def result(self) -> NDArray[np.int32]:
         """Wait for the sums, int32 `[tokens, out_features]`; the same array in each call.
+
+        Those of a layer with groups of inputs are int32 `[tokens, out_features, groups]`.
 
         Raises
         ------
@@ -57,23 +62,44 @@ class Job:
             return self._sums
         runs = cycles = bytes_tx = bytes_rx = 0
         sums = np.zeros((self._tokens, self._handle.out_features), np.int32)
+        # The sums of a piece of a layer with groups have an array of their own first.
+        of_pieces = [
+            np.zeros((self._tokens, piece.shape.result_row_groups * self._config.rows), np.int32)
+            for piece in self._pieces
+            if self._handle.group
+        ]
         for command, step in zip(self._commands, self._steps, strict=True):
             response = self._session.require(command)
             bytes_tx += command.bytes_tx
             bytes_rx += command.bytes_rx
             if step.place is None:
                 continue
-            token, row, first_of_run = step.place
+            token, row, first_of_run, piece = step.place
             if first_of_run:
                 runs += 1
                 cycles += response.value
             numbers = unpack_results(self._config, response.payload)
-            part = sums[token, row : row + len(numbers)]
+            target = of_pieces[piece] if of_pieces else sums
+            part = target[token, row : row + len(numbers)]
             part += numbers
+        if of_pieces:
+            sums = self._by_groups(of_pieces)
         self._took = (self._tokens, runs, cycles, bytes_tx, bytes_rx)
         self._handle.count(self._took)
         self._sums = sums
         self._commands, self._steps = [], ()
+        return sums
+
+    def _by_groups(self, of_pieces: list[NDArray[np.int32]]) -> NDArray[np.int32]:
+        """The sums of all pieces, int32 `[tokens, out_features, groups]`."""
+        handle, group = self._handle, self._handle.group
+        shape = (self._tokens, handle.out_features, handle.in_features // group)
+        sums = np.empty(shape, np.int32)
+        for piece, flat in zip(self._pieces, of_pieces, strict=True):
+            groups = flat.reshape(self._tokens, piece.shape.groups, -1)[:, :, : piece.rows]
+            first = piece.column // group
+            rows = slice(piece.row, piece.row + piece.rows)
+            sums[:, rows, first : first + piece.shape.groups] = groups.transpose(0, 2, 1)
         return sums
 
 
@@ -93,9 +119,10 @@ def submit_product(
         session.payload_limit(config.max_payload),
         session.activation_bank,
         session.result_bank,
+        handle.group,
     )
     commands = plan.commands(pieces, codes)
     session.activation_bank, session.result_bank = plan.activation_bank, plan.result_bank
-    job = Job(session, config, handle, len(codes), commands, plan.steps)
+    job = Job(session, config, handle, len(codes), commands, plan.steps, pieces)
     session.enqueue(*commands)
     return job

@@ -33,12 +33,18 @@ KEPT_TOKENS = 64
 class Place(NamedTuple):
     """Where the numbers of a RESULTS command belong in the sums.
 
-    The first RESULTS of a RUN brings the cycles of the RUN.
+    Members
+    -------
+    token, row : of the first number. With groups of inputs `row` counts the sums of a piece: those
+        of the first group, up to whole row groups, then those of the second, and so on
+    first_of_run : the first RESULTS of a RUN brings the cycles of the RUN
+    piece : which of the layer's pieces the RUN computed
     """
 
     token: int
     row: int
     first_of_run: bool
+    piece: int
 
 
 @dataclass(slots=True, kw_only=True)
@@ -72,6 +78,7 @@ class Plan:
     steps : in the order in which they are sent
     columns : first column, and the column after the last, of each vector that is loaded for a token
     activation_bank, result_bank : the banks that are used last
+    group : inputs that have a sum of their own, or 0
     """
 
     config: AcceleratorConfig
@@ -79,6 +86,7 @@ class Plan:
     columns: tuple[tuple[int, int], ...]
     activation_bank: int
     result_bank: int
+    group: int
 
     def commands(self, pieces: tuple[Piece, ...], codes: NDArray[np.int8]) -> list[Command]:
         """The commands of a product of a layer with codes, int8 `[tokens, in_features]`."""
@@ -108,7 +116,7 @@ class Plan:
         """The payloads of all LOADs, one after the other."""
         config = self.config
         return b"".join(
-            pack_activations(config, row[first:last])
+            pack_activations(config, row[first:last], self.group)
             for start in range(0, len(codes), config.tokens)
             for first, last in self.columns
             for row in codes[start : start + config.tokens]
@@ -123,6 +131,7 @@ def plan_product(
     payload_bytes: int,
     activation_bank: int,
     result_bank: int,
+    group: int = 0,
 ) -> Plan:
     """The plan of a product.
 
@@ -142,11 +151,11 @@ def plan_product(
     tokens : of the product
     payload_bytes : payload of a packet, at most
     activation_bank, result_bank : the banks that were used last before the product
+    group : inputs that have a sum of their own; 0: a row has one sum
     """
     make = _kept_plan if tokens <= KEPT_TOKENS else _plan
-    return make(
-        config, out_features, in_features, tokens, payload_bytes, activation_bank, result_bank
-    )
+    banks = (activation_bank, result_bank)
+    return make(config, out_features, in_features, tokens, payload_bytes, *banks, group)
 
 
 def _plan(
@@ -157,12 +166,11 @@ def _plan(
     payload_bytes: int,
     activation_bank: int,
     result_bank: int,
+    group: int,
 ) -> Plan:
-    rectangles = cut_layer(config, out_features, in_features)
-    run_cycles = [
-        most_run_cycles(config, LayerShape.of(config, rows, columns))
-        for _, rows, _, columns in rectangles
-    ]
+    rectangles = cut_layer(config, out_features, in_features, group)
+    shapes = [LayerShape.of(config, rows, columns, group) for _, rows, _, columns in rectangles]
+    run_cycles = [most_run_cycles(config, shape) for shape in shapes]
     steps: list[Step] = []
     delayed: list[Step] = []  # RESULTS of the last RUN
     delayed_cycles = 0  # of that RUN
@@ -173,7 +181,7 @@ def _plan(
             if column != loaded_column:
                 loaded_column = column
                 activation_bank = (activation_bank + 1) % config.banks
-                steps += _loads(config, len(batch), columns, payload_bytes, activation_bank)
+                steps += _loads(config, len(batch), columns, payload_bytes, activation_bank, group)
             result_bank = (result_bank + 1) % config.banks
             run = Step(
                 request=requests.run_layer(0, len(batch), activation_bank, result_bank),
@@ -181,7 +189,10 @@ def _plan(
                 cycles=run_cycles[number],
             )
             steps += [*delayed[:1], run, *delayed[1:]]
-            delayed = _results(config, batch, row, rows, payload_bytes, result_bank)
+            # Sums of groups have rows of their own; the last group's sums may end within its rows.
+            before = (shapes[number].groups - 1) * shapes[number].row_groups * config.rows
+            place = Place(0, 0 if group else row, False, number)
+            delayed = _results(config, batch, place, before + rows, payload_bytes, result_bank)
             delayed[0].cycles = run.cycles  # the device accepts RUN at once and waits here
             # RUN waits for the one before, most of whose RESULTS come later.
             run.cycles, delayed_cycles = run.cycles + delayed_cycles, run.cycles
@@ -196,6 +207,7 @@ def _plan(
         ),
         activation_bank=activation_bank,
         result_bank=result_bank,
+        group=group,
     )
 
 
@@ -203,13 +215,13 @@ _kept_plan = lru_cache(maxsize=PLANS)(_plan)
 
 
 def _loads(
-    config: AcceleratorConfig, tokens: int, columns: int, payload_bytes: int, bank: int
+    config: AcceleratorConfig, tokens: int, columns: int, payload_bytes: int, bank: int, group: int
 ) -> list[Step]:
     """The LOADs of some activations of each token."""
     codes = np.zeros(columns, np.int8)
     steps = []
     for token in range(tokens):
-        for request in requests.load_activations(config, token, codes, payload_bytes, bank):
+        for request in requests.load_activations(config, token, codes, payload_bytes, bank, group):
             steps.append(Step(request=request, load_bytes=len(request.payload)))
             request.payload = b""
     return steps
@@ -218,17 +230,17 @@ def _loads(
 def _results(
     config: AcceleratorConfig,
     batch: range,
-    first_row: int,
+    first: Place,
     rows: int,
     payload_bytes: int,
     bank: int,
 ) -> list[Step]:
-    """The RESULTS of a RUN that computes some rows of the layer for the tokens of a batch."""
+    """The RESULTS of a RUN that computes some rows, from `first` on, for the tokens of a batch."""
     steps: list[Step] = []
     for number, token in enumerate(batch):
         for request in requests.read_results(config, number, rows, payload_bytes, bank):
-            row = first_row + request.address * config.rows
+            row = first.row + request.address * config.rows
             size = requests.response_bytes(config, request)
-            place = Place(token, row, first_of_run=not steps)
+            place = Place(token, row, first_of_run=not steps, piece=first.piece)
             steps.append(Step(request=request, response_bytes=size, place=place))
     return steps

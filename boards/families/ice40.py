@@ -65,7 +65,7 @@ class Ice40Pll:
             raise unreachable_clock(input_hz, output_hz)
         return best[1]
 
-    def instance(self, clock: Any, output: Any, locked: Any) -> Any:
+    def instance(self, clock: Any, output: Any, locked: Any, memory: Any = None) -> Any:
         from amaranth.hdl import Const, Instance
 
         return Instance(

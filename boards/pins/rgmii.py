@@ -55,7 +55,7 @@ def tie(
     pads.clock = rx_clk.i
     m.d.comb += accelerator.rx_clk.eq(rx_clk.i)
     data = [pads.receive(f"rx_{n}", port, rx_delay_ps) for n, port in enumerate(ports.rx_data)]
-    valid, second = pads.receive("rx_ctl", ports.rx_ctl, rx_delay_ps)
+    valid, second = pads.receive("rx_ctl", _control(ports, "rx"), rx_delay_ps)
     m.d.comb += [
         accelerator.rx.eq(Cat(low for low, _ in data) | Cat(high for _, high in data) << 4),
         accelerator.rx_dv.eq(valid),
@@ -63,7 +63,7 @@ def tie(
     ]
     for n, port in enumerate(ports.tx_data):
         pads.send(f"tx_{n}", port, accelerator.tx[n], accelerator.tx[n + 4])
-    pads.send("tx_ctl", ports.tx_ctl, accelerator.tx_en, accelerator.tx_en)
+    pads.send("tx_ctl", _control(ports, "tx"), accelerator.tx_en, accelerator.tx_en)
     pads.send("tx_clk", ports.tx_clk, Const(1, 1), Const(0, 1), tx_delay_ps)
     if hasattr(ports, "rst"):
         left = Signal(range(RESET_CYCLES), init=RESET_CYCLES - 1)
@@ -71,6 +71,11 @@ def tie(
         m.d.comb += reset.o.eq(left != 0)
         with m.If(left != 0):
             m.d.sync += left.eq(left - 1)
+
+
+def _control(ports: Any, way: str) -> Any:
+    """The control line, which platforms name in two ways."""
+    return getattr(ports, f"{way}_ctl" if hasattr(ports, f"{way}_ctl") else f"{way}_ctrl")
 
 
 class _Pads:

@@ -4,6 +4,8 @@ from typing import Any
 
 from amaranth.lib import io
 
+from tritloom.rtl.spec.plugins import MEMORY_DOMAIN
+
 __all__ = ["tie"]
 
 OUTPUTS = {
@@ -24,8 +26,8 @@ def tie(m: Any, accelerator: Any, ports: Any) -> None:
     """Put registers and buffers between the accelerator's pads and an SDRAM resource.
 
     Every pad has a register in its I/O cell, so that no wire of the FPGA adds to the chip's times.
-    The chip's clock is the accelerator's, inverted: its edge lies in the middle of the time in
-    which a command is stable.
+    The chip's clock is the controller's, inverted: its edge lies in the middle of the time in
+    which a command is stable. It is the accelerator's clock, or one of its own.
 
     Parameters
     ----------
@@ -33,22 +35,24 @@ def tie(m: Any, accelerator: Any, ports: Any) -> None:
     accelerator : the component with the pads of `tritloom.rtl.memories.sdram_facts`
     ports : the resource's ports, without buffers
     """
+    config = accelerator.config
+    domain = MEMORY_DOMAIN if config.memory.own_clock_hz(config) else "sync"
     for name, pad in OUTPUTS.items():
         if name in STRAPPED and not hasattr(ports, name):
             continue
         port = getattr(ports, name)
-        m.submodules[f"sdram_{name}"] = buffer = io.FFBuffer("o", port)
+        m.submodules[f"sdram_{name}"] = buffer = io.FFBuffer("o", port, o_domain=domain)
         value = getattr(accelerator, f"sdram_{pad}")[: len(port)]
         # A port that is low when active inverts what its buffer is given.
         m.d.comb += buffer.o.eq(~value if any(port.invert) else value)
     if hasattr(ports, "cs"):
         m.submodules.sdram_cs = chip_select = io.Buffer("o", ports.cs)
         m.d.comb += chip_select.o.eq(1)
-    m.submodules.sdram_dq = dq = io.FFBuffer("io", ports.dq)
+    m.submodules.sdram_dq = dq = io.FFBuffer("io", ports.dq, i_domain=domain, o_domain=domain)
     m.d.comb += [
         accelerator.sdram_dq_i.eq(dq.i),
         dq.o.eq(accelerator.sdram_dq_o),
         dq.oe.eq(accelerator.sdram_dq_oe),
     ]
-    m.submodules.sdram_clk = clock = io.DDRBuffer("o", ports.clk)
+    m.submodules.sdram_clk = clock = io.DDRBuffer("o", ports.clk, o_domain=domain)
     m.d.comb += [clock.o[0].eq(0), clock.o[1].eq(1)]

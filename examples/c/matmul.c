@@ -18,25 +18,28 @@
 #define _DEFAULT_SOURCE /* cfmakeraw */
 #define _DARWIN_C_SOURCE
 
-#include <errno.h>
-#include <fcntl.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <termios.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "layer.h"
 #include "tritloom.h"
 
+#ifdef TRITLOOM_PORT
+#include TRITLOOM_PORT /* another way to the device: port_open, port_send, port_receive, port_close */
+#else
+#include "serial_port.h"
+#endif
+
 #define TRIES 5
+#ifndef TIMEOUT_MS
 #define TIMEOUT_MS 2000
+#endif
 #define LAYER_INDEX 0
 #define BASE_WORD 0
 #define TOKEN 0
 
-static int port;
 static uint32_t session, seq;
 static struct tritloom_response response; /* its payload is in `received` */
 static uint8_t received[TRITLOOM_PACKET_BYTES];
@@ -47,53 +50,11 @@ static void fail(const char *message)
     exit(1);
 }
 
-static void open_port(const char *path)
-{
-    struct termios settings;
-    port = open(path, O_RDWR | O_NOCTTY);
-    if (port < 0 || tcgetattr(port, &settings) != 0) {
-        perror(path);
-        exit(1);
-    }
-    cfmakeraw(&settings); /* bytes pass as they are; the speed stays */
-    if (tcsetattr(port, TCSANOW, &settings) != 0) {
-        perror(path);
-        exit(1);
-    }
-}
-
-static void send_bytes(const uint8_t *data, size_t bytes)
-{
-    while (bytes != 0) {
-        ssize_t written = write(port, data, bytes);
-        if (written < 0 && errno != EINTR)
-            fail("cannot write to the port");
-        if (written > 0) {
-            data += written;
-            bytes -= (size_t)written;
-        }
-    }
-}
-
 /* Receive one whole response; 0 if none comes in time. */
 static int receive(void)
 {
-    static uint8_t inside[TRITLOOM_FRAME_BYTES];
-    static size_t used;
-    struct pollfd ready = {0, POLLIN, 0};
-    uint8_t byte;
     size_t bytes;
-    ready.fd = port;
-    while (poll(&ready, 1, TIMEOUT_MS) > 0) {
-        if (read(port, &byte, 1) != 1)
-            fail("the port is gone");
-        if (byte != 0) {
-            if (used < sizeof inside)
-                inside[used++] = byte;
-            continue;
-        }
-        bytes = tritloom_unframe(received, inside, used);
-        used = 0;
+    while ((bytes = port_receive(received, sizeof received, TIMEOUT_MS)) != 0) {
         if (tritloom_parse(&response, received, bytes))
             return 1;
     }
@@ -115,8 +76,8 @@ static struct tritloom_command plain(uint32_t opcode, uint32_t index, uint32_t c
 /* Execute a command; its response is then in `response`. */
 static void execute(struct tritloom_command command)
 {
-    uint8_t packet[TRITLOOM_PACKET_BYTES], frame[TRITLOOM_FRAME_BYTES];
-    size_t length, framed;
+    uint8_t packet[TRITLOOM_PACKET_BYTES];
+    size_t length;
     int attempt;
     if (command.opcode != TRITLOOM_OP_RESET) {
         command.acknowledged = seq; /* every earlier response has arrived */
@@ -127,9 +88,8 @@ static void execute(struct tritloom_command command)
     length = tritloom_request(packet, &command);
     if (length == 0)
         fail("a payload is too long");
-    framed = tritloom_frame(frame, packet, length);
     for (attempt = 0; attempt < TRIES; attempt++) {
-        send_bytes(frame, framed);
+        port_send(packet, length);
         while (receive()) {
             if (response.session != session || response.seq != seq
                 || response.opcode != command.opcode)
@@ -144,7 +104,7 @@ static void execute(struct tritloom_command command)
             return;
         }
     }
-    fail("no response; check the port and its baud rate");
+    fail("no response; check the port and its settings");
 }
 
 static void start_session(void)
@@ -197,7 +157,7 @@ static void load_layer(const uint8_t *image)
     tritloom_put(place + TRITLOOM_LAYER_TILES_OFFSET, LAYER_TILES, TRITLOOM_LAYER_TILES_BYTES);
     tritloom_put(place + TRITLOOM_LAYER_ROW_GROUPS_OFFSET, LAYER_ROW_GROUPS,
                  TRITLOOM_LAYER_ROW_GROUPS_BYTES);
-    command = plain(TRITLOOM_OP_DEFINE, LAYER_INDEX, 0, 0);
+    command = plain(TRITLOOM_OP_DEFINE, LAYER_INDEX, LAYER_GROUP_TILES, 0);
     command.payload = place;
     command.bytes = sizeof place;
     execute(command);
@@ -211,13 +171,15 @@ static void load_layer(const uint8_t *image)
     execute(plain(TRITLOOM_OP_COMMIT, LAYER_INDEX, 0, LAYER_CRC32));
 }
 
-/* Load the activations of one token into a bank, zeros behind them up to whole tiles. */
+/* Load the activations of one token into a bank, zeros behind each group up to whole tiles. */
 static void load_activations(const uint8_t *activations, uint32_t bank)
 {
     static uint8_t padded[LAYER_TILES * TRITLOOM_LANES]; /* a multiple of fill */
     size_t most = TRITLOOM_MAX_PAYLOAD / TRITLOOM_FILL * TRITLOOM_FILL;
-    size_t at, bytes;
-    memcpy(padded, activations, LAYER_IN_FEATURES);
+    size_t at, bytes, group;
+    for (group = 0; group < LAYER_GROUPS; group++)
+        memcpy(padded + group * (sizeof padded / LAYER_GROUPS),
+               activations + group * LAYER_GROUP_FEATURES, LAYER_GROUP_FEATURES);
     for (at = 0; at < sizeof padded; at += bytes) {
         struct tritloom_command command =
             plain(TRITLOOM_OP_LOAD, TOKEN, 0, (uint32_t)(at / TRITLOOM_FILL));
@@ -238,8 +200,8 @@ static void run(uint32_t activation_bank, uint32_t result_bank)
     execute(command);
 }
 
-/* Print the sums in a bank. A RESULTS command begins at a whole group of rows. */
-static void print_results(uint32_t bank)
+/* Print the sums of one group of inputs, whose rows begin at a row group. */
+static void print_group(uint32_t bank, uint32_t row_group)
 {
     size_t most = TRITLOOM_MAX_PAYLOAD / TRITLOOM_ACC_BYTES / TRITLOOM_ROWS * TRITLOOM_ROWS;
     size_t at, count, n;
@@ -247,12 +209,22 @@ static void print_results(uint32_t bank)
         struct tritloom_command command;
         count = LAYER_OUT_FEATURES - at < most ? LAYER_OUT_FEATURES - at : most;
         command =
-            plain(TRITLOOM_OP_RESULTS, TOKEN, (uint32_t)count, (uint32_t)(at / TRITLOOM_ROWS));
+            plain(TRITLOOM_OP_RESULTS, TOKEN, (uint32_t)count,
+                  row_group + (uint32_t)(at / TRITLOOM_ROWS));
         command.result_bank = bank;
         execute(command);
         for (n = 0; n < count; n++)
             printf("%ld\n", (long)tritloom_result(response.payload, n));
     }
+}
+
+/* Print the sums in a bank, those of the first group of inputs first. A RESULTS command begins at a
+   whole group of rows. */
+static void print_results(uint32_t bank)
+{
+    size_t group;
+    for (group = 0; group < LAYER_GROUPS; group++)
+        print_group(bank, (uint32_t)(group * LAYER_ROW_GROUPS));
 }
 
 int main(int argc, char **argv)
@@ -267,7 +239,7 @@ int main(int argc, char **argv)
         fail("layer.h was packed for another configuration than tritloom.h");
     image = read_file(argv[2], LAYER_IMAGE_BYTES, 1, &images);
     activations = read_file(argv[3], LAYER_IN_FEATURES, SIZE_MAX, &tokens);
-    open_port(argv[1]);
+    port_open(argv[1]);
     start_session();
     load_layer(image);
     for (token = 0; token < tokens; token++) {
@@ -282,6 +254,6 @@ int main(int argc, char **argv)
     print_results((uint32_t)((tokens - 1) % TRITLOOM_BANKS));
     free(activations);
     free(image);
-    close(port);
+    port_close();
     return 0;
 }

@@ -59,6 +59,13 @@ def add(commands: Any) -> None:
         help="folder with a model's config.json, a .gguf file, or tinylm, or bitnet-2b-4t",
     )
     parser.add_argument(
+        *("--group",),
+        metavar="INPUTS",
+        type=whole(0),
+        help="inputs that have a sum of their own, such as 64; 0: the whole row (what a .gguf "
+        "file's scales need, else 0)",
+    )
+    parser.add_argument(
         *("--weight-bits",),
         metavar="N",
         type=whole(1),
@@ -91,7 +98,7 @@ def _auto(options: argparse.Namespace) -> int:
         raise InputError("--part goes with --family; a board has its own part")
     if options.output is not None:
         existing_folder(options.output, "--output")
-    layers = model_layers(options.model)
+    layers = model_layers(options.model, options.group)
     plan = choose(
         options.family or "",
         layers,

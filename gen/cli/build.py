@@ -131,8 +131,9 @@ def _lines(report: dict[str, Any]) -> list[str]:
     resources = (
         f"{report[key]['used']:,} of {report[key]['available']:,} {LABELS[key]}" for key in LABELS
     )
-    clock = report["clock_mhz"]
-    speed = f"{clock['reached']:.1f} of {clock['wanted']:g} MHz"
+    clocks = [report[key] for key in ("clock_mhz", "memory_clock_mhz") if key in report]
+    speeds = (f"{clock['reached']:.1f} of {clock['wanted']:g} MHz" for clock in clocks)
+    speed = ", memory ".join(speeds)
     lines = [
         ", ".join(resources),
         (

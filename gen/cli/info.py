@@ -1,4 +1,4 @@
-"""`tritloom info` and `tritloom devices`: what is installed, and what there is to run on."""
+"""`tritloom info`: what is installed, and what a device is."""
 
 import argparse
 import dataclasses
@@ -52,27 +52,10 @@ that share a scale; 0: one scale for the tensor), scales (how many differ), fits
 and scales are null if a tensor is not ternary.
 """,
 )
-DEVICES = Help(
-    summary="list what --device can name",
-    text="""\
-Lists the devices that --device can name: the simulated ones, and the serial ports of this computer.
-A port is listed whether or not an FPGA responds there; `tritloom info --device URL` reads it.
-""",
-    examples="""
-  tritloom devices
-  tritloom info --device golden
-""",
-    prints="""
-A line a device: its URL and what it is.
-
---json prints a list of objects: url, description.
-""",
-)
 
 
 def add(commands: Any) -> None:
-    """Declares the commands."""
-    add_command(commands, "devices", DEVICES, _devices)
+    """Declares the command."""
     info = add_command(commands, "info", INFO, _info)
     info.add_argument(
         "file", metavar="FILE", nargs="?", type=path, help="a model in GGUF whose tensors to list"
@@ -82,22 +65,6 @@ def add(commands: Any) -> None:
     info.add_argument(
         "--report", metavar="FILE", type=path, help="write the self-test as a text to paste"
     )
-
-
-def _devices(options: argparse.Namespace) -> int:
-    from tritloom.host.links.contract import DEFAULT_BOARD
-    from tritloom.host.links.serial import serial_ports
-
-    devices = [
-        ("sim", f"simulated hardware of {DEFAULT_BOARD}; ?board=NAME for another"),
-        ("golden", f"reference model of {DEFAULT_BOARD}; ?board=NAME for another"),
-        *sorted(serial_ports()),
-    ]
-    if options.json:
-        print_json([{"url": url, "description": text} for url, text in devices])
-    else:
-        print("\n".join(pairs(devices, indent="")))
-    return 0
 
 
 def _info(options: argparse.Namespace) -> int:

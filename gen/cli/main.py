@@ -19,6 +19,7 @@ from tritloom.gen.cli import (
     auto,
     boards,
     build,
+    devices,
     generate,
     info,
     llama,
@@ -61,7 +62,10 @@ Results go to standard output, progress and errors to standard error. The status
 something failed, or 2 if the command line is wrong. `tritloom COMMAND --help` explains a command.
 """,
 )
-GROUPS = (boards, generate, verify, pack, auto, plan, build, run, serve, llama, sim, info, measure)
+GROUPS = (
+    *(boards, generate, verify, pack, auto, plan, build, run, serve, llama, sim),
+    *(devices, info, measure),
+)
 """The files that declare commands, in the order of the list in `--help`."""
 TEXT_OPTIONS = ("--prompt",)
 """Options whose value may begin with a dash."""

@@ -4,7 +4,7 @@ import argparse
 from dataclasses import asdict
 from typing import Any
 
-from tritloom.gen.cli.options import Help, add_command, add_preset, config_of, path
+from tritloom.gen.cli.options import Help, add_command, add_preset, config_of, path, whole
 from tritloom.gen.cli.text import print_json
 
 __all__ = ["add"]
@@ -45,6 +45,13 @@ def add(commands: Any) -> None:
         metavar="ORDER",
         help="of a GGUF file with I2_S tensors, who wrote it: x86, arm or x86-rows",
     )
+    parser.add_argument(
+        *("--group",),
+        metavar="INPUTS",
+        type=whole(1),
+        default=0,
+        help="inputs that have a sum of their own, such as 64 (the whole row)",
+    )
     device = parser.add_mutually_exclusive_group(required=True)
     device.add_argument("--board", metavar="NAME", help="a board that `tritloom boards` lists")
     device.add_argument("--config", metavar="FILE", type=path, help="a configuration in JSON")
@@ -65,7 +72,7 @@ def _pack(options: argparse.Namespace) -> int:
 
     config = config_of(options)
     layer = read_layer(options.source, options.layer, options.i2s_order)
-    facts, files = pack(config, layer.trits, options.output, options.name)
+    facts, files = pack(config, layer.trits, options.output, options.name, options.group)
     if options.json:
         sizes = {file.name: file.stat().st_size for file in files}
         print_json({"files": sizes} | asdict(facts))

@@ -168,13 +168,18 @@ def _interface(top: EmittedTop) -> dict[str, Any]:
 
 
 def _ports(config: AcceleratorConfig, top: EmittedTop) -> list[dict[str, Any]]:
+    own_hz = config.memory.own_clock_hz(config)
     members = {**_member_docs(Accelerator), **config.memory.pins, **config.link.pins}
     return [
         {
             "name": port.name,
             "direction": "input" if port.flow is In else "output",
             "bits": port.bits,
-            "meaning": _meaning(port, top.names, members, config.link.beat_bytes),
+            "meaning": (
+                f"clock of the weight memory's logic and pads, {own_hz} Hz; any phase"
+                if port.role == "memory clock"
+                else _meaning(port, top.names, members, config.link.beat_bytes)
+            ),
         }
         for port in top.port_list
     ]

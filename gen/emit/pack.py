@@ -18,7 +18,7 @@ from tritloom.host.layer import TernaryLayer
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import InputError
 from tritloom.rtl.spec.layer_shape import LayerShape
-from tritloom.rtl.spec.packing import pack_weights
+from tritloom.rtl.spec.packing import check_group, pack_weights
 
 __all__ = ["PackedLayer", "pack", "read_layer"]
 
@@ -34,6 +34,10 @@ class PackedLayer:
     -------
     in_features, out_features : shape of the weight matrix
     tiles, row_groups : payload of DEFINE, beside the base address
+    groups : groups of inputs, each of which has its own sums; 1: the whole row
+    group_features : inputs of a group
+    group_tiles : `count` of DEFINE: tiles of a group, to whose end its activations are filled up
+        with zeros; 0: the whole row is one group
     words : weight words that the layer takes in the device's memory
     word_bytes : bytes of each word in the image
     image_bytes : size of the image
@@ -45,6 +49,9 @@ class PackedLayer:
     out_features: int
     tiles: int
     row_groups: int
+    groups: int
+    group_features: int
+    group_tiles: int
     words: int
     word_bytes: int
     image_bytes: int
@@ -78,7 +85,11 @@ def read_layer(source: Path, name: str | None = None, i2s_order: str | None = No
 
 
 def pack(
-    config: AcceleratorConfig, trits: npt.NDArray[np.int8], folder: Path, name: str
+    config: AcceleratorConfig,
+    trits: npt.NDArray[np.int8],
+    folder: Path,
+    name: str,
+    group: int = 0,
 ) -> tuple[PackedLayer, list[Path]]:
     """Write `NAME.bin`, the image, and what a driver must know of it: `NAME.h` and `NAME.json`.
 
@@ -88,6 +99,7 @@ def pack(
     trits : int8 `[out_features, in_features]`
     folder : made if it is not there
     name : of the files; the macros in `NAME.h` begin with it in capitals
+    group : inputs that have a sum of their own; 0: the whole row
 
     Returns
     -------
@@ -100,15 +112,19 @@ def pack(
         If the layer does not fit the device, the name does not fit, or a file cannot be written.
     """
     check_name(name)
-    _check_fit(config, *trits.shape)
-    image = pack_weights(config, trits)
     out_features, in_features = trits.shape
-    shape = LayerShape.of(config, out_features, in_features)
+    check_group(config, in_features, group)
+    shape = LayerShape.of(config, out_features, in_features, group)
+    _check_fit(config, out_features, in_features, shape)
+    image = pack_weights(config, trits, group)
     layer = PackedLayer(
         in_features=in_features,
         out_features=out_features,
         tiles=shape.tiles,
         row_groups=shape.row_groups,
+        groups=shape.groups,
+        group_features=group or in_features,
+        group_tiles=shape.group_tiles,
         words=shape.words,
         word_bytes=config.word_bytes,
         image_bytes=len(image),
@@ -141,15 +157,15 @@ def _some(names: list[str]) -> str:
     return ", ".join(shown) + (", …" if len(names) > SHOWN_NAMES else "")
 
 
-def _check_fit(config: AcceleratorConfig, out_features: int, in_features: int) -> None:
+def _check_fit(
+    config: AcceleratorConfig, out_features: int, in_features: int, shape: LayerShape
+) -> None:
     for what, size, limit in (
         ("in_features", in_features, config.max_in_features),
         ("out_features", out_features, config.max_out_features),
-        (
-            "weight words",
-            LayerShape.of(config, out_features, in_features).words,
-            config.memory_words,
-        ),
+        ("tiles", shape.tiles, config.max_tiles),
+        ("row groups of sums", shape.result_row_groups, config.result_row_groups),
+        ("weight words", shape.words, config.memory_words),
     ):
         if size > limit:
             raise InputError(

@@ -11,13 +11,16 @@ from typing import Any
 
 from amaranth.hdl import ClockDomain, ClockSignal, Module, ResetSignal, Shape, Value
 from amaranth.lib import data, stream, wiring
+from amaranth.lib.cdc import ResetSynchronizer
 from amaranth.lib.wiring import Flow, In, Out
 
+from tritloom.rtl.lib.crossing import LongReset
 from tritloom.rtl.lib.streams import packet_layout
 from tritloom.rtl.links.keep import KeepMask
 from tritloom.rtl.links.port_names import PLAIN, PortNames, StreamNames
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import InputError
+from tritloom.rtl.spec.plugins import MEMORY_DOMAIN
 from tritloom.rtl.top import Accelerator
 
 __all__ = ["EmittedTop", "Port", "has_packet_streams"]
@@ -36,8 +39,8 @@ class Port:
     flow : `In` or `Out`, from the design's side
     bits : width
     member : the accelerator's member that it belongs to; empty for clock and reset
-    role : for a packet stream `data`, `last`, `valid`, `ready` or `keep`; for clock and reset those
-        words; otherwise empty
+    role : for a packet stream `data`, `last`, `valid`, `ready` or `keep`; `clock`, `reset`, or
+        `memory clock`; otherwise empty
     """
 
     name: str
@@ -58,6 +61,8 @@ class EmittedTop(wiring.Component):
     Members
     -------
     clock, reset : the pins that `names` names; the reset is synchronous
+    the memory's clock : only if the weight memory has one of its own; its domain is reset with the
+        rest of the design
     streams : four or five pins each, if the link brings packet streams
     others : every other member of the accelerator, with the parts of its name joined by one
         underscore
@@ -94,10 +99,18 @@ class EmittedTop(wiring.Component):
         m = accelerator.elaborate(platform)
         m.domains.sync = ClockDomain("sync")
         reset = getattr(self, self.names.reset)
-        m.d.comb += [
-            ClockSignal().eq(getattr(self, self.names.clock)),
-            ResetSignal().eq(~reset if self.names.reset_active == "low" else reset),
-        ]
+        active = ~reset if self.names.reset_active == "low" else reset
+        m.d.comb += ClockSignal().eq(getattr(self, self.names.clock))
+        if _has_memory_clock(accelerator):
+            m.domains += ClockDomain(MEMORY_DOMAIN)
+            m.submodules.memory_reset = ResetSynchronizer(ResetSignal("sync"), domain=MEMORY_DOMAIN)
+            config = accelerator.config
+            own_hz = config.memory.own_clock_hz(config)
+            m.submodules.long_reset = long_reset = LongReset(config.clock_hz, own_hz)
+            m.d.comb += long_reset.i.eq(active)
+            active = long_reset.o
+            m.d.comb += ClockSignal(MEMORY_DOMAIN).eq(getattr(self, self.names.memory_clock))
+        m.d.comb += ResetSignal().eq(active)
         for _, pins in _leaves(accelerator, self.names):
             for pin, part in pins:
                 port: Any = getattr(self, pin)
@@ -121,6 +134,12 @@ def has_packet_streams(accelerator: Accelerator) -> bool:
     return bool(members.get("i") == In(packets) and members.get("o") == Out(packets))
 
 
+def _has_memory_clock(accelerator: Accelerator) -> bool:
+    """Whether the weight memory has a clock of its own."""
+    config = accelerator.config
+    return config.memory.own_clock_hz(config) > 0
+
+
 def _packets(accelerator: Accelerator) -> data.StructLayout:
     """Payload of the accelerator's packet streams."""
     return packet_layout(accelerator.config.link.beat_bytes)
@@ -128,6 +147,8 @@ def _packets(accelerator: Accelerator) -> data.StructLayout:
 
 def _ports(accelerator: Accelerator, names: PortNames) -> list[Port]:
     ports = [Port(names.clock, In, 1, "", "clock"), Port(names.reset, In, 1, "", "reset")]
+    if _has_memory_clock(accelerator):
+        ports.append(Port(names.memory_clock, In, 1, "", "memory clock"))
     for (member, flow), pins in _leaves(accelerator, names):
         for pin, part in pins:
             width = Shape.cast(part.shape()).width

@@ -8,6 +8,7 @@ keeps the registers at the component's ports apart (`KEPT`): they can take no lo
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from amaranth.hdl import Cat, ClockDomain, ClockSignal, Module, ResetSignal, Signal, Value
@@ -78,15 +79,17 @@ class Harness(wiring.Component):
     -------
     clk : the clock's pin
     i, o : data
+    the clocks of the component that `clocks` names, each with a pin of its own
     """
 
     clk: Signal
     i: Signal
     o: Signal
 
-    def __init__(self, component: Any) -> None:
+    def __init__(self, component: Any, clocks: Sequence[str] = ()) -> None:
         self.component = component
-        super().__init__({"clk": In(1), "i": In(1), "o": Out(1)})
+        self.clocks = clocks
+        super().__init__({"clk": In(1), "i": In(1), "o": Out(1), **dict.fromkeys(clocks, In(1))})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -94,8 +97,10 @@ class Harness(wiring.Component):
         m.submodules.component = component = self.component
         ports = [
             (member.flow, Value.cast(port))
-            for _, member, port in component.signature.flatten(component)
+            for path, member, port in component.signature.flatten(component)
+            if path[0] not in self.clocks
         ]
+        m.d.comb += [getattr(component, name).eq(getattr(self, name)) for name in self.clocks]
         inputs = Cat(ResetSignal(), *(port for flow, port in ports if flow is In))
         outputs = Cat(port for flow, port in ports if flow is Out)
         m.submodules.harness_in = shift = Bank(len(inputs))

@@ -68,6 +68,7 @@ class InstantTransport:
     Parameters
     ----------
     config : the device's
+    identity_bytes : payload of the response to IDENTIFY, instead of the identity
 
     Members
     -------
@@ -76,7 +77,8 @@ class InstantTransport:
 
     timeout_s = 1.0
 
-    def __init__(self, config: AcceleratorConfig) -> None:
+    def __init__(self, config: AcceleratorConfig, identity_bytes: int | None = None) -> None:
+        self._identity_bytes = identity_bytes
         self.packets: list[bytes] = []
         self.records = False
         self._config = config
@@ -110,6 +112,8 @@ class InstantTransport:
         start, size = request.address, response_bytes(self._config, request)
         about = identity(self._config)[start : start + size]
         payload = about if request.opcode == Opcode.IDENTIFY else bytes(size)
+        if request.opcode == Opcode.IDENTIFY and self._identity_bytes is not None:
+            payload = bytes(self._identity_bytes)
         value = PROTOCOL_VERSION if request.opcode == Opcode.RESET else 0
         response = Response(request.opcode, expected=FIRST_SEQ, value=value, payload=payload).pack()
         return response[: REPEATED.start], response[REPEATED.stop : -CRC_BYTES]

@@ -210,6 +210,11 @@ def _check(
                 raise ConfigError(
                     f"{what}_features of {layer.name} must be 1 to {limit}, not {features}"
                 )
+        if layer.group and layer.in_features % layer.group:
+            raise ConfigError(
+                f"group must divide the {layer.in_features} inputs of {layer.name}, "
+                f"not be {layer.group}"
+            )
     for what, value, most in (
         ("tokens", tokens, 1 << 20),
         ("weight_bits", weight_bits, 1 << 20),

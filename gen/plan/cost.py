@@ -117,7 +117,7 @@ def core_memories(config: AcceleratorConfig) -> list[Storage]:
         ),
         Storage(
             config.tokens * config.rows * config.acc_bits,
-            config.max_row_groups,
+            config.result_row_groups,
             number=config.banks,
         ),
         *engines[config.engine].storage(config),
@@ -133,6 +133,8 @@ def around_memories(config: AcceleratorConfig) -> list[Storage]:
     """Packets in both directions, the link's memories, the layer table, the identity."""
     entry = 2 * config.memory_words.bit_length() + (config.max_tiles - 1).bit_length()
     entry += (config.max_row_groups - 1).bit_length() + 2
+    if config.max_group_sums:
+        entry += (config.max_tiles - 1).bit_length() + (config.result_row_groups - 1).bit_length()
     return [
         Storage(8, config.slots * config.packet_bytes, number=2),
         *config.link.storage(config),
@@ -177,7 +179,7 @@ def second_bank(config: AcceleratorConfig) -> tuple[int, int]:
     sources.
     """
     sums = config.tokens * config.rows * config.acc_bits
-    address = (config.max_row_groups - 1).bit_length()
+    address = (config.result_row_groups - 1).bit_length()
     more = config.banks - 1
     return more * 2 * (sums + address), more * sums
 

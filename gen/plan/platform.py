@@ -78,7 +78,7 @@ class Platform:
 
     name: str
     config: AcceleratorConfig
-    memory_bits: int
+    memory_bits: float
     linked: bool = True
     host: Host = HOST
     host_bytes_per_s: float | None = None
@@ -91,10 +91,14 @@ class Platform:
         return self.config.memory_words * self.config.word_bits // 8
 
 
-def memory_width(config: AcceleratorConfig) -> int:
-    """Bits that the memory brings in a cycle at most: a beat of all its ports, or a weight word."""
+def memory_width(config: AcceleratorConfig) -> float:
+    """Bits that the memory brings in a cycle at most: a beat of all its ports, or a weight word.
+
+    No whole number where the memory has a clock of its own.
+    """
     memory = config.memory
-    return memory.line_sizes(config)[1] if isinstance(memory, LineRecord) else config.word_bits
+    bits = memory.peak_bits(config) if isinstance(memory, LineRecord) else config.word_bits
+    return int(bits) if bits == int(bits) else bits
 
 
 def platform_of(board: Board) -> Platform:

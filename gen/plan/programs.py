@@ -31,8 +31,9 @@ __all__ = ["execution_cycles", "plan_times", "routine_cycles"]
 
 CODE_CYCLES = 4
 """From the end of a PRODUCT with codes until the core has taken the last of them."""
-LAYER_CYCLES = 11
-"""From the transfer of a layer to its first result, beside the cycles of RUN and of zeros."""
+LAYER_CYCLES = 10
+"""From the transfer of a layer to its first result, beside the cycles of RUN, of zeros, and of the
+layer table."""
 
 
 def execution_cycles(
@@ -60,7 +61,8 @@ def execution_cycles(
             cycles = run_cycles(config, shape)
             engine += cycles
             now += CODE_CYCLES
-            ready = now + cycles + _zero_cycles(config, layers[step.a][1]) + LAYER_CYCLES
+            zeros = _zero_cycles(config, layers[step.a][1])
+            ready = now + cycles + zeros + config.entry_cycles + LAYER_CYCLES
         elif step.from_core:
             # The first element waits for the first result.
             enters = now - element_cycles(step, unit) - pipeline_cycles(unit)

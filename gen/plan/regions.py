@@ -51,7 +51,7 @@ def with_offsets(
         step = rotation_bytes // record.ports // PAGE_BYTES * PAGE_BYTES if choice == SPREAD else 0
         places = [number * step for number in range(record.ports)]
     else:
-        places = [KIB * place % rotation_bytes for place in choice]
+        places = [KIB * place for place in choice]
     if len(places) != record.ports:
         raise InputError(
             f"offsets must be one for each of {record.ports} ports, not {len(places)} of them"

@@ -128,7 +128,7 @@ Rectangle = tuple[int, int, int, int]
 
 
 def _product(
-    config: AcceleratorConfig, pieces: Iterable[Rectangle], tokens: int
+    config: AcceleratorConfig, pieces: Iterable[Rectangle], tokens: int, group: int = 0
 ) -> Iterator[Exchange]:
     """The commands of a product, in the driver's order (`tritloom.host.job`)."""
     size = config.max_payload
@@ -142,15 +142,17 @@ def _product(
                 loaded_column = column
                 activations = (activations + 1) % config.banks
                 codes = np.zeros(columns, np.int8)
-                load = requests.load_activations(config, 0, codes, size, activations)
+                load = requests.load_activations(config, 0, codes, size, activations, group)
                 yield from [exchange_of(config, request) for request in load] * len(batch)
             results = (results + 1) % config.banks
             run = requests.run_layer(0, len(batch), activations, results)
-            cycles = run_cycles(config, LayerShape.of(config, rows, columns))
+            shape = LayerShape.of(config, rows, columns, group)
+            cycles = run_cycles(config, shape)
             yield from delayed[:1]
             yield exchange_of(config, run, engine=cycles)
             yield from delayed[1:]
-            read = requests.read_results(config, 0, rows, size, results)
+            sums = (shape.groups - 1) * shape.row_groups * config.rows + rows
+            read = requests.read_results(config, 0, sums, size, results)
             delayed = [exchange_of(config, request) for request in read] * len(batch)
             if config.banks == 1:
                 yield from delayed
@@ -218,10 +220,10 @@ class CommandCycles:
 
 @lru_cache(maxsize=4096)
 def product_cycles(
-    config: AcceleratorConfig, pieces: tuple[Rectangle, ...], tokens: int
+    config: AcceleratorConfig, pieces: tuple[Rectangle, ...], tokens: int, group: int = 0
 ) -> CommandCycles:
-    """A product of a layer in these pieces."""
-    return CommandCycles.of(config, list(_product(config, pieces, tokens)))
+    """A product of a layer in these pieces; `group` inputs have a sum of their own."""
+    return CommandCycles.of(config, list(_product(config, pieces, tokens, group)))
 
 
 @lru_cache(maxsize=4096)

@@ -12,7 +12,7 @@ from typing import Any
 from tritloom.gen.plan.cost import Cost, CostModel, weight_blocks
 from tritloom.gen.plan.records import Candidate
 from tritloom.gen.workloads import Layer, layer_cycles
-from tritloom.rtl.spec.config import OVERHEAD_BYTES, AcceleratorConfig
+from tritloom.rtl.spec.config import GROUP_SUMS_LIMIT, OVERHEAD_BYTES, AcceleratorConfig
 from tritloom.rtl.spec.encodings import encodings
 from tritloom.rtl.spec.errors import ConfigError
 from tritloom.rtl.spec.layer_shape import LayerShape
@@ -80,6 +80,30 @@ class Search:
         return max(layer.in_features for layer in self.layers)
 
     @cached_property
+    def group(self) -> int:
+        """Inputs of the smallest groups of the layers; 0 if all have one sum a row."""
+        return min((layer.group for layer in self.layers if layer.group), default=0)
+
+    def _features(self, lanes: int, rows: int, most: int) -> dict[str, int]:
+        """The limits of features of a geometry, of which a layer's piece has `most` outputs.
+
+        Each group of inputs is filled up to whole tiles, and each row has a sum for each group.
+        """
+        groups = [layer.in_features // (layer.group or layer.in_features) for layer in self.layers]
+        limits = {"max_in_features": self.max_in, "max_out_features": most}
+        if self.group:
+            limits["max_in_features"] = max(
+                number * -(-(layer.group or layer.in_features) // lanes) * lanes
+                for number, layer in zip(groups, self.layers, strict=True)
+            )
+            sums = max(
+                number * -(-min(most, layer.out_features) // rows) * rows
+                for number, layer in zip(groups, self.layers, strict=True)
+            )
+            limits["max_group_sums"] = min(max(sums, most), GROUP_SUMS_LIMIT)
+        return limits
+
+    @cached_property
     def max_out(self) -> int:
         return max(layer.out_features for layer in self.layers)
 
@@ -101,7 +125,7 @@ class Search:
         packet_bytes = max(self.base["packet_bytes"], 1 << (needed - 1).bit_length())
         try:
             return AcceleratorConfig(
-                **self.base | {"packet_bytes": packet_bytes},
+                **self.base | {"packet_bytes": packet_bytes} | self._features(lanes, rows, most),
                 engine=engine,
                 encoding=encoding,
                 lanes=lanes,
@@ -111,8 +135,6 @@ class Search:
                 act_bits=self.act_bits,
                 alphabet=self.alphabet,
                 memory=self._one_word,
-                max_in_features=self.max_in,
-                max_out_features=most,
             )
         except ConfigError:
             return None
@@ -124,7 +146,7 @@ class Search:
             whole, rest = divmod(layer.out_features, config.max_out_features)
             for out_features, times in ((config.max_out_features, whole), (rest, 1)):
                 if out_features and times:
-                    shape = LayerShape.of(config, out_features, layer.in_features)
+                    shape = LayerShape.of(config, out_features, layer.in_features, layer.group)
                     words += config.stored_words(shape.words) * times * layer.count
                     pieces += times * layer.count
         return words, pieces
@@ -136,11 +158,13 @@ class Search:
         for layer in self.layers:
             most = None
             if self.inside and not self.whole:
-                groups = config.memory_words // -(-layer.in_features // config.lanes)
-                most = groups * config.rows
-                if not groups:
+                tiles = LayerShape.of(config, 1, layer.in_features, layer.group).tiles
+                row_groups = config.memory_words // tiles
+                most = row_groups * config.rows
+                if not row_groups:
                     return None
-            total += layer.count * layer_cycles(config, layer.in_features, layer.out_features, most)
+            shape = (layer.in_features, layer.out_features)
+            total += layer.count * layer_cycles(config, *shape, most, layer.group)
         return total * passes
 
     def cost(self, config: AcceleratorConfig) -> Cost:
@@ -231,7 +255,7 @@ class Search:
         engine = engines[config.engine]
         filling = 0
         for layer in self.layers:
-            shape = LayerShape.of(config, layer.out_features, layer.in_features)
+            shape = LayerShape.of(config, layer.out_features, layer.in_features, layer.group)
             later = (shape.tiles - 1) * (config.tile_cycles(shape.row_groups) - shape.row_groups)
             filling += layer.count * (engine.fill_cycles(config) + later)
         filling *= ceil(self.tokens / config.tokens)
@@ -300,7 +324,8 @@ class Search:
         if config is None:
             return None
         cycles = sum(
-            layer.count * layer_cycles(config, layer.in_features, layer.out_features)
+            layer.count
+            * layer_cycles(config, layer.in_features, layer.out_features, group=layer.group)
             for layer in self.layers
         )
         passes = ceil(self.tokens / tokens)
@@ -330,6 +355,9 @@ class Search:
         group, code_bits = encodings[encoding].trits_per_code, encodings[encoding].code_bits
         most_codes = min(MAX_CODES, -(-self.max_in // group) * group) // group
         fitting = {-(-layer.in_features // group) for layer in self.layers}
+        if self.group:  # the codes of which whole tiles hold a group with the least padding
+            most_codes = min(most_codes, -(-self.group // group))
+            fitting |= {-(-self.group // (group * tiles)) for tiles in range(1, SMALL + 1)}
         all_rows = _thinned(
             min(MAX_ROWS, self.max_out), {layer.out_features for layer in self.layers}
         )

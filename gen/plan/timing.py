@@ -139,6 +139,7 @@ def _times(
     pieces: tuple[Rectangle, ...],
     tokens: int,
     host: Host,
+    group: int,
     *,
     load: bool,
 ) -> Times:
@@ -147,14 +148,14 @@ def _times(
     The host makes packets while the device and the link work, so the longer of the two counts.
     """
     clock_hz = config.clock_hz
-    call = product_cycles(config, pieces, tokens)
+    call = product_cycles(config, pieces, tokens, group)
     commands_s = call.commands * host.command_s
     call_s = max(call.cycles / clock_hz, commands_s) + host.call_s
     loading_s, loading_bytes = 0.0, 0
     if load:
         loading_s = host.call_s
         for _, rows, _, columns in pieces:
-            loading = loading_cycles(config, LayerShape.of(config, rows, columns))
+            loading = loading_cycles(config, LayerShape.of(config, rows, columns, group))
             loading_s += max(loading.cycles / clock_hz, loading.commands * host.command_s)
             loading_bytes += loading.bytes_in + loading.bytes_out
     return Times(
@@ -184,6 +185,7 @@ def layer_times(
     tokens: int = 1,
     host: Host = HOST,
     loading_words: int | None = None,
+    group: int = 0,
 ) -> Times:
     """A layer, as the driver runs it.
 
@@ -196,47 +198,59 @@ def layer_times(
     loading_words : None if the weights are in the device. Else they are loaded first, into that
         many free words of the weight memory: as a whole if they fit, else piece by piece, each
         with a call of its own, with as many inputs as the device takes.
+    group : inputs that have a sum of their own; 0: the whole row
 
     Raises
     ------
     ConfigError : the memory gives no bound on a run's cycles
     """
-    words, slots = _needs(config, out_features, in_features)
+    words, slots = _needs(config, out_features, in_features, group)
     load = loading_words is not None
     if loading_words is None or (words <= loading_words and slots <= config.max_layers):
-        pieces = tuple(cut_layer(config, out_features, in_features))
-        return _times(config, pieces, tokens, host, load=load)
-    tiles = LayerShape.of(config, 1, min(in_features, config.max_in_features)).tiles
-    tiles = min(tiles, loading_words)
-    groups = loading_words // tiles
+        pieces = tuple(cut_layer(config, out_features, in_features, group))
+        return _times(config, pieces, tokens, host, group, load=load)
+    least = 1
+    widest = min(in_features, config.max_in_features)
+    if group:
+        widest = max(piece[3] for piece in cut_layer(config, 1, in_features, group))
+        least = LayerShape.of(config, 1, group, group).tiles
+    tiles = LayerShape.of(config, 1, widest, group).tiles
+    tiles = min(tiles, max(loading_words, least))
+    groups = max(1, loading_words // tiles)
     small = replace(
         config,
         max_in_features=min(config.max_in_features, tiles * config.lanes),
         max_out_features=min(config.max_out_features, groups * config.rows),
     )
     total = Times()
-    for (rows, width), number in _pieces(small, out_features, in_features).items():
-        total += _times(config, ((0, rows, 0, width),), tokens, host, load=True) * number
+    for (rows, width), number in _pieces(small, out_features, in_features, group).items():
+        total += _times(config, ((0, rows, 0, width),), tokens, host, group, load=True) * number
     return replace(total, tokens=tokens)
 
 
-def _needs(config: AcceleratorConfig, out_features: int, in_features: int) -> tuple[int, int]:
+def _needs(
+    config: AcceleratorConfig, out_features: int, in_features: int, group: int
+) -> tuple[int, int]:
     """Weight words that a layer occupies, and its layer slots."""
-    pieces = _pieces(config, out_features, in_features)
+    pieces = _pieces(config, out_features, in_features, group)
     words = [
-        number * config.stored_words(LayerShape.of(config, rows, columns).words)
+        number * config.stored_words(LayerShape.of(config, rows, columns, group).words)
         for (rows, columns), number in pieces.items()
     ]
     return sum(words), pieces.total()
 
 
 def _pieces(
-    config: AcceleratorConfig, out_features: int, in_features: int
+    config: AcceleratorConfig, out_features: int, in_features: int, group: int = 0
 ) -> Counter[tuple[int, int]]:
     """How many pieces of each number of rows and columns `cut_layer` makes of a layer.
 
-    It cuts rows and columns separately, so a layer in a million pieces needs no list of them.
+    Without groups it cuts rows and columns separately, so a layer in a million pieces needs no list
+    of them.
     """
+    if group:
+        pieces = cut_layer(config, out_features, in_features, group)
+        return Counter((rows, columns) for _, rows, _, columns in pieces)
     heights = Counter(piece[1] for piece in cut_layer(config, out_features, 1))
     widths = Counter(piece[3] for piece in cut_layer(config, 1, in_features))
     counts = Counter[tuple[int, int]]()
@@ -251,7 +265,7 @@ def resident_counts(config: AcceleratorConfig, layers: Sequence[Layer]) -> tuple
     If not all fit, the largest stay, as long as the rest of the memory holds the largest layer that
     does not stay: all others are loaded there, one after the other, for each call.
     """
-    needs = [_needs(config, layer.out_features, layer.in_features) for layer in layers]
+    needs = [_needs(config, layer.out_features, layer.in_features, layer.group) for layer in layers]
     numbers = [layer.count for layer in layers]
     words, slots = config.memory_words, config.max_layers
     for need, number in zip(needs, numbers, strict=True):
@@ -311,6 +325,7 @@ def token_times(
                     tokens=tokens,
                     host=host,
                     loading_words=loading_words,
+                    group=layer.group,
                 )
                 total += each * number
     return replace(total, tokens=tokens)

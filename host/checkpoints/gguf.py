@@ -226,6 +226,33 @@ class GgufFile:
             shapes[name] = (record.shape[0], record.shape[1])
         return shapes
 
+    def grouped_shapes(self) -> dict[str, tuple[int, int, int, int]]:
+        """out_features, in_features, group and passes of every layer by name, in the file's order.
+
+        The group is the number of inputs that share a scale, or 0 if the tensor has one scale and
+        no weight is 2. A device computes a layer with a weight 2 in two passes, others in one.
+
+        Raises
+        ------
+        CheckpointError : there is no ternary layer, or one of them does not fit even a device with
+            groups of inputs
+        """
+        shapes = {}
+        for name in self.require_layers():
+            record = self.header.tensors[f"{name}{WEIGHT}"]
+            group, passes = 0, 1
+            if reason := self._scan(record)[1]:
+                if (
+                    self._rotation
+                    or record.layout is None
+                    or f"{name}.scale" in self.header.tensors
+                ):
+                    raise CheckpointError(reason)
+                weights = self._decode(record, "").weights  # refuses a code without meaning
+                group, passes = record.layout.group, 2 if weights.max() > 1 else 1
+            shapes[name] = (record.shape[0], record.shape[1], group, passes)
+        return shapes
+
     def layers(self) -> dict[str, TernaryLayer]:
         """All layers by name; errors are those of `layer`, or that there is none."""
         return {name: self.layer(name) for name in self.require_layers()}

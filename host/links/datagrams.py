@@ -73,7 +73,13 @@ def datagrams(port: socket.socket) -> Datagrams:
     fragments.
     """
     for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-        port.setsockopt(socket.SOL_SOCKET, option, BUFFER_BYTES)
+        size = BUFFER_BYTES
+        while size > port.getsockopt(socket.SOL_SOCKET, option):
+            try:
+                port.setsockopt(socket.SOL_SOCKET, option, size)
+                break
+            except OSError:  # some systems refuse more than they allow
+                size //= 2
     if sys.platform != "linux":
         return PlainDatagrams(port)
     port.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DO)

@@ -65,6 +65,8 @@ def attach(
         raise ToolError(
             f"llama_cpp cannot be imported ({error}); run pip install llama-cpp-python"
         ) from error
+    # Python keeps a library's symbols to itself; the back end needs ggml's.
+    ctypes.CDLL(library._name, mode=ctypes.RTLD_GLOBAL)
     load = library.ggml_backend_load
     load.argtypes, load.restype = [ctypes.c_char_p], ctypes.c_void_p
     with serving(device) as server:

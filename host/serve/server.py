@@ -20,10 +20,12 @@ from numpy.typing import NDArray
 
 from tritloom.host.allocator import Allocator
 from tritloom.host.device import Device
+from tritloom.host.group_layer import GroupHandle, GroupJob, GroupLayer
 from tritloom.host.handle import Handle
 from tritloom.host.job import Job
 from tritloom.host.layer import TernaryLayer
 from tritloom.host.serve.wire import Kind, receive, send
+from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import (
     CapacityError,
     DeviceError,
@@ -31,6 +33,7 @@ from tritloom.rtl.spec.errors import (
     ToolError,
     TritloomError,
 )
+from tritloom.rtl.spec.packing import check_group
 
 __all__ = ["Server"]
 
@@ -215,6 +218,9 @@ class Server:
         config = self._device.info.config
         empty = Allocator(config)
         try:
+            if _in_core(config, columns, group):
+                empty.place(rows, columns, group)
+                return struct.pack("<I", 1)
             for first, last in _groups(columns, group):
                 key = object()
                 empty.take(key, empty.place(rows, last - first))
@@ -229,9 +235,12 @@ class Server:
         trits = np.frombuffer(weights, np.int8).reshape(rows, columns)
         layer = _Layer([], columns)
         try:
-            for first, last in _groups(columns, group):
-                part = TernaryLayer.from_trits(trits[:, first:last], 1.0)
-                layer.parts.append(self._device.load(part))
+            if _in_core(self._device.info.config, columns, group):
+                layer.whole = self._device.load(GroupLayer.from_weights(trits, group))
+            else:
+                for first, last in _groups(columns, group):
+                    part = TernaryLayer.from_trits(trits[:, first:last], 1.0)
+                    layer.parts.append(self._device.load(part))
         except BaseException:
             self._unload(layer)
             raise
@@ -240,8 +249,9 @@ class Server:
         return struct.pack("<I", number)
 
     def _unload(self, layer: _Layer) -> None:
-        for handle in layer.parts:
-            self._device.unload(handle)
+        for handle in (*layer.parts, layer.whole):
+            if handle is not None:
+                self._device.unload(handle)
 
     def _products(self, body: memoryview, layers: dict[int, _Layer]) -> list[bytes | memoryview]:
         tokens, features, count = _numbers(body, 3, "PRODUCTS")
@@ -250,15 +260,22 @@ class Server:
         numbers = struct.unpack_from(f"<{count}I", body, 12)
         codes = np.frombuffer(body[start:], np.int8).reshape(tokens, features)
         jobs = [self._submit(_layer(layers, number), codes) for number in numbers]
-        sums = [np.stack([job.result() for job in each], axis=-1) for each in jobs]
+        sums = [
+            each.result()
+            if isinstance(each, GroupJob)
+            else np.stack([job.result() for job in each], axis=-1)
+            for each in jobs
+        ]
         with self._lock:
             self.products += len(sums)
         return [np.ascontiguousarray(each, "<i4").data.cast("B") for each in sums]
 
-    def _submit(self, layer: _Layer, codes: NDArray[np.int8]) -> list[Job]:
-        """A job for each group of a layer."""
+    def _submit(self, layer: _Layer, codes: NDArray[np.int8]) -> list[Job] | GroupJob:
+        """A job for a layer, or for each group of a layer whose groups are layers of the device."""
         if codes.shape[1] != layer.in_features:
             raise InputError(f"codes must have {layer.in_features} features, not {codes.shape[1]}")
+        if layer.whole is not None:
+            return self._device.submit(layer.whole, codes)
         jobs, first = [], 0
         for handle in layer.parts:
             jobs.append(self._device.submit(handle, codes[:, first : first + handle.in_features]))
@@ -266,12 +283,24 @@ class Server:
         return jobs
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Layer:
-    """A client's layer: each group of its inputs is a layer of the device."""
+    """A client's layer: `whole` on the device, or a layer of the device for each group."""
 
     parts: list[Handle]
     in_features: int
+    whole: GroupHandle | None = None
+
+
+def _in_core(config: AcceleratorConfig, columns: int, group: int) -> bool:
+    """Whether the device's own groups of inputs serve a layer."""
+    if not group or not config.max_group_sums:
+        return False
+    try:
+        check_group(config, columns, group)
+    except InputError:
+        return False
+    return True
 
 
 def _groups(columns: int, group: int) -> list[tuple[int, int]]:

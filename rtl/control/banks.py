@@ -19,13 +19,13 @@ def results_layout(config: AcceleratorConfig) -> data.StructLayout:
     Members
     -------
     present : a RUN of this session wrote the bank, or writes it
-    last_group : the last row group of its last RUN
+    last_group : the last row group of sums of its last RUN
     cycles : cycles that this RUN took, once it is done
     void : it took a void word, so there are no results; only if the memory can fail
     """
     of_failure = {"void": 1} if config.memory.can_fail else {}
     return data.StructLayout(
-        {"present": 1, "last_group": range(config.max_row_groups), "cycles": 32, **of_failure}
+        {"present": 1, "last_group": range(config.result_row_groups), "cycles": 32, **of_failure}
     )
 
 
@@ -147,12 +147,13 @@ class Banks(wiring.Component):
                 m.d.sync += banks[of_run.result_bank].void.eq(1)
         with m.If(self.start):
             started = banks[self.run.result_bank]
+            last = self.run.last_result if config.max_group_sums else self.run.last_group
             m.d.sync += [
                 self.busy.eq(1),
                 cycles.eq(0),
                 of_run.eq(self.run),
                 started.present.eq(1),
-                started.last_group.eq(self.run.last_group),
+                started.last_group.eq(last),
             ]
             if config.memory.can_fail:
                 m.d.sync += started.void.eq(0)

@@ -113,6 +113,8 @@ class HeaderChecks:
                 return _above(self._request.result_bank, self._limit(most))
             case Quantity.COUNT, 1, most:
                 return (self._items == 0) | (self._items > self._limit(most))
+            case Quantity.GROUP_TILES, 0, most:
+                return _above(self._request.count, self._limit(most))
             case Quantity.LAYER_STATE, LayerState.OPEN, LayerState.OPEN:
                 return ~self._is_open
             case Quantity.LAYER_STATE, LayerState.OPEN, LayerState.COMMITTED:

@@ -1,6 +1,8 @@
 """The layer table: place, shape and state of each resident layer."""
 
-from amaranth.hdl import Cat, Module, Signal
+from typing import Any
+
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -29,7 +31,8 @@ class LayerTable(wiring.Component):
     """Holds one entry for each layer, in a block RAM.
 
     The number of a layer's words is tiles × row groups. It is added up one tile a cycle, so no
-    multiplier is needed: `begin`, then `add` once for each tile, then `define`.
+    multiplier is needed: `begin`, then `add` once for each tile, then `define`. Its row groups of
+    sums are added up in the same way, once for each group of inputs.
 
     At most one of `forget`, `define` and `commit` is set in a cycle.
 
@@ -38,9 +41,12 @@ class LayerTable(wiring.Component):
     index : in, number
         The layer that all other members are about.
     entry : out, `entry_layout`
-        The entry of the layer that `index` named in the cycle before.
+        The entry of the layer that `index` named `AcceleratorConfig.entry_cycles` before.
     definition : in, `DEFINITION`
         Place and shape for `begin`, `add` and `define`; must not change between them.
+    group_tiles : in, number
+        Tiles of a group of inputs, at most `max_tiles`, or 0; must not change, as `definition`.
+        Only if the configuration has groups.
     wrong_shape : out, 1 bit
         `definition` has no or too many tiles or row groups, or begins beyond the memory's end or
         within a block.
@@ -49,11 +55,11 @@ class LayerTable(wiring.Component):
     add : in, 1 bit
         The layer's end moves on by the words of one tile. Allowed while `beyond` is not set.
     beyond : out, 1 bit
-        The layer's end lies beyond the memory's.
+        The layer's end lies beyond the memory's, or its sums exceed a result bank.
     define : in, 1 bit
         The layer becomes defined and open, with `definition` and the end that was added up.
     commit : in, 1 bit
-        The layer becomes committed; `index` must not have changed in the cycle before.
+        The layer becomes committed; `entry` must be the layer's.
     forget : in, 1 bit
         The layer becomes undefined.
     """
@@ -76,6 +82,7 @@ class LayerTable(wiring.Component):
                 "index": In(8),
                 "entry": Out(entry_layout(config)),
                 "definition": In(DEFINITION),
+                **({"group_tiles": In(16)} if config.max_group_sums else {}),
                 "wrong_shape": Out(1),
                 "begin": In(1),
                 "add": In(1),
@@ -92,6 +99,10 @@ class LayerTable(wiring.Component):
         m.submodules.entries = entries = block_ram(self.entry.shape(), config.max_layers)
         write = entries.write_port()
         read = ReadPort(m, entries)
+        entry = read.data
+        if config.entry_cycles == 2:
+            entry = Signal(self.entry.shape(), reset_less=True)
+            m.d.sync += entry.eq(read.data)
         definition = self.definition
         # Only as many bits as the limits have; the bits above are none.
         tiles = definition.tiles[: config.max_tiles.bit_length()]
@@ -105,10 +116,10 @@ class LayerTable(wiring.Component):
         end = Signal(range(config.memory_words + config.max_row_groups + 1))
         m.d.comb += [
             read.addr.eq(self.index),
-            self.entry.eq(read.data),
+            self.entry.eq(entry),
             write.addr.eq(self.index),
             write.en.eq(self.define | self.commit | self.forget),
-            write.data.eq(read.data),
+            write.data.eq(entry),
             last_tile.eq(tiles - 1),
             last_group.eq(row_groups - 1),
             # A number of 0 is too high as well: 0 − 1 is the highest number.
@@ -128,6 +139,8 @@ class LayerTable(wiring.Component):
             m.d.sync += end.eq(base)
         with m.Elif(self.add):
             m.d.sync += end.eq(end + row_groups)
+        if config.max_group_sums:
+            self._count_sums(m, write.data, row_groups)
         with m.If(self.define):
             m.d.comb += [
                 write.data.base.eq(base),
@@ -142,3 +155,26 @@ class LayerTable(wiring.Component):
         with m.Elif(self.forget):
             m.d.comb += write.data.eq(0)
         return m
+
+    def _count_sums(self, m: Module, entry: data.View, row_groups: Value) -> None:
+        """Add up the row groups of sums, and put what concerns groups into a new entry."""
+        config = self.config
+        sums = Signal(range(config.result_row_groups + config.max_row_groups + 1))
+        place = Signal(range(config.max_tiles))  # of the next tile in its group
+        # All ones for 0: no tile but perhaps the layer's last one has this number.
+        last_of_group = Signal(range(config.max_tiles))
+        group_tiles: Any = getattr(self, "group_tiles")  # noqa: B009  a member with groups
+        m.d.comb += last_of_group.eq(group_tiles - 1)
+        with m.If(self.begin):
+            m.d.sync += [sums.eq(0), place.eq(0)]
+        with m.Elif(self.add):
+            m.d.sync += place.eq(Mux(place == last_of_group, 0, place + 1))
+            with m.If(place == 0):
+                m.d.sync += sums.eq(sums + row_groups)
+        with m.If(sums > config.result_row_groups):
+            m.d.comb += self.beyond.eq(1)
+        with m.If(self.define):
+            m.d.comb += [
+                entry.last_of_group.eq(last_of_group),
+                entry.last_result.eq(sums - 1),
+            ]

@@ -1,5 +1,6 @@
 """Programs of the vector unit: what is committed, the check of their steps, and their execution."""
 
+from itertools import pairwise
 from typing import Any
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
@@ -115,6 +116,8 @@ class ProgramStates:
 
         # An addition and a comparison take a cycle each, as in `HeaderChecks`.
         ends = [Signal(len(step.last) + 1, name=f"{name}_end") for name in ("a", "b", "d", "c")]
+        # The entry of the step's layer is known in STEP-CHECK.
+        checking = ["STEP-FIND", "STEP-CHECK"][-config.entry_cycles :]
         with m.State("STEP-ENDS"):
             m.d.sync += [
                 ends[0].eq(step.a + step.last),
@@ -122,7 +125,10 @@ class ProgramStates:
                 ends[2].eq(step.d + Mux(step.wrap, 0, step.last)),
                 ends[3].eq(step.c + Mux(step.second == Second.VECTOR, step.last, 0)),
             ]
-            m.next = "STEP-CHECK"
+            m.next = checking[0]
+        for state, then in pairwise(checking):
+            with m.State(state):
+                m.next = then
         runs = step.operation == Operation.RUN
         with m.State("STEP-CHECK"):
             assert config.vector is not None
@@ -184,9 +190,12 @@ class ProgramStates:
                     m.d.sync += self._serving.eq(0)
                 m.next = "HEADER"
 
-        with m.State("FIND-LAYER"):
-            m.d.comb += vector.active.eq(1)
-            m.next = "PAD"
+        # The entry of the layer is known after as many states as the table needs.
+        finding = ["FIND-LAYER", "FIND-ENTRY"][: self._config.entry_cycles]
+        for state, then in zip(finding, [*finding[1:], "PAD"], strict=True):
+            with m.State(state):
+                m.d.comb += vector.active.eq(1)
+                m.next = then
 
         with m.State("PAD"):
             m.d.comb += [vector.active.eq(1), vector.pad.eq(1)]

@@ -35,7 +35,7 @@ class CommandRegisters:
         limits = [
             config.memory_words,
             config.activation_words,
-            config.max_row_groups,
+            config.result_row_groups,
             len(identity(config)),
         ]
         longest = max(config.word_bytes, config.fill, LAYER.size)

@@ -12,6 +12,7 @@ from tritloom.rtl.control.registers import CommandRegisters
 from tritloom.rtl.control.tasks import Kind, only_checksum
 from tritloom.rtl.control.wide import WideWordCollector
 from tritloom.rtl.control.words import WordCollector, activations_in
+from tritloom.rtl.core.core import shape_layout
 from tritloom.rtl.lib.streams import bits_for
 from tritloom.rtl.spec.checks import UNITS, Quantity
 from tritloom.rtl.spec.commands import (
@@ -89,11 +90,12 @@ class CommandStates(CommandRegisters):
             ports.o_load.payload.address.eq(position),
             ports.o_load.payload.token.eq(self.token),
             ports.o_load.payload.bank.eq(request.activation_bank),
-            ports.o_run.payload.last_tile.eq(entry.last_tile),
-            ports.o_run.payload.last_group.eq(entry.last_group),
+            *(ports.o_run.payload[name].eq(entry[name]) for name in shape_layout(config).members),
             ports.o_run.payload.activation_bank.eq(request.activation_bank),
             ports.o_run.payload.result_bank.eq(request.result_bank),
         ]
+        if config.max_group_sums:
+            self.m.d.comb += self.table.group_tiles.eq(request.count)
         # `no_room` must be right in the cycle after a word is taken: activations may come so fast.
         last = config.activation_words - 1
         loads_beyond = position >= Mux(self.words.take, last, last + 1)

@@ -60,7 +60,7 @@ def items_shape(config: AcceleratorConfig) -> Shape:
 
 def position_shape(config: AcceleratorConfig) -> Shape:
     """Unsigned shape of the place of an item, with one bit more than any limit has."""
-    places = (config.max_row_groups, len(identity(config)), len(counters_of(config)))
+    places = (config.result_row_groups, len(identity(config)), len(counters_of(config)))
     return Shape(max(*places, *_vector_limits(config)).bit_length() + 1)
 
 

@@ -11,6 +11,7 @@ from tritloom.rtl.engines.contract import ACT_LATENCY, create_engine, sums_layou
 from tritloom.rtl.lib.adder_tree import delay
 from tritloom.rtl.lib.block_ram import ReadPort, block_ram
 from tritloom.rtl.spec.config import PARTIAL_SUM_CYCLES, PARTIAL_SUM_READ_CYCLES, AcceleratorConfig
+from tritloom.rtl.spec.layer_shape import LayerShape
 
 OPEN_CYCLES = 2
 """Cycles from the decision that a tile may begin to its first word: `may_begin`, then `open_`."""
@@ -29,10 +30,37 @@ def load_layout(config: AcceleratorConfig) -> data.StructLayout:
 
 
 def shape_layout(config: AcceleratorConfig) -> data.StructLayout:
-    """A layer's shape: the number of its last tile and of its last row group, counted from 0."""
+    """A layer's shape, in numbers that count from 0.
+
+    Members
+    -------
+    last_tile : its last tile
+    last_group : its last row group
+    last_of_group : the last tile of a group of inputs; a number that no tile but the layer's last
+        has if there is one group. Only if the configuration has groups
+    last_result : its last row group of sums. Only if the configuration has groups
+    """
+    of_groups = {
+        "last_of_group": range(config.max_tiles),
+        "last_result": range(config.result_row_groups),
+    }
     return data.StructLayout(
-        {"last_tile": range(config.max_tiles), "last_group": range(config.max_row_groups)}
+        {
+            "last_tile": range(config.max_tiles),
+            "last_group": range(config.max_row_groups),
+            **(of_groups if config.max_group_sums else {}),
+        }
     )
+
+
+def shape_numbers(config: AcceleratorConfig, shape: LayerShape) -> dict[str, int]:
+    """The members of `shape_layout` for a shape."""
+    numbers = {"last_tile": shape.tiles - 1, "last_group": shape.row_groups - 1}
+    if config.max_group_sums:
+        most = (1 << (config.max_tiles - 1).bit_length()) - 1
+        numbers["last_of_group"] = (shape.group_tiles - 1) & most
+        numbers["last_result"] = shape.result_row_groups - 1
+    return numbers
 
 
 def run_layout(config: AcceleratorConfig) -> data.StructLayout:
@@ -143,8 +171,8 @@ class Core(wiring.Component):
         first = Signal()  # it was the tile's first
         final = Signal()  # it was the tile's last
         m.d.sync += [taken.eq(word), first.eq(word & begins), final.eq(word & last)]
-        # The row group of that word; with one bank, between layers the one to fetch.
-        row_group = Signal(range(config.max_row_groups), reset_less=True)
+        # The row group of that word's sums; with one bank, between layers the one to fetch.
+        row_group = Signal(range(config.result_row_groups), reset_less=True)
         free = Signal(init=1)  # with one bank: a row group may be fetched
         if config.banks == 1:
             with m.If(taken | free):
@@ -160,7 +188,7 @@ class Core(wiring.Component):
         tiles_left = Signal(range(config.max_tiles), reset_less=True)
         more = Signal()  # at least one tile has not begun
         one_left = Signal()
-        first_tile = Signal()
+        first_tile = Signal()  # of a group of inputs
         with m.If(first | started):
             before = Mux(started, ~shape.last_tile, tiles_left)
             m.d.sync += [
@@ -171,6 +199,8 @@ class Core(wiring.Component):
             m.d.sync += first_tile.eq(0)
         with m.If(started):
             m.d.sync += first_tile.eq(1)
+        if config.max_group_sums:
+            self._follow_groups(m, shape.last_of_group, row_group, first_tile, started, final)
         # Cycles by which the engine's sums precede the partial sums they are added to; negative if
         # they follow. The earlier of the two waits.
         early = PARTIAL_SUM_READ_CYCLES - config.engine_latency
@@ -236,6 +266,37 @@ class Core(wiring.Component):
             with m.If(advance):
                 m.d.sync += stages.eq(Cat(self.i_fetch.valid, stages))
         return m
+
+    def _follow_groups(
+        self,
+        m: Module,
+        last_of_group: Value,
+        row_group: Signal,
+        first_tile: Signal,
+        started: Value,
+        final: Value,
+    ) -> None:
+        """Give each group of inputs row groups of its own: the next group's follow the last ones.
+
+        At the end of a tile `row_group` goes back to the first one of the tile's group, or on to
+        the first one of the next group.
+        """
+        place = Signal(range(self.config.max_tiles), reset_less=True)  # of the tile in its group
+        first_row_group = Signal.like(row_group, reset_less=True)
+        following = Signal.like(row_group)
+        # A register: tiles are more than two cycles apart.
+        closes = Signal(reset_less=True)  # the tile is its group's last one
+        m.d.comb += following.eq(Mux(closes, row_group + 1, first_row_group))
+        m.d.sync += closes.eq(place == last_of_group)
+        with m.If(final):
+            m.d.sync += [
+                first_tile.eq(closes),
+                place.eq(Mux(closes, 0, place + 1)),
+                first_row_group.eq(following),
+                row_group.eq(following),
+            ]
+        with m.If(started):
+            m.d.sync += [place.eq(0), first_row_group.eq(0)]
 
     def _connect_activations(self, m: Module, engine: Any, bank: Value) -> None:
         """Add the activation banks between `i_load` and the engine, which reads `bank`."""

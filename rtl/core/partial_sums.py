@@ -21,7 +21,7 @@ ADD_CYCLES = 1
 def fetch_layout(config: AcceleratorConfig) -> data.StructLayout:
     """A row group of a result bank."""
     return data.StructLayout(
-        {"row_group": range(config.max_row_groups), "bank": range(config.banks)}
+        {"row_group": range(config.result_row_groups), "bank": range(config.banks)}
     )
 
 
@@ -49,7 +49,8 @@ class PartialSums(wiring.Component):
     With two banks, a layer writes one of them while row groups of the other are fetched.
 
     A row group may come again only after `PARTIAL_SUM_CYCLES`; sooner, it would read a sum that is
-    not yet written. In the first tile of a layer the sums are stored as they are.
+    not yet written. In the first tile of a group of inputs the sums are stored as they are. Each
+    group has row groups of its own here.
 
     Members
     -------
@@ -64,7 +65,7 @@ class PartialSums(wiring.Component):
     i_advance : in, 1 bit; only with two banks
         The row groups that are fetched, and their totals, move on at the end of this cycle.
     i_first : in, 1 bit
-        With `i_valid`: this is the layer's first tile.
+        With `i_valid`: this is the first tile of a group of inputs.
     i_last : in, 1 bit
         With `i_valid`, and only then: this is the last row group of the layer's last tile.
     i_sums : in, `sums_layout`, `sum_bits` signed
@@ -102,7 +103,7 @@ class PartialSums(wiring.Component):
         super().__init__(
             {
                 "i_valid": In(1),
-                "i_row_group": In(range(config.max_row_groups)),
+                "i_row_group": In(range(config.result_row_groups)),
                 **(banked if config.banks > 1 else {}),
                 "i_first": In(1),
                 "i_last": In(1),
@@ -126,7 +127,7 @@ class PartialSums(wiring.Component):
             delay(m, row_group, PARTIAL_SUM_READ_CYCLES, reset_less=True),
             new,
         )
-        # The partial sums before the addition; of a layer's first tile they are 0.
+        # The partial sums before the addition; of a group's first tile they are 0.
         partial_sums = Signal(self.o.shape().size)
         if config.banks == 1:
             before = self._one_bank(m, row_group, write)
@@ -146,7 +147,7 @@ class PartialSums(wiring.Component):
 
     def _one_bank(self, m: Module, row_group: Value, write: _Write) -> Value:
         """Add the memory; returns the partial sums of the row group whose sums come."""
-        m.submodules.totals = totals = block_ram(self.o.shape(), self.config.max_row_groups)
+        m.submodules.totals = totals = block_ram(self.o.shape(), self.config.result_row_groups)
         write.connect(m, totals)
         read = ReadPort(m, totals)
         old = Signal(self.o.shape(), reset_less=True)
@@ -176,7 +177,7 @@ class PartialSums(wiring.Component):
         totals_out = []
         for number in range(config.banks):
             m.submodules[f"totals_{number}"] = totals = block_ram(
-                self.o.shape(), config.max_row_groups
+                self.o.shape(), config.result_row_groups
             )
             read = ReadPort(m, totals)
             runs = self.i_running[number]

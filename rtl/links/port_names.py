@@ -67,6 +67,11 @@ class PortNames:
         streams = {"commands": self.commands.to_dict(), "responses": self.responses.to_dict()}
         return asdict(self) | streams
 
+    @property
+    def memory_clock(self) -> str:
+        """The clock's name of a weight memory that has one of its own."""
+        return f"memory_{self.clock}"
+
     def of_width(self, beat_bytes: int) -> PortNames:
         """The names of a design whose streams have `beat_bytes` bytes a beat.
 

@@ -1,5 +1,7 @@
 """Writes Ethernet frames: packets in UDP datagrams, and what the link answers by itself."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
@@ -101,16 +103,27 @@ class FrameWriter(wiring.Component):
         chosen = Signal()
         sums = Signal()  # the word belongs to the datagram's checksum
         of_udp = (kind == UDP) | (kind == ANNOUNCE)
-        header, to = self._header(m, kind, count, ip_bytes)
-        ip_sum = self._ip_sum(m, kind, count, ip_bytes, to)
+        header, to, takes_to = self._header(m, kind, count)
+        # A word is written in the cycle after it is chosen. The words of the receiver have a
+        # register of their own, because they come late in a cycle.
+        place = Signal(range(SLOT_WORDS))
+        late, late_to = Signal(16, reset_less=True), Signal(16, reset_less=True)
+        late_sums, is_to = Signal(), Signal()
+        m.d.sync += [
+            late.eq(word),
+            late_to.eq(to),
+            is_to.eq(takes_to),
+            late_sums.eq(sums),
+            self.write.eq(chosen),
+            self.place.eq(place),
+        ]
+        ip_sum = self._ip_sum(m, kind, count, ip_bytes, late_to)
         checksum = self._udp_sum(m, count, ip_bytes)
         packet_bytes = self.i.payload.data[:11]
-        # A word is written in the cycle after it is chosen.
-        place = Signal(range(SLOT_WORDS))
-        m.d.sync += [self.word.eq(word), self.write.eq(chosen), self.place.eq(place)]
         m.d.comb += [
-            checksum.add.eq(sums),
-            checksum.word.eq(word),
+            self.word.eq(Mux(is_to, late_to, late)),
+            checksum.add.eq(late_sums),
+            checksum.word.eq(self.word),
             place.eq(count + 1),  # the slot's first word is the frame's length
             self.echo_address.eq(0),
         ]
@@ -139,11 +152,11 @@ class FrameWriter(wiring.Component):
                 m.d.sync += ip_bytes.eq(left + before)
                 m.next = "HEADER"
             with m.State("HEADER"):
-                m.d.comb += [word.eq(header), chosen.eq(1)]
-                with m.If(count == 12):
-                    with m.If(kind != ARP):
-                        m.d.comb += word.eq(~ip_sum)
-                m.d.comb += sums.eq(count >= 13)
+                m.d.comb += [
+                    word.eq(header(ip_bytes, ip_sum)),
+                    chosen.eq(1),
+                    sums.eq(count >= 13),
+                ]
                 m.d.sync += [
                     count.eq(count + 1),
                     frame_bytes.eq(
@@ -174,7 +187,9 @@ class FrameWriter(wiring.Component):
                     m.d.comb += chosen.eq(1)
                     m.d.sync += count.eq(count + 1)
                 with m.Else():
-                    m.next = "CHECKSUM"
+                    m.next = "SUM"
+            with m.State("SUM"):  # the last carry is being added
+                m.next = "CHECKSUM"
             with m.State("CHECKSUM"):
                 m.d.comb += [
                     word.eq(checksum.result),
@@ -202,9 +217,15 @@ class FrameWriter(wiring.Component):
         ).to_bytes()
 
     def _header(
-        self, m: Module, kind: Signal, count: Signal, ip_bytes: Signal
-    ) -> tuple[Signal, Signal]:
-        """The header's word number `count`, and the word of the receiver that is read for it."""
+        self, m: Module, kind: Signal, count: Signal
+    ) -> tuple[Callable[[Signal, Signal], Signal], Signal, Signal]:
+        """The header's word number `count`.
+
+        Returns
+        -------
+        A function of the bytes of the IP packet and the sum of its header that gives the word; the
+        word of the receiver that belongs there; and whether that one is the header's.
+        """
         mac = int.from_bytes(self.link.mac_bytes, "big")
         own_mac = [Const(mac >> shift & 0xFFFF, 16) for shift in (32, 16, 0)]
         of_peer = Signal(3)  # which word of the receiver
@@ -218,13 +239,41 @@ class FrameWriter(wiring.Component):
                         m.d.comb += to.eq(word)
         with m.Else():
             m.d.comb += to.eq(self.notice_word)
+        is_arp, is_echo = kind == ARP, kind == ECHO_KIND
+        peer: dict[int, Any] = {n: n for n in range(3)}
+        peer |= {4: 3, 5: 4}  # for the sum of the IP header
+        peer |= {15: 3, 16: Mux(is_arp, 0, 4), 17: 1, 19: 3, 20: 4}
+        peer[18] = Mux(is_arp, 2, Mux(is_echo, CHECKSUM_PLACE, 5))
+        of_arp = {16, 17, 18, 19, 20}
+        takes = Signal()
+        with m.Switch(count):
+            for place in range(PAYLOAD):
+                with m.Case(place):
+                    always = place in (0, 1, 2, 16, 18)
+                    m.d.comb += of_peer.eq(peer.get(place, 0))
+                    if always:
+                        m.d.comb += takes.eq(1)
+                    elif place == 15:
+                        m.d.comb += takes.eq(~is_arp)
+                    elif place in of_arp:
+                        m.d.comb += takes.eq(is_arp)
+        return partial(self._fixed, m, kind, count, own_mac), to, takes
+
+    def _fixed(
+        self,
+        m: Module,
+        kind: Signal,
+        count: Signal,
+        own_mac: list[Any],
+        ip_bytes: Signal,
+        ip_sum: Signal,
+    ) -> Signal:
+        """The header's words that are not of the receiver."""
         address = (self.address[16:], self.address[:16])
         is_arp, is_echo = kind == ARP, kind == ECHO_KIND
         port = Mux(kind == UDP, PACKET_PORT, Mux(is_echo, 0, DISCOVERY_PORT))
-        life = Mux(is_echo, LIFE_ICMP, LIFE_UDP)
         udp_bytes = Signal(11)
         m.d.comb += udp_bytes.eq(ip_bytes - 20)
-        peer: dict[int, Any] = {0: 0, 1: 1, 2: 2}
         table: dict[int, Any] = {
             **{3 + n: word for n, word in enumerate(own_mac)},
             6: Mux(is_arp, 0x0806, 0x0800),
@@ -232,29 +281,21 @@ class FrameWriter(wiring.Component):
             8: Mux(is_arp, 0x0800, ip_bytes),
             9: Mux(is_arp, 0x0604, 0),
             10: Mux(is_arp, 2, DONT_FRAGMENT),
-            11: Mux(is_arp, own_mac[0], life),
-            12: own_mac[1],
+            11: Mux(is_arp, own_mac[0], Mux(is_echo, LIFE_ICMP, LIFE_UDP)),
+            12: Mux(is_arp, own_mac[1], ~ip_sum),
             13: Mux(is_arp, own_mac[2], address[0]),
             14: Mux(is_arp, address[0], address[1]),
-            15: Mux(is_arp, address[1], to),
-            16: to,
-            17: Mux(is_arp, to, port),
-            18: to,
-            19: Mux(is_arp, to, udp_bytes),
-            20: Mux(is_arp, to, 0),
+            15: address[1],
+            17: port,
+            19: udp_bytes,
+            20: 0,
         }
-        peer |= {15: 3, 16: Mux(is_arp, 0, 4), 17: 1, 19: 3, 20: 4}
-        peer[18] = Mux(is_arp, 2, Mux(is_echo, CHECKSUM_PLACE, 5))
-        peer |= {4: 3, 5: 4}  # for the sum of the IP header
-        header = Signal(16)
+        fixed = Signal(16)
         with m.Switch(count):
-            for place in range(PAYLOAD):
+            for place, value in table.items():
                 with m.Case(place):
-                    m.d.comb += [
-                        of_peer.eq(peer.get(place, 0)),
-                        header.eq(table.get(place, to)),
-                    ]
-        return header, to
+                    m.d.comb += fixed.eq(value)
+        return fixed
 
     def _ip_sum(
         self, m: Module, kind: Signal, count: Signal, ip_bytes: Signal, to: Signal
@@ -270,8 +311,8 @@ class FrameWriter(wiring.Component):
             1: ip_bytes,
             2: self.address[16:],
             3: self.address[:16],
-            4: to,
-            5: to,
+            5: to,  # a cycle after it was asked for
+            6: to,
         }
         with m.Switch(count):
             for place, value in addends.items():

@@ -14,7 +14,7 @@ from tritloom.rtl.memories.axi_pads import (
     write_members,
 )
 
-__all__ = ["AxiWriter", "beat_write_layout"]
+__all__ = ["MOST_UNANSWERED", "AxiWriter", "beat_write_layout"]
 
 MOST_UNANSWERED = 15
 """Writes without a response; the weights come from a packet, so few are on their way."""

@@ -102,6 +102,10 @@ class LineRecord(Memory):
         """Bits of a line, and of a beat; see `LineFormat`."""
         raise NotImplementedError
 
+    def peak_bits(self, config: Config) -> float:
+        """Bits that the memory brings in a cycle of the accelerator at most: a beat."""
+        return self.line_sizes(config)[1]
+
     def line_format(self, config: Config) -> LineFormat:
         """How the words of a configuration lie in the memory's lines.
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import ceil
 from types import MappingProxyType
 from typing import Any, ClassVar
 
-from tritloom.rtl.memories.line_facts import LineRecord
+from tritloom.rtl.memories.line_facts import LineFormat, LineRecord
 from tritloom.rtl.memories.sdram_parts import BURST, PARTS, SdramCycles, SdramPart
 from tritloom.rtl.spec.plugins import Config, require, require_integer
 
@@ -15,6 +16,9 @@ __all__ = ["Sdram"]
 
 MOST_REFRESHES = 16
 USUAL_REFRESHES = 8
+FIRST_REFRESHES = 8
+"""AUTO REFRESH commands at power-up at least."""
+MOST_HZ = 400_000_000
 MOST_WAIT = 40
 """Cycles that a group of refreshes waits at most: for a burst, a write's recovery, and tRAS."""
 LEAST_ACTIVE_DISTANCE = 2
@@ -23,11 +27,17 @@ FIRST_BEAT = 9
 """Cycles from a range to its first beat, beside tRCD and the CAS latency."""
 EXTRA_CYCLES = 12
 """Cycles that a refresh or a page may cost beyond the chip's times: one burst, and deciding."""
+ORDER_CROSSING = 6
+"""Cycles of the chip's clock at most in which a range crosses to it and a beat leaves it: the
+phase, two synchronising registers, the queue's output, one to spare where both edges fall together,
+and the register before the queue of beats."""
+BEAT_CROSSING = 5
+"""The same of the accelerator's clock for a beat."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sdram(LineRecord):
-    """Weight words in a chip of SDR SDRAM, at the accelerator's clock.
+    """Weight words in a chip of SDR SDRAM, at the accelerator's clock or at one of its own.
 
     Parameters
     ----------
@@ -37,11 +47,13 @@ class Sdram(LineRecord):
     refreshes : AUTO REFRESH commands in a row, 1 to 16. More in a row close the pages less often.
         0 is 8, or fewer if a page could else stay open for longer than the part allows.
     capture : cycles by which read data is taken later than a part without delay has it, 0 or 1
+    clock_hz : clock of the chip and its controller; 0 is the accelerator's own
     """
 
     name: ClassVar[str] = "sdram"
     component: ClassVar[str] = "tritloom.rtl.memories.sdram:SdramMemory"
     model: ClassVar[str] = "tritloom.sim.models.sdram:SdramModel"
+    bench: ClassVar[str] = "tritloom.sim.verify.sdram:attach"
     resource: ClassVar[str] = "sdram"
     tie: ClassVar[str] = "tritloom.boards.pins.sdram:tie"
     pins: ClassVar[Mapping[str, str]] = MappingProxyType(
@@ -63,6 +75,7 @@ class Sdram(LineRecord):
     cas: int = 3
     refreshes: int = 0
     capture: int = 0
+    clock_hz: int = 0
 
     @property
     def chip(self) -> SdramPart:
@@ -70,18 +83,41 @@ class Sdram(LineRecord):
         return PARTS[self.part]
 
     def title(self) -> str:
-        return f"SDRAM {self.part}"
+        clock = f" at {self.clock_hz / 1e6:g} MHz" if self.clock_hz else ""
+        return f"SDRAM {self.part}{clock}"
+
+    def own_clock_hz(self, config: Config) -> int:
+        return self.clock_hz
+
+    def chip_hz(self, config: Config) -> int:
+        """The clock of the chip and its controller."""
+        return self.clock_hz or config.clock_hz
+
+    def joined(self, config: Config) -> int:
+        """Columns that enter the accelerator together: as many as the chip brings in its cycle."""
+        columns = 1
+        while columns * config.clock_hz < self.chip_hz(config) and columns < BURST:
+            columns *= 2
+        return columns
 
     def line_sizes(self, config: Config) -> tuple[int, int]:
-        return self.chip.line_bits, self.chip.data_bits
+        return self.chip.line_bits, self.chip.data_bits * self.joined(config)
+
+    def peak_bits(self, config: Config) -> float:
+        """A column in each cycle of the chip."""
+        return self.chip.data_bits * self.chip_hz(config) / config.clock_hz
+
+    def chip_format(self, config: Config) -> LineFormat:
+        """The lines as the controller has them: a beat is a column."""
+        return replace(self.line_format(config), beat_bits=self.chip.data_bits)
 
     def layout_dict(self) -> dict[str, Any]:
         """The line's bits beside the words: they decide where layers may begin."""
         return super().layout_dict() | {"line_bits": self.chip.line_bits}
 
     def cycles(self, config: Config) -> SdramCycles:
-        """The part's times at the accelerator's clock."""
-        return self.chip.cycles(config.clock_hz)
+        """The part's times in cycles of the chip's clock."""
+        return self.chip.cycles(self.chip_hz(config))
 
     def group(self, config: Config) -> int:
         """AUTO REFRESH commands in a row."""
@@ -90,7 +126,7 @@ class Sdram(LineRecord):
         return self.refreshes or max(1, min(USUAL_REFRESHES, most))
 
     def interval(self, config: Config) -> int:
-        """Cycles from one group of AUTO REFRESH to the next.
+        """Cycles of the chip's clock from one group of AUTO REFRESH to the next.
 
         The chip refreshes its rows in turn. A row must be refreshed again within its part of the
         retention time, also if one group comes at once and a later one has to wait.
@@ -112,6 +148,12 @@ class Sdram(LineRecord):
         require_integer("memory: cas", self.cas, min(periods), max(periods))
         require_integer("memory: refreshes", self.refreshes, 0, MOST_REFRESHES)
         require_integer("memory: capture", self.capture, 0, 1)
+        require_integer("memory: clock_hz", self.clock_hz, 0, MOST_HZ)
+        require(
+            self.chip_hz(config) <= BURST * config.clock_hz,
+            f"memory: clock_hz must be at most {BURST} times the accelerator's, "
+            f"not {self.clock_hz}",
+        )
         super().check(config)
         lines = self.line_format(config).lines
         most_lines = 1 << self.chip.line_address_bits
@@ -121,10 +163,11 @@ class Sdram(LineRecord):
             f"not {lines}; choose fewer words",
         )
         fastest = round(1e9 / periods[self.cas])
+        clock = "memory: clock_hz" if self.clock_hz else "clock_hz"
         require(
-            config.clock_hz <= fastest,
-            f"clock_hz must be at most {fastest} for {self.part} at CAS latency {self.cas}, "
-            f"not {config.clock_hz}",
+            self.chip_hz(config) <= fastest,
+            f"{clock} must be at most {fastest} for {self.part} at CAS latency {self.cas}, "
+            f"not {self.chip_hz(config)}",
         )
         cycles = self.cycles(config)
         group = self.group(config)
@@ -140,12 +183,30 @@ class Sdram(LineRecord):
             cycles.ras <= cycles.rcd + BURST
             and cycles.rc <= cycles.rcd + BURST + cycles.rp
             and cycles.rrd <= max(LEAST_ACTIVE_DISTANCE, cycles.rcd - 1),
-            f"clock_hz is too high for the bursts of {self.part}; choose a lower one",
+            f"{clock} is too high for the bursts of {self.part}; choose a lower one",
         )
 
     def first_beat(self, config: Config) -> int:
-        """Cycles from a range of lines to its first beat, if nothing holds it up."""
-        return FIRST_BEAT + self.cycles(config).rcd + self.cas + self.capture
+        """Cycles from a range of lines to its first beat, if nothing holds it up.
+
+        With a clock of its own at most so many; the phases of the clocks decide.
+        """
+        first = FIRST_BEAT + self.cycles(config).rcd + self.cas + self.capture
+        if not self.clock_hz:
+            return first
+        first += ORDER_CROSSING + self.joined(config)
+        return 1 + self._core_cycles(config, first) + BEAT_CROSSING
+
+    def _core_cycles(self, config: Config, cycles: float) -> int:
+        """Cycles of the accelerator in which so many of the chip's end."""
+        return ceil(cycles * config.clock_hz / self.chip_hz(config))
+
+    def start_cycles(self, config: Config) -> int:
+        """The time after power-up, and the chip's initialisation."""
+        cycles = self.cycles(config)
+        refreshes = max(FIRST_REFRESHES, self.group(config)) * cycles.rfc
+        start = cycles.init + cycles.rp + refreshes + cycles.mrd + EXTRA_CYCLES
+        return self._core_cycles(config, start)
 
     def most_cycles(self, config: Config, words: int) -> int:
         """Every page may wait for its bank, and a refresh may come whenever one is due."""
@@ -158,9 +219,16 @@ class Sdram(LineRecord):
         group = self.group(config)
         refresh = cycles.rp + group * cycles.rfc + cycles.rcd + BURST + EXTRA_CYCLES
         streaming = beats + pages * page + self.cas + EXTRA_CYCLES
+        if self.clock_hz:
+            # At worst the chip waits in each cycle in which the accelerator takes a beat.
+            taken = beats // self.joined(config) * self.chip_hz(config)
+            streaming += -(-taken // config.clock_hz) + ORDER_CROSSING + self.joined(config)
         # Each refresh makes time for further refreshes, but far less than an interval.
         interval = self.interval(config) - refresh
-        return max(words, streaming + refresh * (streaming // interval + 2))
+        cycles_of_chip = streaming + refresh * (streaming // interval + 2)
+        if not self.clock_hz:
+            return max(words, cycles_of_chip)
+        return max(words, 1 + self._core_cycles(config, cycles_of_chip) + BEAT_CROSSING)
 
     def expected(self, config: Config) -> tuple[int, float]:
         """The first word's way, and the share of cycles in which the chip gives data.
@@ -170,7 +238,8 @@ class Sdram(LineRecord):
         cycles = self.cycles(config)
         group = self.group(config)
         lost = cycles.rp + group * cycles.rfc + cycles.rcd
-        rate = min(1.0, self.chip.data_bits / config.word_bits)
+        faster = self.chip_hz(config) / config.clock_hz
+        rate = min(1.0, self.chip.data_bits * faster / config.word_bits)
         sizes = self.line_format(config)
         latency = sizes.first_word_cycles(self.first_beat(config))
         return latency, rate * (1 - lost / self.interval(config))

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from enum import IntEnum, StrEnum
 from functools import cache
 from types import MappingProxyType
 
 from tritloom.rtl.spec.commands import LAYER, Opcode, Request, Status, identity
 from tritloom.rtl.spec.config import AcceleratorConfig
+from tritloom.rtl.spec.layer_shape import LayerShape
+from tritloom.rtl.spec.quantities import LayerState, Quantity, Stage
 from tritloom.rtl.spec.vector_facts import VECTOR_WORD_BYTES
 from tritloom.rtl.spec.vector_program import STEP_BYTES
 
@@ -24,10 +25,12 @@ __all__ = [
     "CHECKS",
     "IDENTITY_BYTES",
     "LAYERS_END",
+    "MAX_RESULT_ROW_GROUPS",
     "MAX_ROW_GROUPS",
     "MAX_TILES",
     "MEMORY_WORDS",
     "OF_BLOCKS",
+    "OF_GROUPS",
     "PAYLOAD_LIMIT",
     "PAYLOAD_RESULTS",
     "PAYLOAD_VECTOR_WORDS",
@@ -51,73 +54,6 @@ __all__ = [
     "first_failure",
     "value_of",
 ]
-
-
-class LayerState(IntEnum):
-    """What has been done with a layer; DEFINE opens it, COMMIT commits it, RESET forgets it."""
-
-    UNDEFINED = 0
-    OPEN = 1
-    COMMITTED = 2
-
-
-class Stage(IntEnum):
-    """When a check can be made. The stages come in this order."""
-
-    HEADER = 0
-    """Before the payload: the header, the length and the device's state decide. Nothing changed."""
-    PAYLOAD = 1
-    """When the payload has come: its fields decide. Nothing changed."""
-    WORD = 2
-    """For each word before it moves. The words before it have moved."""
-    END = 3
-    """After the last word. All words have moved."""
-
-
-class Quantity(StrEnum):
-    """A number that a check compares; its value is the text that `check_table` prints."""
-
-    PAYLOAD_BYTES = "payload bytes"
-    INDEX = "index"
-    COUNT = "count"
-    ADDRESS = "address"
-    TILES = "tiles"
-    ROW_GROUPS = "row groups"
-    MEMORY_END = "base + tiles × row groups"
-    ITEMS_END = "address + count"
-    """The end of what IDENTIFY (bytes), READ and GET (words) read."""
-    WORDS_END = "address + words"
-    """The end of the whole words that WRITE, LOAD, PUT and PROGRAM (steps) store; 0 if the payload
-    has none."""
-    ROW_GROUPS_END = "address + row groups of count"
-    """The end of the row groups that RESULTS reads, the last of them perhaps in part."""
-    REST_BYTES = "payload bytes beyond whole words"
-    ADDRESS_REST = "address beyond whole blocks"
-    BASE_REST = "base beyond whole blocks"
-    REST_WORDS = "words beyond whole blocks"
-    """Of WRITE; 0 if they end the layer. This and the two above only if a block has several
-    words."""
-    LAYER_STATE = "layer"
-    """The `LayerState` of layer `index`."""
-    LAYER_WORDS = "words of the layer"
-    LAYER_CHECKSUM = "CRC-32 of the layer's words"
-    ACTIVATION_BANK = "activation bank"
-    RESULT_BANK = "result bank"
-    RESULT_ROW_GROUPS = "row groups of the bank's last RUN"
-    """0 if no RUN came in this session."""
-    VOID_WORDS = "void weight words"
-    """1 if the weight memory failed in a word that READ or COMMIT reads, or in one of the last RUN
-    of the bank (RESULTS) or of the last program (GET), else 0. Only if the memory can fail."""
-    NOT_FINITE = "results of the last program that are not finite"
-    """1 if there are any, 0 if there are none or no EXECUTE came in this session."""
-    PROGRAM_CHECKSUM = "CRC-32 of the steps"
-    WRONG_STEPS = "steps that are not right"
-    """1 if an operation is unknown, an address lies beyond the vector memory, or the last step is
-    not END; else 0."""
-    OPEN_LAYERS = "steps whose layer is not committed"
-    """1 if there are any, else 0."""
-    PROGRAM_STEPS = "committed steps"
-    STEP_END = "address + 1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +143,7 @@ TOKENS_END = Limit("tokens - 1", lambda config: config.tokens - 1)
 TOKENS = Limit("tokens", lambda config: config.tokens)
 MAX_TILES = Limit("max_tiles", lambda config: config.max_tiles)
 MAX_ROW_GROUPS = Limit("max_row_groups", lambda config: config.max_row_groups)
+MAX_RESULT_ROW_GROUPS = Limit("result_row_groups", lambda config: config.result_row_groups)
 MEMORY_WORDS = Limit("memory_words", lambda config: config.memory_words)
 BANKS_END = Limit("banks - 1", lambda config: config.banks - 1)
 ACTIVATION_WORDS = Limit("activation_words", lambda config: config.activation_words)
@@ -274,10 +211,12 @@ CHECKS: dict[Opcode, tuple[Check, ...]] = {
     Opcode.DEFINE: (
         _payload(LAYER.size),
         _index(LAYERS_END),
+        Check(Stage.HEADER, Quantity.GROUP_TILES, 0, MAX_TILES, Status.BAD_LENGTH),
         _within(Stage.PAYLOAD, Quantity.BASE_REST, 0),
         _within(Stage.PAYLOAD, Quantity.TILES, MAX_TILES, least=1),
         _within(Stage.PAYLOAD, Quantity.ROW_GROUPS, MAX_ROW_GROUPS, least=1),
         _within(Stage.PAYLOAD, Quantity.MEMORY_END, MEMORY_WORDS),
+        _within(Stage.PAYLOAD, Quantity.RESULTS_END, MAX_RESULT_ROW_GROUPS),
     ),
     Opcode.WRITE: (
         _index(LAYERS_END),
@@ -334,10 +273,13 @@ CHECKS: dict[Opcode, tuple[Check, ...]] = {
     Opcode.COUNTERS: (_payload(0),),
 }
 """The checks of each opcode, in the order in which they are made. Every device has these, but for
-those of `OF_BLOCKS`."""
+those of `OF_BLOCKS` and `OF_GROUPS`."""
 
 OF_BLOCKS = (Quantity.ADDRESS_REST, Quantity.BASE_REST, Quantity.REST_WORDS)
 """Quantities that a device checks only if a block of its memory has several words."""
+
+OF_GROUPS = (Quantity.GROUP_TILES, Quantity.RESULTS_END)
+"""Quantities that a device checks only if its configuration has groups of inputs."""
 
 VECTOR_CHECKS: dict[Opcode, tuple[Check, ...]] = {
     Opcode.PUT: (
@@ -383,14 +325,18 @@ VECTOR_CHECKS: dict[Opcode, tuple[Check, ...]] = {
 
 def checks_of(config: AcceleratorConfig) -> Mapping[Opcode, tuple[Check, ...]]:
     """The checks of each opcode of a device; it refuses every other opcode."""
-    return _checks_of(config.vector is not None, config.align > 1, config.memory.can_fail)
+    left_out = (
+        *(() if config.align > 1 else OF_BLOCKS),
+        *(() if config.max_group_sums else OF_GROUPS),
+        *(() if config.memory.can_fail else (Quantity.VOID_WORDS,)),
+    )
+    return _checks_without(config.vector is not None, left_out)
 
 
 @cache
-def _checks_of(
-    has_unit: bool, has_blocks: bool, can_fail: bool
+def _checks_without(
+    has_unit: bool, left_out: tuple[Quantity, ...]
 ) -> Mapping[Opcode, tuple[Check, ...]]:
-    left_out = (*(() if has_blocks else OF_BLOCKS), *(() if can_fail else (Quantity.VOID_WORDS,)))
     return MappingProxyType(
         {
             opcode: tuple(check for check in checks if check.quantity not in left_out)
@@ -420,6 +366,11 @@ def _rest_words(config: AcceleratorConfig, request: Request, state: State) -> in
     return 0 if end == state.layer_words else end % config.align
 
 
+def _results_end(config: AcceleratorConfig, request: Request, state: State) -> int:
+    _, tiles, row_groups = LAYER.unpack(request.payload)
+    return LayerShape(tiles, row_groups, request.count).result_row_groups
+
+
 def _memory_end(config: AcceleratorConfig, request: Request, state: State) -> int:
     base, tiles, row_groups = LAYER.unpack(request.payload)
     return int(base + tiles * row_groups)
@@ -433,6 +384,8 @@ _VALUES: dict[Quantity, Callable[[AcceleratorConfig, Request, State], int]] = {
     Quantity.TILES: lambda config, request, state: LAYER.unpack(request.payload)[1],
     Quantity.ROW_GROUPS: lambda config, request, state: LAYER.unpack(request.payload)[2],
     Quantity.MEMORY_END: _memory_end,
+    Quantity.GROUP_TILES: lambda config, request, state: request.count,
+    Quantity.RESULTS_END: _results_end,
     Quantity.ITEMS_END: lambda config, request, state: request.address + request.count,
     Quantity.WORDS_END: _words_end,
     Quantity.ROW_GROUPS_END: lambda config, request, state: (

@@ -119,7 +119,9 @@ class Opcode(IntEnum):
     IDENTIFY = 2
     """Read `count` bytes of the identity from byte `address`: nothing → bytes."""
     DEFINE = 3
-    """Give layer `index` a place and a shape (`LAYER`); the layer is then open to WRITE."""
+    """Give layer `index` a place and a shape (`LAYER`); the layer is then open to WRITE. If the
+    configuration has groups, `count` tiles are a group of inputs, which has sums of its own; 0: all
+    tiles are one group."""
     WRITE = 4
     """Write whole words to the open layer `index` from its word `address`: words → nothing."""
     READ = 5
@@ -132,7 +134,8 @@ class Opcode(IntEnum):
     """Compute the committed layer `index` for `count` tokens, from one bank into another."""
     RESULTS = 9
     """Read `count` results of token `index` of a bank from row group `address`; `value`: the cycles
-    that the last RUN of the bank took."""
+    that the last RUN of the bank took. The row groups of a layer's second group of inputs follow
+    those of the first, and so on."""
     COUNTERS = 10
     """Read the counters (`counters_of`): nothing → 64 bits each."""
     PUT = 11

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import MISSING, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from math import ceil
 from typing import Any
@@ -23,15 +23,16 @@ from tritloom.rtl.spec.plugins import (
     engines,
     links,
     memories,
+    record_of,
     require,
     require_integer,
 )
-from tritloom.rtl.spec.registry import Registry
 from tritloom.rtl.spec.vector_facts import SUM_BITS, VectorConfig
 
 __all__ = [
     "CRC_BYTES",
     "FEATURES_LIMIT",
+    "GROUP_SUMS_LIMIT",
     "HEADER_BYTES",
     "OUT_FEATURES_LIMIT",
     "OVERHEAD_BYTES",
@@ -46,6 +47,8 @@ FEATURES_LIMIT = 16384
 """Most inputs of a layer: so far every sum of `act_bits` × trit is a whole number in float32."""
 OUT_FEATURES_LIMIT = 1 << 18
 """Most rows of a layer: the heads of published ternary models have up to 151,936."""
+GROUP_SUMS_LIMIT = 1 << 20
+"""Most group sums of a layer: rows × groups of inputs."""
 HEADER_BYTES = 16
 CRC_BYTES = 4
 OVERHEAD_BYTES = HEADER_BYTES + CRC_BYTES
@@ -58,6 +61,9 @@ TILE_START_CYCLES = 4
 """Cycles from an engine's `ready` to the first weight word of the tile."""
 REQUEST_AHEAD_CYCLES = 1
 """Cycles by which the range of words is requested before RUN counts its first cycle."""
+MOST_UNREGISTERED_LAYERS = 64
+"""Layers of a layer table without an output register. A block RAM gives its data late in a cycle,
+and the comparisons behind it were the longest path of a design with 256 layers."""
 RESULT_CYCLES = 2
 """Cycles from a result's last addition to `done`."""
 
@@ -68,6 +74,7 @@ RANGES = {
     "fill": (1, 1024),
     "max_in_features": (1, FEATURES_LIMIT),
     "max_out_features": (1, OUT_FEATURES_LIMIT),
+    "max_group_sums": (0, GROUP_SUMS_LIMIT),
     "max_layers": (1, 256),
     "banks": (1, 2),
     "packet_bytes": (128, 4096),
@@ -75,6 +82,8 @@ RANGES = {
     "clock_hz": (1, 1_000_000_000),
 }
 """Least and greatest value of each integer key."""
+LEFT_OUT = ("vector", "max_group_sums")
+"""Keys that the JSON form and the digests have only where the accelerator has what they add."""
 REQUIRED = ("lanes", "rows", "memory", "max_in_features", "max_out_features")
 NEW_FORM = {
     "memory_words": '"memory": {"kind": "bram", "words": 1024}',
@@ -111,6 +120,8 @@ class AcceleratorConfig:
     packet_bytes : bytes of the longest packet, header and checksum included; a power of two
     slots : packets that are buffered in each direction; a power of two
     vector : the vector unit, a record such as `VectorConfig(words=4096)`; None if there is none
+    max_group_sums : sums that a bank of results holds for a token, of layers whose inputs are in
+        groups: outputs (whole row groups) × groups; 0 if there are no such layers
     clock_hz : clock frequency in Hz
 
     Raises
@@ -134,6 +145,7 @@ class AcceleratorConfig:
     packet_bytes: int = field(default=1024, metadata=LAYOUT)
     slots: int = field(default=4, metadata=LAYOUT)
     vector: VectorConfig | None = field(default=None, metadata=LAYOUT)
+    max_group_sums: int = field(default=0, metadata=LAYOUT)
     link: Link = field(default_factory=PacketStream)
     clock_hz: int = 50_000_000
 
@@ -165,6 +177,12 @@ class AcceleratorConfig:
             )
         engine.check(self)
         self._check_vector()
+        sums = self.max_group_sums
+        if sums and (sums < self.max_out_features or self.vector is not None):
+            raise ConfigError(
+                f"max_group_sums must be 0, or at least max_out_features = {self.max_out_features} "
+                f"and without a vector unit, not {sums}"
+            )
 
     def __hash__(self) -> int:
         return self._hash
@@ -278,6 +296,11 @@ class AcceleratorConfig:
         return -(-self.max_out_features // self.rows)
 
     @property
+    def result_row_groups(self) -> int:
+        """Row groups of sums in a result bank; each group of inputs has its own."""
+        return max(self.max_row_groups, -(-self.max_group_sums // self.rows))
+
+    @property
     def activation_words(self) -> int:
         """Depth of the activation buffer, `fill` activations of each token a word."""
         return self.max_tiles * self.lanes // self.fill
@@ -303,6 +326,11 @@ class AcceleratorConfig:
     def engine_latency(self) -> int:
         """Cycles from an accepted weight word to its sums."""
         return engines[self.engine].latency(self)
+
+    @property
+    def entry_cycles(self) -> int:
+        """Cycles from a layer's index to its entry in the layer table."""
+        return 1 if self.max_layers <= MOST_UNREGISTERED_LAYERS else 2
 
     @cached_property
     def asks_ahead(self) -> bool:
@@ -375,13 +403,13 @@ class AcceleratorConfig:
     def to_dict(self) -> dict[str, Any]:
         """Every field as JSON has it; memory and link are objects with their `kind`.
 
-        Without a vector unit there is no `vector`, so such a configuration keeps its digests.
+        A key of `LEFT_OUT` that adds nothing is not there: such a configuration keeps its digests.
         """
         return {
             f.name: value.to_dict() if isinstance(value, Record | VectorConfig) else value
             for f in fields(self)
             for value in [getattr(self, f.name)]
-            if f.name != "vector" or value is not None
+            if f.name not in LEFT_OUT or value
         }
 
     def to_json(self) -> str:
@@ -406,9 +434,9 @@ class AcceleratorConfig:
             require(name in values, f"{name} is missing; give it {example}")
         plain = dict(values)
         if "memory" in plain:
-            plain["memory"] = _record("memory", memories, plain["memory"])
+            plain["memory"] = record_of("memory", memories, plain["memory"], EXAMPLES)
         if "link" in plain:
-            plain["link"] = _record("link", links, plain["link"])
+            plain["link"] = record_of("link", links, plain["link"], EXAMPLES)
         vector = plain.get("vector")
         if vector is not None and not isinstance(vector, VectorConfig):
             plain["vector"] = VectorConfig.from_dict(vector)
@@ -442,7 +470,7 @@ class AcceleratorConfig:
             elif isinstance(value, Record):
                 if marked := value.layout_dict():
                     values[f.name] = marked
-            elif f.metadata.get("layout", False) and value is not None:
+            elif f.metadata.get("layout", False) and (value or f.name not in LEFT_OUT):
                 values[f.name] = value
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).digest()[:8]
 
@@ -450,28 +478,6 @@ class AcceleratorConfig:
     def build_digest(self) -> bytes:
         """8 bytes that identify the whole configuration."""
         return hashlib.sha256(self.to_json().encode()).digest()[:8]
-
-
-def _record(key: str, registry: Registry[Any], value: Any) -> Any:
-    """The record of a plug-in from its JSON object; a record stays as it is."""
-    if isinstance(value, Record):
-        return value
-    require(
-        isinstance(value, dict) and "kind" in value,
-        f"{key} must be an object with kind, such as {EXAMPLES[key]}, not {json.dumps(value)}",
-    )
-    rest = dict(value)
-    record = registry[rest.pop("kind")]
-    names = [f.name for f in fields(record)]
-    for name in rest:
-        require(
-            name in names,
-            f"unknown key {name!r} of {key}; {record.name} has {', '.join(names) or 'none'}",
-        )
-    for f in fields(record):
-        needed = f.default is MISSING and f.default_factory is MISSING
-        require(not needed or f.name in rest, f"{f.name} of {key} is missing; give it a value")
-    return record(**rest)
 
 
 TINY = AcceleratorConfig(

@@ -10,6 +10,9 @@ Weight words are tile-major: for each tile of `lanes` inputs there is one word f
 of `rows` outputs. A layer is therefore read strictly forward. Inputs and outputs beyond the layer's
 are trit 0, or +1 in the binary alphabet; activations beyond the layer's are 0. In a byte image
 every word takes `word_bytes` bytes, little end first.
+
+If the inputs are in groups, a tile ends where a group ends: each group is filled up to whole tiles
+in the same way.
 """
 
 from __future__ import annotations
@@ -29,11 +32,13 @@ from tritloom.rtl.spec.plugins import engines
 
 __all__ = [
     "act_limits",
+    "check_group",
     "check_trits",
     "pack_activations",
     "pack_into",
     "pack_results",
     "pack_weights",
+    "pad_groups",
     "unpack_results",
     "unpack_weights",
 ]
@@ -88,8 +93,54 @@ def check_trits(config: AcceleratorConfig, trits: Trits) -> None:
         )
 
 
-def pack_weights(config: AcceleratorConfig, trits: Trits) -> bytes:
-    """Image of a layer: int8 [out, in] in the alphabet → `words × word_bytes` bytes."""
+def check_group(config: AcceleratorConfig, in_features: int, group: int) -> None:
+    """`InputError` for groups of inputs that the layers of a device cannot have; 0 is no group."""
+    if not group:
+        return
+    if not config.max_group_sums:
+        raise InputError(
+            f"group must be 0 on a device without groups of inputs, not {group}; use one whose "
+            "configuration has max_group_sums"
+        )
+    if 2 * group <= config.lanes:
+        raise InputError(
+            f"group must be more than half of the {config.lanes} lanes, not {group}: a tile has "
+            "one sum, and the rest of it would be padding; use a device with fewer lanes"
+        )
+    most = config.max_tiles * config.lanes // (group + -group % config.lanes) * group
+    if group > most:
+        raise InputError(
+            f"group must be at most {config.max_tiles * config.lanes} inputs, not {group}: this "
+            "device has no room for more activations"
+        )
+    if in_features % group:
+        raise InputError(f"group must divide the {in_features} inputs of the layer, not be {group}")
+
+
+def pad_groups(
+    config: AcceleratorConfig, values: NDArray[np.int8], group: int, padding: int = 0
+) -> NDArray[np.int8]:
+    """Each group of inputs filled up to whole tiles: int8 […, in] → [..., tiles × lanes].
+
+    With `group` 0 the array is as it was.
+    """
+    spare = -group % config.lanes
+    if not spare:
+        return values
+    groups = values.reshape(*values.shape[:-1], -1, group)
+    padded = np.full((*groups.shape[:-1], group + spare), padding, np.int8)
+    padded[..., :group] = groups
+    return padded.reshape(*values.shape[:-1], -1)
+
+
+def pack_weights(config: AcceleratorConfig, trits: Trits, group: int = 0) -> bytes:
+    """Image of a layer: int8 [out, in] in the alphabet → `words × word_bytes` bytes.
+
+    `group` inputs have a sum of their own; 0: the whole row has one.
+    """
+    check_trits(config, trits)
+    check_group(config, trits.shape[1], group)
+    trits = pad_groups(config, trits, group, 0 if 0 in ALPHABETS[config.alphabet] else 1)
     image = np.empty(LayerShape.of(config, *trits.shape).words * config.word_bytes, np.uint8)
     pack_into(config, trits, image)
     return image.tobytes()
@@ -239,10 +290,11 @@ def _table_encoder(encoding: Encoding) -> Callable[[Array], Array]:
 
 
 def unpack_weights(
-    config: AcceleratorConfig, image: bytes, out_features: int, in_features: int
+    config: AcceleratorConfig, image: bytes, out_features: int, in_features: int, group: int = 0
 ) -> Trits:
     """Inverse of `pack_weights`: int8 [out, in]; `InputError` for a wrong size or code."""
-    shape = LayerShape.of(config, out_features, in_features)
+    check_group(config, in_features, group)
+    shape = LayerShape.of(config, out_features, in_features, group)
     if len(image) != shape.words * config.word_bytes:
         raise InputError(
             f"image must have {shape.words * config.word_bytes} bytes for "
@@ -261,11 +313,15 @@ def unpack_weights(
         shape.tiles, shape.row_groups, config.rows, stride, runs, trits_per_code
     )
     ordered = trits.transpose(1, 2, 0, 4, 5, 3).reshape(shape.row_groups * config.rows, -1)
+    if group:
+        ordered = ordered.reshape(len(ordered), shape.groups, -1)[..., :group]
+        ordered = ordered.reshape(len(ordered), -1)
     return np.ascontiguousarray(ordered[:out_features, :in_features])
 
 
-def pack_activations(config: AcceleratorConfig, codes: NDArray[np.int8]) -> bytes:
+def pack_activations(config: AcceleratorConfig, codes: NDArray[np.int8], group: int = 0) -> bytes:
     """One token's activations, int8 [in] → one byte each, zeros up to whole tiles."""
+    codes = pad_groups(config, np.asarray(codes, np.int8), group)
     tiles = -(-codes.shape[0] // config.lanes)
     padding = bytes(tiles * config.lanes - codes.shape[0])
     return np.asarray(codes, np.int8).tobytes() + padding

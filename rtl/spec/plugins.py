@@ -13,8 +13,9 @@ The contracts of the components are `DotEngine` (`tritloom.rtl.engines.contract`
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar, Protocol
 
@@ -25,6 +26,7 @@ __all__ = [
     "ACT_LATENCY",
     "LAYOUT",
     "MAX_MEMORY_WORDS",
+    "MEMORY_DOMAIN",
     "Config",
     "Engine",
     "Link",
@@ -35,6 +37,7 @@ __all__ = [
     "engines",
     "links",
     "memories",
+    "record_of",
     "require",
     "require_integer",
 ]
@@ -43,6 +46,8 @@ ACT_LATENCY = 3
 """Cycles from an engine's `act_address` to `i_act`: memory, its register, one for the wires."""
 MAX_MEMORY_WORDS = 1 << 28
 """Most words of a weight memory; BitNet b1.58 2B-4T has 52 million words of 64 bits."""
+MEMORY_DOMAIN = "memory"
+"""The clock domain of a weight memory's logic that has a clock of its own."""
 NO_PINS: Mapping[str, str] = MappingProxyType({})
 NO_CLOCKS: Mapping[str, int] = MappingProxyType({})
 
@@ -234,6 +239,10 @@ class Memory(Record):
     (`tritloom.sim.models.contract`). Empty for a memory without pads; a simulation holds the inputs
     of other memories without a model at 0."""
 
+    bench: ClassVar[str] = ""
+    """What `tritloom verify` puts at the pads, as `module:function`: it is called in cocotb, as
+    `tritloom.sim.verify.axi.attach` is. Empty: the benches hold the pads' inputs at 0."""
+
     words: int = field(metadata=LAYOUT)
 
     can_fail: ClassVar[bool] = False
@@ -242,6 +251,17 @@ class Memory(Record):
     def check(self, config: Config) -> None:
         """Raise `ConfigError` for what the memory cannot be."""
         require_integer("memory: words", self.words, 1, MAX_MEMORY_WORDS)
+
+    def own_clock_hz(self, config: Config) -> int:
+        """Frequency of the clock domain `MEMORY_DOMAIN`, which the component then has logic in.
+
+        0 if all of it has the accelerator's clock. Whoever holds the accelerator gives the domain.
+        """
+        return 0
+
+    def start_cycles(self, config: Config) -> int:
+        """Cycles after power-up in which the memory takes no range and no word."""
+        return 0
 
     def align(self, config: Config) -> int:
         """Words of a block, a power of two: a layer and each WRITE begin at a multiple of it.
@@ -362,3 +382,28 @@ def _record_fault(base: type[Record]) -> Callable[[Any], str]:
 engines: Registry[Engine] = Registry("engine", "tritloom.engines", _engine_fault)
 memories: Registry[type[Memory]] = Registry("memory", "tritloom.memories", _record_fault(Memory))
 links: Registry[type[Link]] = Registry("link", "tritloom.links", _record_fault(Link))
+
+
+def record_of(key: str, registry: Registry[Any], value: Any, examples: Mapping[str, str]) -> Any:
+    """The record of a plug-in from the JSON object of `key`; a record stays as it is.
+
+    `examples` are written in the message of `ConfigError`, which says what is wrong with it.
+    """
+    if isinstance(value, Record):
+        return value
+    require(
+        isinstance(value, dict) and "kind" in value,
+        f"{key} must be an object with kind, such as {examples[key]}, not {json.dumps(value)}",
+    )
+    rest = dict(value)
+    record = registry[rest.pop("kind")]
+    names = [f.name for f in fields(record)]
+    for name in rest:
+        require(
+            name in names,
+            f"unknown key {name!r} of {key}; {record.name} has {', '.join(names) or 'none'}",
+        )
+    for f in fields(record):
+        needed = f.default is MISSING and f.default_factory is MISSING
+        require(not needed or f.name in rest, f"{f.name} of {key} is missing; give it a value")
+    return record(**rest)

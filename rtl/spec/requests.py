@@ -46,7 +46,10 @@ _PUT, _GET, _EXECUTE = Opcode.PUT, Opcode.GET, Opcode.EXECUTE
 def define_layer(index: int, base: int, shape: LayerShape) -> Request:
     """DEFINE: layer `index` begins at weight word `base`."""
     return Request(
-        Opcode.DEFINE, index=index, payload=LAYER.pack(base, shape.tiles, shape.row_groups)
+        Opcode.DEFINE,
+        index=index,
+        count=shape.group_tiles,
+        payload=LAYER.pack(base, shape.tiles, shape.row_groups),
     )
 
 
@@ -88,9 +91,13 @@ def load_activations(
     codes: NDArray[np.int8],
     payload_bytes: int,
     bank: int = 0,
+    group: int = 0,
 ) -> Iterator[Request]:
-    """LOAD: the activations of one token, int8 `[in_features]`, to an activation bank."""
-    image = pack_activations(config, codes)
+    """LOAD: the activations of one token, int8 `[in_features]`, to an activation bank.
+
+    `group` is that of the layer that reads them.
+    """
+    image = pack_activations(config, codes, group)
     return _write(_LOAD, token, image, config.fill, payload_bytes, bank=bank)
 
 

@@ -8,8 +8,9 @@ from typing import Any
 
 from tritloom.rtl.memories.contract import create_memory
 from tritloom.rtl.spec.config import AcceleratorConfig
+from tritloom.rtl.spec.plugins import MEMORY_DOMAIN
 from tritloom.sim.conformance.streams import require, simulate, sink, source
-from tritloom.sim.models.surrounded import SurroundedMemory, store_bench
+from tritloom.sim.models.surrounded import SurroundedMemory, model_domain, store_bench
 
 __all__ = ["check_memory"]
 
@@ -66,7 +67,9 @@ def check_memory(
     rules: list[int] = []  # that the memory breaks
     if config.memory.model:
         dut = SurroundedMemory(config, memory_model or {})
-        background = [store_bench(dut, {}, number) for number in range(len(dut.model.stores))]
+        domain = model_domain(config)
+        stores = range(len(dut.model.stores))
+        background = [store_bench(dut, {}, number, domain) for number in stores]
     received: list[int] = []
     request_cycles: list[int] = []
     word_cycles: list[int] = []
@@ -90,12 +93,13 @@ def check_memory(
             cycle += 1
 
     async def watch_rules(ctx: Any) -> None:
-        async for *_, number in ctx.tick().sample(dut.violation):
+        async for *_, number in ctx.tick(model_domain(config)).sample(dut.violation):
             if number:
                 rules.append(number)
 
     if config.memory.model:
         background.append(watch_rules)
+    own_hz = config.memory.own_clock_hz(config)
     reader = sink(dut.o, len(expected), received, pause, seed)
     simulate(
         dut,
@@ -104,6 +108,7 @@ def check_memory(
         watch,
         background=background,
         deadline_cycles=deadline_cycles,
+        clocks={MEMORY_DOMAIN: own_hz / config.clock_hz} if own_hz else {},
     )
     for number in rules:
         require(False, f"the memory breaks {dut.model.RULES.get(number, f'rule {number}')}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any
 
 from amaranth.hdl import Value
@@ -42,6 +42,7 @@ def simulate(
     *testbenches: Testbench,
     background: Iterable[Testbench] = (),
     deadline_cycles: int = 20_000,
+    clocks: Mapping[str, float] | None = None,
 ) -> None:
     """Run test benches until all have ended.
 
@@ -51,6 +52,7 @@ def simulate(
     testbenches : each is called with the simulator's context; they advance together
     background : test benches that nobody waits for
     deadline_cycles : cycles after which the simulation fails; 0 if the benches have their own limit
+    clocks : further clock domains, and how many times faster than `sync` each is
 
     Raises
     ------
@@ -59,6 +61,8 @@ def simulate(
     """
     simulator = Simulator(dut)
     simulator.add_clock(1e-6)
+    for domain, faster in (clocks or {}).items():
+        simulator.add_clock(1e-6 / faster, domain=domain)
     for testbench in testbenches:
         simulator.add_testbench(testbench)
     for testbench in background:

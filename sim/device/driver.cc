@@ -12,6 +12,10 @@
 // the ports store_0, … to words that are kept here. STORES has for each of them
 // STORE(number, number of the store whose words it uses, words).
 //
+// With the macros MEMORY_HZ and CLOCK_HZ the design has a second clock, memory_clk, of the first of
+// these frequencies; clk has the second one. The model of the memory's chip is at memory_clk. Where
+// edges of both clocks fall together, each side sees what the other had before.
+//
 // With the macro MARKS the cycles are kept in which the outputs good and running tell of a packet
 // and of a layer.
 
@@ -179,6 +183,80 @@ private:
         top.commit();
     }
 
+    // A cycle of clk, and all edges of memory_clk in it, the last one perhaps at its end.
+    // `before` uses the outputs before the edge of clk.
+    template <class Before>
+    void clock(Before before) {
+#ifdef MEMORY_HZ
+        memory_phase += MEMORY_HZ;
+        while (memory_phase > CLOCK_HZ) {
+            memory_phase -= CLOCK_HZ;
+            edge(false, true, [] {});
+        }
+        const bool both = memory_phase == CLOCK_HZ;
+        if (both)
+            memory_phase = 0;
+        edge(true, both, before);
+#else
+        edge(true, true, before);
+#endif
+    }
+
+    // A rising edge of clk, of memory_clk, or of both.
+    template <class Before>
+    void edge(bool of_clk, bool of_memory, Before before) {
+        if (one_pass) {
+            // Registers change in commit(), so the outputs here are those before the clock edge.
+            set_clocks(of_clk, of_memory);
+            top.eval();
+            before();
+            if (of_memory)
+                access_stores();
+            top.commit();
+        } else {
+            lower_clocks(of_clk, of_memory);
+            settle();
+            before();
+            if (of_memory)
+                access_stores();
+            raise_clocks(of_clk, of_memory);
+            settle();
+        }
+        if (of_memory)
+            give_words();
+    }
+
+    void set_clocks(bool of_clk, bool of_memory) {
+        if (of_clk) {
+            top.prev_p_clk.data[0] = 0;
+            top.p_clk.data[0] = 1;
+        }
+#ifdef MEMORY_HZ
+        if (of_memory) {
+            top.prev_p_memory__clk.data[0] = 0;
+            top.p_memory__clk.data[0] = 1;
+        }
+#endif
+    }
+
+    void lower_clocks(bool of_clk, bool of_memory) {
+        if (of_clk)
+            top.p_clk.data[0] = 0;
+#ifdef MEMORY_HZ
+        if (of_memory)
+            top.p_memory__clk.data[0] = 0;
+#endif
+    }
+
+    void raise_clocks(bool of_clk, bool of_memory) {
+        if (of_clk)
+            top.p_clk.data[0] = 1;
+#ifdef MEMORY_HZ
+        if (of_memory)
+            top.p_memory__clk.data[0] = 1;
+#endif
+    }
+
     bool idle() {
         if (random == 0)
             return false;
@@ -191,7 +269,8 @@ private:
     // Uses the model's outputs of this cycle, before the clock edge.
     void access_stores() {
 #ifdef STORES
-        violation = get(top.p_violation);
+        if (violation == 0)
+            violation = get(top.p_violation);
 #define STORE(n, of, count)                                                                        \
     ports[n].access<decltype(top.p_store__##n##____word)::bits>(                                   \
         stores[of], top.p_store__##n##____address, top.p_store__##n##____write,                    \
@@ -221,22 +300,7 @@ private:
             shift = 1u << (BITS - 1) | (input[next++] & 0xFFu) << 1;
         }
         top.p_rx.data[0] = sending == 0 || (shift & 1);
-        if (one_pass) {
-            top.prev_p_clk.data[0] = 0;
-            top.p_clk.data[0] = 1;
-            top.eval();
-            sample();
-            access_stores();
-            top.commit();
-        } else {
-            top.p_clk.data[0] = 0;
-            settle();
-            sample();
-            access_stores();
-            top.p_clk.data[0] = 1;
-            settle();
-        }
-        give_words();
+        clock([&] { sample(); });
         if (sending != 0 && --sending % UART_DIVISOR == 0)
             shift >>= 1;
         cycles++;
@@ -289,25 +353,10 @@ private:
         const bool taking = !idle();
         top.p_i____valid.data[0] = offered != 0;
         top.p_o____ready.data[0] = taking;
-        if (one_pass) {
-            // Registers change in commit(), so the outputs here are those before the clock edge.
-            top.prev_p_clk.data[0] = 0;
-            top.p_clk.data[0] = 1;
-            top.eval();
+        clock([&] {
             transfer(taking);
-            access_stores();
             mark();
-            top.commit();
-        } else {
-            top.p_clk.data[0] = 0;
-            settle();
-            transfer(taking);
-            access_stores();
-            mark();
-            top.p_clk.data[0] = 1;
-            settle();
-        }
-        give_words();
+        });
         cycles++;
     }
 
@@ -343,6 +392,9 @@ private:
     std::vector<uint8_t> output;
     bool whole = false;
     uint64_t random = 0;
+#ifdef MEMORY_HZ
+    uint64_t memory_phase = 0; // time since the last edge of memory_clk, in 1 / (both frequencies)
+#endif
 };
 
 } // namespace

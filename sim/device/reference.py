@@ -292,7 +292,8 @@ class ReferenceDevice:
 
     def _define(self, request: Request) -> tuple[int, bytes]:
         base, tiles, row_groups = LAYER.unpack(request.payload)
-        self._layers[request.index] = _Layer(base, LayerShape(tiles, row_groups))
+        group_tiles = request.count if self.config.max_group_sums else 0
+        self._layers[request.index] = _Layer(base, LayerShape(tiles, row_groups, group_tiles))
         self._weights.pop(request.index, None)
         if self._programs is not None:
             self._programs.forget_layer(request.index)
@@ -324,7 +325,7 @@ class ReferenceDevice:
         spare = 8 - self.config.act_bits  # the device does not store these high bits
         codes = codes << spare >> spare
         features = layer.shape.tiles * self.config.lanes
-        sums = matmul(self._decoded(request.index), codes[:, :features])
+        sums = self._sums(request.index, codes[:, :features])
         cycles = self.config.run_cycles(layer.shape) or 0
         void = self._any_void(layer.base, layer.shape.words)
         self._results[request.result_bank] = _Results(sums, cycles, void)
@@ -348,8 +349,7 @@ class ReferenceDevice:
 
     def _get(self, request: Request) -> tuple[int, bytes]:
         assert self._programs is not None
-        words = self._programs.words(request.index)
-        words = words[request.address : request.address + request.count]
+        words = self._programs.words(request.index)[request.address :][: request.count]
         return self._programs.cycles, words.tobytes()
 
     def _write_steps(self, request: Request) -> tuple[int, bytes]:
@@ -367,7 +367,6 @@ class ReferenceDevice:
     def _execute_program(self, request: Request) -> tuple[int, bytes]:
         assert self._programs is not None
         config, programs = self.config, copy(self._programs)
-        tokens = range(request.index + 1)
         before = self._counters["run_cycles"]
 
         def store(token: int, image: npt.NDArray[np.uint8]) -> None:
@@ -377,14 +376,13 @@ class ReferenceDevice:
             features = self._layers[index].shape.tiles * config.lanes
             for token, codes in enumerate(several):
                 # Zeros follow the codes, to the end of the layer's tiles and of the last word.
-                size = max(features, -(-len(codes) // config.fill) * config.fill)
-                image = np.zeros(size, np.uint8)
+                image = np.zeros(max(features, len(codes) + -len(codes) % config.fill), np.uint8)
                 image[: len(codes)] = codes.view(np.uint8)
                 store(token, image)
             self._run(replace(request, index=index))
             results = self._results[request.result_bank]
             programs.void |= results.void
-            return [results.sums[token] for token in tokens]
+            return list(results.sums[: len(several)])
 
         programs.void = False
         for token, rest in enumerate(programs.execute(request.address, request.index, compute)):
@@ -423,6 +421,14 @@ class ReferenceDevice:
             self.memory[end] = np.frombuffer(cleared.to_bytes(size, "little"), np.uint8)
             bits -= self.config.word_bits
             end += 1
+
+    def _sums(self, index: int, codes: npt.NDArray[np.int8]) -> npt.NDArray[np.int32]:
+        """int8 [tokens, tiles × lanes] → int32 [tokens, groups × row groups × rows]."""
+        trits, group_tiles = self._decoded(index), self._layers[index].shape.group_tiles
+        group = group_tiles * self.config.lanes or codes.shape[1]
+        starts = range(0, codes.shape[1], group)
+        parts = [slice(start, start + group) for start in starts]
+        return np.hstack([matmul(trits[:, part], codes[:, part]) for part in parts])
 
     def _decoded(self, index: int) -> npt.NDArray[np.int8]:
         """The trits of a layer, int8 [row groups × rows, tiles × lanes]."""

@@ -168,6 +168,8 @@ class SimulatedDesign:
         self._design = surrounded(config, options)
         self.recipe = recipe(config, options)
         self.macros: list[str] = []
+        if own_hz := config.memory.own_clock_hz(config):
+            self.macros += [f"MEMORY_HZ={own_hz}u", f"CLOCK_HZ={config.clock_hz}u"]
         self.model: MemoryModel | None = None
         self.rules: Mapping[int, str] | None = None
         if isinstance(self._design, SurroundedAccelerator):
@@ -177,7 +179,7 @@ class SimulatedDesign:
                 f"STORE({number}, {number if store.of is None else store.of}, {store.words}u)"
                 for number, store in enumerate(model.stores)
             )
-            self.macros = [f"STORES={' '.join(stores)}"]
+            self.macros.append(f"STORES={' '.join(stores)}")
 
     def rtlil(self) -> str:
         """The design's RTLIL, with the module `top`; it can be made once."""

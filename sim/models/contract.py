@@ -5,6 +5,8 @@ A model stands for the chip at the pads of a weight memory. It follows the chip'
 knows nothing of the memory's own logic. A record names its model as `Memory.model`.
 
 * Its members are the memory's pads under the same names, in the other direction.
+* A memory with a clock of its own has its model in the domain of that clock. The model's logic is
+  in `sync` all the same; what surrounds it moves it there.
 * `violation` is not 0 in a cycle in which the memory breaks a rule of the chip. The simulated FPGA
   stops at that cycle and names the rule.
 * A model keeps no content of its own beyond a few words: a memory of tens of megabytes would take

@@ -6,17 +6,24 @@ from __future__ import annotations
 from collections.abc import Mapping, MutableMapping
 from typing import Any
 
-from amaranth.hdl import Module
+from amaranth.hdl import DomainRenamer, Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import Member, Out, connect, flipped
 
 from tritloom.rtl.memories.contract import create_memory, memory_members
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import ConfigError
+from tritloom.rtl.spec.plugins import MEMORY_DOMAIN
 from tritloom.rtl.top import STATUS, Accelerator
 from tritloom.sim.models.contract import VIOLATION_BITS, MemoryModel, StoreSignature, create_model
 
-__all__ = ["SurroundedAccelerator", "SurroundedMemory", "store_bench", "surrounded"]
+__all__ = [
+    "SurroundedAccelerator",
+    "SurroundedMemory",
+    "model_domain",
+    "store_bench",
+    "surrounded",
+]
 
 
 class SurroundedAccelerator(wiring.Component):
@@ -56,7 +63,7 @@ class SurroundedAccelerator(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         m.submodules.accelerator = accelerator = self.accelerator
-        m.submodules.model = self.model
+        m.submodules.model = DomainRenamer(model_domain(self.config))(self.model)
         _wire_model(m, self, accelerator, accelerator.pads["memory"])
         for name, member in accelerator.pads["link"].items():
             _join(m, getattr(accelerator, name), getattr(self, name), member)
@@ -95,11 +102,16 @@ class SurroundedMemory(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         m.submodules.memory = self.memory
-        m.submodules.model = self.model
+        m.submodules.model = DomainRenamer(model_domain(self.config))(self.model)
         _wire_model(m, self, self.memory, self._pads)
         for name, member in memory_members(self.config).items():
             _join(m, getattr(self.memory, name), getattr(self, name), member)
         return m
+
+
+def model_domain(config: AcceleratorConfig) -> str:
+    """The clock domain of a memory's pads, and so of its model and its stores."""
+    return MEMORY_DOMAIN if config.memory.own_clock_hz(config) else "sync"
 
 
 def _model_ports(model: MemoryModel) -> dict[str, Member]:
@@ -152,6 +164,7 @@ def store_bench(
     component: SurroundedAccelerator | SurroundedMemory | MemoryModel,
     contents: MutableMapping[int, int],
     number: int = 0,
+    domain: str = "sync",
 ) -> Any:
     """Background test bench of Amaranth's simulator that keeps the words of a store.
 
@@ -160,11 +173,12 @@ def store_bench(
     component : has the port `store_<number>`
     contents : the words by address; a word that is missing is 0
     number : of the store
+    domain : see `model_domain`
     """
     port = getattr(component, f"store_{number}")
 
     async def bench(ctx: Any) -> None:
-        ticks = ctx.tick().sample(port.address, port.write, port.data)
+        ticks = ctx.tick(domain).sample(port.address, port.write, port.data)
         async for *_, address, write, data in ticks:
             word = contents.get(address, 0)
             ctx.set(port.word, word)

@@ -1,14 +1,15 @@
-"""Properties of the AXI port that reads."""
+"""Properties of the AXI ports that read and write."""
 
 from __future__ import annotations
 
 from amaranth.hdl import Array, Mux, Signal
 
 from tritloom.rtl.memories.axi_reader import AxiReader
+from tritloom.rtl.memories.axi_writer import MOST_UNANSWERED, AxiWriter
 from tritloom.sim.proof.formal import Bench, Inside
 from tritloom.sim.proof.streams import implies
 
-__all__ = ["axi_reader_contract"]
+__all__ = ["axi_reader_contract", "axi_writer_contract"]
 
 OPEN_BURSTS = 2
 """Bursts that the bench's memory takes ahead; a power of two."""
@@ -127,4 +128,82 @@ def axi_reader_contract(component: AxiReader, most_beats: int = 3) -> Bench:
         m.d.sync += dropped.eq(1)
     bench.cover("late_beat", drops)
     bench.cover("exact_again", dropped & tracked & ~o.payload.error)
+    return bench
+
+
+def axi_writer_contract(component: AxiWriter) -> Bench:
+    """An `AxiWriter` writes each word that it takes once, at its address, in order.
+
+    The memory takes addresses and words in any cycles, and answers a write in any cycle after both;
+    so it may be silent for longer than the time-out. Then words are dropped, and `failed` says so.
+
+    The proof follows one word: that with the number `index` among all that were taken.
+    """
+    inside = Inside(component)
+    bench = Bench(component, inside)
+    m, write, pads = bench.m, component.i_write, component
+    record = component.record
+    shift = (record.beat_bytes - 1).bit_length()
+    takes, stuck = inside["takes"], inside["stuck"]
+    names = ("taken", "addressed", "sent", "answered")
+    taken, addressed, sent, answered = (bench.state(name, COUNT_BITS) for name in names)
+    index = bench.constant("index", COUNT_BITS)
+    beat = bench.state("beat", len(write.payload.beat))
+    data = bench.state("data", len(write.payload.data))
+
+    def difference(one: Signal, other: Signal) -> Signal:
+        result = Signal(COUNT_BITS)
+        m.d.comb += result.eq(one - other)
+        return result
+
+    open_addresses, open_words = difference(addressed, answered), difference(sent, answered)
+    waiting = difference(taken, answered)
+    bench.assume(implies(pads.bvalid, (open_addresses != 0) & (open_words != 0)))
+    for count, moves in (
+        (taken, takes),
+        (addressed, pads.awvalid & pads.awready),
+        (sent, pads.wvalid & pads.wready),
+        (answered, pads.bvalid & pads.bready),
+    ):
+        with m.If(moves):
+            m.d.sync += count.eq(count + 1)
+    with m.If(takes & (taken == index)):
+        m.d.sync += [beat.eq(write.payload.beat), data.eq(write.payload.data)]
+
+    # Nothing is lost or invented: a channel has a word exactly if one more was taken than has left.
+    bench.check("each_address_once", difference(taken, addressed) == pads.awvalid)
+    bench.check("each_word_once", difference(taken, sent) == pads.wvalid)
+    bench.check(
+        "address", implies(pads.awvalid & (addressed == index), pads.awaddr == beat << shift)
+    )
+    bench.check("word", implies(pads.wvalid & (sent == index), pads.wdata == data))
+    whole = pads.wlast & pads.wstrb.all() & (pads.awlen == 0)
+    bench.check("whole_beats", implies(pads.wvalid, whole))
+    for channel, payload in (("aw", pads.awaddr), ("w", pads.wdata)):
+        valid, ready = getattr(pads, f"{channel}valid"), getattr(pads, f"{channel}ready")
+        holds = valid & (payload == bench.was(payload))
+        bench.check(f"{channel}_stable", implies(bench.was(valid & ~ready), holds))
+    bench.check("unanswered", inside["unanswered"] == waiting)
+    bench.check("few", waiting <= MOST_UNANSWERED)
+    bench.check("unfinished", implies(pads.awvalid | pads.wvalid, waiting != 0))
+    bench.check("idle", implies(component.idle & ~stuck, waiting == 0))
+
+    dropped = write.valid & write.ready & ~takes
+    bench.check("dropped_only_if_stuck", implies(dropped, stuck))
+    refused = pads.bvalid & pads.bresp[1]
+    failure = bench.state("failure")
+    with m.If(component.clear):
+        m.d.sync += failure.eq(0)
+    with m.If(refused | dropped):
+        m.d.sync += failure.eq(1)
+    bench.check("failure_is_told", implies(failure, component.failed))
+
+    bench.cover("address_first", pads.wvalid & ~pads.awvalid & (sent == index) & (index != 0))
+    bench.cover("word_first", pads.awvalid & ~pads.wvalid & (addressed == index) & (index != 0))
+    bench.cover("refused", failure & component.idle & ~stuck)
+    bench.cover("dropped", dropped)
+    was_stuck = bench.state("was_stuck")
+    with m.If(stuck):
+        m.d.sync += was_stuck.eq(1)
+    bench.cover("again", was_stuck & takes & ~component.failed)
     return bench

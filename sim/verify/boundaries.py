@@ -56,10 +56,12 @@ FIELD_BITS |= {"base": 32, "tiles": 16, "row_groups": 32}
 FIELDS = {
     Quantity.INDEX: ("index",),
     Quantity.COUNT: ("count",),
+    Quantity.GROUP_TILES: ("count",),
     Quantity.ADDRESS: ("address",),
     Quantity.TILES: ("tiles",),
     Quantity.ROW_GROUPS: ("row_groups",),
     Quantity.MEMORY_END: ("base",),
+    Quantity.RESULTS_END: ("row_groups",),
     Quantity.ITEMS_END: ("address", "count"),
     Quantity.WORDS_END: ("address",),
     Quantity.ADDRESS_REST: ("address",),
@@ -268,10 +270,17 @@ def _right(config: AcceleratorConfig, scene: Scene, opcode: Opcode) -> list[Requ
             for place in ((1, block), (1, 1), (tiles, row_groups)):
                 stored = config.stored_words(place[0] * place[1])
                 places.append((config.memory_words - stored, *place))
-            return [
+            rights = [
                 Request(opcode, index=index, payload=LAYER.pack(*place))
                 for place in dict.fromkeys(places)
             ]
+            if config.max_group_sums:  # a bank's worth of sums, or as many as there are words for
+                most = min(config.max_tiles, config.result_row_groups, config.memory_words)
+                for tiles in sorted({*range(1, min(most, 4)), most}):
+                    rows = min(config.result_row_groups // tiles, config.memory_words // tiles)
+                    payload = LAYER.pack(0, tiles, min(rows, config.max_row_groups))
+                    rights.append(Request(opcode, index=index, count=1, payload=payload))
+            return rights
         case Opcode.WRITE:
             most = config.max_payload // config.word_bytes
             words = scene.shape.words
@@ -392,6 +401,8 @@ def _around(
                 grouped = quantity == Quantity.ROW_GROUPS_END and name == "count"
                 unit = config.rows if grouped else 1
                 low, high = field + unit * (least - now), field + unit * (most - now)
+                if quantity == Quantity.RESULTS_END:
+                    high = most * field // now
                 values = {value + off for value in (low, high) for off in (-1, 0, 1)}
                 if aliases:
                     values |= _aliases(field, low, high, FIELD_BITS[name])

@@ -28,6 +28,7 @@ from tritloom.sim.verify import requests
 from tritloom.sim.verify.exchange import Exchange
 from tritloom.sim.verify.pairs import all_pairs, overlapping, pair_of
 from tritloom.sim.verify.program_traffic import ProgramTraffic
+from tritloom.sim.verify.shapes import random_shape
 
 __all__ = ["Traffic"]
 
@@ -110,8 +111,8 @@ class Traffic(Exchange):
             if command.opcode == Opcode.EXECUTE and self._programs is not None:
                 index, self._finite = self._programs.last_run(command.address), True
             if index is not None:
-                row_groups = self._layers[index].shape.row_groups
-                self._result_groups[command.result_bank] = row_groups
+                shape = self._layers[index].shape
+                self._result_groups[command.result_bank] = shape.result_row_groups
         self._finite &= response.status != Status.NOT_FINITE
         return response
 
@@ -329,10 +330,7 @@ class Traffic(Exchange):
         most = self._region
         if self._rng.random() < 0.8:
             most = min(most, SMALL_WORDS)
-        tiles = self._rng.randint(1, min(self._max_tiles, most))
-        return LayerShape(
-            tiles, self._rng.randint(1, min(self.config.max_row_groups, most // tiles))
-        )
+        return random_shape(self.config, self._rng, self._max_tiles, most)
 
     def _place(self, shape: LayerShape, index: int) -> int:
         """The first word of a layer; where there are blocks, in the part of memory of its index.
@@ -367,26 +365,28 @@ class Traffic(Exchange):
         config, shape = self.config, self._shape()
         index = self._number(0, config.max_layers - 1, 8)
         base = self._place(shape, index)
-        tiles, row_groups = shape.tiles, shape.row_groups
+        tiles, row_groups, group_tiles = shape.tiles, shape.row_groups, shape.group_tiles
         if self._off_block():
             base += self._rng.randrange(config.align)
-        match self._rng.randrange(5):
+        match self._rng.randrange(5 if not config.max_group_sums else 6):
             case 0:
                 base = self._beyond(config.memory_words - shape.words, 32)
             case 1:
                 tiles = self._rng.choice((0, self._beyond(config.max_tiles, 16)))
             case 2:
                 row_groups = self._rng.choice((0, self._beyond(config.max_row_groups, 32)))
+            case 5:
+                group_tiles = self._rng.choice((1, self._beyond(config.max_tiles, 16)))
             case _:
                 pass
         payload = LAYER.pack(base, tiles, row_groups)
         if self._rng.random() < 0.2:
             size = self._rng.randrange(LAYER.size + 1)
             payload = payload[:size] + bytes(self._rng.randrange(3))
-        response = self.command(Opcode.DEFINE, index=index, payload=payload)
+        response = self.command(Opcode.DEFINE, index=index, count=group_tiles, payload=payload)
         if response.status == Status.OK:  # the payload may have been cut and filled up
             _, tiles, row_groups = LAYER.unpack(payload)
-        self._defined(index, response, LayerShape(tiles, row_groups))
+        self._defined(index, response, LayerShape(tiles, row_groups, group_tiles))
 
     def _off_block(self) -> bool:
         """Whether to disregard blocks of words, if there are any."""

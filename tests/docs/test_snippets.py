@@ -46,6 +46,12 @@ NOT_RUN = {
         "make demo",
         "tritloom build --board icebreaker -o bitstream",
     ],
+    "docs/howto/arty-z7.md": [
+        "cd build/arty && vivado -mode batch -source ../../examples/arty-z7-20/design.tcl",
+        "pip install numpy tritloom",
+        "from driver import FifoTransport, MappedRegisters",
+        "sudo build/arty/matmul /dev/mem@0x43C00000 build/arty/layer.bin activations.bin",
+    ],
     "docs/howto/build-and-flash.md": [
         "tritloom build --board icebreaker -o build/ice",
         "tritloom build --board icebreaker --preset spram -o build/spram",
@@ -62,6 +68,12 @@ NOT_RUN = {
         "tritloom serve --socket /tmp/tritloom.sock &",
         "from llama_cpp import Llama",
     ],
+    "docs/howto/ethernet.md": [
+        "sudo ip addr add 10.77.0.1/24 dev eth0",
+        "tritloom devices --set-address 02:54:52:49:54:02 192.168.1.77",
+        "tritloom info --device udp://10.77.0.2 --selftest",
+        "unshare -rn",
+    ],
     "docs/howto/sdram.md": ["tritloom build --board ulx3s-85f --preset sdram -o build/sdram"],
     "docs/howto/measure.md": [
         "tritloom measure engine --family ecp5 --engine table",
@@ -70,6 +82,8 @@ NOT_RUN = {
         "tritloom measure stream --shape 1024x256 --engine select --lanes 55 --rows 4",
         "tritloom measure stream --shape 256x512 --engine table --output stream-mine.json",
         "tritloom measure stream --memory axi --width 128 --latency 60 --shape 2560x2560",
+        "tritloom measure host --udp",
+        "tritloom measure link --kind udp",
     ],
     **{
         f"docs/howto/first-light/{board}.md": [

@@ -109,7 +109,7 @@ def test_what_is_computed_and_read(config):
         assert command.cycles == step.cycles
         assert (step.place is not None) == (command.opcode == Opcode.RESULTS)
         if step.place is not None:
-            token, row, first = step.place
+            token, row, first, _ = step.place
             covered[token, row : row + command.count] += 1
             first_of_run += first
             assert command.response_bytes == command.count * config.acc_bytes

@@ -130,6 +130,35 @@ def test_a_small_window_is_no_dead_end(slots):
     assert session.retransmissions == 0
 
 
+def test_the_last_commands_fill_what_room_there_is():
+    transport = Blocks(ReferenceTransport(WIDE))
+    session = start(transport)
+    session.enqueue(*reads(WIDE.window))
+    assert [len(packets) for packets in transport.sent] == [4, 4, 4, 3]
+
+
+def test_half_of_a_small_window_is_enough():
+    config = replace(TINY, slots=8)
+    transport = Blocks(ReferenceTransport(config))
+    session = start(transport, config)
+    session.enqueue(*reads(40))
+    assert [len(packets) for packets in transport.sent] == [4, 3]
+
+
+def test_the_small_window_of_a_bad_link_is_no_dead_end():
+    """It is smaller than the room for which a good link waits."""
+    inner = ReferenceTransport(WIDE)
+    transport = Blocks(inner)
+    session = start(transport)
+    session._share_again = 1.0
+    commands = reads(200)
+    session.enqueue(*commands)
+    assert [len(packets) for packets in transport.sent] == [BAD_WINDOW]
+    assert exact(session, commands)
+    assert transport.received.count(0) == session.retransmissions == 0
+    assert max(len(packets) for packets in transport.sent) == BLOCK, "the link is good after all"
+
+
 def test_what_is_acknowledged_is_that_of_the_whole_block():
     transport = Blocks(ReferenceTransport(WIDE))
     session = start(transport)

@@ -24,6 +24,8 @@ PLAIN = (
     *("-DCMAKE_C_FLAGS=-ffp-contract=off", "-DCMAKE_CXX_FLAGS=-ffp-contract=off"),
 )
 """ggml's plain C code, every operation rounded once: the order that our back end promises."""
+FAST = tuple(f"-DGGML_{name}=ON" for name in ("SSE42", "AVX", "AVX2", "BMI2", "FMA", "F16C"))
+"""ggml's code for AVX2, whose codes our back end promises."""
 
 
 class LlamaCpp:
@@ -33,6 +35,7 @@ class LlamaCpp:
         self.sources = sources
         self.programs = build / "bin"
         self.cpu = build / "bin" / "libggml-cpu.so"
+        self.fast_cpu = build.parent / "fast" / "bin" / "libggml-cpu.so"
         self.python = [sources.parents[1], FOLDER / "python"]
         """Folders of llama-cpp-python and of what it needs; it takes its library from
         LLAMA_CPP_LIB_PATH."""
@@ -56,9 +59,12 @@ def build_llama() -> LlamaCpp:
         pip = [sys.executable, "-m", "pip", "install", "--quiet"]
         subprocess.run([*pip, "--target", FOLDER / "python", "diskcache", "jinja2"], check=True)
     build = FOLDER / "build"
-    targets = ["ggml-cpu", "llama-completion", "test-backend-ops"]
     jobs = str(len(os.sched_getaffinity(0)))
-    subprocess.run(["cmake", "-S", sources, "-B", build, *COMMON, *PLAIN], check=True)
-    subprocess.run(["cmake", "--build", build, "-j", jobs, "--target", *targets], check=True)
+    for folder, options, targets in (
+        (build, PLAIN, ["ggml-cpu", "llama-completion", "test-backend-ops"]),
+        (FOLDER / "fast", FAST, ["ggml-cpu"]),
+    ):
+        subprocess.run(["cmake", "-S", sources, "-B", folder, *COMMON, *options], check=True)
+        subprocess.run(["cmake", "--build", folder, "-j", jobs, "--target", *targets], check=True)
     print(f"llama.cpp was built in {time.monotonic() - start:.0f} s")
     return LlamaCpp(sources, build)

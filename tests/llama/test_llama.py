@@ -42,16 +42,20 @@ def backend(llama, tmp_path_factory):
     return library
 
 
+def compiled(llama, name, folder):
+    """The program of a source file beside this one."""
+    source, program = ROOT / "tests" / "llama" / f"{name}.cc", folder / name
+    libraries = [f"-L{llama.programs}", "-lggml", "-lggml-base", f"-Wl,-rpath,{llama.programs}"]
+    ggml = ggml_folder(llama.sources)
+    folders = (ggml / "include", ggml / "src", ROOT / "host" / "llama")
+    flags = ["-std=c++17", "-O2", "-ffp-contract=off", *(f"-I{each}" for each in folders)]
+    subprocess.run([*find_cxx(), *flags, source, "-o", program, *libraries, "-ldl"], check=True)
+    return program
+
+
 @pytest.fixture(scope="session")
 def products(llama, tmp_path_factory):
-    """The program of `products.cc`."""
-    program = tmp_path_factory.mktemp("products") / "products"
-    source = ROOT / "tests" / "llama" / "products.cc"
-    libraries = [f"-L{llama.programs}", "-lggml", "-lggml-base", f"-Wl,-rpath,{llama.programs}"]
-    include = f"-I{ggml_folder(llama.sources) / 'include'}"
-    command = [*find_cxx(), "-std=c++17", "-O1", include, source, "-o", program, *libraries]
-    subprocess.run(command, check=True)
-    return program
+    return compiled(llama, "products", tmp_path_factory.mktemp("products"))
 
 
 @pytest.fixture(scope="session")
@@ -101,6 +105,15 @@ def test_floats_are_those_of_plain_c(llama, backend, products, shape):
     for line, name in zip(out.splitlines(), ("tq1_0", "tq2_0", "q2_0"), strict=True):
         assert line == f"{name} 0 {2 * shape[0] * shape[2]}"
     assert "tritloom: 6 products on golden, 0 on this computer" in err
+
+
+def test_codes_and_sums_are_those_of_ggml(llama, tmp_path):
+    """1e8 of each: the codes of activations, and the sums of blocks of weights."""
+    program = compiled(llama, "vectors", tmp_path)
+    command = [program, llama.fast_cpu, "100000000", "100000000"]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    names = ("tq1_0", "tq2_0", "q2_0")
+    assert ran.stdout.splitlines() == [f"{name} 0 codes 0 sums" for name in names]
 
 
 def test_backend_ops(llama, backend):

@@ -8,7 +8,7 @@ import pytest
 from amaranth.back import rtlil
 
 from tests.support import program_host, quick_first
-from tests.support.layers import WIDE
+from tests.support.layers import GROUPS, WIDE
 from tests.support.line_store import TestLines
 from tests.support.packets import (
     Conversation,
@@ -17,7 +17,7 @@ from tests.support.packets import (
     packets_in,
     run_packets,
 )
-from tests.support.peers import Peers
+from tests.support.peers import FastStream, Peers
 from tritloom.boards.icebreaker import ICEBREAKER
 from tritloom.boards.ulx3s import ULX3S_85F
 from tritloom.rtl.control.layer_table import LayerTable
@@ -54,6 +54,8 @@ LEAST = AcceleratorConfig(
 )
 CONFIGS = {"tiny": TINY, "wide": WIDE, "least": LEAST}
 CONFIGS |= {f"wide-{n}": replace(WIDE, link=PacketStream(width=n)) for n in (2, 4, 8)}
+CONFIGS["fast"] = replace(WIDE, link=FastStream())
+CONFIGS |= {"groups": GROUPS, "groups, one bank": replace(GROUPS, banks=1)}
 CONFIGS["vector"] = replace(program_host.CONFIG, slots=4)
 
 BLOCKS = {}

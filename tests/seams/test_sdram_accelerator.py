@@ -1,16 +1,24 @@
 """The whole accelerator on the simulated FPGA, its weights in a chip of SDRAM that checks rules."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from tests.support.sdram import ACCELERATOR as CONFIG
 from tritloom.host.device import Device
 from tritloom.host.layer import TernaryLayer
+from tritloom.rtl.memories.sdram_facts import Sdram
 from tritloom.rtl.spec import numerics
+from tritloom.rtl.spec.config import TINY
 from tritloom.rtl.spec.errors import DeviceError
 from tritloom.sim.device.simulated import SimulatedDevice
 
 pytestmark = pytest.mark.sim
+
+
+TWO_CLOCKS = replace(TINY, memory=Sdram(words=64, clock_hz=83_333_333), packet_bytes=256)
+"""The chip's clock is five thirds of the accelerator's: their edges meet in every third cycle."""
 
 
 def layers(*shapes):
@@ -38,6 +46,19 @@ def test_extreme_values():
         handle = device.load(TernaryLayer.from_trits(trits, 1.0))
         codes = np.full((1, 2560), -128, np.int8)
         assert np.array_equal(device.matmul(handle, codes), np.full((1, 5), 128 * 2560))
+
+
+@pytest.mark.parametrize("hz", [83_333_333, pytest.param(50_000_000, marks=pytest.mark.slow)])
+def test_two_clocks(hz):
+    """Loading, checking, reading back and products, with the chip at a clock of its own."""
+    config = replace(TWO_CLOCKS, memory=replace(TWO_CLOCKS.memory, clock_hz=hz))
+    rng = np.random.default_rng(16)
+    with Device(SimulatedDevice(config, stall_seed=5), url="sim", config=config) as device:
+        loaded = [(layer, device.load(layer)) for layer in layers((16, 20), (7, 11))]
+        assert device.selftest().ok
+        for layer, handle in loaded:
+            codes = rng.integers(-128, 128, (3, layer.trits.shape[1])).astype(np.int8)
+            assert np.array_equal(device.matmul(handle, codes), numerics.matmul(layer.trits, codes))
 
 
 def test_a_broken_rule_is_named():

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tritloom.rtl.core.core import Core
+from tritloom.rtl.core.core import Core, shape_numbers
 from tritloom.rtl.spec import numerics
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.layer_shape import LayerShape
@@ -59,14 +59,22 @@ async def run_layer(
             return cycles, stalled
 
 
-def run_of(shape: LayerShape, activations: int = 0, results: int = 0) -> dict[str, int]:
+def run_of(
+    config: AcceleratorConfig, shape: LayerShape, activations: int = 0, results: int = 0
+) -> dict[str, int]:
     """The payload of `Core.i_run` for a shape, an activation bank and a result bank."""
     return {
-        "last_tile": shape.tiles - 1,
-        "last_group": shape.row_groups - 1,
+        **shape_numbers(config, shape),
         "activation_bank": activations,
         "result_bank": results,
     }
+
+
+def group_sums(trits: np.ndarray, codes: np.ndarray, group: int) -> np.ndarray:
+    """Sums [tokens, groups × out], group after group; the last may be shorter, 0 is no group."""
+    width = group or codes.shape[1]
+    parts = [slice(start, start + width) for start in range(0, codes.shape[1], width)]
+    return np.hstack([codes[:, part].astype(np.int64) @ trits[:, part].T for part in parts])
 
 
 class Beside:
@@ -170,7 +178,7 @@ def run_core(
             while beside.busy:
                 await ctx.tick()
             beside.fetches.clear()
-            ctx.set(dut.i_run.payload, run_of(shape, bank, results))
+            ctx.set(dut.i_run.payload, run_of(config, shape, bank, results))
             ctx.set(dut.i_run.valid, 1)
             await ctx.tick().until(dut.i_run.ready)
             ctx.set(dut.i_run.valid, 0)
@@ -189,13 +197,13 @@ def run_core(
             run_cycles.append(cycles)
             stalls.append(stalled)
             totals: list[list[int]] = []
-            for group in range(shape.row_groups):
+            for group in range(shape.result_row_groups):
                 fetch = {"row_group": group, "bank": results}
                 await source(dut.i_fetch, [fetch], idle, group)(ctx)
                 await sink(dut.o, group + 1, totals, pause, group)(ctx)
             kept[results] = totals
-            sums = np.array(totals).reshape(shape.row_groups, config.tokens, config.rows)
-            expected = codes.astype(np.int64) @ trits.T
+            sums = np.array(totals).reshape(shape.result_row_groups, config.tokens, config.rows)
+            expected = group_sums(trits, codes, shape.group_tiles * config.lanes)
             assert (sums.transpose(1, 0, 2).reshape(config.tokens, -1) == expected).all()
         beside.ended = True
 

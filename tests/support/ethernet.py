@@ -4,16 +4,18 @@ import functools
 import random
 import struct
 import zlib
-from collections import Counter, deque
+from collections import Counter
 from dataclasses import replace
 
 from amaranth.back import rtlil
 
 from tritloom.gen.measure.link_loop import LinkLoop
-from tritloom.rtl.links.udp_facts import ETHERNET_HZ, PACKET_PORT, Udp
+from tritloom.rtl.links.udp_facts import PACKET_PORT, Udp
 from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.sim.device.ethernet import ERROR, VALID, EthernetSimulation
+from tritloom.sim.device.frame_transport import FrameTransport as Frames
+from tritloom.sim.device.frame_transport import checksum, payload_of
 
 LINK = Udp(hold_ms=1)
 CONFIG = AcceleratorConfig(
@@ -34,15 +36,7 @@ EVERYONE = b"\xff" * 6
 MAC, ADDRESS = LINK.mac_bytes, LINK.address_bytes
 HOST_MAC, HOST_ADDRESS = bytes.fromhex("0a0b0c0d0e0f"), bytes((10, 77, 0, 1))
 IPV4, ARP = 0x0800, 0x0806
-
-
-def checksum(data: bytes) -> int:
-    """The Internet checksum (RFC 1071)."""
-    data += b"\0" * (len(data) % 2)
-    total = sum(struct.unpack(f">{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
+__all__ = ["checksum", "payload_of"]
 
 
 def ethernet(body: bytes, kind: int = IPV4, to: bytes = MAC, source: bytes = HOST_MAC) -> bytes:
@@ -98,11 +92,6 @@ def packet_of(rng: random.Random, size: int) -> bytes:
     return size.to_bytes(2, "little") + rng.randbytes(size - 2)
 
 
-def payload_of(frame: bytes) -> bytes:
-    """The payload of a datagram, without padding."""
-    return frame[42 : 14 + int.from_bytes(frame[16:18], "big")]
-
-
 @functools.cache
 def _rtlil() -> str:
     text: str = rtlil.convert(LinkLoop(CONFIG), name="top", emit_src=False)
@@ -115,60 +104,25 @@ def link_alone(clock_hz: int = CONFIG.clock_hz) -> EthernetSimulation:
     return EthernetSimulation(_rtlil, None, clock_hz, running=False)
 
 
-class FrameTransport:
-    """A driver's transport over frames to a simulated board: a host without an operating system.
+class FrameTransport(Frames):
+    """A driver's transport over frames; `damage` of a frame gives what is on the wire.
 
-    Time is the board's. `damage` of a frame's bytes gives the frames that come out of the cable.
-
-    Parameters
-    ----------
-    board : the simulated board
-    mac, address, port : of this host
-    damage : direction and frame → what is on the wire, as `wire_of` gives it for a wrong FCS, or
-        frames as bytes
+    `damage`: direction and frame → frames, or cycles on the wire as `wire_of` gives them.
     """
 
     def __init__(self, board, *, mac=HOST_MAC, address=HOST_ADDRESS, port=5000, damage=None):
-        self.board = board
-        self.mac, self.address, self.port = mac, address, port
-        self.timeout_s = 4 * board.config.slots * board.config.packet_bytes / ETHERNET_HZ
+        super().__init__(board, mac=mac, address=address, port=port)
         self._damage = damage or (lambda direction, frame: [frame])
-        self._received: deque[bytes] = deque()
 
-    def send(self, packet: bytes) -> None:
-        body = ipv4(17, udp(packet, port=self.port), source=self.address)
-        for item in self._damage("tx", ethernet(body, source=self.mac)):
+    def give(self, frame):
+        for item in self._damage("tx", frame):
             if isinstance(item, bytes):
-                self.board.simulation.send(item)
+                super().give(item)
             else:
                 self.board.simulation.send_wire(item)
 
-    def receive(self, timeout_s: float) -> bytes | None:
-        limit = max(1, round(timeout_s * ETHERNET_HZ))
-        end = self.board.cycles + limit
-        while not self._received and (left := end - self.board.cycles) > 0:
-            for frame in self.board.simulation.run(left, idle_cycles=limit, most_frames=1):
-                for item in self._damage("rx", frame):
-                    if isinstance(item, bytes):
-                        self._take(item)
-        return self._received.popleft() if self._received else None
-
-    def _take(self, frame: bytes) -> None:
-        """A frame that the host's network card takes."""
-        if (frame[:6], frame[30:34]) != (self.mac, self.address):
-            return
-        if frame[36:38] == self.port.to_bytes(2, "big") and frame[23] == 17:
-            if frame[40:42] != b"\0\0":
-                assert checksum(pseudo_header(frame) + frame[34:42] + payload_of(frame)) == 0
-            self._received.append(payload_of(frame))
-
-    def close(self) -> None:
-        """The board goes on."""
-
-
-def pseudo_header(frame: bytes) -> bytes:
-    """What a datagram's checksum covers beside the datagram."""
-    return frame[26:34] + b"\0\x11" + frame[38:40]
+    def take(self, frame):
+        return [item for item in self._damage("rx", frame) if isinstance(item, bytes)]
 
 
 def wire_of(

@@ -55,6 +55,8 @@ WIDE = AcceleratorConfig(
     slots=4,
 )
 """Also used with streams of 2, 4 and 8 bytes."""
+GROUPS = replace(WIDE, max_group_sums=60, memory=BlockRam(words=80))
+"""Has groups of inputs: a bank holds 20 row groups of sums, and a layer has at most 4 × 7."""
 CONFIGS = {"tiny": TINY, "small": SMALL, "odd": ODD, "plugged": PLUGGED}
 
 

@@ -80,3 +80,16 @@ class PeersLink(PacketLink):
             m.d.sync += late.eq(~late)
         m.d.comb += self.o_peer.eq(late)
         return m
+
+
+@dataclass(frozen=True, kw_only=True)
+class FastStream(PacketStream):
+    """Packet streams of two bytes, of which the accelerator takes two of a command in a cycle."""
+
+    name: ClassVar[str] = "fast"
+
+    width: int = 2
+
+    @property
+    def command_bytes(self) -> int:
+        return 2

@@ -183,7 +183,7 @@ class World:
         self._run: dict[str, int] | None = None  # the layer that runs
         self._done_in = 0
         self._sums = np.zeros(
-            (config.banks, config.tokens, config.max_row_groups, config.rows), np.int64
+            (config.banks, config.tokens, config.result_row_groups, config.rows), np.int64
         )
         self._fetches: deque[list[int]] = deque()  # cycles until the totals, bank, row group
         self._fetched: Counter[int] = Counter()  # totals taken of each bank
@@ -270,7 +270,7 @@ class World:
         result = None
         if self._fetches and self._fetches[0][0] <= 0 and self._goes():
             _, bank, row_group = self._fetches[0]
-            result = self._sums[bank, :, row_group % config.max_row_groups].flatten().tolist()
+            result = self._sums[bank, :, row_group % config.result_row_groups].flatten().tolist()
         inputs.set(ports["i"].valid, offered)
         if offered:
             inputs.set(ports["i"].payload, byte[0])
@@ -408,6 +408,12 @@ class World:
         trits = unpack_weights(config, image, rows, columns).astype(np.int64)
         bank = self._activations[run["activation_bank"]]
         codes = bank.reshape(config.tokens, -1).view(np.int8)[:, :columns]
-        sums = (codes @ trits.T).reshape(config.tokens, groups, config.rows)
-        self._sums[run["result_bank"], :, :groups] = sums
+        size = tiles if "last_of_group" not in run else run["last_of_group"] + 1
+        width = min(size, tiles) * config.lanes
+        for number, start in enumerate(range(0, columns, width)):
+            part = slice(start, start + width)
+            sums = (codes[:, part] @ trits[:, part].T).reshape(config.tokens, groups, config.rows)
+            row_group = number * groups
+            self._sums[run["result_bank"], :, row_group : row_group + groups] = sums
+        assert run.get("last_result", groups - 1) == row_group + groups - 1
         self._run = None

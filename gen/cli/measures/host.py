@@ -18,19 +18,25 @@ once, and its own time is taken off. A call is a product with a layer of 64 × 6
 commands. A command is one of thousands that keep the window full; the wider the window, the more
 commands have no response yet.
 
+With --udp it measures packets over UDP instead, from the session down to the system's calls and
+back. The peer is another process of this computer; only the driver's process counts.
+
 The least of many rounds counts, because other work on the computer only adds. The time of a CRC-32
 of 1024 bytes tells how fast the computer is. It takes about five seconds.
 """,
     examples="""
   tritloom measure host
   tritloom measure host --json
+  tritloom measure host --udp
 """,
     prints="""
-The microseconds of a call, of a command by slots, and of the checksum.
+The microseconds of a call, of a command by slots, and of the checksum. With --udp, those of a
+packet and its response by slots and by the bytes of both.
 
 --json prints an object, which --output also writes: cpu_us_per_call, cpu_us_per_command (by slots:
 8, 16, 32, 64; the window is one less), crc32_us_per_kb, transport_us_per_call and
-transport_us_per_command (what was taken off), python, command.
+transport_us_per_command (what was taken off), python, command. With --udp: host_cpu_us_per_packet
+(by slots, then by bytes), crc32_us_per_kb, python, command.
 """,
 )
 
@@ -38,19 +44,31 @@ transport_us_per_command (what was taken off), python, command.
 def add(commands: Any) -> None:
     """Declares the command."""
     parser = add_command(commands, "host", HELP, _host)
+    parser.add_argument("--udp", action="store_true", help="measure packets over UDP instead")
     parser.add_argument("--output", metavar="FILE", type=path, help="write the JSON object there")
 
 
 def _host(options: argparse.Namespace) -> int:
     from tritloom.gen.measure.host import measure_host
+    from tritloom.gen.measure.host_link import measure_host_link
 
     if options.output is not None:
         existing_folder(options.output, "--output")
-    result = measure_host()
+    result = measure_host_link() if options.udp else measure_host()
     if options.output is not None:
         write_whole(options.output, json.dumps(result, indent=2) + "\n")
     if options.json:
         print_json(result)
+        return 0
+    if options.udp:
+        packets = [
+            (f"{slots} slots, {case}", value)
+            for slots, cases in result["host_cpu_us_per_packet"].items()
+            for case, value in cases.items()
+        ]
+        print("CPU time of a packet over UDP and its response:")
+        packets.append(("CRC-32 of 1024 bytes", result["crc32_us_per_kb"]))
+        print("\n".join(pairs((name, f"{value:.2f} µs") for name, value in packets)))
         return 0
     facts = [("a call", result["cpu_us_per_call"])]
     facts += [

@@ -42,6 +42,8 @@ width. The model of the chip takes --latency
 (cycles from an address to its first beat), --stalls (it pauses at random) and --dram (banks, rows
 and refresh, shared by all --ports). --offsets says where each port's region begins: spread over the
 banks, equal (all ports need the same bank), or KiB behind multiples of 64 KiB, such as 0,16,32,48.
+An SDRAM may have a clock of its own, --memory-clock-hz; width_bits are then those of a cycle of the
+accelerator.
 """,
     examples="""
   tritloom measure stream --shape 1024x256
@@ -74,6 +76,8 @@ before it; mac_per_cycle, mac_per_cycle_peak, model (its options), config, comma
 BLOCK_RAM = "bram"
 STALLS = 0.25
 """Probability with which the model of a memory's chip pauses in a cycle, with --stalls."""
+OUTSIDE = ("width", "ports", "part", "latency", "offsets", "clock_hz", "memory_clock_hz")
+"""Options of a memory outside the chip."""
 GEOMETRY = ("encoding", "lanes", "rows", "fill")
 """Keys of the configuration that options set."""
 
@@ -95,6 +99,7 @@ def add(commands: Any) -> None:
         ("ports", whole(1), "N", "ports of the memory"),
         ("part", str, "NAME", "the memory's chip"),
         ("latency", whole(1), "CYCLES", "of the model of the memory's chip"),
+        ("memory-clock-hz", whole(1), "HZ", "the memory's clock, if it has one of its own"),
     ):
         parser.add_argument(f"--{name}", metavar=value, type=type_, help=text)
     parser.add_argument(
@@ -168,7 +173,7 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
 
     if options.shape is None or len(options.shape) > 1:
         raise InputError("bram takes one --shape; several, and --layer, go with a memory outside")
-    for name in ("width", "ports", "part", "latency", "offsets", "clock_hz", "stalls", "dram"):
+    for name in (*OUTSIDE, "stalls", "dram"):
         if getattr(options, name):
             name = name.replace("_", "-")
             raise InputError(f"--{name} goes with a memory outside the chip, not with bram")
@@ -202,6 +207,7 @@ def _measure_outside(options: argparse.Namespace) -> dict[str, Any]:
         ports=options.ports,
         part=options.part,
         latency=options.latency,
+        clock_hz=options.memory_clock_hz,
     )
     config = outside.outside_config(
         options.memory,
@@ -230,7 +236,7 @@ def _measure_outside(options: argparse.Namespace) -> dict[str, Any]:
 def _outside_command(options: argparse.Namespace) -> str:
     """The command that gives the same figures."""
     words = ["tritloom", "measure", "stream"]
-    names = ("memory", "width", "ports", "part", "latency", "layer", "engine")
+    names = ("memory", "width", "ports", "part", "latency", "memory_clock_hz", "layer", "engine")
     for name in (*names, *GEOMETRY, "link_bytes", "banks", "packet_bytes", "slots", "clock_hz"):
         value = getattr(options, name)
         if value is not None:
@@ -248,7 +254,10 @@ def _outside_lines(result: dict[str, Any]) -> list[str]:
     """The figures of a memory outside the chip for a person."""
     formula = result["cycles_formula"]
     facts = [
-        ("memory busy with weights", f"{result['utilization']:.2%} of {result['width_bits']} bits"),
+        (
+            "memory busy with weights",
+            f"{result['utilization']:.2%} of {result['width_bits']:g} bits",
+        ),
         ("cycles", f"{result['cycles']:,}" + (f", formula {formula:,}" if formula else "")),
         ("bits a weight", f"{result['bits_per_weight']:.4f}, as stored"),
     ]

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 from amaranth.back import rtlil
 from amaranth.hdl import Module, Signal
@@ -32,6 +34,39 @@ def test_limits(input_hz):
 def test_reaches_every_megahertz():
     for mhz in range(20, 121, 5):
         Ecp5Pll.solve(25_000_000, mhz * 1_000_000)
+
+
+@pytest.mark.parametrize("clocks", [(80, 100), (80, 133.333333), (75, 100), (62.5, 125), (80, 80)])
+def test_two_clocks(clocks):
+    """One VCO gives both, each within the tolerance."""
+    pll = Ecp5Pll.solve(25_000_000, *(round(mhz * 1e6) for mhz in clocks))
+    vco = 25e6 / pll.input_divider * pll.feedback_divider * pll.op_divider
+    assert 400e6 <= vco <= 800e6
+    for divider, mhz in zip((pll.os_divider, pll.os2_divider), clocks, strict=True):
+        assert 1 <= divider <= 128
+        assert abs(vco / divider - mhz * 1e6) <= PLL_TOLERANCE * mhz * 1e6
+
+
+def test_two_clocks_that_do_not_fit():
+    with pytest.raises(ConfigError) as raised:
+        Ecp5Pll.solve(25_000_000, 101_000_000, 103_000_000)
+    assert str(raised.value) == (
+        "no PLL setting makes 101000000 Hz and 103000000 Hz from 25000000 Hz; "
+        "choose another clock_hz"
+    )
+
+
+def test_second_output():
+    """CLKOS2 exists only for a memory's clock; its divider and its pin are then set."""
+    for clocks, there in (((80_000_000,), False), ((80_000_000, 133_333_333), True)):
+        m = Module()
+        pll = Ecp5Pll.solve(25_000_000, *clocks)
+        memory = {"memory": Signal()} if there else {}
+        m.submodules.pll = pll.instance(Signal(name="clock"), Signal(), Signal(), **memory)
+        text = rtlil.convert(m, ports=[])
+        assert ("CLKOS2_ENABLE" in text) == ("\\CLKOS2 " in text) == there
+        if there:
+            assert re.search(rf"CLKOS2_DIV .*{pll.os2_divider}\n", text)
 
 
 def test_out_of_range():

@@ -176,9 +176,17 @@ class TestAuto:
 
     def test_scales_by_group(self, run, tmp_path):
         file = model(tmp_path, [[0.5], [0.5], [0.25], [2]])
-        status, out, err = run("auto", "--board", "ulx3s-85f", "--model", file)
+        auto = ("auto", "--board", "ulx3s-85f", "--model", file, "--json")
+        status, out, err = run(*auto)
+        assert (status, err) == (0, "")
+        config = json.loads(out)["config"]
+        assert config["max_group_sums"] >= config["max_out_features"]
+        status, out, err = run(*auto, "--group", "0")
         assert (status, out) == (1, "")
         assert err.startswith("tritloom: error: blk.1.attn_k.weight has scales by groups of 256 (")
+        status, out, err = run(*auto, "--group", "100")
+        assert (status, out) == (1, "")
+        assert err.startswith("tritloom: error: group must divide the 256 inputs of ")
 
     def test_rotation(self, run, tmp_path):
         file = model(tmp_path, metadata={"prism.hadamard.block_size": 1024})

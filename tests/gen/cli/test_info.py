@@ -1,8 +1,6 @@
 import json
 import re
 
-import pytest
-
 from tritloom.boards.board import load_board
 from tritloom.boards.icebreaker import ICEBREAKER
 from tritloom.gen.cli import info
@@ -89,23 +87,3 @@ class TestInfo:
         assert run("info", "--selftest") == failed(
             "--selftest needs a device; name it with --device"
         )
-
-
-class TestDevices:
-    @pytest.fixture(autouse=True)
-    def _ports(self, monkeypatch):
-        ports = [("serial:///dev/ttyUSB1", "ULX3S FPGA"), ("serial:///dev/ttyUSB0", "iCEBreaker")]
-        monkeypatch.setattr("tritloom.host.links.serial.serial_ports", lambda: ports)
-
-    def test_text(self, run):
-        status, out, err = run("devices")
-        assert (status, err) == (0, "")
-        assert [line.split("  ")[0] for line in out.splitlines()] == [
-            *("sim", "golden", "serial:///dev/ttyUSB0", "serial:///dev/ttyUSB1"),
-        ]
-        assert out.endswith("serial:///dev/ttyUSB1  ULX3S FPGA\n")
-
-    def test_json(self, run):
-        status, out, _ = run("devices", "--json")
-        assert status == 0
-        assert json.loads(out)[2] == {"url": "serial:///dev/ttyUSB0", "description": "iCEBreaker"}

@@ -74,7 +74,7 @@ def test_a_board_that_stops(run, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--board", "x"], "one of the arguments --pty is required"),
+        (["--board", "x"], "one of the arguments --pty --tap is required"),
         (["--pty"], "one of the arguments --board --config is required"),
         (
             ["--board", "x", "--pty", "--noise", "1"],
@@ -84,12 +84,24 @@ def test_a_board_that_stops(run, monkeypatch, capsys):
             ["--board", "x", "--pty", "--noise", "nan"],
             "argument --noise: must be a number from 0 to below 1, not 'nan'",
         ),
+        (
+            ["--board", "x", "--pty", "--tap", "tap0"],
+            "argument --tap: not allowed with argument --pty",
+        ),
     ],
 )
 def test_usage(run, arguments, message):
     status, out, err = run("sim", *arguments)
     assert (status, out) == (2, "")
     assert err.splitlines()[-1] == f"tritloom sim: error: {message}"
+
+
+def test_a_network_has_no_noise_of_bytes(run):
+    status, out, err = run("sim", "--board", "icebreaker", "--tap", "tap0", "--noise", "0.1")
+    assert (status, out) == (1, "")
+    assert err == (
+        "tritloom: error: --noise is that of a serial cable; leave it out, or give --pty\n"
+    )
 
 
 def test_unknown_board(run):

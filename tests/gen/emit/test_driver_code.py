@@ -17,7 +17,7 @@ from tritloom.gen.emit.pack import pack
 from tritloom.rtl.spec.commands import Request, Response
 from tritloom.rtl.spec.config import TINY
 from tritloom.rtl.spec.frames import cobs_encode, decode_frame, encode_frame
-from tritloom.rtl.spec.numerics import matmul
+from tritloom.rtl.spec.groups import matmul_groups
 from tritloom.rtl.spec.packing import act_limits, pack_results
 
 pytestmark = pytest.mark.sim
@@ -211,7 +211,7 @@ def test_results(convert):
     assert [int(number) for number in line.split()] == sums.tolist()
 
 
-def run_example(folder, config, out_features, in_features, tokens=1):
+def run_example(folder, config, out_features, in_features, tokens=1, group=0):
     """`examples/c/matmul.c` on the simulated board: its sums, and those of the golden model."""
     from tritloom.sim.device.pty import PtyBridge
 
@@ -221,7 +221,7 @@ def run_example(folder, config, out_features, in_features, tokens=1):
     activations = rng.integers(least, most + 1, (tokens, in_features)).astype(np.int8)
     activations[:, 0] = least
     (folder / "tritloom.h").write_text(c_header(describe(config)))
-    pack(config, trits, folder, "layer")
+    pack(config, trits, folder, "layer", group)
     (folder / "activations.bin").write_bytes(activations.tobytes())
     program = compiled(folder, ROOT / "examples" / "c" / "matmul.c", "matmul")
     with PtyBridge(config) as bridge:
@@ -232,13 +232,22 @@ def run_example(folder, config, out_features, in_features, tokens=1):
             timeout=300,
         )
     assert (ran.returncode, ran.stderr) == (0, "")
-    return [int(line) for line in ran.stdout.split()], matmul(trits, activations).ravel().tolist()
+    right = matmul_groups(trits, activations, group).transpose(0, 2, 1)
+    return [int(line) for line in ran.stdout.split()], right.ravel().tolist()
 
 
 @pytest.mark.parametrize(("banks", "tokens"), [(1, 3), (2, 1), (2, 4)])
 def test_example(tmp_path, banks, tokens):
     """With two banks, a token is loaded and computed before the last one's results are read."""
     sums, right = run_example(tmp_path, replace(TINY, banks=banks), 15, 18, tokens)
+    assert sums == right
+
+
+@pytest.mark.sim
+def test_example_with_groups(tmp_path):
+    """The sums of the first group of inputs, then those of the second one."""
+    config = replace(TINY, max_in_features=30, max_group_sums=32)
+    sums, right = run_example(tmp_path, config, 15, 18, 2, group=9)
     assert sums == right
 
 

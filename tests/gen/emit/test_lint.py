@@ -16,6 +16,7 @@ from tritloom.rtl.links.port_names import DEFAULT_TOP as TOP
 from tritloom.rtl.links.stream_facts import PacketStream
 from tritloom.rtl.links.uart_facts import Uart
 from tritloom.rtl.memories.axi_facts import Axi
+from tritloom.rtl.memories.sdram_facts import Sdram
 from tritloom.rtl.spec.config import TINY, AcceleratorConfig
 from tritloom.rtl.spec.errors import ToolError
 from tritloom.rtl.spec.vector_facts import VectorConfig
@@ -28,6 +29,7 @@ SMALL = {
     "wide": replace(TINY, link=PacketStream(width=8)),
     "axi": replace(TINY, lanes=15, memory=Axi(words=64, width=64, ports=2, latency_cycles=20)),
     "axi3": replace(TINY, lanes=20, memory=Axi(words=64, width=128, version=3, address_bits=40)),
+    "sdram": replace(TINY, lanes=20, memory=Sdram(words=64, clock_hz=60_000_000)),
     "vector": replace(TINY, vector=VectorConfig(words=64)),
     "vector-2": replace(TINY, vector=VectorConfig(words=96, multipliers=2, bfloat16=True)),
 }

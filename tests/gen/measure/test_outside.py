@@ -271,6 +271,7 @@ def test_refused_on_the_command_line(capsys):
     for words, message in (
         (["--shape", "8x5", "--dram"], "--dram goes with a memory outside the chip, not with bram"),
         (["--shape", "8x5", "--width", "64"], "--width goes with a memory outside the chip"),
+        (["--shape", "8x5", "--memory-clock-hz", "9"], "--memory-clock-hz goes with a memory"),
         (["--shape", "8x5", "--shape", "8x5"], "bram takes one --shape"),
         (["--layer", "tinylm"], "bram takes one --shape"),
         (["--shape", "8x5", "--clock-hz", "5"], "--clock-hz goes with a memory outside the chip"),
@@ -290,5 +291,10 @@ def test_geometry_of_a_narrow_memory():
     assert memory_width(config) == 16
     words = LayerShape.of(config, 2560, 6912).words
     assert words * 64 / (2560 * 6912) < 1.601
+    own = {"part": "ulx3s", "clock_hz": 133_333_333}
+    config = outside_config("sdram", own, [Product(2560, 6912)], clock_hz=80_000_000)
+    assert (config.lanes, config.rows, config.clock_hz) == (5, 8, 80_000_000)
+    assert memory_width(config) == 16 * 133_333_333 / 80_000_000
+    assert memory_width(replace(config, memory=replace(config.memory, clock_hz=0))) == 16
     given = outside_config("test-lines", options, [Product(2560, 6912)], lanes=40, rows=1)
     assert (given.lanes, given.rows) == (40, 1)

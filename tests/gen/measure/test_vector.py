@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tritloom.boards.families.family import load_family
-from tritloom.gen.measure import vector
+from tritloom.gen.measure import component
 from tritloom.gen.measure.vector import measure_vector
 from tritloom.rtl.spec.errors import ConfigError
 from tritloom.rtl.spec.vector_facts import VectorConfig
@@ -29,7 +29,7 @@ def placed(monkeypatch):
             for clock, path in zip(clocks, paths, strict=False)
         ]
 
-    monkeypatch.setattr(vector, "place_and_route", place)
+    monkeypatch.setattr(component, "place_and_route", place)
     return calls
 
 

@@ -701,3 +701,48 @@ def test_engine_that_is_not_measured(monkeypatch):
     plan = choose("ecp5", SMALL, core_only=True)
     assert plan.notes == ("not considered, as nothing of it is measured on ecp5: systolic",)
     assert all(each.config.engine != "systolic" for each in plan.ranked)
+
+
+class TestGroups:
+    """The choice for a model whose inputs are in groups."""
+
+    @staticmethod
+    def layers(group):
+        return [Layer("a", 256, 512, 2, group), Layer("b", 512, 256, 2, group)]
+
+    @quick_first("group", [64, 32, 128, 256])
+    def test_geometry_suits_the_group(self, group):
+        """Cycles are those of the layers with their padding, and the driver cuts no layer."""
+        layers = self.layers(group)
+        plan = choose("ecp5", layers)
+        for candidate in plan.ranked:
+            config = candidate.config
+            shapes = [
+                LayerShape.of(config, each.out_features, each.in_features, group) for each in layers
+            ]
+            assert candidate.cycles == 2 * sum(map(config.run_cycles, shapes))
+            assert all(shape.tiles <= config.max_tiles for shape in shapes)
+            assert max(s.result_row_groups for s in shapes) == config.result_row_groups
+            padded = sum(shape.tiles for shape in shapes) * config.lanes
+            assert padded <= 1.13 * sum(each.in_features for each in layers)
+
+    @pytest.mark.sim
+    def test_a_geometry_for_whole_rows_is_not_taken(self):
+        """55 lanes would fill a group of 64 up to 110."""
+        whole = {each.config.lanes for each in choose("ecp5", self.layers(0)).ranked}
+        grouped = {each.config.lanes for each in choose("ecp5", self.layers(64)).ranked}
+        assert whole != grouped
+        for lanes in grouped:
+            assert -(-64 // lanes) * lanes <= 66
+
+    @pytest.mark.sim
+    def test_times_count_every_sum(self):
+        """A link brings a sum for each group."""
+        plain = choose("ecp5", self.layers(0)).best.times
+        times = choose("ecp5", self.layers(64)).best.times
+        assert times.bytes_out > 3 * plain.bytes_out
+
+    def test_group_that_does_not_divide(self):
+        with pytest.raises(ConfigError) as error:
+            choose("ecp5", self.layers(100))
+        assert str(error.value) == "group must divide the 256 inputs of a, not be 100"

@@ -39,6 +39,7 @@ TABLES = replace(
     lanes=10,
     rows=3,
     fill=2,
+    max_layers=65,  # the layer table has an output register
     link=PacketStream(width=8),
     vector=VectorConfig(words=1024, multipliers=2, bfloat16=True),
 )

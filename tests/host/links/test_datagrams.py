@@ -1,5 +1,6 @@
 """Blocks of datagrams: both ways to move them give the same results."""
 
+import errno
 import signal
 import socket
 import sys
@@ -141,6 +142,29 @@ def test_nobody_is_there(kind, count):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("count", [FEW, BLOCK])
+def test_a_late_error_costs_one_datagram(kind, count):
+    """The one in whose call the system tells of an earlier one; those behind it are sent."""
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as port,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as again,
+    ):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+            other.bind(("127.0.0.1", 0))
+            address = other.getsockname()
+        port.connect(address)
+        port.send(b"nobody")
+        again.bind(address)
+        again.settimeout(PATIENCE_S)
+        packets = packets_of(*range(10, 10 + count))
+        kind(port).send(packets)
+        assert [again.recv(100) for _ in packets[1:]] == packets[1:]
+        again.settimeout(0.02)
+        with pytest.raises(TimeoutError):
+            again.recv(100)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("count", [1, FEW + 1])
 def test_a_datagram_that_no_network_takes_is_lost(ports, kind, count):
     """The others of its block are sent."""
@@ -192,6 +216,29 @@ def test_a_signal_does_not_end_a_wait(ports, kind):
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     assert len(seen) == 2
+
+
+def test_a_system_that_allows_no_large_buffers():
+    """It gets the largest one that it allows, or keeps its own."""
+
+    class Small(socket.socket):
+        allowed = 1 << 20
+
+        def setsockopt(self, level, option, value):
+            if option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+                if value > self.allowed:
+                    raise OSError(errno.ENOBUFS, "No buffer space available")
+                asked.append(value)
+                return
+            super().setsockopt(level, option, value)
+
+    asked: list[int] = []
+    with Small(socket.AF_INET, socket.SOCK_DGRAM) as port:
+        datagrams(port)
+        assert asked == [1 << 20] * 2
+        Small.allowed = 0
+        datagrams(port)
+        assert asked == [1 << 20] * 2
 
 
 def test_the_way_of_this_system(ports, monkeypatch):

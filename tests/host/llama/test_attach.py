@@ -29,7 +29,7 @@ def backend(tmp_path, monkeypatch):
 def loads(monkeypatch, load):
     """Put a llama_cpp in place whose ggml loads back ends with `load`."""
     module = ModuleType("llama_cpp.llama_cpp")
-    module._lib = SimpleNamespace(ggml_backend_load=load)
+    module._lib = SimpleNamespace(ggml_backend_load=load, _name=None)
     monkeypatch.setitem(sys.modules, "llama_cpp", ModuleType("llama_cpp"))
     monkeypatch.setitem(sys.modules, "llama_cpp.llama_cpp", module)
 

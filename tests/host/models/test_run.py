@@ -12,6 +12,7 @@ from tritloom.boards.board import load_board
 from tritloom.host import handle
 from tritloom.host.models import run as module
 from tritloom.host.models.run import find_model, run_model
+from tritloom.host.packed_file import PackedFile
 from tritloom.host.placement import Placement
 from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.config import AcceleratorConfig
@@ -100,6 +101,12 @@ def test_a_model_is_packed_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     assert seen[-1] == (1_179_648, 1_179_648)
     with pytest.raises(CheckpointError, match=f"{packed} was packed for a device with lanes 65"):
         run("golden?board=icebreaker")
+    monkeypatch.undo()
+    packed.unlink()
+    result = run_model(TINYLM, "golden?board=icebreaker", "a", 1, packed=packed)
+    whole = [layer.name for layer in result.placement.load_order if layer.where == "device"]
+    assert list(PackedFile(packed, CONFIG).names) == whole
+    assert len(whole) < len(result.placement.load_order)  # a part of a layer is packed each time
 
 
 def test_a_model_of_which_nothing_fits(monkeypatch: pytest.MonkeyPatch) -> None:

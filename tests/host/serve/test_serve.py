@@ -23,6 +23,7 @@ from tritloom.host.serve.wire import HEADER, MAGIC, MOST_BYTES, Kind, receive, s
 from tritloom.rtl.spec import numerics
 from tritloom.rtl.spec.config import TINY
 from tritloom.rtl.spec.errors import ToolError
+from tritloom.rtl.spec.groups import matmul_groups
 
 CONFIG = replace(TINY.with_words(512), max_layers=8)
 WAIT_S = 10.0
@@ -137,6 +138,31 @@ def test_groups(server, device):
         assert device.info.layers_used == 3 + 2  # 24 inputs are two pieces
         client.unload(layers[0])
         assert device.info.layers_used == 2
+
+
+def test_groups_of_the_device(tmp_path):
+    """A device with groups has one layer; groups that it cannot have are layers of their own."""
+    trits, codes = made(8, 5, 24)
+    codes[0], codes[1] = -128, 127
+    config = replace(CONFIG, max_in_features=30, max_group_sums=32)
+    with (
+        connect("golden", config=config) as device,
+        serving(device, tmp_path / "s") as server,
+        Client(server.path) as client,
+    ):
+        for group, used in ((8, 1), (24, 1), (2, 12), (0, 1)):
+            assert client.fits(5, 24, group) == (used <= config.max_layers)
+            if used > config.max_layers:
+                continue
+            layer = client.load(trits, group)
+            assert device.info.layers_used == used
+            (sums,) = client.products([layer], codes)
+            assert np.array_equal(sums, matmul_groups(trits, codes, group))
+            client.unload(layer)
+            assert device.info.layers_used == 0
+        twos = np.where(trits > 0, np.int8(2), trits)
+        (sums,) = client.products([client.load(twos, 8)], codes)
+        assert np.array_equal(sums, matmul_groups(twos, codes, 8))
 
 
 def test_what_fits(server, device):

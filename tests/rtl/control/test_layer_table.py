@@ -1,14 +1,19 @@
 """The layer table: entries of layers, their bounds, and the words that are added up."""
 
+from dataclasses import replace
+
 import pytest
 from amaranth.sim import Simulator
 
 from tritloom.rtl.control.layer_table import LayerTable
 from tritloom.rtl.spec.config import TINY
 
+LARGE = replace(TINY, max_layers=65)
+"""More layers than a table without an output register has."""
 
-def run(bench):
-    dut = LayerTable(TINY)
+
+def run(bench, config=TINY):
+    dut = LayerTable(config)
     simulator = Simulator(dut)
     simulator.add_clock(1e-6)
 
@@ -25,21 +30,27 @@ async def strobe(ctx, port):
     ctx.set(port, 0)
 
 
-def describe(ctx, dut, base, tiles, row_groups):
+def describe(ctx, dut, base, tiles, row_groups, group_tiles=None):
+    if group_tiles is not None:
+        ctx.set(dut.group_tiles, group_tiles)
     ctx.set(dut.definition.as_value(), base | tiles << 32 | row_groups << 48)
 
 
 async def entry(ctx, dut, index):
     ctx.set(dut.index, index)
-    await ctx.tick()
+    for _ in range(dut.config.entry_cycles):
+        await ctx.tick()
     value = ctx.get(dut.entry)
     names = ("base", "words", "last_tile", "last_group", "defined", "committed")
     return tuple(value[name] for name in names)
 
 
-def test_a_layer_lives():
+@pytest.mark.parametrize("config", [TINY, LARGE])
+def test_a_layer_lives(config):
+    assert config.entry_cycles == (2 if config is LARGE else 1)
+
     async def bench(ctx, dut):
-        for index in range(TINY.max_layers):
+        for index in range(config.max_layers):
             ctx.set(dut.index, index)
             await strobe(ctx, dut.forget)
         for index, shape in ((1, (5, 3, 4)), (3, (40, 4, 6))):
@@ -59,7 +70,7 @@ def test_a_layer_lives():
         assert await entry(ctx, dut, 1) == (0, 0, 0, 0, 0, 0)
         assert await entry(ctx, dut, 0) == (0, 0, 0, 0, 0, 0)
 
-    run(bench)
+    run(bench, config)
 
 
 @pytest.mark.parametrize(
@@ -99,3 +110,43 @@ def test_beyond_the_end():
             assert ctx.get(dut.beyond) == beyond
 
     run(bench)
+
+
+@pytest.mark.parametrize(
+    ("tiles", "row_groups", "group_tiles", "last_of_group", "last_result"),
+    [
+        (4, 8, 0, 3, 7),  # one group: only the layer's last tile may have this number
+        (3, 8, 0, 3, 7),
+        (4, 4, 1, 0, 15),
+        (4, 8, 2, 1, 15),
+        (3, 5, 2, 1, 9),  # the last group has one tile
+        (1, 3, 4, 3, 2),
+        (4, 5, 1, 0, None),  # 20 row groups of sums, of 16
+        (3, 8, 2, 1, 15),
+        (3, 8, 1, 0, None),
+    ],
+)
+def test_sums_of_groups(tiles, row_groups, group_tiles, last_of_group, last_result):
+    """A result bank of 16 row groups; a layer that exceeds it is found before it is defined."""
+    config = replace(TINY, max_group_sums=32)
+
+    async def bench(ctx, dut):
+        ctx.set(dut.index, 2)
+        for _ in range(2):  # the second time as the first
+            describe(ctx, dut, 8, tiles, row_groups, group_tiles)
+            await strobe(ctx, dut.begin)
+            added = 0
+            while added < tiles and not ctx.get(dut.beyond):
+                await strobe(ctx, dut.add)
+                added += 1
+            assert ctx.get(dut.beyond) == (last_result is None)
+            if last_result is None:
+                continue
+            await strobe(ctx, dut.define)
+            await ctx.tick()
+            found = ctx.get(dut.entry)
+            assert found["last_of_group"] == last_of_group
+            assert found["last_result"] == last_result
+            assert (found["last_tile"], found["last_group"]) == (tiles - 1, row_groups - 1)
+
+    run(bench, config)

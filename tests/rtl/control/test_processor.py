@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests.support import quick_first
+from tests.support.layers import GROUPS as WITH_GROUPS
 from tests.support.layers import WIDE
 from tests.support.plugins import Failing, FailingMemory
 from tests.support.world import World
@@ -39,7 +40,7 @@ def variant(banks: int, slots: int, width: int, config: AcceleratorConfig = WIDE
 
 VARIANTS = [
     variant(banks, slots, width) for width in (8, 1) for slots in (2, 8) for banks in (2, 1)
-] + [variant(2, 4, 2), variant(2, 4, 4), TINY]
+] + [variant(2, 4, 2), variant(2, 4, 4), TINY, WITH_GROUPS, replace(WITH_GROUPS, banks=1)]
 
 
 @quick_first("stall", [0.3, 0.7, 0.0])
@@ -169,7 +170,16 @@ def test_a_response_that_is_being_sent_stays_whole(config):
 )
 def test_bounds(opcode):
     """Around every bound; a WRITE that goes one word beyond its layer is among them."""
-    config = TINY
+    check_bounds_of(TINY, opcode)
+
+
+@pytest.mark.sim
+def test_bounds_of_groups():
+    """Around the most tiles of a group, and the most sums of a layer."""
+    check_bounds_of(WITH_GROUPS, Opcode.DEFINE)
+
+
+def check_bounds_of(config, opcode):
     (scene,) = scenes(config, LayerShape(1, 2))
     scene = replace(scene, checksum=zlib.crc32(bytes(2 * config.word_bytes)))
     driver = Driver(config)

@@ -53,6 +53,13 @@ CONFIGS = {
     "one bank": replace(WIDE, banks=1),
     "one bank, quick": replace(QUICK, banks=1),
 }
+GROUPED = {
+    "tiny": replace(TINY, max_group_sums=32),
+    "wide": replace(WIDE, max_group_sums=60),
+    "tables": replace(TABLES, max_in_features=60, max_group_sums=79),
+    "quick": replace(QUICK, max_group_sums=64),
+    "one bank": replace(WIDE, banks=1, max_group_sums=60),
+}
 
 
 class ReadyEngine(DotEngine):
@@ -100,6 +107,32 @@ def test_products(name, idle, pause):
         assert any(stalls) or name == "least"
 
 
+def grouped_shapes(config):
+    """Shapes whose last group has as many tiles as the others, or fewer; some with one group."""
+    shapes = [
+        LayerShape(tiles, row_groups, group_tiles)
+        for tiles in sorted({1, 3, config.max_tiles})
+        for group_tiles in sorted({0, 1, 2, config.max_tiles})
+        for row_groups in sorted({1, 2, 5, config.max_row_groups})
+        if row_groups <= config.max_row_groups
+    ]
+    return [shape for shape in shapes if shape.result_row_groups <= config.result_row_groups]
+
+
+@quick_first(("idle", "pause"), [(0.4, 0.4), (0.0, 0.0)])
+@quick_first("name", GROUPED)
+def test_groups(name, idle, pause):
+    """A sum for each group, in the cycles of a layer without groups."""
+    config = GROUPED[name]
+    shapes = grouped_shapes(config)
+    assert any(shape.result_row_groups == config.result_row_groups for shape in shapes)
+    took, stalls = run_core(config, shapes, idle=idle, pause=pause, seed=15)
+    if not idle:
+        plain = [LayerShape(shape.tiles, shape.row_groups) for shape in shapes]
+        assert took == [config.run_cycles(shape) for shape in plain]
+        assert not any(stalls)
+
+
 @pytest.mark.parametrize("idle", [0.0, 0.3])
 def test_tiles_wait_for_partial_sums(idle):
     """Where an engine never waits: a group's sums are written before they are read again."""
@@ -111,7 +144,7 @@ def test_tiles_wait_for_partial_sums(idle):
 
     async def bench(ctx):
         for number, shape in enumerate(shapes):
-            ctx.set(dut.i_run.payload, run_of(shape))
+            ctx.set(dut.i_run.payload, run_of(config, shape))
             ctx.set(dut.i_run.valid, 1)
             await ctx.tick().until(dut.i_run.ready)
             ctx.set(dut.i_run.valid, 0)

@@ -161,6 +161,7 @@ def test_json():
         "cas": 3,
         "refreshes": 4,
         "capture": 0,
+        "clock_hz": 0,
     }
     assert config.memory.title() == "SDRAM MT48LC16M16A2-75"
 

@@ -175,3 +175,14 @@ def test_identity(config):
     text = content[IDENTITY.size :]
     assert AcceleratorConfig.from_json(text) == config
     assert json.loads(text) == config.to_dict()
+
+
+@pytest.mark.parametrize("kind", [Request, Response])
+@pytest.mark.parametrize("excess", [-1, 1, 256])
+def test_a_packet_of_another_length_than_it_says(kind, excess):
+    """Its checksum is right all the same."""
+    packet = kind(Opcode.LOAD, seq=3, payload=bytes(300)).pack()
+    body = (len(packet) + excess).to_bytes(2, "little") + packet[2:-CRC_BYTES]
+    assert kind.parse(seal(packet[:-CRC_BYTES])) is not None
+    assert not sound(seal(body))
+    assert kind.parse(seal(body)) is None

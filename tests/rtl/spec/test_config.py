@@ -282,6 +282,8 @@ def test_digests(name):
         change = {name: 20}
     if name == "alphabet":
         change = {"alphabet": "binary", "encoding": "sign2"}
+    if name == "max_group_sums":
+        change = {name: LEAST["max_out_features"]}
     if name == "vector":
         change = {"vector": {"words": 96}}
     if name == "link":

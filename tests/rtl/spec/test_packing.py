@@ -384,3 +384,27 @@ def test_progress(monkeypatch):
     rows = []
     pack_into(config, trits, image, rows.append)
     assert rows == [12, 24, 31]
+
+
+def test_a_table_has_the_trits_of_the_alphabet_alone(monkeypatch):
+    """An encoding of signs need not know what a code of zeros is."""
+    config = config_of(6, 2, encoding="sign2", alphabet="binary")
+    plain = encodings["sign2"]
+
+    def encode(trits):
+        assert trits.all()
+        return plain.encode(trits)
+
+    trits = np.where(np.arange(60).reshape(5, 12) % 7 < 3, -1, 1).astype(np.int8)
+    image = pack_weights(config, trits)
+    monkeypatch.setattr(packing, "encodings", {"sign2": dataclasses.replace(plain, encode=encode)})
+    assert pack_weights(config, trits) == image
+
+
+def test_a_zero_that_the_alphabet_does_not_have():
+    config = config_of(6, 2, encoding="sign2", alphabet="binary")
+    trits = np.ones((4, 6), np.int8)
+    trits[3, 2] = 0
+    message = r"^trits of a binary layer must be -1 or 1, not 0 at \[3, 2\]; use a device of the"
+    with pytest.raises(InputError, match=message):
+        pack_weights(config, trits)

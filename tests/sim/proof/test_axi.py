@@ -1,13 +1,17 @@
-"""The AXI port that reads loses no beat, and neither repeats nor reorders one."""
+"""The AXI ports lose no beat, and neither repeat nor reorder one."""
 
 import random
+from dataclasses import replace
 
 import pytest
 
 from tests.rtl.memories.test_axi import NoCredits, OneLess, OneMore
+from tests.support.broken import broken
+from tritloom.rtl.memories import axi_writer
 from tritloom.rtl.memories.axi_facts import Axi
 from tritloom.rtl.memories.axi_reader import AxiReader
-from tritloom.sim.proof.axi import axi_reader_contract
+from tritloom.rtl.memories.axi_writer import AxiWriter
+from tritloom.sim.proof.axi import axi_reader_contract, axi_writer_contract
 from tritloom.sim.proof.formal import PropertyError, verify
 
 MOST_BEATS = 31
@@ -88,3 +92,29 @@ def test_a_broken_reader_is_refuted():
     bench = axi_reader_contract(OneMore(record(), MOST_BEATS))
     with pytest.raises(PropertyError):
         verify(bench, depth=DEPTH, cover=None, induction=False)
+
+
+@pytest.mark.formal
+@pytest.mark.parametrize("version", [3, 4])
+def test_writer(version):
+    """For all time, by induction: one step of it."""
+    ports = replace(record(), version=version)
+    proof = verify(axi_writer_contract(AxiWriter(ports)), depth=4, cover=20)
+    assert proof.inductive
+
+
+@pytest.mark.formal
+@pytest.mark.parametrize(
+    ("old", "new", "name"),
+    [
+        ("(~pads.wvalid | pads.wready)", "1", "each_word_once"),
+        ("with m.If(pads.awready):", "with m.If(pads.wready):", "each_address_once"),
+        ("with m.If(stuck | (answered", "with m.If((answered", "failure_is_told"),
+        ("unanswered + takes - answered", "unanswered + takes", "unanswered"),
+    ],
+)
+def test_broken_writers_are_refuted(old, new, name):
+    bench = axi_writer_contract(broken(axi_writer, old, new).AxiWriter(record()))
+    with pytest.raises(PropertyError) as raised:
+        verify(bench, depth=12, cover=None, induction=False)
+    assert f"check_{name}" in raised.value.names

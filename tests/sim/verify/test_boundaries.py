@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from tests.support.layers import WIDE
+from tests.support.layers import GROUPS, WIDE
 from tests.support.line_store import TestLines
 from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec import checks as checks_module
@@ -64,6 +64,7 @@ CONFIGS = {"one bank": ONE_BANK, "tiny": TINY, "wide": WIDE, "least": LEAST, "la
 BLOCKS = replace(TINY, lanes=15, memory=TestLines(words=64, line_bits=64, beat_bits=32))
 """4 weight words of 48 bits are a block of 3 lines."""
 CONFIGS["blocks"] = BLOCKS
+CONFIGS["groups"] = GROUPS
 CONFIGS |= {"vector": VECTOR, "vector least": VECTOR_LEAST}
 
 
@@ -133,6 +134,8 @@ FIELDS = {
     Quantity.ROW_GROUPS_END: 32,
     Quantity.ACTIVATION_BANK: 1,
     Quantity.RESULT_BANK: 1,
+    Quantity.GROUP_TILES: 16,
+    Quantity.RESULTS_END: 0,
 }
 
 
@@ -165,9 +168,12 @@ def is_masked(config, opcode, check, wrong):
     most = check.most.of(config) if isinstance(check.most, Limit) else None
     if opcode == Opcode.COMMIT and wrong.high_off == -1 and check.quantity == Quantity.ADDRESS:
         return True  # the bench commits the layer after the boundary requests
-    # The shape must fit in the memory, or the last check of DEFINE fails with the same status.
+    # The shape must fit in the memory, and its sums in a bank, or the last checks of DEFINE fail
+    # with the same status.
     if check.quantity in (Quantity.TILES, Quantity.ROW_GROUPS):
-        return max(most + wrong.high_off, 1 << wrong.bits & 0xFFFFFFFF) >= config.memory_words
+        value = max(most + wrong.high_off, 1 << wrong.bits & 0xFFFFFFFF)
+        sums = check.quantity == Quantity.ROW_GROUPS and value > config.result_row_groups
+        return value >= config.memory_words or (config.max_group_sums > 0 and sums)
     return False
 
 
@@ -175,7 +181,7 @@ def is_masked(config, opcode, check, wrong):
     ("name", "opcode"),
     [
         (name, opcode)
-        for name in ("one bank", "tiny", "wide", "large", "blocks", "vector")
+        for name in ("one bank", "tiny", "wide", "large", "blocks", "groups", "vector")
         for opcode, checks in (VECTOR_CHECKS if name == "vector" else CHECKS).items()
         if checks
     ],

@@ -1,0 +1,20 @@
+"""transformers with layers on a board on Linux's network writes the ids that it writes on `sim`."""
+
+import json
+
+import pytest
+
+from tests.sim.device.test_tap import in_own_process, skip_without_network
+
+
+@pytest.mark.torch
+@pytest.mark.sim
+@pytest.mark.parametrize("kind", ["linux", pytest.param("user", marks=pytest.mark.slow)])
+def test_transformers_writes_the_same(kind):
+    ran = in_own_process("-m", "tests.support.network", kind, "generate")
+    skip_without_network(ran)
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    wrote = json.loads(ran.stdout)
+    assert len(wrote["board"]) == 16
+    assert wrote["board"] == wrote["sim"] == wrote["transformers"]
+    assert wrote["board cycles"] == wrote["sim cycles"] > 0
