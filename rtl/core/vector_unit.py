@@ -435,12 +435,14 @@ class VectorUnit(wiring.Component):
         word, valid = words[0], valids[0]
         watched, write = Signal(), Signal()
         address = Signal(self.config.address_bits, reset_less=True)
-        address_token = Signal(token_bits(self.tokens), reset_less=True)
+        place: Value = address
         # One choice of four by two bits takes two LUTs a bit.
         kind = Cat(Mux(stores, step.operation == Operation.MAXIMUM, self.busy), stores)
         choices = Array([self.word, *results])
         if self.tokens > 1:
+            address_token = Signal(token_bits(self.tokens), reset_less=True)
             m.d.sync += address_token.eq(Mux(self.busy, self.o_token, self.token))
+            place = Cat(address, address_token)
         m.d.sync += [
             watched.eq(valid | stores),
             write.eq(Mux(self.busy, (valid & ~step.codes) | stores, self.put)),
@@ -449,7 +451,7 @@ class VectorUnit(wiring.Component):
         ]
         m.d.comb += [
             memory.write[0].eq(write),
-            memory.address.eq(Cat(address, address_token)),
+            memory.address.eq(place),
             memory.word[0].eq(word.as_value()),
         ]
         with m.If(watched & (word.exponent >= LIMIT_FIELD)):
