@@ -55,8 +55,8 @@ ULX3S_85F = replace(
     _85F,
     presets={
         "bitlinear": replace(_85F.config, slots=4, vector=VectorConfig(words=4096, multipliers=2)),
-        # The chip brings 16 bits in each of its cycles. All 32 MB are used. It could run at 133 MHz,
-        # but the way from its pins is not measured, and at 100 MHz the time for it is twice as long.
+        # The chip brings 16 bits in each of its cycles. All 32 MB are used. It can run at 133 MHz,
+        # but nobody has measured the way from its pins, and 100 MHz leaves more time for it.
         "sdram": AcceleratorConfig(
             lanes=40,
             rows=1,

@@ -34,7 +34,7 @@ SMALL = {
     "vector-2": replace(TINY, vector=VectorConfig(words=96, multipliers=2, bfloat16=True)),
 }
 # With -Wall, Verilator also warns of style: registers that have a value at power-up, wires that
-# nothing reads, modules whose names differ from the file's, a reset that reaches another clock domain
+# nothing reads, modules whose names differ from the file's, a reset that another clock domain gets
 # at once and its own with the clock.
 STYLE = ("PROCASSINIT", "UNUSEDSIGNAL", "DECLFILENAME", "SYNCASYNCNET")
 
