@@ -656,6 +656,14 @@ On hardware it counts cycles, and bytes on the link:
 
 {vectors}
 
+## The scaling units of group sums
+
+`tritloom measure scale`: one sum of a [group](../explanation/groups.md) in each cycle, with the
+memory of totals. `fixed` adds exactly, `convert` makes float32 of its totals, and `float` rounds
+every operation.
+
+{scales}
+
 ## The logic of a memory outside the chip
 
 `tritloom measure memory`: without the pads' buffers, placed and routed in the harness of the
@@ -817,6 +825,20 @@ def speed_page() -> str:
                 f"{block['link_bytes_per_token']:,}",
             ]
         )
+    scales: list[list[object]] = []
+    for file in sorted(folder.glob("scale-*.json")):
+        unit = json.loads(file.read_text(encoding="utf-8"))
+        scales.append(
+            [
+                f"{unit['unit']}, {unit['rows']:,} rows, {unit['groups']} groups",
+                unit["part"],
+                f"{unit['luts']:,}",
+                f"{unit['ffs']:,}",
+                unit["block_rams"],
+                unit["dsps"],
+                ", ".join(f"{clock:.1f}" for clock in unit["fmax_mhz"]),
+            ]
+        )
     vectors: list[list[object]] = []
     for file in sorted(folder.glob("vector-*.json")):
         unit = json.loads(file.read_text(encoding="utf-8"))
@@ -848,6 +870,7 @@ def speed_page() -> str:
         floats=table(float_head, floats),
         blocks=table(block_head, blocks),
         vectors=table(unit_head, vectors),
+        scales=table(unit_head, scales),
         memories=memories_table(folder),
         streams=table(head, [row for _, row in sorted(streams)]),
         driver=table(["what", "µs"], driver),

@@ -195,7 +195,7 @@ def _every_block(config: AcceleratorConfig) -> list[_Block]:
         _Block(
             *(790, 440, 230, 100, "arithmetic", "Partial sums"),
             (
-                f"{config.max_row_groups:,} × {totals:,} bits",
+                f"{config.result_row_groups:,} × {totals:,} bits",
                 f"round {_count(PARTIAL_SUM_CYCLES, 'cycle')}",
             ),
         ),

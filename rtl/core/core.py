@@ -11,6 +11,7 @@ from tritloom.rtl.engines.contract import ACT_LATENCY, create_engine, sums_layou
 from tritloom.rtl.lib.adder_tree import delay
 from tritloom.rtl.lib.block_ram import ReadPort, block_ram
 from tritloom.rtl.spec.config import PARTIAL_SUM_CYCLES, PARTIAL_SUM_READ_CYCLES, AcceleratorConfig
+from tritloom.rtl.spec.layer_shape import LayerShape
 
 OPEN_CYCLES = 2
 """Cycles from the decision that a tile may begin to its first word: `may_begin`, then `open_`."""
@@ -50,6 +51,16 @@ def shape_layout(config: AcceleratorConfig) -> data.StructLayout:
             **(of_groups if config.max_group_sums else {}),
         }
     )
+
+
+def shape_numbers(config: AcceleratorConfig, shape: LayerShape) -> dict[str, int]:
+    """The members of `shape_layout` for a shape."""
+    numbers = {"last_tile": shape.tiles - 1, "last_group": shape.row_groups - 1}
+    if config.max_group_sums:
+        most = (1 << (config.max_tiles - 1).bit_length()) - 1
+        numbers["last_of_group"] = (shape.group_tiles - 1) & most
+        numbers["last_result"] = shape.result_row_groups - 1
+    return numbers
 
 
 def run_layout(config: AcceleratorConfig) -> data.StructLayout:

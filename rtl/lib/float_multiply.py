@@ -18,6 +18,7 @@ from tritloom.rtl.lib.floats import (
     round_product,
     significand,
 )
+from tritloom.rtl.spec.errors import ConfigError
 from tritloom.rtl.spec.float_units import FLOAT32, FloatFormat
 
 __all__ = ["FloatMultiply", "SerialFloatMultiply"]
@@ -31,6 +32,7 @@ class FloatMultiply(wiring.Component):
     form : of all numbers
     a_bits, b_bits : widths of the pieces of the significands that are multiplied; not wider than
         the family's multipliers, if it has them
+    b_precision : bits of `i_b`'s significand from the top that may be set; by default all
 
     Members
     -------
@@ -46,21 +48,34 @@ class FloatMultiply(wiring.Component):
     latency = 1 + PRODUCT_CYCLES + ROUND_PRODUCT_CYCLES
     """Cycles from operands to result."""
 
-    def __init__(self, form: FloatFormat = FLOAT32, *, a_bits: int = 18, b_bits: int = 18) -> None:
+    def __init__(
+        self,
+        form: FloatFormat = FLOAT32,
+        *,
+        a_bits: int = 18,
+        b_bits: int = 18,
+        b_precision: int | None = None,
+    ) -> None:
         self.form, self.a_bits, self.b_bits = form, a_bits, b_bits
+        self.b_precision = form.precision if b_precision is None else b_precision
+        if not 1 <= self.b_precision <= form.precision:
+            raise ConfigError(f"b_precision must be 1 to {form.precision}, not {b_precision}")
         number = float_layout(form)
         super().__init__({"i_a": In(number), "i_b": In(number), "o": Out(number)})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
         a, b, form = self.i_a, self.i_b, self.form
-        x, y = register(m, significand(a)), register(m, significand(b))
+        unset = form.precision - self.b_precision
+        x, y = register(m, significand(a)), register(m, significand(b)[unset:])
         exponent = register(m, a.exponent + b.exponent - form.bias, exponent_shape(form))
         marks = register(m, Cat(a.sign ^ b.sign, is_finite(a) & is_finite(b)))
         exact = product(m, x, y, self.a_bits, self.b_bits)
+        exact_bits = exact if unset == 0 else Cat(Const(0, unset), exact)
         exponent = delay(m, exponent, PRODUCT_CYCLES, reset_less=True)
         sign, finite = delay(m, marks, PRODUCT_CYCLES, reset_less=True)
-        m.d.comb += self.o.as_value().eq(round_product(m, form, exact, exponent, sign, finite))
+        rounded = round_product(m, form, exact_bits, exponent, sign, finite)
+        m.d.comb += self.o.as_value().eq(rounded)
         return m
 
 

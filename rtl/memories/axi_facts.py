@@ -89,6 +89,7 @@ class Axi(LineRecord):
     name: ClassVar[str] = "axi"
     component: ClassVar[str] = "tritloom.rtl.memories.axi:AxiMemory"
     model: ClassVar[str] = "tritloom.sim.models.axi:AxiModel"
+    bench: ClassVar[str] = "tritloom.sim.verify.axi:attach"
     can_fail: ClassVar[bool] = True
 
     width: int = field(metadata=LAYOUT)

@@ -6,7 +6,7 @@ from amaranth.lib.wiring import Member, connect, flipped
 
 from tritloom.rtl.lib.crossing import StreamCrossing
 from tritloom.rtl.lib.ports import forward_port
-from tritloom.rtl.lib.streams import bits_for
+from tritloom.rtl.lib.streams import StreamRegister, bits_for
 from tritloom.rtl.memories.line_contract import LineStore, beat_layout
 from tritloom.rtl.memories.line_facts import LineFormat
 from tritloom.rtl.spec.plugins import MEMORY_DOMAIN
@@ -86,10 +86,15 @@ class CrossedStore(LineStore):
         layout = beat_layout(self.format)
         m.submodules.beats = beats = StreamCrossing(layout, BEATS, MEMORY_DOMAIN, "sync")
         connect(m, beats.o, flipped(self.o))
+        # Whether the queue has room is known late in a cycle, and the store's own queue must not
+        # wait for it.
+        whole = StreamRegister(layout)
+        m.submodules.whole = DomainRenamer(MEMORY_DOMAIN)(whole)
+        connect(m, whole.o, beats.i)
         beat = self._store.o
         joined = self.format.beat_bits // self._store.format.beat_bits
         if joined == 1:
-            connect(m, beat, beats.i)
+            connect(m, beat, whole.i)
             return
         bits = self._store.format.beat_bits
         kept = Signal(bits * (joined - 1), reset_less=True)  # the beats before the last one
@@ -97,10 +102,10 @@ class CrossedStore(LineStore):
         place = Signal(range(joined))
         last = place == joined - 1
         m.d.comb += [
-            beat.ready.eq(beats.i.ready | ~last),
-            beats.i.valid.eq(beat.valid & last),
-            beats.i.payload.data.eq(Cat(kept, beat.payload.data)),
-            beats.i.payload.error.eq(beat.payload.error | void),
+            beat.ready.eq(whole.i.ready | ~last),
+            whole.i.valid.eq(beat.valid & last),
+            whole.i.payload.data.eq(Cat(kept, beat.payload.data)),
+            whole.i.payload.error.eq(beat.payload.error | void),
         ]
         with m.If(beat.valid & beat.ready):
             m.d[MEMORY_DOMAIN] += [

@@ -16,6 +16,8 @@ __all__ = ["Sdram"]
 
 MOST_REFRESHES = 16
 USUAL_REFRESHES = 8
+FIRST_REFRESHES = 8
+"""AUTO REFRESH commands at power-up at least."""
 MOST_HZ = 400_000_000
 MOST_WAIT = 40
 """Cycles that a group of refreshes waits at most: for a burst, a write's recovery, and tRAS."""
@@ -25,9 +27,10 @@ FIRST_BEAT = 9
 """Cycles from a range to its first beat, beside tRCD and the CAS latency."""
 EXTRA_CYCLES = 12
 """Cycles that a refresh or a page may cost beyond the chip's times: one burst, and deciding."""
-ORDER_CROSSING = 5
-"""Cycles of the chip's clock at most until a range has crossed to it: its phase, two synchronising
-registers, the queue's output, and one to spare where both edges fall together."""
+ORDER_CROSSING = 6
+"""Cycles of the chip's clock at most in which a range crosses to it and a beat leaves it: the
+phase, two synchronising registers, the queue's output, one to spare where both edges fall together,
+and the register before the queue of beats."""
 BEAT_CROSSING = 5
 """The same of the accelerator's clock for a beat."""
 
@@ -50,6 +53,7 @@ class Sdram(LineRecord):
     name: ClassVar[str] = "sdram"
     component: ClassVar[str] = "tritloom.rtl.memories.sdram:SdramMemory"
     model: ClassVar[str] = "tritloom.sim.models.sdram:SdramModel"
+    bench: ClassVar[str] = "tritloom.sim.verify.sdram:attach"
     resource: ClassVar[str] = "sdram"
     tie: ClassVar[str] = "tritloom.boards.pins.sdram:tie"
     pins: ClassVar[Mapping[str, str]] = MappingProxyType(
@@ -79,7 +83,8 @@ class Sdram(LineRecord):
         return PARTS[self.part]
 
     def title(self) -> str:
-        return f"SDRAM {self.part}"
+        clock = f" at {self.clock_hz / 1e6:g} MHz" if self.clock_hz else ""
+        return f"SDRAM {self.part}{clock}"
 
     def own_clock_hz(self, config: Config) -> int:
         return self.clock_hz
@@ -195,6 +200,13 @@ class Sdram(LineRecord):
     def _core_cycles(self, config: Config, cycles: float) -> int:
         """Cycles of the accelerator in which so many of the chip's end."""
         return ceil(cycles * config.clock_hz / self.chip_hz(config))
+
+    def start_cycles(self, config: Config) -> int:
+        """The time after power-up, and the chip's initialisation."""
+        cycles = self.cycles(config)
+        refreshes = max(FIRST_REFRESHES, self.group(config)) * cycles.rfc
+        start = cycles.init + cycles.rp + refreshes + cycles.mrd + EXTRA_CYCLES
+        return self._core_cycles(config, start)
 
     def most_cycles(self, config: Config, words: int) -> int:
         """Every page may wait for its bank, and a refresh may come whenever one is due."""

@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Member, Out
 
 from tritloom.rtl.memories.line_contract import LineStore
 from tritloom.rtl.memories.line_facts import LineFormat
-from tritloom.rtl.memories.sdram_facts import Sdram
+from tritloom.rtl.memories.sdram_facts import FIRST_REFRESHES, Sdram
 from tritloom.rtl.memories.sdram_pages import PageSplitter, segment_layout
 from tritloom.rtl.memories.sdram_parts import BURST, SdramPart
 from tritloom.rtl.spec.config import AcceleratorConfig
@@ -20,8 +20,6 @@ ORDER_CYCLES = 2
 """Cycles from the choice of a command to the chip's edge: a register here, and one at the pad."""
 ALL_BANKS = 1 << 10
 """The address bit by which PRECHARGE closes all banks."""
-FIRST_REFRESHES = 8
-"""AUTO REFRESH commands at power-up at least."""
 QUEUE = 32
 """Beats that wait for the adapter; with one more in the queue's output register."""
 

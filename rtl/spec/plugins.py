@@ -239,6 +239,10 @@ class Memory(Record):
     (`tritloom.sim.models.contract`). Empty for a memory without pads; a simulation holds the inputs
     of other memories without a model at 0."""
 
+    bench: ClassVar[str] = ""
+    """What `tritloom verify` puts at the pads, as `module:function`: it is called in cocotb, as
+    `tritloom.sim.verify.axi.attach` is. Empty: the benches hold the pads' inputs at 0."""
+
     words: int = field(metadata=LAYOUT)
 
     can_fail: ClassVar[bool] = False
@@ -253,6 +257,10 @@ class Memory(Record):
 
         0 if all of it has the accelerator's clock. Whoever holds the accelerator gives the domain.
         """
+        return 0
+
+    def start_cycles(self, config: Config) -> int:
+        """Cycles after power-up in which the memory takes no range and no word."""
         return 0
 
     def align(self, config: Config) -> int:

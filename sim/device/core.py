@@ -12,7 +12,7 @@ import numpy.typing as npt
 from amaranth.back import rtlil
 from amaranth.hdl import Const
 
-from tritloom.rtl.core.core import Core, load_layout, shape_layout
+from tritloom.rtl.core.core import Core, load_layout, shape_layout, shape_numbers
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import DeviceError
 from tritloom.rtl.spec.layer_shape import LayerShape
@@ -80,9 +80,7 @@ class CoreSimulation:
         shape = LayerShape.of(config, *trits.shape)
         image = pack_weights(config, trits)
         words = len(image) // config.word_bytes
-        request = _pack(
-            shape_layout(config), last_tile=shape.tiles - 1, last_group=shape.row_groups - 1
-        )
+        request = _pack(shape_layout(config), **shape_numbers(config, shape))
         bits = config.tokens * config.rows * config.acc_bits
         record = -(-bits // 8)
         limit = 4 * (config.run_cycles(shape) or words) + 1000

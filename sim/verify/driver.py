@@ -94,6 +94,7 @@ class Driver:
         self._complete = True
         self._waiting_payload: int | None = None
         self._ready = 0
+        self.pins.surround(f"{cocotb.RANDOM_SEED} {name}")
 
     async def power(self) -> None:
         """Reset by the pin; the device is then as at power-up, except for its memories."""
@@ -109,8 +110,12 @@ class Driver:
             await Timer(1)
             pins.clock.value = 0
         pins.reset.value = 1 - pins.reset_level
+        start = self.config.memory.start_cycles(self.config)
+        for level in (1, 0) * start:
+            await Timer(1)
+            pins.clock.value = level
         self.reference = ReferenceDevice(self.config)
-        self.cycles = self.session = self.seq = self.dropped = 0
+        self.cycles, self.session, self.seq, self.dropped = start, 0, 0, 0
         for queue in (self._pending, self._sending, self._uncertain, self._owed):
             queue.clear()
         self._before = None

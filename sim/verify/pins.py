@@ -7,6 +7,7 @@ from typing import Any
 
 from tritloom.rtl.links.port_names import StreamNames
 from tritloom.rtl.spec.commands import sound
+from tritloom.rtl.spec.registry import load_component
 from tritloom.sim.verify.settings import config, held, port_names
 
 __all__ = ["Pins", "StreamPins", "beats_of", "packet_of"]
@@ -32,6 +33,14 @@ class Pins:
         self.i = StreamPins(dut, names.commands, beat_bytes)
         self.o = StreamPins(dut, names.responses, beat_bytes)
         self.held = [getattr(dut, name) for name in held()]
+        self._dut = dut
+
+    def surround(self, seed: str) -> None:
+        """Put at the memory's pads what its record names as `bench`, if it does."""
+        memory = config().memory
+        if memory.bench:
+            attach = load_component(memory.bench)
+            attach(self._dut, config(), self.clock, self.reset, bool(self.reset_level), seed)
 
 
 class StreamPins:

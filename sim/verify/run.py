@@ -22,6 +22,7 @@ from xml.etree import ElementTree as ET
 
 from tritloom.rtl.links.port_names import DEFAULT_TOP, PLAIN, PortNames
 from tritloom.rtl.links.stream_facts import PacketStream
+from tritloom.rtl.memories.axi_facts import Axi
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.design import FORMAT, MANIFEST
 from tritloom.rtl.spec.errors import ConfigError, InputError, ToolError, TritloomError
@@ -156,7 +157,14 @@ def verify_design(
             f"link must be stream, not {config.link.name!r}; generate the design with packet "
             "streams (the serial link has its own tests)"
         )
-    held = _check_ports(verilog, design)
+    if config.memory.own_clock_hz(config):
+        raise VerifyError(
+            "the benches have one clock; leave the memory's clock_hz out, or run the design on the "
+            "simulated FPGA"
+        )
+    held = [name for name in _check_ports(verilog, design) if name not in _surrounded(config)]
+    if isinstance(config.memory, Axi) and importlib.util.find_spec("cocotbext") is None:
+        raise ToolError(f"cocotbext-axi not found; {package_remedy('cocotbext-axi', 'test')}")
     simulator = find_simulator()
     with tempfile.TemporaryDirectory(prefix="tritloom-verify-") as name, _without(*HIDDEN):
         folder = Path(name)
@@ -265,6 +273,11 @@ def _check_ports(verilog: str, design: _Design) -> list[str]:
                 "run tritloom generate again"
             )
     return [name for name in inputs if name not in design.port_bits()]
+
+
+def _surrounded(config: AcceleratorConfig) -> set[str]:
+    """The pins that the benches put a model at."""
+    return set(config.memory.pins) if config.memory.bench else set()
 
 
 @contextmanager

@@ -48,7 +48,8 @@ class PadTop(Elaboratable):
 
     def elaborate(self, platform):
         m = Module()
-        pads = Pads(self.board.presets["sdram"])
+        preset = self.board.presets["sdram"]
+        pads = Pads(replace(preset, memory=replace(preset.memory, clock_hz=0)))
         count, read = Signal(40), Signal(ULX3S.data_bits)
         m.d.sync += [count.eq(count + 1 + read.xor()), read.eq(pads.sdram_dq_i)]
         inside = ("config", "sdram_dq_i")
@@ -64,11 +65,15 @@ def board():
     return load_board("ulx3s-85f")
 
 
-def test_cells(board):
-    """The whole accelerator's netlist has a register cell a pin and direction, and one for oe."""
+@pytest.mark.parametrize("memory_hz", [0, 100_000_000])
+def test_cells(board, memory_hz):
+    """The whole accelerator's netlist has a register cell a pin and direction, and one for oe.
+
+    All of them have the controller's clock.
+    """
     config = replace(
         TINY,
-        memory=Sdram(words=1 << 10),
+        memory=Sdram(words=1 << 10, clock_hz=memory_hz),
         link=board.build_config.link,
         clock_hz=board.presets["sdram"].clock_hz,
     )
@@ -79,6 +84,10 @@ def test_cells(board):
     # Each pin that is driven has another register for its output enable, the clock's pin too.
     assert cells["OFS1P3DX"] == 2 * (OUTPUT_PINS + DATA_PINS) + 1
     assert cells["ODDRX1F"] == 1
+    registers = r"^  cell \\(?:IFS1P3DX|OFS1P3DX|ODDRX1F) .*?connect \\SCLK (\S+)"
+    clocks = set(re.findall(registers, text, re.M | re.S))
+    assert clocks == {"\\memory_clk" if memory_hz else "\\clk"}
+    assert ("CLKOS2_DIV" in text) == bool(memory_hz)
     # The clock's pin is low in the first half of a cycle, `o[0]`, and high in the second.
     (clock,) = re.findall(r"^  cell \\top\.sdram_clk \\.*?^  end", text, re.M | re.S)
     (name,) = re.findall(r"connect \\o (\S+)", clock)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tritloom.rtl.core.core import Core
+from tritloom.rtl.core.core import Core, shape_numbers
 from tritloom.rtl.spec import numerics
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.layer_shape import LayerShape
@@ -63,17 +63,10 @@ def run_of(
     config: AcceleratorConfig, shape: LayerShape, activations: int = 0, results: int = 0
 ) -> dict[str, int]:
     """The payload of `Core.i_run` for a shape, an activation bank and a result bank."""
-    bits = (config.max_tiles - 1).bit_length()
-    last_of_group = (shape.group_tiles - 1) % (1 << bits)
-    of_groups = {"last_of_group": last_of_group, "last_result": shape.result_row_groups - 1}
-    if not config.max_group_sums:
-        of_groups = {}
     return {
-        "last_tile": shape.tiles - 1,
-        "last_group": shape.row_groups - 1,
+        **shape_numbers(config, shape),
         "activation_bank": activations,
         "result_bank": results,
-        **of_groups,
     }
 
 

@@ -281,6 +281,10 @@ class TestRun:
                 ["--prompt", "a", "--temperature", "nan"],
                 "temperature must be 0 or more, not nan",
             ),
+            (
+                ["--prompt", "a", "--packed", "a"],
+                "--packed goes with the runtime numpy, not with transformers",
+            ),
         ],
     )
     def test_transformers_bad_input(self, run, monkeypatch, arguments, message):

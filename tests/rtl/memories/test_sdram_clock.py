@@ -36,6 +36,7 @@ def test_joined_columns(clocks, joined):
     assert config.memory.line_format(config).beat_bits == 16 * joined
     assert config.memory.chip_format(config).beat_bits == 16
     assert config.memory.own_clock_hz(config) == CLOCKS[clocks][1] * 1_000_000
+    assert config.memory.title() == f"SDRAM {PART} at {CLOCKS[clocks][1]} MHz"
 
 
 def test_times_are_of_the_chips_clock():
