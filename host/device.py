@@ -30,9 +30,10 @@ from tritloom.host.layer import TernaryLayer
 from tritloom.host.linear_program import LINEAR, linear_program, unit_is_sooner
 from tritloom.host.links.contract import DeviceUrl, Transport, open_transport
 from tritloom.host.program import Program
+from tritloom.host.proved_session import ProvedSession
 from tritloom.host.requests import Counters, Requests
 from tritloom.host.selftest import Check, SelfTest, run_selftest
-from tritloom.host.session import SMALLEST_PAYLOAD, Session
+from tritloom.host.session import SMALLEST_PAYLOAD
 from tritloom.host.vectors import ProgramHandle, Vectors
 from tritloom.rtl.spec import numerics
 from tritloom.rtl.spec.commands import PROTOCOL_VERSION
@@ -122,7 +123,7 @@ class Device:
     def __init__(
         self, transport: Transport, *, url: str, config: AcceleratorConfig | None = None
     ) -> None:
-        self._session = Session(transport, url)
+        self._session = ProvedSession(transport, url)
         try:
             version = self._session.open()
             if version != PROTOCOL_VERSION:
@@ -132,10 +133,11 @@ class Device:
                 )
             self._identity = read_identity(self._session, SMALLEST_PAYLOAD)
             self._config = config_of(url, self._identity, config)
+            self._session.configure(self._config)
+            self._session.prove(self._config)
         except BaseException:
             self._session.close()
             raise
-        self._session.configure(self._config)
         self._allocator = Allocator(self._config)
         self._vectors = Vectors(self._session, self._config, self._allocator)
         self._linear: dict[tuple[Handle, bytes], ProgramHandle | None] = {}  # by layer and norm
