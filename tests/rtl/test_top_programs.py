@@ -41,6 +41,14 @@ OTHERS = {
 }
 
 
+def slow_but(quick, configs):
+    """The configurations as parameters; those that are not `quick` are for `make test-all`."""
+    return [
+        pytest.param(config, id=name, marks=() if name in quick else pytest.mark.slow)
+        for name, config in configs.items()
+    ]
+
+
 def bitlinear(host):
     """A layer with floats in and out, in both banks, and what is read of it in between."""
     config, trits = host.config, layer(1, 13, 18)
@@ -364,7 +372,7 @@ SEVERAL = {
 
 
 @pytest.mark.sim
-@pytest.mark.parametrize("config", SEVERAL.values(), ids=SEVERAL)
+@pytest.mark.parametrize("config", slow_but(("three, no power of two",), SEVERAL))
 def test_several_tokens(config):
     check(config, several_tokens)
 
@@ -412,7 +420,7 @@ def test_programs(scene):
 
 @pytest.mark.sim
 @pytest.mark.parametrize("scene", [bitlinear, unbalanced])
-@pytest.mark.parametrize("config", OTHERS.values(), ids=OTHERS)
+@pytest.mark.parametrize("config", slow_but(("odd", "wide", "bfloat16", "four lanes"), OTHERS))
 def test_programs_of_other_units(config, scene):
     """With pauses on the link: other widths of the memory, the stream, the rows and the floats."""
     check(config, scene, idle=0.3, pause=0.4)
@@ -467,7 +475,10 @@ def test_cycles_of_several_tokens():
 
 
 @pytest.mark.sim
-@pytest.mark.parametrize(("lanes", "rows"), [(1, 2), (2, 2), (2, 3), (4, 4), (4, 5)])
+@pytest.mark.parametrize(
+    ("lanes", "rows"),
+    [(2, 3), (4, 4), *(pytest.param(*each, marks=pytest.mark.slow) for each in ((1, 2), (4, 5)))],
+)
 def test_cycles_of_a_layer(lanes, rows):
     """The time model is exact: codes, zeros, the layer and its results, whatever their numbers."""
     unit = VectorConfig(words=192, lanes=lanes)
