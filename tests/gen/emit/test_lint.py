@@ -35,8 +35,9 @@ SMALL = {
     "vector-2": replace(TINY, vector=VectorConfig(words=96, multipliers=2, bfloat16=True)),
 }
 # With -Wall, Verilator also warns of style: registers that have a value at power-up, wires that
-# nothing reads, modules whose names differ from the file's.
-STYLE = ("PROCASSINIT", "UNUSEDSIGNAL", "DECLFILENAME")
+# nothing reads, modules whose names differ from the file's, a reset that another clock domain gets
+# at once and its own with the clock.
+STYLE = ("PROCASSINIT", "UNUSEDSIGNAL", "DECLFILENAME", "SYNCASYNCNET")
 
 
 def configs() -> list:
