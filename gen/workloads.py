@@ -142,25 +142,27 @@ def model_layers(model: str, group: int | None = 0) -> list[Layer]:
     else:
         file = find_model(model, "config.json") / "config.json"
         plain = BitNetConfig.from_files(read_json(file)).ternary_shapes
-        shapes = {name: (*shape, 0) for name, shape in plain.items()}
+        shapes = {name: (*shape, 0, 1) for name, shape in plain.items()}
         if not shapes:
             raise CheckpointError(
                 f"{file} describes no ternary layer; check modules_to_not_convert"
             )
     names: dict[tuple[int, int, int], str] = {}
     counts = Counter[tuple[int, int, int]]()
-    for name, (out_features, in_features, own) in shapes.items():
+    for name, (out_features, in_features, own, passes) in shapes.items():
         shape = (in_features, out_features, own if group is None else group)
         names.setdefault(shape, name.rpartition(".")[2])
-        counts[shape] += 1
+        counts[shape] += passes
     return [
         Layer(names[shape], shape[0], shape[1], count, shape[2]) for shape, count in counts.items()
     ]
 
 
-def _stacked(shapes: dict[str, tuple[int, int, int]]) -> dict[str, tuple[int, int, int]]:
+def _stacked(
+    shapes: dict[str, tuple[int, int, int, int]],
+) -> dict[str, tuple[int, int, int, int]]:
     """The layers of a GGUF file with those of each row of `GGUF_STACKS` as one layer."""
-    stacked: dict[str, tuple[int, int, int]] = {}
+    stacked: dict[str, tuple[int, int, int, int]] = {}
     for name, shape in shapes.items():
         block, dot, last = name.rpartition(".")
         stack = next((each for each, parts in GGUF_STACKS.items() if last in parts), last)

@@ -213,14 +213,16 @@ class Session:
     def payload_limit(self, most: int) -> int:
         """Bytes of payload to put in a packet that can hold `most`.
 
-        No more than is sure to pass the link, and few while the link is bad.
-
-        With one byte in thirty damaged, payloads of 20 to 50 bytes give the best throughput, and
-        packets of several hundred bytes hardly ever arrive.
+        No more than is sure to pass the link, and few while the link is bad. With one byte in
+        thirty damaged, payloads of 20 to 50 bytes give the best throughput, and packets of several
+        hundred bytes hardly ever arrive.
         """
-        sure = getattr(self._transport, "packet_bytes", OVERHEAD_BYTES + most) - OVERHEAD_BYTES
-        limit = min(most, sure)
-        return limit if self._share_again <= BAD_SHARE else min(limit, SMALLEST_PAYLOAD)
+        return self._limit(most, getattr(self._transport, "packet_bytes", most + OVERHEAD_BYTES))
+
+    def _limit(self, most: int, packet_bytes: int) -> int:
+        if self._share_again > BAD_SHARE:
+            return min(most, SMALLEST_PAYLOAD)
+        return max(SMALLEST_PAYLOAD, min(most, packet_bytes - OVERHEAD_BYTES))
 
     def enqueue(self, *commands: Command) -> None:
         """Append commands. The device executes them in this order, after all earlier ones."""

@@ -28,6 +28,7 @@ from tritloom.gen.flow.report import (
     LABELS,
     advice,
     critical_path,
+    crossing_ns,
     floorplan_svg,
     html_report,
 )
@@ -353,6 +354,12 @@ class _Design:
         reached = [timing["fmax"][clock]["achieved"] for clock in clocks]
         missed = [has < mhz for has, mhz in zip(reached, wanted, strict=True)]
         others = self._other_clocks(timing, clocks)
+        # The bits of a Gray code must arrive within a cycle of each other.
+        crossing = {
+            "longest": round(crossing_ns(timing, clocks), 2),
+            "allowed": round(1000 / max(wanted), 2),
+        }
+        crosses = len(clocks) == 1 or crossing["longest"] < crossing["allowed"]
         return {
             **used,
             **{
@@ -360,7 +367,9 @@ class _Design:
                 for key, has, mhz in zip(CLOCKS, reached, wanted, strict=False)
             },
             **({"other_clocks_mhz": others} if others else {}),
+            **({"crossing_ns": crossing} if len(clocks) > 1 else {}),
             "timing_met": not any(missed)
+            and crosses
             and all(other["reached"] >= other["wanted"] for other in others),
             "mac_per_cycle": config.macs_per_cycle,
             "lut_per_mac": round(used["luts"]["used"] / config.macs_per_cycle, 2),

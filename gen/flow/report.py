@@ -4,11 +4,20 @@ import html
 import itertools
 import re
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 from tritloom.boards.board import Board
 
-__all__ = ["FORMAT", "LABELS", "advice", "critical_path", "floorplan_svg", "html_report"]
+__all__ = [
+    "FORMAT",
+    "LABELS",
+    "advice",
+    "critical_path",
+    "crossing_ns",
+    "floorplan_svg",
+    "html_report",
+]
 
 FORMAT = 4
 """Raised when any file of a build changes for the same design: part of the cache's key."""
@@ -78,6 +87,19 @@ def critical_path(timing: dict[str, Any], clock: str) -> dict[str, Any]:
     }
 
 
+def crossing_ns(timing: dict[str, Any], clocks: Sequence[str]) -> float:
+    """The longest path from one of the clocks to another one, in nanoseconds; 0 without any."""
+    return max(
+        (
+            _delay_ns(path["path"])
+            for path in timing["critical_paths"]
+            for ends in [{path[end].split()[-1] for end in ("from", "to")}]
+            if len(ends) == 2 and ends <= set(clocks)
+        ),
+        default=0.0,
+    )
+
+
 def _delay_ns(path: list[dict[str, Any]]) -> float:
     return sum(float(piece["delay"]) for piece in path)
 
@@ -105,6 +127,12 @@ def advice(report: dict[str, Any]) -> str:
     """One line: by how much timing was missed, and what to change; empty if it was met."""
     if report["timing_met"]:
         return ""
+    crossing = report.get("crossing_ns")
+    if crossing and crossing["longest"] >= crossing["allowed"]:
+        return (
+            f"timing missed: a path between both clocks takes {crossing['longest']:g} of "
+            f"{crossing['allowed']:g} ns; try --seeds 8"
+        )
     clock, path = _path_clock(report), report["critical_path"]
     option, remedies = "clock_hz", "--seeds 8 or --fit"
     if clock is not report["clock_mhz"]:

@@ -62,20 +62,48 @@ def measure_size(
     pads = tuple(config.link.clocks)
     design = rtlil.convert(Harness(create_link(config), pads), name=TOP, emit_src=False)
     tools = [f"{name} {tool_version(name)}" for name in (YOSYS, ECP5.measure.place)]
-    facts = repr((design, ECP5.synthesis, PART, seeds, tools, RECIPE))
+    facts = repr((design, ECP5.synthesis, PART, tools, RECIPE))
     key = hashlib.sha256(facts.encode()).hexdigest()[:24]
     waiting = "waiting for another process that measures the link"
-    with cache_folder(CACHE) as folder, locked(folder / f"{key}.lock", lambda: say(waiting)):
-        file = folder / f"{key}.json"
-        if not file.exists():
-            with scratch_folder(folder) as scratch:
-                result = _measure(design, bool(pads), seeds, scratch, say)
-            write_whole(file, json.dumps(result))
-        measured: dict[str, Any] = json.loads(file.read_text())
-    return {**measured, "part": PART, "tools": tools}
+    runs: list[dict[str, Any]] = []
+    with (
+        cache_folder(CACHE) as folder,
+        locked(folder / f"{key}.lock", lambda: say(waiting)),
+        scratch_folder(folder) as scratch,
+    ):
+        for seed in range(1, seeds + 1):
+            file = folder / f"{key}-{seed}.json"
+            if not file.exists():
+                write_whole(file, json.dumps(_measure(design, bool(pads), seed, scratch, say)))
+            runs.append(json.loads(file.read_text()))
+            say(f"seed {seed}: {runs[-1]['clocks']}")
+    fmax = [run["clocks"]["pads" if pads else "device"] for run in runs]
+    return {
+        **runs[-1]["counts"],
+        "fmax_mhz": fmax,
+        "fmax_mhz_median": statistics.median(fmax),
+        "device_fmax_mhz": [run["clocks"]["device"] for run in runs],
+        "part": PART,
+        "tools": tools,
+    }
 
 
-def _measure(design: str, pads: bool, seeds: int, folder: Path, say: Progress) -> dict[str, Any]:
+def _measure(design: str, pads: bool, seed: int, folder: Path, say: Progress) -> dict[str, Any]:
+    """What one placement takes and reaches; the netlist is made unless `folder` has it."""
+    netlist = folder / f"{TOP}.json"
+    if not netlist.exists():
+        netlist.write_text(_synthesise(design, folder, say), encoding="utf-8")
+    cost = harness_cost(Netlist(json.loads(netlist.read_text()), TOP))
+    timing = _route(seed, folder, say)
+    used = Counter({name: count["used"] for name, count in timing["utilization"].items()})
+    counts = {
+        name: sum(used[cell] * each for cell, each in ECP5.cells[name].items()) - cost.get(name, 0)
+        for name in ("luts", "ffs", "block_rams")
+    }
+    return {"counts": counts, "clocks": _clocks(timing, pads)}
+
+
+def _synthesise(design: str, folder: Path, say: Progress) -> str:
     def run(arguments: list[str], place: Path) -> None:
         run_tool(YOSYS, YOSYS, arguments, place, Watch("synthesis", say))
 
@@ -84,29 +112,7 @@ def _measure(design: str, pads: bool, seeds: int, folder: Path, say: Progress) -
         f"setattr -mod -unset keep_hierarchy {KEPT}; flatten; opt_clean; {ECP5.measure.finish}"
         for commands in ECP5.synthesis
     ]
-    text = improve(run_synthesis(design, scripts, folder, run), ECP5)
-    (folder / f"{TOP}.json").write_text(text, encoding="utf-8")
-    cost = harness_cost(Netlist(json.loads(text), TOP))
-    clocks: list[dict[str, float]] = []
-    used: Counter[str] = Counter()
-    for seed in range(1, seeds + 1):
-        timing = _route(seed, folder, say)
-        used = Counter({name: count["used"] for name, count in timing["utilization"].items()})
-        clocks.append(_clocks(timing, pads))
-        say(f"seed {seed}: {clocks[-1]}")
-    counts = {
-        name: sum(used[cell] * each for cell, each in ECP5.cells[name].items())
-        for name in ("luts", "ffs", "block_rams")
-    }
-    fmax = [each["pads" if pads else "device"] for each in clocks]
-    return {
-        "luts": counts["luts"] - cost["luts"],
-        "ffs": counts["ffs"] - cost["ffs"],
-        "block_rams": counts["block_rams"],
-        "fmax_mhz": fmax,
-        "fmax_mhz_median": statistics.median(fmax),
-        "device_fmax_mhz": [each["device"] for each in clocks],
-    }
+    return improve(run_synthesis(design, scripts, folder, run), ECP5)
 
 
 def _route(seed: int, folder: Path, say: Progress) -> Any:

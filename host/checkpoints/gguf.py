@@ -226,11 +226,11 @@ class GgufFile:
             shapes[name] = (record.shape[0], record.shape[1])
         return shapes
 
-    def grouped_shapes(self) -> dict[str, tuple[int, int, int]]:
-        """out_features, in_features and group of every layer by name, in the file's order.
+    def grouped_shapes(self) -> dict[str, tuple[int, int, int, int]]:
+        """out_features, in_features, group and passes of every layer by name, in the file's order.
 
         The group is the number of inputs that share a scale, or 0 if the tensor has one scale and
-        no weight is 2.
+        no weight is 2. A device computes a layer with a weight 2 in two passes, others in one.
 
         Raises
         ------
@@ -240,7 +240,7 @@ class GgufFile:
         shapes = {}
         for name in self.require_layers():
             record = self.header.tensors[f"{name}{WEIGHT}"]
-            group = 0
+            group, passes = 0, 1
             if reason := self._scan(record)[1]:
                 if (
                     self._rotation
@@ -248,9 +248,9 @@ class GgufFile:
                     or f"{name}.scale" in self.header.tensors
                 ):
                     raise CheckpointError(reason)
-                self._decode(record, "")  # refuses a code without meaning
-                group = record.layout.group
-            shapes[name] = (record.shape[0], record.shape[1], group)
+                weights = self._decode(record, "").weights  # refuses a code without meaning
+                group, passes = record.layout.group, 2 if weights.max() > 1 else 1
+            shapes[name] = (record.shape[0], record.shape[1], group, passes)
         return shapes
 
     def layers(self) -> dict[str, TernaryLayer]:

@@ -43,8 +43,8 @@ class Transport(Protocol):
     as by a pulled cable, its methods raise `OSError` or `DeviceError`.
 
     A transport may have two more members. `remedy` says what to do about a device that does not
-    respond. `packet_bytes` is the longest packet that is sure to pass; the session uses no longer
-    one, even if the device could take it.
+    respond. `packet_bytes` is the longest packet that the link carries in general; `connect` then
+    tries which packets pass, because a network may carry longer ones or only shorter ones.
     """
 
     @property

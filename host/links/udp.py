@@ -41,7 +41,7 @@ class UdpTransport:
     Members
     -------
     block : most packets of one call
-    packet_bytes : the longest packet that is known to pass, until a longer one is proved
+    packet_bytes : the longest packet that most networks carry; `connect` tries which ones pass
 
     Raises
     ------

@@ -50,8 +50,8 @@ class WidePacketReceiver(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         config = self.config
-        most_bytes = config.max_payload + OVERHEAD_BYTES
-        most = -(-most_bytes // BEAT_BYTES)
+        # It is even, so a packet of too many bytes has too many beats.
+        most = (config.max_payload + OVERHEAD_BYTES) // BEAT_BYTES
         depth = config.slots * config.packet_bytes // BEAT_BYTES
         m.submodules.crc = crc = WideCrc32(BEAT_BYTES)
         m.submodules.buffer = buffer = block_ram(8 * BEAT_BYTES, depth)
@@ -82,7 +82,6 @@ class WidePacketReceiver(wiring.Component):
                 (crc.crc == RESIDUE)
                 & (((length + 1) >> 1)[:16] == count)
                 & (length >= OVERHEAD_BYTES)
-                & (length <= most_bytes)
                 & ~wrong
             ),
         ]

@@ -58,8 +58,8 @@ class StreamCrossing(wiring.Component):
 
     The clocks may have any ratio and phase. The counters cross as Gray codes, so a counter that is
     read while it changes is the old one or the new one. For that, the wires of a counter may differ
-    by less than a cycle of the faster clock; those of a design that meets its clocks do. A payload
-    lies in the RAM for two cycles of the reader before it is read.
+    by less than a cycle of the faster clock; a build checks that (`crossing_ns` in its report). A
+    payload lies in the RAM for two cycles of the reader before it is read.
 
     A reset empties the queue. Both domains must be reset together, for at least `RESET_CYCLES` of
     the slower clock: the counters must cross while nothing else moves them.

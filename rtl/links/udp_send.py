@@ -187,9 +187,7 @@ class FrameWriter(wiring.Component):
                     m.d.comb += chosen.eq(1)
                     m.d.sync += count.eq(count + 1)
                 with m.Else():
-                    m.next = "SUM"
-            with m.State("SUM"):  # the last carry is being added
-                m.next = "CHECKSUM"
+                    m.next = "CHECKSUM"
             with m.State("CHECKSUM"):
                 m.d.comb += [
                     word.eq(checksum.result),
@@ -329,6 +327,7 @@ class FrameWriter(wiring.Component):
         total, carry = Signal(16), Signal()
         folded = Signal(16)
         m.d.comb += [
+            # It does not overflow: a carry leaves at most 0xFFFE in `total`.
             folded.eq(~(total + carry)),
             sum_.result.eq(Mux(folded == 0, 0xFFFF, folded)),
         ]

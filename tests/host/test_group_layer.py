@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tritloom.host import CapacityError, GroupLayer, InputError, TernaryLayer, connect
+from tests.support import ROOT
+from tritloom.host import CapacityError, GgufFile, GroupLayer, InputError, TernaryLayer, connect
 from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.groups import matmul_groups
@@ -154,6 +155,32 @@ def test_refusals():
                 call(handle, codes)
         with pytest.raises(InputError, match=r"^the layer was unloaded; load it again$"):
             device.unload(handle)
+
+
+@pytest.mark.parametrize("name", ["blk.0.attn_k.weight", "blk.1.ffn_down.weight"])
+def test_tensors_of_a_model(name):
+    """Group sums of a GGUF file's tensor, times its scales, are the product of its weights."""
+    tensor = GgufFile(ROOT / "models" / "tinygroup.gguf").tensor(name)
+    assert tensor.group == 64 and tensor.scales.shape[1] == tensor.weights.shape[1] // 64
+    (out_features, in_features), groups = tensor.weights.shape, tensor.scales.shape[1]
+    config = replace(
+        GROUPS,
+        lanes=65,
+        fill=5,
+        max_in_features=65 * groups,
+        max_out_features=out_features,
+        max_group_sums=(out_features + 2) * groups,
+    )
+    rng = np.random.default_rng(7)
+    codes = rng.integers(-128, 128, (3, in_features)).astype(np.int8)
+    with connect("golden", config=config) as device:
+        handle = device.load(GroupLayer.from_weights(tensor.weights, tensor.group))
+        assert device.info.layers_used == len(handle.parts), "a layer in one piece"
+        sums = device.matmul_groups(handle, codes)
+    # Exact in float64: scales have 11 bits, sums 15, and their exponents are near each other.
+    scaled = (sums * tensor.scales.astype(np.float64)).sum(-1)
+    weights = tensor.weights * np.repeat(tensor.scales.astype(np.float64), 64, axis=1)
+    assert np.array_equal(scaled, codes.astype(np.float64) @ weights.T)
 
 
 @pytest.mark.sim

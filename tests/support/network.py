@@ -236,6 +236,7 @@ def products(url: str) -> dict[str, Any]:
             "self-test": passed,
             "exact": all(np.array_equal(each, expected) for each in sums),
             "config": device.info.config == CONFIG,
+            "longest payload": device._session.payload_limit(4096),
         }
 
 

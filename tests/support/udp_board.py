@@ -20,7 +20,8 @@ class UdpBoard:
     """Serves a reference device in a thread, as a board does: each response goes to its asker.
 
     `lose`, `duplicate` and `reorder` are the probabilities of each for a datagram, in both
-    directions; `faults` counts them. `pulled` is the cable: nothing passes while it is set.
+    directions; `faults` counts them. The network drops packets
+    of more than `most_bytes`. `pulled` is the cable: nothing passes while it is set.
     """
 
     def __init__(
@@ -32,11 +33,13 @@ class UdpBoard:
         reorder: float = 0.0,
         seed: int = 0,
         address: tuple[str, int] = ("127.0.0.1", 0),
+        most_bytes: int = 1 << 16,
     ) -> None:
         self.config = config
         self.device = ReferenceDevice(config)
         self.faults: Counter[str] = Counter()
         self.pulled = False
+        self.most_bytes = most_bytes
         self.executed: list[int] = []
         self.longest = 0
         self._rates = {"lose": lose, "duplicate": duplicate, "reorder": reorder}
@@ -89,12 +92,12 @@ class UdpBoard:
                 continue
             except ConnectionRefusedError:  # an asker has closed its socket
                 continue
-            if not self.pulled:
+            if not self.pulled and len(packet) <= self.most_bytes:
                 self.longest = max(self.longest, len(packet))
                 self._through("in", packet, asker)
 
     def _through(self, direction: str, packet: bytes, asker: tuple[str, int]) -> None:
-        if self._happens(direction, "lose"):
+        if self._happens(direction, "lose") or len(packet) > self.most_bytes:
             return
         copies = 2 if self._happens(direction, "duplicate") else 1
         if self._happens(direction, "reorder"):

@@ -27,6 +27,7 @@ SMALL = {
     "tiny-uart": replace(TINY, link=Uart(baud=1_000_000)),
     "tokens": replace(TINY, lanes=10, tokens=2, fill=5),
     "wide": replace(TINY, link=PacketStream(width=8)),
+    "groups": replace(TINY, max_group_sums=40),
     "axi": replace(TINY, lanes=15, memory=Axi(words=64, width=64, ports=2, latency_cycles=20)),
     "axi3": replace(TINY, lanes=20, memory=Axi(words=64, width=128, version=3, address_bits=40)),
     "sdram": replace(TINY, lanes=20, memory=Sdram(words=64, clock_hz=60_000_000)),
@@ -34,8 +35,9 @@ SMALL = {
     "vector-2": replace(TINY, vector=VectorConfig(words=96, multipliers=2, bfloat16=True)),
 }
 # With -Wall, Verilator also warns of style: registers that have a value at power-up, wires that
-# nothing reads, modules whose names differ from the file's.
-STYLE = ("PROCASSINIT", "UNUSEDSIGNAL", "DECLFILENAME")
+# nothing reads, modules whose names differ from the file's, a reset that another clock domain gets
+# at once and its own with the clock.
+STYLE = ("PROCASSINIT", "UNUSEDSIGNAL", "DECLFILENAME", "SYNCASYNCNET")
 
 
 def configs() -> list:

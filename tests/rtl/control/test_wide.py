@@ -44,6 +44,7 @@ def test_receiver(name, idle, pause):
     for size in range(12):  # each length in its last beat, right and wrong
         packets.append(packet_of(rng, size))
         packets.append(packet_of(rng, size, 21 + size))
+        packets.append(packet_of(rng, size, 22 + size))
     right = [p for p in packets if sound(p) and len(p) <= config.packet_bytes]
     dut = WidePacketReceiver(config)
     counts = [0, 0, 0]

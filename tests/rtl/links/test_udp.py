@@ -215,6 +215,28 @@ def test_nothing_before_the_fcs(link):
     assert len(answers(link, arp_request())) == 1
 
 
+def test_a_datagram_that_is_one_byte_longer_than_its_frame(link):
+    """The frame is odd, so half of its last word is no byte of it."""
+    for size in (21, 301, 1471):
+        packet = (size + 1).to_bytes(2, "little") + bytes(size - 2)
+        body = ipv4(17, udp(packet, length=size + 9), length=size + 29)
+        assert len(body) % 2
+        assert answers(link, ethernet(body)) == []
+        body = ipv4(17, udp(packet + b"\0"))
+        assert len(answers(link, ethernet(body))) == 1
+
+
+def test_short_messages(link):
+    """An echo request without its number, and a datagram without a byte, get no answer."""
+    message = bytes((8, 0)) + (0xF7FF).to_bytes(2, "big")
+    for size in range(8):
+        assert answers(link, ethernet(ipv4(1, (message + bytes(8))[:size]))) == []
+    assert len(answers(link, ethernet(ipv4(1, message + bytes(4))))) == 1
+    for size in range(9):
+        assert answers(link, ethernet(ipv4(17, udp(b"")[:size]))) == []
+    assert len(answers(link, ping(0))) == 1
+
+
 def test_preambles(link):
     """A short preamble is enough, a carrier without a start byte is skipped."""
     good = datagram(packet_of(random.Random(6), 40))

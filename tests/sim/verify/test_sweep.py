@@ -1,10 +1,12 @@
 """Random valid configurations of every engine and encoding pass `verify`."""
 
 import random
+from dataclasses import replace
 
 import pytest
 
 from tests.support.geometries import KINDS, random_config
+from tests.support.layers import GROUPS
 from tritloom.gen.emit.verilog import emit
 from tritloom.rtl.spec.config import TINY
 from tritloom.sim.verify.run import verify_design
@@ -32,6 +34,15 @@ def test_random_configurations(kind, seed):
 @pytest.mark.parametrize(("kind", "seed"), SAMPLE, ids=lambda value: str(value))
 def test_sample(kind, seed):
     run(kind, seed)
+
+
+@pytest.mark.sim
+@pytest.mark.slow
+@pytest.mark.parametrize("banks", [2, 1])
+def test_groups(banks):
+    """Groups of inputs: random layers with and without, and the bounds of DEFINE."""
+    config = replace(GROUPS, banks=banks)
+    assert verify_design(emit(config), config, seed=banks).ok
 
 
 def test_the_sweep_has_every_packet_size():
