@@ -44,7 +44,15 @@ def _ulx3s(size: str, lanes: int, rows: int, memory_words: int, slots: int = 8) 
 
 ULX3S_12F = _ulx3s("12F", 65, 2, 3072)
 ULX3S_25F = _ulx3s("25F", 65, 2, 3072)
-ULX3S_45F = _ulx3s("45F", 65, 4, 3072)
+_45F = _ulx3s("45F", 65, 4, 3072)
+# Its weight memory has no room for the last feed-forward of tinylm; the programs of both would need
+# 2,412 vector words.
+ULX3S_45F = replace(
+    _45F,
+    presets={
+        "bitlinear": replace(_45F.config, slots=4, vector=VectorConfig(words=2560, multipliers=2))
+    },
+)
 # The wires to the weight memory are longest on the largest die, so the 85F has the lanes and rows
 # of the 45F. Its larger memory holds all layers of tinylm.
 _85F = _ulx3s("85F", 65, 4, 4608)
