@@ -24,7 +24,7 @@ from tritloom.host.execution import Execution, ProgramStats
 from tritloom.host.group_layer import GroupHandle, GroupJob, GroupLayer
 from tritloom.host.handle import Handle, Image, Stats, load_layer
 from tritloom.host.identity import config_of, read_identity
-from tritloom.host.inputs import checked_codes, require_linear
+from tritloom.host.inputs import checked_codes, checked_floats, checked_norm, require_linear
 from tritloom.host.job import Job, submit_product
 from tritloom.host.layer import TernaryLayer
 from tritloom.host.linear_program import LINEAR, linear_program, unit_is_sooner
@@ -140,7 +140,7 @@ class Device:
             raise
         self._allocator = Allocator(self._config)
         self._vectors = Vectors(self._session, self._config, self._allocator)
-        self._linear: dict[Handle, ProgramHandle | None] = {}
+        self._linear: dict[tuple[Handle, bytes], ProgramHandle | None] = {}  # by layer and norm
 
     def __enter__(self) -> Device:
         return self
@@ -233,9 +233,10 @@ class Device:
                     self._allocator.release(part)
                 return
             _require_handle(handle).pieces_on(self._session)
-            program = self._linear.pop(handle, None)
-            if program is not None:
-                program.unload()
+            for key in [key for key in self._linear if key[0] is handle]:
+                program = self._linear.pop(key)
+                if program is not None:
+                    program.unload()
             self._allocator.release(handle)
 
     @overload
@@ -285,12 +286,18 @@ class Device:
         return self.submit(handle, codes).result()
 
     def linear(
-        self, handle: Handle, x: ArrayLike, floats: Floats = "sooner"
+        self,
+        handle: Handle,
+        x: ArrayLike,
+        floats: Floats = "sooner",
+        *,
+        norm: tuple[ArrayLike, float] | None = None,
     ) -> NDArray[np.float32]:
         """The layer as BitLinear computes it.
 
         Each token is quantized, the device multiplies, and the layer's scale and bias are applied.
-        The result is bit for bit that of `tritloom.rtl.spec.numerics.bitlinear`.
+        The result is bit for bit that of `tritloom.rtl.spec.numerics.bitlinear`, with `norm` of
+        the outputs of `numerics.rms_norm`.
 
         Parameters
         ----------
@@ -300,6 +307,7 @@ class Device:
         floats : what quantizes and rescales: the `host`, the `unit` (the device's vector unit), or
             whichever is `sooner` for one token. On a UART that is the host, because floats are more
             bytes. `linear_stats` has what the unit did
+        norm : weight, float `[in_features]`, and eps of an RMSNorm of the inputs; None without one
 
         Returns
         -------
@@ -307,21 +315,24 @@ class Device:
 
         Raises
         ------
-        InputError : NaN or inf, another dtype or shape, or a device of 4-bit activations; with
-            `unit` also what the unit does not compute
+        InputError : NaN or inf, another dtype or shape, an eps below `LEAST_EPS`, or a device of
+            4-bit activations; with `unit` also what the unit does not compute
         CapacityError : with `unit`, the vector memory or program memory has no room
         """
         require_linear(self._config)
         layer = _require_handle(handle).layer
         if floats not in get_args(Floats):
             raise InputError(f'floats must be "sooner", "unit" or "host", not {floats!r}')
-        program = None if floats == "host" else self._linear_program(handle, floats)
+        checked = None if norm is None else checked_norm(*norm, layer.in_features)
+        program = None if floats == "host" else self._linear_program(handle, floats, checked)
         if program is not None:
             try:
                 return program.run(LINEAR, {"x": x}, ["y"])["y"]
             except NotFiniteError:
                 if floats == "unit":
                     raise
+        if checked is not None:
+            x = numerics.rms_norm(checked_floats(x, layer.in_features), *checked)
         codes, s = numerics.absmax_quantize(x)
         if codes.shape[1] != layer.in_features:
             raise InputError(f"x must have {layer.in_features} features, not {codes.shape[1]}")
@@ -330,23 +341,29 @@ class Device:
 
     def linear_stats(self, handle: Handle) -> ProgramStats:
         """What `linear` with this layer did on the vector unit."""
-        program = self._linear.get(_require_handle(handle))
-        return ProgramStats() if program is None else program.stats
+        _require_handle(handle)
+        programs = [each for key, each in self._linear.items() if key[0] is handle]
+        return sum((each.stats for each in programs if each is not None), ProgramStats())
 
-    def _linear_program(self, handle: Handle, floats: Floats) -> ProgramHandle | None:
+    def _linear_program(
+        self, handle: Handle, floats: Floats, norm: tuple[NDArray[np.float32], float] | None
+    ) -> ProgramHandle | None:
         """The program of a layer, loaded when it is needed first; None if the host is sooner."""
+        weight, eps = (None, 0.0) if norm is None else norm
+        key = handle, b"" if weight is None else weight.tobytes() + np.float64(eps).tobytes()
         with self._session.lock:
             self._session.check()
             handle.pieces_on(self._session)
-            program = self._linear.get(handle)
-            if program is None and (floats == "unit" or handle not in self._linear):
-                self._linear[handle] = None
+            program = self._linear.get(key)
+            if program is None and (floats == "unit" or key not in self._linear):
+                self._linear[key] = None
                 try:
                     if self._config.vector is None:
                         raise InputError(f"{self._session.name} has no vector unit; use the host")
-                    made = linear_program(self._config.vector, handle.layer)
+                    unit = self._config.vector
+                    made = linear_program(unit, handle.layer, norm=weight, eps=eps)
                     if floats == "unit" or unit_is_sooner(self._config, handle.layer, made):
-                        program = self._linear[handle] = self.load_program(made, [handle])
+                        program = self._linear[key] = self.load_program(made, [handle])
                 except (CapacityError, InputError):
                     if floats == "unit":
                         raise

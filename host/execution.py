@@ -28,7 +28,7 @@ class ProgramStats:
 
     Members
     -------
-    executions : EXECUTE commands, one a token
+    executions : tokens that were computed; an EXECUTE computes as many as the core has, at most
     cycles : device cycles of the executions, those of the layers included
     bytes_tx, bytes_rx : bytes of whole packets to and from the device, repeated ones included
     """
@@ -63,12 +63,14 @@ class Execution:
         session: Session,
         routine: str,
         commands: list[list[Command]],
+        tokens: list[int],
         outputs: Sequence[tuple[str, Vector]],
         count: Callable[[ProgramStats], None],
     ) -> None:
         self._session = session
         self._routine = routine
-        self._commands = commands  # of each token; the last ones are GET
+        self._commands = commands  # of the tokens of each EXECUTE; the last ones are GET
+        self._tokens = tokens
         self._outputs = outputs
         self._count = count
         self._result: dict[str, F32] | None = None
@@ -94,14 +96,17 @@ class Execution:
         error = None
         took = ProgramStats()
         words: list[F32] = []
-        for token, commands in enumerate(self._commands):
+        first = 0
+        for tokens, commands in zip(self._tokens, self._commands, strict=True):
+            which = f"token {first}" if tokens == 1 else f"tokens {first} to {first + tokens - 1}"
+            first += tokens
             read: list[bytes] = []
             cycles = 0
             for command in commands:
                 response = self._session.wait(command)
                 if response.status == Status.NOT_FINITE:
                     error = error or (
-                        f"routine {self._routine}, token {token}: a number was not finite or 2^126 "
+                        f"routine {self._routine}, {which}: a number was not finite or 2^126 "
                         "or more; compute this input on the host"
                     )
                 else:
@@ -110,17 +115,17 @@ class Execution:
                     cycles = response.value
                     read.append(response.payload)
             took += ProgramStats(
-                executions=1,
+                executions=tokens,
                 cycles=cycles,
                 bytes_tx=sum(command.bytes_tx for command in commands),
                 bytes_rx=sum(command.bytes_rx for command in commands),
             )
-            words.append(np.frombuffer(b"".join(read), "<f4"))
+            words.append(np.frombuffer(b"".join(read), "<f4").reshape(tokens, -1))
         self._count(took)
         self._commands = []
         self._error = error
         if error is None:
-            self._result = self._split(np.stack(words).astype(np.float32))
+            self._result = self._split(np.concatenate(words).astype(np.float32))
 
     def _split(self, words: F32) -> dict[str, F32]:
         """The words of each output."""
@@ -143,40 +148,48 @@ def submit_routine(
     base: int,
     first: int,
     cycles: int,
+    at_once: int,
     count: Callable[[ProgramStats], None],
 ) -> Execution:
-    """Enqueue the commands of each token: PUT, EXECUTE, GET.
+    """Enqueue the commands of the tokens of each EXECUTE: their PUT, EXECUTE, their GET.
 
     Parameters
     ----------
     routine, inputs, outputs : as in `ProgramHandle.submit`
     base, first : the program's first vector word, and the first step of the routine
-    cycles : most cycles that the routine takes
+    cycles : most cycles that the routine takes for one token
+    at_once : most tokens of an EXECUTE
     count : receives what the executions took
     """
     read = sorted(
         ((name, _vector(program, name)) for name in outputs), key=lambda each: each[1].address
     )
     arrays = _checked(program, inputs)
-    commands = []
-    for token in range(max(map(len, arrays.values()), default=1)):
-        written = [(_vector(program, name), x[token]) for name, x in arrays.items()]
-        one = [
+    commands, counts = [], []
+    total = max(map(len, arrays.values()), default=1)
+    for start in range(0, total, at_once):
+        tokens = range(min(at_once, total - start))
+        some = [
             command
-            for address, words in _joined(written)
-            for command in requests.put(base + address, words)
+            for token in tokens
+            for address, words in _joined(
+                [(_vector(program, name), x[start + token]) for name, x in arrays.items()]
+            )
+            for command in requests.put(base + address, words, token)
         ]
-        one.append(requests.execute(first, cycles))
+        some.append(requests.execute(first, cycles * len(tokens), len(tokens)))
         gets = [
             command
+            for token in tokens
             for address, words in _runs([vector for _, vector in read])
-            for command in requests.get(base + address, words)
+            for command in requests.get(base + address, words, token)
         ]
         if gets:  # the device accepts EXECUTE at once, and waits here
-            gets[0].cycles = cycles
-        commands.append(one + gets)
-    execution = Execution(session, routine, commands, read, count)
-    session.enqueue(*(command for one in commands for command in one))
+            gets[0].cycles = cycles * len(tokens)
+        commands.append(some + gets)
+        counts.append(len(tokens))
+    execution = Execution(session, routine, commands, counts, read, count)
+    session.enqueue(*(command for some in commands for command in some))
     return execution
 
 

@@ -10,9 +10,12 @@ from tritloom.rtl.spec.errors import InputError
 from tritloom.rtl.spec.numerics import to_array
 from tritloom.rtl.spec.packing import act_limits
 
-__all__ = ["checked_codes", "require_linear"]
+__all__ = ["LEAST_EPS", "checked_codes", "checked_floats", "checked_norm", "require_linear"]
 
 INT8 = np.dtype(np.int8)
+LEAST_EPS = 2.0**-100
+"""Least eps of a norm. Beside it a mean of squares below 2^-126, which a vector unit takes for
+zero, changes nothing."""
 
 
 def checked_codes(
@@ -46,6 +49,43 @@ def checked_codes(
             f"quantize to {config.act_bits} bits"
         )
     return array
+
+
+def checked_norm(
+    weight: ArrayLike, eps: float, in_features: int
+) -> tuple[NDArray[np.float32], float]:
+    """Weight and eps of a norm, the weight as float32 `[in_features]`.
+
+    Raises
+    ------
+    InputError : another shape or dtype, a weight that is not finite, or an eps below `LEAST_EPS`
+    """
+    array = to_array(weight, "norm")
+    if array.shape != (in_features,):
+        raise InputError(f"norm must have shape ({in_features},), not {array.shape}")
+    if array.dtype.kind not in "fiu":
+        raise InputError(f"norm must have real numbers, not {array.dtype}")
+    array = array.astype(np.float32)
+    if not np.isfinite(array).all():
+        raise InputError("norm must be finite float32, not NaN or inf")
+    if not LEAST_EPS <= eps < np.inf:
+        raise InputError(f"eps must be at least {LEAST_EPS:.2g} and finite, not {eps}")
+    return array, float(eps)
+
+
+def checked_floats(x: ArrayLike, in_features: int) -> NDArray[np.float32]:
+    """The inputs of a norm as float32 `[tokens, in_features]`; codes and outputs check the rest.
+
+    Raises
+    ------
+    InputError : another shape or dtype
+    """
+    array = to_array(x, "x")
+    if array.ndim != 2 or array.shape[1] != in_features:
+        raise InputError(f"x must have shape [tokens, {in_features}], not {array.shape}")
+    if array.dtype.kind != "f":
+        raise InputError(f"x must be float32, not {array.dtype}; use .astype(np.float32)")
+    return array.astype(np.float32)
 
 
 def require_linear(config: AcceleratorConfig) -> None:

@@ -88,13 +88,13 @@ class Requests:
         """Read the first `words` words of layer `index`."""
         return self._all(requests.read_words(self._config, index, words, self.payload_bytes))
 
-    def put(self, address: int, words: NDArray[np.float32]) -> list[Command]:
-        """Write float32 `[n]` to the vector memory from word `address`."""
-        return self._all(requests.put_words(address, words, self.payload_bytes))
+    def put(self, address: int, words: NDArray[np.float32], token: int = 0) -> list[Command]:
+        """Write float32 `[n]` to a token's vector memory from word `address`."""
+        return self._all(requests.put_words(address, words, self.payload_bytes, token))
 
-    def get(self, address: int, count: int) -> list[Command]:
-        """Read `count` words of the vector memory from word `address`."""
-        return self._all(requests.get_words(address, count, self.payload_bytes))
+    def get(self, address: int, count: int, token: int = 0) -> list[Command]:
+        """Read `count` words of a token's vector memory from word `address`."""
+        return self._all(requests.get_words(address, count, self.payload_bytes, token))
 
     def write_steps(self, first: int, image: bytes) -> list[Command]:
         """Write encoded steps to the program memory from step `first`."""
@@ -106,9 +106,12 @@ class Requests:
         command.cycles = COMMIT_CYCLES_PER_BYTE * len(image)
         return command
 
-    def execute(self, step: int, cycles: int) -> Command:
-        """Execute the committed program from a step; `cycles` is the most that this takes."""
-        command = self._one(requests.execute_program(step))
+    def execute(self, step: int, cycles: int, tokens: int = 1) -> Command:
+        """Execute the committed program from a step, for the first tokens.
+
+        `cycles` is the most that this takes.
+        """
+        command = self._one(requests.execute_program(step, last_token=tokens - 1))
         command.cycles = cycles
         return command
 

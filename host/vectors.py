@@ -67,8 +67,10 @@ class ProgramHandle:
     ) -> Execution:
         """Start a routine; `Execution.result` waits for its outputs.
 
-        Each token is executed by itself: its inputs are written, the routine runs, its outputs are
-        read. Vectors that are neither keep their words from execution to execution.
+        The inputs of a token are written, the routine runs, its outputs are read. A core of several
+        `tokens` computes so many of them together, each in vector words of its own, and a single
+        token in those of the first. Vectors that are neither inputs nor outputs keep their words
+        from execution to execution.
 
         Parameters
         ----------
@@ -155,7 +157,12 @@ class Vectors:
                 cycles={name: self._cycles(program, name, unit) for name in program.routines},
             )
             requests = Requests(self._session, self._config)
-            puts = requests.put(base + program.constants_at, program.constants)
+            constants_at = base + program.constants_at
+            puts = [
+                command
+                for token in range(self._config.tokens)
+                for command in requests.put(constants_at, program.constants, token)
+            ]
             self._loaded[handle] = loaded
             try:
                 self._session.enqueue(*puts)
@@ -202,6 +209,7 @@ class Vectors:
                 base=loaded.base,
                 first=loaded.first + program.routines[routine].first,
                 cycles=loaded.cycles[routine],
+                at_once=self._config.tokens,
                 count=lambda took: handle.count(routine, took),
             )
 

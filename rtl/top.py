@@ -159,11 +159,18 @@ class Accelerator(wiring.Component):
         if config.vector is None:
             return []
         port: Any = processor.vector
-        m.submodules.vector = unit = VectorUnit(config.vector, config.acc_bits)
+        m.submodules.vector = unit = VectorUnit(config.vector, config.acc_bits, config.tokens)
         m.submodules.runner = runner = LayerRunner(config)
         connect(m, unit.o_code, runner.i_code)
         connect(m, unit.o_run, runner.i_run)
         connect(m, runner.o_sum, unit.i_sum)
+        if config.tokens > 1:
+            m.d.comb += [
+                unit.token.eq(port.token),
+                unit.last_token.eq(port.last_token),
+                runner.token.eq(unit.o_token),
+                port.runs.eq(runner.runs),
+            ]
         if config.vector.lanes > 1:
             m.d.comb += runner.sum_last.eq(unit.sum_last)
         for name in ("address", "put", "word", "step_address", "step_write", "step", "start"):

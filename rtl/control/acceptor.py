@@ -78,6 +78,8 @@ class CommandAcceptor(wiring.Component):
         A RUN of this session wrote the result bank.
     vector : out, `vector_port`
         The vector unit. Only if the configuration has one.
+    read_token : in, number
+        The token whose word the responder reads. Only with a vector unit and several tokens.
     read_address : in, number
         The word or step that the responder reads. Only with a vector unit.
     """
@@ -114,6 +116,7 @@ class CommandAcceptor(wiring.Component):
             of_unit = {
                 "vector": Out(vector_port(config)),
                 "read_address": In(position_shape(config)),
+                **({"read_token": In(range(config.tokens))} if config.tokens > 1 else {}),
             }
             if config.memory.can_fail:
                 of_unit["program_void"] = In(1)

@@ -214,6 +214,7 @@ class CommandProcessor(wiring.Component):
         cycles = Signal(32)
         m.d.comb += [
             acceptor.read_address.eq(responder.read_address),
+            *([acceptor.read_token.eq(responder.read_token)] if self.config.tokens > 1 else []),
             responder.word.eq(unit.got),
             responder.step.eq(unit.got_step),
             responder.program_cycles.eq(cycles),

@@ -67,6 +67,12 @@ class ProgramStates:
             vector.result_bank.eq(request.result_bank),
             vector.last_tile.eq(self._table.entry.last_tile),
         ]
+        if self._config.tokens > 1:
+            of_request = self._registers.token
+            m.d.comb += [
+                vector.token.eq(Mux(vector.put, of_request, ports.read_token)),
+                vector.last_token.eq(of_request),
+            ]
         with m.If(self._table.define & self._named.bit_select(self._layer, 1)):
             m.d.sync += self.steps.eq(0)
         with m.If(ports.new_session):
@@ -200,6 +206,9 @@ class ProgramStates:
             ]
             with m.If(vector.padded):
                 m.next = "ASK"
+                if self._config.tokens > 1:
+                    with m.If(~vector.runs):
+                        m.next = "SERVE"
 
     @property
     def serves(self) -> Value:

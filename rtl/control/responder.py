@@ -119,6 +119,7 @@ class Responder(wiring.Component):
         beat_bytes = config.link.beat_bytes
         of_unit = {
             "read_address": Out(position_shape(config)),
+            **({"read_token": Out(range(config.tokens))} if config.tokens > 1 else {}),
             "word": In(8 * VECTOR_WORD_BYTES),
             "step": In(8 * STEP_BYTES),
             "program_cycles": In(32),
@@ -294,6 +295,8 @@ class Responder(wiring.Component):
         late = Signal()  # the vector unit has read at the task's position
         if config.vector is not None:
             m.d.comb += self.read_address.eq(task.position)
+            if config.tokens > 1:
+                m.d.comb += self.read_token.eq(task.token)
             m.d.sync += late.eq(has_read & ~enters)
         with m.Switch(task.kind):
             with m.Case(Kind.IDENTITY):

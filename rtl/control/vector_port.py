@@ -17,12 +17,15 @@ def vector_port(config: AcceleratorConfig) -> wiring.Signature:
     -------
     address, put, word, got, step_address, step_write, step, got_step, start, not_finite :
         as of `VectorUnit`
+    token, last_token : only with several tokens, as of `VectorUnit`
+    runs : only with several tokens, as of `LayerRunner`
     executes : in, 1 bit, `busy` of `VectorUnit`
     active, activation_bank, result_bank, computes, wants, layer, pad, last_tile, padded :
         as of `LayerRunner`
     """
     assert config.vector is not None
-    bank = range(config.banks)
+    bank, token = range(config.banks), range(config.tokens)
+    several = {"token": Out(token), "last_token": Out(token), "runs": In(1)}
     return wiring.Signature(
         {
             "address": Out(config.vector.address_bits),
@@ -45,5 +48,6 @@ def vector_port(config: AcceleratorConfig) -> wiring.Signature:
             "pad": Out(1),
             "last_tile": Out(range(config.max_tiles)),
             "padded": In(1),
+            **(several if config.tokens > 1 else {}),
         }
     )

@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from tritloom.rtl.core.core import load_layout
 from tritloom.rtl.core.partial_sums import fetch_layout
-from tritloom.rtl.core.vector_memory import code_shape, sums_shape
+from tritloom.rtl.core.vector_memory import code_shape, run_shape, sums_shape
 from tritloom.rtl.engines.contract import sums_layout
 from tritloom.rtl.lib.streams import bits_for
 from tritloom.rtl.spec.config import AcceleratorConfig
@@ -22,6 +22,10 @@ class LayerRunner(wiring.Component):
     layer's tiles. Codes for which the bank has no room are dropped. Results come in the order of
     the rows; results that a layer does not have are 0. So no program makes the unit wait forever.
 
+    With several tokens the unit gives the codes of one token after the other, and takes their
+    results so. When it goes on to another token, codes begin at the first word of that token, and
+    results at the first row.
+
     The bank numbers must not change while `active` or `busy` is set.
 
     Members
@@ -33,8 +37,11 @@ class LayerRunner(wiring.Component):
         The banks of the program.
     i_code : in, stream of `code_shape`
         Codes of the next layer. Not ready from a transfer at `i_run` until the layer is computed.
-    i_run : in, stream of 8 bits
-        A layer, after all its codes.
+    i_run : in, stream of `run_shape`
+        A layer, after all its codes. If it is not the `last` one of several tokens, only zeros are
+        written behind the codes.
+    token : in, number; only with several tokens
+        Whose codes come, and whose results are taken.
     o_sum : out, stream of signed `acc_bits`, with several lanes of one for each lane
         Results of the last layer at `i_run`, then zeros.
     sum_last : in, number; only with several lanes
@@ -48,6 +55,8 @@ class LayerRunner(wiring.Component):
         The layer shall be computed, as soon as its activations are `padded`.
     pad, last_tile : in, 1 bit and number
         While `wants`: write zeros to the end of that tile.
+    runs : out, 1 bit; only with several tokens
+        While `wants`: the layer shall be computed. Else the runner goes on when it is `padded`.
     padded : out, 1 bit
         While `pad`: all activations of the layer are in the bank.
     start, last_group : in, 1 bit and number
@@ -67,6 +76,8 @@ class LayerRunner(wiring.Component):
     i_run: stream.Interface
     o_sum: stream.Interface
     sum_last: Signal
+    token: Signal
+    runs: Signal
     computes: Signal
     busy: Signal
     wants: Signal
@@ -85,14 +96,15 @@ class LayerRunner(wiring.Component):
         self.config = config
         assert config.vector is not None
         self.lanes = lanes = config.vector.lanes
-        bank = range(config.banks)
+        bank, several = range(config.banks), config.tokens > 1
         super().__init__(
             {
                 "active": In(1),
                 "activation_bank": In(bank),
                 "result_bank": In(bank),
                 "i_code": In(stream.Signature(code_shape(lanes))),
-                "i_run": In(stream.Signature(LAYER_BITS)),
+                "i_run": In(stream.Signature(run_shape(config.tokens))),
+                **({"token": In(range(config.tokens)), "runs": Out(1)} if several else {}),
                 "o_sum": Out(stream.Signature(sums_shape(config.acc_bits, lanes))),
                 **({"sum_last": In(range(lanes))} if lanes > 1 else {}),
                 "computes": Out(1),
@@ -116,14 +128,19 @@ class LayerRunner(wiring.Component):
         clear = Signal()  # the next code is the first of a layer
         empty = Signal()  # no row group is fetched or held
         idle = Signal()
-        self._load_codes(m, clear, idle)
-        self._fetch_results(m, idle, empty)
+        token, changes = self._token(m, idle)
+        self._load_codes(m, clear, idle & ~changes, token)
+        self._fetch_results(m, idle, empty, token, changes)
         m.d.comb += [self.computes.eq(~idle), self.busy.eq(~idle | ~empty)]
         with m.FSM() as fsm:
             m.d.comb += idle.eq(fsm.ongoing("IDLE"))
             with m.State("IDLE"):
-                m.d.comb += [self.i_run.ready.eq(1), clear.eq(~self.active)]
-                m.d.sync += self.layer.eq(self.i_run.payload)
+                m.d.comb += [self.i_run.ready.eq(1), clear.eq(~self.active | changes)]
+                if self.config.tokens == 1:
+                    m.d.sync += self.layer.eq(self.i_run.payload)
+                else:
+                    run = self.i_run.payload
+                    m.d.sync += [self.layer.eq(run.layer), self.runs.eq(run.last)]
                 with m.If(self.i_run.valid):
                     m.next = "DRAIN"
             # The core may not begin while results of the layer before wait in it.
@@ -134,13 +151,27 @@ class LayerRunner(wiring.Component):
                 m.d.comb += self.wants.eq(1)
                 with m.If(self.start):
                     m.next = "COMPUTE"
+                if self.config.tokens > 1:
+                    # The unit has gone on to another token by then.
+                    with m.If(self.pad & self.padded & ~self.runs):
+                        m.next = "IDLE"
             with m.State("COMPUTE"):
                 m.d.comb += clear.eq(1)
                 with m.If(self.done):
                     m.next = "IDLE"
         return m
 
-    def _load_codes(self, m: Module, clear: Signal, idle: Signal) -> None:
+    def _token(self, m: Module, idle: Value) -> tuple[Value, Value]:
+        """The token whose codes and results move, and whether the unit has gone on to another."""
+        if self.config.tokens == 1:
+            return Const(0), Const(0)
+        token, changes = Signal(range(self.config.tokens)), Signal()
+        m.d.comb += changes.eq(idle & (token != self.token))
+        with m.If(changes):
+            m.d.sync += token.eq(self.token)
+        return token, changes
+
+    def _load_codes(self, m: Module, clear: Signal, idle: Value, token: Value) -> None:
         """Make words of codes, and write them one after the other."""
         config = self.config
         fill, tile_words = config.fill, config.lanes // config.fill
@@ -160,7 +191,7 @@ class LayerRunner(wiring.Component):
             self.o_load.valid.eq(complete & room),
             load.word.eq(word),
             load.address.eq(address),
-            load.token.eq(0),
+            load.token.eq(token),
             load.bank.eq(self.activation_bank),
         ]
         if self.lanes == 1:
@@ -244,7 +275,9 @@ class LayerRunner(wiring.Component):
         with m.If(clear):
             m.d.sync += count.eq(0)
 
-    def _fetch_results(self, m: Module, idle: Signal, empty: Signal) -> None:
+    def _fetch_results(
+        self, m: Module, idle: Signal, empty: Signal, token: Value, changes: Value
+    ) -> None:
         """Fetch the row groups of the last layer in order, and send their results."""
         config = self.config
         last_group = Signal(range(config.max_row_groups), reset_less=True)
@@ -255,8 +288,13 @@ class LayerRunner(wiring.Component):
         in_core = Signal(3 if self.lanes == 1 else 4)
         takes = Signal()  # results are of use
         fetches, arrives = Signal(), Signal()
+        current: Value = idle & ~changes  # what the core gives belongs to the token
+        begins_again: Value = Const(0)
+        if config.tokens > 1:
+            restarts, begins_again = self._restart(m, idle, empty, changes)
+            current &= ~restarts
         m.d.comb += [
-            takes.eq(self.active & idle),
+            takes.eq(self.active & current),
             self.o_fetch.valid.eq(takes & more & ~in_core[-1]),
             self.o_fetch.payload.row_group.eq(group),
             self.o_fetch.payload.bank.eq(self.result_bank),
@@ -270,19 +308,43 @@ class LayerRunner(wiring.Component):
             m.d.sync += in_core.eq(in_core + 1)
         with m.Elif(arrives & ~fetches):
             m.d.sync += in_core.eq(in_core - 1)
+        sums = Value.cast(self.i_result.payload).word_select(token, config.rows * config.acc_bits)
         if self.lanes == 1:
-            self._one_result(m, idle, takes, arrives, ~more & empty)
+            self._one_result(m, sums, current, takes, arrives, ~more & empty)
         else:
-            self._several_results(m, idle, takes, arrives, ~more & empty)
+            self._several_results(m, sums, current, takes, arrives, ~more & empty)
         with m.If(~takes):
             m.d.sync += more.eq(0)
         with m.If(self.start):
             m.d.sync += last_group.eq(self.last_group)
-        with m.If(self.done & ~idle):
+        with m.If((self.done & ~idle) | begins_again):
             m.d.sync += [group.eq(0), more.eq(1)]
 
+    def _restart(
+        self,
+        m: Module,
+        idle: Value,
+        empty: Value,
+        changes: Value,
+    ) -> tuple[Value, Value]:
+        """Whether row groups that were fetched for the token before must leave the core, and
+        whether the results of the last layer are fetched again in the next cycle.
+        """
+        restarts, begins_again = Signal(), Signal()
+        has_layer = Signal()  # a layer of this program is computed
+        with m.If(changes & has_layer):
+            m.d.sync += restarts.eq(1)
+        m.d.comb += begins_again.eq(restarts & idle & empty & ~changes)
+        with m.If(begins_again):
+            m.d.sync += restarts.eq(0)
+        with m.If(self.done & ~idle):
+            m.d.sync += has_layer.eq(1)
+        with m.If(~self.active):
+            m.d.sync += [has_layer.eq(0), restarts.eq(0)]
+        return restarts, begins_again
+
     def _one_result(
-        self, m: Module, idle: Value, takes: Value, arrives: Value, none_comes: Value
+        self, m: Module, sums: Value, idle: Value, takes: Value, arrives: Value, none_comes: Value
     ) -> None:
         """Send the results of a row group one by one, then zeros if no row group comes."""
         config = self.config
@@ -302,12 +364,12 @@ class LayerRunner(wiring.Component):
             with m.If(ends):
                 m.d.sync += has.eq(0)
         with m.If(arrives):
-            m.d.sync += [held.eq(self.i_result.payload), has.eq(1)]
+            m.d.sync += [held.eq(sums), has.eq(1)]
         with m.If(~takes):
             m.d.sync += [has.eq(0), row.eq(0)]
 
     def _several_results(
-        self, m: Module, idle: Value, takes: Value, arrives: Value, none_comes: Value
+        self, m: Module, sums: Value, idle: Value, takes: Value, arrives: Value, none_comes: Value
     ) -> None:
         """Send up to `lanes` results a cycle, then zeros if no row group comes.
 
@@ -321,8 +383,7 @@ class LayerRunner(wiring.Component):
         taken = Signal(range(lanes + 1))
         for lane in range(lanes):
             m.d.comb += self.o_sum.payload[lane].eq(held.word_select(lane, bits))
-        group = Value.cast(self.i_result.payload)[: config.rows * bits]
-        placed = Array(Cat(Const(0, n * bits), group) for n in range(lanes))
+        placed = Array(Cat(Const(0, n * bits), sums) for n in range(lanes))
         m.d.comb += [
             self.o_sum.valid.eq(idle & ((count > self.sum_last) | none_comes)),
             left.eq(Mux(count > taken, count - taken, 0)),

@@ -12,9 +12,17 @@ from tritloom.rtl.lib.block_ram import ReadPort, block_ram
 from tritloom.rtl.lib.float_convert import CODE_BITS
 from tritloom.rtl.lib.streams import stream_from_memory
 from tritloom.rtl.spec.vector_cycles import READ_CYCLES
-from tritloom.rtl.spec.vector_facts import VECTOR_WORD_BYTES, VectorConfig
+from tritloom.rtl.spec.vector_facts import LAYER_BITS, VECTOR_WORD_BYTES, VectorConfig
 
-__all__ = ["CodeQueue", "VectorMemory", "code_shape", "rotated", "sums_shape"]
+__all__ = [
+    "CodeQueue",
+    "VectorMemory",
+    "code_shape",
+    "rotated",
+    "run_shape",
+    "sums_shape",
+    "token_bits",
+]
 
 WORD_BITS = 8 * VECTOR_WORD_BYTES
 
@@ -41,16 +49,28 @@ def sums_shape(sum_bits: int, lanes: int) -> Any:
     return signed(sum_bits) if lanes == 1 else data.ArrayLayout(signed(sum_bits), lanes)
 
 
+def run_shape(tokens: int) -> Any:
+    """A layer to run; of several tokens also whether all have given their codes."""
+    return LAYER_BITS if tokens == 1 else data.StructLayout({"layer": LAYER_BITS, "last": 1})
+
+
+def token_bits(tokens: int) -> int:
+    """Width of a token's number in the vector unit; 0 if there is only one."""
+    return (tokens - 1).bit_length()
+
+
 class VectorMemory(wiring.Component):
     """Float32 words: twice `lanes` words are read and `lanes` are written in each cycle.
 
     It holds each word twice, because a block RAM has one read port beside its write port. With
     several lanes each copy has a bank a lane. The low bits of an address are its bank, so any
-    `lanes` words in a row lie in different banks.
+    `lanes` words in a row lie in different banks. With several tokens the high bits of an address
+    are the token.
 
     Parameters
     ----------
     config : of the vector unit
+    tokens : each has `words` of its own
 
     Members
     -------
@@ -73,9 +93,11 @@ class VectorMemory(wiring.Component):
     address: Signal
     word: Any
 
-    def __init__(self, config: VectorConfig) -> None:
+    def __init__(self, config: VectorConfig, tokens: int = 1) -> None:
         self.config = config
-        bits, words = config.address_bits, data.ArrayLayout(WORD_BITS, config.lanes)
+        bits = config.address_bits + token_bits(tokens)
+        self.depth = config.words if tokens == 1 else tokens << config.address_bits
+        words = data.ArrayLayout(WORD_BITS, config.lanes)
         super().__init__(
             {
                 "a_address": In(bits),
@@ -103,7 +125,7 @@ class VectorMemory(wiring.Component):
             banks = []
             for number in range(lanes):
                 bank = name if lanes == 1 else f"{name}_{number}"
-                m.submodules[bank] = memory = block_ram(WORD_BITS, self.config.words // lanes)
+                m.submodules[bank] = memory = block_ram(WORD_BITS, self.depth // lanes)
                 read, write = ReadPort(m, memory), memory.write_port()
                 register = Signal(WORD_BITS, name=f"{bank}_output", reset_less=True)
                 m.d.sync += register.eq(read.data)

@@ -12,12 +12,19 @@ from tritloom.rtl.core.vector_memory import (
     CodeQueue,
     VectorMemory,
     code_shape,
+    run_shape,
     sums_shape,
+    token_bits,
 )
-from tritloom.rtl.core.vector_pipeline import NUMBER, VectorPipeline, rounded, step_layout
+from tritloom.rtl.core.vector_pipeline import NUMBER, VectorPipeline, step_layout
+from tritloom.rtl.core.vector_results import (
+    code_queue,
+    greatest,
+    quotient_word,
+    row_enters,
+)
 from tritloom.rtl.lib.adder_tree import delay
 from tritloom.rtl.lib.block_ram import ReadPort, block_ram
-from tritloom.rtl.lib.float_convert import CODE_BITS, FloatToInt
 from tritloom.rtl.lib.float_divide import FloatDivide
 from tritloom.rtl.lib.floats import register
 from tritloom.rtl.spec.vector_cycles import (
@@ -27,8 +34,8 @@ from tritloom.rtl.spec.vector_cycles import (
     pipeline_cycles,
     wrap_pause,
 )
-from tritloom.rtl.spec.vector_facts import LAYER_BITS, WRAP_WORDS, VectorConfig
-from tritloom.rtl.spec.vector_interpreter import LIMIT_FIELD, floor_pattern
+from tritloom.rtl.spec.vector_facts import WRAP_WORDS, VectorConfig
+from tritloom.rtl.spec.vector_interpreter import LIMIT_FIELD
 from tritloom.rtl.spec.vector_program import FIELDS, Factor, Operation, Second
 
 __all__ = ["VectorUnit"]
@@ -44,10 +51,15 @@ class VectorUnit(wiring.Component):
     ----------
     config : of the unit
     sum_bits : width of the core's results, at most 25
+    tokens : of the core. Each has a vector memory of its own. A program computes tokens 0 to
+        `last_token`: first the steps up to a RUN for one token after the other, then the layer for
+        all of them, and so on.
 
     Members
     -------
     address : in, address of the vector memory
+    token : in, number; only with several tokens
+        While not `busy`: whose memory `address` means.
     put, word : in, 1 bit and 32 bits
         While not `busy`: `word` is written to `address`.
     got : out, 32 bits
@@ -59,6 +71,10 @@ class VectorUnit(wiring.Component):
         While not `busy`: the step at `step_address`, `GET_CYCLES` later.
     start : in, 1 bit
         While not `busy`: the program at `step_address` begins.
+    last_token : in, number; only with several tokens
+        With `start`: the last token to compute.
+    o_token : out, number; only with several tokens
+        The token that is computed.
     busy : out, 1 bit
         From the cycle after `start` until the program has ended, and its codes are taken.
     not_finite : out, 1 bit
@@ -67,8 +83,9 @@ class VectorUnit(wiring.Component):
         An element waits in this cycle for the core: for its result, or until it takes codes.
     o_code : out, stream of `code_shape`
         Codes of the layer that runs next; up to `lanes` in a transfer.
-    o_run : out, stream of 8 bits
-        The layer to compute, when the core has all its codes.
+    o_run : out, stream of `run_shape`
+        The layer to compute, when the core has all its codes. Of several tokens each gives the
+        layer, and it is computed after the `last` one.
     i_sum : in, stream of signed `sum_bits`, with several lanes of `lanes` of them
         Results of the layer, in the order of its rows; taken by the steps with `from_core`.
     sum_last : out, number; only with several lanes
@@ -77,6 +94,7 @@ class VectorUnit(wiring.Component):
     """
 
     address: Signal
+    token: Signal
     put: Signal
     word: Signal
     got: Signal
@@ -85,6 +103,8 @@ class VectorUnit(wiring.Component):
     step: Any
     got_step: Any
     start: Signal
+    last_token: Signal
+    o_token: Signal
     busy: Signal
     not_finite: Signal
     stall: Signal
@@ -97,8 +117,10 @@ class VectorUnit(wiring.Component):
     PUT_CYCLES = 2
     """Cycles from `put` to the first cycle in which `address` reads the new word."""
 
-    def __init__(self, config: VectorConfig, sum_bits: int) -> None:
-        self.config, self.sum_bits = config, sum_bits
+    def __init__(self, config: VectorConfig, sum_bits: int, tokens: int = 1) -> None:
+        self.config, self.sum_bits, self.tokens = config, sum_bits, tokens
+        token = range(tokens)
+        several = {"token": In(token), "last_token": In(token), "o_token": Out(token)}
         super().__init__(
             {
                 "address": In(config.address_bits),
@@ -114,7 +136,8 @@ class VectorUnit(wiring.Component):
                 "not_finite": Out(1),
                 "stall": Out(1),
                 "o_code": Out(stream.Signature(code_shape(config.lanes))),
-                "o_run": Out(stream.Signature(LAYER_BITS)),
+                "o_run": Out(stream.Signature(run_shape(tokens))),
+                **(several if tokens > 1 else {}),
                 "i_sum": In(stream.Signature(sums_shape(sum_bits, config.lanes))),
                 **({"sum_last": Out(config.lane_bits)} if config.lanes > 1 else {}),
             }
@@ -123,7 +146,7 @@ class VectorUnit(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         config = self.config
-        m.submodules.memory = memory = VectorMemory(config)
+        m.submodules.memory = memory = VectorMemory(config, self.tokens)
         m.submodules.divide = divide = FloatDivide()
         latency = pipeline_cycles(config)
         program, next_step = self._program(m)
@@ -151,8 +174,10 @@ class VectorUnit(wiring.Component):
         with m.If(valids[0]):
             m.d.sync += to.eq(self._next_address(step, to))
         m.d.comb += [
-            memory.a_address.eq(Mux(executes, a, self.address)),
-            memory.b_address.eq(self._b_address(step, b, c, d, reads_scalars, reads_second)),
+            memory.a_address.eq(self._of_token(Mux(executes, a, self.address))),
+            memory.b_address.eq(
+                self._of_token(self._b_address(step, b, c, d, reads_scalars, reads_second))
+            ),
             self.got.eq(memory.o_a[0]),
         ]
 
@@ -165,21 +190,24 @@ class VectorUnit(wiring.Component):
         begins = Signal()  # a PRODUCT begins
         word = Signal(NUMBER, reset_less=True)
         words = [word, *(register(m, output, NUMBER, "word") for output in outputs[1:])]
-        maximum = self._maximum(m, words, [delay(m, each, 1) for each in valids], begins, next_step)
-        quotient = self._quotient(m, memory, divide, step)
+        maximum = greatest(
+            m, config, words, [delay(m, each, 1) for each in valids], begins, next_step
+        )
+        quotient = quotient_word(m, config, memory, divide, step)
         results = outputs[0], quotient, maximum
         self._write(m, memory, to, words, results, valids, stores, step)
-        queue = self._codes(m, enters & step.codes, [each & step.codes for each in valids], words)
+        queue = code_queue(m, enters & step.codes, [each & step.codes for each in valids], words)
+        wiring.connect(m, queue.o, wiring.flipped(self.o_code))
         m.d.comb += self.busy.eq(executes | ~queue.idle)
         if wrap_pause(config):
-            elements &= self._row_enters(m, enters & step.wrap, begins)
+            elements &= row_enters(m, config, enters & step.wrap, begins)
         ready = elements & (queue.room | ~step.codes)
         m.d.comb += [
             self.i_sum.ready.eq(ready & step.from_core),
             enters.eq(ready & (self.i_sum.valid | ~step.from_core)),
             self.stall.eq(elements & ~enters),
-            self.o_run.payload.eq(step.a),
         ]
+        segment, last = self._tokens(m, step)
         wait = Signal(range(max(latency, SCALAR_CYCLES)))
         with m.FSM() as fsm:
             m.d.comb += executes.eq(~fsm.ongoing("IDLE"))
@@ -188,6 +216,8 @@ class VectorUnit(wiring.Component):
                 with m.If(self.start):
                     m.next = "FETCH"
             with m.State("FETCH"):
+                if self.tokens > 1:
+                    m.d.sync += segment.eq(program)
                 m.next = "SETTLE"
             with m.State("SETTLE"):
                 m.d.sync += program.eq(program + 1)
@@ -206,7 +236,7 @@ class VectorUnit(wiring.Component):
                     wait.eq(SCALAR_CYCLES - 1),
                 ]
                 m.d.comb += begins.eq(operation == Operation.PRODUCT)
-                self._choose(m, operation, factor)
+                self._choose(m, operation, factor, last if self.tokens > 1 else None)
                 if config.multipliers == 2:
                     with m.If((operation == Operation.PRODUCT) & (second == Second.SCALAR)):
                         m.next = "SECOND"
@@ -256,12 +286,49 @@ class VectorUnit(wiring.Component):
                 m.d.comb += stores.eq(1)
                 m.d.sync += program.eq(program + 1)
                 m.next = "DECODE"
-            with m.State("RUN"):
-                m.d.comb += self.o_run.valid.eq(queue.idle)
-                with m.If(self.o_run.valid & self.o_run.ready):
-                    m.d.sync += program.eq(program + 1)
-                    m.next = "DECODE"
+            self._run_states(m, program, segment, last, queue)
         return m
+
+    def _run_states(
+        self, m: Module, program: Signal, segment: Signal, last: Value, queue: CodeQueue
+    ) -> None:
+        """States that give a layer to the core, and that go on to the next token."""
+        with m.State("RUN"):
+            m.d.comb += self.o_run.valid.eq(queue.idle)
+            runs = self.o_run.valid & self.o_run.ready
+            with m.If(runs & last):
+                m.d.sync += program.eq(program + 1)
+                m.next = "DECODE"
+            if self.tokens > 1:
+                with m.If(runs & last):
+                    m.d.sync += [self.o_token.eq(0), segment.eq(program)]
+                with m.Elif(runs):
+                    m.next = "NEXT-TOKEN"
+        if self.tokens > 1:
+            # The next token computes the steps since the last layer.
+            with m.State("NEXT-TOKEN"):
+                with m.If(queue.idle):
+                    m.d.sync += [self.o_token.eq(self.o_token + 1), program.eq(segment)]
+                    m.next = "FETCH"
+
+    def _of_token(self, address: Value) -> Value:
+        """An address in the memory of the token that is computed, or that the host names."""
+        if self.tokens == 1:
+            return address
+        return Cat(address[: self.config.address_bits], Mux(self.busy, self.o_token, self.token))
+
+    def _tokens(self, m: Module, step: Any) -> tuple[Signal, Value]:
+        """Where the steps since the last layer begin, and whether the last token is computed."""
+        segment = Signal(range(self.config.steps))
+        if self.tokens == 1:
+            m.d.comb += self.o_run.payload.eq(step.a)
+            return segment, Const(1)
+        last_token = Signal(range(self.tokens))
+        last = self.o_token == last_token
+        m.d.comb += [self.o_run.payload.layer.eq(step.a), self.o_run.payload.last.eq(last)]
+        with m.If(self.start & ~self.busy):
+            m.d.sync += [last_token.eq(self.last_token), self.o_token.eq(0)]
+        return segment, last
 
     def _b_address(
         self, step: Any, b: Value, c: Value, d: Value, reads_scalars: Value, reads_second: Value
@@ -273,8 +340,10 @@ class VectorUnit(wiring.Component):
         vector = (step.second == Second.VECTOR) & ~reads_scalars
         return Mux(vector | reads_second, c, address)
 
-    def _choose(self, m: Module, operation: Value, factor: Value) -> None:
-        """The state that follows DECODE."""
+    def _choose(
+        self, m: Module, operation: Value, factor: Value, last: Value | None = None
+    ) -> None:
+        """The state that follows DECODE. `last` : no token follows; None with one token."""
         with m.Switch(operation):
             with m.Case(Operation.PRODUCT):
                 m.next = "ELEMENTS"
@@ -288,6 +357,9 @@ class VectorUnit(wiring.Component):
                 m.next = "RUN"
             with m.Default():
                 m.next = "IDLE"
+                if last is not None:
+                    with m.If(~last):
+                        m.next = "NEXT-TOKEN"
 
     def _program(self, m: Module) -> tuple[Signal, Any]:
         """The address in the program memory, and the step there, one cycle later."""
@@ -344,92 +416,6 @@ class VectorUnit(wiring.Component):
             outputs.append(pipeline.o)
         return outputs
 
-    def _row_enters(self, m: Module, enters: Value, begins: Value) -> Value:
-        """Whether the elements of the next row of interleaved sums may enter.
-
-        `enters` marks elements of a step with `wrap`, `begins` a step before its first element.
-        """
-        config = self.config
-        row = Signal(range(WRAP_WORDS // config.lanes))  # elements of the row that entered
-        rest = Signal(range(wrap_pause(config) + 1))
-        with m.If(rest != 0):
-            m.d.sync += rest.eq(rest - 1)
-        with m.If(enters):
-            m.d.sync += row.eq(row + 1)
-            with m.If(row.all()):
-                m.d.sync += rest.eq(wrap_pause(config))
-        with m.If(begins):
-            m.d.sync += [row.eq(0), rest.eq(0)]
-        return rest == 0
-
-    def _codes(
-        self, m: Module, enters: Value, valids: Sequence[Value], results: Sequence[Any]
-    ) -> CodeQueue:
-        """The results as codes, in a queue to the core; `valids` tell of each a cycle before."""
-        codes: list[Value] = []
-        for lane, result in enumerate(results):
-            to_code = FloatToInt(CODE_BITS)
-            m.submodules["to_code" if len(results) == 1 else f"to_code_{lane}"] = to_code
-            m.d.comb += to_code.i.eq(result)
-            codes.append(to_code.o)
-        late = to_code.latency + 1
-        m.submodules.queue = queue = CodeQueue(len(results))
-        m.d.comb += [queue.enters.eq(enters), queue.i_valid.eq(delay(m, valids[0], late))]
-        if len(results) == 1:
-            m.d.comb += queue.i.eq(codes[0])
-        else:
-            last = sum(valids[2:], valids[1])  # each lane is valid only with the one before
-            m.d.comb += [
-                Cat(queue.i.codes).eq(Cat(codes)),
-                queue.i.last.eq(delay(m, last, late)),
-            ]
-        wiring.connect(m, queue.o, wiring.flipped(self.o_code))
-        return queue
-
-    def _quotient(self, m: Module, memory: VectorMemory, divide: FloatDivide, step: Any) -> Value:
-        """The word of a DIVIDE or ROOT, one cycle after `divide` has it."""
-        operands = divide.i.payload
-        m.d.comb += [
-            operands.a.as_value().eq(memory.o_a[0]),
-            operands.b.as_value().eq(memory.o_b[0]),
-            operands.root.eq(step.operation == Operation.ROOT),
-            operands.long.eq(step.operation == Operation.PRODUCT),
-        ]
-        number = divide.o.payload.number.as_value()
-        half = step.bfloat16 if self.config.bfloat16 else Const(0)
-        return rounded(m, self.config, number, half, "quotient")
-
-    def _maximum(
-        self,
-        m: Module,
-        results: Sequence[Any],
-        valids: Sequence[Value],
-        begins: Value,
-        step: Any,
-    ) -> Value:
-        """The greatest magnitude of a PRODUCT's results, and 1e-5 at least.
-
-        It is there one cycle later, and one more for each time that the number of lanes is halved.
-        It begins with 1e-5, so nothing is compared at the end. Patterns of magnitudes are in the
-        order of the magnitudes.
-        """
-        maxima: list[Value] = []
-        for result, valid in zip(results, valids, strict=True):
-            size = Cat(result.fraction, result.exponent)
-            maximum = Signal(len(size), name="maximum")
-            with m.If(valid & (size > maximum)):
-                m.d.sync += maximum.eq(size)
-            floor: Value = Const(floor_pattern(False), len(size))
-            if self.config.bfloat16:
-                floor = Mux(step.bfloat16, floor_pattern(True), floor)
-            with m.If(begins):
-                m.d.sync += maximum.eq(floor)
-            maxima.append(maximum)
-        while len(maxima) > 1:
-            pairs = zip(maxima[::2], maxima[1::2], strict=True)
-            maxima = [register(m, Mux(one > other, one, other)) for one, other in pairs]
-        return maxima[0]
-
     def _write(
         self,
         m: Module,
@@ -449,9 +435,14 @@ class VectorUnit(wiring.Component):
         word, valid = words[0], valids[0]
         watched, write = Signal(), Signal()
         address = Signal(self.config.address_bits, reset_less=True)
+        place: Value = address
         # One choice of four by two bits takes two LUTs a bit.
         kind = Cat(Mux(stores, step.operation == Operation.MAXIMUM, self.busy), stores)
         choices = Array([self.word, *results])
+        if self.tokens > 1:
+            address_token = Signal(token_bits(self.tokens), reset_less=True)
+            m.d.sync += address_token.eq(Mux(self.busy, self.o_token, self.token))
+            place = Cat(address, address_token)
         m.d.sync += [
             watched.eq(valid | stores),
             write.eq(Mux(self.busy, (valid & ~step.codes) | stores, self.put)),
@@ -460,7 +451,7 @@ class VectorUnit(wiring.Component):
         ]
         m.d.comb += [
             memory.write[0].eq(write),
-            memory.address.eq(address),
+            memory.address.eq(place),
             memory.word[0].eq(word.as_value()),
         ]
         with m.If(watched & (word.exponent >= LIMIT_FIELD)):

@@ -282,9 +282,14 @@ OF_GROUPS = (Quantity.GROUP_TILES, Quantity.RESULTS_END)
 """Quantities that a device checks only if its configuration has groups of inputs."""
 
 VECTOR_CHECKS: dict[Opcode, tuple[Check, ...]] = {
-    Opcode.PUT: (_within(Stage.WORD, Quantity.WORDS_END, VECTOR_WORDS), _WHOLE_WORDS),
+    Opcode.PUT: (
+        _index(TOKENS_END),
+        _within(Stage.WORD, Quantity.WORDS_END, VECTOR_WORDS),
+        _WHOLE_WORDS,
+    ),
     Opcode.GET: (
         _payload(0),
+        _index(TOKENS_END),
         _count(PAYLOAD_VECTOR_WORDS),
         _within(Stage.HEADER, Quantity.ITEMS_END, VECTOR_WORDS),
         _no_void(Stage.HEADER),
@@ -306,6 +311,7 @@ VECTOR_CHECKS: dict[Opcode, tuple[Check, ...]] = {
     ),
     Opcode.EXECUTE: (
         _payload(0),
+        _index(TOKENS_END),
         _bank(Quantity.ACTIVATION_BANK),
         _bank(Quantity.RESULT_BANK),
         Check(Stage.HEADER, Quantity.PROGRAM_STEPS, 1, UNLIMITED, Status.BAD_STATE),

@@ -32,9 +32,11 @@ devices refuse them with `BAD_OPCODE`. Its program memory holds steps of
 `tritloom.rtl.spec.vector_program`. COMMIT_PROGRAM commits its first `count` steps as a whole. A
 program can have several beginnings: EXECUTE names the step that it begins with. A PROGRAM, and a
 DEFINE or WRITE of a layer that a committed step names, leave no step committed. The device responds
-to EXECUTE when it has accepted it, and begins no later command before the program has ended. Each
-RUN step is a RUN of one token, from and to the banks that EXECUTE names: codes fill the activation
-bank from its first word on, and zeros follow up to the end of the layer's tiles. The cycles of the
+to EXECUTE when it has accepted it, and begins no later command before the program has ended. It
+computes tokens 0 to `index`, each in a vector memory of its own: first the steps up to a RUN for
+one token after the other, then the layer for all of them, and so on. Each RUN step is a RUN of
+these tokens, from and to the banks that EXECUTE names: codes fill the activation bank from its
+first word on, and zeros follow up to the end of the layer's tiles. The cycles of the
 program, NOT_FINITE, and `MEMORY_ERROR` come with each GET until the next EXECUTE.
 
 Where weight words share lines of the memory, `align` words are a block, which fills whole lines. A
@@ -137,16 +139,18 @@ class Opcode(IntEnum):
     COUNTERS = 10
     """Read the counters (`counters_of`): nothing → 64 bits each."""
     PUT = 11
-    """Write float32 words to the vector memory from its word `address`: words → nothing."""
+    """Write float32 words to the vector memory of token `index` from its word `address`: words →
+    nothing."""
     GET = 12
-    """Read `count` words of the vector memory from its word `address`: nothing → words; `value`:
-    the cycles that the last EXECUTE of the session took, 0 before the first one."""
+    """Read `count` words of the vector memory of token `index` from its word `address`: nothing →
+    words; `value`: the cycles that the last EXECUTE of the session took, 0 before the first one."""
     PROGRAM = 13
     """Write steps to the program memory from its step `address`: steps → nothing."""
     COMMIT_PROGRAM = 14
     """Commit the first `count` steps if `address` is their CRC-32; `value` is it."""
     EXECUTE = 15
-    """Execute the committed program from its step `address`, with one bank of each kind."""
+    """Execute the committed program from its step `address` for tokens 0 to `index`, with one bank
+    of each kind."""
 
 
 class Status(IntEnum):

@@ -141,17 +141,20 @@ def read_counters() -> Request:
     return Request(Opcode.COUNTERS)
 
 
-def put_words(address: int, words: NDArray[np.float32], payload_bytes: int) -> Iterator[Request]:
-    """PUT: float32 `[n]` to the vector memory from word `address`."""
+def put_words(
+    address: int, words: NDArray[np.float32], payload_bytes: int, token: int = 0
+) -> Iterator[Request]:
+    """PUT: float32 `[n]` to the vector memory of a token from word `address`."""
     image = words.astype("<f4", copy=False).tobytes()
-    return _write(_PUT, 0, image, VECTOR_WORD_BYTES, payload_bytes, address)
+    return _write(_PUT, token, image, VECTOR_WORD_BYTES, payload_bytes, address)
 
 
-def get_words(address: int, count: int, payload_bytes: int) -> Iterator[Request]:
-    """GET: `count` words of the vector memory from word `address`, float32 in each response."""
+def get_words(address: int, count: int, payload_bytes: int, token: int = 0) -> Iterator[Request]:
+    """GET: `count` words of a token's vector memory from word `address`, as float32."""
     step = max(1, payload_bytes // VECTOR_WORD_BYTES)
     for start in range(0, count, step):
-        yield Request(_GET, address=address + start, count=min(step, count - start))
+        here = min(step, count - start)
+        yield Request(_GET, index=token, address=address + start, count=here)
 
 
 def write_steps(image: bytes, payload_bytes: int, first: int = 0) -> Iterator[Request]:
@@ -164,9 +167,17 @@ def commit_program(image: bytes) -> Request:
     return Request(Opcode.COMMIT_PROGRAM, count=len(image) // STEP_BYTES, address=zlib.crc32(image))
 
 
-def execute_program(step: int, activation_bank: int = 0, result_bank: int = 0) -> Request:
-    """EXECUTE: the committed program from step `step`."""
-    return Request(_EXECUTE, address=step, activation_bank=activation_bank, result_bank=result_bank)
+def execute_program(
+    step: int, activation_bank: int = 0, result_bank: int = 0, last_token: int = 0
+) -> Request:
+    """EXECUTE: the committed program from step `step`, for tokens 0 to `last_token`."""
+    return Request(
+        _EXECUTE,
+        index=last_token,
+        address=step,
+        activation_bank=activation_bank,
+        result_bank=result_bank,
+    )
 
 
 def response_bytes(config: AcceleratorConfig | None, request: Request) -> int:

@@ -25,6 +25,8 @@ SCALAR_CYCLES = READ_CYCLES + 1
 """In which a step reads its scalars."""
 START_CYCLES = 2
 """Before the first step."""
+NEXT_CYCLES = 1
+"""To go on to the next token."""
 DECODE_CYCLES = 1
 """At the beginning of each step; of END, all."""
 SINGLE_CYCLES = 1
@@ -112,6 +114,19 @@ def step_cycles(step: Step, config: VectorConfig) -> int:
     return cycles
 
 
-def program_cycles(steps: Iterable[Step], config: VectorConfig) -> int:
-    """Cycles in which the unit is busy, if the core's streams never make it wait."""
-    return START_CYCLES + sum(step_cycles(step, config) for step in steps)
+def program_cycles(steps: Iterable[Step], config: VectorConfig, tokens: int = 1) -> int:
+    """Cycles in which the unit is busy, if the core's streams never make it wait.
+
+    Parameters
+    ----------
+    steps : END included
+    config : of the unit
+    tokens : that the program computes. The steps since the last RUN begin again for each token, as
+        a program begins
+    """
+    cycles = begins = 0
+    for step in steps:
+        cycles += step_cycles(step, config)
+        begins += step.operation in (Operation.RUN, Operation.END)
+    again = (tokens - 1) * begins * (NEXT_CYCLES + START_CYCLES)
+    return START_CYCLES + tokens * cycles + again

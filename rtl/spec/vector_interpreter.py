@@ -3,7 +3,7 @@
 Each operation is that of `float_units`, so the bits are those of the hardware.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -15,11 +15,21 @@ from tritloom.rtl.spec.rounding import round_to
 from tritloom.rtl.spec.vector_facts import WRAP_WORDS, VectorConfig
 from tritloom.rtl.spec.vector_program import Factor, Operation, Second, Step
 
-__all__ = ["BFLOAT16_FRACTION_BITS", "LIMIT_FIELD", "Core", "VectorInterpreter", "floor_pattern"]
+__all__ = [
+    "BFLOAT16_FRACTION_BITS",
+    "LIMIT_FIELD",
+    "Core",
+    "Cores",
+    "VectorInterpreter",
+    "floor_pattern",
+]
 
 Bits = npt.NDArray[np.uint32]
+Codes = npt.NDArray[np.int8]
 Core = Callable[[int, npt.NDArray[np.int8]], npt.NDArray[np.int32]]
 """Computes the sums of a layer, in the order of its rows, from a layer's index and its codes."""
+Cores = Callable[[int, list[Codes]], list[npt.NDArray[np.int32]]]
+"""The same for the codes of several tokens."""
 
 BFLOAT16_FRACTION_BITS = 7
 LIMIT_FIELD = float_units.FLOAT32.bias + 126
@@ -68,29 +78,54 @@ class VectorInterpreter:
         ------
         InputError : a RUN without a core
         """
-        self.not_finite = False
-        self.codes = np.zeros(0, np.int8)
-        self._results = np.zeros(0, np.int32)
-        for step in steps:
-            if step.operation == Operation.END:
-                break
-            if step.operation == Operation.RUN:
-                if self.core is None:
-                    raise InputError("a program with RUN needs a core")
-                self._results = np.asarray(self.core(step.a, self.codes), np.int32)
-                self.codes = np.zeros(0, np.int8)
-                continue
-            results = (
-                self._product(step) if step.operation == Operation.PRODUCT else self._one(step)
-            )
-            self._watch(results)
-            if step.operation == Operation.PRODUCT:
-                largest = float_units.absmax(results)[0]
-                self._maximum = max(largest, floor_pattern(step.bfloat16))
-            if step.codes:
-                codes = float_units.to_int(results, 8).astype(np.int8)
-                self.codes = np.concatenate([self.codes, codes])
+        core = self.core
+
+        def compute(layer: int, codes: list[Codes]) -> list[npt.NDArray[np.int32]]:
+            if core is None:
+                raise InputError("a program with RUN needs a core")
+            return [core(layer, each) for each in codes]
+
+        (self.codes,) = self.run_tokens(steps, [self.memory], compute)
         return self.not_finite
+
+    def run_tokens(
+        self, steps: Sequence[Step], memories: Sequence[Bits], core: Cores
+    ) -> list[Codes]:
+        """Execute a program for several tokens, each with a memory of its own.
+
+        The steps up to a RUN are executed for one token after the other, then the layer is computed
+        for all of them, and so on. `memory` is the last token's at the end.
+
+        Returns
+        -------
+        The codes of each token that no RUN used.
+        """
+        self.not_finite = False
+        results = [np.zeros(0, np.int32) for _ in memories]
+        for segment, layer in _segments(steps):
+            codes: list[Codes] = []
+            for token, memory in enumerate(memories):
+                self.memory, self._results = memory, results[token]
+                self.codes = np.zeros(0, np.int8)
+                for step in segment:
+                    self._execute(step)
+                codes.append(self.codes)
+            if layer is None:
+                break
+            results = [np.asarray(sums, np.int32) for sums in core(layer, codes)]
+        return codes
+
+    def _execute(self, step: Step) -> None:
+        """Any step but RUN and END."""
+        product = step.operation == Operation.PRODUCT
+        results = self._product(step) if product else self._one(step)
+        self._watch(results)
+        if product:
+            largest = float_units.absmax(results)[0]
+            self._maximum = max(largest, floor_pattern(step.bfloat16))
+        if step.codes:
+            codes = float_units.to_int(results, 8).astype(np.int8)
+            self.codes = np.concatenate([self.codes, codes])
 
     def _watch(self, results: Bits) -> None:
         """Remember whether a result left the contract."""
@@ -157,6 +192,20 @@ class VectorInterpreter:
                 memory[place] = row
             results.append(row)
         return np.concatenate(results)
+
+
+def _segments(steps: Sequence[Step]) -> Iterator[tuple[list[Step], int | None]]:
+    """The steps before each RUN with its layer, then those before END with None."""
+    segment: list[Step] = []
+    for step in steps:
+        if step.operation == Operation.END:
+            break
+        if step.operation == Operation.RUN:
+            yield segment, step.a
+            segment = []
+        else:
+            segment.append(step)
+    yield segment, None
 
 
 def _relu(patterns: Bits) -> Bits:

@@ -108,7 +108,9 @@ class ReferenceDevice:
         self._session = 0
         self._expected = 1
         self._counters = dict.fromkeys(counters_of(config), 0)
-        self._programs = None if config.vector is None else ReferencePrograms(config.vector)
+        self._programs = (
+            None if config.vector is None else ReferencePrograms(config.vector, config.tokens)
+        )
         self._handlers: dict[int, Callable[[Request], tuple[int, bytes]]] = {
             Opcode.IDENTIFY: self._identify,
             Opcode.DEFINE: self._define,
@@ -342,12 +344,12 @@ class ReferenceDevice:
 
     def _put(self, request: Request) -> tuple[int, bytes]:
         assert self._programs is not None
-        self._store(self._programs.words, request)
+        self._store(self._programs.words(request.index), request)
         return 0, b""
 
     def _get(self, request: Request) -> tuple[int, bytes]:
         assert self._programs is not None
-        words = self._programs.words[request.address : request.address + request.count]
+        words = self._programs.words(request.index)[request.address :][: request.count]
         return self._programs.cycles, words.tobytes()
 
     def _write_steps(self, request: Request) -> tuple[int, bytes]:
@@ -365,26 +367,27 @@ class ReferenceDevice:
     def _execute_program(self, request: Request) -> tuple[int, bytes]:
         assert self._programs is not None
         config, programs = self.config, copy(self._programs)
-        token = self._activations[request.activation_bank, 0].reshape(-1)
         before = self._counters["run_cycles"]
 
-        def compute(index: int, codes: npt.NDArray[np.int8]) -> npt.NDArray[np.int32]:
+        def store(token: int, image: npt.NDArray[np.uint8]) -> None:
+            _store_codes(self._activations[request.activation_bank, token].reshape(-1), image)
+
+        def compute(index: int, several: list[npt.NDArray[np.int8]]) -> list[npt.NDArray[np.int32]]:
             features = self._layers[index].shape.tiles * config.lanes
-            # Zeros follow the codes, to the end of the layer's tiles and of the last word.
-            size = max(features, -(-len(codes) // config.fill) * config.fill)
-            image = np.zeros(size, np.uint8)
-            image[: len(codes)] = codes.view(np.uint8)
-            _store_codes(token, image)
+            for token, codes in enumerate(several):
+                # Zeros follow the codes, to the end of the layer's tiles and of the last word.
+                image = np.zeros(max(features, len(codes) + -len(codes) % config.fill), np.uint8)
+                image[: len(codes)] = codes.view(np.uint8)
+                store(token, image)
             self._run(replace(request, index=index))
             results = self._results[request.result_bank]
             programs.void |= results.void
-            sums: npt.NDArray[np.int32] = results.sums[0]
-            return sums
+            return list(results.sums[: len(several)])
 
         programs.void = False
-        rest = programs.execute(request.address, compute)
-        whole = len(rest) // config.fill * config.fill
-        _store_codes(token, rest.view(np.uint8)[:whole])
+        for token, rest in enumerate(programs.execute(request.address, request.index, compute)):
+            whole = len(rest) // config.fill * config.fill
+            store(token, rest.view(np.uint8)[:whole])
         programs.cycles += self._counters["run_cycles"] - before
         self._counters["vector_cycles"] += programs.cycles
         self._programs = programs

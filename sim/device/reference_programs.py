@@ -12,7 +12,7 @@ from tritloom.rtl.spec.checks import State
 from tritloom.rtl.spec.commands import Opcode, Request
 from tritloom.rtl.spec.vector_cycles import program_cycles
 from tritloom.rtl.spec.vector_facts import VectorConfig
-from tritloom.rtl.spec.vector_interpreter import Core, VectorInterpreter
+from tritloom.rtl.spec.vector_interpreter import Cores, VectorInterpreter
 from tritloom.rtl.spec.vector_program import (
     FIELDS,
     STEP_BYTES,
@@ -38,6 +38,7 @@ class ReferencePrograms:
 
     Members
     -------
+    memory : uint32 `[tokens, words]`, patterns of the vector memory of each token
     steps : uint8 `[steps, STEP_BYTES]`, the program memory
     kept : uint8 `[STEP_BYTES]`, the bits of a step that the device stores
     committed_steps : the first steps of the program memory that are committed
@@ -45,8 +46,9 @@ class ReferencePrograms:
     void : the last program of the session ran a layer with a word that the memory cannot read
     """
 
-    def __init__(self, config: VectorConfig) -> None:
+    def __init__(self, config: VectorConfig, tokens: int = 1) -> None:
         self.config = config
+        self.memory: npt.NDArray[np.uint32] = np.zeros((tokens, config.words), np.uint32)
         self.steps = np.zeros((config.steps, STEP_BYTES), np.uint8)
         self.kept = np.frombuffer(kept_mask(config), np.uint8)
         self.committed_steps = 0
@@ -55,10 +57,10 @@ class ReferencePrograms:
         self._unit = VectorInterpreter(config)
         self._executed = False  # in this session
 
-    @property
-    def words(self) -> npt.NDArray[np.uint8]:
-        """The vector memory, uint8 `[words, 4]`."""
-        return self._unit.memory.view(np.uint8).reshape(-1, 4)
+    def words(self, token: int) -> npt.NDArray[np.uint8]:
+        """The vector memory of a token, uint8 `[words, 4]`."""
+        words: npt.NDArray[np.uint8] = self.memory[token].view(np.uint8).reshape(-1, 4)
+        return words
 
     def forget(self) -> None:
         """Begin a session."""
@@ -87,21 +89,19 @@ class ReferencePrograms:
             open_layers=not _layers(steps) <= committed,
         )
 
-    def execute(self, first: int, core: Core) -> npt.NDArray[np.int8]:
-        """Execute the steps from `first` on; gives the codes that no RUN used."""
+    def execute(self, first: int, last_token: int, core: Cores) -> list[npt.NDArray[np.int8]]:
+        """Execute the steps from `first` on; gives the codes of each token that no RUN used."""
         steps: list[Step] = []
         for step in decode_program(self.steps[first : self.committed_steps].tobytes()):
             steps.append(step)
             if step.operation == Operation.END:
                 break
-        unit = copy(self._unit)
-        unit.memory, unit.core = unit.memory.copy(), core
-        unit.run(steps)
-        unit.core = None
-        self._unit = unit
+        unit, memory = copy(self._unit), self.memory.copy()
+        codes = unit.run_tokens(steps, list(memory[: last_token + 1]), core)
+        self._unit, self.memory = unit, memory
         self._executed = True
-        self.cycles = program_cycles(steps, self.config)
-        return unit.codes
+        self.cycles = program_cycles(steps, self.config, last_token + 1)
+        return codes
 
 
 def _layers(steps: npt.NDArray[np.uint8]) -> set[int]:

@@ -90,8 +90,9 @@ class ProgramTraffic:
     def prepare(self) -> None:
         """Write all words that programs can read, and all steps that COMMIT_PROGRAM can."""
         payload = self._config.max_payload
-        for request in put_words(self._first, self._words(self._room), payload):
-            self._execute(request)
+        for token in range(self._config.tokens):
+            for request in put_words(self._first, self._words(self._room), payload, token):
+                self._execute(request)
         image = bytes(self._vector.steps * STEP_BYTES)
         for request in write_steps(image, payload):
             self._execute(request)
@@ -100,12 +101,18 @@ class ProgramTraffic:
         """A PUT, GET or EXECUTE that succeeds if a program is committed, in banks 0."""
         rng = self._rng
         if opcode == Opcode.EXECUTE:
-            return Request(opcode, address=rng.choice(self._begins))
+            return Request(opcode, index=self._token(), address=rng.choice(self._begins))
         count = rng.randint(1, self._most_words())
         address = self._first + rng.randint(0, self._room - count)
         if opcode == Opcode.GET:
-            return Request(opcode, address=address, count=count)
-        return Request(opcode, address=address, payload=self._words(count).tobytes())
+            return Request(opcode, index=self._token(), address=address, count=count)
+        payload = self._words(count).tobytes()
+        return Request(opcode, index=self._token(), address=address, payload=payload)
+
+    def _token(self) -> int:
+        """One of the core's tokens."""
+        tokens = self._config.tokens
+        return self._rng.randrange(tokens) if tokens > 1 else 0
 
     def end(self) -> Request:
         """An EXECUTE that only ends, so all that it leaves is finite."""
@@ -128,7 +135,8 @@ class ProgramTraffic:
         if self._rng.random() < 0.1:
             payload = payload[: self._rng.randrange(len(payload) + 1)]
         address = self._number(self._first, self._vector.words - len(words), 32)
-        self._execute(Request(Opcode.PUT, address=address, payload=payload))
+        token = self._token()
+        self._execute(Request(Opcode.PUT, index=token, address=address, payload=payload))
 
     def commit(self) -> None:
         """Write programs and commit them. There may be several, each with its END."""
@@ -149,7 +157,8 @@ class ProgramTraffic:
         count = self._number(1, self._most_words(), 16)
         address = self._number(self._first, self._vector.words - count, 32)
         # Words before the first one that is used may be unknown.
-        self._execute(Request(Opcode.GET, address=max(address, self._first), count=count))
+        address = max(address, self._first)
+        self._execute(Request(Opcode.GET, index=self._token(), address=address, count=count))
 
     def _wrong_program(self) -> None:
         """Write a program with a fault. It is refused, or its checksum is wrong."""
@@ -195,7 +204,7 @@ class ProgramTraffic:
         if rng.random() < 0.2:
             address = self._number(0, len(self._steps) - 1, 32)
         activations, results = rng.getrandbits(1), rng.getrandbits(1)
-        self._execute(execute_program(address, activations, results))
+        self._execute(execute_program(address, activations, results, self._token()))
         if rng.random() < 0.5:
             self._get()
 

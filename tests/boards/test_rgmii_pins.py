@@ -12,6 +12,8 @@ from tritloom.rtl.links.udp_facts import Udp
 from tritloom.rtl.spec.errors import ConfigError
 from tritloom.sim.device.ethernet import EthernetBoard
 
+QUICK = ("colorlight-5a75b-v7", "ecpix5-45")
+"""The others differ from one of these in their delays only."""
 BOARDS = [name for name in board_names() if isinstance(load_board(name).link, Udp)]
 
 
@@ -23,7 +25,10 @@ def test_boards():
 
 
 @pytest.mark.sim
-@pytest.mark.parametrize("name", BOARDS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in BOARDS],
+)
 def test_cells(name):
     """Five lines in and six out, each of double rate; as many delays as the board says."""
     board = load_board(name)

@@ -172,6 +172,55 @@ def test_device_linear(config):
             assert device.info.free_steps == 512
 
 
+@pytest.mark.parametrize("config", [SLOW, FAST, replace(FAST, vector=None)])
+def test_device_linear_with_a_norm(config):
+    """Each norm has a program of its own; the layer can be used without one beside it."""
+    rng = np.random.default_rng(16)
+    layer = layer_of(rng, (70, 60), bias=True)
+    weights = [rng.normal(1, 0.3, 60).astype(np.float32) for _ in range(2)]
+    norms = [(weights[0], 1e-5), (weights[0], 1e-3), (weights[1], 1e-5), None]
+    x = rng.standard_normal((3, 60)).astype(np.float32) * np.float32(1e-3)
+    results = []
+    with connect("golden", config=config) as device:
+        handle = device.load(layer)
+        for norm in norms:
+            inputs = x if norm is None else numerics.rms_norm(x, *norm)
+            expected = numerics.bitlinear(inputs, layer.trits, layer.scale, bias=layer.bias)
+            results.append(expected)
+            wanted = ["host", "sooner"] + ["unit"] * (config.vector is not None)
+            for floats in wanted:
+                before = device.linear_stats(handle).executions
+                assert same_bits(device.linear(handle, x, floats, norm=norm), expected)
+                on_unit = device.linear_stats(handle).executions - before
+                assert on_unit in {"host": [0], "unit": [3]}.get(floats, [0, 3])
+        assert len({result.tobytes() for result in results}) == len(norms)
+        device.unload(handle)
+        if config.vector is not None:
+            assert device.info.free_vector_words == config.vector.words
+            assert device.info.free_steps == 512
+
+
+@pytest.mark.parametrize(
+    ("norm", "message"),
+    [
+        ((np.ones(59), 1e-5), "norm must have shape (60,), not (59,)"),
+        ((np.full(60, np.inf), 1e-5), "norm must be finite float32, not NaN or inf"),
+        ((np.ones(60, bool), 1e-5), "norm must have real numbers, not bool"),
+        ((np.ones(60), 0.0), "eps must be at least 7.9e-31 and finite, not 0.0"),
+        ((np.ones(60), np.nan), "eps must be at least 7.9e-31 and finite, not nan"),
+    ],
+)
+def test_wrong_norms(norm, message):
+    with connect("golden", config=FAST) as device:
+        handle = device.load(layer_of(np.random.default_rng(9), (70, 60)))
+        with pytest.raises(InputError) as caught:
+            device.linear(handle, np.ones((1, 60), np.float32), norm=norm)
+        assert str(caught.value) == message
+        for floats in ("host", "unit"):
+            with pytest.raises(InputError, match=r"x must have|60 features|shape"):
+                device.linear(handle, np.ones((1, 61)), floats, norm=(np.ones(60), 1e-5))
+
+
 def test_numbers_that_the_unit_does_not_compute_with():
     """The host computes them."""
     layer = layer_of(np.random.default_rng(7), (70, 60))

@@ -116,6 +116,32 @@ def test_blocks_are_exact(device, tokens):
     assert handle.stats_of("begin").executions == tokens
 
 
+@pytest.mark.parametrize("tokens", [2, 3])
+def test_several_tokens_at_once(tokens):
+    """An EXECUTE computes as many tokens as the core has, each with its own words and errors."""
+    transport = Watched(replace(CONFIG, tokens=tokens))
+    with Device(transport, url="test", config=replace(CONFIG, tokens=tokens)) as device:
+        decoder = random_decoder(0)
+        handle = load(device, decoder)
+        transport.taken()
+        check(handle, decoder, 5)
+        opcodes = transport.taken()
+        assert opcodes.count(Opcode.EXECUTE) == 3 * -(-5 // tokens)
+        assert handle.stats.executions == 3 * 5
+        cycles = handle.stats.cycles
+        check(handle, decoder, 1)  # the hidden vector stays in the words of the first token
+        assert handle.stats.executions == 3 * 6
+        assert tokens - 1 < cycles / (handle.stats.cycles - cycles) <= 5
+        x, _ = vectors(decoder, 5)
+        before = handle.run("begin", {"x": x}, ["qkv"])["qkv"]
+        wrong = x.copy()
+        wrong[3] = 2.0**70
+        which = f"tokens {3 // tokens * tokens} to {min(5, 3 // tokens * tokens + tokens) - 1}"
+        with pytest.raises(NotFiniteError, match=f"routine begin, {which}: a number"):
+            handle.run("begin", {"x": wrong}, ["qkv"])
+        assert same_bits(handle.run("begin", {"x": x}, ["qkv"])["qkv"], before)
+
+
 @pytest.mark.parametrize("bfloat16", [False, True])
 def test_other_numbers(bfloat16):
     unit = VectorConfig(words=4096, bfloat16=bfloat16)

@@ -41,6 +41,14 @@ OTHERS = {
 }
 
 
+def slow_but(quick, configs):
+    """The configurations as parameters; those that are not `quick` are for `make test-all`."""
+    return [
+        pytest.param(config, id=name, marks=() if name in quick else pytest.mark.slow)
+        for name, config in configs.items()
+    ]
+
+
 def bitlinear(host):
     """A layer with floats in and out, in both banks, and what is read of it in between."""
     config, trits = host.config, layer(1, 13, 18)
@@ -240,6 +248,20 @@ def test_a_memory_that_fails():
     check(FAILING, failing, idle=0.1)
 
 
+TWO_TOKENS = replace(CONFIG, tokens=2, slots=4, memory=BlockRam(words=128))
+
+
+@pytest.mark.sim
+@pytest.mark.parametrize("seed", [1, 4])
+def test_random_programs_of_two_tokens(seed):
+    traffic = Programs(TWO_TOKENS, seed)
+    traffic.reset(seed)
+    while not traffic.layers or len(traffic.packets) < 60:
+        traffic.random(2)
+    responses = run_packets(Accelerator(TWO_TOKENS), TWO_TOKENS, traffic.packets, seed=seed)
+    assert_responses(TWO_TOKENS, traffic.packets, responses)
+
+
 class Programs(Traffic):
     """Random traffic; `layers` counts the programs that computed a layer."""
 
@@ -303,6 +325,58 @@ def test_a_program_behind_a_run():
     check(BUSY, behind_a_run)
 
 
+def several_tokens(host):
+    """Tokens with inputs of their own, all of them or the first ones, layer after layer."""
+    config = host.config
+    host.load(0, layer(10, 16, 20))
+    host.load(1, layer(11, 13, 16), base=64)
+    codes = Step(operation=Operation.PRODUCT, factor=Factor.SCALAR, b=40, count=20, codes=True)
+    takes = replace(codes, codes=False, from_core=True, d=60, count=16)
+    runs = [Step(operation=Operation.RUN, a=index) for index in range(2)]
+    again = replace(codes, a=60, count=16)
+    few = replace(takes, count=7)  # results are left, which the next token must not get
+    steps = [codes, runs[0], takes, again, runs[1], replace(takes, d=80, count=13), END]
+    steps += [codes, runs[0], replace(few, d=100), END, few, codes, END, codes, again, runs[0], END]
+    assert host.program(steps).status == Status.OK
+    for token in range(config.tokens):
+        host.put(0, np.arange(-20, 21) * (token + 1), token)
+    for first, last in ((0, 1), (7, 1), (11, 1), (14, 1), (0, 0), (0, config.tokens - 1)):
+        host.done(requests.execute_program(first, 0, 1, last))
+        for token in range(config.tokens):
+            host.get(60, 60, token)
+        host.done(requests.run_layer(0, config.tokens, 0, 0))
+        for token in range(config.tokens):
+            host.done(*requests.read_results(config, token, 16, 100, bank=0))
+    host.put(0, [np.inf], config.tokens - 1)
+    host.done(requests.execute_program(0, 0, 1, config.tokens - 2))
+    host.get(60, 60)
+    host.done(requests.execute_program(0, 0, 1, config.tokens - 1))
+    for token in range(config.tokens):
+        assert host.send(Request(Opcode.GET, index=token, count=1)).status == Status.NOT_FINITE
+    for opcode in (Opcode.GET, Opcode.EXECUTE, Opcode.PUT):
+        request = Request(opcode, index=config.tokens, count=opcode == Opcode.GET)
+        assert host.send(request).status == Status.OUT_OF_RANGE
+
+
+SEVERAL = {
+    "two": replace(ODD, tokens=2, memory=BlockRam(words=256)),
+    "three, no power of two": replace(CONFIG, tokens=3, rows=5, memory=BlockRam(words=256)),
+    "lanes": replace(
+        ODD,
+        tokens=2,
+        rows=4,
+        memory=BlockRam(words=256),
+        vector=VectorConfig(words=160, lanes=4, multipliers=2),
+    ),
+}
+
+
+@pytest.mark.sim
+@pytest.mark.parametrize("config", slow_but(("three, no power of two",), SEVERAL))
+def test_several_tokens(config):
+    check(config, several_tokens)
+
+
 def long_program(host):
     """All steps of a larger program memory, and what lies beyond them."""
     steps = host.config.vector.steps
@@ -346,7 +420,7 @@ def test_programs(scene):
 
 @pytest.mark.sim
 @pytest.mark.parametrize("scene", [bitlinear, unbalanced])
-@pytest.mark.parametrize("config", OTHERS.values(), ids=OTHERS)
+@pytest.mark.parametrize("config", slow_but(("odd", "wide", "bfloat16", "four lanes"), OTHERS))
 def test_programs_of_other_units(config, scene):
     """With pauses on the link: other widths of the memory, the stream, the rows and the floats."""
     check(config, scene, idle=0.3, pause=0.4)
@@ -381,7 +455,30 @@ def test_cycles():
 
 
 @pytest.mark.sim
-@pytest.mark.parametrize(("lanes", "rows"), [(1, 2), (2, 2), (2, 3), (4, 4), (4, 5)])
+def test_cycles_of_several_tokens():
+    """Steps without a layer: each token takes those of the program, and goes on to the next."""
+    config = SEVERAL["three, no power of two"]
+    host = Host(config)
+    product = Step(operation=Operation.PRODUCT, factor=Factor.SAME, count=9, d=9)
+    steps = [product, replace(product, factor=Factor.DIVISOR), END]
+    assert host.program(steps).status == Status.OK
+    for token in range(3):
+        host.put(0, np.ones(20), token)
+    for last in range(3):
+        host.done(requests.execute_program(0, last_token=last))
+        host.get(0, 1)
+    *_, one, _, two, _, three = (
+        Response.parse(packet) for packet in run_packets(Accelerator(config), config, host.packets)
+    )
+    for tokens, response in enumerate((one, two, three), 1):
+        assert response.value == program_cycles(steps, config.vector, tokens)
+
+
+@pytest.mark.sim
+@pytest.mark.parametrize(
+    ("lanes", "rows"),
+    [(2, 3), (4, 4), *(pytest.param(*each, marks=pytest.mark.slow) for each in ((1, 2), (4, 5)))],
+)
 def test_cycles_of_a_layer(lanes, rows):
     """The time model is exact: codes, zeros, the layer and its results, whatever their numbers."""
     unit = VectorConfig(words=192, lanes=lanes)

@@ -148,6 +148,39 @@ def wire_of(
     return cycles + [0] * 12
 
 
+def hostile(rng, good):
+    """What is on the wire of a frame that must have no effect, made from one that has."""
+    kind = rng.randrange(16)
+    packet = payload_of(good)
+    if kind == 0:
+        return wire_of(good, cut=rng.randrange(len(good) + 4))
+    if kind == 1:
+        return wire_of(good, flip=(rng.randrange(len(good) + 4), rng.randrange(8)))
+    if kind == 2:
+        return wire_of(good, error=rng.randrange(len(good) + 4))
+    body = udp(packet)
+    fragment = rng.choice([0x2000, 0x0001, 0x3FFF, 0x8000])
+    options = rng.randbytes(4 * rng.randrange(1, 11))
+    length = rng.choice([0, 7, 19, 20, 27, 28, len(body) + 19, len(body) + 21, 1501, 65535])
+    short = rng.choice([0, 7, 8, len(body) - 1, len(body) + 1, 65535])
+    frames = {
+        3: ethernet(ipv4(17, body, fragment=fragment)),
+        4: ethernet(ipv4(17, body, first=0x45 + len(options) // 4, options=options)),
+        5: ethernet(ipv4(17, body, length=length)),
+        6: ethernet(ipv4(17, udp(packet, length=short))),
+        7: ethernet(ipv4(17, udp(packet, to_port=PACKET_PORT ^ 1 << rng.randrange(1, 16)))),
+        8: ethernet(ipv4(17, body, to=rng.randbytes(4))),
+        9: ethernet(ipv4(rng.choice([0, 2, 6, 41, 132, 255]), body)),
+        10: ethernet(b"\x60" + rng.randbytes(80), 0x86DD),
+        11: ethernet(b"\0\1\x08\0" + ipv4(17, body), 0x8100),
+        12: ethernet(ipv4(17, body), to=rng.choice([EVERYONE, rng.randbytes(6)])),
+        13: ethernet(ipv4(17, body, wrong_sum=1 << rng.randrange(16))),
+        14: ethernet(ipv4(17, udp((len(packet) ^ 1).to_bytes(2, "little") + packet[2:]))),
+        15: ethernet(rng.randbytes(rng.randrange(46, 3000)), rng.randrange(65536)),
+    }
+    return wire_of(frames[kind])
+
+
 class Cable:
     """Damages one frame in a hundred in each way, from a seed; counts what it did.
 

@@ -70,12 +70,12 @@ class Host:
         self.done(*requests.write_steps(image, self.config.max_payload, first))
         return self.send(requests.commit_program(image))
 
-    def put(self, address, words):
+    def put(self, address, words, token=0):
         words = np.asarray(words, np.float32)
-        self.done(*requests.put_words(address, words, self.config.max_payload))
+        self.done(*requests.put_words(address, words, self.config.max_payload, token))
 
-    def get(self, address, count):
-        several = requests.get_words(address, count, self.config.max_payload)
+    def get(self, address, count, token=0):
+        several = requests.get_words(address, count, self.config.max_payload, token)
         payloads = [response.payload for response in self.done(*several)]
         return np.frombuffer(b"".join(payloads), "<f4")
 

@@ -710,7 +710,8 @@ class TestGroups:
     def layers(group):
         return [Layer("a", 256, 512, 2, group), Layer("b", 512, 256, 2, group)]
 
-    @quick_first("group", [64, 32, 128, 256])
+    @pytest.mark.sim
+    @pytest.mark.parametrize("group", [64, 32, 128, 256])
     def test_geometry_suits_the_group(self, group):
         """Cycles are those of the layers with their padding, and the driver cuts no layer."""
         layers = self.layers(group)

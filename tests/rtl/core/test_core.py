@@ -54,6 +54,7 @@ CONFIGS = {
     "one bank, quick": replace(QUICK, banks=1),
 }
 GROUPED = {
+    "small": replace(TINY, max_in_features=15, max_out_features=8, max_group_sums=16),
     "tiny": replace(TINY, max_group_sums=32),
     "wide": replace(WIDE, max_group_sums=60),
     "tables": replace(TABLES, max_in_features=60, max_group_sums=79),

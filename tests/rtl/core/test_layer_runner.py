@@ -35,6 +35,7 @@ CONFIGS = {
     "tiny": replace(TINY, vector=VectorConfig(words=64)),
     "wide": WIDE,
     "one row": ONE,
+    "three tokens": replace(WIDE, tokens=3),
     "two lanes": replace(WIDE, vector=VectorConfig(words=64, lanes=2)),
     "four lanes": replace(ONE, rows=5, vector=VectorConfig(words=64, lanes=4)),
     "a word a cycle": replace(
@@ -57,24 +58,30 @@ class Layer:
 
     Members
     -------
-    codes : codes that the unit gives before the layer
     tiles, row_groups : of the layer
-    takes : results that the unit takes before it goes on
-    results : of the layer, `[row_groups, rows]`
+    codes : codes that the unit gives before the layer, of each token
+    takes : results that the unit takes of each token before it goes on
+    results : of the layer, `[tokens, row_groups, rows]`
     """
 
     def __init__(self, config, rng):
         self.tiles = rng.randint(1, config.max_tiles)
         self.row_groups = rng.randint(1, config.max_row_groups)
         full, results = self.tiles * config.lanes, self.row_groups * config.rows
-        count = rng.choice([full, full, rng.randint(0, full), full + rng.randint(1, 9), 0])
-        if rng.random() < 0.1:
-            count = config.max_tiles * config.lanes + rng.randint(0, 2 * config.fill)
-        self.codes = [rng.randint(-128, 127) for _ in range(count)]
-        self.takes = rng.choice([results, results, rng.randint(0, results), results + 3])
+        self.codes, self.takes, numbers = [], [], []
         top = 1 << config.acc_bits - 1
-        numbers = [rng.randrange(-top, top) for _ in range(results)]
-        self.results = np.array(numbers).reshape(self.row_groups, config.rows)
+        for _ in range(config.tokens):
+            count = rng.choice([full, full, rng.randint(0, full), full + rng.randint(1, 9), 0])
+            if rng.random() < 0.1:
+                count = config.max_tiles * config.lanes + rng.randint(0, 2 * config.fill)
+            self.codes.append([rng.randint(-128, 127) for _ in range(count)])
+            self.takes.append(rng.choice([results, results, rng.randint(0, results), results + 3]))
+            numbers += [rng.randrange(-top, top) for _ in range(results)]
+        self.results = np.array(numbers).reshape(config.tokens, self.row_groups, config.rows)
+
+    def taken(self, token):
+        """The results of a token that the unit takes; zeros follow those of the layer."""
+        return [*self.results[token].reshape(-1).tolist(), 0, 0, 0][: self.takes[token]]
 
 
 class Played:
@@ -84,7 +91,9 @@ class Played:
         self.dut, self.config = dut, dut.config
         self.programs = programs
         self.rng, self.idle, self.pause = random.Random(seed), idle, pause
-        self.banks = np.full((self.config.banks, self.config.activation_words), -1, object)
+        shape = self.config.banks, self.config.tokens, self.config.activation_words
+        self.banks = np.full(shape, -1, object)
+        self.token = 0
         self.lanes = self.config.vector.lanes
         self.offers = False  # a result is offered and not taken
         self.fetched = deque()  # row groups that the core holds
@@ -100,10 +109,21 @@ class Played:
             ctx.set(self.dut.result_bank, self.result_bank)
             ctx.set(self.dut.active, 1)
             self.running = None
-            await self.take(ctx, [0] * self.rng.randrange(3))
+            tokens = self.rng.randint(1, self.config.tokens)
             for layer in program:
-                await self.one_layer(ctx, layer)
-            await self.give(ctx, [NOISE] * self.rng.randrange(2 * self.config.fill + 2))
+                await self.one_layer(ctx, layer, tokens)
+            for token in range(tokens):
+                await self.go_on(ctx, token)
+                before = self.banks[self.activations].copy()
+                rest = [NOISE] * self.rng.randrange(2 * self.config.fill + 2)
+                await self.give(ctx, rest)
+                await self.cycle(ctx)
+            whole = len(rest) // self.config.fill
+            require(
+                list(self.banks[self.activations, self.token][whole:])
+                == list(before[self.token][whole:]),
+                "codes that no layer uses are not written from the first word on",
+            )
             ctx.set(self.dut.active, 0)
             await self.cycle(ctx)
             # The command acceptor takes the next header meanwhile.
@@ -114,25 +134,22 @@ class Played:
             require(not state["busy"], "the runner must become idle after a program")
             require(not self.fetched, "the core still holds results when it is not busy")
 
-    async def one_layer(self, ctx, layer):
-        before = self.banks[self.activations].copy()
-        await self.give(ctx, layer.codes)
+    async def go_on(self, ctx, token):
+        """The unit goes on to a token, and takes its results of the layer before."""
+        self.token = token
+        if self.config.tokens > 1:
+            ctx.set(self.dut.token, token)
+        nothing = [0] * self.rng.randrange(3)
+        await self.take(ctx, nothing if self.running is None else self.running.taken(token))
+
+    async def one_layer(self, ctx, layer, tokens=1):
+        """A layer, whose codes the unit makes of the results of the layer before."""
         index = self.rng.randrange(256)
-        while not (await self.cycle(ctx, run=index))["run_ready"]:
-            pass
-        while not (state := await self.cycle(ctx))["wants"]:
-            require(state["computes"], "a layer that is on its way must show in computes")
-        require(state["layer"] == index, f"layer must be {index}, not {state['layer']}")
-        for _ in range(self.rng.randrange(4)):
-            await self.cycle(ctx)
-        while not (await self.cycle(ctx, pad=layer.tiles - 1))["padded"]:
-            pass
-        self.require_codes(layer, before)
-        for _ in range(self.rng.randrange(4)):
-            require((await self.cycle(ctx))["wants"], "wants must stay until the layer starts")
-        require(not self.fetched, "the core holds results when a layer starts")
-        await self.cycle(ctx, start=layer.row_groups - 1)
-        self.require_codes(layer, before)
+        for token in range(tokens):
+            await self.go_on(ctx, token)
+            before = self.banks[self.activations, token].copy()
+            await self.give(ctx, layer.codes[token])
+            await self.one_run(ctx, layer, index, before, last=token == tokens - 1)
         for _ in range(self.rng.randrange(30)):
             state = await self.cycle(ctx, codes=[NOISE])
             require(not state["code_ready"], "no code may be taken while a layer is computed")
@@ -140,7 +157,27 @@ class Played:
             require(state["computes"] and state["busy"], "a layer is computed")
         self.running = layer
         await self.cycle(ctx, done=True)
-        await self.take(ctx, [*layer.results.reshape(-1).tolist(), 0, 0, 0][: layer.takes])
+
+    async def one_run(self, ctx, layer, index, before, *, last):
+        """The layer of a token; the last one starts it."""
+        run = index if self.config.tokens == 1 else {"layer": index, "last": last}
+        while not (await self.cycle(ctx, run=run))["run_ready"]:
+            pass
+        while not (state := await self.cycle(ctx))["wants"]:
+            require(state["computes"], "a layer that is on its way must show in computes")
+        require(state["layer"] == index, f"layer must be {index}, not {state['layer']}")
+        for _ in range(self.rng.randrange(4)):
+            await self.cycle(ctx)
+        while not (state := await self.cycle(ctx, pad=layer.tiles - 1))["padded"]:
+            require(state["computes"], "no code of the next token may come among the zeros")
+        self.require_codes(layer, before)
+        if not last:
+            return
+        for _ in range(self.rng.randrange(4)):
+            require((await self.cycle(ctx))["wants"], "wants must stay until the layer starts")
+        require(not self.fetched, "the core holds results when a layer starts")
+        await self.cycle(ctx, start=layer.row_groups - 1)
+        self.require_codes(layer, before)
 
     async def give(self, ctx, codes):
         """The unit gives codes."""
@@ -172,10 +209,11 @@ class Played:
 
     def require_codes(self, layer, before):
         """The bank holds the codes, then zeros up to the end of the tiles, then what it held."""
-        config, bank = self.config, self.banks[self.activations]
-        size = max(layer.tiles * config.lanes, len(layer.codes))
+        config, bank = self.config, self.banks[self.activations, self.token]
+        given = layer.codes[self.token]
+        size = max(layer.tiles * config.lanes, len(given))
         words = min(-(-size // config.fill), config.activation_words)
-        codes = [code & 0xFF for code in layer.codes] + [0] * (words * config.fill)
+        codes = [code & 0xFF for code in given] + [0] * (words * config.fill)
         for address in range(words):
             word = bytes(codes[address * config.fill :][: config.fill])
             require(bank[address] == int.from_bytes(word, "little"), f"word {address} is wrong")
@@ -192,7 +230,8 @@ class Played:
             ctx.set(dut.i_code.payload, {"codes": shown, "last": max(0, len(codes) - 1)})
             ctx.set(dut.sum_last, max(0, take - 1))
         ctx.set(dut.i_run.valid, run is not None)
-        ctx.set(dut.i_run.payload, run or 0)
+        if run is not None:
+            ctx.set(dut.i_run.payload, run)
         ctx.set(dut.pad, pad is not None)
         ctx.set(dut.last_tile, pad or 0)
         ctx.set(dut.start, start is not None)
@@ -205,11 +244,10 @@ class Played:
         ctx.set(dut.i_result.valid, offers)
         if offers:
             sums = Value.cast(dut.i_result.payload)
-            packed = self.rng.getrandbits(len(sums))  # of other tokens
-            for row, value in enumerate(self.fetched[0].tolist()):
-                mask = (1 << config.acc_bits) - 1
-                at = row * config.acc_bits
-                packed = packed & ~(mask << at) | (value & mask) << at
+            packed = 0
+            for row, value in enumerate(self.fetched[0].reshape(-1).tolist()):
+                packed |= (value & (1 << config.acc_bits) - 1) << row * config.acc_bits
+            assert packed < 1 << len(sums)
             ctx.set(sums, packed)
         names = {
             "code_ready": dut.i_code.ready,
@@ -242,12 +280,13 @@ class Played:
             require(self.running is not None, "results of a layer before the program")
             most = MOST_FETCHED * (1 if self.lanes == 1 else 2)
             require(len(self.fetched) < most, "more row groups than the core may hold")
-            self.fetched.append(self.running.results[state["fetch_group"]])
+            self.fetched.append(self.running.results[:, state["fetch_group"]])
         if state["load"]:
             require(state["load_bank"] == self.activations, "codes for another bank")
-            require(state["load_token"] == 0, "codes for another token")
+            require(state["load_token"] == self.token, "codes for another token")
             require(state["load_address"] < config.activation_words, "codes beyond the bank")
-            self.banks[self.activations][state["load_address"]] = state["load_word"]
+            place = self.activations, self.token, state["load_address"]
+            self.banks[place] = state["load_word"]
         return state
 
 
@@ -270,8 +309,8 @@ def test_cycles(name):
     config = CONFIGS[name]
     lanes = config.vector.lanes
     layer = Layer(config, random.Random(0))
-    layer.codes = [1] * layer.tiles * config.lanes
-    layer.takes = layer.results.size
+    layer.codes[0] = [1] * layer.tiles * config.lanes
+    layer.takes[0] = layer.results[0].size
     dut = LayerRunner(config)
     played = Played(dut, [[layer]], 0, 0.0, 0.0)
     counts = {}
@@ -291,26 +330,36 @@ def test_cycles(name):
         played.cycle = counted
         played.count = lambda: lanes
         await played.one_layer(ctx, layer)
+        counts["take"] = 0
+        await played.go_on(ctx, 0)
 
     simulate(dut, bench, deadline_cycles=2_000)
-    assert counts["codes"] == -(-len(layer.codes) // lanes)
-    assert counts["take"] == -(-layer.takes // lanes) + FIRST_RESULT_CYCLES
+    assert counts["codes"] == -(-len(layer.codes[0]) // lanes)
+    assert counts["take"] == -(-layer.takes[0] // lanes) + FIRST_RESULT_CYCLES
 
 
 SEEDED_BUGS = {
     "drains": ("with m.If(empty):", "with m.If(1):"),
-    "end of a program": ("clear.eq(~self.active)", "clear.eq(0)"),
+    "end of a program": ("clear.eq(~self.active | changes)", "clear.eq(changes)"),
     "end of the tiles": ("(tile > self.last_tile)", "(tile >= self.last_tile)"),
     "rest of a word": ("padded.eq(~partial & ~", "padded.eq(~"),
     "room": ("room.eq(tile != config.max_tiles)", "room.eq(1)"),
     "zeros": ("Mux(zero, 0, self.i_code.payload)", "self.i_code.payload"),
-    "results of another program": ("takes.eq(self.active & idle)", "takes.eq(idle)"),
+    "results of another program": ("takes.eq(self.active & current)", "takes.eq(current)"),
     "no results": ("~more & empty)\n        else", "~more)\n        else"),
     "last row group": ("more.eq(group != last_group)", "more.eq(1)"),
     "row": ("[has.eq(0), row.eq(0)]", "has.eq(0)"),
     "fetched before": ("            m.d.sync += more.eq(0)", "            pass"),
     "busy": ("self.busy.eq(~idle | ~empty)", "self.busy.eq(~idle)"),
     "too many": ("takes & more & ~in_core[-1]", "takes & more"),
+    "codes of the token before": ("clear.eq(~self.active | changes)", "clear.eq(~self.active)"),
+    "codes before the token is known": ("clear, idle & ~changes, token", "clear, idle, token"),
+    "place of a token": ("load.token.eq(token)", "load.token.eq(0)"),
+    "zeros of each token": ("self.pad & self.padded & ~self.runs", "self.pad & ~self.runs"),
+    "results of another token": (".word_select(token, config", ".word_select(0, config"),
+    "results once": ("(self.done & ~idle) | begins_again", "self.done & ~idle"),
+    "row groups of the token before": ("restarts & idle & empty & ~changes", "restarts & idle"),
+    "results of no layer": ("m.If(changes & has_layer)", "m.If(changes)"),
 }
 LANES_BUGS = {
     "zeros": ("*(Mux(zero, 0, code) for code", "*(code for code"),
@@ -346,7 +395,8 @@ def test_seeded_bug_is_found(bugs, name):
             for config in CONFIGS.values():
                 if (config.vector.lanes > 1) != (bugs is LANES_BUGS):
                     continue
-                check(runner, config, flow, *FLOWS[flow])
+                programs = 10 if config.tokens > 2 else 6
+                check(runner, config, flow, *FLOWS[flow], programs=programs)
 
     with pytest.raises((ContractError, IndexError)):
         check_all()

@@ -21,6 +21,7 @@ from tritloom.rtl.lib.float_add import FloatAdd
 from tritloom.rtl.lib.float_convert import FloatNarrow, FloatQuantize, FloatToInt, IntToFloat
 from tritloom.rtl.lib.float_divide import FloatDivide, FloatRescale
 from tritloom.rtl.lib.float_multiply import FloatMultiply, SerialFloatMultiply
+from tritloom.rtl.lib.float_scale import FloatScale
 from tritloom.rtl.lib.floats import float_layout
 from tritloom.rtl.spec import float_units
 from tritloom.sim.device.vectors import run_vectors
@@ -29,7 +30,9 @@ pytestmark = pytest.mark.sim
 
 COUNT = 1_000_000
 SERIAL_COUNT = 100_000
-LONG_RUN = 100_000_000
+LONG_RUN = 1_000_000_000
+"""Vectors of each unit whose product or sum no proof covers at full width; for `make test` a tenth
+of the products."""
 CHUNK = 4_000_000
 
 
@@ -158,11 +161,45 @@ def test_rescale(bits):
     )
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("block", "twin"), [(FloatMultiply, float_units.multiply), (FloatAdd, float_units.add)]
-)
-def test_long_run(block, twin):
-    for seed in range(LONG_RUN // CHUNK):
+def long_run(block, twin, count):
+    for seed in range(count // CHUNK):
         a, b = float_pairs(1000 + seed, CHUNK)
         check(block(), twin(a, b), i_a=a, i_b=b)
+
+
+def long_run_of_scale(count):
+    """Products and quotients in turn, of the multiplier that the vector unit has."""
+    for seed in range(count // CHUNK):
+        a, b = float_pairs(2000 + seed, CHUNK)
+        divide = np.random.default_rng(seed).random(CHUNK) < 0.5
+        expected = float_units.multiply(a, b)
+        expected[divide] = float_units.divide(a[divide], b[divide])
+        reciprocal = float_units.reciprocal(b)
+        check(FloatScale(), expected, i_a=a, i_b=b, divide=divide, reciprocal=reciprocal)
+
+
+def test_a_tenth_of_the_long_run():
+    long_run(FloatMultiply, float_units.multiply, LONG_RUN // 10)
+
+
+@pytest.mark.slow
+def test_long_run_of_scale():
+    long_run_of_scale(LONG_RUN)
+
+
+def test_scale():
+    long_run_of_scale(CHUNK)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("block", "twin"),
+    [
+        (FloatMultiply, float_units.multiply),
+        (lambda: FloatMultiply(a_bits=24, b_bits=16), float_units.multiply),
+        (FloatAdd, float_units.add),
+    ],
+    ids=["multiply", "multiply in other pieces", "add"],
+)
+def test_long_run(block, twin):
+    long_run(block, twin, LONG_RUN)

@@ -50,6 +50,7 @@ def test_a_dozen_frames(tmp_path, monkeypatch):
     assert run(tmp_path, monkeypatch) == []
 
 
+@pytest.mark.slow
 def test_a_broken_transmitter_fails(tmp_path, monkeypatch):
     """A frame with a byte too few: its FCS comes early."""
     wrong = broken(gmii, "left.eq(self.word - 1)", "left.eq(self.word - 2)")

@@ -14,8 +14,15 @@ from tests.support.ethernet import (
     Cable,
     FrameTransport,
     arp_request,
+    datagram,
+    ethernet,
+    hostile,
+    ipv4,
+    packet_of,
     payload_of,
     ping,
+    udp,
+    wire_of,
 )
 from tests.support.session_traffic import Commands, asked, told
 from tritloom.host.device import Device
@@ -165,6 +172,39 @@ def test_commands_over_a_bad_cable(board, count):
     # One after the other: the link has one place for a frame that waits for its answer.
     for request in (arp_request(), ping(8)):
         assert [frame[12:14] for frame in board.exchange([request])] == [request[12:14]]
+
+
+def attack(rng, owner):
+    """What is on the wire of a frame that must not change the device's state."""
+    good = datagram(packet_of(rng, rng.randrange(20, 200)))
+    if rng.random() < 0.5:
+        return hostile(rng, good)
+    session = rng.choice([owner, rng.randrange(1 << 24)])
+    kind = rng.choice([Opcode.RESET, Opcode.DEFINE, Opcode.WRITE, Opcode.RUN, Opcode.LOAD])
+    packet = command(
+        kind, session, rng.randrange(8), index=rng.randrange(4), payload=rng.randbytes(10)
+    ).pack()
+    sender = (bytes((2, *rng.randbytes(5))), rng.randbytes(4))
+    if kind != Opcode.RESET and rng.random() < 0.5:
+        sender = rng.choice([(HOST_MAC, HOST_ADDRESS), (HOST_MAC, sender[1])])
+    body = ipv4(17, udp(packet, port=rng.randrange(1, 5000)), source=sender[1])
+    return wire_of(ethernet(body, source=sender[0]))
+
+
+@pytest.mark.parametrize("count", [10_000, pytest.param(100_000, marks=pytest.mark.slow)])
+def test_hostile_frames(board, count):
+    """Among them spoofed sessions and addresses: the layer stays, and its results are exact."""
+    rng, numpy = random.Random(count), np.random.default_rng(4)
+    weights = random_trits(CONFIG, numpy, (64, 320))
+    vectors = numpy.integers(-128, 128, (1, 320)).astype(np.int8)
+    expected = vectors.astype(np.int64) @ weights.T.astype(np.int64)
+    with Device(FrameTransport(board), url="udp") as device:
+        layer = device.load(TernaryLayer.from_trits(weights, 1.0))
+        for _ in range(count // 100):
+            for _ in range(100):
+                board.simulation.send_wire(attack(rng, device._session.number))
+            assert np.array_equal(device.matmul(layer, vectors), expected)
+        assert device.selftest().ok
 
 
 def test_many_hosts_at_once(board):
