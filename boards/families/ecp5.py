@@ -163,10 +163,16 @@ def _place_options(platform: Any) -> list[str]:
 
 
 def _part(
-    size: str, package: str, luts: int, block_rams: int, dsps: int, grid: tuple[int, int]
+    size: str,
+    package: str,
+    luts: int,
+    block_rams: int,
+    dsps: int,
+    grid: tuple[int, int],
+    speed: int = 6,
 ) -> Part:
     return Part(
-        options=(f"--{size}", "--speed", "6", "--package", package, *PLACER),
+        options=(f"--{size}", "--speed", str(speed), "--package", package, *PLACER),
         available=(luts, luts, block_rams, dsps),
         limit_mhz=CLOCK_LIMIT_MHZ,
         grid=grid,
@@ -180,6 +186,10 @@ ECP5 = Family(
         "LFE5U-12F-6": _part("12k", "CABGA381", 24288, 56, 28, (73, 51)),  # the die of the 25F
         "LFE5U-45F-6": _part("45k", "CABGA381", 43848, 108, 72, (91, 72)),
         "LFE5U-85F-6": _part("85k", "CABGA756", 83640, 208, 156, (127, 96)),
+        # The same dies with transceivers, of the fastest grade; its clocks may be faster than said.
+        "LFE5UM-45F-8": _part("um-45k", "CABGA381", 43848, 108, 72, (91, 72), 8),
+        "LFE5UM5G-45F-8": _part("um5g-45k", "CABGA381", 43848, 108, 72, (91, 72), 8),
+        "LFE5UM5G-85F-8": _part("um5g-85k", "CABGA381", 83640, 208, 156, (127, 96), 8),
     },
     cells={
         "luts": {"TRELLIS_COMB": 1},  # the two LUTs of a LUT RAM's write port are among them

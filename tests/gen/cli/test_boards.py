@@ -72,4 +72,4 @@ class TestBoards:
         monkeypatch.setattr("tritloom.gen.plan.models.on_device", lambda config: unknown)
         lines = run("boards")[1].splitlines()
         last = [line.split() for line in lines if line.endswith("unknown")][-1]
-        assert last == ["ulx3s-85f", "tinylm", "none", "unknown"]
+        assert last == ["versa-ecp5", "tinylm", "none", "unknown"]
