@@ -23,6 +23,7 @@ from tritloom.boards.families.family import (
     load_family,
 )
 from tritloom.boards.top import BoardTop
+from tritloom.gen.flow.pad_clocks import pad_clocks
 from tritloom.gen.flow.report import (
     FORMAT,
     LABELS,
@@ -353,7 +354,7 @@ class _Design:
         clocks = _our_clocks(placed, timing, len(wanted))
         reached = [timing["fmax"][clock]["achieved"] for clock in clocks]
         missed = [has < mhz for has, mhz in zip(reached, wanted, strict=True)]
-        others = _pad_clocks(config, timing, clocks)
+        others = pad_clocks(config, timing, clocks)
         # The bits of a Gray code must arrive within a cycle of each other.
         crossing = {
             "longest": round(crossing_ns(timing, clocks), 2),
@@ -415,37 +416,6 @@ def _results(folder: Path) -> tuple[Any, Any]:
     """The two files that nextpnr wrote: the placed design, and its timing report."""
     placed, timing = (json.loads(read_output(folder / name, "}")) for name in (PLACED, TIMING))
     return placed, timing
-
-
-def _pad_clocks(
-    config: AcceleratorConfig, timing: Any, ours: Sequence[str]
-) -> list[dict[str, Any]]:
-    """What the clocks at the pads of link and memory reach, and what they must.
-
-    The second routing of a design aims at the accelerator's clock for all clocks, so what nextpnr
-    aims at says nothing.
-
-    Raises
-    ------
-    BuildError : nextpnr reports another number of them
-    """
-    records = (config.link, config.memory)
-    wanted = sorted(hz / 1e6 for record in records if record.tie for hz in record.clocks.values())
-    others = {
-        name: float(facts["achieved"]) for name, facts in timing["fmax"].items() if name not in ours
-    }
-    if not wanted:
-        return []
-    if len(others) != len(wanted):
-        raise BuildError(
-            f"nextpnr reports the clocks {', '.join(timing['fmax'])}; {len(wanted)} are at pads"
-        )
-    # With several, the fastest is taken for the one that must be fastest.
-    names = sorted(others, key=lambda name: others[name])
-    return [
-        {"name": name, "wanted": aim, "reached": round(others[name], 2)}
-        for name, aim in zip(names, wanted, strict=True)
-    ]
 
 
 def _our_clocks(placed: Any, timing: Any, count: int) -> list[str]:

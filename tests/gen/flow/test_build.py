@@ -879,15 +879,3 @@ class TestReal:
         macs, mhz = floors.get(name, (0, 0))
         assert built.report["mac_per_cycle"] >= macs
         assert built.report["clock_mhz"]["wanted"] >= mhz
-
-
-def test_clocks_at_pads():
-    """Of the PHY, whatever nextpnr aimed at; another number of clocks is an error."""
-    config = load_board("colorlight-5a75b-v7").build_config
-    fmax = {"sync": {"achieved": 81}, "phy": {"constraint": 80, "achieved": 124.9}}
-    (clock,) = build_module._pad_clocks(config, {"fmax": fmax}, ["sync"])
-    assert clock == {"name": "phy", "wanted": 125.0, "reached": 124.9}
-    with pytest.raises(BuildError, match="reports the clocks sync; 1 are at pads"):
-        build_module._pad_clocks(config, {"fmax": {"sync": fmax["sync"]}}, ["sync"])
-    uart = load_board("ulx3s-25f").build_config
-    assert build_module._pad_clocks(uart, {"fmax": fmax}, ["sync"]) == []
