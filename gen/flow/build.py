@@ -23,6 +23,7 @@ from tritloom.boards.families.family import (
     load_family,
 )
 from tritloom.boards.top import BoardTop
+from tritloom.gen.flow.pad_clocks import pad_clocks
 from tritloom.gen.flow.report import (
     FORMAT,
     LABELS,
@@ -353,7 +354,7 @@ class _Design:
         clocks = _our_clocks(placed, timing, len(wanted))
         reached = [timing["fmax"][clock]["achieved"] for clock in clocks]
         missed = [has < mhz for has, mhz in zip(reached, wanted, strict=True)]
-        others = self._other_clocks(timing, clocks)
+        others = pad_clocks(config, timing, clocks)
         # The bits of a Gray code must arrive within a cycle of each other.
         crossing = {
             "longest": round(crossing_ns(timing, clocks), 2),
@@ -384,33 +385,6 @@ class _Design:
             "seed": seed,
             "config": config.to_dict(),
         }
-
-    def _other_clocks(self, timing: Any, ours: Sequence[str]) -> list[dict[str, Any]]:
-        """What the clocks at the pads reach.
-
-        Raises
-        ------
-        BuildError : nextpnr does not aim at the frequency of a pad
-        """
-        records = (self._config.link, self._config.memory)
-        wanted = sorted(
-            hz / 1e6 for record in records if record.tie for hz in record.clocks.values()
-        )
-        clocks = [
-            {"name": name, "wanted": facts["constraint"], "reached": round(facts["achieved"], 2)}
-            for name, facts in sorted(timing["fmax"].items())
-            if name not in ours
-        ]
-        if len(wanted) > len(clocks) or any(
-            abs(clock["wanted"] - aim) > CLOCK_TOLERANCE * aim
-            for clock, aim in zip(
-                sorted(clocks, key=lambda clock: clock["wanted"])[-len(wanted) :],
-                wanted,
-                strict=False,
-            )
-        ):
-            raise BuildError(f"nextpnr aims at {clocks} for pads with {wanted} MHz; report this")
-        return clocks if wanted else []
 
     def _used(
         self, resource: str, utilization: Mapping[str, Any], kinds: Mapping[str, int]

@@ -133,6 +133,8 @@ def harness_cost(netlist: Netlist) -> dict[str, int]:
             continue
         for driver in (pin.cell for bit in net["bits"] for pin in drivers[bit]):
             ports = netlist.cells[driver]["connections"]
+            if not {"D", "DI"} & set(ports):
+                continue  # a block RAM has taken the register in as its own
             (data,) = ports["D"] if "D" in ports else ports["DI"]
             by = {pin.cell for pin in drivers.get(data, ()) if _is_lut(netlist, pin.cell)}
             outer = name.startswith("harness_out")

@@ -337,8 +337,9 @@ def test_harness_cell_shared_with_the_core():
         "out_1": cell("SB_DFF", D=12, Q=21),
         "out_2": cell("SB_DFF", D=10, Q=22),
         "core": cell("SB_DFF", D=13, Q=30),
+        "ram": cell("DP16KD", A=10, O=23),  # has taken a register of the harness in as its own
     }
-    netnames = {"harness_out.register_0": {"bits": [20, 21, 22]}, "register": {"bits": [30]}}
+    netnames = {"harness_out.register_0": {"bits": [20, 21, 22, 23]}, "register": {"bits": [30]}}
     module = {"ports": {}, "cells": cells, "netnames": netnames}
     netlist = Netlist({"modules": {"top": module}}, "top")
     assert harness_cost(netlist) == {"luts": 0, "ffs": 3, "cells": 2}

@@ -44,10 +44,12 @@ def test_reads(sizes):
     verify(bench, depth=DEPTH, cover=COVER, induction=False)
 
 
-@pytest.mark.parametrize("sizes", [SHIFTED_IN, SHIFTED_OUT, WHOLE])
-def test_writes(sizes):
+@pytest.mark.parametrize(
+    ("sizes", "depth"), [(SHIFTED_IN, DEPTH), (SHIFTED_OUT, DEPTH), (WHOLE, 8)]
+)
+def test_writes(sizes, depth):
     bench = line_writes_contract(OpenLines(sizes))
-    verify(bench, depth=DEPTH, cover=COVER, induction=False)
+    verify(bench, depth=depth, cover=COVER, induction=False)
 
 
 def refuted(bench):
