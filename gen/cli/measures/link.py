@@ -1,7 +1,6 @@
 """`tritloom measure link`: how much a link carries, and its size and clock."""
 
 import argparse
-import importlib
 import json
 import re
 import shlex
@@ -49,8 +48,8 @@ What the link carries and what its wire would, the busiest part, and the size of
 whole packets; with a device, of the payloads of LOADs and RESULTS), bound_bytes_per_second (of the
 wire, with packets of that length), luts, ffs, block_rams, fmax_mhz and fmax_mhz_median (of the
 clock at the link's pads, or else of the device's), device_fmax_mhz; with a device
-busy_share_of_bottleneck and bottleneck; for udp host_cpu_us_per_packet and crc32_us_per_kb, of this
-computer, where they can be measured, else null.
+busy_share_of_bottleneck and bottleneck; for a network host_cpu_us_per_packet and crc32_us_per_kb,
+of this computer.
 """,
 )
 KINDS = ("udp", "uart", "stream")
@@ -98,8 +97,10 @@ def _link(options: argparse.Namespace) -> int:
     result |= {"kind": options.kind, "clock_hz": link.clock_hz, "command": _command(options)}
     if options.seeds:
         result |= measure_size(link_config(options.kind), options.seeds, progress_line)
-    if options.kind == "udp":
-        result |= _host()
+    if link.link.peer_bits(link):
+        from tritloom.gen.measure.host_link import measure_host_link
+
+        result |= measure_host_link()
     if options.output is not None:
         write_whole(options.output, json.dumps(result, indent=2) + "\n")
     if options.json:
@@ -122,16 +123,6 @@ def _config(options: argparse.Namespace) -> AcceleratorConfig | None:
     if config.link.name != options.kind:
         raise InputError(f"the configuration has the link {config.link.name}, not {options.kind}")
     return config
-
-
-def _host() -> dict[str, Any]:
-    """What packets cost this computer, if it has sockets to measure with."""
-    try:
-        module = importlib.import_module("tritloom.gen.measure.host_link")
-        figures: dict[str, Any] = module.measure_host_link()
-    except (ImportError, OSError):
-        return {"host_cpu_us_per_packet": None, "crc32_us_per_kb": None}
-    return {name: figures[name] for name in ("host_cpu_us_per_packet", "crc32_us_per_kb")}
 
 
 def _command(options: argparse.Namespace) -> str:
