@@ -4,24 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth.hdl import Mux, Signal, Value
+from amaranth.hdl import Cat, Const, Mux, Signal, Value, signed
 
+from tritloom.rtl.lib.float_convert import CODE_BITS
 from tritloom.sim.proof.formal import Bench
 from tritloom.sim.proof.streams import implies, obeys
 
 __all__ = ["MOST_FETCHED", "runner_contract"]
 
-MOST_FETCHED = 4
-"""Row groups that the runner has fetched, and that the core has not given."""
+MOST_FETCHED = {1: 4, 2: 8}
+"""Row groups that the runner has fetched, and that the core has not given, by lanes."""
 
 
 def runner_contract(component: Any) -> Bench:
     """Codes, then zeros, fill the bank; results come in order, then zeros.
 
     The proof follows one code and one result, `tracked_code` and `tracked_sum`, which are any of a
-    layer. Assumed: the unit and the core keep the stream rule; the core gives the row groups that
-    were fetched and no others; the processor starts a layer once, when it is padded, and a program
-    when the runner is not busy.
+    layer. Of two lanes one or both transfer in a cycle. Assumed: the unit and the core keep the
+    stream rule; the core gives the row groups that were fetched and no others; the processor starts
+    a layer once, when it is padded, and a program when the runner is not busy.
     """
     bench = Bench(component)
     config = component.config
@@ -44,9 +45,18 @@ def runner_contract(component: Any) -> Bench:
     for name, flow in (("sum", sums), ("fetch", fetch)):
         waits = bench.was(flow.valid & ~flow.ready) & stays
         payload = Value.cast(flow.payload)
+        if name == "sum" and config.vector.lanes > 1:  # the other lane shows anything
+            payload = Cat(sums.payload[0], Mux(component.sum_last == 1, sums.payload[1], 0))
         kept = flow.valid & (payload == bench.was(payload))
         bench.check(f"{name}_holds", implies(waits, kept))
-    bench.cover("result", sums.valid & sums.ready & (sums.payload == -3))
+    if config.vector.lanes == 1:
+        bench.cover("result", sums.valid & sums.ready & (sums.payload == -3))
+    else:
+        last = sums.valid & sums.ready & (component.sum_last == 1)
+        bench.cover("result", last & (sums.payload[0] == -3) & (sums.payload[1] == 2))
+        # The unit asks for another number of results only when it got those that it waits for.
+        asks = bench.was(sums.valid & ~sums.ready)
+        bench.assume(implies(asks, component.sum_last == bench.was(component.sum_last)))
     bench.cover("waits", bench.was(result.valid & ~result.ready) & result.valid & result.ready)
     return bench
 
@@ -82,7 +92,7 @@ def _surroundings(bench: Bench, component: Any) -> None:
         m.d.sync += started.eq(0)
     bench.assume(implies(component.done, started))
 
-    outstanding = bench.state("outstanding", 4)
+    outstanding = bench.state("outstanding", 5)
     fetches, arrives = Signal(), Signal()
     m.d.comb += [
         fetches.eq(fetch.valid & fetch.ready),
@@ -90,7 +100,7 @@ def _surroundings(bench: Bench, component: Any) -> None:
     ]
     m.d.sync += outstanding.eq(outstanding + fetches - arrives)
     bench.assume(implies(result.valid, outstanding != 0))
-    bench.check("outstanding", outstanding <= MOST_FETCHED)
+    bench.check("outstanding", outstanding <= MOST_FETCHED[config.vector.lanes])
     bench.check("start_alone", implies(component.start, outstanding == 0))
 
 
@@ -102,12 +112,16 @@ def _codes(bench: Bench, component: Any, begins: Any) -> None:
     tracked = bench.constant("tracked_code", range(most))
     bench.assume(tracked < most)
     count, came = bench.state("codes", range(2 * most)), bench.state("code_came")
-    kept = bench.state("code", len(code.payload))
+    several = config.vector.lanes > 1
+    more = code.payload.last if several else Const(0)
+    codes = list(code.payload.codes) if several else [code.payload]
+    kept = bench.state("code", CODE_BITS)
     loads = bench.state("loads", range(config.activation_words + 1))
     with m.If(code.valid & code.ready):
-        m.d.sync += count.eq(Mux(count == 2 * most - 1, count, count + 1))
-        with m.If(count == tracked):
-            m.d.sync += [kept.eq(code.payload), came.eq(1)]
+        m.d.sync += count.eq(Mux(count >= 2 * most - 2, count, count + 1 + more))
+        for lane, each in enumerate(codes):
+            with m.If((count + lane == tracked) & (lane <= more)):
+                m.d.sync += [kept.eq(each), came.eq(1)]
     with m.If(load.valid):
         m.d.sync += loads.eq(loads + 1)
     with m.If(begins):
@@ -133,16 +147,19 @@ def _sums(bench: Bench, component: Any) -> None:
     most = config.max_row_groups * config.rows
     tracked = bench.constant("tracked_sum", range(most))
     bench.assume(tracked < most)
-    taken, arrived = bench.state("taken", range(most + 2)), bench.state("arrived", 8)
+    taken, arrived = bench.state("taken", range(most + 3)), bench.state("arrived", 8)
     fetched = bench.state("fetched", 8)
-    groups, kept = bench.state("groups", 8), bench.state("sum", sums.payload.shape())
+    groups, kept = bench.state("groups", 8), bench.state("sum", signed(config.acc_bits))
+    several = config.vector.lanes > 1
+    more = component.sum_last if several else Const(0)
+    numbers = list(sums.payload) if several else [sums.payload]
     has_layer = bench.state("has_layer")  # a layer of this program is computed
     with m.If(component.start):
         m.d.sync += groups.eq(component.last_group + 1)
     with m.If(component.done):
         m.d.sync += [taken.eq(0), arrived.eq(0), fetched.eq(0), has_layer.eq(1)]
     with m.If(sums.valid & sums.ready):
-        m.d.sync += taken.eq(Mux(taken > most, taken, taken + 1))
+        m.d.sync += taken.eq(Mux(taken > most, taken, taken + 1 + more))
     with m.If(fetch.valid & fetch.ready):
         m.d.sync += fetched.eq(fetched + 1)
     with m.If(result.valid & result.ready):
@@ -152,10 +169,14 @@ def _sums(bench: Bench, component: Any) -> None:
             m.d.sync += kept.eq(packed.word_select(tracked % config.rows, config.acc_bits))
     with m.If(~component.active):
         m.d.sync += has_layer.eq(0)
-    shown = sums.valid & has_layer & component.active & (taken == tracked)
     inside = tracked < groups * config.rows
-    bench.check("sum", implies(shown, sums.payload == Mux(inside, kept, 0)))
-    bench.check("no_sum", implies(sums.valid & component.active & ~has_layer, sums.payload == 0))
+    for lane, number in enumerate(numbers):
+        name = f"_{lane}" * several
+        here = sums.valid & has_layer & component.active & (taken + lane == tracked)
+        shown = here & (lane <= more)
+        bench.check(f"sum{name}", implies(shown, number == Mux(inside, kept, 0)))
+        none = sums.valid & component.active & ~has_layer
+        bench.check(f"no_sum{name}", implies(none, number == 0))
+        bench.cover(f"zero_sum{name}", shown & ~inside & sums.ready)
     bench.check("fetches_layer", implies(fetch.valid, has_layer & (fetched < groups)))
     bench.check("fetch_order", implies(fetch.valid, fetch.payload.row_group == fetched))
-    bench.cover("zero_sum", shown & ~inside & sums.ready)

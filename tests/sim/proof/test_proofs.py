@@ -60,6 +60,7 @@ RUNNER = AcceleratorConfig(
     slots=2,
     vector=VectorConfig(words=64),
 )
+TWO_LANES = replace(RUNNER, vector=VectorConfig(words=64, lanes=2))
 # Less than a configuration may have: the code is the same, and the proof takes seconds.
 FRAMES = SimpleNamespace(packet_bytes=32, slots=1)
 BEATS = {
@@ -135,6 +136,10 @@ PROOFS = {
     "LayerRunner contract": (
         lambda: runner_contract(layer_runner.LayerRunner(RUNNER)),
         {"depth": 22, "cover": 20, "induction": False},
+    ),
+    "LayerRunner contract, two lanes": (
+        lambda: runner_contract(layer_runner.LayerRunner(TWO_LANES)),
+        {"depth": 18, "cover": 20, "induction": False},
     ),
     "PacketReceiver contract": (
         lambda: packets.receiver_contract(framing.PacketReceiver(FRAMES)),
@@ -363,6 +368,24 @@ def test_runner_bug_found(name):
     bench = runner_contract(broken(layer_runner, old, new).LayerRunner(RUNNER))
     with pytest.raises(PropertyError, match=": fails\n") as error:
         verify(bench, depth=20, cover=None, induction=False)
+    assert any(failed.startswith(f"check_{expected}") for failed in error.value.names)
+
+
+LANES_BUGS = {
+    "a word is of other codes": ("range(lanes))[after]", "range(lanes))[0]", "code"),
+    "two results for one": ("taken.eq(self.sum_last + 1)", "taken.eq(lanes)", "sum_"),
+    "fewer results than wanted": ("(count > self.sum_last) |", "(count != 0) |", "sum_"),
+    "results at another place": ("placed[left[: (lanes - 1).bit_length()]]", "placed[0]", "sum_"),
+}
+
+
+@pytest.mark.formal
+@pytest.mark.parametrize("name", LANES_BUGS)
+def test_runner_of_two_lanes_bug_found(name):
+    old, new, expected = LANES_BUGS[name]
+    bench = runner_contract(broken(layer_runner, old, new).LayerRunner(TWO_LANES))
+    with pytest.raises(PropertyError, match=": fails\n") as error:
+        verify(bench, depth=18, cover=None, induction=False)
     assert any(failed.startswith(f"check_{expected}") for failed in error.value.names)
 
 
