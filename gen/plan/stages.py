@@ -44,8 +44,8 @@ LEAVE_CYCLES = 3
 """From the cycle that hands over a response to its first byte."""
 BEGIN_CYCLES = 1
 """The program begins, after the response to its EXECUTE."""
-SETTLE_CYCLES = 2
-"""The end of the program is seen, and no layer runs."""
+SEE_CYCLES = 1
+"""The end of the program is seen."""
 FETCH_CYCLES = 4
 """From a row group's number to its totals, with two banks."""
 ONE_BANK_FETCH_CYCLES = 5
@@ -54,7 +54,7 @@ GET_FETCH_CYCLES = 2
 """From a vector word's address to the word."""
 GET_CYCLES = GET_FETCH_CYCLES + 1
 """From a vector word that is taken to the next one."""
-PROGRAM_CYCLES = BEGIN_CYCLES + SETTLE_CYCLES
+PROGRAM_CYCLES = BEGIN_CYCLES + SEE_CYCLES
 """Of the acceptor for an EXECUTE, beside the cycles of its program."""
 PATCHED_BYTES = (0, 1, 9, 12, 13, 14, 15)
 """Bytes of a response's header that are written after its payload: length, status, value."""
