@@ -845,6 +845,7 @@ def speed_page() -> str:
         vectors.append(
             [
                 f"{unit['vector']['words']:,} words, multipliers {unit['vector']['multipliers']}"
+                + ", bfloat16" * unit["vector"]["bfloat16"]
                 + f", lanes {unit['vector']['lanes']}" * (unit["vector"]["lanes"] > 1),
                 unit["part"],
                 *(f"{unit[name]:,}" for name in ("luts", "ffs", "block_rams", "dsps")),
