@@ -8,7 +8,7 @@ The model has the shape of Qwen3 (transformers' `Qwen3ForCausalLM`) and tinylm's
 its weights are quantized while it trains, as in the group-scaled models that people run; a scale is
 the mean magnitude of its 64 weights, as half precision. The file is GGUF with Q2_0 tensors, which
 llama.cpp and `tritloom` read. The last twentieth of the text is not trained on. The default
-takes an hour on one CPU core.
+takes about half an hour on one CPU core.
 
 `--evaluate` prints what the activations' codes cost, in nats a token of heldout.txt: none (floats),
 codes per block (q8_0, 32 inputs) and per token (BitLinear).
@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
+from train_tinylm import WINDOW, read_text, train
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from tritloom.host.checkpoints.gguf import GgufFile
@@ -32,8 +33,6 @@ ROOT = Path(__file__).resolve().parents[1]
 TOKENIZER = ROOT / "models" / "tinylm"
 HELD_OUT = ROOT / "models" / "heldout.txt"
 GROUP = 64
-WINDOW = 256
-BATCH = 8
 Q2_0 = 42
 """Id of the type in GGUF files; a block is the scale as half, then 16 bytes of four codes."""
 
@@ -128,26 +127,6 @@ def make_model() -> Qwen3ForCausalLM:
     return model
 
 
-def train(model: Qwen3ForCausalLM, ids: torch.Tensor, steps: int) -> None:
-    """Next-token training on random windows of `ids`, int64 `[tokens]`."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, betas=(0.9, 0.95), weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=2e-3, total_steps=steps + 1, pct_start=0.05
-    )
-    model.train()
-    for step in range(steps):
-        starts = torch.randint(len(ids) - WINDOW + 1, (BATCH, 1))
-        batch = ids[starts + torch.arange(WINDOW)]
-        loss = model(input_ids=batch, labels=batch).loss
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        if step % 50 == 0 or step == steps - 1:
-            print(f"step {step:5}: loss {loss.item():.3f}", flush=True)
-
-
 def q2_0(weight: torch.Tensor) -> np.ndarray:
     """Bytes of a Q2_0 tensor, uint8 `[out, 18 · groups]`."""
     trits, scales = ternary(weight)
@@ -240,16 +219,13 @@ def main() -> None:
     what.add_argument("--text", type=Path, help="train on a text file, or a directory of them")
     what.add_argument("--evaluate", type=Path, metavar="FILE", help="compare codes on a GGUF file")
     parser.add_argument("--output", type=Path, default=Path("tinygroup.gguf"), help="file to write")
-    parser.add_argument("--steps", type=int, default=6000, help="training steps (%(default)s)")
+    parser.add_argument("--steps", type=int, default=4000, help="training steps (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of weights and batches (%(default)s)")
     arguments = parser.parse_args()
     torch.manual_seed(arguments.seed)
     tokenizer = load_tokenizer(TOKENIZER)
     if arguments.text:
-        files = (
-            sorted(arguments.text.glob("*.txt")) if arguments.text.is_dir() else [arguments.text]
-        )
-        text = "\n\n".join(file.read_text(encoding="utf-8") for file in files)
+        text = read_text(arguments.text)
         split = text.rfind("\n", 0, len(text) * 19 // 20) + 1
         model = make_model()
         train(model, torch.tensor(tokenizer.encode(text[:split]).ids), arguments.steps)

@@ -22,7 +22,12 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import nn
-from transformers import BitNetConfig, BitNetForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    BitNetConfig,
+    BitNetForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 from transformers.integrations.bitnet import AutoBitLinear, pack_weights
 
 from tritloom.host import load_checkpoint
@@ -80,7 +85,7 @@ def make_model() -> BitNetForCausalLM:
     return model
 
 
-def train(model: BitNetForCausalLM, ids: torch.Tensor, steps: int) -> None:
+def train(model: PreTrainedModel, ids: torch.Tensor, steps: int) -> None:
     """Next-token training on random windows of `ids`, int64 `[tokens]`."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, betas=(0.9, 0.95), weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(

@@ -4,6 +4,7 @@ Everything follows the terminal: its width, and whether it shows colours. Result
 output; progress and errors go to standard error, so that a program can read the results alone.
 """
 
+import argparse
 import json
 import os
 import re
@@ -13,6 +14,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any, TextIO
+
+from tritloom.rtl.spec.files import write_whole
 
 __all__ = [
     "Column",
@@ -27,6 +30,7 @@ __all__ = [
     "progress_line",
     "say",
     "table",
+    "tell_size",
 ]
 
 DEFAULT_COLUMNS = 80
@@ -252,3 +256,30 @@ def error_line(message: str) -> None:
 def print_json(value: object) -> None:
     """One JSON value on one line of standard output."""
     print(json.dumps(value))
+
+
+def tell_size(options: argparse.Namespace, result: dict[str, Any]) -> int:
+    """Write the figures where `--output` says and print them, as JSON with `--json`.
+
+    Parameters
+    ----------
+    options : of the command, with `output` and `json`
+    result : `luts`, `ffs`, `block_rams`, `dsps`, `fmax_mhz`, `part`
+
+    Returns
+    -------
+    int
+        The status: 0.
+    """
+    if options.output is not None:
+        write_whole(options.output, json.dumps(result, indent=2) + "\n")
+    if options.json:
+        print_json(result)
+        return 0
+    clocks = ", ".join(f"{clock:.1f}" for clock in result["fmax_mhz"]) or "unknown"
+    multipliers = f", {result['dsps']} multipliers" if result.get("dsps") else ""
+    print(
+        f"{result['luts']:,} LUTs, {result['ffs']:,} flip-flops, {result['block_rams']} block RAMs"
+        f"{multipliers} of the {result['part']}; clock {clocks} MHz"
+    )
+    return 0

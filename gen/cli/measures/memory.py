@@ -1,13 +1,11 @@
 """`tritloom measure memory`: size and speed of a weight memory's logic."""
 
 import argparse
-import json
 from typing import Any
 
 from tritloom.boards.families.family import family_names
 from tritloom.gen.cli.options import Help, add_command, existing_folder, path, whole
-from tritloom.gen.cli.text import print_json, progress_line
-from tritloom.rtl.spec.files import write_whole
+from tritloom.gen.cli.text import progress_line, tell_size
 
 __all__ = ["add"]
 
@@ -77,19 +75,4 @@ def _memory(options: argparse.Namespace) -> int:
         progress=progress_line,
         options={name: getattr(options, name) for name in ("width", "ports", "part", "latency")},
     )
-    if options.output is not None:
-        write_whole(options.output, json.dumps(result, indent=2) + "\n")
-    if options.json:
-        print_json(result)
-    else:
-        print(_line(result))
-    return 0
-
-
-def _line(result: dict[str, Any]) -> str:
-    """The figures for people."""
-    clocks = ", ".join(f"{clock:.1f}" for clock in result["fmax_mhz"]) or "unknown"
-    return (
-        f"{result['luts']:,} LUTs, {result['ffs']:,} flip-flops, "
-        f"{result['block_rams']} block RAMs of the {result['part']}; clock {clocks} MHz"
-    )
+    return tell_size(options, result)
