@@ -40,6 +40,8 @@ class Board:
         `resource` or `resource.pin`; such as a pull-up that a PHY reads as its mode
     constants : pins of the platform that the bitstream must drive, as `resource` or
         `resource.pin`, and the value: 0 or 1
+    large_cells : cells from which a design counts as large on this board (`Bitstream.large_cells`);
+        0 leaves that to the family
     loader : what openFPGALoader calls it; empty if it does not know it
     dfu : options of dfu-util, before the file, for its DFU boot loader; empty if it has none
     run_on_hardware : whether somebody has run it on the board itself
@@ -58,6 +60,7 @@ class Board:
     pin_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     pin_attributes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     constants: Mapping[str, int] = field(default_factory=dict)
+    large_cells: int = 0
     loader: str = ""
     dfu: tuple[str, ...] = ()
     run_on_hardware: bool = False

@@ -1,7 +1,7 @@
 """LambdaConcept ECPIX-5: Lattice ECP5-5G 45F or 85F with a gigabit PHY."""
 
 from tritloom.boards.board import Board
-from tritloom.boards.ethernet import config_of
+from tritloom.boards.ethernet import LARGE_CELLS, config_of
 from tritloom.rtl.links.udp_facts import Udp
 
 __all__ = ["ECPIX5_45", "ECPIX5_85"]
@@ -22,6 +22,7 @@ def _ecpix5(size: str, loader: str = "ecpix5") -> Board:
         # speed. Source: LiteX-Boards, platforms/lambdaconcept_ecpix5.py.
         pin_attributes={"eth_rgmii.rx_data": {"PULLMODE": "UP"}},
         loader=loader,
+        large_cells=LARGE_CELLS,
         config=config_of(size),
         link=Udp(),
     )
