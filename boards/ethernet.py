@@ -11,8 +11,8 @@ SIZES = {"45F": (2048, 8), "85F": (4608, 16)}
 LARGE_CELLS = 20_000
 """Cells from which nextpnr's router2 routes a board on which router1 finds no end.
 
-On the Logicbone 45 router1 laid 12,000 of 77,000 arcs in 500 s, one in five of them by tearing up
-others, and then got no further. On the Versa it routes the same accelerator.
+On the Logicbone 45 router1 laid 12,000 of 77,000 arcs in 500 s of a busy computer, one in five
+of them by tearing up others, and then got no further. On the Versa it routes the same accelerator.
 """
 
 
