@@ -99,7 +99,8 @@ def pack(
     trits : int8 `[out_features, in_features]`
     folder : made if it is not there
     name : of the files; the macros in `NAME.h` begin with it in capitals
-    group : inputs that have a sum of their own; 0: the whole row
+    group : inputs that have a sum of their own; 0: the whole row. On a device with scales all
+        scales are 1, so the results are the sums of rows
 
     Returns
     -------
@@ -160,11 +161,12 @@ def _some(names: list[str]) -> str:
 def _check_fit(
     config: AcceleratorConfig, out_features: int, in_features: int, shape: LayerShape
 ) -> None:
+    row_groups = shape.result_row_groups if config.scale is None else shape.row_groups
     for what, size, limit in (
         ("in_features", in_features, config.max_in_features),
         ("out_features", out_features, config.max_out_features),
         ("tiles", shape.tiles, config.max_tiles),
-        ("row groups of sums", shape.result_row_groups, config.result_row_groups),
+        ("row groups of sums", row_groups, config.result_row_groups),
         ("weight words", shape.words, config.memory_words),
     ):
         if size > limit:

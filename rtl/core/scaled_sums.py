@@ -8,9 +8,9 @@ from tritloom.rtl.core.partial_sums import FETCH_CYCLES, fetch_layout
 from tritloom.rtl.engines.contract import sums_layout
 from tritloom.rtl.lib.adder_tree import delay
 from tritloom.rtl.lib.block_ram import ReadPort, block_ram
-from tritloom.rtl.lib.group_scale import SLICE_BITS, GroupFixed
+from tritloom.rtl.lib.group_scale import GroupFixed
 from tritloom.rtl.spec.config import AcceleratorConfig
-from tritloom.rtl.spec.scale_facts import SCALE_BITS, SCALE_CYCLES
+from tritloom.rtl.spec.scale_facts import SCALE_BITS, SCALE_CYCLES, SLICE_BITS
 
 __all__ = ["ScaledSums"]
 

@@ -20,6 +20,7 @@ from tritloom.rtl.lib.floats import float_layout, normalize, register, shift_ste
 from tritloom.rtl.spec.errors import ConfigError
 from tritloom.rtl.spec.float_units import FLOAT32
 from tritloom.rtl.spec.groups import HALF_PLACES, fixed_bits
+from tritloom.rtl.spec.scale_facts import SLICE_BITS
 
 __all__ = ["FixedToFloat", "GroupFixed", "GroupFloat"]
 
@@ -28,9 +29,6 @@ HALF_FRACTION_BITS = 10
 HALF_EXPONENT_BITS = 5
 HALF_PRECISION = HALF_FRACTION_BITS + 1
 HALF_BIAS = 15
-SLICE_BITS = 16
-"""Bits of a total in one memory. Of a wider one synthesis may make rows of blocks with a choice
-between them, to save a block in 17, and data leaves a block late in a cycle."""
 READ_CYCLES = 3
 """Cycles from a row's number to its total: memory, register, choice of 0."""
 

@@ -13,6 +13,7 @@ __all__ = [
     "SCALE_BITS",
     "SCALE_CYCLES",
     "SCALE_SUM_BITS",
+    "SLICE_BITS",
     "ScaleConfig",
 ]
 
@@ -24,6 +25,9 @@ SCALE_CYCLES = 6
 """Cycles from the sum of a group to its row's total."""
 SCALE_SUM_BITS = 17
 """Greatest width of a group's sum: what the multiplier of a unit takes."""
+SLICE_BITS = 16
+"""Bits of a total in one memory. Of a wider one synthesis may make rows of blocks with a choice
+between them, to save a block in 17, and data leaves a block late in a cycle."""
 KINDS = ("fixed",)
 """Units: `fixed` adds exactly, and rounds the total once (`GroupFixed`)."""
 MOST_GROUP = (1, 4096)

@@ -12,7 +12,12 @@ from tritloom.rtl.spec import numerics
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.rtl.spec.packing import act_limits, pack_scaled
-from tritloom.sim.conformance.operands import random_codes, random_trits, weight_words
+from tritloom.sim.conformance.operands import (
+    random_codes,
+    random_scales,
+    random_trits,
+    weight_words,
+)
 from tritloom.sim.conformance.streams import plain, simulate, sink, source
 from tritloom.sim.device.core import CoreSimulation
 
@@ -75,17 +80,6 @@ def group_sums(trits: np.ndarray, codes: np.ndarray, group: int) -> np.ndarray:
     width = group or codes.shape[1]
     parts = [slice(start, start + width) for start in range(0, codes.shape[1], width)]
     return np.hstack([codes[:, part].astype(np.int64) @ trits[:, part].T for part in parts])
-
-
-EXTREME_SCALES = np.array([0x0001, 0x03FF, 0x0000, 0x8000, 0x7BFF, 0xFBFF, 0x8001], np.uint16)
-"""Subnormal numbers, both zeros, the greatest numbers."""
-
-
-def random_scales(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
-    """Patterns of finite half-precision numbers, some of them extreme, sometimes all the same."""
-    scales = rng.integers(0, 0x7C00, shape).astype(np.uint16) | rng.choice([0, 0x8000], shape)
-    extreme = rng.random(shape) < rng.choice([0.2, 1.0])
-    return np.where(extreme, rng.choice(EXTREME_SCALES, shape), scales).astype("u2")
 
 
 def scaled_layer(

@@ -66,11 +66,9 @@ GROUPED = {
 
 SCALED = {
     "tiny": replace(TINY, scale=ScaleConfig(group=10)),
-    "one tile": replace(WIDE, scale=ScaleConfig(group=10)),
-    "wide": replace(WIDE, scale=ScaleConfig(group=30)),
-    "tables": replace(TABLES, max_in_features=60, scale=ScaleConfig(group=24)),
-    "quick": replace(QUICK, scale=ScaleConfig(group=2)),
-    "one bank": replace(WIDE, banks=1, scale=ScaleConfig()),
+    "one tile": replace(WIDE, tokens=1, scale=ScaleConfig(group=10)),
+    "tables": replace(TABLES, tokens=1, scale=ScaleConfig(group=24)),
+    "quick, one bank": replace(QUICK, banks=1, scale=ScaleConfig(group=4)),
     "least": replace(LEAST, scale=ScaleConfig()),
 }
 
