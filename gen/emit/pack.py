@@ -161,12 +161,11 @@ def _some(names: list[str]) -> str:
 def _check_fit(
     config: AcceleratorConfig, out_features: int, in_features: int, shape: LayerShape
 ) -> None:
-    row_groups = shape.result_row_groups if config.scale is None else shape.row_groups
     for what, size, limit in (
         ("in_features", in_features, config.max_in_features),
         ("out_features", out_features, config.max_out_features),
         ("tiles", shape.tiles, config.max_tiles),
-        ("row groups of sums", row_groups, config.result_row_groups),
+        ("row groups of sums", config.results_of(shape), config.result_row_groups),
         ("weight words", shape.words, config.memory_words),
     ):
         if size > limit:

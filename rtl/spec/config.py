@@ -293,6 +293,10 @@ class AcceleratorConfig:
         """Row groups of sums in a result bank; each group of inputs has its own."""
         return max(self.max_row_groups, -(-self.max_group_sums // self.rows))
 
+    def results_of(self, shape: LayerShape) -> int:
+        """Row groups of a layer's results."""
+        return shape.result_row_groups if self.scale is None else shape.row_groups
+
     @property
     def activation_words(self) -> int:
         """Depth of the activation buffer, `fill` activations of each token a word."""

@@ -113,8 +113,7 @@ class Traffic(Exchange):
                 index, self._finite = self._programs.last_run(command.address), True
             if index is not None:
                 shape = self._layers[index].shape
-                row_groups = shape.row_groups if self.config.scale else shape.result_row_groups
-                self._result_groups[command.result_bank] = row_groups
+                self._result_groups[command.result_bank] = self.config.results_of(shape)
         self._finite &= response.status != Status.NOT_FINITE
         return response
 
@@ -127,9 +126,7 @@ class Traffic(Exchange):
         for row in trits:
             if self._rng.random() < 0.3:
                 row[:] = self._rng.choice((-1, 1))
-        scales = None
-        if config.scale is not None:
-            scales = random_scales(generator, (len(trits), 1))
+        scales = None if config.scale is None else random_scales(generator, (len(trits), 1))
         return pack_weights(config, trits, 0, scales)
 
     def codes(self, count: int) -> bytes:
