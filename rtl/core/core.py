@@ -267,18 +267,21 @@ class Core(wiring.Component):
                 free.eq((free & ~self.i_fetch.valid & ~self.i_run.valid) | fetched | self.done),
             ]
         else:
-            m.d.comb += sums.i_running.eq(busy << shape.result_bank)
-            self._pipeline_fetch(m, sums)
+            self._pipeline_fetch(m, sums, sums.i_running.eq(busy << shape.result_bank))
         return m
 
-    def _pipeline_fetch(self, m: Module, sums: Any) -> None:
-        """Connect the ports of fetched row groups; the stages between them move together."""
+    def _pipeline_fetch(self, m: Module, sums: Any, *further: Any) -> None:
+        """Connect the ports of fetched row groups; the stages between them move together.
+
+        The `further` statements say what else the sums need.
+        """
         advance = Signal()
         stages = Signal(FETCH_CYCLES)  # each stage holds a row group
         m.d.comb += [
             advance.eq(~self.o.valid | self.o.ready),
             self.i_fetch.ready.eq(advance),
             self.o.valid.eq(stages[-1]),
+            *further,
             sums.i_advance.eq(advance),
             sums.i_fetch.eq(self.i_fetch.payload),
         ]
