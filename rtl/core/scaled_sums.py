@@ -9,7 +9,7 @@ from tritloom.rtl.engines.contract import sums_layout
 from tritloom.rtl.lib.adder_tree import delay
 from tritloom.rtl.lib.block_ram import ReadPort, block_ram
 from tritloom.rtl.lib.group_scale import GroupFixed
-from tritloom.rtl.spec.config import AcceleratorConfig
+from tritloom.rtl.spec.config import PARTIAL_SUM_CYCLES, AcceleratorConfig
 from tritloom.rtl.spec.scale_facts import SCALE_BITS, SCALE_CYCLES, SLICE_BITS
 
 __all__ = ["ScaledSums"]
@@ -84,8 +84,9 @@ class ScaledSums(wiring.Component):
         rows = max(2, config.max_row_groups)
         totals = []
         for n in range(config.tokens * config.rows):
-            m.submodules[f"unit_{n}"] = unit = GroupFixed(config.acc_bits, rows, config.max_tiles)
-            assert unit.latency == SCALE_CYCLES
+            unit = GroupFixed(config.acc_bits, rows, config.max_tiles, checked=False)
+            m.submodules[f"unit_{n}"] = unit
+            assert unit.latency == SCALE_CYCLES and unit.again <= PARTIAL_SUM_CYCLES
             m.d.comb += [
                 unit.sum.eq(self.i_sums[n]),
                 unit.scale.eq(self.i_scales.word_select(n % config.rows, SCALE_BITS)),

@@ -93,6 +93,7 @@ class GroupFixed(wiring.Component):
     sum_bits : width of a sum, at most 17
     rows : totals that are kept
     groups : most sums that are added to a total
+    checked : whether it has the output `bad`
 
     Members
     -------
@@ -124,11 +125,14 @@ class GroupFixed(wiring.Component):
     again = READ_CYCLES + 2
     """Cycles after which a row may come again."""
 
-    def __init__(self, sum_bits: int = 17, rows: int = 4096, groups: int = 256) -> None:
+    def __init__(
+        self, sum_bits: int = 17, rows: int = 4096, groups: int = 256, *, checked: bool = True
+    ) -> None:
         _require("sum_bits", sum_bits, 2, 17)
         _require("rows", rows, 2, 1 << 16)
         _require("groups", groups, 1, 1 << 12)
         self.sum_bits, self.rows, self.groups = sum_bits, rows, groups
+        self.checked = checked
         self.bits = fixed_bits(sum_bits, groups)
         super().__init__(
             {
@@ -138,7 +142,7 @@ class GroupFixed(wiring.Component):
                 "first": In(1),
                 "enable": In(1),
                 "o": Out(signed(self.bits)),
-                "bad": Out(1),
+                **({"bad": Out(1)} if checked else {}),
             }
         )
 
@@ -168,8 +172,10 @@ class GroupFixed(wiring.Component):
         old = _totals(m, self.bits, self.rows, row, first, write)
         negative = delay(m, scale.negative, self.latency - 1, reset_less=True)
         m.d.sync += new.eq(add_under(old, term, negative))
-        bad = ~scale.finite & self.enable
-        m.d.comb += [self.o.eq(new), self.bad.eq(delay(m, bad, self.latency))]
+        m.d.comb += self.o.eq(new)
+        if self.checked:
+            bad = ~scale.finite & self.enable
+            m.d.comb += self.bad.eq(delay(m, bad, self.latency))
         return m
 
 
