@@ -6,6 +6,7 @@ import hashlib
 import inspect
 import json
 import sys
+from collections import deque
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -69,6 +70,8 @@ class SimulatedDevice:
         macros = [*design.macros, "MARKS=1"] if marks else design.macros
         library = build(design.rtlil, design.recipe, macros=macros)
         self._model = design.model
+        self._config = config
+        self._received: deque[bytes] = deque()  # before anybody asked
         self._simulation = Simulation(library, stall_seed, design.rules)
 
     @property
@@ -91,6 +94,8 @@ class SimulatedDevice:
         ------
         DeviceError : the memory has broken a rule of its chip
         """
+        if self._received:
+            return self._received.popleft()
         return self._simulation.receive(max(0, round(timeout_s * self._clock_hz)))
 
     def read_memory(self, start: int, size: int, store: int = 0) -> bytes:
@@ -117,7 +122,9 @@ class SimulatedDevice:
         return self._model is not None and isinstance(self._model.config.memory, LineRecord)
 
     def write_words(self, base: int, image: bytes) -> None:
-        """Put weight words into the memory's model, as if they had been written. It takes no cycle.
+        """Put weight words into the memory's model, as if they had been written.
+
+        It takes no cycle, once the memory has started: until then the memory may write by itself.
 
         Parameters
         ----------
@@ -130,6 +137,11 @@ class SimulatedDevice:
         """
         if self._model is None:
             raise InputError("the memory has no model that holds words; load them")
+        start = self._config.memory.start_cycles(self._config)
+        while (left := start - self.cycles) > 0:
+            packet = self._simulation.receive(left)
+            if packet is not None:
+                self._received.append(packet)
         owners = [number for number, store in enumerate(self._model.stores) if store.of is None]
         for number, (start, data) in zip(owners, self._model.contents(base, image), strict=True):
             self._simulation.write_store(number, start, data)
