@@ -22,6 +22,7 @@ from tritloom.rtl.spec.plugins import Memory, Record, engines
 from tritloom.rtl.spec.registry import load_component
 from tritloom.rtl.top import Accelerator
 from tritloom.sim.device.cxxrtl import Simulation, build
+from tritloom.sim.device.dram import HEADER
 from tritloom.sim.device.reference import DeviceUrl, require_config
 from tritloom.sim.models.contract import MemoryModel
 from tritloom.sim.models.surrounded import SurroundedAccelerator, surrounded
@@ -68,11 +69,11 @@ class SimulatedDevice:
         self._clock_hz = config.clock_hz
         design = SimulatedDesign(config, memory_model)
         macros = [*design.macros, "MARKS=1"] if marks else design.macros
-        library = build(design.rtlil, design.recipe, macros=macros)
+        library = build(design.rtlil, design.recipe, macros=macros, headers=design.headers)
         self._model = design.model
         self._config = config
         self._received: deque[bytes] = deque()  # before anybody asked
-        self._simulation = Simulation(library, stall_seed, design.rules)
+        self._simulation = Simulation(library, stall_seed, design.rules, design.dram)
 
     @property
     def cycles(self) -> int:
@@ -168,6 +169,8 @@ class SimulatedDesign:
     -------
     recipe : see `recipe`
     macros : macros of the driver in C++
+    headers : what the driver includes with these macros
+    dram : numbers of the DRAM behind the memory's ports; None if there is none
     model : of the memory's chip; None if there is none
     rules : what the memory must keep; None if it has no model
 
@@ -184,6 +187,8 @@ class SimulatedDesign:
             self.macros += [f"MEMORY_HZ={own_hz}u", f"CLOCK_HZ={config.clock_hz}u"]
         self.model: MemoryModel | None = None
         self.rules: Mapping[int, str] | None = None
+        self.dram: Mapping[str, int] | None = None
+        self.headers: list[Path] = []
         if isinstance(self._design, SurroundedAccelerator):
             self.model = model = self._design.model
             self.rules = model.RULES
@@ -192,6 +197,11 @@ class SimulatedDesign:
                 for number, store in enumerate(model.stores)
             )
             self.macros.append(f"STORES={' '.join(stores)}")
+            self.dram = model.dram_numbers
+            if self.dram is not None:
+                ports = " ".join(f"DRAM_PORT({number})" for number in range(model.dram_ports))
+                self.macros += [f"DRAM={ports}", f"DRAM_PORTS={model.dram_ports}"]
+                self.headers.append(HEADER)
 
     def rtlil(self) -> str:
         """The design's RTLIL, with the module `top`; it can be made once."""
