@@ -232,9 +232,11 @@ def _write_piece(session: Session, config: AcceleratorConfig, piece: Piece, imag
             *requests.write(piece.index, image),
         ]
         session.enqueue(*writes, commit)
-        for command in writes:
-            session.require(command)
-        if session.wait(commit).status != Status.BAD_CHECKSUM:
+        status = session.wait(commit).status
+        for command in writes:  # they have their responses, because COMMIT has
+            if command.response is None or command.response.status != Status.OK:
+                session.require(command)
+        if status != Status.BAD_CHECKSUM:
             session.require(commit)
             return
     raise DeviceError(
