@@ -19,18 +19,25 @@ OWNED = (
     "connect again"
 )
 """Of a device that refuses RESET."""
-REMEDIES = {
-    Status.MEMORY_ERROR: "the weight memory could not read a word; try again, and if that fails "
-    "too, load the layer again or run the device's self-test",
-}
-"""What to do, by the status of a response; a status that is not here is a fault of the driver."""
+VOID = "the weight memory could not read a word"
 
 
-def refusal_error(name: str, command: Command, number: int) -> DeviceError:
-    """The error of a command that a device has refused with the status of that number."""
+def refusal_error(name: str, command: Command, number: int, void_remedy: str) -> DeviceError:
+    """The error of a command that a device has refused.
+
+    Parameters
+    ----------
+    name : of the device
+    command : that it has refused
+    number : of the status
+    void_remedy : what to do if the memory could not read a word, `Memory.void_remedy`
+    """
     try:
         status = Status(number)
-        reason = ": ".join(filter(None, (status.name, REMEDIES.get(status))))
+        # The other ones are faults of the driver.
+        reason = status.name
+        if status == Status.MEMORY_ERROR:
+            reason += f": {VOID}; {void_remedy}"
     except ValueError:
         reason = f"unknown status {number}"
     return DeviceError(

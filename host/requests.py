@@ -76,7 +76,12 @@ class Requests:
 
     def write(self, index: int, image: bytes | memoryview) -> list[Command]:
         """Write the whole image of layer `index`."""
-        return self._all(requests.write_words(self._config, index, image, self.payload_bytes))
+        opcode = Opcode.WRITE
+        # A model has tens of thousands of these commands, so no request is made first.
+        return [
+            Command(opcode=opcode, index=index, address=address, payload=payload)
+            for address, payload in requests.write_parts(self._config, image, self.payload_bytes)
+        ]
 
     def commit(self, index: int, image: bytes | memoryview) -> Command:
         """Close layer `index` if it holds the image."""

@@ -39,6 +39,7 @@ from tritloom.rtl.spec.commands import (
 )
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import DeviceError, InputError, ProtocolError
+from tritloom.rtl.spec.plugins import Memory
 
 __all__ = ["MAX_RETRIES", "SMALLEST_PAYLOAD", "Command", "Session"]
 
@@ -103,6 +104,7 @@ class Session:
         self._process = os.getpid()
         self._window = 1
         self._clock_hz: int | None = None
+        self._void_remedy = Memory.void_remedy
         self._byte_cycles: float = LINK_CYCLES_PER_BYTE
         self._waiting: deque[Command] = deque()  # not yet sent
         self._received: deque[bytes] = deque()  # not yet looked at
@@ -207,6 +209,7 @@ class Session:
         # the device busy meanwhile.
         self._least_room = max(1, min(self._block, config.window // 2))
         self._clock_hz = config.clock_hz
+        self._void_remedy = config.memory.void_remedy
         byte_cycles = LINK_SLACK * config.link.cycles_per_byte(config)
         self._byte_cycles = max(LINK_CYCLES_PER_BYTE, byte_cycles)
 
@@ -258,7 +261,7 @@ class Session:
         if response is None:
             response = self.wait(command)
         if response.status != OK:
-            raise refusal_error(self.name, command, response.status)
+            raise refusal_error(self.name, command, response.status, self._void_remedy)
         return response
 
     def check(self) -> None:
@@ -303,7 +306,9 @@ class Session:
             self._unsent = False
         waiting, flight = self._waiting, self._flight
         while waiting:
-            oldest = self._oldest()
+            oldest = flight[0]
+            if oldest.response is not None:
+                oldest = self._oldest()
             # Beyond this room, the device would not repeat its response to the oldest command.
             room, least_room = self._window, self._least_room
             if self._share_again > BAD_SHARE:
@@ -440,8 +445,9 @@ class Session:
             command.acknowledged = acknowledged
             packet = command.pack()
             again = command.sends > 0
-            self._share_again += (again - self._share_again) / SHARE_PACKETS
-            self.retransmissions += again
+            if again or self._share_again:
+                self._share_again += (again - self._share_again) / SHARE_PACKETS
+                self.retransmissions += again
             self._packets = command.packet = self._packets + 1
             command.sends += 1
             command.sent_s = now_s

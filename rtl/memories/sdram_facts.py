@@ -12,8 +12,15 @@ from tritloom.rtl.memories.line_facts import LineFormat, LineRecord
 from tritloom.rtl.memories.sdram_parts import BURST, PARTS, SdramCycles, SdramPart
 from tritloom.rtl.spec.plugins import Config, require, require_integer
 
-__all__ = ["Sdram"]
+__all__ = ["PHASES", "SCAN_LINES", "Sdram"]
 
+PHASES = 16
+"""Half cycles of the clock at which data may be taken, tried after power-up."""
+PHASE_CYCLES = PHASES // 2
+SCAN_LINES = 8
+"""Lines, from line 0 on, that the search for the phase overwrites."""
+USUAL_PHASE_CYCLES = 1
+"""Whole cycles of the phase that a board is thought to need."""
 MOST_REFRESHES = 16
 USUAL_REFRESHES = 8
 FIRST_REFRESHES = 8
@@ -46,7 +53,6 @@ class Sdram(LineRecord):
     cas : CAS latency, 2 or 3
     refreshes : AUTO REFRESH commands in a row, 1 to 16. More in a row close the pages less often.
         0 is 8, or fewer if a page could else stay open for longer than the part allows.
-    capture : cycles by which read data is taken later than a part without delay has it, 0 or 1
     clock_hz : clock of the chip and its controller; 0 is the accelerator's own
     """
 
@@ -56,25 +62,30 @@ class Sdram(LineRecord):
     bench: ClassVar[str] = "tritloom.sim.verify.sdram:attach"
     resource: ClassVar[str] = "sdram"
     tie: ClassVar[str] = "tritloom.boards.pins.sdram:tie"
+    can_fail: ClassVar[bool] = True
+    void_remedy: ClassVar[str] = (
+        "after power-up the SDRAM's data was right at no phase of its clock; switch the device off "
+        "and on, and if that fails too, check the chip's part and pins, or build with a lower clock"
+    )
     pins: ClassVar[Mapping[str, str]] = MappingProxyType(
         {
-            "sdram_cke": "clock enable; all pads need a register at the pad, outputs and inputs",
+            "sdram_cke": "clock enable; all outputs need equal registers at the pads",
             "sdram_ras_n": "row address strobe, low when active",
             "sdram_cas_n": "column address strobe, low when active",
             "sdram_we_n": "write enable, low when active",
             "sdram_bank": "bank",
             "sdram_address": "row, or column",
             "sdram_dqm": "data masks, high when data is masked",
-            "sdram_dq_i": "data from the chip",
+            "sdram_dq_i": "data from the chip, taken at the rising edge of the clock",
+            "sdram_dq_i_fall": "data from the chip, taken at the falling edge half a cycle later",
             "sdram_dq_o": "data to the chip",
-            "sdram_dq_oe": "high while dq_o drives the data pins",
+            "sdram_dq_oe": "high while dq_o drives the data pins, and some cycles around it",
         }
     )
 
     part: str = "ulx3s"
     cas: int = 3
     refreshes: int = 0
-    capture: int = 0
     clock_hz: int = 0
 
     @property
@@ -147,7 +158,6 @@ class Sdram(LineRecord):
         periods = dict(self.chip.cas_ns)
         require_integer("memory: cas", self.cas, min(periods), max(periods))
         require_integer("memory: refreshes", self.refreshes, 0, MOST_REFRESHES)
-        require_integer("memory: capture", self.capture, 0, 1)
         require_integer("memory: clock_hz", self.clock_hz, 0, MOST_HZ)
         require(
             self.chip_hz(config) <= BURST * config.clock_hz,
@@ -189,9 +199,10 @@ class Sdram(LineRecord):
     def first_beat(self, config: Config) -> int:
         """Cycles from a range of lines to its first beat, if nothing holds it up.
 
-        With a clock of its own at most so many; the phases of the clocks decide.
+        It counts `USUAL_PHASE_CYCLES` for the way of the data; a board may need more or fewer. With
+        a clock of its own at most so many; how the clocks lie to each other decides.
         """
-        first = FIRST_BEAT + self.cycles(config).rcd + self.cas + self.capture
+        first = FIRST_BEAT + self.cycles(config).rcd + self.cas + USUAL_PHASE_CYCLES
         if not self.clock_hz:
             return first
         first += ORDER_CROSSING + self.joined(config)
@@ -202,30 +213,43 @@ class Sdram(LineRecord):
         return ceil(cycles * config.clock_hz / self.chip_hz(config))
 
     def start_cycles(self, config: Config) -> int:
-        """The time after power-up, and the chip's initialisation."""
+        """The time after power-up, the chip's initialisation, and the search for the phase."""
         cycles = self.cycles(config)
         refreshes = max(FIRST_REFRESHES, self.group(config)) * cycles.rfc
         start = cycles.init + cycles.rp + refreshes + cycles.mrd + EXTRA_CYCLES
-        return self._core_cycles(config, start)
+        around = cycles.rp + cycles.rcd + EXTRA_CYCLES  # of a page's commands
+        write = around + 2 * BURST + cycles.wr
+        read = around + BURST * SCAN_LINES + FIRST_BEAT + self.cas + PHASE_CYCLES
+        scan = SCAN_LINES * write + PHASES * read
+        return self._core_cycles(config, start + self._with_refreshes(config, scan))
+
+    def _with_refreshes(self, config: Config, cycles: int) -> int:
+        """Cycles of the chip in which so many are left beside the refreshes, at most.
+
+        A refresh may come whenever one is due. Each makes time for further ones, but far less than
+        an interval.
+        """
+        t, group = self.cycles(config), self.group(config)
+        refresh = t.rp + group * t.rfc + t.rcd + BURST + EXTRA_CYCLES
+        return cycles + refresh * (cycles // (self.interval(config) - refresh) + 2)
 
     def most_cycles(self, config: Config, words: int) -> int:
-        """Every page may wait for its bank, and a refresh may come whenever one is due."""
+        """Every page may wait for its bank, and a refresh may come whenever one is due.
+
+        The data may be taken at the last phase.
+        """
         cycles = self.cycles(config)
         sizes = self.line_format(config)
         lines = -(-words * sizes.block_lines // sizes.block_words) + 2 * sizes.block_lines
         beats = lines * BURST
         pages = -(-lines // (1 << self.chip.page_bits)) + 1
         page = cycles.rp + cycles.rcd + BURST + EXTRA_CYCLES
-        group = self.group(config)
-        refresh = cycles.rp + group * cycles.rfc + cycles.rcd + BURST + EXTRA_CYCLES
-        streaming = beats + pages * page + self.cas + EXTRA_CYCLES
+        streaming = beats + pages * page + self.cas + PHASE_CYCLES + EXTRA_CYCLES
         if self.clock_hz:
             # At worst the chip waits in each cycle in which the accelerator takes a beat.
             taken = beats // self.joined(config) * self.chip_hz(config)
             streaming += -(-taken // config.clock_hz) + ORDER_CROSSING + self.joined(config)
-        # Each refresh makes time for further refreshes, but far less than an interval.
-        interval = self.interval(config) - refresh
-        cycles_of_chip = streaming + refresh * (streaming // interval + 2)
+        cycles_of_chip = self._with_refreshes(config, streaming)
         if not self.clock_hz:
             return max(words, cycles_of_chip)
         return max(words, 1 + self._core_cycles(config, cycles_of_chip) + BEAT_CROSSING)

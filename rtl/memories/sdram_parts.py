@@ -5,7 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from math import ceil, floor
 
-__all__ = ["BURST", "PARTS", "SdramCycles", "SdramMargins", "SdramPart", "margins", "slowest"]
+__all__ = [
+    "BURST",
+    "PARTS",
+    "SdramCycles",
+    "SdramMargins",
+    "SdramPart",
+    "column_seen",
+    "margins",
+    "slowest",
+]
 
 BURST = 8
 """Columns that a READ or WRITE moves: a line."""
@@ -141,22 +150,52 @@ class SdramMargins:
     most_delay: float
 
 
-def margins(part: SdramPart, clock_hz: int, capture: int = 0) -> SdramMargins:
+def margins(part: SdramPart, clock_hz: int, phase: int) -> SdramMargins:
     """The margins with the chip's clock inverted: its edge follows a command by half a cycle.
 
     The round trip goes from the FPGA's clock to the chip, and from its data pins to the registers
-    at the FPGA's pads, less the way of the clock to these. They take the data two cycles after the
-    half in which the chip gives it, or three with `capture`.
+    at the FPGA's pads, less the way of the clock to these, and less any whole cycles that these
+    registers take. Data is taken a cycle after a command at phase 0, and half a cycle later at each
+    next phase.
     """
     period = 1e9 / clock_hz
     half = period / 2
-    taken = (2 + capture) * period
+    taken = (1 + phase / 2) * period
     return SdramMargins(
         setup=half - part.setup,
         hold=period - half - part.input_hold,
         least_delay=taken - half - period - part.hold,
         most_delay=taken - half - part.access,
     )
+
+
+def column_seen(
+    part: SdramPart, clock_hz: int, half: int, round_trip_ns: float, spread_ns: float = 0
+) -> tuple[int, bool]:
+    """Which column is at the FPGA's pads at an edge of its clock, and whether it is stable there.
+
+    Columns are numbered by the cycle after whose rising edge the chip's own edge, half a cycle
+    later, brings them.
+
+    Parameters
+    ----------
+    part, clock_hz : the chip and its clock
+    half : 0 for the rising edge, 1 for the falling edge half a cycle later
+    round_trip_ns : see `margins`
+    spread_ns : by which a column is stable for less: the pins' skew, and the registers' setup and
+        hold
+
+    Returns
+    -------
+    by how many cycles the column's number is less than that of the edge; whether it is stable. If
+    not, the pads have a mixture of it and the next column.
+    """
+    period = 1e9 / clock_hz
+    arrives = period / 2 + part.access + round_trip_ns + spread_ns / 2
+    leaves = period / 2 + period + part.hold + round_trip_ns - spread_ns / 2
+    at = half * period / 2
+    cycles = ceil((arrives - at) / period)
+    return cycles, cycles * period + at < leaves
 
 
 def slowest(name: str, source: str, *parts: SdramPart) -> SdramPart:

@@ -9,15 +9,19 @@ from amaranth.lib.wiring import In, Member, Out
 
 from tritloom.rtl.memories.line_contract import LineStore
 from tritloom.rtl.memories.line_facts import LineFormat
-from tritloom.rtl.memories.sdram_facts import FIRST_REFRESHES, Sdram
+from tritloom.rtl.memories.sdram_facts import FIRST_REFRESHES, PHASE_CYCLES, SCAN_LINES, Sdram
 from tritloom.rtl.memories.sdram_pages import PageSplitter, segment_layout
 from tritloom.rtl.memories.sdram_parts import BURST, SdramPart
+from tritloom.rtl.memories.sdram_scan import PhaseScan
 from tritloom.rtl.spec.config import AcceleratorConfig
 
 __all__ = ["ALL_BANKS", "ORDER_CYCLES", "Order", "SdramStore", "sdram_pads"]
 
 ORDER_CYCLES = 2
 """Cycles from the choice of a command to the chip's edge: a register here, and one at the pad."""
+DRIVEN_CYCLES = 3
+"""Cycles for which the data pins are driven behind a written line, so that the output enable's
+register may be later than those of the data."""
 ALL_BANKS = 1 << 10
 """The address bit by which PRECHARGE closes all banks."""
 QUEUE = 32
@@ -47,6 +51,7 @@ def sdram_pads(part: SdramPart) -> dict[str, Member]:
         "sdram_address": Out(max(part.row_bits, ALL_BANKS.bit_length())),
         "sdram_dqm": Out(part.data_bits // 8, init=-1),
         "sdram_dq_i": In(part.data_bits),
+        "sdram_dq_i_fall": In(part.data_bits),
         "sdram_dq_o": Out(part.data_bits),
         "sdram_dq_oe": Out(1),
     }
@@ -94,6 +99,9 @@ class SdramStore(LineStore):
 
     A written line is a segment of one line. It begins only when no beat of a read line is left.
 
+    After power-up a `PhaseScan` writes and reads the chip and chooses at which half cycle data is
+    taken. Until then the store takes nothing; if no phase is right, all beats are void.
+
     Parameters
     ----------
     record : the part, and how it is used
@@ -103,7 +111,9 @@ class SdramStore(LineStore):
     Members (beside `LineStore`)
     -------
     the pads : see `Sdram.pins`. The chip sees an output a cycle later, from the register at the
-        pad, and `sdram_dq_i` is such a register too.
+        pad; more cycles do no harm, if they are the same for all pads. `sdram_dq_i` is what the
+        pads had at the last rising edge but one, `sdram_dq_i_fall` what they had half a cycle
+        later; more cycles do no harm here either.
     """
 
     def __init__(self, record: Sdram, config: AcceleratorConfig, line_format: LineFormat) -> None:
@@ -112,6 +122,7 @@ class SdramStore(LineStore):
         self.cycles = record.cycles(config)
         self.group = record.group(config)
         self.interval = record.interval(config)
+        self.scan = PhaseScan(self.part)
         super().__init__(line_format, sdram_pads(self.part))
 
     def elaborate(self, platform: object) -> Module:
@@ -128,6 +139,7 @@ class SdramStore(LineStore):
             self.sdram_bank.eq(self._bank),
             self.sdram_address.eq(self._address),
         ]
+        m.submodules.scan = self.scan
         sent = Signal()  # a READ or WRITE is chosen in this cycle
         writing = Signal()  # the segments are of a written line
         room, quiet = self._queue_beats(m, sent & ~writing)
@@ -146,15 +158,19 @@ class SdramStore(LineStore):
         idle = Signal()  # no segment is left
         self._idle = idle
         begins = Signal()
+        scan, write, read = self.scan, self.i_write, self.i_read
         m.d.comb += [
-            begins.eq(self.i_write.valid & ~writing & idle & quiet),
-            pages.i.valid.eq(self.i_read.valid & ~writing | begins),
-            self.i_read.ready.eq(pages.i.ready & ~writing & ~begins),
-            pages.i.payload.line.eq(
-                Mux(begins, self.i_write.payload.line, self.i_read.payload.line)
-            ),
-            pages.i.payload.count.eq(Mux(begins, 1, self.i_read.payload.count)),
+            begins.eq(Mux(scan.busy, scan.writes, write.valid) & ~writing & idle & quiet),
+            pages.i.valid.eq(Mux(scan.busy, scan.reads, read.valid) & ~writing | begins),
+            read.ready.eq(pages.i.ready & ~writing & ~begins & ~scan.busy),
+            scan.accepted.eq(pages.i.ready),
+            pages.i.payload.line.eq(Mux(begins, write.payload.line, read.payload.line)),
+            pages.i.payload.count.eq(Mux(begins, 1, read.payload.count)),
         ]
+        with m.If(scan.busy):
+            m.d.comb += pages.i.payload.line.eq(scan.line)
+            with m.If(~begins):
+                m.d.comb += pages.i.payload.count.eq(SCAN_LINES)
         with m.If(begins & pages.i.ready):
             m.d.sync += writing.eq(1)
         self._pages_ready = pages.i.ready
@@ -163,15 +179,24 @@ class SdramStore(LineStore):
     def _put_beats(self, m: Module, sent: Value, writing: Signal) -> None:
         """Bring the columns of a written line to the pads, the first one with the command."""
         bits = self.part.data_bits
+        scan = self.scan
         beat = Signal(range(BURST))
+        driven = Signal(DRIVEN_CYCLES)  # a bit for each cycle since a line was written
+        column = self.i_write.payload.data.word_select(beat, bits)
+        # Nobody else drives the pins while `writing`: all columns that were asked for have come.
         m.d.sync += [
-            self.sdram_dq_o.eq(self.i_write.payload.data.word_select(beat, bits)),
-            self.sdram_dq_oe.eq(sent | (beat != 0)),
+            self.sdram_dq_o.eq(Mux(scan.busy, scan.word, column)),
+            driven.eq(Cat(writing, driven)),
+            self.sdram_dq_oe.eq(writing | driven.any()),
         ]
         with m.If(sent | (beat != 0)):
             m.d.sync += beat.eq(beat + 1)
         last = beat == BURST - 1
-        m.d.comb += self.i_write.ready.eq(last)
+        m.d.comb += [
+            self.i_write.ready.eq(last & ~scan.busy),
+            scan.column.eq(beat),
+            scan.wrote.eq(last),
+        ]
         with m.If(last):
             m.d.sync += writing.eq(0)
 
@@ -193,22 +218,30 @@ class SdramStore(LineStore):
             room.eq(free >= BURST),
             quiet.eq((free == QUEUE) & ~sent),
         ]
-        # The first column is in the pad's register `delay` cycles after READ was chosen.
-        delay = ORDER_CYCLES + self.record.cas + 1 + self.record.capture
-        passed = Signal(delay, reset_less=True)
+        # The first column is in the pad's register `delay` cycles after READ was chosen, and the
+        # whole cycles of the phase.
+        delay = ORDER_CYCLES + self.record.cas + 1
+        passed = Signal(delay - 2 + PHASE_CYCLES, reset_less=True)
         left = Signal(range(BURST))
-        comes = passed[-1]
-        m.d.sync += passed.eq(Cat(sent, passed))
+        comes = Signal(reset_less=True)
+        scan = self.scan
+        m.d.sync += [
+            passed.eq(Cat(sent, passed)),
+            comes.eq(passed[delay - 2 :].bit_select(scan.phase[1:], 1)),
+        ]
         with m.If(comes):
             m.d.sync += left.eq(BURST - 1)
         with m.Elif(left != 0):
             m.d.sync += left.eq(left - 1)
         m.d.comb += [
             queue.w_en.eq(comes | (left != 0)),
-            queue.w_data.eq(self.sdram_dq_i),
-            self.o.valid.eq(queue.r_rdy),
+            queue.w_data.eq(Mux(scan.phase[0], self.sdram_dq_i_fall, self.sdram_dq_i)),
+            self.o.valid.eq(queue.r_rdy & ~scan.busy),
             self.o.payload.data.eq(queue.r_data),
-            queue.r_en.eq(self.o.ready),
+            self.o.payload.error.eq(scan.failed),
+            queue.r_en.eq(self.o.ready | scan.busy),
+            scan.valid.eq(queue.r_rdy & scan.busy),
+            scan.data.eq(queue.r_data),
         ]
         return room, quiet
 

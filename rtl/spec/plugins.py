@@ -245,6 +245,10 @@ class Memory(Record):
 
     words: int = field(metadata=LAYOUT)
 
+    void_remedy: ClassVar[str] = (
+        "try again, and if that fails too, load the layer again or run the device's self-test"
+    )
+    """What to do about a memory that could not read a word, for the driver's errors."""
     can_fail: ClassVar[bool] = False
     """Whether the component may set `error`. A device has checks of `error` only then."""
 

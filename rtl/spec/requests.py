@@ -33,6 +33,7 @@ __all__ = [
     "read_words",
     "response_bytes",
     "run_layer",
+    "write_parts",
     "write_steps",
     "write_words",
 ]
@@ -65,9 +66,15 @@ def write_words(
     Each request but the last one holds whole blocks of words. `word` is the first of a block, and
     the image ends with a block or with the layer.
     """
-    yield from _write(
-        Opcode.WRITE, index, image, config.word_bytes, payload_bytes, word, block=config.align
-    )
+    for address, payload in write_parts(config, image, payload_bytes, word):
+        yield Request(Opcode.WRITE, index=index, address=address, payload=payload)
+
+
+def write_parts(
+    config: AcceleratorConfig, image: bytes | memoryview, payload_bytes: int, word: int = 0
+) -> Iterator[tuple[int, bytes]]:
+    """The first word, and the payload, of each request of `write_words`."""
+    return _parts(image, config.word_bytes, payload_bytes, word, config.align)
 
 
 def commit_layer(index: int, image: bytes | memoryview) -> Request:
@@ -208,16 +215,17 @@ def _write(
     payload_bytes: int,
     word: int = 0,
     bank: int = 0,
-    block: int = 1,
 ) -> Iterator[Request]:
-    """An image in blocks of words, as many in each request as its payload holds, at least one."""
+    """An image in words, as many in each request as its payload holds, at least one."""
+    for address, payload in _parts(image, word_bytes, payload_bytes, word):
+        yield Request(opcode, index=index, address=address, payload=payload, activation_bank=bank)
+
+
+def _parts(
+    image: bytes | memoryview, word_bytes: int, payload_bytes: int, word: int, block: int = 1
+) -> Iterator[tuple[int, bytes]]:
+    """An image in blocks of words, as many together as a payload holds, at least one."""
     block_bytes = block * word_bytes
     step = max(1, payload_bytes // block_bytes) * block_bytes
     for start in range(0, len(image), step):
-        yield Request(
-            opcode,
-            index=index,
-            address=word + start // word_bytes,
-            payload=bytes(image[start : start + step]),
-            activation_bank=bank,
-        )
+        yield word + start // word_bytes, bytes(image[start : start + step])

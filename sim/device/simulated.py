@@ -6,6 +6,7 @@ import hashlib
 import inspect
 import json
 import sys
+from collections import deque
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +22,7 @@ from tritloom.rtl.spec.plugins import Memory, Record, engines
 from tritloom.rtl.spec.registry import load_component
 from tritloom.rtl.top import Accelerator
 from tritloom.sim.device.cxxrtl import Simulation, build
+from tritloom.sim.device.dram import HEADER
 from tritloom.sim.device.reference import DeviceUrl, require_config
 from tritloom.sim.models.contract import MemoryModel
 from tritloom.sim.models.surrounded import SurroundedAccelerator, surrounded
@@ -67,9 +69,11 @@ class SimulatedDevice:
         self._clock_hz = config.clock_hz
         design = SimulatedDesign(config, memory_model)
         macros = [*design.macros, "MARKS=1"] if marks else design.macros
-        library = build(design.rtlil, design.recipe, macros=macros)
+        library = build(design.rtlil, design.recipe, macros=macros, headers=design.headers)
         self._model = design.model
-        self._simulation = Simulation(library, stall_seed, design.rules)
+        self._config = config
+        self._received: deque[bytes] = deque()  # before anybody asked
+        self._simulation = Simulation(library, stall_seed, design.rules, design.dram)
 
     @property
     def cycles(self) -> int:
@@ -91,6 +95,8 @@ class SimulatedDevice:
         ------
         DeviceError : the memory has broken a rule of its chip
         """
+        if self._received:
+            return self._received.popleft()
         return self._simulation.receive(max(0, round(timeout_s * self._clock_hz)))
 
     def read_memory(self, start: int, size: int, store: int = 0) -> bytes:
@@ -117,7 +123,9 @@ class SimulatedDevice:
         return self._model is not None and isinstance(self._model.config.memory, LineRecord)
 
     def write_words(self, base: int, image: bytes) -> None:
-        """Put weight words into the memory's model, as if they had been written. It takes no cycle.
+        """Put weight words into the memory's model, as if they had been written.
+
+        It takes no cycle, once the memory has started: until then the memory may write by itself.
 
         Parameters
         ----------
@@ -130,6 +138,11 @@ class SimulatedDevice:
         """
         if self._model is None:
             raise InputError("the memory has no model that holds words; load them")
+        start = self._config.memory.start_cycles(self._config)
+        while (left := start - self.cycles) > 0:
+            packet = self._simulation.receive(left)
+            if packet is not None:
+                self._received.append(packet)
         owners = [number for number, store in enumerate(self._model.stores) if store.of is None]
         for number, (start, data) in zip(owners, self._model.contents(base, image), strict=True):
             self._simulation.write_store(number, start, data)
@@ -156,6 +169,8 @@ class SimulatedDesign:
     -------
     recipe : see `recipe`
     macros : macros of the driver in C++
+    headers : what the driver includes with these macros
+    dram : numbers of the DRAM behind the memory's ports; None if there is none
     model : of the memory's chip; None if there is none
     rules : what the memory must keep; None if it has no model
 
@@ -172,6 +187,8 @@ class SimulatedDesign:
             self.macros += [f"MEMORY_HZ={own_hz}u", f"CLOCK_HZ={config.clock_hz}u"]
         self.model: MemoryModel | None = None
         self.rules: Mapping[int, str] | None = None
+        self.dram: Mapping[str, int] | None = None
+        self.headers: list[Path] = []
         if isinstance(self._design, SurroundedAccelerator):
             self.model = model = self._design.model
             self.rules = model.RULES
@@ -180,6 +197,11 @@ class SimulatedDesign:
                 for number, store in enumerate(model.stores)
             )
             self.macros.append(f"STORES={' '.join(stores)}")
+            self.dram = model.dram_numbers
+            if self.dram is not None:
+                ports = " ".join(f"DRAM_PORT({number})" for number in range(model.dram_ports))
+                self.macros += [f"DRAM={ports}", f"DRAM_PORTS={model.dram_ports}"]
+                self.headers.append(HEADER)
 
     def rtlil(self) -> str:
         """The design's RTLIL, with the module `top`; it can be made once."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from amaranth.hdl import Const, Module, Mux, Signal, Value
@@ -15,17 +16,15 @@ from tritloom.rtl.memories.axi_pads import axi_pads
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import ConfigError
 from tritloom.sim.models.contract import MemoryModel, Store
-from tritloom.sim.models.dram import DDR4_2133, LINE_BYTES, TICK_BITS, TIME_BITS, Dram
+from tritloom.sim.models.dram import COUNT_BITS, DDR4_2133
 
 __all__ = ["AxiModel"]
 
 CHANNELS = ("ar", "r", "aw", "w", "b")
-OUTSTANDING = 12
-"""Bursts of a port that the DRAM's controller takes before their beats have left. Chosen: with four
-ports of 128 bits at 250 MHz whose regions begin at the same banks, this gives 75.7 % of the beat
-rate. bitnet-kv260 published 75.3 % for silicon, and 93.8 % with good offsets (here 99.5 %)."""
+TIME_BITS = 40
+"""Bits of a number of cycles."""
 OPEN_PIECES = 64
-"""Bursts, or accesses of a DRAM, that a port takes before their beats have left."""
+"""Bursts that a port takes before their beats have left."""
 PAUSE_BITS = 16
 RESPONSES = {"OKAY": 0, "SLVERR": 2, "DECERR": 3}
 
@@ -55,6 +54,8 @@ class AxiModel(MemoryModel):
     dram : all ports share a DRAM: DDR4-2133 on 64 wires, at the configuration's clock. `latency` is
         that of writes only.
     outstanding : bursts of a port that the DRAM's controller takes before their beats have left
+    places : bytes that the DRAM adds to each port's addresses, multiples of 4096, as if its region
+        lay there; empty for none
     """
 
     RULES: ClassVar = {
@@ -80,7 +81,8 @@ class AxiModel(MemoryModel):
         deaf: str = "",
         deaf_cycles: int = 0,
         dram: bool = False,
-        outstanding: int = OUTSTANDING,
+        outstanding: int = DDR4_2133.outstanding,
+        places: tuple[int, ...] = (),
     ) -> None:
         record = config.memory
         if not isinstance(record, Axi):
@@ -96,23 +98,24 @@ class AxiModel(MemoryModel):
         self.error, self.error_from, self.error_lines = error, error_from, error_lines
         self.silent_from, self.silent_cycles = silent_from, silent_cycles
         self.deaf, self.deaf_cycles = deaf, deaf_cycles
-        self.outstanding = outstanding
-        self.dram = Dram(DDR4_2133, config.clock_hz, record.ports) if dram else None
+        numbers: dict[str, int] | None = None
+        if dram:
+            timing = replace(DDR4_2133, outstanding=outstanding)
+            numbers = timing.numbers(config.clock_hz, record.beat_bytes)
+            for number, place in enumerate(places):
+                numbers[f"place_{number}"] = place // record.beat_bytes
         lines = record.line_format(config).lines
         pads = {
             name: Member(In if member.flow == Out else Out, member.shape)
             for name, member in axi_pads(record).items()
         }
         stores = tuple(Store(words=lines, bits=record.width) for _ in range(record.ports))
-        super().__init__(config, pads, stores)
+        super().__init__(config, pads, stores, dram_ports=record.ports, dram_numbers=numbers)
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
         now = Signal(TIME_BITS)
         m.d.sync += now.eq(now + 1)
-        if self.dram is not None:
-            m.submodules.dram = self.dram
-            m.d.comb += self.dram.now.eq(now << TICK_BITS)
         violations = []
         for number, (prefix, base) in enumerate(
             zip(self.record.prefixes, self.record.bases(self.config), strict=True)
@@ -154,38 +157,34 @@ class AxiModel(MemoryModel):
         silent = self._silence(m, pad, name)
 
         line = (pad["araddr"] - base) >> shift
-        piece = data.StructLayout({"line": 32, "beats": 9, "last": 1, "due": TIME_BITS})
+        piece = data.StructLayout({"line": 32, "beats": COUNT_BITS, "due": TIME_BITS})
         m.submodules[f"pieces_{name}"] = pieces = SyncFIFO(width=piece.size, depth=OPEN_PIECES)
         entering, oldest = (
             Signal(piece, name=f"entering_{name}"),
             Signal(piece, name=f"piece_{name}"),
         )
         m.d.comb += [pieces.w_data.eq(entering), oldest.eq(pieces.r_data)]
-        leaves = Signal(name=f"leaves_{name}")  # the last beat of a burst is fetched
         pauses = self._pause(m, "ar", number, now)
-        if self.dram is None:
-            # Addresses wait with the time of their first beat.
-            m.d.comb += [
-                pad["arready"].eq(pieces.w_rdy & ~pauses),
-                pieces.w_en.eq(pad["arvalid"] & pad["arready"]),
-                entering.line.eq(line),
-                entering.beats.eq(pad["arlen"] + 1),
-                entering.last.eq(1),
-                # The beat is at the port a cycle after it is fetched.
-                entering.due.eq(now + self.latency - 1),
-            ]
-        else:
-            self._serve(m, number, pad, base, now, pauses, pieces, entering, leaves)
-        time = now if self.dram is None else now << TICK_BITS
-        sent = Signal(9, name=f"sent_{name}")  # beats of the oldest piece that were fetched
+        # Addresses wait, with a fixed latency together with the time of their first beat.
+        takes = pad["arvalid"] & pad["arready"]
+        m.d.comb += [
+            pad["arready"].eq(pieces.w_rdy & self._has_room(number) & ~pauses),
+            pieces.w_en.eq(takes),
+            entering.line.eq(line),
+            entering.beats.eq(pad["arlen"] + 1),
+            # The beat is at the port a cycle after it is fetched.
+            entering.due.eq(now + self.latency - 1),
+        ]
+        sent = Signal(
+            COUNT_BITS, name=f"sent_{name}"
+        )  # beats of the oldest piece that were fetched
         fetched = Signal(32, name=f"fetched_{name}")  # the line that is shown
         next_line = oldest.line + sent
-        due = pieces.r_rdy & (time >= oldest.due) & ~silent
+        due = pieces.r_rdy & self._is_due(number, oldest.due, now) & ~silent
         fetch = Signal(name=f"fetch_{name}")
         m.d.comb += [
             fetch.eq(due & (~pad["rvalid"] | pad["rready"]) & ~self._pause(m, "r", number, now)),
             pieces.r_en.eq(fetch & (sent == oldest.beats - 1)),
-            leaves.eq(pieces.r_en & oldest.last),
             pad["rdata"].eq(store.word),
             pad["rid"].eq(0),
         ]
@@ -194,10 +193,18 @@ class AxiModel(MemoryModel):
         with m.If(fetch):
             m.d.sync += [
                 pad["rvalid"].eq(1),
-                pad["rlast"].eq(leaves),
+                pad["rlast"].eq(pieces.r_en),
                 pad["rresp"].eq(Mux(self._is_wrong(next_line), RESPONSES[self.error], 0)),
                 fetched.eq(next_line),
                 sent.eq(Mux(pieces.r_en, 0, sent + 1)),
+            ]
+        if self.dram_numbers is not None:
+            dram: Any = getattr(self, f"dram_{number}")
+            m.d.comb += [
+                dram.arrives.eq(takes),
+                dram.beat.eq(pad["araddr"] >> shift),
+                dram.beats.eq(entering.beats),
+                dram.leaves.eq(fetch),
             ]
         writes, written = self._write(m, number, pad, name, base, now, fetch | pad["rvalid"])
         m.d.comb += [
@@ -206,58 +213,13 @@ class AxiModel(MemoryModel):
         ]
         return self._rules(m, pad, name, line, lines)
 
-    def _serve(
-        self,
-        m: Module,
-        number: int,
-        pad: dict[str, Any],
-        base: int,
-        now: Signal,
-        pauses: Value,
-        pieces: SyncFIFO,
-        entering: data.View,
-        leaves: Signal,
-    ) -> None:
-        """Cut a port's bursts into accesses of the DRAM, and queue these when they are served."""
-        dram, record = self.dram, self.record
-        assert dram is not None
-        beat_bits = (record.beat_bytes - 1).bit_length()
-        access_beats = LINE_BYTES // record.beat_bytes
-        burst = data.StructLayout({"beat": 32, "beats": 9, "born": TIME_BITS})
-        m.submodules[f"bursts_{number}"] = bursts = SyncFIFO(
-            width=burst.size, depth=self.outstanding
-        )
-        taken, oldest = Signal(burst, name=f"taken_{number}"), Signal(burst, name=f"burst_{number}")
-        flying = Signal(range(self.outstanding + 1), name=f"flying_{number}")
-        cut = Signal(9, name=f"cut_{number}")  # beats of the oldest burst that were served
-        beats = Signal(9, name=f"access_{number}")
-        accepts = pad["arvalid"] & pad["arready"]
-        beat = oldest.beat + cut
-        left = oldest.beats - cut
-        room = access_beats - (beat & (access_beats - 1))
-        granted = dram.grant[number]
-        m.d.comb += [
-            pad["arready"].eq((flying != self.outstanding) & ~pauses),
-            bursts.w_en.eq(accepts),
-            bursts.w_data.eq(taken),
-            taken.beat.eq(pad["araddr"] >> beat_bits),
-            taken.beats.eq(pad["arlen"] + 1),
-            taken.born.eq(now << TICK_BITS),
-            oldest.eq(bursts.r_data),
-            dram.valid[number].eq(bursts.r_rdy & pieces.w_rdy),
-            dram.line[number].eq((oldest.beat + cut) << beat_bits >> (LINE_BYTES - 1).bit_length()),
-            dram.born[number].eq(oldest.born),
-            beats.eq(Mux(left < room, left, room)),
-            pieces.w_en.eq(granted),
-            bursts.r_en.eq(granted & (beats == left)),
-            entering.line.eq(beat - (base >> beat_bits)),
-            entering.beats.eq(beats),
-            entering.last.eq(beats == left),
-            entering.due.eq(dram.done),
-        ]
-        m.d.sync += flying.eq(flying + accepts - leaves)
-        with m.If(granted):
-            m.d.sync += cut.eq(Mux(bursts.r_en, 0, cut + beats))
+    def _has_room(self, number: int) -> Value:
+        """1 in the cycles in which the DRAM's controller takes a burst of a port."""
+        return Const(1) if self.dram_numbers is None else getattr(self, f"dram_{number}").room
+
+    def _is_due(self, number: int, due: Value, now: Signal) -> Value:
+        """1 in the cycles in which the next beat of a port's oldest burst may be fetched."""
+        return now >= due if self.dram_numbers is None else getattr(self, f"dram_{number}").due
 
     def _names(self, prefix: str) -> list[str]:
         return [name[len(prefix) :] for name in axi_pads(self.record) if name.startswith(prefix)]

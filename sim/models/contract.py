@@ -11,6 +11,7 @@ knows nothing of the memory's own logic. A record names its model as `Memory.mod
   stops at that cycle and names the rule.
 * A model keeps no content of its own beyond a few words: a memory of tens of megabytes would take
   minutes to compile. It asks for stores instead, which the simulation keeps outside of the design.
+  Likewise it may ask for a DRAM's time, `DramPort`.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from tritloom.rtl.memories.line_facts import LineRecord
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import ConfigError, InputError
 from tritloom.rtl.spec.registry import load_component
+from tritloom.sim.models.dram import DramPort
 
 __all__ = ["VIOLATION_BITS", "MemoryModel", "Store", "StoreSignature", "create_model"]
 
@@ -82,12 +84,15 @@ class MemoryModel(wiring.Component):
     config : the accelerator's configuration
     pads : the memory's pads in the other direction
     stores : the words that the simulation keeps for the model; two ports may share their words
+    dram_ports, dram_numbers : ports of a DRAM whose time the simulation tells, and the numbers of
+        `DramTiming.numbers`; without numbers there is no DRAM
 
     Members
     -------
     the memory's pads : under the same names
     violation : 8 bits out; 0, or the number in `RULES` of the rule that is broken in this cycle
     store_0, store_1, … : a `StoreSignature` for each of the stores
+    dram_0, dram_1, … : a `DramPort` for each port of the DRAM
     """
 
     RULES: ClassVar[Mapping[int, str]] = {}
@@ -96,12 +101,25 @@ class MemoryModel(wiring.Component):
     violation: Any
 
     def __init__(
-        self, config: AcceleratorConfig, pads: dict[str, Member], stores: tuple[Store, ...]
+        self,
+        config: AcceleratorConfig,
+        pads: dict[str, Member],
+        stores: tuple[Store, ...],
+        *,
+        dram_ports: int = 0,
+        dram_numbers: Mapping[str, int] | None = None,
     ) -> None:
         self.config = config
         self.stores = stores
-        ports = {f"store_{n}": Out(StoreSignature(store)) for n, store in enumerate(stores)}
-        super().__init__({**pads, **ports, "violation": Out(VIOLATION_BITS)})
+        self.dram_numbers = dram_numbers
+        self.dram_ports = 0 if dram_numbers is None else dram_ports
+        super().__init__({**pads, **self.outer_ports()})
+
+    def outer_ports(self) -> dict[str, Member]:
+        """The members that are no pads."""
+        stores = {f"store_{n}": Out(StoreSignature(store)) for n, store in enumerate(self.stores)}
+        drams = {f"dram_{n}": Out(DramPort()) for n in range(self.dram_ports)}
+        return {**stores, **drams, "violation": Out(VIOLATION_BITS)}
 
     def contents(self, base: int, image: bytes) -> list[tuple[int, bytes]]:
         """What the stores hold when weight words have been written, for memories of lines.

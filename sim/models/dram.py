@@ -1,33 +1,39 @@
-"""The time that a DRAM takes: banks, bank groups, page misses, refresh, one data bus."""
+"""The time that a DRAM takes: banks, bank groups, page misses, refresh, one data bus.
+
+Here are its figures, and the port at which a model asks for it. `tritloom/sim/device/dram.h` says
+what they do. The simulation runs that beside the design, so a design with a DRAM takes no longer to
+compile than one without.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import reduce
-from typing import Any
 
-from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value
-from amaranth.lib import data, wiring
+from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-__all__ = ["DDR4_2133", "LINE_BYTES", "TICK_BITS", "TIME_BITS", "Dram", "DramTiming"]
+__all__ = ["BEAT_BITS", "COUNT_BITS", "DDR4_2133", "DramPort", "DramTiming"]
 
 LINE_BYTES = 64
 """Bytes of an access: a burst of 8 on 64 wires."""
-TICK_BITS = 6
-"""A clock cycle has 2 to this power of ticks, the unit of every time here."""
-TIME_BITS = 40
-AHEAD_CYCLES = 2
-"""How far ahead of the data bus the next access is chosen at most: the bus is one access behind."""
-OPEN_CYCLES = 25
-"""How far ahead a row is opened at most."""
-ACTIVATES = 4
-"""Activates that may lie in one window of `faw`."""
+TICKS = 64
+"""Ticks of a cycle of the ports' clock: the unit of time of the simulated DRAM."""
+NAMED = (
+    *("rcd", "rp", "ras", "rrd", "rrd_group", "faw", "rtp", "refi", "rfc"),
+    *("starved", "ahead"),
+)
+"""Times that have the same name here and in `dram.h`."""
+BEAT_BITS, COUNT_BITS = 32, 9
+"""Bits of a beat's address in beats, and of the number of beats of a burst."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DramTiming:
     """A DRAM and its controller; times in nanoseconds, named as in data sheets.
+
+    Each port's accesses are served in order. Of the ports' next accesses the one that can be read
+    first goes first; of several, the one that has waited longest. Lines go round the bank groups,
+    pages round the banks of a group.
 
     Parameters
     ----------
@@ -40,6 +46,8 @@ class DramTiming:
         of two banks of one group
     extra : what controller and interconnect add to the time of each access
     starved : an access that waits this long goes first
+    outstanding : bursts of a port that the controller takes before their beats have left
+    ahead : how far ahead of now the last chosen read may be when the next one is chosen
     """
 
     groups: int = 2
@@ -58,157 +66,57 @@ class DramTiming:
     rtp: float = 7.5
     refi: float = 7800
     rfc: float = 350
-    extra: float = 60
+    extra: float = 140
     starved: float = 1500
+    outstanding: int = 6
+    ahead: float = 8
+
+    def numbers(self, clock_hz: int, beat_bytes: int) -> dict[str, int]:
+        """The numbers of `dram.h` by their names, for ports of this clock and width."""
+        burst = self.burst_clocks * self.clock
+        times = {
+            "burst_gap": burst,
+            "group_gap": self.group_clocks * self.clock,
+            "transfer": self.cl + burst + self.extra,
+        }
+        times |= {name: getattr(self, name) for name in NAMED}
+        return {
+            "beat_bytes": beat_bytes,
+            "line_bytes": LINE_BYTES,
+            "bank_groups": self.groups,
+            "group_banks": self.banks,
+            "page_lines": self.page_bytes // LINE_BYTES,
+            "outstanding": self.outstanding,
+            **{name: round(value * clock_hz * TICKS / 1e9) for name, value in times.items()},
+        }
 
 
 DDR4_2133 = DramTiming()
-"""DDR4-2133 on 64 wires, as on the boards with a Zynq UltraScale+."""
+"""DDR4-2133 on 64 wires, as on the boards with a Zynq UltraScale+. `extra` and `outstanding` are
+fitted to what bitnet-kv260 published of silicon; `tests/sim/models/test_dram.py` compares."""
 
 
-class Dram(wiring.Component):
-    """Decides when the accesses of several ports are served, at most one a cycle.
-
-    Each port's accesses are served in order. Of the ports' next accesses the one that can be read
-    first goes first; of several, one whose row is open.
-
-    Parameters
-    ----------
-    timing : of the DRAM
-    clock_hz : of the ports
-    ports : how many there are
+class DramPort(wiring.Signature):
+    """What a model tells the simulated DRAM of a port, and what it is told.
 
     Members
     -------
-    now : in; ticks
-    valid : in, a bit a port; it has an access
-    line, born : in, a number a port: the access's address in `LINE_BYTES`, and when it came
-    grant : out, a bit a port; its access is decided in this cycle
-    done : out; ticks at which the data of the granted access are at the port
+    arrives : out; a burst is taken in this cycle
+    beat : out; the address of its first beat, in beats
+    beats : out; how many it has
+    leaves : out; the beat that is due goes out in this cycle
+    room : in; the controller takes a burst in this cycle
+    due : in; the next beat of the port's oldest burst is there
     """
 
-    now: Signal
-    valid: Signal
-    line: Any
-    born: Any
-    grant: Signal
-    done: Signal
-
-    def __init__(self, timing: DramTiming, clock_hz: int, ports: int) -> None:
-        self.timing, self.clock_hz, self.ports = timing, clock_hz, ports
+    def __init__(self) -> None:
         super().__init__(
             {
-                "now": In(TIME_BITS),
-                "valid": In(ports),
-                "line": In(data.ArrayLayout(32, ports)),
-                "born": In(data.ArrayLayout(TIME_BITS, ports)),
-                "grant": Out(ports),
-                "done": Out(TIME_BITS),
+                "arrives": Out(1),
+                "beat": Out(BEAT_BITS),
+                "beats": Out(COUNT_BITS),
+                "leaves": Out(1),
+                "room": In(1),
+                "due": In(1),
             }
         )
-
-    def _ticks(self, nanoseconds: float) -> int:
-        return round(nanoseconds * self.clock_hz * (1 << TICK_BITS) / 1e9)
-
-    def elaborate(self, platform: object) -> Module:
-        m = Module()
-        timing, ticks = self.timing, self._ticks
-        number = timing.groups * timing.banks
-        group_bits = (timing.groups - 1).bit_length()
-        bank_bits = (timing.banks - 1).bit_length()
-        column_bits = (timing.page_bytes // LINE_BYTES - 1).bit_length()
-
-        def times(name: str) -> Array:
-            return Array(Signal(TIME_BITS, name=f"{name}_{n}") for n in range(number))
-
-        opened = Array(Signal(name=f"opened_{n}") for n in range(number))
-        rows = Array(Signal(32, name=f"row_{n}") for n in range(number))
-        activated, readable, closable = times("activated"), times("readable"), times("closable")
-        last_read, last_activate = Signal(TIME_BITS), Signal(TIME_BITS)
-        read_group, activate_group = Signal(range(timing.groups)), Signal(range(timing.groups))
-        activates = [Signal(TIME_BITS, name=f"activate_{n}") for n in range(ACTIVATES)]
-        refresh = Signal(TIME_BITS, init=ticks(timing.refi))
-        turn = Signal(range(self.ports))
-
-        choices = []
-        for port in range(self.ports):
-            line, born = self.line[port], self.born[port]
-            group = line[:group_bits]
-            rest = line[group_bits + column_bits :]
-            bank = Cat(rest[:bank_bits], group)
-            row = rest[bank_bits:]
-            hit = opened[bank] & (rows[bank] == row)
-            gap = last_read + Mux(
-                group == read_group,
-                ticks(timing.group_clocks * timing.clock),
-                ticks(timing.burst_clocks * timing.clock),
-            )
-            closed = _latest(closable[bank], activated[bank] + ticks(timing.ras))
-            activate = _latest(
-                born,
-                Mux(opened[bank], closed + ticks(timing.rp), activated[bank]),
-                last_activate
-                + Mux(group == activate_group, ticks(timing.rrd_group), ticks(timing.rrd)),
-                activates[-1] + ticks(timing.faw),
-            )
-            time = Signal(TIME_BITS, name=f"time_{port}")
-            m.d.comb += time.eq(
-                Mux(
-                    hit,
-                    _latest(born, gap, readable[bank]),
-                    _latest(activate + ticks(timing.rcd), gap),
-                )
-            )
-            starved = self.now > born + ticks(timing.starved)
-            place = (Const(port, turn.shape()) - turn)[: len(turn)]
-            key = Signal(len(place) + TIME_BITS + 3, name=f"key_{port}")
-            m.d.comb += key.eq(Cat(place, ~hit, time, ~starved, ~self.valid[port]))
-            choices.append((key, time, hit, group, bank, row, 1 << port))
-
-        chosen = reduce(self._sooner, choices)
-        key, time, hit, group, bank, row, grant = chosen
-        now = self.now
-        refreshes = refresh <= _latest(last_read, now)
-        ahead, opens = AHEAD_CYCLES << TICK_BITS, OPEN_CYCLES << TICK_BITS
-        with m.If(refreshes):
-            begin = Signal(TIME_BITS)
-            m.d.comb += begin.eq(_latest(refresh, last_read, *closable) + ticks(timing.rp))
-            for n in range(number):
-                m.d.sync += [opened[n].eq(0), activated[n].eq(begin + ticks(timing.rfc))]
-            m.d.sync += [
-                last_read.eq(_latest(last_read, begin)),
-                last_activate.eq(begin + ticks(timing.rfc) - ticks(timing.rrd)),
-                refresh.eq(refresh + ticks(timing.refi)),
-            ]
-        with m.Elif(self.valid.any() & (last_read <= now + ahead) & (time <= now + opens)):
-            m.d.comb += self.grant.eq(grant)
-            m.d.sync += [
-                last_read.eq(time),
-                read_group.eq(group),
-                closable[bank].eq(time + ticks(timing.rtp)),
-                turn.eq(turn + 1),
-            ]
-            with m.If(~hit):
-                activate = time - ticks(timing.rcd)
-                m.d.sync += [
-                    opened[bank].eq(1),
-                    rows[bank].eq(row),
-                    activated[bank].eq(activate),
-                    readable[bank].eq(time),
-                    last_activate.eq(activate),
-                    activate_group.eq(group),
-                    *(a.eq(b) for a, b in zip(activates, [activate, *activates[:-1]], strict=True)),
-                ]
-        transfer = timing.cl + timing.burst_clocks * timing.clock + timing.extra
-        m.d.comb += self.done.eq(time + ticks(transfer))
-        return m
-
-    def _sooner(self, first: tuple[Any, ...], second: tuple[Any, ...]) -> tuple[Any, ...]:
-        """The choice with the lower key."""
-        later = second[0] < first[0]
-        return tuple(Mux(later, b, a) for a, b in zip(first, second, strict=True))
-
-
-def _latest(*times: Value) -> Value:
-    """The greatest of some times."""
-    return reduce(lambda first, second: Mux(first < second, second, first), times)

@@ -14,7 +14,7 @@ from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value
 from amaranth.lib.memory import Memory
 
 from tritloom.rtl.memories.sdram_facts import Sdram
-from tritloom.rtl.memories.sdram_parts import SdramCycles
+from tritloom.rtl.memories.sdram_parts import SdramCycles, column_seen
 from tritloom.rtl.memories.sdram_store import sdram_pads
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import ConfigError
@@ -32,6 +32,8 @@ MASK_CYCLES = 2
 """Cycles from a mask until it hides a column that is read."""
 UNDRIVEN = 0x5A
 """What a byte reads as while nobody drives it."""
+ROUND_TRIP_NS = 4.5
+"""In the middle of what the ways to and from a chip are thought to take."""
 LEAST = ("rcd", "rp", "ras", "rc", "rrd", "rfc", "wr", "mrd", "init")
 
 
@@ -60,6 +62,9 @@ class SdramModel(MemoryModel):
         `SdramCycles`; for tests of the model
     retention : cycles in which all refreshes must come, instead of the data sheet's; for tests that
         are shorter
+    round_trip_ns : from the FPGA's clock to the chip and back to the registers at the FPGA's pads,
+        at least 0; see `tritloom.rtl.memories.sdram_parts.margins`
+    spread_ns : by which a column is stable at the pads for less time
     """
 
     RULES: ClassVar[Mapping[int, str]] = {
@@ -92,12 +97,20 @@ class SdramModel(MemoryModel):
         *,
         stricter: Mapping[str, int] | None = None,
         retention: int | None = None,
+        round_trip_ns: float = ROUND_TRIP_NS,
+        spread_ns: float = 0,
     ) -> None:
         record = config.memory
         if not isinstance(record, Sdram):
             raise ConfigError(f"memory {record.name!r} is no SDRAM")
+        if round_trip_ns < 0:
+            raise ConfigError(f"round_trip_ns must be at least 0, not {round_trip_ns}")
         self.part = record.chip
         self.cas = record.cas
+        self.seen = [
+            column_seen(self.part, record.chip_hz(config), half, round_trip_ns, spread_ns)
+            for half in (0, 1)
+        ]
         cycles = record.cycles(config)
         known = {field.name for field in fields(SdramCycles)}
         for name, more in (stricter or {}).items():
@@ -301,12 +314,24 @@ class SdramModel(MemoryModel):
             later_mask = Signal.like(pad["dqm"], name="masked")
             m.d.sync += later_mask.eq(mask)
             mask = later_mask
-        read = Signal(len(port.word), name="pad_dq_i", init=0)
+        read = Signal(len(port.word), name="column_0", init=0)
         for byte in range(len(mask)):
             shown = drives & ~mask[byte]
             m.d.sync += read.word_select(byte, 8).eq(
                 Mux(shown, port.word.word_select(byte, 8), UNDRIVEN)
             )
-        m.d.comb += self.sdram_dq_i.eq(read)
+        # The registers at the pads have what came at the rising edge before the last one, and half
+        # a cycle later. `read` is the column before that edge's, and what follows it is older.
+        columns: list[Value] = [~read, read]
+        pads = (self.sdram_dq_i, self.sdram_dq_i_fall)
+        for pad_i, (cycles, stable) in zip(pads, self.seen, strict=True):
+            while len(columns) <= cycles:
+                older = Signal(len(read), name=f"column_{len(columns) - 1}")
+                m.d.sync += older.eq(columns[-1])
+                columns.append(older)
+            changed = columns[cycles if stable else cycles - 1]  # has the bits that change first
+            m.d.comb += pad_i.eq(
+                Cat((columns[cycles], changed)[n % 2][n] for n in range(len(read)))
+            )
         self._rule(18, pad["dq_oe"] & (drives | drove | fetches))
         self._rule(18, puts & ~pad["dq_oe"])

@@ -15,7 +15,7 @@ from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import ConfigError
 from tritloom.rtl.spec.plugins import MEMORY_DOMAIN
 from tritloom.rtl.top import STATUS, Accelerator
-from tritloom.sim.models.contract import VIOLATION_BITS, MemoryModel, StoreSignature, create_model
+from tritloom.sim.models.contract import MemoryModel, create_model
 
 __all__ = [
     "SurroundedAccelerator",
@@ -37,7 +37,7 @@ class SurroundedAccelerator(wiring.Component):
     Members
     -------
     the link's pads, and the state outputs : those of `Accelerator`
-    violation, store_0, … : those of the model
+    violation, store_0, …, dram_0, … : those of the model
 
     Raises
     ------
@@ -48,7 +48,7 @@ class SurroundedAccelerator(wiring.Component):
         self.config = config
         self.accelerator = Accelerator(config)
         self.model = create_model(config, self.accelerator.pads["memory"], options)
-        ports = _model_ports(self.model)
+        ports = self.model.outer_ports()
         for name in ports:
             if name in self.accelerator.pads["link"]:
                 raise ConfigError(f"the link's pad {name!r} has a name of the model; rename it")
@@ -83,7 +83,7 @@ class SurroundedMemory(wiring.Component):
     Members
     -------
     i_write, i_read, o, error : those of `WeightMemory`
-    violation, store_0, … : those of the model
+    violation, store_0, …, dram_0, … : those of the model
 
     Raises
     ------
@@ -97,7 +97,7 @@ class SurroundedMemory(wiring.Component):
         members = self.memory.signature.members
         self._pads = {name: member for name, member in members.items() if name not in contract}
         self.model = create_model(config, self._pads, options)
-        super().__init__({**contract, **_model_ports(self.model)})
+        super().__init__({**contract, **self.model.outer_ports()})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -114,23 +114,15 @@ def model_domain(config: AcceleratorConfig) -> str:
     return MEMORY_DOMAIN if config.memory.own_clock_hz(config) else "sync"
 
 
-def _model_ports(model: MemoryModel) -> dict[str, Member]:
-    """The ports of a model that are no pads."""
-    stores: dict[str, Member] = {
-        f"store_{number}": Out(StoreSignature(store)) for number, store in enumerate(model.stores)
-    }
-    return stores | {"violation": Out(VIOLATION_BITS)}
-
-
 def _wire_model(m: Module, outer: Any, component: Any, pads: Mapping[str, Member]) -> None:
     """Put `outer.model` at the pads of a component, and its other ports at those of `outer`."""
     model = outer.model
     for name, member in pads.items():
         _join(m, getattr(component, name), getattr(model, name), member)
     m.d.comb += outer.violation.eq(model.violation)
-    for number in range(len(model.stores)):
-        name = f"store_{number}"
-        connect(m, getattr(model, name), flipped(getattr(outer, name)))
+    for name, member in model.outer_ports().items():
+        if member.is_signature:
+            connect(m, getattr(model, name), flipped(getattr(outer, name)))
 
 
 def _join(m: Module, inner: Any, outer: Any, member: Member) -> None:

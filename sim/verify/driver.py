@@ -18,7 +18,7 @@ from typing import Any
 
 import cocotb
 import numpy as np
-from cocotb.triggers import Timer, Trigger
+from cocotb.triggers import Trigger
 
 from tritloom.rtl.spec.commands import (
     LAYER,
@@ -38,6 +38,7 @@ from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.rtl.spec.packing import act_limits, pack_weights
 from tritloom.sim.device.reference import ReferenceDevice
 from tritloom.sim.verify import requests
+from tritloom.sim.verify.clocks import Clocks
 from tritloom.sim.verify.pairs import Pair, pair_of
 from tritloom.sim.verify.patience import drain_cycles, patience
 from tritloom.sim.verify.pins import Pins, beats_of, packet_of
@@ -95,6 +96,7 @@ class Driver:
         self._waiting_payload: int | None = None
         self._ready = 0
         self.pins.surround(f"{cocotb.RANDOM_SEED} {name}")
+        self._clocks = Clocks(self.config, self.pins.memory_clock, self.random)
 
     async def power(self) -> None:
         """Reset by the pin; the device is then as at power-up, except for its memories."""
@@ -104,15 +106,13 @@ class Driver:
         for pin in pins.held:
             pin.value = 0
         pins.reset.value = pins.reset_level
-        for _ in range(3):
-            await Timer(1)
-            pins.clock.value = 1
-            await Timer(1)
-            pins.clock.value = 0
+        for level in (1, 0, 1, 0, 1, 0):
+            await self._clocks.half
+            pins.clock.value = level
         pins.reset.value = 1 - pins.reset_level
         start = self.config.memory.start_cycles(self.config)
-        for level in (1, 0) * start:
-            await Timer(1)
+        for level in (1, 0) * (self._clocks.more_reset + start):
+            await self._clocks.half
             pins.clock.value = level
         self.reference = ReferenceDevice(self.config)
         self.cycles, self.session, self.seq, self.dropped = start, 0, 0, 0
@@ -257,7 +257,7 @@ class Driver:
 
     async def _clock(self, done: Callable[[], bool]) -> None:
         """Run the clock until `done`; the heart of the bench, once for every cycle."""
-        i, o, rng, half = self.pins.i, self.pins.o, self.random, Timer(1)
+        i, o, rng, half = self.pins.i, self.pins.o, self.random, self._clocks.half
         clk, i_valid, i_ready = self.pins.clock, i.valid, i.ready
         o_valid, o_ready = o.valid, o.ready
         offered = False

@@ -19,6 +19,7 @@ class Pins:
     Members
     -------
     clock, reset : pins of one bit
+    memory_clock : the memory's clock; `clock` if it has none of its own
     reset_level : the level that resets
     i : stream of commands
     o : stream of responses
@@ -28,6 +29,8 @@ class Pins:
     def __init__(self, dut: Any) -> None:
         names, beat_bytes = port_names(), config().link.beat_bytes
         self.clock = getattr(dut, names.clock)
+        own_clock = config().memory.own_clock_hz(config()) > 0
+        self.memory_clock = getattr(dut, names.memory_clock) if own_clock else self.clock
         self.reset = getattr(dut, names.reset)
         self.reset_level = int(names.reset_active == "high")
         self.i = StreamPins(dut, names.commands, beat_bytes)
@@ -36,11 +39,15 @@ class Pins:
         self._dut = dut
 
     def surround(self, seed: str) -> None:
-        """Put at the memory's pads what its record names as `bench`, if it does."""
+        """Put at the memory's pads what its record names as `bench`, if it does.
+
+        It gets the clock of these pads.
+        """
         memory = config().memory
         if memory.bench:
             attach = load_component(memory.bench)
-            attach(self._dut, config(), self.clock, self.reset, bool(self.reset_level), seed)
+            clock = self.memory_clock
+            attach(self._dut, config(), clock, self.reset, bool(self.reset_level), seed)
 
 
 class StreamPins:

@@ -157,11 +157,6 @@ def verify_design(
             f"link must be stream, not {config.link.name!r}; generate the design with packet "
             "streams (the serial link has its own tests)"
         )
-    if config.memory.own_clock_hz(config):
-        raise VerifyError(
-            "the benches have one clock; leave the memory's clock_hz out, or run the design on the "
-            "simulated FPGA"
-        )
     held = [name for name in _check_ports(verilog, design) if name not in _surrounded(config)]
     if isinstance(config.memory, Axi) and importlib.util.find_spec("cocotbext") is None:
         raise ToolError(f"cocotbext-axi not found; {package_remedy('cocotbext-axi', 'test')}")
@@ -220,6 +215,8 @@ class _Design:
         """Bits of each pin that the benches use, by name."""
         names = self.port_names
         bits = {names.clock: 1, names.reset: 1}
+        if self.config.memory.own_clock_hz(self.config):
+            bits[names.memory_clock] = 1
         beat_bytes = self.config.link.beat_bytes
         return bits | names.commands.widths(beat_bytes) | names.responses.widths(beat_bytes)
 

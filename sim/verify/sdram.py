@@ -6,17 +6,20 @@ that make no sense; the chip's times are checked by its model in the simulated F
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from typing import Any
 
 from tritloom.rtl.memories.sdram_facts import Sdram
-from tritloom.rtl.memories.sdram_parts import BURST, SdramPart
+from tritloom.rtl.memories.sdram_parts import BURST, SdramPart, column_seen
 from tritloom.rtl.spec.config import AcceleratorConfig
 
 __all__ = ["SdramChip", "attach"]
 
 NOTHING, ACTIVE, READ, WRITE, PRECHARGE, REFRESH, MODE = 0b111, 0b011, 0b101, 0b100, 0b010, 0b001, 0
 ALL_BANKS = 1 << 10
+MOST_CYCLES = 3
+"""Cycles of the chip's clock that the way to it and back takes at most."""
 
 
 class SdramChip:
@@ -24,24 +27,27 @@ class SdramChip:
 
     Parameters
     ----------
-    part : its sizes
+    part : its sizes and times
     cas : its CAS latency
+    clock_hz : its clock
+    round_trip_ns : see `tritloom.rtl.memories.sdram_parts.margins`
     """
 
-    def __init__(self, part: SdramPart, cas: int) -> None:
+    def __init__(self, part: SdramPart, cas: int, clock_hz: int, round_trip_ns: float) -> None:
         self.part = part
         self._words: dict[int, int] = {}
         self._rows: list[int | None] = [None] * (1 << part.bank_bits)
-        # From a command's cycle to that of its first column at the design's input: the register at
-        # the command's pads, the latency, and the register at the data's pads.
-        self._delay = cas + 2
+        # From a command's cycle to that of the edge at which its first column is seen: the register
+        # at the command's pads, the latency, and what the way takes.
+        seen = [column_seen(part, clock_hz, half, round_trip_ns) for half in (0, 1)]
+        self._delays = [(cas + cycles, stable) for cycles, stable in seen]
         self._now = 0
-        self._due: dict[int, int] = {}  # columns by the cycle in which the design has them
+        self._columns: dict[int, int] = {}  # by the cycle of the command and the column's number
         self._writes = 0  # columns of a WRITE still to come
         self._place = 0  # of the next one
 
-    def cycle(self, order: int, bank: int, address: int, data: int) -> int:
-        """The data at the design's input in the next cycle.
+    def cycle(self, order: int, bank: int, address: int, data: int) -> list[int]:
+        """The data at the design's inputs in the next cycle: of the rising and the falling edge.
 
         Parameters
         ----------
@@ -68,7 +74,7 @@ class SdramChip:
                 self._place, self._writes = line, BURST
             else:
                 for n in range(BURST):
-                    self._due[self._now + self._delay + n] = self._words.get(line + n, 0)
+                    self._columns[self._now + n] = self._words.get(line + n, 0)
         elif order in (REFRESH, MODE):
             assert not any(row is not None for row in self._rows), "SDRAM: REFRESH of open banks"
         if self._writes:
@@ -76,7 +82,13 @@ class SdramChip:
             self._place += 1
             self._writes -= 1
         self._now += 1
-        return self._due.pop(self._now, 0)
+        last = max(delay for delay, _ in self._delays)
+        self._columns.pop(self._now - last - 2, None)
+        seen = []
+        for delay, stable in self._delays:
+            column = self._columns.get(self._now - 1 - delay, 0)
+            seen.append(column if stable else column ^ (1 << self.part.data_bits) - 1)
+        return seen
 
 
 def attach(
@@ -87,26 +99,32 @@ def attach(
     Parameters
     ----------
     dut : the design, in cocotb
-    config : its configuration, whose memory is an `Sdram` at the accelerator's clock
-    clock, reset : its pins; a chip has no reset
-    reset_active_high, seed : not needed
+    config : its configuration, whose memory is an `Sdram`
+    clock : the chip's, a pin of the design
+    reset, reset_active_high : of the design; a chip has no reset
+    seed : of the round trip
     """
     import cocotb
     from cocotb.triggers import RisingEdge
 
     record = config.memory
     assert isinstance(record, Sdram)
-    chip = SdramChip(record.chip, record.cas + record.capture)
+    most_ns = MOST_CYCLES * 1e9 / record.chip_hz(config)
+    round_trip_ns = random.Random(seed).uniform(0, most_ns)
+    chip = SdramChip(record.chip, record.cas, record.chip_hz(config), round_trip_ns)
     names = ("ras_n", "cas_n", "we_n", "bank", "address", "dq_o")
     pads = [getattr(dut, f"sdram_{name}") for name in names]
-    data = dut.sdram_dq_i
-    data.value = 0
+    inputs = (dut.sdram_dq_i, dut.sdram_dq_i_fall)
+    for pin in inputs:
+        pin.value = 0
     edge: Callable[[Any], Any] = RisingEdge
 
     async def run() -> None:
         while True:
             await edge(clock)
             ras, cas, we, bank, address, written = (int(pad.value) for pad in pads)
-            data.value = chip.cycle(ras << 2 | cas << 1 | we, bank, address, written)
+            columns = chip.cycle(ras << 2 | cas << 1 | we, bank, address, written)
+            for pin, column in zip(inputs, columns, strict=True):
+                pin.value = column
 
     cocotb.start_soon(run())

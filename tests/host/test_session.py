@@ -22,6 +22,7 @@ from tritloom.host.session import (
     Session,
 )
 from tritloom.rtl.links.uart_facts import Uart
+from tritloom.rtl.memories.sdram_facts import Sdram
 from tritloom.rtl.spec import requests
 from tritloom.rtl.spec.commands import (
     OVERHEAD_BYTES,
@@ -863,6 +864,23 @@ def test_a_memory_error_says_what_to_do_and_the_session_goes_on():
     )
     assert exact(session, [good])
     session.check()
+
+
+def test_a_memory_has_a_remedy_of_its_own():
+    transport = Recorder()
+    session = start(transport)
+    session.configure(replace(TINY, memory=Sdram(words=64)))
+    (failed,) = reads(1)
+    transport.change = lambda p: (
+        replace(Response.parse(p), status=Status.MEMORY_ERROR, payload=b"").pack()
+        if Response.parse(p).seq == 1
+        else p
+    )
+    with pytest.raises(DeviceError) as caught:
+        session.call(failed)
+    remedy = Sdram.void_remedy
+    assert str(caught.value).endswith(f"the weight memory could not read a word; {remedy}")
+    assert "right at no phase of its clock" in remedy and "\n" not in remedy
 
 
 class TestAcknowledged:

@@ -1,5 +1,6 @@
 """The whole accelerator on the simulated FPGA, its weights in a chip of SDRAM that checks rules."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -67,3 +68,37 @@ def test_a_broken_rule_is_named():
     with pytest.raises(DeviceError, match="the memory breaks tRCD, from ACTIVE to READ or WRITE"):
         with Device(transport, url="sim", config=CONFIG) as device:
             device.load(layers((8, 40))[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("round_trip_ns", [0.0, 7.0, 26.0])
+def test_the_data_may_come_late(round_trip_ns):
+    """The accelerator finds the phase of its data; results are exact."""
+    model = {"round_trip_ns": round_trip_ns}
+    transport = SimulatedDevice(TWO_CLOCKS, memory_model=model)
+    with Device(transport, url="sim", config=TWO_CLOCKS) as device:
+        (layer,) = layers((16, 20))
+        handle = device.load(layer)
+        codes = np.random.default_rng(17).integers(-128, 128, (3, 20)).astype(np.int8)
+        assert np.array_equal(device.matmul(handle, codes), numerics.matmul(layer.trits, codes))
+
+
+@pytest.mark.slow
+def test_no_phase():
+    """No layer is loaded, and the error and the self-test say why."""
+    transport = SimulatedDevice(TWO_CLOCKS, memory_model={"round_trip_ns": 150.0})
+    with Device(transport, url="sim", config=TWO_CLOCKS) as device:
+        with pytest.raises(DeviceError) as raised:
+            device.load(layers((16, 20))[0])
+        report = device.selftest()
+    assert re.fullmatch(
+        r"sim refused COMMIT of index 0, count \d+, address \d+: MEMORY_ERROR: the weight memory "
+        r"could not read a word; after power-up the SDRAM's data was right at no phase of its "
+        r"clock; .*",
+        str(raised.value),
+    )
+    assert [check.name for check in report.checks if not check.ok] == [
+        "weight memory",
+        "known layer",
+    ]
+    assert "right at no phase of its clock; switch the device off and on" in report.report()

@@ -10,8 +10,9 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from tritloom.rtl.links.stream_facts import PacketStream
 from tritloom.rtl.memories.line_contract import line_members
-from tritloom.rtl.memories.sdram_facts import Sdram
+from tritloom.rtl.memories.sdram_facts import PHASES, SCAN_LINES, Sdram
 from tritloom.rtl.memories.sdram_parts import BURST, PARTS, SdramPart
+from tritloom.rtl.memories.sdram_scan import PATTERN, PATTERN_COLUMNS
 from tritloom.rtl.memories.sdram_store import SdramStore
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.sim.conformance.streams import simulate, sink, source
@@ -70,6 +71,16 @@ def sdram_config(
     )
 
 
+def pattern(bits: int) -> dict[int, int]:
+    """The columns that the search for the phase leaves in the chip, by address."""
+    words = {
+        0: sum(1 << bit for bit in range(1, bits, 2)),
+        1: sum(1 << b for b in range(0, bits, 2)),
+    }
+    columns = range(SCAN_LINES * BURST)
+    return {n: words[PATTERN >> n % PATTERN_COLUMNS & 1] for n in columns}
+
+
 class StoreAtChip(wiring.Component):
     """A `SdramStore` with the chip's model at its pads."""
 
@@ -84,6 +95,8 @@ class StoreAtChip(wiring.Component):
                 **line_members(self.format),
                 "store_0": Out(StoreSignature(self.model.stores[0])),
                 "violation": Out(VIOLATION_BITS),
+                "phase": Out(range(PHASES)),
+                "failed": Out(1),
             }
         )
 
@@ -99,7 +112,11 @@ class StoreAtChip(wiring.Component):
         connect(m, flipped(self.i_read), controller.i_read)
         connect(m, controller.o, flipped(self.o))
         connect(m, model.store_0, flipped(self.store_0))
-        m.d.comb += self.violation.eq(model.violation)
+        m.d.comb += [
+            self.violation.eq(model.violation),
+            self.phase.eq(controller.scan.phase),
+            self.failed.eq(controller.scan.failed),
+        ]
         return m
 
 
@@ -122,7 +139,8 @@ class Exchange:
     Members
     -------
     contents : the chip's columns by address
-    cycles : cycles in which a range was asked for, and in which a beat came
+    asked, came : cycles in which a range was asked for, and in which a beat came
+    phase, failed : what the search for the phase has found
     """
 
     def __init__(self, dut: StoreAtChip, seed: int) -> None:
@@ -131,16 +149,14 @@ class Exchange:
         self.contents: dict[int, int] = {}
         self.asked: list[int] = []
         self.came: list[int] = []
+        self.phase, self.failed = 0, False
 
     def fill(self, lines: list[int]) -> None:
-        """Put random columns into lines of the chip."""
+        """Put random columns into lines of the chip; the first ones keep what the scan writes."""
         rng = random.Random(self.seed)
         for line in lines:
             for column in range(BURST):
                 self.contents[line * BURST + column] = rng.getrandbits(self.part.data_bits)
-
-    def line(self, number: int) -> list[int]:
-        return [self.contents.get(number * BURST + column, 0) for column in range(BURST)]
 
     def run(
         self,
@@ -148,10 +164,13 @@ class Exchange:
         *,
         idle: float = 0.0,
         pause: float = 0.0,
+        void: bool = False,
         rest_cycles: int = 4 * BURST,
         deadline_cycles: int = 60_000,
     ) -> None:
         """Each step reads ranges, then writes lines with new contents; then the bench only waits.
+
+        With `void` all beats must be void; what they hold does not matter.
 
         Raises
         ------
@@ -161,7 +180,7 @@ class Exchange:
         dut, rng = self.dut, random.Random(self.seed + 1)
         received: list[Any] = []
         broken: list[Broken] = []
-        image = dict(self.contents)
+        image = self.contents | pattern(self.part.data_bits)
         plan, expected = [], []
         for ranges, writes in steps:
             requests = [{"line": first, "count": count} for first, count in ranges]
@@ -185,6 +204,7 @@ class Exchange:
                 await source(dut.i_write, lines, idle, self.seed + 2)(ctx)
             for _ in range(rest_cycles):
                 await ctx.tick()
+            self.phase, self.failed = ctx.get(dut.phase), bool(ctx.get(dut.failed))
 
         async def watch(ctx: Any) -> None:
             cycle = 0
@@ -209,9 +229,10 @@ class Exchange:
         finally:  # a broken rule is the cause of a time-out
             if broken:
                 raise broken[0]
-        got = [beat["data"] for beat in received]
-        assert got == expected
-        assert not any(beat["error"] for beat in received)
+        assert [bool(beat["error"]) for beat in received] == [void] * len(expected)
+        if void:
+            return
+        assert [beat["data"] for beat in received] == expected
         assert {a: w for a, w in self.contents.items() if w} == {
             a: w for a, w in image.items() if w
         }

@@ -18,7 +18,7 @@ from tritloom.gen.measure.outside import (
     record_options,
 )
 from tritloom.gen.plan.cpu import Cpu
-from tritloom.gen.plan.platform import Platform, memory_width
+from tritloom.gen.plan.platform import PlannedMemory, Platform, memory_width
 from tritloom.gen.plan.prediction import predict
 from tritloom.gen.plan.regions import ROTATION_BYTES
 from tritloom.gen.workloads import Layer
@@ -228,25 +228,30 @@ def test_a_plan_is_near(width):
 MEASURED = sorted((ROOT / "docs/reference/speed").glob("outside-*.json"))
 
 
-def steady(figures):
-    """Whether the memory brings what a plan counts with.
+TOGETHER = 0.74
+"""Share that the simulated DRAM leaves four ports that meet in its banks; see its own tests."""
 
-    It does not pause at random, and the ports of a DRAM do not meet in its banks. A platform's
-    `efficiency` is for memories that do.
+
+def efficiency(figures):
+    """What a plan must be told: the share of the cycles in which the memory brings words.
+
+    It is 1, except where the memory pauses at random or the ports of a DRAM meet in its banks.
     """
     offsets = {offset % ROTATION_BYTES for offset in figures["config"]["memory"].get("offsets", ())}
     together = figures["model"].get("dram", False) and len(offsets) == 1
-    return not (figures["model"].get("stalls", 0) or together)
+    return (1 - figures["model"].get("stalls", 0)) * (TOGETHER if together else 1)
 
 
 @pytest.mark.parametrize("file", MEASURED, ids=lambda file: file.stem)
 def test_a_plan_is_near_what_was_measured(file):
     """The time that a plan states is within 10 % of each committed simulation, and so are parts."""
     figures = json.loads(file.read_text(encoding="utf-8"))
-    if not steady(figures):
-        assert figures["utilization"] < 0.9
-        return
     config = AcceleratorConfig.from_dict(figures["config"])
+    if (share := efficiency(figures)) < 1:
+        memory = PlannedMemory(
+            words=config.memory_words, width_bits=figures["width_bits"], efficiency=share
+        )
+        config = replace(config, memory=memory)
     products = [Product(run["out_features"], run["in_features"]) for run in figures["runs"]]
     plan = planned(config, products)
     assert abs(plan.times.engine_s * config.clock_hz / figures["cycles"] - 1) < 0.1
@@ -259,7 +264,7 @@ def test_what_was_measured():
     """The committed simulations cover both memories, and each one's results were exact."""
     every = [json.loads(file.read_text(encoding="utf-8")) for file in MEASURED]
     assert {figures["config"]["memory"]["kind"] for figures in every} == {"axi", "sdram"}
-    assert sum(map(steady, every)) >= 20
+    assert sum(efficiency(figures) == 1 for figures in every) >= 20
     for figures in every:
         assert figures["exact"]
         if figures["cycles_formula"] is not None:

@@ -40,7 +40,6 @@ CORNERS = {
     "each refresh by itself": ("MT48LC16M16A2-75", 100, {"refreshes": 1}),
     "late columns": ("late", 100, {}),
     "refresh all the time": ("busy", 100, {"refreshes": 1}),
-    "capture later": ("ulx3s", 100, {"capture": 1}),
 }
 
 SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 8))]
@@ -54,7 +53,7 @@ def corner(name: str) -> AcceleratorConfig:
 
 
 def exchange(config: AcceleratorConfig, steps, seed=0, model=(), **flow) -> Exchange:
-    """Run steps with all lines filled; a later captured word needs a chip that is as late."""
+    """Run steps with all lines filled."""
     dut = StoreAtChip(config, **dict(model))
     run = Exchange(dut, seed)
     run.fill(range(dut.format.lines))
@@ -89,7 +88,6 @@ def stepwise(config: AcceleratorConfig, seed: int):
 GRID = [
     pytest.param(name, idle, pause, marks=pytest.mark.slow if name in LONG or idle else ())
     for name in CORNERS
-    if name != "capture later"
     for idle, pause in ((0.0, 0.0), (0.5, 0.5), (0.0, 0.9))
 ]
 
@@ -158,7 +156,7 @@ def test_refresh_at_every_moment():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in CORNERS if name != "capture later"])
+@pytest.mark.parametrize("name", CORNERS)
 def test_bound(name):
     """A range takes no longer than the bound that the record states, wherever a refresh falls."""
     config = corner(name)
@@ -205,14 +203,6 @@ def test_first_beat(name):
     run = exchange(config, [([(first, 2)], []) for first in (0, 63, 0, 319)])
     waits = [run.came[2 * BURST * number] - asked for number, asked in enumerate(run.asked)]
     assert waits[1:] == [config.memory.first_beat(config)] * 3  # the first one waits for the chip
-
-
-@pytest.mark.sim
-def test_capture():
-    """Taken a cycle later, the words are those of the column behind."""
-    config = corner("capture later")
-    with pytest.raises(AssertionError):
-        exchange(config, [([(0, 2)], [])])
 
 
 @pytest.mark.sim

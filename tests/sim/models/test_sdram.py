@@ -30,6 +30,8 @@ PART = replace(
     refreshes=16,
     retention_ms=2e-3,
     init_us=0.02,
+    access=0.2,
+    hold=0.1,
     cas_ns=((2, 1.0), (3, 1.0)),
 )
 T = PART.cycles(10**9)
@@ -57,7 +59,7 @@ def first_violation(commands, *, cycles=400, drive=(), masks=(), cke=True, **opt
 
     `drive`: the cycles in which the FPGA drives the data pins, with the cycle as data.
     """
-    model = SdramModel(config(), **options)
+    model = SdramModel(config(), **{"round_trip_ns": 0.1} | options)
     found = []
     orders = {cycle: rest for cycle, *rest in commands}
     contents: dict[int, int] = {}
