@@ -27,6 +27,7 @@ from tritloom.rtl.spec import (
     frames,
     packing,
     plugins,
+    scale_facts,
     vector_facts,
     vector_program,
 )
@@ -172,6 +173,11 @@ def configuration_page() -> str:
         [f"`{key.name}`", of_unit[key.name], f"`{json.dumps(key.default)}`"]
         for key in fields(vector_facts.VectorConfig)
     ]
+    of_scale = parameters(scale_facts.ScaleConfig.__doc__)
+    scale_rows: list[list[object]] = [
+        [f"`{key.name}`", of_scale[key.name], f"`{json.dumps(key.default)}`"]
+        for key in fields(scale_facts.ScaleConfig)
+    ]
     example = config.TINY.to_json()
     return f"""{MADE}
 
@@ -209,6 +215,14 @@ Each is an object with its `kind` and the keys of that kind.
 {table(["key", "meaning", "default"], unit_rows)}
 
 [What it does](../explanation/vector-unit.md).
+
+## Scales
+
+`scale` is an object, such as `{scale_facts.EXAMPLE}`. A key that is left out has its default.
+
+{table(["key", "meaning", "default"], scale_rows)}
+
+[What they do](../explanation/groups.md#scales-on-the-device).
 
 ## Engines
 

@@ -83,7 +83,7 @@ def layer_cycles(
             f"max_in_features = {config.max_in_features}"
         )
     limit = min(config.max_out_features, most or out_features, out_features)
-    if group:
+    if group and config.scale is None:
         limit = min(limit, config.result_row_groups // (in_features // group) * config.rows)
     whole, rest = divmod(out_features, limit)
     cycles = whole * _run_cycles(config, LayerShape.of(config, limit, in_features, group))

@@ -164,9 +164,11 @@ def cut_layer(
     most_columns, most_rows = config.max_in_features, config.max_out_features
     if group:
         groups = min(in_features // group, config.max_tiles // -(-group // config.lanes))
-        groups = min(groups, config.result_row_groups)
+        if config.scale is None:
+            groups = min(groups, config.result_row_groups)
         most_columns = groups * group
-        most_rows = min(most_rows, config.result_row_groups // groups * config.rows)
+        if config.scale is None:
+            most_rows = min(most_rows, config.result_row_groups // groups * config.rows)
     return [
         (row, rows, column, columns)
         for column, columns in _cuts(in_features, most_columns, group or config.lanes)

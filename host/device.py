@@ -192,7 +192,8 @@ class Device:
         """Write a layer to the device's weight memory.
 
         A layer that exceeds the device's feature limits is stored, and computed, in pieces. A layer
-        with groups of inputs that has a weight 2 is stored as two ternary layers.
+        with groups of inputs that has a weight 2 is stored as two ternary layers, on a device with
+        scales as one of twice as many inputs.
 
         Parameters
         ----------
@@ -213,6 +214,10 @@ class Device:
                 return load_layer(*device, allocator, layer, images)
             if images is not None:
                 raise InputError("images must be None for a GroupLayer, which is packed here")
+            if self._config.scale is not None:
+                joined, scales = layer.joined
+                part = load_layer(*device, allocator, joined, group=layer.group, scales=scales)
+                return GroupHandle(layer, (part,))
             parts: list[Handle] = []
             try:
                 for trits in layer.passes:
@@ -264,7 +269,10 @@ class Device:
                 parts = (_require_handle(handle),)
             for part in parts:
                 part.pieces_on(self._session)
-            array = checked_codes(self._config, codes, parts[0].in_features)
+            array = checked_codes(self._config, codes, handle.layer.in_features)
+            # On a device with scales, two passes are side by side, and take the codes twice.
+            if array.shape[1] != parts[0].in_features:
+                array = np.hstack([array, array])
             jobs = [submit_product(self._session, self._config, part, array) for part in parts]
             return GroupJob(handle, jobs) if isinstance(handle, GroupHandle) else jobs[0]
 
@@ -278,12 +286,26 @@ class Device:
         int8 `[tokens, in_features]` → int32 `[tokens, out_features, groups]`, as
         `tritloom.rtl.spec.groups.matmul_groups`.
         """
-        if not isinstance(handle, GroupHandle):
+        _require_groups("matmul_groups", handle)
+        if self._config.scale is not None:
             raise InputError(
-                f"matmul_groups takes what load returned for a GroupLayer, not "
-                f"{type(handle).__name__}"
+                f"{self._session.name} scales its sums and does not send them; use matmul_scaled"
             )
         return self.submit(handle, codes).result()
+
+    def matmul_scaled(self, handle: GroupHandle, codes: ArrayLike) -> NDArray[np.float32]:
+        """Sums of all groups of inputs, each times its scale.
+
+        int8 `[tokens, in_features]` → float32 `[tokens, out_features]`: Σ sum · scale, exactly, and
+        rounded once. A device with scales computes it; of another one the host scales the sums, and
+        gets the same bits. The golden model is `tritloom.rtl.spec.groups.fixed_totals`.
+
+        Raises
+        ------
+        InputError : not the handle of a `GroupLayer` with scales; or as `submit`
+        """
+        _require_groups("matmul_scaled", handle)
+        return self.submit(handle, codes).scaled()
 
     def linear(
         self,
@@ -402,9 +424,16 @@ class Device:
             return run_selftest(self._session, self._config, self._allocator, self._identity)
 
 
+def _require_groups(method: str, handle: GroupHandle) -> None:
+    if not isinstance(handle, GroupHandle):
+        raise InputError(
+            f"{method} takes what load returned for a GroupLayer, not {type(handle).__name__}"
+        )
+
+
 def _require_handle(handle: Handle) -> Handle:
     if isinstance(handle, GroupHandle):
-        raise InputError("the layer has groups of inputs; use matmul_groups")
+        raise InputError("the layer has groups of inputs; use matmul_groups or matmul_scaled")
     if not isinstance(handle, Handle):
         raise InputError(f"handle must be what load returned, not {type(handle).__name__}")
     return handle

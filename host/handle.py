@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tritloom.host.allocator import Allocator, Piece
 from tritloom.host.layer import TernaryLayer
 from tritloom.host.requests import Requests
@@ -12,6 +15,7 @@ from tritloom.host.session import Session
 from tritloom.rtl.spec.commands import Status
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import DeviceError, InputError
+from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.rtl.spec.numerics import MAX_FEATURES
 from tritloom.rtl.spec.packing import check_group, check_trits, pack_weights
 
@@ -72,13 +76,20 @@ class Handle:
     -------
     layer : what was loaded
     group : inputs that have a sum of their own; 0: a row has one sum
+    scaled : the device applies scales to the sums, and its results are float32
     """
 
     def __init__(
-        self, session: Session, allocator: Allocator, layer: TernaryLayer, group: int = 0
+        self,
+        session: Session,
+        allocator: Allocator,
+        layer: TernaryLayer,
+        group: int = 0,
+        scaled: bool = False,
     ) -> None:
         self.layer = layer
         self.group = group
+        self.scaled = scaled
         self._totals: Totals = (0, 0, 0, 0, 0)
         self._session = session
         self._allocator = allocator
@@ -144,12 +155,16 @@ def load_layer(
     layer: TernaryLayer,
     images: Sequence[Image] | None = None,
     group: int = 0,
+    scales: NDArray[np.uint16] | None = None,
 ) -> Handle:
     """Write a layer to the device's weight memory.
 
     Parameters
     ----------
     images : of its pieces, if they are packed already
+    group : inputs that have a sum of their own; 0: a row has one sum
+    scales : of a device with scales, patterns of half precision `[out_features, groups]`; None: the
+        layer's results are sums
 
     Raises
     ------
@@ -169,6 +184,8 @@ def load_layer(
         )
     check_trits(config, layer.trits)
     check_group(config, layer.in_features, group)
+    if scales is not None:
+        _require_one_piece(config, layer.in_features, group)
     pieces = allocator.place(layer.out_features, layer.in_features, group)
     sizes = [piece.shape.words * config.word_bytes for piece in pieces]
     if images is not None and [len(image) for image in images] != sizes:
@@ -176,14 +193,15 @@ def load_layer(
             f"images must have {sizes} bytes for {layer.out_features} × {layer.in_features} on "
             f"this device, not {[len(image) for image in images]}; pack the layer for it"
         )
-    handle = Handle(session, allocator, layer, group)
+    handle = Handle(session, allocator, layer, group, scales is not None)
     try:
         allocator.take(handle, pieces)
         for number, piece in enumerate(pieces):
             if images is None:
                 rows = slice(piece.row, piece.row + piece.rows)
                 columns = slice(piece.column, piece.column + piece.columns)
-                image: Image = pack_weights(config, layer.trits[rows, columns], group)
+                of_rows = None if scales is None else scales[rows]
+                image: Image = pack_weights(config, layer.trits[rows, columns], group, of_rows)
             else:
                 image = images[number]
             _write_piece(session, config, piece, image)
@@ -191,6 +209,17 @@ def load_layer(
         allocator.release(handle)
         raise
     return handle
+
+
+def _require_one_piece(config: AcceleratorConfig, in_features: int, group: int) -> None:
+    """A total is rounded once, so all groups of a row must lie in one layer of the device."""
+    tiles = LayerShape.of(config, 1, in_features, group).tiles
+    if tiles > config.max_tiles:
+        raise InputError(
+            f"a layer with scales must have at most {config.max_tiles} tiles of {config.lanes} "
+            f"inputs on this device, not {tiles}, because a row's total is rounded once; use a "
+            f"device with max_in_features of at least {tiles * config.lanes}"
+        )
 
 
 def _write_piece(session: Session, config: AcceleratorConfig, piece: Piece, image: Image) -> None:

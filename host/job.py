@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,7 +12,7 @@ from tritloom.host.handle import Handle, Stats, Totals
 from tritloom.host.plan import Step, plan_product
 from tritloom.host.session import Command, Session
 from tritloom.rtl.spec.config import AcceleratorConfig
-from tritloom.rtl.spec.packing import unpack_results
+from tritloom.rtl.spec.packing import unpack_floats, unpack_results
 
 __all__ = ["Job", "submit_product"]
 
@@ -36,7 +38,7 @@ class Job:
         self._steps = steps
         self._pieces = pieces
         self._took: Totals | None = None
-        self._sums: NDArray[np.int32] | None = None
+        self._sums: NDArray[Any] | None = None
 
     @property
     def stats(self) -> Stats | None:
@@ -46,7 +48,8 @@ class Job:
     def result(self) -> NDArray[np.int32]:
         """Wait for the sums, int32 `[tokens, out_features]`; the same array in each call.
 
-        Those of a layer with groups of inputs are int32 `[tokens, out_features, groups]`.
+        Those of a layer with groups of inputs are int32 `[tokens, out_features, groups]`. Of a
+        device that scales them, they are float32 `[tokens, out_features]`.
 
         Raises
         ------
@@ -61,12 +64,13 @@ class Job:
         if self._sums is not None:  # another thread has waited
             return self._sums
         runs = cycles = bytes_tx = bytes_rx = 0
-        sums = np.zeros((self._tokens, self._handle.out_features), np.int32)
+        kind = np.float32 if self._handle.scaled else np.int32
+        sums: NDArray[Any] = np.zeros((self._tokens, self._handle.out_features), kind)
         # The sums of a piece of a layer with groups have an array of their own first.
         of_pieces = [
             np.zeros((self._tokens, piece.shape.result_row_groups * self._config.rows), np.int32)
             for piece in self._pieces
-            if self._handle.group
+            if self._handle.group and not self._handle.scaled
         ]
         for command, step in zip(self._commands, self._steps, strict=True):
             response = self._session.require(command)
@@ -78,7 +82,10 @@ class Job:
             if first_of_run:
                 runs += 1
                 cycles += response.value
-            numbers = unpack_results(self._config, response.payload)
+            if self._config.scale is None:
+                numbers: NDArray[Any] = unpack_results(self._config, response.payload)
+            else:  # of a layer without scales they are whole numbers below 2^24, so exact
+                numbers = unpack_floats(response.payload).astype(kind, copy=False)
             target = of_pieces[piece] if of_pieces else sums
             part = target[token, row : row + len(numbers)]
             part += numbers

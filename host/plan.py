@@ -190,8 +190,10 @@ def _plan(
             )
             steps += [*delayed[:1], run, *delayed[1:]]
             # Sums of groups have rows of their own; the last group's sums may end within its rows.
-            before = (shapes[number].groups - 1) * shapes[number].row_groups * config.rows
-            place = Place(0, 0 if group else row, False, number)
+            of_groups = group and config.scale is None
+            groups_before = shapes[number].groups - 1 if of_groups else 0
+            before = groups_before * shapes[number].row_groups * config.rows
+            place = Place(0, 0 if of_groups else row, False, number)
             delayed = _results(config, batch, place, before + rows, payload_bytes, result_bank)
             delayed[0].cycles = run.cycles  # the device accepts RUN at once and waits here
             # RUN waits for the one before, most of whose RESULTS come later.

@@ -95,7 +95,7 @@ def block_diagram(config: AcceleratorConfig) -> str:
     _wire(svg, "M560 380 V440", f"{loaded:,} bits", 568, 416, "start")
     _wire(svg, "M330 490 H420", word, 375, 480)
     _wire(svg, "M700 490 H790", f"{sums} × {config.sum_bits} bits", 745, 480)
-    results = f"results: {sums} × {config.acc_bits} bits"
+    results = f"results: {sums} × {config.result_bits} bits"
     if config.vector is None:
         _wire(svg, "M905 440 V236 H670 V210", results, 787, 229)
     else:
@@ -154,7 +154,7 @@ def _every_block(config: AcceleratorConfig) -> list[_Block]:
     latency = "latency varies" if cycles is None else f"latency {_count(cycles, 'cycle')}"
     packets = f"{config.slots} × {config.packet_bytes:,} bytes"
     loaded = config.tokens * config.fill * config.act_bits
-    totals = config.tokens * config.rows * config.acc_bits
+    totals = config.tokens * config.rows * config.result_bits
     return [
         _Block(
             *(100, 110, 230, 100, "command", "Packet receiver"),

@@ -219,7 +219,9 @@ static inline size_t name_unframe(uint8_t *packet, const uint8_t *inside, size_t
     }
     return size;
 }
+"""
 
+SUMS = r"""
 /* Result `n` of a payload of RESULTS: two's complement, little end first. */
 static inline int32_t name_result(const uint8_t *payload, size_t n)
 {
@@ -229,7 +231,19 @@ static inline int32_t name_result(const uint8_t *payload, size_t n)
 }
 """
 
+FLOATS = r"""
+/* Result `n` of a payload of RESULTS: the scaled sum of a row, float32, little end first. */
+static inline float name_result(const uint8_t *payload, size_t n)
+{
+    uint32_t bits = name_get(payload + n * NAME_ACC_BYTES, NAME_ACC_BYTES);
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+"""
 
-def driver_code(name: str) -> str:
-    """The functions for a design of this name."""
-    return CODE.replace("NAME", name.upper()).replace("name_", f"{name}_")
+
+def driver_code(name: str, floats: bool = False) -> str:
+    """The functions for a design of this name, whose results are sums, or else `floats`."""
+    code = CODE + (FLOATS if floats else SUMS)
+    return code.replace("NAME", name.upper()).replace("name_", f"{name}_")

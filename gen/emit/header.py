@@ -53,7 +53,7 @@ def c_header(manifest: dict[str, Any]) -> str:
         *(_line(part, prefix) for part in _flow_control(manifest["flow_control"])),
         *(_line(part, prefix) for part in _vector(manifest.get("vector"))),
         *(_line(part, prefix) for part in _configuration(manifest)),
-        driver_code(name),
+        driver_code(name, "scale" in manifest["config"]),
         "#endif",
     ]
     return "\n".join(lines) + "\n"

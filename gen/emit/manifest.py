@@ -144,7 +144,7 @@ def _derived(config: AcceleratorConfig) -> dict[str, int]:
         if isinstance(member, property | cached_property)
         and not name.startswith("_")
         and not name.endswith("_digest")
-        and name != "memory_words"  # the configuration has it
+        and name not in ("memory_words", "without_scale")  # the configuration has the first one
     }
     engine = engines[config.engine]
     numbers["fill_cycles"] = engine.fill_cycles(config)
@@ -369,7 +369,11 @@ def _results(config: AcceleratorConfig) -> dict[str, Any]:
     return {
         "bytes": config.acc_bytes,
         "byte_order": "little",
-        "signed": "two's complement",
+        **(
+            {"signed": "two's complement"}
+            if config.scale is None
+            else {"float": "IEEE 754 single precision"}
+        ),
         "rules": [
             (
                 "Results come in the order of the outputs. The address counts row groups of rows "
@@ -395,6 +399,6 @@ def _weights(config: AcceleratorConfig) -> dict[str, Any]:
         "code_bits": encoding.code_bits,
         "code_stride": engines[config.engine].code_stride(config),
         "signed": encoding.signed,
-        "codes_per_word": config.word_bits // encoding.code_bits,
+        "codes_per_word": config.codes_bits // encoding.code_bits,
         "example": {"trits": trits.tolist(), "code": int(encoding.encode(trits))},
     }

@@ -99,7 +99,8 @@ def pack(
     trits : int8 `[out_features, in_features]`
     folder : made if it is not there
     name : of the files; the macros in `NAME.h` begin with it in capitals
-    group : inputs that have a sum of their own; 0: the whole row
+    group : inputs that have a sum of their own; 0: the whole row. On a device with scales all
+        scales are 1, so the results are the sums of rows
 
     Returns
     -------
@@ -164,7 +165,7 @@ def _check_fit(
         ("in_features", in_features, config.max_in_features),
         ("out_features", out_features, config.max_out_features),
         ("tiles", shape.tiles, config.max_tiles),
-        ("row groups of sums", shape.result_row_groups, config.result_row_groups),
+        ("row groups of sums", config.results_of(shape), config.result_row_groups),
         ("weight words", shape.words, config.memory_words),
     ):
         if size > limit:

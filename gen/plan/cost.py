@@ -18,9 +18,10 @@ import numpy.typing as npt
 from tritloom.boards.families.family import load_family
 from tritloom.gen.measure.table import Point
 from tritloom.rtl.spec.commands import IDENTITY
-from tritloom.rtl.spec.config import AcceleratorConfig
+from tritloom.rtl.spec.config import PARTIAL_SUM_READ_CYCLES, AcceleratorConfig
 from tritloom.rtl.spec.errors import ConfigError
 from tritloom.rtl.spec.plugins import Memory, Storage, engines
+from tritloom.rtl.spec.scale_facts import SCALE_BITS, SLICE_BITS
 
 __all__ = [
     "Cost",
@@ -52,6 +53,8 @@ REACH = 2
 """Predictions stop at this multiple of the largest measured core of an engine, because beyond it
 the clock is unknown. Measured means routed, or synthesised if no core was routed. The multiple
 holds for LUTs, bits of a word and fill."""
+UNIT_LUTS, UNIT_FFS = 185, 559
+"""Of a scaling unit, as `tritloom measure scale` measured it on ECP5."""
 MUX_COST, BIT_COST = 0.5, 1.0
 
 
@@ -115,12 +118,27 @@ def core_memories(config: AcceleratorConfig) -> list[Storage]:
             (config.banks - 1) * pitch + config.activation_words,
             fields=config.tokens,
         ),
-        Storage(
-            config.tokens * config.rows * config.acc_bits,
-            config.result_row_groups,
-            number=config.banks,
-        ),
+        *_sum_memories(config),
         *engines[config.engine].storage(config),
+    ]
+
+
+def _sum_memories(config: AcceleratorConfig) -> list[Storage]:
+    """Partial sums, and with scales the totals of each row: those that grow, and the results."""
+    sums = config.tokens * config.rows
+    if config.scale is None:
+        return [Storage(sums * config.acc_bits, config.result_row_groups, number=config.banks)]
+    of_groups = [Storage(sums * config.acc_bits, config.result_row_groups)]
+    slices, rest = divmod(config.result_bits, SLICE_BITS)
+    pitch = 1 << (config.max_row_groups - 1).bit_length()
+    depth = (config.banks - 1) * pitch + config.max_row_groups
+    result_slices, result_rest = divmod(sums * config.result_bits, SLICE_BITS)
+    return [
+        *(of_groups if config.most_group_tiles > 1 else []),
+        Storage(SLICE_BITS, config.max_row_groups, number=sums * slices),
+        *([Storage(rest, config.max_row_groups, number=sums)] if rest else []),
+        Storage(SLICE_BITS, depth, number=result_slices),
+        *([Storage(result_rest, depth)] if result_rest else []),
     ]
 
 
@@ -133,8 +151,10 @@ def around_memories(config: AcceleratorConfig) -> list[Storage]:
     """Packets in both directions, the link's memories, the layer table, the identity."""
     entry = 2 * config.memory_words.bit_length() + (config.max_tiles - 1).bit_length()
     entry += (config.max_row_groups - 1).bit_length() + 2
+    if config.has_groups:
+        entry += (config.max_tiles - 1).bit_length()
     if config.max_group_sums:
-        entry += (config.max_tiles - 1).bit_length() + (config.result_row_groups - 1).bit_length()
+        entry += (config.result_row_groups - 1).bit_length()
     return [
         Storage(8, config.slots * config.packet_bytes, number=2),
         *config.link.storage(config),
@@ -178,10 +198,24 @@ def second_bank(config: AcceleratorConfig) -> tuple[int, int]:
     bank that is read, and a register behind the second memory. Each memory's address has two
     sources.
     """
+    if config.scale is not None:  # the sums of a group have one bank
+        return 0, 0
     sums = config.tokens * config.rows * config.acc_bits
     address = (config.result_row_groups - 1).bit_length()
     more = config.banks - 1
     return more * 2 * (sums + address), more * sums
+
+
+def scale_units(config: AcceleratorConfig) -> tuple[int, int]:
+    """LUTs and flip-flops of a core's scaling units, beside their memories.
+
+    A unit takes what `tritloom measure scale` says; the scales of a row wait for its sum.
+    """
+    if config.scale is None:
+        return 0, 0
+    waits = max(config.engine_latency, PARTIAL_SUM_READ_CYCLES) + 2
+    ffs = config.rows * (config.tokens * UNIT_FFS + waits * SCALE_BITS)
+    return config.rows * config.tokens * UNIT_LUTS, ffs
 
 
 def around_features(config: AcceleratorConfig, family: str) -> dict[str, float]:
@@ -322,7 +356,12 @@ class CostModel:
         luts, ffs = self._cores[config.engine]
         blocks = _sum(self.family, core_memories(config)).blocks
         more_luts, more_ffs = second_bank(config)
-        return Cost(_apply(luts, features) + more_luts, _apply(ffs, features) + more_ffs, blocks)
+        unit_luts, unit_ffs = scale_units(config)
+        return Cost(
+            _apply(luts, features) + more_luts + unit_luts,
+            _apply(ffs, features) + more_ffs + unit_ffs,
+            blocks,
+        )
 
     def around(self, config: AcceleratorConfig, *, weights: bool = True) -> Cost:
         """All but the core; without `weights` there is no memory for them."""

@@ -45,8 +45,8 @@ class LayerTable(wiring.Component):
     definition : in, `DEFINITION`
         Place and shape for `begin`, `add` and `define`; must not change between them.
     group_tiles : in, number
-        Tiles of a group of inputs, at most `max_tiles`, or 0; must not change, as `definition`.
-        Only if the configuration has groups.
+        Tiles of a group of inputs, at most `most_group_tiles`, or 0; must not change, as
+        `definition`. Only if the configuration has groups.
     wrong_shape : out, 1 bit
         `definition` has no or too many tiles or row groups, or begins beyond the memory's end or
         within a block.
@@ -82,7 +82,7 @@ class LayerTable(wiring.Component):
                 "index": In(8),
                 "entry": Out(entry_layout(config)),
                 "definition": In(DEFINITION),
-                **({"group_tiles": In(16)} if config.max_group_sums else {}),
+                **({"group_tiles": In(16)} if config.has_groups else {}),
                 "wrong_shape": Out(1),
                 "begin": In(1),
                 "add": In(1),
@@ -139,8 +139,19 @@ class LayerTable(wiring.Component):
             m.d.sync += end.eq(base)
         with m.Elif(self.add):
             m.d.sync += end.eq(end + row_groups)
+        # All ones for 0: no tile but perhaps the layer's last one has this number. With scales, 0
+        # is the longest group.
+        last_of_group = Signal(range(config.max_tiles))
+        if config.has_groups:
+            group_tiles: Any = getattr(self, "group_tiles")  # noqa: B009  a member with groups
+            m.d.comb += last_of_group.eq(group_tiles - 1)
+            with m.If(self.define):
+                m.d.comb += write.data.last_of_group.eq(last_of_group)
+        if config.scale is not None:
+            with m.If(group_tiles == 0):
+                m.d.comb += last_of_group.eq(config.most_group_tiles - 1)
         if config.max_group_sums:
-            self._count_sums(m, write.data, row_groups)
+            self._count_sums(m, write.data, row_groups, last_of_group)
         with m.If(self.define):
             m.d.comb += [
                 write.data.base.eq(base),
@@ -156,15 +167,13 @@ class LayerTable(wiring.Component):
             m.d.comb += write.data.eq(0)
         return m
 
-    def _count_sums(self, m: Module, entry: data.View, row_groups: Value) -> None:
+    def _count_sums(
+        self, m: Module, entry: data.View, row_groups: Value, last_of_group: Value
+    ) -> None:
         """Add up the row groups of sums, and put what concerns groups into a new entry."""
         config = self.config
         sums = Signal(range(config.result_row_groups + config.max_row_groups + 1))
         place = Signal(range(config.max_tiles))  # of the next tile in its group
-        # All ones for 0: no tile but perhaps the layer's last one has this number.
-        last_of_group = Signal(range(config.max_tiles))
-        group_tiles: Any = getattr(self, "group_tiles")  # noqa: B009  a member with groups
-        m.d.comb += last_of_group.eq(group_tiles - 1)
         with m.If(self.begin):
             m.d.sync += [sums.eq(0), place.eq(0)]
         with m.Elif(self.add):
@@ -174,7 +183,4 @@ class LayerTable(wiring.Component):
         with m.If(sums > config.result_row_groups):
             m.d.comb += self.beyond.eq(1)
         with m.If(self.define):
-            m.d.comb += [
-                entry.last_of_group.eq(last_of_group),
-                entry.last_result.eq(sums - 1),
-            ]
+            m.d.comb += entry.last_result.eq(sums - 1)

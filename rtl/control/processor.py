@@ -127,7 +127,7 @@ class CommandProcessor(wiring.Component):
                 "o_run": Out(stream.Signature(run_layout(config))),
                 "done": In(1),
                 "o_fetch": Out(stream.Signature(fetch_layout(config))),
-                "i_result": In(stream.Signature(sums_layout(config, config.acc_bits))),
+                "i_result": In(stream.Signature(sums_layout(config, config.result_bits))),
                 "counters": In(data.ArrayLayout(COUNTER_BITS, len(counters_of(config)))),
                 **of_unit,
                 **(of_owner if config.link.host_bits(config) else {}),

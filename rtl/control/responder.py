@@ -9,6 +9,7 @@ from amaranth.lib.wiring import In, Out
 from tritloom.rtl.control.banks import results_layout
 from tritloom.rtl.control.checks import status_of
 from tritloom.rtl.control.layouts import COUNTER_BITS, RESPONSE
+from tritloom.rtl.control.result_floats import ResultFloats
 from tritloom.rtl.control.tasks import (
     Kind,
     first_slot,
@@ -32,6 +33,7 @@ from tritloom.rtl.spec.commands import (
     identity,
 )
 from tritloom.rtl.spec.config import AcceleratorConfig
+from tritloom.rtl.spec.scale_facts import FLOAT_BYTES
 from tritloom.rtl.spec.vector_facts import VECTOR_WORD_BYTES
 from tritloom.rtl.spec.vector_program import STEP_BYTES
 
@@ -78,7 +80,7 @@ class Responder(wiring.Component):
     o_fetch : out, stream of `fetch_layout`
         The row groups whose totals the core shall read.
     i_result : in, stream of `sums_layout`
-        Their totals.
+        Their totals; with scales they become float32 here.
     bank : out, number
         The result bank that the task reads.
     may_copy : in, 1 bit
@@ -139,7 +141,7 @@ class Responder(wiring.Component):
                 "ended": Out(1),
                 "i_word": In(stream.Signature(Shape(config.word_bits))),
                 "o_fetch": Out(stream.Signature(fetch_layout(config))),
-                "i_result": In(stream.Signature(sums_layout(config, config.acc_bits))),
+                "i_result": In(stream.Signature(sums_layout(config, config.result_bits))),
                 "bank": Out(range(config.banks)),
                 "may_copy": In(1),
                 "results": In(results_layout(config)),
@@ -298,6 +300,7 @@ class Responder(wiring.Component):
             if config.tokens > 1:
                 m.d.comb += self.read_token.eq(task.token)
             m.d.sync += late.eq(has_read & ~enters)
+        floats = None if config.scale is None else self._connect_floats(m, task, moving)
         with m.Switch(task.kind):
             with m.Case(Kind.IDENTITY):
                 m.d.comb += [
@@ -316,10 +319,16 @@ class Responder(wiring.Component):
                     word.size.eq(COUNTER_BITS // 8),
                 ]
             with m.Case(Kind.RESULTS):
-                results, size = results_out(config, self.i_result.payload, task.token, task.items)
+                if floats is None:
+                    results, size = results_out(
+                        config, self.i_result.payload, task.token, task.items
+                    )
+                    source = self.i_result
+                else:
+                    results, size, source = floats.o.payload, FLOAT_BYTES, floats.o
                 m.d.comb += [
-                    words.valid.eq(wanted & self.i_result.valid),
-                    self.i_result.ready.eq(wanted & words.ready),
+                    words.valid.eq(wanted & source.valid),
+                    source.ready.eq(wanted & words.ready),
                     word.word[: len(results)].eq(results),
                     word.size.eq(size),
                 ]
@@ -337,7 +346,7 @@ class Responder(wiring.Component):
                     self.i_word.ready.eq(wanted & words.ready),
                     word.size.eq(config.word_bytes),
                 ]
-        step = Mux(is_results, config.rows, 1)
+        step: Any = 1 if floats else Mux(is_results, config.rows, 1)
         with m.If(enters):
             # The last row group may hold more results than are asked for.
             m.d.sync += task.items.eq(Mux(task.items < step, 0, task.items - step))
@@ -348,6 +357,19 @@ class Responder(wiring.Component):
                 m.d.sync += failed.eq(1)
         with m.If(fetches | (enters & ~is_results)):
             m.d.sync += task.position.eq(task.position + 1)
+
+    def _connect_floats(self, m: Module, task: data.View, moving: Signal) -> ResultFloats:
+        """Add what makes totals float32; it stands still unless the task's words move."""
+        m.submodules.floats = floats = ResultFloats(self.config)
+        m.d.comb += [
+            floats.i.valid.eq(self.i_result.valid),
+            floats.i.payload.eq(self.i_result.payload),
+            self.i_result.ready.eq(floats.i.ready),
+            floats.token.eq(task.token),
+            floats.start.eq(~moving),
+            floats.count.eq(task.items),
+        ]
+        return floats
 
 
 class _Patches:

@@ -94,7 +94,7 @@ class CommandStates(CommandRegisters):
             ports.o_run.payload.activation_bank.eq(request.activation_bank),
             ports.o_run.payload.result_bank.eq(request.result_bank),
         ]
-        if config.max_group_sums:
+        if config.has_groups:
             self.m.d.comb += self.table.group_tiles.eq(request.count)
         # `no_room` must be right in the cycle after a word is taken: activations may come so fast.
         last = config.activation_words - 1

@@ -6,12 +6,14 @@ from amaranth.hdl import Cat, Module, Mux, Shape, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from tritloom.rtl.core.partial_sums import FETCH_CYCLES, PartialSums, fetch_layout
+from tritloom.rtl.core.partial_sums import ADD_CYCLES, FETCH_CYCLES, PartialSums, fetch_layout
+from tritloom.rtl.core.scaled_sums import ScaledSums
 from tritloom.rtl.engines.contract import ACT_LATENCY, create_engine, sums_layout
 from tritloom.rtl.lib.adder_tree import delay
 from tritloom.rtl.lib.block_ram import ReadPort, block_ram
 from tritloom.rtl.spec.config import PARTIAL_SUM_CYCLES, PARTIAL_SUM_READ_CYCLES, AcceleratorConfig
 from tritloom.rtl.spec.layer_shape import LayerShape
+from tritloom.rtl.spec.scale_facts import SCALE_BITS
 
 OPEN_CYCLES = 2
 """Cycles from the decision that a tile may begin to its first word: `may_begin`, then `open_`."""
@@ -38,17 +40,18 @@ def shape_layout(config: AcceleratorConfig) -> data.StructLayout:
     last_group : its last row group
     last_of_group : the last tile of a group of inputs; a number that no tile but the layer's last
         has if there is one group. Only if the configuration has groups
-    last_result : its last row group of sums. Only if the configuration has groups
+    last_result : its last row group of sums. Only if the sums of groups are results
     """
-    of_groups = {
-        "last_of_group": range(config.max_tiles),
-        "last_result": range(config.result_row_groups),
-    }
+    of_groups: dict[str, Any] = {}
+    if config.has_groups:
+        of_groups["last_of_group"] = range(config.max_tiles)
+    if config.max_group_sums:
+        of_groups["last_result"] = range(config.result_row_groups)
     return data.StructLayout(
         {
             "last_tile": range(config.max_tiles),
             "last_group": range(config.max_row_groups),
-            **(of_groups if config.max_group_sums else {}),
+            **of_groups,
         }
     )
 
@@ -56,9 +59,11 @@ def shape_layout(config: AcceleratorConfig) -> data.StructLayout:
 def shape_numbers(config: AcceleratorConfig, shape: LayerShape) -> dict[str, int]:
     """The members of `shape_layout` for a shape."""
     numbers = {"last_tile": shape.tiles - 1, "last_group": shape.row_groups - 1}
-    if config.max_group_sums:
+    if config.has_groups:
         most = (1 << (config.max_tiles - 1).bit_length()) - 1
-        numbers["last_of_group"] = (shape.group_tiles - 1) & most
+        none = 0 if config.scale is None else config.most_group_tiles
+        numbers["last_of_group"] = ((shape.group_tiles or none) - 1) & most
+    if config.max_group_sums:
         numbers["last_result"] = shape.result_row_groups - 1
     return numbers
 
@@ -99,8 +104,9 @@ class Core(wiring.Component):
         Not allowed for the result bank of a layer that runs. With two banks it is ready whenever
         `o` can move, so a row group a cycle can be fetched. With one bank it is ready while no
         layer runs, until one is accepted, then not before that row group's totals are taken.
-    o : out, stream of `sums_layout`, `acc_bits` signed
-        The totals of the fetched row groups in order, one for each token and row.
+    o : out, stream of `sums_layout`, `result_bits` signed
+        The totals of the fetched row groups in order, one for each token and row; with scales the
+        sums of all groups times their scales, in units of 2^-24.
     """
 
     i_load: stream.Interface
@@ -121,14 +127,14 @@ class Core(wiring.Component):
                 "done": Out(1),
                 "stall": Out(1),
                 "i_fetch": In(stream.Signature(fetch_layout(config))),
-                "o": Out(stream.Signature(sums_layout(config, config.acc_bits))),
+                "o": Out(stream.Signature(sums_layout(config, config.result_bits))),
             }
         )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
         config = self.config
-        m.submodules.engine = engine = create_engine(config)
+        m.submodules.engine = engine = create_engine(config.without_scale)
         m.submodules.sums = sums = PartialSums(config)
         shape = Signal(run_layout(config), reset_less=True)
         self._connect_activations(m, engine, shape.activation_bank)
@@ -140,8 +146,9 @@ class Core(wiring.Component):
             self.i_run.ready.eq(~busy),
             start.eq(self.i_run.valid & self.i_run.ready),
             engine.i_start.eq(started),
-            self.done.eq(sums.done),
         ]
+        if config.scale is None:
+            m.d.comb += self.done.eq(sums.done)
         m.d.sync += [started.eq(start), busy.eq(start | (busy & ~self.done))]
         with m.If(~busy):
             m.d.sync += shape.eq(self.i_run.payload)
@@ -174,7 +181,7 @@ class Core(wiring.Component):
         # The row group of that word's sums; with one bank, between layers the one to fetch.
         row_group = Signal(range(config.result_row_groups), reset_less=True)
         free = Signal(init=1)  # with one bank: a row group may be fetched
-        if config.banks == 1:
+        if sums.banks == 1 and config.scale is None:
             with m.If(taken | free):
                 fetch = self.i_fetch.payload.row_group
                 m.d.sync += row_group.eq(Mux(free, fetch, row_group) + ~free)
@@ -201,19 +208,22 @@ class Core(wiring.Component):
             m.d.sync += first_tile.eq(1)
         if config.max_group_sums:
             self._follow_groups(m, shape.last_of_group, row_group, first_tile, started, final)
+        # A tile of one row group begins and ends with one word: `more` does not yet count it.
+        in_last_tile = Mux(first, one_left, ~more)
         # Cycles by which the engine's sums precede the partial sums they are added to; negative if
         # they follow. The earlier of the two waits.
         early = PARTIAL_SUM_READ_CYCLES - config.engine_latency
         late = max(0, -early)
         m.d.comb += [
             engine.i_more.eq(more),
-            engine.i_word.eq(delay(m, self.i_word.payload, 1, reset_less=True)),
+            engine.i_word.eq(
+                delay(m, self.i_word.payload[: config.codes_bits], 1, reset_less=True)
+            ),
             engine.i_valid.eq(taken),
             engine.i_swap.eq(first),
             engine.i_last.eq(final),
             sums.i_valid.eq(delay(m, taken, late)),
-            # A tile of one row group begins and ends with one word: `more` does not yet count it.
-            sums.i_last.eq(delay(m, final & Mux(first, one_left, ~more), late)),
+            sums.i_last.eq(delay(m, final & in_last_tile, late)),
             sums.i_first.eq(delay(m, first_tile, late, reset_less=True)),
             sums.i_row_group.eq(delay(m, row_group, late, reset_less=True)),
             sums.i_sums.eq(delay(m, engine.o_sums, max(0, early), reset_less=True)),
@@ -239,6 +249,11 @@ class Core(wiring.Component):
             open_.eq(may_begin | (open_ & ~(self.i_word.valid & last))),
         ]
 
+        if config.scale is not None:
+            scaled = self._scale(m, sums, shape, late, started, final, first_tile, in_last_tile)
+            m.d.comb += self.o.payload.eq(scaled.o)
+            self._pipeline_fetch(m, scaled)
+            return m
         m.d.comb += self.o.payload.eq(sums.o)
         if config.banks == 1:
             # `row_group` keeps the number of a fetched row group until its totals are taken.
@@ -252,20 +267,77 @@ class Core(wiring.Component):
                 free.eq((free & ~self.i_fetch.valid & ~self.i_run.valid) | fetched | self.done),
             ]
         else:
-            # The stages between `i_fetch` and `o` move together.
-            advance = Signal()
-            stages = Signal(FETCH_CYCLES)  # each stage holds a row group
-            m.d.comb += [
-                advance.eq(~self.o.valid | self.o.ready),
-                self.i_fetch.ready.eq(advance),
-                self.o.valid.eq(stages[-1]),
-                sums.i_running.eq(busy << shape.result_bank),
-                sums.i_advance.eq(advance),
-                sums.i_fetch.eq(self.i_fetch.payload),
-            ]
-            with m.If(advance):
-                m.d.sync += stages.eq(Cat(self.i_fetch.valid, stages))
+            self._pipeline_fetch(m, sums, sums.i_running.eq(busy << shape.result_bank))
         return m
+
+    def _pipeline_fetch(self, m: Module, sums: Any, *further: Any) -> None:
+        """Connect the ports of fetched row groups; the stages between them move together.
+
+        The `further` statements say what else the sums need.
+        """
+        advance = Signal()
+        stages = Signal(FETCH_CYCLES)  # each stage holds a row group
+        m.d.comb += [
+            advance.eq(~self.o.valid | self.o.ready),
+            self.i_fetch.ready.eq(advance),
+            self.o.valid.eq(stages[-1]),
+            *further,
+            sums.i_advance.eq(advance),
+            sums.i_fetch.eq(self.i_fetch.payload),
+        ]
+        with m.If(advance):
+            m.d.sync += stages.eq(Cat(self.i_fetch.valid, stages))
+
+    def _scale(
+        self,
+        m: Module,
+        sums: Any,
+        shape: data.View,
+        late: int,
+        started: Value,
+        final: Value,
+        first_tile: Signal,
+        in_last_tile: Value,
+    ) -> ScaledSums:
+        """Add what scales the sums of groups; they have scales in their last tile's words."""
+        config = self.config
+        m.submodules.scaled = scaled = ScaledSums(config)
+        place = Signal(range(config.max_tiles), reset_less=True)  # of the tile in its group
+        closes = Signal(reset_less=True)  # the tile is its group's last one
+        # Whether the next tile is. A register: tiles are more than two cycles apart.
+        next_closes = Signal(reset_less=True)
+        first_group = Signal(reset_less=True)
+        last_of_group = shape.last_of_group
+        one_tile = Signal(reset_less=True)
+        m.d.sync += [
+            one_tile.eq(last_of_group == 0),
+            next_closes.eq(Mux(closes, one_tile, place + 1 == last_of_group)),
+        ]
+        with m.If(final):
+            m.d.sync += [
+                first_tile.eq(closes),
+                place.eq(Mux(closes, 0, place + 1)),
+                closes.eq(next_closes),
+                first_group.eq(first_group & ~closes),
+            ]
+        with m.If(started):
+            m.d.sync += [place.eq(0), closes.eq(last_of_group == 0), first_group.eq(1)]
+            m.d.sync += first_tile.eq(1)
+        wait = late + PARTIAL_SUM_READ_CYCLES + ADD_CYCLES
+        ends = closes | in_last_tile
+        scales = self.i_word.payload[-config.rows * SCALE_BITS :]
+        m.d.comb += [
+            scaled.i_valid.eq(sums.o_valid & delay(m, ends, wait, reset_less=True)),
+            scaled.i_row_group.eq(sums.o_row_group),
+            scaled.i_sums.eq(sums.o_new),
+            scaled.i_scales.eq(delay(m, scales, 1 + wait, reset_less=True)),
+            scaled.i_first.eq(delay(m, first_group, wait, reset_less=True)),
+            scaled.i_last.eq(delay(m, in_last_tile, wait, reset_less=True)),
+            scaled.i_bank.eq(shape.result_bank),
+            scaled.i_end.eq(sums.done),
+            self.done.eq(scaled.done),
+        ]
+        return scaled
 
     def _follow_groups(
         self,

@@ -46,7 +46,9 @@ class _Write:
 class PartialSums(wiring.Component):
     """Reads a row group's partial sums, adds the engine's sums, and writes the result back.
 
-    With two banks, a layer writes one of them while row groups of the other are fetched.
+    With two banks, a layer writes one of them while row groups of the other are fetched. With
+    scales there is one bank: the sums of one group of inputs, which nobody fetches. It has no
+    memory if a group is one tile.
 
     A row group may come again only after `PARTIAL_SUM_CYCLES`; sooner, it would read a sum that is
     not yet written. In the first tile of a group of inputs the sums are stored as they are. Each
@@ -72,6 +74,9 @@ class PartialSums(wiring.Component):
         The engine's sums of the row group whose turn was `PARTIAL_SUM_READ_CYCLES` ago.
     i_negative : in, one bit a row
         With `i_sums`: whether the sums of this row are subtracted.
+    o_new, o_row_group, o_valid : out; only with scales
+        Sums as they are written, of which row group, and whether there are any:
+        `PARTIAL_SUM_READ_CYCLES` + `ADD_CYCLES` after its turn.
     done : out, 1 bit
         Set for one cycle, `PARTIAL_SUM_READ_CYCLES` + `ADD_CYCLES` after `i_last`: the last sum is
         written, and a read that starts in this cycle sees it.
@@ -95,22 +100,29 @@ class PartialSums(wiring.Component):
 
     def __init__(self, config: AcceleratorConfig) -> None:
         self.config = config
+        self.banks = config.banks if config.scale is None else 1
         banked = {
             "i_running": In(config.banks),
             "i_fetch": In(fetch_layout(config)),
             "i_advance": In(1),
         }
+        group = {
+            "o_new": Out(sums_layout(config, config.acc_bits)),
+            "o_row_group": Out(range(config.result_row_groups)),
+            "o_valid": Out(1),
+        }
         super().__init__(
             {
                 "i_valid": In(1),
                 "i_row_group": In(range(config.result_row_groups)),
-                **(banked if config.banks > 1 else {}),
+                **(banked if self.banks > 1 else {}),
                 "i_first": In(1),
                 "i_last": In(1),
                 "i_sums": In(sums_layout(config, config.sum_bits)),
                 "i_negative": In(config.rows),
                 "done": Out(1),
                 "o": Out(sums_layout(config, config.acc_bits)),
+                **({} if config.scale is None else group),
             }
         )
 
@@ -129,7 +141,16 @@ class PartialSums(wiring.Component):
         )
         # The partial sums before the addition; of a group's first tile they are 0.
         partial_sums = Signal(self.o.shape().size)
-        if config.banks == 1:
+        if config.scale is not None:
+            ports: Any = self
+            m.d.comb += [
+                ports.o_new.eq(new),
+                ports.o_row_group.eq(write.row_group),
+                ports.o_valid.eq(write.enable),
+            ]
+        if config.scale is not None and config.most_group_tiles == 1:
+            m.d.comb += partial_sums.eq(0)
+        elif self.banks == 1:
             before = self._one_bank(m, row_group, write)
             first = delay(m, self.i_first, PARTIAL_SUM_READ_CYCLES, reset_less=True)
             m.d.comb += partial_sums.eq(before & ~first.replicate(len(before)))

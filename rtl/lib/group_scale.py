@@ -20,6 +20,7 @@ from tritloom.rtl.lib.floats import float_layout, normalize, register, shift_ste
 from tritloom.rtl.spec.errors import ConfigError
 from tritloom.rtl.spec.float_units import FLOAT32
 from tritloom.rtl.spec.groups import HALF_PLACES, fixed_bits
+from tritloom.rtl.spec.scale_facts import SLICE_BITS
 
 __all__ = ["FixedToFloat", "GroupFixed", "GroupFloat"]
 
@@ -28,9 +29,6 @@ HALF_FRACTION_BITS = 10
 HALF_EXPONENT_BITS = 5
 HALF_PRECISION = HALF_FRACTION_BITS + 1
 HALF_BIAS = 15
-SLICE_BITS = 16
-"""Bits of a total in one memory. Of a wider one synthesis may make rows of blocks with a choice
-between them, to save a block in 17, and data leaves a block late in a cycle."""
 READ_CYCLES = 3
 """Cycles from a row's number to its total: memory, register, choice of 0."""
 
@@ -95,6 +93,7 @@ class GroupFixed(wiring.Component):
     sum_bits : width of a sum, at most 17
     rows : totals that are kept
     groups : most sums that are added to a total
+    checked : whether it has the output `bad`
 
     Members
     -------
@@ -126,11 +125,14 @@ class GroupFixed(wiring.Component):
     again = READ_CYCLES + 2
     """Cycles after which a row may come again."""
 
-    def __init__(self, sum_bits: int = 17, rows: int = 4096, groups: int = 256) -> None:
+    def __init__(
+        self, sum_bits: int = 17, rows: int = 4096, groups: int = 256, *, checked: bool = True
+    ) -> None:
         _require("sum_bits", sum_bits, 2, 17)
         _require("rows", rows, 2, 1 << 16)
         _require("groups", groups, 1, 1 << 12)
         self.sum_bits, self.rows, self.groups = sum_bits, rows, groups
+        self.checked = checked
         self.bits = fixed_bits(sum_bits, groups)
         super().__init__(
             {
@@ -140,7 +142,7 @@ class GroupFixed(wiring.Component):
                 "first": In(1),
                 "enable": In(1),
                 "o": Out(signed(self.bits)),
-                "bad": Out(1),
+                **({"bad": Out(1)} if checked else {}),
             }
         )
 
@@ -170,8 +172,10 @@ class GroupFixed(wiring.Component):
         old = _totals(m, self.bits, self.rows, row, first, write)
         negative = delay(m, scale.negative, self.latency - 1, reset_less=True)
         m.d.sync += new.eq(add_under(old, term, negative))
-        bad = ~scale.finite & self.enable
-        m.d.comb += [self.o.eq(new), self.bad.eq(delay(m, bad, self.latency))]
+        m.d.comb += self.o.eq(new)
+        if self.checked:
+            bad = ~scale.finite & self.enable
+            m.d.comb += self.bad.eq(delay(m, bad, self.latency))
         return m
 
 

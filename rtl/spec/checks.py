@@ -142,6 +142,7 @@ LAYERS_END = Limit("max_layers - 1", lambda config: config.max_layers - 1)
 TOKENS_END = Limit("tokens - 1", lambda config: config.tokens - 1)
 TOKENS = Limit("tokens", lambda config: config.tokens)
 MAX_TILES = Limit("max_tiles", lambda config: config.max_tiles)
+MOST_GROUP_TILES = Limit("most_group_tiles", lambda config: config.most_group_tiles)
 MAX_ROW_GROUPS = Limit("max_row_groups", lambda config: config.max_row_groups)
 MAX_RESULT_ROW_GROUPS = Limit("result_row_groups", lambda config: config.result_row_groups)
 MEMORY_WORDS = Limit("memory_words", lambda config: config.memory_words)
@@ -211,7 +212,7 @@ CHECKS: dict[Opcode, tuple[Check, ...]] = {
     Opcode.DEFINE: (
         _payload(LAYER.size),
         _index(LAYERS_END),
-        Check(Stage.HEADER, Quantity.GROUP_TILES, 0, MAX_TILES, Status.BAD_LENGTH),
+        Check(Stage.HEADER, Quantity.GROUP_TILES, 0, MOST_GROUP_TILES, Status.BAD_LENGTH),
         _within(Stage.PAYLOAD, Quantity.BASE_REST, 0),
         _within(Stage.PAYLOAD, Quantity.TILES, MAX_TILES, least=1),
         _within(Stage.PAYLOAD, Quantity.ROW_GROUPS, MAX_ROW_GROUPS, least=1),
@@ -279,7 +280,8 @@ OF_BLOCKS = (Quantity.ADDRESS_REST, Quantity.BASE_REST, Quantity.REST_WORDS)
 """Quantities that a device checks only if a block of its memory has several words."""
 
 OF_GROUPS = (Quantity.GROUP_TILES, Quantity.RESULTS_END)
-"""Quantities that a device checks only if its configuration has groups of inputs."""
+"""Quantities that a device checks only if its configuration has groups of inputs; the second one
+only if their sums are its results."""
 
 VECTOR_CHECKS: dict[Opcode, tuple[Check, ...]] = {
     Opcode.PUT: (
@@ -327,7 +329,8 @@ def checks_of(config: AcceleratorConfig) -> Mapping[Opcode, tuple[Check, ...]]:
     """The checks of each opcode of a device; it refuses every other opcode."""
     left_out = (
         *(() if config.align > 1 else OF_BLOCKS),
-        *(() if config.max_group_sums else OF_GROUPS),
+        *(() if config.has_groups else (Quantity.GROUP_TILES,)),
+        *(() if config.max_group_sums else (Quantity.RESULTS_END,)),
         *(() if config.memory.can_fail else (Quantity.VOID_WORDS,)),
     )
     return _checks_without(config.vector is not None, left_out)

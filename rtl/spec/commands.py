@@ -39,6 +39,10 @@ these tokens, from and to the banks that EXECUTE names: codes fill the activatio
 first word on, and zeros follow up to the end of the layer's tiles. The cycles of the
 program, NOT_FINITE, and `MEMORY_ERROR` come with each GET until the next EXECUTE.
 
+A device whose configuration has `scale` multiplies each group's sum by the scale that its weight
+words hold, adds the products of a row exactly, and rounds the total once, to float32. A scale that
+is not finite leaves the row's result unspecified, as does a code that stands for no trits.
+
 Where weight words share lines of the memory, `align` words are a block, which fills whole lines. A
 layer begins with a block. So does a WRITE, and it holds whole blocks or ends its layer. Else it
 stores what it has, and fails. The rest of the last line behind its words becomes 0.
@@ -121,7 +125,7 @@ class Opcode(IntEnum):
     DEFINE = 3
     """Give layer `index` a place and a shape (`LAYER`); the layer is then open to WRITE. If the
     configuration has groups, `count` tiles are a group of inputs, which has sums of its own; 0: all
-    tiles are one group."""
+    tiles are one group. With scales 0 stands for the longest group, `most_group_tiles`."""
     WRITE = 4
     """Write whole words to the open layer `index` from its word `address`: words → nothing."""
     READ = 5
@@ -135,7 +139,7 @@ class Opcode(IntEnum):
     RESULTS = 9
     """Read `count` results of token `index` of a bank from row group `address`; `value`: the cycles
     that the last RUN of the bank took. The row groups of a layer's second group of inputs follow
-    those of the first, and so on."""
+    those of the first, and so on. With scales there is one result a row, a float32."""
     COUNTERS = 10
     """Read the counters (`counters_of`): nothing → 64 bits each."""
     PUT = 11

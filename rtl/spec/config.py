@@ -11,12 +11,19 @@ from typing import Any
 
 from tritloom.rtl.links.stream_facts import PacketStream
 from tritloom.rtl.memories.bram_facts import BlockRam
+from tritloom.rtl.spec.core_cycles import (
+    PARTIAL_SUM_CYCLES,
+    PARTIAL_SUM_READ_CYCLES,
+    REQUEST_AHEAD_CYCLES,
+    RESULT_CYCLES,
+    TILE_START_CYCLES,
+)
 from tritloom.rtl.spec.encodings import encodings
+from tritloom.rtl.spec.engine_check import check_engine
 from tritloom.rtl.spec.errors import ConfigError
 from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.rtl.spec.plugins import (
     LAYOUT,
-    Engine,
     Link,
     Memory,
     Record,
@@ -27,7 +34,8 @@ from tritloom.rtl.spec.plugins import (
     require,
     require_integer,
 )
-from tritloom.rtl.spec.vector_facts import SUM_BITS, VectorConfig
+from tritloom.rtl.spec.scale_facts import FLOAT_BYTES, SCALE_BITS, SCALE_CYCLES, ScaleConfig
+from tritloom.rtl.spec.vector_facts import VectorConfig
 
 __all__ = [
     "CRC_BYTES",
@@ -53,19 +61,9 @@ HEADER_BYTES = 16
 CRC_BYTES = 4
 OVERHEAD_BYTES = HEADER_BYTES + CRC_BYTES
 """Bytes of a packet that are not payload: its header and its checksum."""
-PARTIAL_SUM_CYCLES = 5
-"""Cycles from reading a partial sum to the cycle in which its new value can be read."""
-PARTIAL_SUM_READ_CYCLES = 5
-"""Cycles from a row group's turn to its partial sum: number, address, memory, register, wires."""
-TILE_START_CYCLES = 4
-"""Cycles from an engine's `ready` to the first weight word of the tile."""
-REQUEST_AHEAD_CYCLES = 1
-"""Cycles by which the range of words is requested before RUN counts its first cycle."""
 MOST_UNREGISTERED_LAYERS = 64
 """Layers of a layer table without an output register. A block RAM gives its data late in a cycle,
 and the comparisons behind it were the longest path of a design with 256 layers."""
-RESULT_CYCLES = 2
-"""Cycles from a result's last addition to `done`."""
 
 RANGES = {
     "lanes": (1, 1024),
@@ -82,7 +80,7 @@ RANGES = {
     "clock_hz": (1, 1_000_000_000),
 }
 """Least and greatest value of each integer key."""
-LEFT_OUT = ("vector", "max_group_sums")
+LEFT_OUT = ("vector", "max_group_sums", "scale")
 """Keys that the JSON form and the digests have only where the accelerator has what they add."""
 REQUIRED = ("lanes", "rows", "memory", "max_in_features", "max_out_features")
 NEW_FORM = {
@@ -90,6 +88,9 @@ NEW_FORM = {
     "baud": '"link": {"kind": "uart", "baud": 3000000}',
 }
 """Keys of the format before records were nested, and what says the same today."""
+Part = VectorConfig | ScaleConfig
+PARTS: dict[str, type[Part]] = {"vector": VectorConfig, "scale": ScaleConfig}
+"""Records of what an accelerator may have or not."""
 EXAMPLES = {"memory": NEW_FORM["memory_words"], "link": NEW_FORM["baud"]}
 """Each record as JSON writes it."""
 
@@ -122,6 +123,8 @@ class AcceleratorConfig:
     vector : the vector unit, a record such as `VectorConfig(words=4096)`; None if there is none
     max_group_sums : sums that a bank of results holds for a token, of layers whose inputs are in
         groups: outputs (whole row groups) × groups; 0 if there are no such layers
+    scale : scales on the device, a record such as `ScaleConfig(group=128)`: results are float32,
+        and every layer's inputs are in groups; None if results are the sums
     clock_hz : clock frequency in Hz
 
     Raises
@@ -146,6 +149,7 @@ class AcceleratorConfig:
     slots: int = field(default=4, metadata=LAYOUT)
     vector: VectorConfig | None = field(default=None, metadata=LAYOUT)
     max_group_sums: int = field(default=0, metadata=LAYOUT)
+    scale: ScaleConfig | None = field(default=None, metadata=LAYOUT)
     link: Link = field(default_factory=PacketStream)
     clock_hz: int = 50_000_000
 
@@ -160,7 +164,7 @@ class AcceleratorConfig:
             value = getattr(self, name)
             if not isinstance(value, base):
                 raise ConfigError(f"{name} must be a record such as {example}, not {value!r}")
-        engine = self._check_engine()
+        engine = check_engine(self)
         for name in ("packet_bytes", "slots"):
             value = getattr(self, name)
             if not _power_of_two(value):
@@ -176,7 +180,12 @@ class AcceleratorConfig:
                 f"or the results of a row group, not {self.packet_bytes}"
             )
         engine.check(self)
-        self._check_vector()
+        for name, kind in PARTS.items():
+            if (part := getattr(self, name)) is not None:
+                like = f"{kind.__name__}()"
+                message = f"{name} must be None or a record such as {like}, not {part!r}"
+                require(isinstance(part, kind), message)
+                part.check(self)
         sums = self.max_group_sums
         if sums and (sums < self.max_out_features or self.vector is not None):
             raise ConfigError(
@@ -194,56 +203,6 @@ class AcceleratorConfig:
     def __getstate__(self) -> dict[str, Any]:
         """The fields alone, for a pickle: the hash of a text differs from process to process."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
-
-    def _check_engine(self) -> Engine:
-        """What engine, encoding, alphabet, lanes and fill ask of each other."""
-        engine, encoding = engines[self.engine], encodings[self.encoding]
-        if self.encoding not in engine.encodings:
-            raise ConfigError(
-                f"encoding of the {self.engine} engine must be one of "
-                f"{', '.join(engine.encodings)}, not {self.encoding!r}"
-            )
-        width = self.act_bits
-        if type(width) is not int or width not in (4, 8):
-            raise ConfigError(f"act_bits must be 4 or 8, not {width!r}")
-        if self.alphabet != encoding.alphabet:
-            raise ConfigError(
-                f"alphabet of the {self.encoding} encoding must be {encoding.alphabet}, "
-                f"not {self.alphabet!r}"
-            )
-        if self.lanes % encoding.trits_per_code:
-            raise ConfigError(
-                f"lanes must be a multiple of {encoding.trits_per_code}, not {self.lanes}"
-            )
-        if self.lanes % self.fill:
-            raise ConfigError(f"fill must divide lanes = {self.lanes}, not {self.fill}")
-        return engine
-
-    def _check_vector(self) -> None:
-        """What the vector unit asks of the core."""
-        if self.vector is None:
-            return
-        require(
-            isinstance(self.vector, VectorConfig),
-            f"vector must be None or a record such as VectorConfig(words=4096), "
-            f"not {self.vector!r}",
-        )
-        for key, needed in (("act_bits", 8), ("banks", 2)):
-            value = getattr(self, key)
-            require(value == needed, f"{key} must be {needed} beside a vector unit, not {value}")
-        require(
-            self.acc_bits <= SUM_BITS,
-            f"acc_bits must be at most {SUM_BITS} beside a vector unit, not {self.acc_bits}; "
-            "lower max_in_features",
-        )
-        lanes = self.vector.lanes
-        for key, moved in (("fill", "takes fill codes"), ("rows", "gives rows results")):
-            value = getattr(self, key)
-            require(
-                lanes <= value,
-                f"vector lanes must be at most {key} = {value}, not {lanes}: "
-                f"the core {moved} in a cycle",
-            )
 
     @property
     def memory_words(self) -> int:
@@ -264,10 +223,22 @@ class AcceleratorConfig:
         return replace(self, memory=replace(self.memory, words=words))
 
     @cached_property
-    def word_bits(self) -> int:
-        """Bits of a weight word: the codes of `rows × lanes` trits."""
+    def codes_bits(self) -> int:
+        """Bits of the codes of `rows × lanes` trits; a weight word begins with them."""
         encoding = encodings[self.encoding]
         return self.rows * (self.lanes // encoding.trits_per_code) * encoding.code_bits
+
+    @cached_property
+    def word_bits(self) -> int:
+        """Bits of a weight word: codes, and with scales one a row behind whole bytes of codes."""
+        if self.scale is None:
+            return self.codes_bits
+        return -(-self.codes_bits // 8) * 8 + self.rows * SCALE_BITS
+
+    @cached_property
+    def without_scale(self) -> AcceleratorConfig:
+        """The same without scales: what an engine, and the codes in a word, depend on."""
+        return self if self.scale is None else replace(self, scale=None)
 
     @cached_property
     def word_bytes(self) -> int:
@@ -280,12 +251,34 @@ class AcceleratorConfig:
 
     @cached_property
     def acc_bits(self) -> int:
-        """Signed bits of a result: whole tiles of terms, each in ±2^(act_bits-1)."""
-        return (self.max_tiles * self.lanes << (self.act_bits - 1)).bit_length() + 1
+        """Signed bits of a row's sum, with scales of a group's: whole tiles of terms, each in
+        ±2^(act_bits-1)."""
+        tiles = self.max_tiles if self.scale is None else self.most_group_tiles
+        return (tiles * self.lanes << (self.act_bits - 1)).bit_length() + 1
 
     @cached_property
     def acc_bytes(self) -> int:
-        return -(-self.acc_bits // 8)
+        """Bytes of a result in a packet: a sum, or with scales a float32."""
+        return -(-self.acc_bits // 8) if self.scale is None else FLOAT_BYTES
+
+    @property
+    def result_bits(self) -> int:
+        """Bits of a result as the core gives it: a sum, or with scales a row's total."""
+        if self.scale is None:
+            return self.acc_bits
+        return self.scale.result_bits(self.acc_bits, self.max_tiles)
+
+    @property
+    def has_groups(self) -> bool:
+        """Whether layers may have groups of inputs."""
+        return bool(self.max_group_sums) or self.scale is not None
+
+    @property
+    def most_group_tiles(self) -> int:
+        """Most tiles of a group of inputs that DEFINE takes."""
+        if self.scale is None:
+            return self.max_tiles
+        return min(self.max_tiles, -(-self.scale.group // self.lanes))
 
     @property
     def max_tiles(self) -> int:
@@ -299,6 +292,10 @@ class AcceleratorConfig:
     def result_row_groups(self) -> int:
         """Row groups of sums in a result bank; each group of inputs has its own."""
         return max(self.max_row_groups, -(-self.max_group_sums // self.rows))
+
+    def results_of(self, shape: LayerShape) -> int:
+        """Row groups of a layer's results."""
+        return shape.result_row_groups if self.scale is None else shape.row_groups
 
     @property
     def activation_words(self) -> int:
@@ -382,8 +379,7 @@ class AcceleratorConfig:
         first = max(fill, latency - REQUEST_AHEAD_CYCLES)
         tile = max(self.tile_cycles(shape.row_groups), shape.row_groups / share)
         words = (shape.tiles - 1) * tile + shape.row_groups / share
-        end = max(self.engine_latency, PARTIAL_SUM_READ_CYCLES) + RESULT_CYCLES
-        return first + ceil(words) - 1 + end
+        return first + ceil(words) - 1 + self._end_cycles
 
     def most_run_cycles(self, shape: LayerShape) -> int | None:
         """Bound on the cycles that RUN takes; `None` if the weight memory gives no bound."""
@@ -398,7 +394,13 @@ class AcceleratorConfig:
         """Cycles of a run whose first word is taken in cycle `first` and that then never waits."""
         tiles = (shape.tiles - 1) * self.tile_cycles(shape.row_groups)
         last = first + tiles + shape.row_groups - 1
-        return last + max(self.engine_latency, PARTIAL_SUM_READ_CYCLES) + RESULT_CYCLES
+        return last + self._end_cycles
+
+    @property
+    def _end_cycles(self) -> int:
+        """Cycles from the last word that is taken to the end of the run."""
+        scales = 0 if self.scale is None else SCALE_CYCLES
+        return max(self.engine_latency, PARTIAL_SUM_READ_CYCLES) + RESULT_CYCLES + scales
 
     def to_dict(self) -> dict[str, Any]:
         """Every field as JSON has it; memory and link are objects with their `kind`.
@@ -406,7 +408,7 @@ class AcceleratorConfig:
         A key of `LEFT_OUT` that adds nothing is not there: such a configuration keeps its digests.
         """
         return {
-            f.name: value.to_dict() if isinstance(value, Record | VectorConfig) else value
+            f.name: value.to_dict() if isinstance(value, Record | Part) else value
             for f in fields(self)
             for value in [getattr(self, f.name)]
             if f.name not in LEFT_OUT or value
@@ -437,9 +439,10 @@ class AcceleratorConfig:
             plain["memory"] = record_of("memory", memories, plain["memory"], EXAMPLES)
         if "link" in plain:
             plain["link"] = record_of("link", links, plain["link"], EXAMPLES)
-        vector = plain.get("vector")
-        if vector is not None and not isinstance(vector, VectorConfig):
-            plain["vector"] = VectorConfig.from_dict(vector)
+        for name, kind in PARTS.items():
+            value = plain.get(name)
+            if value is not None and not isinstance(value, kind):
+                plain[name] = kind.from_dict(value)
         return cls(**plain)
 
     @classmethod
@@ -465,7 +468,7 @@ class AcceleratorConfig:
         values: dict[str, Any] = {}
         for f in fields(self):
             value = getattr(self, f.name)
-            if isinstance(value, VectorConfig):
+            if isinstance(value, Part):
                 values[f.name] = value.to_dict()
             elif isinstance(value, Record):
                 if marked := value.layout_dict():

@@ -13,6 +13,10 @@ every word takes `word_bytes` bytes, little end first.
 
 If the inputs are in groups, a tile ends where a group ends: each group is filled up to whole tiles
 in the same way.
+
+If the device has scales, the codes of a word are followed by its rows' scales: half precision, 16
+bits each, row 0 first, from the next whole byte on. The words of a group's last tile have the
+group's scales, those of other tiles 0, which the device does not read.
 """
 
 from __future__ import annotations
@@ -34,12 +38,17 @@ __all__ = [
     "act_limits",
     "check_group",
     "check_trits",
+    "half_scales",
     "pack_activations",
     "pack_into",
     "pack_results",
+    "pack_scaled",
     "pack_weights",
     "pad_groups",
+    "scale_tiles",
+    "unpack_floats",
     "unpack_results",
+    "unpack_scales",
     "unpack_weights",
 ]
 
@@ -55,6 +64,7 @@ _MOST_DIGITS = 9
 _MOST_INT8_DIGITS = 5
 """Trits whose number fits in int8: (3 ** 5 - 1) / 2 is 121."""
 _MOST_FAST_BITS = 16
+_ONE = int(np.float16(1).view(np.uint16))
 Array = NDArray[Any]
 
 
@@ -97,21 +107,21 @@ def check_group(config: AcceleratorConfig, in_features: int, group: int) -> None
     """`InputError` for groups of inputs that the layers of a device cannot have; 0 is no group."""
     if not group:
         return
-    if not config.max_group_sums:
+    if not config.has_groups:
         raise InputError(
             f"group must be 0 on a device without groups of inputs, not {group}; use one whose "
-            "configuration has max_group_sums"
+            "configuration has max_group_sums or scale"
         )
     if 2 * group <= config.lanes:
         raise InputError(
             f"group must be more than half of the {config.lanes} lanes, not {group}: a tile has "
             "one sum, and the rest of it would be padding; use a device with fewer lanes"
         )
-    most = config.max_tiles * config.lanes // (group + -group % config.lanes) * group
-    if group > most:
+    if -(-group // config.lanes) > config.most_group_tiles:
+        limits = "no room for more activations" if config.scale is None else "sums of fewer bits"
         raise InputError(
-            f"group must be at most {config.max_tiles * config.lanes} inputs, not {group}: this "
-            "device has no room for more activations"
+            f"group must be at most {config.most_group_tiles * config.lanes} inputs, not {group}: "
+            f"this device has {limits}"
         )
     if in_features % group:
         raise InputError(f"group must divide the {in_features} inputs of the layer, not be {group}")
@@ -133,17 +143,91 @@ def pad_groups(
     return padded.reshape(*values.shape[:-1], -1)
 
 
-def pack_weights(config: AcceleratorConfig, trits: Trits, group: int = 0) -> bytes:
+def half_scales(scales: Any, shape: tuple[int, int]) -> NDArray[np.uint16]:
+    """Scales of a layer as patterns of half precision, uint16 [out, groups].
+
+    Parameters
+    ----------
+    scales : float16 of that shape, or floats of another type that half precision holds exactly
+    shape : outputs and groups of the layer
+
+    Raises
+    ------
+    InputError : another dtype or shape, or a scale that is not finite or not of half precision;
+        the message names its place
+    """
+    array = np.asarray(scales)
+    if array.dtype.kind != "f":
+        raise InputError(f"scales must be float16, not {array.dtype}; use .astype(np.float16)")
+    if array.shape != shape:
+        raise InputError(f"scales must have shape {shape}, not {array.shape}; one for each group")
+    with np.errstate(over="ignore"):
+        halves = array.astype(np.float16)
+    bad = ~np.isfinite(array) | (halves != array)
+    if bad.any():
+        row, number = np.argwhere(bad)[0]
+        what = "of half precision" if np.isfinite(array[row, number]) else "finite"
+        raise InputError(
+            f"scales must be {what}, not {array[row, number]} at [{row}, {number}]; "
+            "round them with .astype(np.float16), or check their source"
+        )
+    return halves.view(np.uint16)
+
+
+def pack_weights(
+    config: AcceleratorConfig,
+    trits: Trits,
+    group: int = 0,
+    scales: NDArray[np.uint16] | None = None,
+) -> bytes:
     """Image of a layer: int8 [out, in] in the alphabet → `words × word_bytes` bytes.
 
-    `group` inputs have a sum of their own; 0: the whole row has one.
+    Parameters
+    ----------
+    group : inputs that have a sum of their own; 0: the whole row has one
+    scales : of a device with scales, as `half_scales` gives them; None: all are 1
     """
     check_trits(config, trits)
     check_group(config, trits.shape[1], group)
     trits = pad_groups(config, trits, group, 0 if 0 in ALPHABETS[config.alphabet] else 1)
-    image = np.empty(LayerShape.of(config, *trits.shape).words * config.word_bytes, np.uint8)
+    shape = LayerShape.of(config, *trits.shape)
+    if scales is not None:
+        return pack_scaled(config, trits, -(-group // config.lanes) or shape.tiles, scales)
+    image = np.empty(shape.words * config.word_bytes, np.uint8)
     pack_into(config, trits, image)
     return image.tobytes()
+
+
+def pack_scaled(
+    config: AcceleratorConfig,
+    trits: Trits,
+    group_tiles: int,
+    scales: NDArray[np.uint16],
+) -> bytes:
+    """Image of a layer with a scale for each row and `group_tiles` tiles, uint16 [out, groups]."""
+    core = config.without_scale
+    shape = LayerShape.of(config, *trits.shape)
+    words = np.empty((shape.tiles, shape.row_groups, config.word_bytes), np.uint8)
+    codes = np.empty(shape.words * core.word_bytes, np.uint8)
+    pack_into(core, trits, codes)
+    words[:, :, : core.word_bytes] = codes.reshape(shape.tiles, shape.row_groups, -1)
+    # Where the layer's groups are longer than the device's, their scale is in each of these.
+    of_tiles = np.zeros((shape.row_groups * config.rows, shape.tiles), np.uint16)
+    for last in scale_tiles(config, shape.tiles, group_tiles):
+        of_tiles[: len(scales), last] = scales[:, last // group_tiles]
+    grouped = of_tiles.reshape(shape.row_groups, config.rows, shape.tiles).transpose(2, 0, 1)
+    patterns = np.ascontiguousarray(grouped, "<u2").view(np.uint8)
+    words[:, :, core.word_bytes :] = patterns.reshape(shape.tiles, shape.row_groups, -1)
+    return words.tobytes()
+
+
+def scale_tiles(config: AcceleratorConfig, tiles: int, group_tiles: int) -> list[int]:
+    """The tiles whose words have scales: the last one of each group.
+
+    A group of more than `most_group_tiles` is several groups for the device.
+    """
+    step = min(group_tiles, config.most_group_tiles)
+    return [min(start + step, tiles) - 1 for start in range(0, tiles, step)]
 
 
 def pack_into(
@@ -171,6 +255,11 @@ def pack_into(
             f"image must have {shape.words * config.word_bytes} bytes for "
             f"{trits.shape[0]} × {trits.shape[1]}, not {image.size}"
         )
+    if config.scale is not None:
+        ones = np.full((trits.shape[0], 1), _ONE, np.uint16)
+        image[:] = np.frombuffer(pack_scaled(config, trits, shape.tiles, ones), np.uint8)
+        progress(trits.shape[0])
+        return
     encoding = encodings[config.encoding]
     words = image.view(f"V{config.word_bytes}").reshape(shape.tiles, shape.row_groups)
     fast = encoding.trits_per_code <= _MOST_DIGITS and encoding.code_bits <= _MOST_FAST_BITS
@@ -302,7 +391,7 @@ def unpack_weights(
         )
     encoding = encodings[config.encoding]
     raw = np.frombuffer(image, np.uint8).reshape(shape.words, config.word_bytes)
-    bits = np.unpackbits(raw, axis=1, bitorder="little", count=config.word_bits)
+    bits = np.unpackbits(raw, axis=1, bitorder="little", count=config.codes_bits)
     weights = 1 << np.arange(encoding.code_bits, dtype=np.uint32)
     codes = (bits.reshape(shape.words, -1, encoding.code_bits) * weights).sum(-1, dtype=np.uint32)
     codes = codes.reshape(shape.words * config.rows, -1)
@@ -317,6 +406,16 @@ def unpack_weights(
         ordered = ordered.reshape(len(ordered), shape.groups, -1)[..., :group]
         ordered = ordered.reshape(len(ordered), -1)
     return np.ascontiguousarray(ordered[:out_features, :in_features])
+
+
+def unpack_scales(config: AcceleratorConfig, image: bytes, shape: LayerShape) -> NDArray[np.uint16]:
+    """The scales in the image of a layer, uint16 [row groups × rows, groups of the device]."""
+    raw = np.frombuffer(image, np.uint8).reshape(shape.tiles, shape.row_groups, config.word_bytes)
+    start = config.without_scale.word_bytes
+    patterns = np.ascontiguousarray(raw[:, :, start:]).view("<u2")
+    group_tiles = shape.group_tiles or config.most_group_tiles
+    chosen = patterns[scale_tiles(config, shape.tiles, group_tiles)]
+    return chosen.reshape(len(chosen), -1).T.astype(np.uint16)
 
 
 def pack_activations(config: AcceleratorConfig, codes: NDArray[np.int8], group: int = 0) -> bytes:
@@ -340,6 +439,11 @@ def unpack_results(config: AcceleratorConfig, payload: bytes) -> NDArray[np.int3
     # Each number is read with the `spare` bytes before it, which the shift removes.
     words = np.ndarray((len(payload) // size,), _INT32, bytes(spare) + payload, 0, (size,))
     return words >> _SHIFTS[spare]
+
+
+def unpack_floats(payload: bytes) -> NDArray[np.float32]:
+    """Results of a device with scales → float32 [n]."""
+    return np.frombuffer(payload, "<f4").astype(np.float32)
 
 
 def pack_results(config: AcceleratorConfig, sums: NDArray[np.int32]) -> bytes:

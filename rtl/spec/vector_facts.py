@@ -106,6 +106,25 @@ class VectorConfig:
                 raise ConfigError(f"unknown key {name!r} of vector; it has {', '.join(names)}")
         return cls(**values)
 
+    def check(self, config: Any) -> None:
+        """Raise `ConfigError` for what the unit asks of the rest of an accelerator."""
+        for key, needed in (("act_bits", 8), ("banks", 2)):
+            value = getattr(config, key)
+            if value != needed:
+                raise ConfigError(f"{key} must be {needed} beside a vector unit, not {value}")
+        if config.acc_bits > SUM_BITS:
+            raise ConfigError(
+                f"acc_bits must be at most {SUM_BITS} beside a vector unit, not {config.acc_bits}; "
+                "lower max_in_features"
+            )
+        for key, moved in (("fill", "takes fill codes"), ("rows", "gives rows results")):
+            value = getattr(config, key)
+            if self.lanes > value:
+                raise ConfigError(
+                    f"vector lanes must be at most {key} = {value}, not {self.lanes}: "
+                    f"the core {moved} in a cycle"
+                )
+
     @property
     def address_bits(self) -> int:
         """Width of an address of the vector memory."""

@@ -9,9 +9,11 @@ from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.encodings import ALPHABETS
 from tritloom.rtl.spec.packing import act_limits, pack_weights
 
-__all__ = ["Trits", "random_codes", "random_trits", "weight_words"]
+__all__ = ["Trits", "random_codes", "random_scales", "random_trits", "weight_words"]
 
 Trits = NDArray[np.int8]
+EXTREME_SCALES = np.array([0x0001, 0x03FF, 0x0000, 0x8000, 0x7BFF, 0xFBFF, 0x8001], np.uint16)
+"""Subnormal numbers, both zeros, the greatest numbers."""
 
 
 def random_trits(
@@ -27,6 +29,13 @@ def random_codes(
     """int8 activations within the configuration's `act_bits`."""
     least, most = act_limits(config)
     return rng.integers(least, most + 1, shape).astype(np.int8)
+
+
+def random_scales(rng: np.random.Generator, shape: tuple[int, int]) -> NDArray[np.uint16]:
+    """Patterns of finite half-precision numbers, some of them extreme, sometimes all the same."""
+    scales = rng.integers(0, 0x7C00, shape).astype(np.uint16) | rng.choice([0, 0x8000], shape)
+    extreme = rng.random(shape) < rng.choice([0.2, 1.0])
+    return np.where(extreme, rng.choice(EXTREME_SCALES, shape), scales).astype("u2")
 
 
 def weight_words(config: AcceleratorConfig, trits: Trits) -> list[int]:

@@ -15,6 +15,7 @@ from amaranth.hdl import Const
 from tritloom.rtl.core.core import Core, load_layout, shape_layout, shape_numbers
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import DeviceError
+from tritloom.rtl.spec.groups import HALF_PLACES
 from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.rtl.spec.packing import pack_weights
 from tritloom.sim.device.cxxrtl import build
@@ -22,12 +23,16 @@ from tritloom.sim.device.cxxrtl import build
 __all__ = ["CoreSimulation"]
 
 DRIVER = Path(__file__).with_name("core.cc")
+SUM_BITS = 24
+"""Bits of a total of scales 1, above its binary places; it has at least as many."""
 I8 = npt.NDArray[np.int8]
 I64 = npt.NDArray[np.int64]
 
 
 class CoreSimulation:
     """Runs layers on the core of a configuration. A weight word is offered in every cycle.
+
+    With scales, all scales are 1.
 
     Parameters
     ----------
@@ -81,7 +86,7 @@ class CoreSimulation:
         image = pack_weights(config, trits)
         words = len(image) // config.word_bytes
         request = _pack(shape_layout(config), **shape_numbers(config, shape))
-        bits = config.tokens * config.rows * config.acc_bits
+        bits = config.tokens * config.rows * config.result_bits
         record = -(-bits // 8)
         limit = 4 * (config.run_cycles(shape) or words) + 1000
         with self._device() as device:
@@ -132,12 +137,15 @@ class CoreSimulation:
 
     def _results(self, raw: bytes, shape: LayerShape) -> I64:
         config = self.config
-        count = config.tokens * config.rows
+        count, width = config.tokens * config.rows, config.result_bits
         records = np.frombuffer(raw, np.uint8).reshape(shape.row_groups, -1)
-        bits = np.unpackbits(records, axis=1, count=count * config.acc_bits, bitorder="little")
-        places = np.int64(1) << np.arange(config.acc_bits, dtype=np.int64)
+        bits = np.unpackbits(records, axis=1, count=count * width, bitorder="little")
+        numbers = bits.reshape(shape.row_groups, config.tokens, config.rows, width)
+        if config.scale is not None:  # whole numbers in units of 2^-24, with sign bits to spare
+            numbers = numbers[..., HALF_PLACES : HALF_PLACES + SUM_BITS]
+        places = np.int64(1) << np.arange(numbers.shape[-1], dtype=np.int64)
         places[-1] = -places[-1]
-        sums = (bits.reshape(shape.row_groups, config.tokens, config.rows, -1) * places).sum(-1)
+        sums = (numbers * places).sum(-1)
         results: I64 = sums.transpose(1, 0, 2).reshape(config.tokens, -1)
         return results
 

@@ -46,9 +46,9 @@ from tritloom.rtl.spec.commands import (
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import ConfigError, DeviceError, InputError
 from tritloom.rtl.spec.layer_shape import LayerShape
-from tritloom.rtl.spec.numerics import matmul
-from tritloom.rtl.spec.packing import pack_results, unpack_weights
+from tritloom.rtl.spec.packing import pack_results
 from tritloom.sim.device.reference_programs import ReferencePrograms
+from tritloom.sim.device.reference_sums import layer_results, layer_trits
 
 __all__ = ["DeviceUrl", "ReferenceDevice", "ReferenceTransport", "open_device", "require_config"]
 
@@ -73,7 +73,10 @@ class _Layer:
 
 @dataclass(frozen=True, slots=True)
 class _Results:
-    """What a RUN left in its bank: int32 [tokens, row groups × rows], and its cycles."""
+    """What a RUN left in its bank: int32 [tokens, row groups × rows], and its cycles.
+
+    With scales these are the patterns of float32.
+    """
 
     sums: npt.NDArray[np.int32]
     cycles: int
@@ -198,8 +201,8 @@ class ReferenceDevice:
         return first_failure(self.config, request, self._state(request))
 
     def holds_trits(self, index: int) -> bool:
-        """Whether layer `index` is defined and all its codes stand for trits; else the sums of a
-        RUN are unspecified."""
+        """Whether layer `index` is defined, all its codes stand for trits and all its scales are
+        finite; else the results of a RUN are unspecified."""
         if index not in self._layers:
             return False
         try:
@@ -292,7 +295,7 @@ class ReferenceDevice:
 
     def _define(self, request: Request) -> tuple[int, bytes]:
         base, tiles, row_groups = LAYER.unpack(request.payload)
-        group_tiles = request.count if self.config.max_group_sums else 0
+        group_tiles = request.count if self.config.has_groups else 0
         self._layers[request.index] = _Layer(base, LayerShape(tiles, row_groups, group_tiles))
         self._weights.pop(request.index, None)
         if self._programs is not None:
@@ -325,7 +328,13 @@ class ReferenceDevice:
         spare = 8 - self.config.act_bits  # the device does not store these high bits
         codes = codes << spare >> spare
         features = layer.shape.tiles * self.config.lanes
-        sums = self._sums(request.index, codes[:, :features])
+        sums = layer_results(
+            self.config,
+            layer.shape,
+            self._decoded(request.index),
+            b"" if self.config.scale is None else self._image(layer).tobytes(),
+            codes[:, :features],
+        )
         cycles = self.config.run_cycles(layer.shape) or 0
         void = self._any_void(layer.base, layer.shape.words)
         self._results[request.result_bank] = _Results(sums, cycles, void)
@@ -422,14 +431,6 @@ class ReferenceDevice:
             bits -= self.config.word_bits
             end += 1
 
-    def _sums(self, index: int, codes: npt.NDArray[np.int8]) -> npt.NDArray[np.int32]:
-        """int8 [tokens, tiles × lanes] → int32 [tokens, groups × row groups × rows]."""
-        trits, group_tiles = self._decoded(index), self._layers[index].shape.group_tiles
-        group = group_tiles * self.config.lanes or codes.shape[1]
-        starts = range(0, codes.shape[1], group)
-        parts = [slice(start, start + group) for start in starts]
-        return np.hstack([matmul(trits[:, part], codes[:, part]) for part in parts])
-
     def _decoded(self, index: int) -> npt.NDArray[np.int8]:
         """The trits of a layer, int8 [row groups × rows, tiles × lanes]."""
         if index not in self._weights:
@@ -446,9 +447,7 @@ class ReferenceDevice:
     def _unpacked(self, index: int) -> npt.NDArray[np.int8]:
         """As `_decoded`; raises `InputError` if a code stands for no trits."""
         layer = self._layers[index]
-        rows = layer.shape.row_groups * self.config.rows
-        lanes = layer.shape.tiles * self.config.lanes
-        return unpack_weights(self.config, self._image(layer).tobytes(), rows, lanes)
+        return layer_trits(self.config, layer.shape, self._image(layer).tobytes())
 
 
 def _store_codes(token: npt.NDArray[np.uint8], image: npt.NDArray[np.uint8]) -> None:

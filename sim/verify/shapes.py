@@ -15,7 +15,8 @@ def random_shape(
 ) -> LayerShape:
     """A shape within the limits of a device.
 
-    Where the device has groups of inputs, most layers have some whose sums fit a result bank.
+    Where the device has groups of inputs, most layers have some. Their sums fit a result bank, if
+    they are results.
 
     Parameters
     ----------
@@ -25,7 +26,9 @@ def random_shape(
     """
     tiles = rng.randint(1, min(most_tiles, most_words))
     row_groups = rng.randint(1, min(config.max_row_groups, most_words // tiles))
-    if not config.max_group_sums or rng.random() < 0.3:
+    if not config.has_groups or rng.random() < 0.3:
         return LayerShape(tiles, row_groups)
+    if config.scale is not None:
+        return LayerShape(tiles, row_groups, rng.randint(1, config.most_group_tiles))
     most_groups = config.result_row_groups // row_groups
     return LayerShape(tiles, row_groups, rng.randint(-(-tiles // most_groups), config.max_tiles))

@@ -24,6 +24,7 @@ from tritloom.rtl.spec.encodings import ALPHABETS
 from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.rtl.spec.packing import pack_weights
 from tritloom.rtl.spec.requests import define_layer, run_layer
+from tritloom.sim.conformance.operands import random_scales
 from tritloom.sim.verify import requests
 from tritloom.sim.verify.exchange import Exchange
 from tritloom.sim.verify.pairs import all_pairs, overlapping, pair_of
@@ -112,12 +113,12 @@ class Traffic(Exchange):
                 index, self._finite = self._programs.last_run(command.address), True
             if index is not None:
                 shape = self._layers[index].shape
-                self._result_groups[command.result_bank] = shape.result_row_groups
+                self._result_groups[command.result_bank] = self.config.results_of(shape)
         self._finite &= response.status != Status.NOT_FINITE
         return response
 
     def image(self, words: int) -> bytes:
-        """Words of random trits, some rows of one extreme only."""
+        """Words of random trits, some rows of one extreme only; with scales any finite ones."""
         config = self.config
         generator = np.random.default_rng(self._rng.getrandbits(32))
         alphabet = np.array(ALPHABETS[config.alphabet], np.int8)
@@ -125,7 +126,8 @@ class Traffic(Exchange):
         for row in trits:
             if self._rng.random() < 0.3:
                 row[:] = self._rng.choice((-1, 1))
-        return pack_weights(config, trits)
+        scales = None if config.scale is None else random_scales(generator, (len(trits), 1))
+        return pack_weights(config, trits, 0, scales)
 
     def codes(self, count: int) -> bytes:
         """Activations; some of them the extremes alone."""
@@ -368,7 +370,7 @@ class Traffic(Exchange):
         tiles, row_groups, group_tiles = shape.tiles, shape.row_groups, shape.group_tiles
         if self._off_block():
             base += self._rng.randrange(config.align)
-        match self._rng.randrange(5 if not config.max_group_sums else 6):
+        match self._rng.randrange(5 if not config.has_groups else 6):
             case 0:
                 base = self._beyond(config.memory_words - shape.words, 32)
             case 1:
@@ -376,7 +378,7 @@ class Traffic(Exchange):
             case 2:
                 row_groups = self._rng.choice((0, self._beyond(config.max_row_groups, 32)))
             case 5:
-                group_tiles = self._rng.choice((1, self._beyond(config.max_tiles, 16)))
+                group_tiles = self._rng.choice((1, self._beyond(config.most_group_tiles, 16)))
             case _:
                 pass
         payload = LAYER.pack(base, tiles, row_groups)

@@ -111,7 +111,7 @@ def test_refusals():
         device.load(random_layer(rng, 2, 64, 32))
     assert str(error.value) == (
         "group must be 0 on a device without groups of inputs, not 32; use one whose configuration "
-        "has max_group_sums"
+        "has max_group_sums or scale"
     )
     with connect("golden", config=GROUPS) as device:
         with pytest.raises(InputError) as error:

@@ -36,6 +36,7 @@ from tritloom.rtl.spec.commands import COUNTERS, Opcode, Request, Response
 from tritloom.rtl.spec.config import TINY, AcceleratorConfig
 from tritloom.rtl.spec.encodings import BASE3X5
 from tritloom.rtl.spec.layer_shape import LayerShape
+from tritloom.rtl.spec.scale_facts import ScaleConfig
 from tritloom.rtl.top import Accelerator
 from tritloom.sim.conformance.streams import FLOWS, simulate, sink, source
 from tritloom.sim.device.simulated import SimulatedDevice
@@ -56,6 +57,9 @@ CONFIGS = {"tiny": TINY, "wide": WIDE, "least": LEAST}
 CONFIGS |= {f"wide-{n}": replace(WIDE, link=PacketStream(width=n)) for n in (2, 4, 8)}
 CONFIGS["fast"] = replace(WIDE, link=FastStream())
 CONFIGS |= {"groups": GROUPS, "groups, one bank": replace(GROUPS, banks=1)}
+CONFIGS["scales"] = replace(WIDE, scale=ScaleConfig(group=20))
+CONFIGS["scales, one bank"] = replace(TINY, banks=1, scale=ScaleConfig(group=5))
+CONFIGS["scales, wide link"] = replace(CONFIGS["scales"], link=PacketStream(width=8))
 CONFIGS["vector"] = replace(program_host.CONFIG, slots=4)
 
 BLOCKS = {}

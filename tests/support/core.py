@@ -11,8 +11,13 @@ from tritloom.rtl.core.core import Core, shape_numbers
 from tritloom.rtl.spec import numerics
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.layer_shape import LayerShape
-from tritloom.rtl.spec.packing import act_limits
-from tritloom.sim.conformance.operands import random_codes, random_trits, weight_words
+from tritloom.rtl.spec.packing import act_limits, pack_scaled
+from tritloom.sim.conformance.operands import (
+    random_codes,
+    random_scales,
+    random_trits,
+    weight_words,
+)
 from tritloom.sim.conformance.streams import plain, simulate, sink, source
 from tritloom.sim.device.core import CoreSimulation
 
@@ -75,6 +80,25 @@ def group_sums(trits: np.ndarray, codes: np.ndarray, group: int) -> np.ndarray:
     width = group or codes.shape[1]
     parts = [slice(start, start + width) for start in range(0, codes.shape[1], width)]
     return np.hstack([codes[:, part].astype(np.int64) @ trits[:, part].T for part in parts])
+
+
+def scaled_layer(
+    config: AcceleratorConfig,
+    rng: np.random.Generator,
+    shape: LayerShape,
+    trits: np.ndarray,
+    codes: np.ndarray,
+) -> tuple[list[int], np.ndarray]:
+    """Weight words with random scales, and the totals [tokens, out] in units of 2^-24."""
+    tiles = min(shape.group_tiles or config.most_group_tiles, shape.tiles)
+    sums = group_sums(trits, codes, tiles * config.lanes)
+    sums = sums.reshape(len(codes), -1, len(trits)).astype(object)
+    scales = random_scales(rng, (len(trits), sums.shape[1]))
+    image, size = pack_scaled(config, trits, tiles, scales), config.word_bytes
+    starts = range(0, len(image), size)
+    words = [int.from_bytes(image[start : start + size], "little") for start in starts]
+    units = (scales.view(np.float16).astype(float) * 2.0**24).astype(np.int64)
+    return words, (sums * units.T.astype(object)).sum(1)
 
 
 class Beside:
@@ -165,10 +189,14 @@ def run_core(
         bank = chance.choice(banks)
         loads = loads_of(config, codes, bank)
         chance.shuffle(loads)
-        operands.append((shape, trits, codes, bank, loads))
+        expected = group_sums(trits, codes, shape.group_tiles * config.lanes)
+        words = weight_words(config, trits)
+        if config.scale is not None:
+            words, expected = scaled_layer(config, rng, shape, trits, codes)
+        operands.append((shape, expected, words, bank, loads))
 
     async def bench(ctx):
-        for number, (shape, trits, codes, bank, loads) in enumerate(operands):
+        for number, (shape, expected, words, bank, loads) in enumerate(operands):
             results = chance.choice(banks)
             remaining = list(beside.loads) if beside.loads else loads
             if number and operands[number - 1][3] != bank and not beside.loads:
@@ -189,7 +217,7 @@ def run_core(
                     for group in chance.choices(range(len(totals)), k=2 * len(totals)):
                         beside.fetches.append(({"row_group": group, "bank": other}, totals[group]))
             beside.running = True
-            cycles, stalled = await run_layer(ctx, dut, weight_words(config, trits), idle, number)
+            cycles, stalled = await run_layer(ctx, dut, words, idle, number)
             beside.running = False
             await ctx.tick()  # it ends its cycle after this bench
             while beside.busy:
@@ -197,13 +225,13 @@ def run_core(
             run_cycles.append(cycles)
             stalls.append(stalled)
             totals: list[list[int]] = []
-            for group in range(shape.result_row_groups):
+            row_groups = len(expected[0]) // config.rows
+            for group in range(row_groups):
                 fetch = {"row_group": group, "bank": results}
                 await source(dut.i_fetch, [fetch], idle, group)(ctx)
                 await sink(dut.o, group + 1, totals, pause, group)(ctx)
             kept[results] = totals
-            sums = np.array(totals).reshape(shape.result_row_groups, config.tokens, config.rows)
-            expected = group_sums(trits, codes, shape.group_tiles * config.lanes)
+            sums = np.array(totals, object).reshape(row_groups, config.tokens, config.rows)
             assert (sums.transpose(1, 0, 2).reshape(config.tokens, -1) == expected).all()
         beside.ended = True
 

@@ -65,6 +65,12 @@ def add(commands: Any) -> None:
     parser.add_argument(
         *("--seeds",), metavar="N", type=whole(1), default=3, help="placements, from seed 1 on (3)"
     )
+    parser.add_argument(
+        *("--scale",),
+        metavar="INPUTS",
+        type=whole(1),
+        help="with units that scale the sums of groups of at most so many inputs (none)",
+    )
     parser.add_argument("--mix", choices=("bitnet-2b-4t",), help="run a model's layers as well")
     parser.add_argument("--output", metavar="FILE", type=path, help="write the JSON object there")
 
@@ -80,6 +86,7 @@ def _engine(options: argparse.Namespace) -> int:
             options.engine,
             options.in_features,
             options.out_features,
+            scale=options.scale,
             **{name: getattr(options, name) for name in GEOMETRY},
         )
     if options.output is not None:
@@ -112,6 +119,8 @@ def _auto_config(options: argparse.Namespace) -> AcceleratorConfig:
     for name in ("encoding", "lanes", "rows", "fill"):
         if getattr(options, name) is not None:
             raise InputError(f"--{name} is what --engine auto chooses; leave it out")
+    if options.scale is not None:
+        raise InputError("--scale does not go with --engine auto; name the engine")
     features = options.in_features, options.out_features
     if options.mix is not None:
         if features != (None, None):

@@ -19,6 +19,7 @@ from tritloom.rtl.spec.config import TINY
 from tritloom.rtl.spec.frames import cobs_encode, decode_frame, encode_frame
 from tritloom.rtl.spec.groups import matmul_groups
 from tritloom.rtl.spec.packing import act_limits, pack_results
+from tritloom.rtl.spec.scale_facts import ScaleConfig
 
 pytestmark = pytest.mark.sim
 STRICT = ["-Wall", "-Wextra", "-pedantic", "-Werror"]
@@ -209,6 +210,29 @@ def test_results(convert):
     sums = np.array([0, 1, -1, limit - 1, -limit, 1234, -1234], np.int32)
     (line,) = convert("n", [pack_results(WIDE, sums)])
     assert [int(number) for number in line.split()] == sums.tolist()
+
+
+FLOATS = r"""
+#include <stdio.h>
+#include "core.h"
+
+int main(void)
+{
+    static const uint8_t payload[] = {0x00, 0x00, 0xc0, 0xbf, 0x01, 0x00, 0x00, 0x4b};
+    printf("%.17g %.17g", (double)core_result(payload, 0), (double)core_result(payload, 1));
+    return 0;
+}
+"""
+
+
+def test_results_with_scales(tmp_path):
+    """float32, as the device sends them."""
+    config = replace(TINY, scale=ScaleConfig(group=10))
+    (tmp_path / "core.h").write_text(c_header(describe(config, "core")))
+    (tmp_path / "floats.c").write_text(FLOATS)
+    program = compiled(tmp_path, tmp_path / "floats.c", "floats")
+    ran = subprocess.run([program], capture_output=True, text=True, check=True)
+    assert [float(number) for number in ran.stdout.split()] == [-1.5, 2.0**23 + 1]
 
 
 def run_example(folder, config, out_features, in_features, tokens=1, group=0):

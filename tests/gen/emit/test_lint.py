@@ -19,6 +19,7 @@ from tritloom.rtl.memories.axi_facts import Axi
 from tritloom.rtl.memories.sdram_facts import Sdram
 from tritloom.rtl.spec.config import TINY, AcceleratorConfig
 from tritloom.rtl.spec.errors import ToolError
+from tritloom.rtl.spec.scale_facts import ScaleConfig
 from tritloom.rtl.spec.vector_facts import VectorConfig
 from tritloom.sim.tools import run_yosys
 
@@ -28,6 +29,7 @@ SMALL = {
     "tokens": replace(TINY, lanes=10, tokens=2, fill=5),
     "wide": replace(TINY, link=PacketStream(width=8)),
     "groups": replace(TINY, max_group_sums=40),
+    "scales": replace(TINY, scale=ScaleConfig(group=10)),
     "axi": replace(TINY, lanes=15, memory=Axi(words=64, width=64, ports=2, latency_cycles=20)),
     "axi3": replace(TINY, lanes=20, memory=Axi(words=64, width=128, version=3, address_bits=40)),
     "sdram": replace(TINY, lanes=20, memory=Sdram(words=64, clock_hz=60_000_000)),

@@ -13,8 +13,10 @@ from tritloom.rtl.spec import checks
 from tritloom.rtl.spec.checks import CHECKS, Check, Quantity, Stage
 from tritloom.rtl.spec.commands import Opcode, Status
 from tritloom.rtl.spec.config import TINY, AcceleratorConfig
+from tritloom.rtl.spec.scale_facts import ScaleConfig
 
 GROUPS = replace(TINY, max_group_sums=32)
+SCALES = replace(TINY, scale=ScaleConfig(group=10))
 BLOCKS = replace(TINY, lanes=15, memory=TestLines(words=64, line_bits=64, beat_bits=64))
 
 
@@ -26,7 +28,9 @@ def checks_of(config: AcceleratorConfig = TINY) -> HeaderChecks:
     return HeaderChecks(m, config, request, left, position, items, entry, Signal())
 
 
-@pytest.mark.parametrize("config", [TINY, BLOCKS, GROUPS], ids=["tiny", "blocks", "groups"])
+@pytest.mark.parametrize(
+    "config", [TINY, BLOCKS, GROUPS, SCALES], ids=["tiny", "blocks", "groups", "scales"]
+)
 @pytest.mark.parametrize("opcode", CHECKS)
 def test_order_and_status_are_those_of_the_table(opcode, config):
     statuses = [status for _, status in checks_of(config).failures(opcode)]

@@ -7,6 +7,7 @@ from amaranth.sim import Simulator
 
 from tritloom.rtl.control.layer_table import LayerTable
 from tritloom.rtl.spec.config import TINY
+from tritloom.rtl.spec.scale_facts import ScaleConfig
 
 LARGE = replace(TINY, max_layers=65)
 """More layers than a table without an output register has."""
@@ -150,3 +151,24 @@ def test_sums_of_groups(tiles, row_groups, group_tiles, last_of_group, last_resu
             assert (found["last_tile"], found["last_group"]) == (tiles - 1, row_groups - 1)
 
     run(bench, config)
+
+
+@pytest.mark.parametrize(("group_tiles", "last_of_group"), [(0, 1), (1, 0), (2, 1)])
+def test_groups_with_scales(group_tiles, last_of_group):
+    """0 stands for the longest group. A bank holds one total a row, so no layer exceeds it."""
+
+    async def bench(ctx, dut):
+        ctx.set(dut.index, 1)
+        describe(ctx, dut, 0, 4, 8, group_tiles)
+        await strobe(ctx, dut.begin)
+        for _ in range(4):
+            assert not ctx.get(dut.beyond)
+            await strobe(ctx, dut.add)
+        assert not ctx.get(dut.beyond)
+        await strobe(ctx, dut.define)
+        await ctx.tick()
+        found = ctx.get(dut.entry)
+        assert found["last_of_group"] == last_of_group
+        assert (found["last_tile"], found["last_group"], found["words"]) == (3, 7, 32)
+
+    run(bench, replace(TINY, scale=ScaleConfig(group=10)))

@@ -15,6 +15,7 @@ from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.config import PARTIAL_SUM_READ_CYCLES, TINY, AcceleratorConfig
 from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.rtl.spec.plugins import Engine, engines
+from tritloom.rtl.spec.scale_facts import SCALE_CYCLES, ScaleConfig
 from tritloom.sim.conformance.streams import simulate, sink, source
 
 WIDE = AcceleratorConfig(
@@ -60,6 +61,15 @@ GROUPED = {
     "tables": replace(TABLES, max_in_features=60, max_group_sums=79),
     "quick": replace(QUICK, max_group_sums=64),
     "one bank": replace(WIDE, banks=1, max_group_sums=60),
+}
+
+
+SCALED = {
+    "tiny": replace(TINY, scale=ScaleConfig(group=10)),
+    "one tile": replace(WIDE, tokens=1, scale=ScaleConfig(group=10)),
+    "tables": replace(TABLES, tokens=1, scale=ScaleConfig(group=24)),
+    "quick, one bank": replace(QUICK, banks=1, scale=ScaleConfig(group=4)),
+    "least": replace(LEAST, scale=ScaleConfig()),
 }
 
 
@@ -131,6 +141,34 @@ def test_groups(name, idle, pause):
     if not idle:
         plain = [LayerShape(shape.tiles, shape.row_groups) for shape in shapes]
         assert took == [config.run_cycles(shape) for shape in plain]
+        assert not any(stalls)
+
+
+def scaled_shapes(config):
+    """As `grouped_shapes`, with groups that the configuration allows."""
+    shapes = {
+        LayerShape(tiles, row_groups, group_tiles)
+        for tiles in sorted({1, config.max_tiles})
+        for group_tiles in sorted({0, 1, 2})
+        for row_groups in sorted({1, 2, 5, min(7, config.max_row_groups)})
+        if row_groups <= config.max_row_groups
+        and tiles <= config.max_tiles
+        and group_tiles <= config.most_group_tiles
+    }
+    return sorted(shapes, key=lambda shape: (shape.group_tiles, shape.row_groups, shape.tiles))
+
+
+@quick_first(("idle", "pause"), [(0.4, 0.4), (0.0, 0.0)])
+@quick_first("name", SCALED)
+def test_scales(name, idle, pause):
+    """Exact totals of scaled sums, `SCALE_CYCLES` later than the sums of a layer."""
+    config = SCALED[name]
+    shapes = scaled_shapes(config)
+    took, stalls = run_core(config, shapes, idle=idle, pause=pause, seed=16)
+    if not idle:
+        plain = replace(config, scale=None)
+        assert took == [config.run_cycles(shape) for shape in shapes]
+        assert took == [plain.run_cycles(shape) + SCALE_CYCLES for shape in shapes]
         assert not any(stalls)
 
 

@@ -284,6 +284,8 @@ def test_digests(name):
         change = {"alphabet": "binary", "encoding": "sign2"}
     if name == "max_group_sums":
         change = {name: LEAST["max_out_features"]}
+    if name == "scale":
+        change = {"scale": {"group": 128}}
     if name == "vector":
         change = {"vector": {"words": 96}}
     if name == "link":

@@ -1,0 +1,58 @@
+"""What a RUN of the reference device computes from the words of a layer, in NumPy."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from tritloom.rtl.spec.config import AcceleratorConfig
+from tritloom.rtl.spec.errors import InputError
+from tritloom.rtl.spec.groups import fixed_to_float, fixed_totals
+from tritloom.rtl.spec.layer_shape import LayerShape
+from tritloom.rtl.spec.numerics import matmul
+from tritloom.rtl.spec.packing import unpack_scales, unpack_weights
+
+__all__ = ["layer_results", "layer_trits"]
+
+
+def layer_trits(config: AcceleratorConfig, shape: LayerShape, image: bytes) -> npt.NDArray[np.int8]:
+    """The trits in the image of a layer, int8 [row groups × rows, tiles × lanes].
+
+    Raises
+    ------
+    InputError : a code that stands for no trits, or a scale that is not finite
+    """
+    if config.scale is not None and not np.isfinite(_scales(config, shape, image)).all():
+        raise InputError("scales must be finite; write the layer again")
+    rows = shape.row_groups * config.rows
+    return unpack_weights(config, image, rows, shape.tiles * config.lanes)
+
+
+def layer_results(
+    config: AcceleratorConfig,
+    shape: LayerShape,
+    trits: npt.NDArray[np.int8],
+    image: bytes,
+    codes: npt.NDArray[np.int8],
+) -> npt.NDArray[np.int32]:
+    """The results of a layer: int8 [tokens, tiles × lanes] → int32 [tokens, results].
+
+    Without scales there are groups × row groups × rows of them; with scales row groups × rows
+    patterns of float32.
+    """
+    group_tiles = shape.group_tiles
+    if config.scale is not None:
+        group_tiles = group_tiles or config.most_group_tiles
+    group = group_tiles * config.lanes or codes.shape[1]
+    parts = [slice(start, start + group) for start in range(0, codes.shape[1], group)]
+    sums = [matmul(trits[:, part], codes[:, part]) for part in parts]
+    if config.scale is None:
+        return np.hstack(sums)
+    scales = _scales(config, shape, image)
+    scales = np.where(np.isfinite(scales), scales, np.float16(0))  # else results are unspecified
+    high, low = fixed_totals(np.stack(sums, axis=-1), scales.view(np.uint16))
+    return fixed_to_float(high[..., -1], low[..., -1]).view(np.int32)
+
+
+def _scales(config: AcceleratorConfig, shape: LayerShape, image: bytes) -> npt.NDArray[np.float16]:
+    return unpack_scales(config, image, shape).view(np.float16)
