@@ -15,7 +15,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from tritloom.rtl.lib.block_ram import block_ram
 from tritloom.rtl.links.contract import PacketLink
 from tritloom.rtl.links.gmii import FRAME_ITEM, GmiiReceiver, GmiiTransmitter
-from tritloom.rtl.links.udp_facts import SLOT_WORDS, Udp
+from tritloom.rtl.links.udp_facts import FRAME_SLOTS, SLOT_WORDS, Udp
 from tritloom.rtl.links.udp_receive import FrameReader
 from tritloom.rtl.links.udp_send import FrameWriter
 from tritloom.rtl.spec.config import AcceleratorConfig
@@ -28,7 +28,10 @@ QUEUE_ITEMS = 16
 
 
 class FrameStore(wiring.Component):
-    """Two slots for frames: one is written in the domain `sync` while the other is read in `phy`.
+    """Slots for frames: one is written in the domain `sync` while another is read in `phy`.
+
+    There are four: the responses to LOAD and RUN are short, and two of them may stand between two
+    long frames. So the next long one is stored while the first is sent.
 
     Each side counts its frames in Gray code, in which one bit changes at a time, so the other side
     never sees a count that was not there. It sees it two of its cycles later.
@@ -39,7 +42,7 @@ class FrameStore(wiring.Component):
     place, word, write : in; a word for it, its place in the slot
     commit : in; strobe, in a later cycle than the last word: the slot holds a frame
     waiting : out, of `phy`; the slot that is read next holds a frame
-    address, sent : in, of `phy`; the word that is read, in both slots; strobe, its slot is free
+    address, sent : in, of `phy`; the word that is read, in all slots; strobe, its slot is free
     data : out, of `phy`; the word, two cycles later
     """
 
@@ -62,7 +65,7 @@ class FrameStore(wiring.Component):
                 "write": In(1),
                 "commit": In(1),
                 "waiting": Out(1),
-                "address": In(range(2 * SLOT_WORDS)),
+                "address": In(range(FRAME_SLOTS * SLOT_WORDS)),
                 "sent": In(1),
                 "data": Out(16),
             }
@@ -70,28 +73,35 @@ class FrameStore(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.words = words = block_ram(16, 2 * SLOT_WORDS)
+        m.submodules.words = words = block_ram(16, FRAME_SLOTS * SLOT_WORDS)
         write, read = words.write_port(), words.read_port(domain="comb")
-        # Counts modulo 4 in Gray code: 00, 01, 11, 10. The slot is the count's lowest bit.
-        written, sent = Signal(2), Signal(2)
-        written_there, sent_there = Signal(2), Signal(2)
+        # Counts modulo twice the slots, in Gray code, and the same in binary. If both sides are
+        # equal there is no frame. Gray codes that are all slots apart differ in the two highest bits.
+        number = Signal(range(2 * FRAME_SLOTS))
+        written, sent = Signal.like(number), Signal.like(number)
+        number_sent = Signal.like(number)
+        written_there, sent_there = Signal.like(number), Signal.like(number)
         m.submodules.to_phy = FFSynchronizer(written, written_there, o_domain="phy")
         m.submodules.to_sync = FFSynchronizer(sent, sent_there, o_domain="sync")
         fetched = Signal(16, reset_less=True)
         m.d.comb += [
-            write.addr.eq(Cat(self.place, written[0] ^ written[1])),
+            write.addr.eq(Cat(self.place, number[:-1])),
             write.data.eq(self.word),
             write.en.eq(self.write),
-            self.free.eq(written != ~sent_there),  # two ahead is the opposite in Gray code
+            self.free.eq(written != Cat(sent_there[:-2], ~sent_there[-2:])),
             self.waiting.eq(written_there != sent),
             read.addr.eq(self.address),
         ]
         # The block RAM's data comes late in a cycle, so a register follows it.
         m.d.phy += [fetched.eq(read.data), self.data.eq(fetched)]
-        with m.If(self.commit):
-            m.d.sync += written.eq(Cat(~written[1], written[0]))
-        with m.If(self.sent):
-            m.d.phy += sent.eq(Cat(~sent[1], sent[0]))
+        for domain, strobe, count, gray in (
+            ("sync", self.commit, number, written),
+            ("phy", self.sent, number_sent, sent),
+        ):
+            later = Signal.like(count, name=f"{count.name}_later")
+            m.d.comb += later.eq(count + 1)
+            with m.If(strobe):
+                m.d[domain] += [count.eq(later), gray.eq(later ^ (later >> 1))]
         return m
 
 
@@ -121,7 +131,7 @@ class UdpLink(PacketLink):
         m.submodules.reset = ResetSynchronizer(ResetSignal("sync"), domain="phy")
         m.submodules.receiver = receiver = DomainRenamer("phy")(GmiiReceiver())
         m.submodules.transmitter = transmitter = DomainRenamer("phy")(
-            GmiiTransmitter(2, SLOT_WORDS)
+            GmiiTransmitter(FRAME_SLOTS, SLOT_WORDS)
         )
         m.submodules.queue = queue = AsyncFIFOBuffered(
             width=FRAME_ITEM.size, depth=QUEUE_ITEMS, w_domain="phy", r_domain="sync"

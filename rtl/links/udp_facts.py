@@ -18,6 +18,7 @@ __all__ = [
     "DISCOVERY_PORT",
     "ETHERNET_HZ",
     "FRAME_OVERHEAD_BYTES",
+    "FRAME_SLOTS",
     "HOST_BITS",
     "LEAST_FRAME_BYTES",
     "MAGIC",
@@ -60,6 +61,8 @@ HOST_BITS = 80
 """The upper bits of a sender, which name its host: without the port."""
 SLOT_WORDS = 1024
 """16-bit words of a slot of the frame store: room for the longest frame and its length."""
+FRAME_SLOTS = 4
+"""Slots of the frame store, a power of two."""
 BEAT_BYTES = 2
 
 
@@ -212,8 +215,8 @@ class Udp(Link):
         return f"gigabit Ethernet, UDP at {self.address}"
 
     def storage(self, config: Config) -> tuple[Storage, ...]:
-        """Two frames to send, and the payload of an echo."""
-        return (Storage(16, 2 * SLOT_WORDS), Storage(16, SLOT_WORDS))
+        """The frames to send, and the payload of an echo."""
+        return (Storage(16, FRAME_SLOTS * SLOT_WORDS), Storage(16, SLOT_WORDS))
 
     def cycles_per_byte(self, config: Config) -> float:
         return config.clock_hz / ETHERNET_HZ
