@@ -76,7 +76,7 @@ class FrameStore(wiring.Component):
         m.submodules.words = words = block_ram(16, FRAME_SLOTS * SLOT_WORDS)
         write, read = words.write_port(), words.read_port(domain="comb")
         # Counts modulo twice the slots, in Gray code, and the same in binary. If both sides are
-        # equal there is no frame. Gray codes that are all slots apart differ in the two highest bits.
+        # equal there is no frame. Codes that are all slots apart differ in the two highest bits.
         number = Signal(range(2 * FRAME_SLOTS))
         written, sent = Signal.like(number), Signal.like(number)
         number_sent = Signal.like(number)

@@ -35,6 +35,14 @@ def test_a_layer():
     assert 0.5 < result["busy_share_of_bottleneck"] <= 1
 
 
+@pytest.mark.parametrize("shape", [(256, 20), (128, 20)])
+def test_a_layer_for_which_the_wire_binds(shape):
+    """The goal: 90 % busy. The short responses of LOAD and RUN stand between the long ones."""
+    result = measure_with_device(CONFIG, shape, 64)
+    assert result["bottleneck"] == "wire out"
+    assert result["busy_share_of_bottleneck"] > 0.9
+
+
 def test_streams():
     alone = measure_alone(link_config("stream"))
     assert 0.95 * 160e6 < alone["payload_bytes_per_second_in"] <= 160e6
