@@ -5,6 +5,7 @@ where `BOARD` is a `Board`.
 """
 
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -35,8 +36,12 @@ class Board:
         or memory may bring, as `name` or `name:number`; a kind that is not listed has the
         platform's resource of its own name
     pin_options : options of the function that ties a kind of pins, such as the delays of a PHY
+    pin_attributes : attributes of pins beside those of the platform, as the tools name them, by
+        `resource` or `resource.pin`; such as a pull-up that a PHY reads as its mode
     constants : pins of the platform that the bitstream must drive, as `resource` or
         `resource.pin`, and the value: 0 or 1
+    large_cells : cells from which a design counts as large on this board (`Bitstream.large_cells`);
+        0 leaves that to the family
     loader : what openFPGALoader calls it; empty if it does not know it
     dfu : options of dfu-util, before the file, for its DFU boot loader; empty if it has none
     run_on_hardware : whether somebody has run it on the board itself
@@ -53,7 +58,9 @@ class Board:
     presets: Mapping[str, AcceleratorConfig] = field(default_factory=dict)
     resources: Mapping[str, str] = field(default_factory=dict)
     pin_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    pin_attributes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     constants: Mapping[str, int] = field(default_factory=dict)
+    large_cells: int = 0
     loader: str = ""
     dfu: tuple[str, ...] = ()
     run_on_hardware: bool = False
@@ -78,8 +85,27 @@ class Board:
         return replace(self, config=self.presets[name])
 
     def create_platform(self) -> Any:
-        """A new platform of amaranth-boards; each can be prepared once."""
-        return load_component(self.platform)()
+        """A new platform of amaranth-boards; each can be prepared once.
+
+        Raises
+        ------
+        ConfigError : the platform lacks a resource or a pin of `pin_attributes`
+        """
+        platform = load_component(self.platform)()
+        for pin, attributes in self.pin_attributes.items():
+            resource, _, name = pin.partition(".")
+            # The class shares its resources among all platforms, so only a copy may change.
+            copy = deepcopy(platform.resources.get((resource, 0)))
+            parts = [each for each in getattr(copy, "ios", ()) if each.name == name]
+            if copy is None or (name and not parts):
+                raise ConfigError(
+                    f"{self.name} has no pin {pin}; name another one in the board's "
+                    "`pin_attributes`"
+                )
+            for part in parts if name else [copy]:
+                part.attrs.update(attributes)
+            platform.resources[resource, 0] = copy
+        return platform
 
     def request(self, platform: Any, kind: str) -> Any:
         """The ports of the platform's resource for a kind of pins, without buffers.

