@@ -114,7 +114,7 @@ class Layer:
         return self.in_features * self.out_features * self.count
 
 
-def model_layers(model: str, group: int | None = 0) -> list[Layer]:
+def model_layers(model: str, group: int | None = 0, *, joined: bool = False) -> list[Layer]:
     """The ternary layers of a model, counted by shape and group.
 
     Parameters
@@ -125,6 +125,8 @@ def model_layers(model: str, group: int | None = 0) -> list[Layer]:
     group : inputs that have a sum of their own; 0: the whole row, which a GGUF file must allow;
         None: as many as share a scale in a tensor of a GGUF file that has several, else the whole
         row
+    joined : whether the two passes of a layer with weights of 2 are one layer of twice as many
+        inputs, as on a device with scales
 
     Raises
     ------
@@ -150,9 +152,10 @@ def model_layers(model: str, group: int | None = 0) -> list[Layer]:
     names: dict[tuple[int, int, int], str] = {}
     counts = Counter[tuple[int, int, int]]()
     for name, (out_features, in_features, own, passes) in shapes.items():
-        shape = (in_features, out_features, own if group is None else group)
+        wide = in_features * passes if joined else in_features
+        shape = (wide, out_features, own if group is None else group)
         names.setdefault(shape, name.rpartition(".")[2])
-        counts[shape] += passes
+        counts[shape] += 1 if joined else passes
     return [
         Layer(names[shape], shape[0], shape[1], count, shape[2]) for shape, count in counts.items()
     ]

@@ -112,8 +112,7 @@ class GroupLayer:
                 "whose configuration has max_group_sums"
             )
         trits = ternary_passes(self.weights)
-        # Without groups, both passes have the same scale.
-        patterns = np.hstack([self.scales] * (len(trits) if self.group else 1))
+        patterns = np.hstack([self.scales] * len(trits))
         return TernaryLayer.from_trits(np.hstack(trits), 1.0), patterns.view(np.uint16)
 
 

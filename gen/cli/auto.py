@@ -66,6 +66,9 @@ def add(commands: Any) -> None:
         "file's scales need, else 0)",
     )
     parser.add_argument(
+        "--scale", action="store_true", help="scale the sums of groups on the device"
+    )
+    parser.add_argument(
         *("--weight-bits",),
         metavar="N",
         type=whole(1),
@@ -98,7 +101,7 @@ def _auto(options: argparse.Namespace) -> int:
         raise InputError("--part goes with --family; a board has its own part")
     if options.output is not None:
         existing_folder(options.output, "--output")
-    layers = model_layers(options.model, options.group)
+    layers = model_layers(options.model, options.group, joined=options.scale)
     plan = choose(
         options.family or "",
         layers,
@@ -108,6 +111,7 @@ def _auto(options: argparse.Namespace) -> int:
         memory_words=options.memory_words,
         tokens=options.tokens,
         share=options.share,
+        scale=options.scale,
     )
     if options.output is not None:
         write_whole(options.output, json.dumps(plan.config.to_dict(), indent=2) + "\n")

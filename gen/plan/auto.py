@@ -82,6 +82,7 @@ def choose(
     alphabet: str = "ternary",
     share: int | None = None,
     core_only: bool = False,
+    scale: bool = False,
     table: Path | None = None,
 ) -> Plan:
     """The accelerator whose RUN does the most useful MAC/s on the layers, of all that fit the part.
@@ -103,6 +104,7 @@ def choose(
     act_bits, alphabet : as in the configuration
     share : percent of the LUTs and flip-flops that the accelerator may take
     core_only : whether the core has the part to itself, as in `tritloom measure engine`
+    scale : whether the device scales the sums of groups of inputs
     table : the measured table; without it the one that ships
 
     Raises
@@ -115,6 +117,8 @@ def choose(
     else:
         name, facts = load_family(family).part(part)
     _check(layers, tokens, weight_bits, share)
+    if scale and not all(layer.group for layer in layers):
+        raise ConfigError("scale needs layers with groups of inputs; give their group")
     if alphabet not in ALPHABETS:
         raise ConfigError(f"alphabet must be one of {', '.join(ALPHABETS)}, not {alphabet!r}")
     if act_bits not in (4, 8):
@@ -147,6 +151,7 @@ def choose(
             whole=whole,
             clock_hz=None if board is None else board.config.clock_hz,
             base=base | {"banks": banks},
+            scale=scale,
         )
 
     # Only if the densest encoding of all weights fits the block RAM can they all lie in the part.

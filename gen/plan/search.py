@@ -17,6 +17,7 @@ from tritloom.rtl.spec.encodings import encodings
 from tritloom.rtl.spec.errors import ConfigError
 from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.rtl.spec.plugins import MAX_MEMORY_WORDS, Link, Memory, engines
+from tritloom.rtl.spec.scale_facts import SCALE_BITS, ScaleConfig
 
 __all__ = ["Search", "useful_tokens"]
 
@@ -56,6 +57,7 @@ class Search:
     whole : whether the weights of all layers must lie in the part
     clock_hz : the board's clock; `None` without a board
     base : other keys of the configuration
+    scale : whether the device scales the sums of groups
     """
 
     model: CostModel
@@ -74,6 +76,7 @@ class Search:
     whole: bool
     clock_hz: int | None
     base: dict[str, Any]
+    scale: bool = False
 
     @cached_property
     def max_in(self) -> int:
@@ -84,18 +87,21 @@ class Search:
         """Inputs of the smallest groups of the layers; 0 if all have one sum a row."""
         return min((layer.group for layer in self.layers if layer.group), default=0)
 
-    def _features(self, lanes: int, rows: int, most: int) -> dict[str, int]:
+    def _features(self, lanes: int, rows: int, most: int) -> dict[str, Any]:
         """The limits of features of a geometry, of which a layer's piece has `most` outputs.
 
         Each group of inputs is filled up to whole tiles, and each row has a sum for each group.
         """
         groups = [layer.in_features // (layer.group or layer.in_features) for layer in self.layers]
-        limits = {"max_in_features": self.max_in, "max_out_features": most}
+        limits: dict[str, Any] = {"max_in_features": self.max_in, "max_out_features": most}
         if self.group:
             limits["max_in_features"] = max(
                 number * -(-(layer.group or layer.in_features) // lanes) * lanes
                 for number, layer in zip(groups, self.layers, strict=True)
             )
+            if self.scale:
+                longest = max(layer.group for layer in self.layers)
+                return limits | {"scale": ScaleConfig(group=longest)}
             sums = max(
                 number * -(-min(most, layer.out_features) // rows) * rows
                 for number, layer in zip(groups, self.layers, strict=True)
@@ -120,6 +126,7 @@ class Search:
     ) -> AcceleratorConfig | None:
         """A geometry with a weight memory of one word; `None` if no engine can have it."""
         word = rows * lanes // encodings[encoding].trits_per_code * encodings[encoding].code_bits
+        word += SCALE_BITS * rows if self.scale else 0
         # A packet must hold a weight word, a fill of activations, and the results of a row group.
         needed = max(word // 8 + 1, fill, RESULT_BYTES * rows) + OVERHEAD_BYTES
         packet_bytes = max(self.base["packet_bytes"], 1 << (needed - 1).bit_length())

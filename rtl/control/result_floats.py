@@ -10,14 +10,15 @@ from tritloom.rtl.engines.contract import sums_layout
 from tritloom.rtl.lib.adder_tree import delay
 from tritloom.rtl.lib.group_scale import FixedToFloat
 from tritloom.rtl.spec.config import AcceleratorConfig
-from tritloom.rtl.spec.scale_facts import FLOAT_BYTES
+from tritloom.rtl.spec.scale_facts import FLOAT_BYTES, FLOAT_CYCLES
 
 __all__ = ["ResultFloats"]
 
 CHOICE_CYCLES = 1
 """From the choice of a total to the converter."""
-QUEUE_CYCLES = 3
-"""From a number that enters the queue to the cycle in which its place is free again."""
+QUEUE_CYCLES = 2
+"""From a number that enters the queue to the cycle in which it can leave; its place is free in the
+next one."""
 
 
 class ResultFloats(wiring.Component):
@@ -33,6 +34,7 @@ class ResultFloats(wiring.Component):
         `count` results are wanted, from the next cycle on. Not set while results are on their way.
     count : in, number
     o : out, stream of float32 patterns
+        A row's, `FLOAT_CYCLES` after its total could be taken.
     """
 
     i: stream.Interface
@@ -59,7 +61,8 @@ class ResultFloats(wiring.Component):
         m.submodules.convert = convert = FixedToFloat(config.result_bits)
         # Each number that enters the converter has a place in the queue behind it.
         latency = CHOICE_CYCLES + convert.latency
-        depth = latency + QUEUE_CYCLES
+        assert latency + QUEUE_CYCLES == FLOAT_CYCLES
+        depth = FLOAT_CYCLES + 1
         m.submodules.queue = queue = SyncFIFOBuffered(width=8 * FLOAT_BYTES, depth=depth)
         free = Signal(range(depth + 1), init=depth)  # places
         left = Signal.like(self.count)  # totals that have not entered the converter

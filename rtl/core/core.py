@@ -332,7 +332,6 @@ class Core(wiring.Component):
             scaled.i_sums.eq(sums.o_new),
             scaled.i_scales.eq(delay(m, scales, 1 + wait, reset_less=True)),
             scaled.i_first.eq(delay(m, first_group, wait, reset_less=True)),
-            scaled.i_last.eq(delay(m, in_last_tile, wait, reset_less=True)),
             scaled.i_bank.eq(shape.result_bank),
             scaled.i_end.eq(sums.done),
             self.done.eq(scaled.done),

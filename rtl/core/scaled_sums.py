@@ -29,8 +29,8 @@ class ScaledSums(wiring.Component):
         Of which row group.
     i_sums : in, `sums_layout`, `acc_bits` signed
     i_scales : in, `SCALE_BITS` for each row
-    i_first, i_last : in, 1 bit
-        This is the layer's first group; its last one, whose totals are the results.
+    i_first : in, 1 bit
+        This is the layer's first group.
     i_bank : in, number
         The result bank of the layer. Must not change until `SCALE_CYCLES` after its last sums.
     i_end : in, 1 bit
@@ -51,7 +51,6 @@ class ScaledSums(wiring.Component):
     i_sums: data.View
     i_scales: Signal
     i_first: Signal
-    i_last: Signal
     i_bank: Signal
     i_end: Signal
     done: Signal
@@ -68,7 +67,6 @@ class ScaledSums(wiring.Component):
                 "i_sums": In(sums_layout(config, config.acc_bits)),
                 "i_scales": In(config.rows * SCALE_BITS),
                 "i_first": In(1),
-                "i_last": In(1),
                 "i_bank": In(range(config.banks)),
                 "i_end": In(1),
                 "done": Out(1),
@@ -95,8 +93,8 @@ class ScaledSums(wiring.Component):
                 unit.enable.eq(self.i_valid),
             ]
             totals.append(unit.o)
-        # The last totals also go to a memory of their own: that of a unit is busy with the next
-        # layer while these are fetched. A bank begins at a power of two.
+        # The totals also go to a memory of their own: that of a unit is busy with the next layer
+        # while the results are fetched. A bank begins at a power of two.
         low = (config.max_row_groups - 1).bit_length()
         row_group = delay(m, self.i_row_group, SCALE_CYCLES, reset_less=True)[:low]
         write_address = Cat(row_group, self.i_bank if config.banks > 1 else ())
@@ -104,7 +102,7 @@ class ScaledSums(wiring.Component):
         with m.If(self.i_advance):
             m.d.sync += fetch.eq(self.i_fetch)
         address = Cat(fetch.row_group[:low], fetch.bank if config.banks > 1 else ())
-        ready = delay(m, self.i_valid & self.i_last, SCALE_CYCLES)
+        written = delay(m, self.i_valid, SCALE_CYCLES)
         depth = ((config.banks - 1) << low) + config.max_row_groups
         new = Cat(totals)
         words = []
@@ -116,7 +114,7 @@ class ScaledSums(wiring.Component):
             m.d.comb += [
                 write.addr.eq(write_address),
                 write.data.eq(part),
-                write.en.eq(ready),
+                write.en.eq(written),
                 read.en.eq(self.i_advance),
             ]
             with m.If(self.i_advance):

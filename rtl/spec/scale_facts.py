@@ -8,6 +8,7 @@ from tritloom.rtl.spec.groups import fixed_bits
 
 __all__ = [
     "FLOAT_BYTES",
+    "FLOAT_CYCLES",
     "KINDS",
     "MOST_GROUP",
     "SCALE_BITS",
@@ -23,6 +24,8 @@ FLOAT_BYTES = 4
 """Bytes of a result: float32."""
 SCALE_CYCLES = 6
 """Cycles from the sum of a group to its row's total."""
+FLOAT_CYCLES = 8
+"""Cycles from a row group's totals to its first float32; the others follow, one in each cycle."""
 SCALE_SUM_BITS = 17
 """Greatest width of a group's sum: what the multiplier of a unit takes."""
 SLICE_BITS = 16

@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tritloom.host import GroupLayer, InputError, TernaryLayer, connect
+from tests.support import ROOT
+from tritloom.host import GgufFile, GroupLayer, InputError, TernaryLayer, connect
 from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import ConfigError
@@ -193,6 +194,20 @@ def test_wrong_records(values, message):
     with pytest.raises(ConfigError) as error:
         AcceleratorConfig.from_dict(SCALED.to_dict() | {"scale": values})
     assert str(error.value) == message
+
+
+def test_a_tensor_of_a_model():
+    """The scales of a GGUF file go to the device as they are."""
+    tensor = GgufFile(ROOT / "models" / "tinygroup.gguf").tensor("blk.0.attn_k.weight")
+    (out_features, in_features), groups = tensor.weights.shape, tensor.scales.shape[1]
+    config = replace(SCALED, lanes=65, max_in_features=65 * groups, max_out_features=out_features)
+    codes = np.random.default_rng(7).integers(-128, 128, (3, in_features)).astype(np.int8)
+    with connect("golden", config=config) as device:
+        handle = device.load(GroupLayer.from_weights(tensor.weights, tensor.group, tensor.scales))
+        result = device.matmul_scaled(handle, codes)
+    # Exact in float64: scales have 11 bits, sums 15, and their exponents are near each other.
+    weights = tensor.weights * np.repeat(tensor.scales.astype(np.float64), tensor.group, axis=1)
+    assert np.array_equal(result, (codes @ weights.T).astype(np.float32))
 
 
 @pytest.mark.sim

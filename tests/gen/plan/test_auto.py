@@ -30,6 +30,7 @@ from tritloom.rtl.spec.encodings import encodings
 from tritloom.rtl.spec.errors import CheckpointError, ConfigError
 from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.rtl.spec.plugins import engines
+from tritloom.rtl.spec.scale_facts import ScaleConfig
 from tritloom.sim.device.core import CoreSimulation
 
 REMEDY = "give the path of a folder with config.json"
@@ -742,6 +743,20 @@ class TestGroups:
         plain = choose("ecp5", self.layers(0)).best.times
         times = choose("ecp5", self.layers(64)).best.times
         assert times.bytes_out > 3 * plain.bytes_out
+
+    @pytest.mark.sim
+    def test_scales(self):
+        """A word has scales, and a bank a total for each row, which is one number on the link."""
+        plan = choose("ecp5", self.layers(64), scale=True)
+        for config in (each.config for each in plan.ranked):
+            assert config.scale == ScaleConfig(group=64) and config.max_group_sums == 0
+            assert config.word_bits >= config.codes_bits + 16 * config.rows
+            assert config.max_tiles == LayerShape.of(config, 1, 512, 64).tiles
+            assert config.result_row_groups == config.max_row_groups
+            assert config.acc_bytes == 4
+        with pytest.raises(ConfigError) as error:
+            choose("ecp5", self.layers(0), scale=True)
+        assert str(error.value) == "scale needs layers with groups of inputs; give their group"
 
     def test_group_that_does_not_divide(self):
         with pytest.raises(ConfigError) as error:

@@ -24,6 +24,7 @@ from tritloom.rtl.spec.commands import Opcode
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import ConfigError
 from tritloom.rtl.spec.layer_shape import LayerShape
+from tritloom.rtl.spec.scale_facts import ScaleConfig
 from tritloom.sim.device.simulated import SimulatedDevice
 
 SPEED = sorted((ROOT / "docs/reference/speed").glob("stream-*.json"))
@@ -59,7 +60,8 @@ DEVICES = {
     "adders, one bank": replace(ADDERS, banks=1),
     "tables, one bank, 2 bytes": replace(TABLES, banks=1, link=PacketStream(width=2)),
 }
-SLOW = ("adders, one bank", "tables, one bank, 2 bytes")
+DEVICES["scales"] = replace(ADDERS, scale=ScaleConfig(group=40))
+SLOW = ("scales", "adders, one bank", "tables, one bank, 2 bytes")
 """One bank is for the smallest boards."""
 
 

@@ -24,6 +24,7 @@ from tritloom.rtl.spec import numerics
 from tritloom.rtl.spec.config import TINY
 from tritloom.rtl.spec.errors import ToolError
 from tritloom.rtl.spec.groups import matmul_groups
+from tritloom.rtl.spec.scale_facts import ScaleConfig
 
 CONFIG = replace(TINY.with_words(512), max_layers=8)
 WAIT_S = 10.0
@@ -163,6 +164,20 @@ def test_groups_of_the_device(tmp_path):
         twos = np.where(trits > 0, np.int8(2), trits)
         (sums,) = client.products([client.load(twos, 8)], codes)
         assert np.array_equal(sums, matmul_groups(twos, codes, 8))
+
+
+def test_a_device_with_scales(tmp_path):
+    """A client applies the scales itself, so it gets the sums of layers of their own."""
+    trits, codes = made(8, 5, 24)
+    config = replace(CONFIG, max_in_features=30, scale=ScaleConfig(group=10), max_layers=8)
+    with (
+        connect("golden", config=config) as device,
+        serving(device, tmp_path / "s") as server,
+        Client(server.path) as client,
+    ):
+        for group in (8, 0):
+            (sums,) = client.products([client.load(trits, group)], codes)
+            assert np.array_equal(sums, matmul_groups(trits, codes, group))
 
 
 def test_what_fits(server, device):
