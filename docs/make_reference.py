@@ -644,8 +644,8 @@ whole simulated accelerator with a model of the memory's chip. Cycles go from th
 first RUN's check to the last result. **Share** is what weight bits without padding take of the
 cycles × the memory's width. The formula is exact where the memory never stalls. Of latencies other
 than 60 the smallest shape and one or two larger ones are simulated, because a test asserts the
-formula for every shape. Four ports on one DRAM are [measured by
-themselves](../explanation/outside-memories.md#axi), without the accelerator.
+formula for every shape. Four ports lie on [one simulated
+DRAM](../explanation/outside-memories.md#axi), with the packer's offsets.
 
 {outside}
 
