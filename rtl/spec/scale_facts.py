@@ -1,10 +1,11 @@
 """What scales on the device are: their configuration, and the constants that every folder reads."""
 
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from tritloom.rtl.spec.errors import ConfigError
 from tritloom.rtl.spec.groups import fixed_bits
+from tritloom.rtl.spec.nested import NestedConfig
 
 __all__ = [
     "FLOAT_BYTES",
@@ -35,12 +36,10 @@ KINDS = ("fixed",)
 """Units: `fixed` adds exactly, and rounds the total once (`GroupFixed`)."""
 MOST_GROUP = (1, 4096)
 """Least and greatest value of `group`."""
-EXAMPLE = '{"kind": "fixed", "group": 256}'
-"""A configuration of the scales, as JSON writes it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ScaleConfig:
+class ScaleConfig(NestedConfig):
     """Configuration of the scales on the device; immutable.
 
     Parameters
@@ -53,6 +52,9 @@ class ScaleConfig:
     ConfigError : a key has a value that cannot be built
     """
 
+    key: ClassVar[str] = "scale"
+    example: ClassVar[str] = '{"kind": "fixed", "group": 256}'
+
     kind: str = "fixed"
     group: int = 256
 
@@ -62,26 +64,6 @@ class ScaleConfig:
         least, most = MOST_GROUP
         if type(self.group) is not int or not least <= self.group <= most:
             raise ConfigError(f"scale group must be {least} to {most}, not {self.group!r:.40}")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Every field, as JSON has it."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Any) -> "ScaleConfig":
-        """The configuration from its JSON object.
-
-        Raises
-        ------
-        ConfigError : it is no object, a key is unknown, or a value cannot be built
-        """
-        names = [field.name for field in fields(cls)]
-        if not isinstance(values, dict):
-            raise ConfigError(f"scale must be an object such as {EXAMPLE}, not {values!r:.40}")
-        for name in values:
-            if name not in names:
-                raise ConfigError(f"unknown key {name!r} of scale; it has {', '.join(names)}")
-        return cls(**values)
 
     def check(self, config: Any) -> None:
         """Raise `ConfigError` for what the scales ask of the rest of an accelerator."""

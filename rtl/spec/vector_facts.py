@@ -1,9 +1,10 @@
 """What the vector unit is: its configuration, and the constants that every folder reads."""
 
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from tritloom.rtl.spec.errors import ConfigError
+from tritloom.rtl.spec.nested import NestedConfig
 
 __all__ = [
     "FIELD_BITS",
@@ -37,12 +38,9 @@ WRAP_WORDS = 32
 """Sums that are interleaved, in PyTorch's order of sums. A sum meets its next element that many
 elements later, when the pipeline has written it."""
 
-EXAMPLE = '{"words": 4096, "lanes": 1, "multipliers": 1, "bfloat16": false, "steps": 512}'
-"""A configuration of the unit, as JSON writes it."""
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class VectorConfig:
+class VectorConfig(NestedConfig):
     """Configuration of the vector unit; immutable.
 
     Parameters
@@ -57,6 +55,11 @@ class VectorConfig:
     ------
     ConfigError : a key has a value that cannot be built
     """
+
+    key: ClassVar[str] = "vector"
+    example: ClassVar[str] = (
+        '{"words": 4096, "lanes": 1, "multipliers": 1, "bfloat16": false, "steps": 512}'
+    )
 
     words: int = 4096
     lanes: int = 1
@@ -85,26 +88,6 @@ class VectorConfig:
             raise ConfigError(f"vector lanes must be 1, 2 or 4, not {self.lanes}")
         if self.multipliers not in (1, 2):
             raise ConfigError(f"vector multipliers must be 1 or 2, not {self.multipliers}")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Every field, as JSON has it."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Any) -> "VectorConfig":
-        """The configuration from its JSON object.
-
-        Raises
-        ------
-        ConfigError : it is no object, a key is unknown, or a value cannot be built
-        """
-        names = [field.name for field in fields(cls)]
-        if not isinstance(values, dict):
-            raise ConfigError(f"vector must be an object such as {EXAMPLE}, not {values!r:.40}")
-        for name in values:
-            if name not in names:
-                raise ConfigError(f"unknown key {name!r} of vector; it has {', '.join(names)}")
-        return cls(**values)
 
     def check(self, config: Any) -> None:
         """Raise `ConfigError` for what the unit asks of the rest of an accelerator."""
