@@ -210,7 +210,7 @@ Each is an object with its `kind` and the keys of that kind.
 
 ## Vector unit
 
-`vector` is an object, such as `{vector_facts.EXAMPLE}`. A key that is left out has its default.
+`vector` is an object, such as `{vector_facts.VectorConfig.example}`. A key that is left out has its default.
 
 {table(["key", "meaning", "default"], unit_rows)}
 
