@@ -27,10 +27,10 @@ from tritloom.rtl.spec import (
     frames,
     packing,
     plugins,
-    scale_facts,
-    vector_facts,
     vector_program,
 )
+from tritloom.rtl.spec.scale_facts import ScaleConfig
+from tritloom.rtl.spec.vector_facts import VectorConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -168,15 +168,15 @@ def configuration_page() -> str:
         for kind, registry in (("memory", plugins.memories), ("link", plugins.links))
         for name in registry
     ]
-    of_unit = parameters(vector_facts.VectorConfig.__doc__)
+    of_unit = parameters(VectorConfig.__doc__)
     unit_rows: list[list[object]] = [
         [f"`{key.name}`", of_unit[key.name], f"`{json.dumps(key.default)}`"]
-        for key in fields(vector_facts.VectorConfig)
+        for key in fields(VectorConfig)
     ]
-    of_scale = parameters(scale_facts.ScaleConfig.__doc__)
+    of_scale = parameters(ScaleConfig.__doc__)
     scale_rows: list[list[object]] = [
         [f"`{key.name}`", of_scale[key.name], f"`{json.dumps(key.default)}`"]
-        for key in fields(scale_facts.ScaleConfig)
+        for key in fields(ScaleConfig)
     ]
     example = config.TINY.to_json()
     return f"""{MADE}
@@ -210,7 +210,7 @@ Each is an object with its `kind` and the keys of that kind.
 
 ## Vector unit
 
-`vector` is an object, such as `{vector_facts.VectorConfig.example}`. A key that is left out has its default.
+`vector` is an object, such as `{VectorConfig.example}`. A key that is left out has its default.
 
 {table(["key", "meaning", "default"], unit_rows)}
 
@@ -218,7 +218,7 @@ Each is an object with its `kind` and the keys of that kind.
 
 ## Scales
 
-`scale` is an object, such as `{scale_facts.EXAMPLE}`. A key that is left out has its default.
+`scale` is an object, such as `{ScaleConfig.example}`. A key that is left out has its default.
 
 {table(["key", "meaning", "default"], scale_rows)}
 
@@ -291,7 +291,7 @@ def protocol_page() -> str:
     crc_rows: list[list[object]] = [[key, f"`{value}`"] for key, value in crc.items()]
     counters = ", ".join(f"`{name}`" for name in described["counters"]["order"])
     further = " and ".join(f"`{name}`" for name in commands.VECTOR_COUNTERS)
-    unit = vector_layout(vector_facts.VectorConfig())
+    unit = vector_layout(VectorConfig())
     return f"""{MADE}
 
 # Protocol
