@@ -74,9 +74,7 @@ def dram_bench(component: MemoryModel) -> Any:
 
     async def bench(ctx: Any) -> None:
         dram = DramSimulation(numbers, len(ports))
-        signals = [
-            getattr(p, name) for p in ports for name in ("arrives", "beat", "beats", "leaves")
-        ]
+        signals = [getattr(port, name) for port in ports for name in INPUTS]
         for port in ports:
             ctx.set(port.room, 1)
         async for _, _, *values in ctx.tick().sample(*signals):
