@@ -11,7 +11,7 @@ from collections import deque
 from typing import Any
 
 from tritloom.host.links.contract import DeviceUrl
-from tritloom.host.links.patience import HASTE_S, Patience
+from tritloom.host.links.patience import Patience
 from tritloom.rtl.links.uart_facts import BITS_PER_BYTE, MAX_BAUD, MIN_BAUD
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import DeviceError, InputError, ToolError
@@ -27,6 +27,8 @@ PATIENCE_S = 0.3
 MOST_COPIES = 8
 COPIES_BYTES = 512
 """Most copies of a packet that are sent at once, and most bytes of all copies together."""
+RECENT_FRAMES = 32
+"""Frames by which one that is sent again is known: more than are under way on a bad link."""
 FRAME_LIMIT_BYTES = 1 << 14
 """Longer than any frame: more bytes without an end are garbage."""
 READ_BYTES = 1 << 12
@@ -59,6 +61,7 @@ class SerialTransport:
             raise DeviceError(f"cannot open {path}: {_open_error(path, error)}") from error
         self._unsent: deque[bytes] = deque()
         self._written = 0  # bytes of the first unsent frame
+        self._recent: deque[bytes] = deque(maxlen=RECENT_FRAMES)
         self._received = bytearray()
         self._packets: deque[bytes] = deque()
         self._silences = 0  # time-outs in a row
@@ -78,6 +81,9 @@ class SerialTransport:
         more than the extra bytes.
         """
         frame = encode_frame(packet)
+        if frame not in self._recent:  # the session sends new commands as the earlier ones are done
+            self._recent.append(frame)
+            self._patience.advanced()
         if frame not in list(self._unsent)[1:]:
             copies = 1 if self._unsent else min(self._copies, COPIES_BYTES // len(frame))
             self._unsent.extend([frame] * max(1, copies))
@@ -96,7 +102,7 @@ class SerialTransport:
             damaged = self._read()
             now_s = time.monotonic()
             if damaged:  # this was a response, maybe the last one
-                deadline_s = min(deadline_s, now_s + HASTE_S)
+                deadline_s = min(deadline_s, now_s + self._patience.haste_s)
             if not self._packets and now_s >= deadline_s:
                 self._patience.silent()
                 self._silences += 1

@@ -106,6 +106,7 @@ class UdpTransport:
         packets = self._datagrams.receive(timeout_s)
         if packets:
             self._patience.heard(time.monotonic() - started_s)
+            self._patience.advanced()
         else:
             self._patience.silent()
         return packets

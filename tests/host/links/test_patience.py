@@ -40,8 +40,23 @@ class TestPatience:
         assert times == sorted(times)
         assert times[0] < 0.05
         assert times[-1] == 0.1
+        assert patience.haste_s == 0.1
+
+    def test_only_an_advance_makes_it_short_again(self) -> None:
+        """A response may be one to an earlier copy: the device is slow then."""
+        patience = Patience(0.4)
+        for _ in range(10):
+            patience.damaged()
+            patience.silent()
+        lengthened_s = patience.timeout_s, patience.haste_s
+        assert lengthened_s[1] > 2.5 * HASTE_S
         patience.damaged()
-        assert patience.timeout_s == times[0]
+        assert (patience.timeout_s, patience.haste_s) == lengthened_s
+        patience.heard(0.02)
+        assert patience.haste_s == lengthened_s[1]
+        patience.advanced()
+        assert patience.timeout_s < lengthened_s[0]
+        assert patience.haste_s == HASTE_S
 
     def test_a_link_that_got_good_has_all_the_time_again(self) -> None:
         patience = Patience(0.4)

@@ -161,6 +161,22 @@ def test_a_damaged_frame_ends_the_wait_early(port: Port) -> None:
     assert time.monotonic() - started < 10
 
 
+def test_a_packet_that_is_sent_again_and_again_gets_more_time(port: Port) -> None:
+    """Responses to earlier copies come, whole ones and damaged ones: the device is slow."""
+    damaged = encode_frame(b"stale")[:-2] + b"\1\0"
+    times_s = []
+    for _ in range(20):
+        port.transport.send(b"packet")
+        port.write(encode_frame(b"stale") + damaged)
+        assert port.transport.receive(1) == b"stale"
+        assert port.transport.receive(1) is None
+        times_s.append(port.transport._patience.haste_s)
+    assert times_s[-1] > 4 * times_s[0]
+    port.read()
+    port.transport.send(b"next")
+    assert port.transport._patience.haste_s < times_s[0]
+
+
 @pytest.mark.parametrize("call", ["send", "receive"])
 def test_a_pulled_cable_is_a_clear_error(port: Port, call: str) -> None:
     port.pull()
