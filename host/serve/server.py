@@ -24,7 +24,7 @@ from tritloom.host.group_layer import GroupHandle, GroupJob, GroupLayer
 from tritloom.host.handle import Handle
 from tritloom.host.job import Job
 from tritloom.host.layer import TernaryLayer
-from tritloom.host.serve.wire import Kind, receive, send
+from tritloom.host.serve.wire import Kind, Receiver, send
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import (
     CapacityError,
@@ -158,9 +158,10 @@ class Server:
 
     def _answer_all(self, link: socket.socket, layers: dict[int, _Layer]) -> None:
         """Answer a client's messages until it goes, or sends what is no message."""
+        receiver = Receiver(link)
         while True:
             try:
-                message = receive(link)
+                message = receiver.receive()
             except DeviceError as error:
                 send(link, Kind.ERROR, str(error).encode())
                 return
@@ -168,7 +169,7 @@ class Server:
                 return
             kind, body = message
             try:
-                answer = self._answer(kind, memoryview(body), layers)
+                answer = self._answer(kind, body, layers)
             except TritloomError as error:
                 send(link, Kind.ERROR, str(error).encode())
                 self._judge(error)
@@ -260,12 +261,7 @@ class Server:
         numbers = struct.unpack_from(f"<{count}I", body, 12)
         codes = np.frombuffer(body[start:], np.int8).reshape(tokens, features)
         jobs = [self._submit(_layer(layers, number), codes) for number in numbers]
-        sums = [
-            each.result()
-            if isinstance(each, GroupJob)
-            else np.stack([job.result() for job in each], axis=-1)
-            for each in jobs
-        ]
+        sums = [_sums(each) for each in jobs]
         with self._lock:
             self.products += len(sums)
         return [np.ascontiguousarray(each, "<i4").data.cast("B") for each in sums]
@@ -301,6 +297,15 @@ def _in_core(config: AcceleratorConfig, columns: int, group: int) -> bool:
     except InputError:
         return False
     return True
+
+
+def _sums(jobs: list[Job] | GroupJob) -> NDArray[np.int32]:
+    """Wait for the sums of a layer, `[tokens, out, groups]`; one group may have no axis."""
+    if isinstance(jobs, GroupJob):
+        return jobs.result()
+    if len(jobs) == 1:
+        return jobs[0].result()
+    return np.stack([job.result() for job in jobs], axis=-1)
 
 
 def _groups(columns: int, group: int) -> list[tuple[int, int]]:
