@@ -431,14 +431,17 @@ class Checker:
     def __init__(self, config: AcceleratorConfig) -> None:
         self._config = config
 
-        def fixed(bound: Bound) -> int | Quantity:
-            return bound.of(config) if isinstance(bound, Limit) else bound
+        def bounds(check: Check) -> tuple[int, int] | None:
+            if isinstance(check.least, Quantity) or isinstance(check.most, Quantity):
+                return None  # they follow from the state
+            least, most = (
+                bound.of(config) if isinstance(bound, Limit) else bound
+                for bound in (check.least, check.most)
+            )
+            return least, most
 
         self._checks = {
-            int(opcode): [
-                (check, _VALUES[check.quantity], fixed(check.least), fixed(check.most))
-                for check in checks
-            ]
+            int(opcode): [(check, _VALUES[check.quantity], bounds(check)) for check in checks]
             for opcode, checks in checks_of(config).items()
         }
 
@@ -451,11 +454,8 @@ class Checker:
         state : what the checks read of the device
         """
         config = self._config
-        for check, value, least, most in self._checks[request.opcode]:
-            if isinstance(least, Quantity):
-                least = _VALUES[least](config, request, state)
-            if isinstance(most, Quantity):
-                most = _VALUES[most](config, request, state)
+        for check, value, bounds in self._checks[request.opcode]:
+            least, most = bounds or check.bounds(config, request, state)
             if not least <= value(config, request, state) <= most:
                 return check
         return None

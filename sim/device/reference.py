@@ -53,6 +53,9 @@ from tritloom.sim.device.reference_sums import Trits, as_operand, layer_results,
 __all__ = ["DeviceUrl", "ReferenceDevice", "ReferenceTransport", "open_device", "require_config"]
 
 SEQ_MODULUS = 1 << 16
+RESET, READ, COMMIT, RESULTS = Opcode.RESET, Opcode.READ, Opcode.COMMIT, Opcode.RESULTS
+COMMITTED = LayerState.COMMITTED
+"""Python 3.11 looks up a member of an enumeration slowly."""
 
 
 class DeviceUrl(Protocol):
@@ -149,7 +152,7 @@ class ReferenceDevice:
             "_layers": self._layers.copy(),
             "_results": self._results.copy(),
             "_counters": self._counters.copy(),
-            "_programs": copy(self._programs),
+            "_programs": self._programs and copy(self._programs),
         }
         try:
             return self._process(packet)
@@ -163,7 +166,7 @@ class ReferenceDevice:
             self._counters["bad_packets"] += 1
             return None
         self._counters["packets"] += 1
-        if request.opcode == Opcode.RESET:
+        if request.opcode == RESET:
             return self._reset(request)
         if request.session != self._session:
             return self._respond(request, Status.NO_SESSION)
@@ -264,14 +267,14 @@ class ReferenceDevice:
             return self._programs.state(request, committed)
         results = self._results.get(request.result_bank)
         row_groups = 0 if results is None else results.sums.shape[1] // self.config.rows
-        of_results = request.opcode == Opcode.RESULTS
+        of_results = request.opcode == RESULTS
         failed = of_results and results is not None and results.void
         layer = self._layers.get(request.index)
         if layer is None:
             return State(result_row_groups=row_groups, void_words=failed)
-        commits = request.opcode == Opcode.COMMIT
+        commits = request.opcode == COMMIT
         return State(
-            layer=LayerState.COMMITTED if layer.committed else LayerState.OPEN,
+            layer=COMMITTED if layer.committed else LayerState.OPEN,
             layer_words=layer.shape.words,
             layer_checksum=zlib.crc32(self._image(layer).tobytes()) if commits else 0,
             result_row_groups=row_groups,
@@ -281,9 +284,9 @@ class ReferenceDevice:
     def _reads_void(self, request: Request, layer: _Layer) -> bool:
         """Whether a READ or COMMIT reads a word that the memory cannot read."""
         first, count = 0, layer.shape.words
-        if request.opcode == Opcode.READ:
+        if request.opcode == READ:
             first, count = request.address, request.count
-        elif request.opcode != Opcode.COMMIT:
+        elif request.opcode != COMMIT:
             return False
         return self._any_void(layer.base + first, count)
 
