@@ -318,10 +318,10 @@ def test_a_device_error_that_passes_does_not_end_the_server(server, device, monk
         layer = client.load(trits)
         with monkeypatch.context() as patch:
 
-            def fail(handle, codes):
+            def fail(handles, codes):
                 raise DeviceError("the weight memory failed")
 
-            patch.setattr(device, "submit", fail)
+            patch.setattr(device, "submit_all", fail)
             with pytest.raises(DeviceError, match="the weight memory failed"):
                 client.products([layer], codes)
         assert np.array_equal(
