@@ -118,7 +118,8 @@ def test_groups_and_passes(random):
 def test_passes_side_by_side(random):
     """On a device with scales a layer with a weight 2 takes the codes twice."""
     config = replace(ROOMY, max_group_sums=0, scale=ScaleConfig(group=10), max_in_features=80)
-    with Device(ReferenceTransport(config), url="test") as device:
+    transport = Watched(config)
+    with Device(transport, url="test") as device:
         scales = np.full((4, 2), 0.5, np.float16)
         layers = [
             GroupLayer.from_weights(random.integers(-1, most, (4, 20)).astype(np.int8), 10, scales)
@@ -128,8 +129,10 @@ def test_passes_side_by_side(random):
         handles = [device.load(layer) for layer in layers]
         codes = codes_of(random, 1, 20)
         expected = [device.matmul_scaled(handle, codes) for handle in handles]
+        transport.loads = 0
         for job, floats in zip(device.submit_all(handles, codes), expected, strict=True):
             assert np.array_equal(job.scaled(), floats)
+        assert transport.loads == 4
 
 
 def test_a_refused_load_fails_each_job_that_needs_it(random):
