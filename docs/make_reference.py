@@ -699,6 +699,12 @@ system's calls and back, with a peer behind the loopback interface. A gigabit ne
 packet of 1,024 bytes and 12.3 µs for one of 1,472.
 
 {udp}
+
+`tritloom measure host --serve`: a product of one token through `tritloom serve` with the golden
+device, whose time counts too. The layers have the sizes of tinylm's. The computer's CRC-32 of 1024
+bytes took {serve_crc} µs meanwhile.
+
+{serve}
 """
 
 
@@ -811,6 +817,11 @@ def speed_page() -> str:
         [case, *(f"{each[case]:.1f}" for each in packets.values())]
         for case in next(iter(packets.values()))
     ]
+    serve = json.loads((folder / "host_serve.json").read_text(encoding="utf-8"))
+    products: list[list[object]] = [
+        [shape, *(f"{value:.0f}" for value in each.values())]
+        for shape, each in serve["serve_us_per_product"].items()
+    ]
     blocks: list[list[object]] = []
     floats: list[list[object]] = []
     for file in sorted(folder.glob("block-*.json")):
@@ -890,6 +901,8 @@ def speed_page() -> str:
         streams=table(head, [row for _, row in sorted(streams)]),
         driver=table(["what", "µs"], driver),
         udp=table(["bytes", *(f"{slots} slots, µs" for slots in packets)], cases),
+        serve_crc=f"{serve['crc32_us_per_kb']:.2f}",
+        serve=table(["layer", "server's CPU, µs", "client's CPU, µs", "whole, µs"], products),
     )
 
 
