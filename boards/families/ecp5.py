@@ -201,6 +201,7 @@ ECP5 = Family(
     synthesis=(SYNTH, f"{SYNTH} -run :map_luts; abc -lut 4; clean; {SYNTH} -run map_cells:"),
     passes=(
         "tritloom.gen.passes.block_ram:absorb_output_registers",
+        "tritloom.gen.passes.multiplier:absorb_product_registers",
         "tritloom.gen.passes.carry:rebuild_chains",
         "tritloom.gen.passes.fanout:copy_registers",
     ),

@@ -18,6 +18,8 @@ from tritloom.rtl.spec.errors import InputError
 
 __all__ = ["add"]
 
+SEEDS = 4
+"""Most placements of `build`: one in several misses the timing of a full part."""
 BUILD = Help(
     summary="build a board's bitstream, and report on it",
     text="""\
@@ -35,9 +37,10 @@ cache.
   tritloom auto --board ulx3s-85f --model tinylm -o mine.json
   tritloom build --board ulx3s-85f --config mine.json -o build/mine
 
---seeds 8 tries up to eight placements until one meets timing, and keeps the fastest. --fit looks
-for the most rows that fit the part and meet timing. A configuration of --config gets the board's
-link, unless it has one of the same kind.
+A placement begins at random, from its seed. Up to four are tried until one meets timing, and the
+fastest is kept; --seeds 8 tries up to eight. --fit looks for the most rows that fit the part and
+meet timing, with one seed for each unless --seeds says more. A configuration of --config gets the
+board's link, unless it has one of the same kind.
 """,
     prints="""
 Progress while it works; then the bitstream, the resources, the clock and what the design reaches on
@@ -87,8 +90,7 @@ def add(commands: Any) -> None:
         *("--seeds",),
         metavar="N",
         type=whole(1),
-        default=1,
-        help="most seeds to try until one meets timing (1)",
+        help="most seeds to try until one meets timing (4; with --fit 1)",
     )
     flash = add_command(commands, "flash", FLASH, _flash)
     flash.add_argument("path", metavar="DIR|FILE", type=path, help="what build wrote")
@@ -104,12 +106,13 @@ def _build(options: argparse.Namespace) -> int:
     config = None if options.config is None else read_config(options.config)
     from tritloom.gen.flow.build import build, fit
 
+    seeds = options.seeds or (1 if options.fit else SEEDS)
     result = (fit if options.fit else build)(
         board,
         options.output,
         config=config,
         seed=options.seed,
-        seeds=options.seeds,
+        seeds=seeds,
         progress=progress_line,
     )
     if options.json:

@@ -249,7 +249,7 @@ class _Design:
             sorted(self._inputs.items()),
             self._place_options,
             *([large] if (large := self._board.large_cells) else []),
-            (RECIPE, self._flow.pack_options, self._tools),
+            (RECIPE, self._family.passes, self._flow.pack_options, self._tools),
             seed,
         )
         return hashlib.sha256(repr(facts).encode()).hexdigest()[:24]

@@ -246,6 +246,7 @@ def place_and_route(
     measure = facts.measure
     of_family = (
         facts.synthesis,
+        facts.passes,
         measure.finish,
         measure.constraints,
         measure.target_mhz,

@@ -62,7 +62,7 @@ def measure_size(
     pads = tuple(config.link.clocks)
     design = rtlil.convert(Harness(create_link(config), pads), name=TOP, emit_src=False)
     tools = [f"{name} {tool_version(name)}" for name in (YOSYS, ECP5.measure.place)]
-    facts = repr((design, ECP5.synthesis, PART, tools, RECIPE))
+    facts = repr((design, ECP5.synthesis, ECP5.passes, PART, tools, RECIPE))
     key = hashlib.sha256(facts.encode()).hexdigest()[:24]
     waiting = "waiting for another process that measures the link"
     runs: list[dict[str, Any]] = []

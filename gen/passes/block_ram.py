@@ -6,7 +6,7 @@ from typing import Any
 
 from tritloom.gen.passes.netlist import Bit, Netlist
 
-__all__ = ["absorb_output_registers"]
+__all__ = ["absorb_output_registers", "register_kind"]
 
 WIDE_BITS = 36
 """Width at which a block reads through both of its ports."""
@@ -41,7 +41,7 @@ def absorb_output_registers(netlist: Netlist) -> None:
                 or any(len(users[bit]) != 1 for _, bit in outputs)
             ):
                 continue
-            kinds = {_register_kind(netlist.cells[pin.cell], pin.port) for pin in readers}
+            kinds = {register_kind(netlist.cells[pin.cell], pin.port) for pin in readers}
             clock = (
                 cell["parameters"][f"CLK{clock_port}MUX"] == "INV",
                 cell["connections"][f"CLK{clock_port}"][0],
@@ -56,7 +56,7 @@ def absorb_output_registers(netlist: Netlist) -> None:
                 cell["connections"][f"OCE{port}"] = [kind[2]]
 
 
-def _register_kind(cell: dict[str, Any], port: str) -> tuple[bool, Bit, Bit] | None:
+def register_kind(cell: dict[str, Any], port: str) -> tuple[bool, Bit, Bit] | None:
     """Whether the clock is inverted, the clock and the enable of a flip-flop without reset.
 
     `None` if the cell is none, or if `port` is not its data input.

@@ -28,7 +28,7 @@ SAME_TILE = -0.2
 INSIDE = {"FCI": 0.0, "FXA": 0.0, "FXB": 0.0, "DI": 0.13}
 """Wires to these pins stay in a tile, or lead to the next one."""
 UNTIMED = {"DCCA", "TRELLIS_IO", "EHXPLLL"}
-CLOCKS = {"CLK", "CLKA", "CLKB", "WCK"}
+CLOCKS = {"CLK", "CLK0", "CLKA", "CLKB", "WCK"}
 LCS = 8
 """Pairs of a LUT and a flip-flop in a tile."""
 

@@ -94,7 +94,8 @@ def improve(text: str, family: Family) -> str:
 RECIPE = 1
 """Version of the netlist passes; raised when a pass changes what it makes of a netlist.
 
-It is part of the key of every cached build and measured point. `tests/gen/passes/test_recipe.py`
-ties it to the passes' syntax trees: a comment or a moved file changes nothing. A changed line of
-logic makes the test fail, until the number is raised or the netlists are shown to be the same.
+It is part of the key of every cached build and measured point; a cached build's key also has the
+list of the family's passes. `tests/gen/passes/test_recipe.py` ties the version to the passes'
+syntax trees: a comment or a moved file changes nothing. A changed line of logic makes the test
+fail, until the number is raised or the netlists are shown to be the same.
 """

@@ -53,7 +53,7 @@ REACH = 2
 """Predictions stop at this multiple of the largest measured core of an engine, because beyond it
 the clock is unknown. Measured means routed, or synthesised if no core was routed. The multiple
 holds for LUTs, bits of a word and fill."""
-UNIT_LUTS, UNIT_FFS = 185, 559
+UNIT_LUTS, UNIT_FFS = 185, 524
 """Of a scaling unit, as `tritloom measure scale` measured it on ECP5."""
 MUX_COST, BIT_COST = 0.5, 1.0
 

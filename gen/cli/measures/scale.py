@@ -12,9 +12,9 @@ __all__ = ["add"]
 HELP = Help(
     summary="measure the size and the speed of a scaling unit of group sums",
     text="""\
-Measures a unit that adds the scaled sums of groups, with its memory of totals. No configuration has
-one yet. It is synthesised, placed and routed in the same harness as the engines, which is not
-counted. Nothing is measured twice.
+Measures a unit that adds the scaled sums of groups, with its memory of totals. It is
+synthesised, placed and routed in the same harness as the engines, which is not counted. Nothing is
+measured twice.
 
 There is no open router for xc7: its clocks are null.
 docs/explanation/groups.md explains the units.

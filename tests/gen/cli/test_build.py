@@ -72,7 +72,7 @@ class TestBuild:
             ),
             "     0 s  synthesis …\n",
         )
-        options = {"config": None, "seed": 1, "seeds": 1}
+        options = {"config": None, "seed": 1, "seeds": 4}
         assert built[0] == [("build", "icebreaker", Path("out"), options)]
 
     def test_options(self, run, built, tmp_path):
@@ -85,6 +85,11 @@ class TestBuild:
         assert status == 0
         assert json.loads(out) == {"bitstream": "out/icebreaker.bin", **built[1]}
         options = {"config": TINY, "seed": 3, "seeds": 9}
+        assert built[0] == [("fit", "icebreaker", Path("out"), options)]
+
+    def test_fit_places_once_for_each(self, run, built):
+        run("build", "--board", "icebreaker", "-o", "out", "--fit")
+        options = {"config": None, "seed": 1, "seeds": 1}
         assert built[0] == [("fit", "icebreaker", Path("out"), options)]
 
     def test_timing_missed(self, run, built):

@@ -247,6 +247,13 @@ class TestBuild:
         build(ICEBREAKER, out, config=SMALL)
         assert len(tools.calls) == 6
 
+    def test_cache_knows_the_passes(self, tools, out, monkeypatch):
+        build(ICEBREAKER, out, config=SMALL)
+        family = replace(ICE40, passes=("tritloom.gen.passes.block_ram:absorb_output_registers",))
+        monkeypatch.setattr(build_module, "load_family", lambda name: family)
+        build(ICEBREAKER, out, config=SMALL)
+        assert len(tools.calls) == 6
+
     def test_cache_knows_the_tools(self, tools, out, monkeypatch):
         build(ICEBREAKER, out, config=SMALL)
         with_flow(monkeypatch, pack_options=("-v", "top.asc", "top.bin"))
