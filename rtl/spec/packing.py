@@ -57,7 +57,7 @@ _SHIFTS = tuple(np.array(8 * spare, np.int32) for spare in range(4))
 """By how far the bytes of a result are moved; NumPy is slower with a number of Python."""
 
 
-_PIECE_TRITS = 1 << 19
+_PIECE_TRITS = 1 << 18
 """Trits that are packed at a time: all that is made of them stays in a core's cache."""
 _MOST_DIGITS = 9
 """Trits of a code whose number fits in int16: (3 ** 9 - 1) / 2 is 9841."""

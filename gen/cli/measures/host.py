@@ -112,6 +112,7 @@ def _host(options: argparse.Namespace) -> int:
         ]
         lines.append(("CRC-32 of 1024 bytes", f"{result['crc32_us_per_kb']:.2f} µs"))
         print("\n".join(pairs(lines)))
+        return 0
     if options.load:
         speeds = result["packed_mb_per_second"]
         print("Packed weights, in CPU time of one core:")

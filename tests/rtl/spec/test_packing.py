@@ -322,7 +322,7 @@ QUICK = {
 }
 
 
-@pytest.mark.parametrize("piece_trits", [1, 300, 1 << 19])
+@pytest.mark.parametrize("piece_trits", [1, 300, 1 << 18])
 @pytest.mark.parametrize("name", QUICK)
 def test_the_quick_way_gives_the_same_image(name, piece_trits, monkeypatch):
     """In pieces of any size, with rows and columns that fill no group and no tile.
