@@ -50,3 +50,23 @@ def test_the_server_ends(monkeypatch):
     with pytest.raises(OSError, match="no client"):
         measure_host_serve(rounds=1)
     assert servers[0].returncode is not None
+
+
+def test_what_the_command_prints(run, monkeypatch):
+    result = {
+        "serve_us_per_product": {
+            "128 × 256": {"server_cpu": 52.04, "client_cpu": 9.0, "whole": 71.26},
+            "256 × 256": {"server_cpu": 60.0, "client_cpu": 9.5, "whole": 80.0},
+        },
+        "crc32_us_per_kb": 0.318,
+    }
+    monkeypatch.setattr(host_serve, "measure_host_serve", lambda: result)
+    lines = [
+        "A product through tritloom serve, with a golden device:",
+        "  128 × 256             server_cpu 52.0 µs, client_cpu 9.0 µs, whole 71.3 µs",
+        "  256 × 256             server_cpu 60.0 µs, client_cpu 9.5 µs, whole 80.0 µs",
+        "  CRC-32 of 1024 bytes  0.32 µs",
+    ]
+    assert run("measure", "host", "--serve") == (0, "\n".join([*lines, ""]), "")
+    status, _, err = run("measure", "host", "--serve", "--udp")
+    assert status == 2 and "not allowed with argument" in err
