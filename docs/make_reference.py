@@ -705,6 +705,12 @@ and the checksum of COMMIT. The driver as a whole also keeps the window and read
 The CRC-32 of 1,024 bytes took {load_crc} µs at the time.
 
 {loading}
+
+`tritloom measure host --serve`: a product of one token through `tritloom serve` with the golden
+device, whose time counts too. The layers have the sizes of tinylm's. The computer's CRC-32 of 1024
+bytes took {serve_crc} µs meanwhile.
+
+{serve}
 """
 
 
@@ -825,6 +831,11 @@ def speed_page() -> str:
         [case, *(f"{each[case]:.1f}" for each in packets.values())]
         for case in next(iter(packets.values()))
     ]
+    serve = json.loads((folder / "host_serve.json").read_text(encoding="utf-8"))
+    products: list[list[object]] = [
+        [shape, *(f"{value:.0f}" for value in each.values())]
+        for shape, each in serve["serve_us_per_product"].items()
+    ]
     blocks: list[list[object]] = []
     floats: list[list[object]] = []
     for file in sorted(folder.glob("block-*.json")):
@@ -906,6 +917,8 @@ def speed_page() -> str:
         udp=table(["bytes", *(f"{slots} slots, µs" for slots in packets)], cases),
         load_crc=f"{load['crc32_us_per_kb']:.2f}",
         loading=table(["what", "MB of packed weights a second"], loading),
+        serve_crc=f"{serve['crc32_us_per_kb']:.2f}",
+        serve=table(["layer", "server's CPU, µs", "client's CPU, µs", "whole, µs"], products),
     )
 
 
