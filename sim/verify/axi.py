@@ -38,9 +38,9 @@ def attach(
     assert isinstance(record, Axi)
     # AxiRam demands the widths of AXI4. In AXI3 a burst's length has fewer bits and means the same;
     # AxiRam does not look at a lock.
-    for sink, channel in ((AxiAWSink, "aw"), (AxiARSink, "ar")):
+    for sink, letters in ((AxiAWSink, "aw"), (AxiARSink, "ar")):
         for name, bits in WIDTHS[record.version].items():
-            sink._signal_widths[channel + name] = bits
+            sink._signal_widths[letters + name] = bits
     # Addresses count modulo the size. No two regions meet if all of them fit.
     bases = record.bases(config)
     span = max(bases) + record.region_bytes(config) - min(bases)
