@@ -642,10 +642,9 @@ result was compared with the golden model.
 `tritloom measure stream --memory …`: each shape is computed for one token, all RUNs queued, on the
 whole simulated accelerator with a model of the memory's chip. Cycles go from the cycle after the
 first RUN's check to the last result. **Share** is what weight bits without padding take of the
-cycles × the memory's width. The formula is exact where the memory never stalls. Of latencies other
-than 60 the smallest shape and one or two larger ones are simulated, because a test asserts the
-formula for every shape. Four ports lie on [one simulated
-DRAM](../explanation/outside-memories.md#axi), with the packer's offsets.
+cycles × the memory's width. The formula is exact where the memory never stalls. Not every
+shape is simulated at every latency, because a test asserts the formula for all. Four ports lie on
+[one simulated DRAM](../explanation/outside-memories.md#axi), with the packer's offsets.
 
 {outside}
 
@@ -699,6 +698,19 @@ system's calls and back, with a peer behind the loopback interface. A gigabit ne
 packet of 1,024 bytes and 12.3 µs for one of 1,472.
 
 {udp}
+
+`tritloom measure host --load`: a layer of 2560 × 2560 is packed, and loaded in packets of 1,012
+bytes that hold words of 128 bits. *Before the link* are packing, the packets and their checksums,
+and the checksum of COMMIT. The driver as a whole also keeps the window and reads the responses.
+The CRC-32 of 1,024 bytes took {load_crc} µs at the time.
+
+{loading}
+
+`tritloom measure host --serve`: a product of one token through `tritloom serve` with the golden
+device, whose time counts too. The layers have the sizes of tinylm's. The computer's CRC-32 of 1024
+bytes took {serve_crc} µs meanwhile.
+
+{serve}
 """
 
 
@@ -807,9 +819,22 @@ def speed_page() -> str:
     driver.append(["CRC-32 of 1024 bytes", f"{host['crc32_us_per_kb']:.2f}"])
     udp = json.loads((folder / "host_udp.json").read_text(encoding="utf-8"))
     packets: dict[str, dict[str, float]] = udp["host_cpu_us_per_packet"]
+    load = json.loads((folder / "host_load.json").read_text(encoding="utf-8"))
+    speeds = load["packed_mb_per_second"]
+    loading: list[list[object]] = [
+        ["packing", f"{speeds['packing']:.0f}"],
+        ["packets and checksums", f"{speeds['packets']:.0f}"],
+        ["both: before the link", f"{speeds['before_link']:.0f}"],
+        ["the driver as a whole", f"{speeds['driver']:.0f}"],
+    ]
     cases: list[list[object]] = [
         [case, *(f"{each[case]:.1f}" for each in packets.values())]
         for case in next(iter(packets.values()))
+    ]
+    serve = json.loads((folder / "host_serve.json").read_text(encoding="utf-8"))
+    products: list[list[object]] = [
+        [shape, *(f"{value:.0f}" for value in each.values())]
+        for shape, each in serve["serve_us_per_product"].items()
     ]
     blocks: list[list[object]] = []
     floats: list[list[object]] = []
@@ -890,6 +915,10 @@ def speed_page() -> str:
         streams=table(head, [row for _, row in sorted(streams)]),
         driver=table(["what", "µs"], driver),
         udp=table(["bytes", *(f"{slots} slots, µs" for slots in packets)], cases),
+        load_crc=f"{load['crc32_us_per_kb']:.2f}",
+        loading=table(["what", "MB of packed weights a second"], loading),
+        serve_crc=f"{serve['crc32_us_per_kb']:.2f}",
+        serve=table(["layer", "server's CPU, µs", "client's CPU, µs", "whole, µs"], products),
     )
 
 

@@ -25,7 +25,7 @@ from tritloom.host.group_layer import GroupHandle, GroupJob, GroupLayer
 from tritloom.host.handle import Handle, Image, Stats, load_layer
 from tritloom.host.identity import config_of, read_identity
 from tritloom.host.inputs import checked_codes, checked_floats, checked_norm, require_linear
-from tritloom.host.job import Job, submit_product
+from tritloom.host.job import Job, Loaded, submit_product
 from tritloom.host.layer import TernaryLayer
 from tritloom.host.linear_program import LINEAR, linear_program, unit_is_sooner
 from tritloom.host.links.contract import DeviceUrl, Transport, open_transport
@@ -263,18 +263,50 @@ class Device:
         """
         with self._session.lock:
             self._session.check()
-            if isinstance(handle, GroupHandle):
-                parts = handle.parts
-            else:
-                parts = (_require_handle(handle),)
-            for part in parts:
-                part.pieces_on(self._session)
-            array = checked_codes(self._config, codes, handle.layer.in_features)
-            # On a device with scales, two passes are side by side, and take the codes twice.
-            if array.shape[1] != parts[0].in_features:
-                array = np.hstack([array, array])
-            jobs = [submit_product(self._session, self._config, part, array) for part in parts]
-            return GroupJob(handle, jobs) if isinstance(handle, GroupHandle) else jobs[0]
+            return self._submit(handle, codes, None)[0]
+
+    def submit_all(
+        self, handles: Sequence[Handle | GroupHandle], codes: ArrayLike
+    ) -> list[Job | GroupJob]:
+        """Start the products of several layers with the same codes.
+
+        As `submit` for each of them in turn. But a layer that takes the codes as the one before it
+        does uses what is loaded on the device, if all of it has room there at once.
+
+        Raises
+        ------
+        InputError : as `submit`; the products of the layers before have been started
+        """
+        with self._session.lock:
+            self._session.check()
+            jobs: list[Job | GroupJob] = []
+            loaded = None
+            for handle in handles:
+                job, loaded = self._submit(handle, codes, loaded)
+                jobs.append(job)
+            return jobs
+
+    def _submit(
+        self, handle: Handle | GroupHandle, codes: ArrayLike, loaded: Loaded | None
+    ) -> tuple[Job | GroupJob, Loaded | None]:
+        """A job, and what it leaves loaded."""
+        if isinstance(handle, GroupHandle):
+            parts = handle.parts
+        else:
+            parts = (_require_handle(handle),)
+        for part in parts:
+            part.pieces_on(self._session)
+        array = checked_codes(self._config, codes, handle.layer.in_features)
+        # On a device with scales, two passes are side by side, and take the codes twice.
+        twice = array.shape[1] != parts[0].in_features
+        if twice:
+            array, loaded = np.hstack([array, array]), None
+        jobs = []
+        for part in parts:
+            job, loaded = submit_product(self._session, self._config, part, array, loaded)
+            jobs.append(job)
+        made = GroupJob(handle, jobs) if isinstance(handle, GroupHandle) else jobs[0]
+        return made, None if twice else loaded
 
     def matmul(self, handle: Handle, codes: ArrayLike) -> NDArray[np.int32]:
         """Exact sums: int8 `[tokens, in_features]` → int32 `[tokens, out_features]`."""

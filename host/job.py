@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from tritloom.host.session import Command, Session
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.packing import unpack_floats, unpack_results
 
-__all__ = ["Job", "submit_product"]
+__all__ = ["Job", "Loaded", "submit_product"]
 
 
 class Job:
@@ -29,6 +29,7 @@ class Job:
         commands: list[Command],
         steps: tuple[Step, ...],
         pieces: tuple[Piece, ...],
+        loads: list[Command],
     ) -> None:
         self._session = session
         self._config = config
@@ -37,6 +38,7 @@ class Job:
         self._commands = commands
         self._steps = steps
         self._pieces = pieces
+        self._loads = loads  # of another job, which sent them; without them these sums are wrong
         self._took: Totals | None = None
         self._sums: NDArray[Any] | None = None
 
@@ -63,6 +65,8 @@ class Job:
     def _wait(self) -> NDArray[np.int32]:
         if self._sums is not None:  # another thread has waited
             return self._sums
+        for command in self._loads:
+            self._session.require(command)
         runs = cycles = bytes_tx = bytes_rx = 0
         kind = np.float32 if self._handle.scaled else np.int32
         sums: NDArray[Any] = np.zeros((self._tokens, self._handle.out_features), kind)
@@ -94,7 +98,7 @@ class Job:
         self._took = (self._tokens, runs, cycles, bytes_tx, bytes_rx)
         self._handle.count(self._took)
         self._sums = sums
-        self._commands, self._steps = [], ()
+        self._commands, self._steps, self._loads = [], (), []
         return sums
 
     def _by_groups(self, of_pieces: list[NDArray[np.int32]]) -> NDArray[np.int32]:
@@ -110,14 +114,40 @@ class Job:
         return sums
 
 
+class Loaded(NamedTuple):
+    """Activations in the bank that was used last, for a further product with the same codes.
+
+    Members
+    -------
+    group : inputs that have a sum of their own, or 0
+    commands : that load them
+    """
+
+    group: int
+    commands: list[Command]
+
+
 def submit_product(
-    session: Session, config: AcceleratorConfig, handle: Handle, codes: NDArray[np.int8]
-) -> Job:
+    session: Session,
+    config: AcceleratorConfig,
+    handle: Handle,
+    codes: NDArray[np.int8],
+    loaded: Loaded | None = None,
+) -> tuple[Job, Loaded | None]:
     """Enqueue the commands of a product, in the order of `tritloom.host.plan`.
 
     The codes, int8 `[tokens, in_features]`, must have been checked; they are copied.
+
+    Parameters
+    ----------
+    loaded : what the product before this one left, if it had the same codes
+
+    Returns
+    -------
+    The job, and what it leaves; None if a further product must load its activations.
     """
     pieces = handle.pieces_on(session)
+    again = loaded is not None and loaded.group == handle.group
     plan = plan_product(
         config,
         handle.out_features,
@@ -127,9 +157,17 @@ def submit_product(
         session.activation_bank,
         session.result_bank,
         handle.group,
+        again,
     )
     commands = plan.commands(pieces, codes)
     session.activation_bank, session.result_bank = plan.activation_bank, plan.result_bank
-    job = Job(session, config, handle, len(codes), commands, plan.steps, pieces)
+    loads = loaded.commands if loaded is not None and again else []
+    job = Job(session, config, handle, len(codes), commands, plan.steps, pieces, loads)
     session.enqueue(*commands)
-    return job
+    if not plan.leaves_all(len(codes)):
+        return job, None
+    if not again:
+        loads = [
+            command for command, step in zip(commands, plan.steps, strict=True) if step.load_bytes
+        ]
+    return job, Loaded(handle.group, loads)

@@ -79,6 +79,7 @@ class Plan:
     columns : first column, and the column after the last, of each vector that is loaded for a token
     activation_bank, result_bank : the banks that are used last
     group : inputs that have a sum of their own, or 0
+    loaded : no step loads activations
     """
 
     config: AcceleratorConfig
@@ -87,10 +88,18 @@ class Plan:
     activation_bank: int
     result_bank: int
     group: int
+    loaded: bool
+
+    def leaves_all(self, tokens: int) -> bool:
+        """Whether all activations of the product are in its last bank when it has run.
+
+        A product with the same codes and groups can then use them.
+        """
+        return len(self.columns) == 1 and tokens <= self.config.tokens
 
     def commands(self, pieces: tuple[Piece, ...], codes: NDArray[np.int8]) -> list[Command]:
         """The commands of a product of a layer with codes, int8 `[tokens, in_features]`."""
-        image = self._image(codes)
+        image = b"" if self.loaded else self._image(codes)
         start = 0
         commands = []
         for step in self.steps:
@@ -132,6 +141,7 @@ def plan_product(
     activation_bank: int,
     result_bank: int,
     group: int = 0,
+    loaded: bool = False,
 ) -> Plan:
     """The plan of a product.
 
@@ -152,10 +162,12 @@ def plan_product(
     payload_bytes : payload of a packet, at most
     activation_bank, result_bank : the banks that were used last before the product
     group : inputs that have a sum of their own; 0: a row has one sum
+    loaded : the activations are in the bank that was used last, and are not loaded again; see
+        `Plan.leaves_all`
     """
     make = _kept_plan if tokens <= KEPT_TOKENS else _plan
     banks = (activation_bank, result_bank)
-    return make(config, out_features, in_features, tokens, payload_bytes, *banks, group)
+    return make(config, out_features, in_features, tokens, payload_bytes, *banks, group, loaded)
 
 
 def _plan(
@@ -167,6 +179,7 @@ def _plan(
     activation_bank: int,
     result_bank: int,
     group: int,
+    loaded: bool,
 ) -> Plan:
     rectangles = cut_layer(config, out_features, in_features, group)
     shapes = [LayerShape.of(config, rows, columns, group) for _, rows, _, columns in rectangles]
@@ -176,7 +189,7 @@ def _plan(
     delayed_cycles = 0  # of that RUN
     for start in range(0, tokens, config.tokens):
         batch = range(start, min(start + config.tokens, tokens))
-        loaded_column = None
+        loaded_column = rectangles[0][2] if loaded else None
         for number, (row, rows, column, columns) in enumerate(rectangles):
             if column != loaded_column:
                 loaded_column = column
@@ -210,6 +223,7 @@ def _plan(
         activation_bank=activation_bank,
         result_bank=result_bank,
         group=group,
+        loaded=loaded,
     )
 
 

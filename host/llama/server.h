@@ -10,6 +10,7 @@
 #include <vector>
 
 #include <sys/socket.h>
+#include <sys/uio.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -57,17 +58,26 @@ class Server {
         return true;
     }
 
-    // Send a message made of two parts, and take the answer's body.
+    // Send a message made of two parts, and take the answer's body. A product takes one call of the
+    // system each way.
     bool ask(Kind kind, const std::vector<uint32_t> & numbers, const std::vector<int8_t> & data,
              std::vector<char> & answer) {
         if (lost) return false;
         Header header{MAGIC, kind, 4 * numbers.size() + data.size()};
-        bool sent = put(&header, sizeof header) && put(numbers.data(), 4 * numbers.size()) &&
-                    put(data.data(), data.size());
-        if (!sent || !get(&header, sizeof header)) return lose("the server has gone");
-        if (header.magic != MAGIC) return lose("the server speaks another protocol");
+        iovec parts[] = {{&header, sizeof header},
+                         {const_cast<uint32_t *>(numbers.data()), 4 * numbers.size()},
+                         {const_cast<int8_t *>(data.data()), data.size()}};
+        if (!put(parts, 3)) return lose("the server has gone");
+        // The server sends nothing without a question, so all that comes is of this answer.
+        char first[1 << 16];
+        size_t got = 0;
+        if (!get(first, sizeof header, sizeof first, got)) return lose("the server has gone");
+        std::memcpy(&header, first, sizeof header);
+        got -= sizeof header;
+        if (header.magic != MAGIC || got > header.size) return lose("the server speaks another protocol");
         answer.resize(header.size);
-        if (!get(answer.data(), header.size)) return lose("the server has gone");
+        std::memcpy(answer.data(), first + sizeof header, got);
+        if (!get(answer.data(), header.size, header.size, got)) return lose("the server has gone");
         if (header.kind == ERROR) {
             error.assign(answer.begin(), answer.end());
             return false;
@@ -87,21 +97,30 @@ class Server {
         lost = true;
         return false;
     }
-    bool put(const void * data, size_t size) {
-        for (auto * at = static_cast<const char *>(data); size > 0;) {
-            const ssize_t sent = send(link_, at, size, MSG_NOSIGNAL);
+    // Send all parts.
+    bool put(iovec * parts, int count) {
+        while (count > 0) {
+            if (parts->iov_len == 0) {
+                parts++, count--;
+                continue;
+            }
+            msghdr message{};
+            message.msg_iov = parts, message.msg_iovlen = size_t(count);
+            ssize_t sent = sendmsg(link_, &message, MSG_NOSIGNAL);
             if (sent < 0 && errno == EINTR) continue;
             if (sent <= 0) return false;
-            at += sent, size -= size_t(sent);
+            for (; count > 0 && size_t(sent) >= parts->iov_len; parts++, count--) sent -= ssize_t(parts->iov_len);
+            if (count > 0) parts->iov_base = static_cast<char *>(parts->iov_base) + sent, parts->iov_len -= size_t(sent);
         }
         return true;
     }
-    bool get(void * data, size_t size) {
-        for (auto * at = static_cast<char *>(data); size > 0;) {
-            const ssize_t got = recv(link_, at, size, 0);
-            if (got < 0 && errno == EINTR) continue;
-            if (got <= 0) return false;
-            at += got, size -= size_t(got);
+    // Receive until `got` is at least `least` bytes; there is room for `most`.
+    bool get(char * data, size_t least, size_t most, size_t & got) {
+        while (got < least) {
+            const ssize_t count = recv(link_, data + got, most - got, 0);
+            if (count < 0 && errno == EINTR) continue;
+            if (count <= 0) return false;
+            got += size_t(count);
         }
         return true;
     }

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tritloom.host.serve.wire import Kind, receive, send
+from tritloom.host.serve.wire import Kind, Receiver, send
 from tritloom.rtl.spec.errors import DeviceError
 
 __all__ = ["Client"]
@@ -45,6 +45,7 @@ class Client:
         except OSError as error:
             self._link.close()
             raise DeviceError(f"{path}: {error.strerror}; start tritloom serve there") from error
+        self._receiver = Receiver(self._link)
 
     def __enter__(self) -> Client:
         return self
@@ -122,10 +123,10 @@ class Client:
             at += 4 * size
         return sums
 
-    def _ask(self, kind: Kind, *parts: bytes) -> bytearray:
+    def _ask(self, kind: Kind, *parts: bytes) -> bytes:
         try:
             send(self._link, kind, *parts)
-            message = receive(self._link)
+            message = self._receiver.receive()
         except OSError as error:
             raise DeviceError(
                 f"{self._path}: {error.strerror}; start tritloom serve again"
@@ -133,5 +134,5 @@ class Client:
         if message is None:
             raise DeviceError(f"{self._path}: the server has ended; start tritloom serve again")
         if message[0] == Kind.ERROR:
-            raise DeviceError(message[1].decode(errors="replace"))
-        return message[1]
+            raise DeviceError(bytes(message[1]).decode(errors="replace"))
+        return bytes(message[1])

@@ -9,7 +9,7 @@ import select
 import socket
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ from tritloom.host.group_layer import GroupHandle, GroupJob, GroupLayer
 from tritloom.host.handle import Handle
 from tritloom.host.job import Job
 from tritloom.host.layer import TernaryLayer
-from tritloom.host.serve.wire import Kind, receive, send
+from tritloom.host.serve.wire import Kind, Receiver, send
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import (
     CapacityError,
@@ -158,9 +158,10 @@ class Server:
 
     def _answer_all(self, link: socket.socket, layers: dict[int, _Layer]) -> None:
         """Answer a client's messages until it goes, or sends what is no message."""
+        receiver = Receiver(link)
         while True:
             try:
-                message = receive(link)
+                message = receiver.receive()
             except DeviceError as error:
                 send(link, Kind.ERROR, str(error).encode())
                 return
@@ -168,7 +169,7 @@ class Server:
                 return
             kind, body = message
             try:
-                answer = self._answer(kind, memoryview(body), layers)
+                answer = self._answer(kind, body, layers)
             except TritloomError as error:
                 send(link, Kind.ERROR, str(error).encode())
                 self._judge(error)
@@ -259,28 +260,35 @@ class Server:
         _require_size("PRODUCTS", body, start + tokens * features)
         numbers = struct.unpack_from(f"<{count}I", body, 12)
         codes = np.frombuffer(body[start:], np.int8).reshape(tokens, features)
-        jobs = [self._submit(_layer(layers, number), codes) for number in numbers]
-        sums = [
-            each.result()
-            if isinstance(each, GroupJob)
-            else np.stack([job.result() for job in each], axis=-1)
-            for each in jobs
-        ]
+        jobs = self._submit([_layer(layers, number) for number in numbers], codes)
+        sums = [_sums(each) for each in jobs]
         with self._lock:
             self.products += len(sums)
         return [np.ascontiguousarray(each, "<i4").data.cast("B") for each in sums]
 
-    def _submit(self, layer: _Layer, codes: NDArray[np.int8]) -> list[Job] | GroupJob:
-        """A job for a layer, or for each group of a layer whose groups are layers of the device."""
-        if codes.shape[1] != layer.in_features:
-            raise InputError(f"codes must have {layer.in_features} features, not {codes.shape[1]}")
-        if layer.whole is not None:
-            return self._device.submit(layer.whole, codes)
-        jobs, first = [], 0
-        for handle in layer.parts:
-            jobs.append(self._device.submit(handle, codes[:, first : first + handle.in_features]))
-            first += handle.in_features
-        return jobs
+    def _submit(self, layers: list[_Layer], codes: NDArray[np.int8]) -> list[list[Job | GroupJob]]:
+        """The jobs of each layer: one, or one for each group of inputs.
+
+        Jobs with the same inputs follow each other, so that these are loaded once.
+        """
+        by_columns: dict[tuple[int, int], list[tuple[int, Handle | GroupHandle]]] = {}
+        for number, layer in enumerate(layers):
+            if codes.shape[1] != layer.in_features:
+                raise InputError(
+                    f"codes must have {layer.in_features} features, not {codes.shape[1]}"
+                )
+            for columns, handle in layer.handles():
+                by_columns.setdefault(columns, []).append((number, handle))
+        jobs: dict[tuple[int, int], Job | GroupJob] = {}
+        for (first, last), users in by_columns.items():
+            handles = [handle for _, handle in users]
+            started = self._device.submit_all(handles, codes[:, first:last])
+            for (number, _), job in zip(users, started, strict=True):
+                jobs[number, first] = job
+        return [
+            [jobs[number, first] for (first, _), _ in layer.handles()]
+            for number, layer in enumerate(layers)
+        ]
 
 
 @dataclass(slots=True)
@@ -290,6 +298,15 @@ class _Layer:
     parts: list[Handle]
     in_features: int
     whole: GroupHandle | None = None
+
+    def handles(self) -> Iterator[tuple[tuple[int, int], Handle | GroupHandle]]:
+        """First column, the column after the last, and the layer of the device for them."""
+        if self.whole is not None:
+            yield (0, self.in_features), self.whole
+        first = 0
+        for part in self.parts:
+            yield (first, first + part.in_features), part
+            first += part.in_features
 
 
 def _in_core(config: AcceleratorConfig, columns: int, group: int) -> bool:
@@ -301,6 +318,12 @@ def _in_core(config: AcceleratorConfig, columns: int, group: int) -> bool:
     except InputError:
         return False
     return True
+
+
+def _sums(jobs: list[Job | GroupJob]) -> NDArray[np.int32]:
+    """Wait for the sums of a layer, `[tokens, out, groups]`; one group may have no axis."""
+    sums = [job.result() for job in jobs]
+    return sums[0] if len(sums) == 1 else np.stack(sums, axis=-1)
 
 
 def _groups(columns: int, group: int) -> list[tuple[int, int]]:

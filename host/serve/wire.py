@@ -26,13 +26,15 @@ from enum import IntEnum
 
 from tritloom.rtl.spec.errors import DeviceError
 
-__all__ = ["HEADER", "MAGIC", "MOST_BYTES", "Kind", "receive", "send"]
+__all__ = ["HEADER", "MAGIC", "MOST_BYTES", "Kind", "Receiver", "send"]
 
 MAGIC = 0x31574C54
 """`TLW1` in ASCII. Another number says that the other side speaks something else."""
 HEADER = struct.Struct("<IIQ")
 MOST_BYTES = 1 << 30
 """Of a body. A longer one is refused before it is received."""
+READ_BYTES = 1 << 16
+"""What is received at once: the message of a product, and more."""
 
 
 class Kind(IntEnum):
@@ -52,33 +54,63 @@ def send(link: socket.socket, kind: int, *parts: bytes | memoryview) -> None:
     link.sendall(b"".join([HEADER.pack(MAGIC, kind, size), *parts]))
 
 
-def receive(link: socket.socket) -> tuple[int, bytearray] | None:
-    """The kind and the body of the next message; None if the other side has gone.
+class Receiver:
+    """Takes messages from a socket. A short message takes one call of the system.
 
-    Raises
-    ------
-    DeviceError : what comes is no message of this protocol
+    Parameters
+    ----------
+    link : nobody else may read it
     """
-    header = _exactly(link, HEADER.size)
-    if header is None:
-        return None
-    magic, kind, size = HEADER.unpack(header)
-    if magic != MAGIC or size > MOST_BYTES:
-        raise DeviceError(
-            f"the other side of the socket sent {bytes(header[:8]).hex()} with {size} bytes, which "
-            "is no message of tritloom serve; use programs of one version"
-        )
-    body = _exactly(link, size)
-    return None if body is None else (kind, body)
 
+    def __init__(self, link: socket.socket) -> None:
+        self._link = link
+        self._buffer = memoryview(bytearray(READ_BYTES))
+        self._begin = self._end = 0  # of what has come and was not taken
 
-def _exactly(link: socket.socket, size: int) -> bytearray | None:
-    """That many bytes; None if the other side goes before the last one."""
-    data = bytearray(size)
-    view, got = memoryview(data), 0
-    while got < size:
-        count = link.recv_into(view[got:])
-        if not count:
+    def receive(self) -> tuple[int, memoryview] | None:
+        """The kind and the body of the next message; None if the other side has gone.
+
+        The body is valid until the next call.
+
+        Raises
+        ------
+        DeviceError : what comes is no message of this protocol
+        """
+        if self._begin == self._end:
+            self._begin = self._end = 0
+            if len(self._buffer) > READ_BYTES:
+                self._buffer = memoryview(bytearray(READ_BYTES))
+        header = self._take(HEADER.size)
+        if header is None:
             return None
-        got += count
-    return data
+        magic, kind, size = HEADER.unpack(header)
+        if magic != MAGIC or size > MOST_BYTES:
+            raise DeviceError(
+                f"the other side of the socket sent {bytes(header[:8]).hex()} with {size} bytes, "
+                "which is no message of tritloom serve; use programs of one version"
+            )
+        body = self._take(size)
+        return None if body is None else (kind, body)
+
+    def _take(self, size: int) -> memoryview | None:
+        """The next bytes; None if the other side goes before the last one."""
+        if self._end - self._begin < size and not self._fill(size):
+            return None
+        begin = self._begin
+        self._begin += size
+        return self._buffer[begin : self._begin]
+
+    def _fill(self, size: int) -> bool:
+        """Receive until so many bytes have come; False if the other side goes before that."""
+        if self._begin + size > len(self._buffer):
+            rest = bytes(self._buffer[self._begin : self._end])
+            if size > len(self._buffer):
+                self._buffer = memoryview(bytearray(size))
+            self._buffer[: len(rest)] = rest
+            self._begin, self._end = 0, len(rest)
+        while self._end - self._begin < size:
+            count = self._link.recv_into(self._buffer[self._end :])
+            if not count:
+                return False
+            self._end += count
+        return True

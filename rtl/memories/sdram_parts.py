@@ -320,6 +320,15 @@ ULX3S = slowest(
     IS42S16160G_7,
     AS4C16M16SA_7,
 )
+ICESUGAR_PRO = replace(
+    ULX3S,
+    name="icesugar-pro",
+    # ISSI's table of the other times was not found; a longer time is safe.
+    source="ISSI, IS42S16160B-7, rev. D, for clock and tAC at CAS latency 3; IS42S16160A-7 for "
+    "tRAS; else as slow as the part ulx3s, whose geometry it has",
+    ras=45,
+    cas_ns=((3, 7.0),),
+)
 PARTS = {
     part.name: part
     for part in (
@@ -332,6 +341,7 @@ PARTS = {
         TANG_NANO_20K,
         M12L16161A_X2,
         ULX3S,
+        ICESUGAR_PRO,
     )
 }
 """The parts that a configuration can name."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from types import MappingProxyType
 
 from tritloom.rtl.spec.commands import LAYER, Opcode, Request, Status, identity
@@ -44,6 +44,7 @@ __all__ = [
     "VECTOR_WORDS",
     "Bound",
     "Check",
+    "Checker",
     "LayerState",
     "Limit",
     "Quantity",
@@ -93,13 +94,8 @@ class Check:
 
     def holds(self, config: AcceleratorConfig, request: Request, state: State) -> bool:
         """Whether a request in a state of the device passes this check."""
-        value = _VALUES[self.quantity](config, request, state)
-        least, most = self.least, self.most  # the reference device spends its time here
-        if not isinstance(least, int):
-            least = _bound(least, config, request, state)
-        if not isinstance(most, int):
-            most = _bound(most, config, request, state)
-        return least <= value <= most
+        least, most = self.bounds(config, request, state)
+        return least <= _VALUES[self.quantity](config, request, state) <= most
 
     def __str__(self) -> str:
         if self.quantity == Quantity.LAYER_STATE:
@@ -117,7 +113,7 @@ class Check:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class State:
     """What the checks of one request read of the device: its layer `index`, its result bank, and of
     COMMIT_PROGRAM the steps that it would commit."""
@@ -163,7 +159,7 @@ PAYLOAD_VECTOR_WORDS = Limit(
 )
 STEPS = Limit("vector steps", lambda config: 0 if config.vector is None else config.vector.steps)
 
-UNITS = {
+UNITS: dict[int, Limit] = {
     Opcode.WRITE: Limit("word_bytes", lambda config: config.word_bytes),
     Opcode.LOAD: Limit("fill", lambda config: config.fill),
     Opcode.PUT: Limit(f"{VECTOR_WORD_BYTES}", lambda config: VECTOR_WORD_BYTES),
@@ -360,7 +356,7 @@ def value_of(quantity: Quantity, config: AcceleratorConfig, request: Request, st
 
 
 def _words_end(config: AcceleratorConfig, request: Request, state: State) -> int:
-    words = len(request.payload) // UNITS[Opcode(request.opcode)].of(config)
+    words = len(request.payload) // UNITS[request.opcode].of(config)
     return request.address + words if words else 0
 
 
@@ -395,7 +391,7 @@ _VALUES: dict[Quantity, Callable[[AcceleratorConfig, Request, State], int]] = {
         request.address + -(-request.count // config.rows)
     ),
     Quantity.REST_BYTES: lambda config, request, state: (
-        len(request.payload) % UNITS[Opcode(request.opcode)].of(config)
+        len(request.payload) % UNITS[request.opcode].of(config)
     ),
     Quantity.ADDRESS_REST: lambda config, request, state: request.address % config.align,
     Quantity.BASE_REST: lambda config, request, state: (
@@ -420,16 +416,52 @@ assert set(_VALUES) == set(Quantity)
 
 
 def first_failure(config: AcceleratorConfig, request: Request, state: State) -> Check | None:
-    """The first check of its opcode that a request fails, or `None` if it passes all of them.
+    """As `Checker.first_failure`, for the device of a configuration."""
+    return _checker(config).first_failure(request, state)
+
+
+class Checker:
+    """The checks of a device. The bounds that follow from its configuration are numbers here.
 
     Parameters
     ----------
     config : the configuration of the device
-    request : a request whose opcode is in `checks_of`
-    state : what the checks read of the device
     """
-    checks = checks_of(config)[Opcode(request.opcode)]
-    return next((check for check in checks if not check.holds(config, request, state)), None)
+
+    def __init__(self, config: AcceleratorConfig) -> None:
+        self._config = config
+
+        def bounds(check: Check) -> tuple[int, int] | None:
+            if isinstance(check.least, Quantity) or isinstance(check.most, Quantity):
+                return None  # they follow from the state
+            least, most = (
+                bound.of(config) if isinstance(bound, Limit) else bound
+                for bound in (check.least, check.most)
+            )
+            return least, most
+
+        self._checks = {
+            int(opcode): [(check, _VALUES[check.quantity], bounds(check)) for check in checks]
+            for opcode, checks in checks_of(config).items()
+        }
+
+    def first_failure(self, request: Request, state: State) -> Check | None:
+        """The first check of its opcode that a request fails, or `None` if it passes all of them.
+
+        Parameters
+        ----------
+        request : a request whose opcode is in `checks_of`
+        state : what the checks read of the device
+        """
+        config = self._config
+        for check, value, bounds in self._checks[request.opcode]:
+            least, most = bounds or check.bounds(config, request, state)
+            if not least <= value(config, request, state) <= most:
+                return check
+        return None
+
+
+_checker = lru_cache(maxsize=16)(Checker)
 
 
 def check_table() -> str:

@@ -24,6 +24,7 @@ __all__ = [
     "absmean_ternarize",
     "add_residual",
     "bitlinear",
+    "exact_product",
     "matmul",
     "relu2_times",
     "rescale",
@@ -203,7 +204,7 @@ def matmul(trits: I8, codes: I8) -> I32:
     integer of at most 2^24 and thus a float32; longer rows are summed in int32 by such pieces.
     """
     trits, codes = _int8(trits, "trits"), _int8(codes, "codes")
-    out_features, in_features = trits.shape
+    in_features = trits.shape[1]
     if codes.shape[1] != in_features:
         raise InputError(
             f"codes must have {in_features} features as the trits have, not {codes.shape[1]}"
@@ -213,25 +214,35 @@ def matmul(trits: I8, codes: I8) -> I32:
     if trits.min() < -1 or trits.max() > 1:
         worst = trits.min() if trits.min() < -1 else trits.max()
         raise InputError(f"trits must be -1, 0 or 1, not {worst}; ternarize the weights first")
-    acc = np.zeros((codes.shape[0], out_features), np.int32)
-    for start in range(0, in_features, _EXACT_FEATURES):
+    return exact_product(trits, codes)
+
+
+def exact_product(trits: I8 | F32, codes: I8) -> I32:
+    """The sums of `matmul`, of arrays that were checked; the trits may be floats."""
+    acc = _exact_piece(trits[:, :_EXACT_FEATURES], codes[:, :_EXACT_FEATURES])
+    for start in range(_EXACT_FEATURES, codes.shape[1], _EXACT_FEATURES):
         piece = slice(start, start + _EXACT_FEATURES)
-        try:
-            product = _float_product(codes[:, piece], trits[:, piece])
-        except FloatingPointError:
-            product = codes[:, piece].astype(np.int32) @ trits[:, piece].astype(np.int32).T
-        acc += product.astype(np.int32)
+        acc += _exact_piece(trits[:, piece], codes[:, piece])
     return acc
 
 
-def _float_product(codes: I8, trits: I8) -> npt.NDArray[Any]:
+def _exact_piece(trits: I8 | F32, codes: I8) -> I32:
+    try:
+        product = _float_product(codes, trits)
+    except FloatingPointError:
+        product = codes.astype(np.int32) @ trits.astype(np.int32).T
+    sums: I32 = product.astype(np.int32)
+    return sums
+
+
+def _float_product(codes: I8, trits: I8 | F32) -> npt.NDArray[Any]:
     """codes · tritsᵀ in float32, which is fast.
 
     No product of such integers is invalid. But a library's kernel may compute with what lies beside
     its operands too, and then report it: `FloatingPointError`.
     """
     with np.errstate(invalid="raise"):
-        product: F32 = codes.astype(np.float32) @ trits.astype(np.float32).T
+        product: F32 = codes.astype(np.float32) @ trits.astype(np.float32, copy=False).T
     return product
 
 

@@ -27,10 +27,10 @@ from tritloom.rtl.spec.checks import (
     UNITS,
     VECTOR_CHECKS,
     Check,
+    Checker,
     LayerState,
     Stage,
     State,
-    first_failure,
 )
 from tritloom.rtl.spec.commands import (
     LAYER,
@@ -48,11 +48,14 @@ from tritloom.rtl.spec.errors import ConfigError, DeviceError, InputError
 from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.rtl.spec.packing import pack_results
 from tritloom.sim.device.reference_programs import ReferencePrograms
-from tritloom.sim.device.reference_sums import layer_results, layer_trits
+from tritloom.sim.device.reference_sums import Trits, as_operand, layer_results, layer_trits
 
 __all__ = ["DeviceUrl", "ReferenceDevice", "ReferenceTransport", "open_device", "require_config"]
 
 SEQ_MODULUS = 1 << 16
+RESET, READ, COMMIT, RESULTS = Opcode.RESET, Opcode.READ, Opcode.COMMIT, Opcode.RESULTS
+COMMITTED = LayerState.COMMITTED
+"""Python 3.11 looks up a member of an enumeration slowly."""
 
 
 class DeviceUrl(Protocol):
@@ -99,13 +102,14 @@ class ReferenceDevice:
     def __init__(self, config: AcceleratorConfig) -> None:
         self.config = config
         self._identity = identity(config)
+        self._checker = Checker(config)
         self.memory = np.zeros((config.memory_words, config.word_bytes), np.uint8)
         self._activations = np.zeros(
             (config.banks, config.tokens, config.activation_words, config.fill), np.uint8
         )
         self._results: dict[int, _Results] = {}  # by bank
         self._layers: dict[int, _Layer] = {}
-        self._weights: dict[int, npt.NDArray[np.int8]] = {}
+        self._weights: dict[int, Trits] = {}
         self.void_words: set[int] = set()
         self._responses: deque[bytes] = deque(maxlen=config.window)
         self._session = 0
@@ -148,7 +152,7 @@ class ReferenceDevice:
             "_layers": self._layers.copy(),
             "_results": self._results.copy(),
             "_counters": self._counters.copy(),
-            "_programs": copy(self._programs),
+            "_programs": self._programs and copy(self._programs),
         }
         try:
             return self._process(packet)
@@ -162,7 +166,7 @@ class ReferenceDevice:
             self._counters["bad_packets"] += 1
             return None
         self._counters["packets"] += 1
-        if request.opcode == Opcode.RESET:
+        if request.opcode == RESET:
             return self._reset(request)
         if request.session != self._session:
             return self._respond(request, Status.NO_SESSION)
@@ -198,7 +202,7 @@ class ReferenceDevice:
         Check | None
             `None` if the request passes all checks of its opcode.
         """
-        return first_failure(self.config, request, self._state(request))
+        return self._checker.first_failure(request, self._state(request))
 
     def holds_trits(self, index: int) -> bool:
         """Whether layer `index` is defined, all its codes stand for trits and all its scales are
@@ -243,7 +247,7 @@ class ReferenceDevice:
         if handler is None:
             return self._respond(request, Status.BAD_OPCODE)
         state = self._state(request)
-        failed = first_failure(self.config, request, state)
+        failed = self._checker.first_failure(request, state)
         if failed is None:
             value, payload = handler(request)
             return self._respond(request, value=value, payload=payload)
@@ -263,14 +267,14 @@ class ReferenceDevice:
             return self._programs.state(request, committed)
         results = self._results.get(request.result_bank)
         row_groups = 0 if results is None else results.sums.shape[1] // self.config.rows
-        of_results = request.opcode == Opcode.RESULTS
+        of_results = request.opcode == RESULTS
         failed = of_results and results is not None and results.void
         layer = self._layers.get(request.index)
         if layer is None:
             return State(result_row_groups=row_groups, void_words=failed)
-        commits = request.opcode == Opcode.COMMIT
+        commits = request.opcode == COMMIT
         return State(
-            layer=LayerState.COMMITTED if layer.committed else LayerState.OPEN,
+            layer=COMMITTED if layer.committed else LayerState.OPEN,
             layer_words=layer.shape.words,
             layer_checksum=zlib.crc32(self._image(layer).tobytes()) if commits else 0,
             result_row_groups=row_groups,
@@ -280,15 +284,17 @@ class ReferenceDevice:
     def _reads_void(self, request: Request, layer: _Layer) -> bool:
         """Whether a READ or COMMIT reads a word that the memory cannot read."""
         first, count = 0, layer.shape.words
-        if request.opcode == Opcode.READ:
+        if request.opcode == READ:
             first, count = request.address, request.count
-        elif request.opcode != Opcode.COMMIT:
+        elif request.opcode != COMMIT:
             return False
         return self._any_void(layer.base + first, count)
 
     def _any_void(self, address: int, count: int) -> bool:
         """Whether the memory cannot read one of `count` words from `address` on."""
-        return any(address <= void < address + count for void in self.void_words)
+        return bool(self.void_words) and any(
+            address <= void < address + count for void in self.void_words
+        )
 
     def _identify(self, request: Request) -> tuple[int, bytes]:
         return 0, self._identity[request.address : request.address + request.count]
@@ -323,20 +329,15 @@ class ReferenceDevice:
 
     def _run(self, request: Request) -> tuple[int, bytes]:
         layer = self._layers[request.index]
-        bank = self._activations[request.activation_bank]
-        codes = bank.reshape(self.config.tokens, -1).view(np.int8)
-        spare = 8 - self.config.act_bits  # the device does not store these high bits
-        codes = codes << spare >> spare
-        features = layer.shape.tiles * self.config.lanes
-        sums = layer_results(
-            self.config,
-            layer.shape,
-            self._decoded(request.index),
-            b"" if self.config.scale is None else self._image(layer).tobytes(),
-            codes[:, :features],
-        )
-        cycles = self.config.run_cycles(layer.shape) or 0
-        void = self._any_void(layer.base, layer.shape.words)
+        config, shape = self.config, layer.shape
+        bank = self._activations[request.activation_bank].reshape(config.tokens, -1).view(np.int8)
+        codes = bank[:, : shape.tiles * config.lanes]
+        if spare := 8 - config.act_bits:  # the device does not store these high bits
+            codes = codes << spare >> spare
+        image = b"" if config.scale is None else self._image(layer).tobytes()
+        sums = layer_results(config, shape, self._decoded(request.index), image, codes)
+        cycles = config.run_cycles(shape) or 0
+        void = self._any_void(layer.base, shape.words)
         self._results[request.result_bank] = _Results(sums, cycles, void)
         self._counters["run_cycles"] += cycles
         self._counters["cycles"] += cycles
@@ -431,21 +432,20 @@ class ReferenceDevice:
             bits -= self.config.word_bits
             end += 1
 
-    def _decoded(self, index: int) -> npt.NDArray[np.int8]:
-        """The trits of a layer, int8 [row groups × rows, tiles × lanes]."""
+    def _decoded(self, index: int) -> Trits:
+        """The trits of a layer, [row groups × rows, tiles × lanes]."""
         if index not in self._weights:
             try:
-                self._weights[index] = self._unpacked(index)
+                trits = self._unpacked(index)
             except InputError:  # some codes stand for no trits: the sums are unspecified
                 shape = self._layers[index].shape
                 rows, lanes = self.config.rows, self.config.lanes
-                self._weights[index] = np.zeros(
-                    (shape.row_groups * rows, shape.tiles * lanes), np.int8
-                )
+                trits = np.zeros((shape.row_groups * rows, shape.tiles * lanes), np.int8)
+            self._weights[index] = as_operand(trits)
         return self._weights[index]
 
     def _unpacked(self, index: int) -> npt.NDArray[np.int8]:
-        """As `_decoded`; raises `InputError` if a code stands for no trits."""
+        """As int8; raises `InputError` if a code stands for no trits."""
         layer = self._layers[index]
         return layer_trits(self.config, layer.shape, self._image(layer).tobytes())
 

@@ -9,10 +9,14 @@ from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import InputError
 from tritloom.rtl.spec.groups import fixed_to_float, fixed_totals
 from tritloom.rtl.spec.layer_shape import LayerShape
-from tritloom.rtl.spec.numerics import matmul
+from tritloom.rtl.spec.numerics import exact_product
 from tritloom.rtl.spec.packing import unpack_scales, unpack_weights
 
-__all__ = ["layer_results", "layer_trits"]
+__all__ = ["Trits", "as_operand", "layer_results", "layer_trits"]
+
+Trits = npt.NDArray[np.int8] | npt.NDArray[np.float32]
+MOST_FLOATS = 1 << 19
+"""Trits of a layer that are kept as the floats of the product; more would take much memory."""
 
 
 def layer_trits(config: AcceleratorConfig, shape: LayerShape, image: bytes) -> npt.NDArray[np.int8]:
@@ -28,24 +32,32 @@ def layer_trits(config: AcceleratorConfig, shape: LayerShape, image: bytes) -> n
     return unpack_weights(config, image, rows, shape.tiles * config.lanes)
 
 
+def as_operand(trits: npt.NDArray[np.int8]) -> Trits:
+    """The trits of a layer as `layer_results` takes them soonest."""
+    return trits.astype(np.float32) if trits.size <= MOST_FLOATS else trits
+
+
 def layer_results(
     config: AcceleratorConfig,
     shape: LayerShape,
-    trits: npt.NDArray[np.int8],
+    trits: Trits,
     image: bytes,
     codes: npt.NDArray[np.int8],
 ) -> npt.NDArray[np.int32]:
-    """The results of a layer: int8 [tokens, tiles × lanes] → int32 [tokens, results].
+    """The results of a layer with the trits of `as_operand`.
 
+    int8 [tokens, tiles × lanes] → int32 [tokens, results].
     Without scales there are groups × row groups × rows of them; with scales row groups × rows
     patterns of float32.
     """
     group_tiles = shape.group_tiles
     if config.scale is not None:
         group_tiles = group_tiles or config.most_group_tiles
-    group = group_tiles * config.lanes or codes.shape[1]
+    if not group_tiles:
+        return exact_product(trits, codes)
+    group = group_tiles * config.lanes
     parts = [slice(start, start + group) for start in range(0, codes.shape[1], group)]
-    sums = [matmul(trits[:, part], codes[:, part]) for part in parts]
+    sums = [exact_product(trits[:, part], codes[:, part]) for part in parts]
     if config.scale is None:
         return np.hstack(sums)
     scales = _scales(config, shape, image)

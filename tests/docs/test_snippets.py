@@ -83,6 +83,8 @@ NOT_RUN = {
         "tritloom measure stream --shape 256x512 --engine table --output stream-mine.json",
         "tritloom measure stream --memory axi --width 128 --latency 60 --shape 2560x2560",
         "tritloom measure host --udp",
+        "tritloom measure host --load",
+        "tritloom measure host --serve",
         "tritloom measure link --kind udp",
     ],
     **{

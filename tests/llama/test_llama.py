@@ -5,6 +5,7 @@ The CPU is ggml's plain C code, whose order of roundings the back end promises.
 
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -18,6 +19,14 @@ from tests.llama.build import build_llama
 from tests.support import ROOT
 from tests.support.tinylm_gguf import write_tinylm
 from tritloom.gen.flow.llama import build_backend, ggml_folder
+from tritloom.host import DeviceError, connect
+from tritloom.host.device import Device
+from tritloom.host.serve.thread import serving
+from tritloom.rtl.links.stream_facts import PacketStream
+from tritloom.rtl.memories.bram_facts import BlockRam
+from tritloom.rtl.spec.commands import Opcode, Request
+from tritloom.rtl.spec.config import AcceleratorConfig
+from tritloom.sim.device.simulated import SimulatedDevice
 from tritloom.sim.tools import find_cxx
 
 pytestmark = pytest.mark.llama
@@ -28,6 +37,20 @@ PROMPTS = (
     *("She had", "There was no", "Elizabeth", "In the morning"),
 )
 TOKENS = 40
+GROUPS = AcceleratorConfig(
+    lanes=35,
+    rows=4,
+    fill=5,
+    memory=BlockRam(words=20480),
+    max_in_features=560,
+    max_out_features=512,
+    max_group_sums=4096,
+    max_layers=32,
+    packet_bytes=1024,
+    slots=8,
+    link=PacketStream(width=4),
+)
+"""A tile for each group of 32 inputs, and room for all of tinylm."""
 
 
 @pytest.fixture(scope="session")
@@ -147,6 +170,66 @@ def test_on_the_simulated_fpga(llama, backend, models, name, codes):
     assert re.search(r"tritloom: [1-9]\d* products on sim", err)
 
 
+def test_forty_tokens_on_the_simulated_fpga(llama, backend, models):
+    """Says how long they take: the goal is 10 s."""
+    command = completion(llama, models["TQ2_0"], "Emma was")
+    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    out, err = run_with(backend, *command, device="sim")
+    after, whole_s = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic() - start
+    cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    print(f"{TOKENS} tokens on the simulated FPGA: {cpu_s:.1f} s of CPU, {whole_s:.1f} s in all")
+    assert is_same_text(out, run_with(backend, *command)[0])
+    assert "tritloom: 560 products on sim, 0 on this computer" in err
+
+
+def run_on(server, backend, command):
+    """What a program gives with a server of this process; each product is compared."""
+    env = environment(backend, server.path, TRITLOOM_VERIFY="always")
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=1200)
+
+
+@pytest.mark.parametrize("name", ["groups", "tinygroup"])
+def test_group_scales_on_a_device_with_groups(llama, backend, models, name):
+    """One RUN of the simulated FPGA gives the sums of all groups; every product is compared."""
+    model = models.get(name, ROOT / "models" / f"{name}.gguf")
+    command = completion(llama, model, "Emma was", 8)
+    with connect("sim", config=GROUPS) as device, serving(device) as server:
+        ran = run_on(server, backend, command)
+    assert ran.returncode == 0, ran.stderr
+    alone = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert is_same_text(ran.stdout, alone)
+    assert re.search(r"tritloom: [1-9]\d+ products on sim, 0 on this computer", ran.stderr)
+
+
+class Cable:
+    """A link that breaks when so many RUNs have gone through it."""
+
+    def __init__(self, inner, runs):
+        self._inner, self._runs = inner, runs
+        self.timeout_s, self.receive, self.close = inner.timeout_s, inner.receive, inner.close
+
+    def send(self, packet):
+        self._runs -= Request.parse(packet).opcode == Opcode.RUN
+        if self._runs < 0:
+            raise OSError("no such device")
+        self._inner.send(packet)
+
+
+def test_a_pulled_cable(llama, backend, models):
+    """The request ends with one line, after a part of the right text."""
+    command = completion(llama, models["TQ2_0"], "Emma was", 12)
+    expected, _ = run_with(backend, *command)
+    # The prompt's tokens take 56 RUNs or more, each further token 14 or more.
+    device = Device(Cable(SimulatedDevice(GROUPS), 150), url="cable", config=GROUPS)
+    with device, pytest.raises(DeviceError, match="the link failed"), serving(device) as server:
+        ran = run_on(server, backend, command)
+    assert ran.returncode != -signal.SIGABRT
+    lines = [line for line in ran.stderr.splitlines() if line.startswith("tritloom: blk.")]
+    assert len(lines) == 1
+    assert "cable: the link failed (no such device); check it and connect again" in lines[0]
+    assert expected.startswith(ran.stdout.rstrip("\n"))
+
+
 ATTACHED = """
 import sys
 import llama_cpp
@@ -224,12 +307,14 @@ def test_two_clients_and_a_killed_one(llama, backend, models, tmp_path):
 def test_a_killed_server(llama, backend, models, tmp_path):
     """The request ends with llama.cpp's own error; nothing hangs, nothing dumps a core."""
     command = completion(llama, models["TQ2_0"], "Emma was", 200)
+    expected, _ = run_with(backend, *command)
     with served(tmp_path / "s", "sim") as server:
         env = environment(backend, tmp_path / "s")
         program = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         time.sleep(3)
         server.send_signal(signal.SIGKILL)
-        _, err = program.communicate(timeout=600)
+        out, err = program.communicate(timeout=600)
+    assert expected.startswith(out.decode().rstrip("\n"))
     assert program.returncode != -signal.SIGABRT
     assert b"tritloom: " in err and b"the server has gone; start tritloom serve" in err
 

@@ -19,7 +19,7 @@ from tests.support.processes import interruptible
 from tritloom.host import DeviceError, connect
 from tritloom.host.serve.client import Client
 from tritloom.host.serve.server import LONGEST_PATH, Server
-from tritloom.host.serve.wire import HEADER, MAGIC, MOST_BYTES, Kind, receive, send
+from tritloom.host.serve.wire import HEADER, MAGIC, MOST_BYTES, READ_BYTES, Kind, Receiver, send
 from tritloom.rtl.spec import numerics
 from tritloom.rtl.spec.config import TINY
 from tritloom.rtl.spec.errors import ToolError
@@ -237,9 +237,9 @@ def test_a_stranger_is_told_and_dropped(server, junk):
     with socket.socket(socket.AF_UNIX) as link:
         link.connect(str(server.path))
         link.sendall(junk)
-        kind, body = receive(link)
+        kind, body = Receiver(link).receive()
         assert kind == Kind.ERROR
-        assert b"is no message of tritloom serve" in body
+        assert b"is no message of tritloom serve" in bytes(body)
         with suppress(ConnectionResetError):  # a part of the junk was not read
             assert link.recv(1) == b""
     with Client(server.path) as client:
@@ -318,10 +318,10 @@ def test_a_device_error_that_passes_does_not_end_the_server(server, device, monk
         layer = client.load(trits)
         with monkeypatch.context() as patch:
 
-            def fail(handle, codes):
+            def fail(handles, codes):
                 raise DeviceError("the weight memory failed")
 
-            patch.setattr(device, "submit", fail)
+            patch.setattr(device, "submit_all", fail)
             with pytest.raises(DeviceError, match="the weight memory failed"):
                 client.products([layer], codes)
         assert np.array_equal(
@@ -354,12 +354,36 @@ def test_where_the_socket_may_be(device, tmp_path):
 def test_send_and_receive():
     near, far = socket.socketpair()
     with near, far:
+        receiver = Receiver(far)
         send(near, Kind.LOAD, b"ab", memoryview(b"cd"))
         send(near, Kind.INFO)
-        assert receive(far) == (Kind.LOAD, b"abcd")
-        assert receive(far) == (Kind.INFO, b"")
+        assert receiver.receive() == (Kind.LOAD, b"abcd")
+        assert receiver.receive() == (Kind.INFO, b"")
         near.close()
-        assert receive(far) is None
+        assert receiver.receive() is None
+
+
+@pytest.mark.parametrize("piece", [1, 7, HEADER.size, READ_BYTES - 3, 1 << 20])
+def test_messages_in_pieces(piece):
+    """Short and long messages, in the pieces in which the system happens to hand them over."""
+    random = np.random.default_rng(piece)
+    sizes = [0, 5, READ_BYTES - HEADER.size, READ_BYTES, 3, 3 * READ_BYTES, 0, 77, READ_BYTES - 1]
+    if piece < HEADER.size:
+        sizes = [0, 5, 300, 1, 0]
+    bodies = [random.bytes(size) for size in sizes]
+    stream = b"".join(HEADER.pack(MAGIC, Kind.LOAD, len(body)) + body for body in bodies)
+
+    class Link:
+        def recv_into(self, room):
+            nonlocal stream
+            count = min(piece, len(stream), len(room))
+            room[:count], stream = stream[:count], stream[count:]
+            return count
+
+    receiver = Receiver(Link())
+    for body in bodies:
+        assert receiver.receive() == (Kind.LOAD, body)
+    assert receiver.receive() is None
 
 
 @pytest.mark.sim

@@ -62,6 +62,16 @@ def test_slowest():
     assert (worst.ras_max, worst.retention_ms, worst.cas_ns) == (1000, 32, ((3, 9.0),))
 
 
+def test_icesugar_pro():
+    """No time is shorter than the ULX3S's; a configuration can name it, at CAS latency 3 alone."""
+    part = PARTS["icesugar-pro"]
+    assert part.line_address_bits == ULX3S.line_address_bits
+    assert (part.ras, part.rc, part.access, part.cas_ns) == (45, 67.5, 5.4, ((3, 7.0),))
+    assert sdram_config("icesugar-pro", 133).memory.chip is part
+    with pytest.raises(ConfigError):
+        sdram_config("icesugar-pro", 100, cas=2)
+
+
 def test_margins():
     inverted = margins(ULX3S, 100_000_000, phase=2)
     found = (inverted.setup, inverted.hold, inverted.least_delay, inverted.most_delay)

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from tests.support import plugins
+from tritloom.rtl.engines import select_facts
+from tritloom.rtl.spec import config as config_module
 from tritloom.rtl.spec import packing
 from tritloom.rtl.spec.config import AcceleratorConfig
-from tritloom.rtl.spec.encodings import BASE3X5, DIFF2, SYM6X10, encodings
+from tritloom.rtl.spec.encodings import ALPHABETS, BASE3X5, DIFF2, SYM6X10, encodings
 from tritloom.rtl.spec.errors import InputError
 from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.rtl.spec.packing import (
@@ -320,7 +322,7 @@ QUICK = {
 }
 
 
-@pytest.mark.parametrize("piece_trits", [1, 300, 1 << 19])
+@pytest.mark.parametrize("piece_trits", [1, 300, 1 << 18])
 @pytest.mark.parametrize("name", QUICK)
 def test_the_quick_way_gives_the_same_image(name, piece_trits, monkeypatch):
     """In pieces of any size, with rows and columns that fill no group and no tile.
@@ -346,6 +348,50 @@ def test_the_quick_way_gives_the_same_image(name, piece_trits, monkeypatch):
             patch.setattr(packing, "_MOST_DIGITS", 0)
             assert pack_weights(config, trits) == image
             assert pack_weights(config, np.asfortranarray(trits)) == image
+
+
+@pytest.mark.parametrize(
+    ("trits_per_code", "code_bits", "signed"),
+    [(4, 8, False), (4, 4, False), (5, 8, False), (5, 8, True), (8, 8, False)],
+)
+def test_codes_of_a_byte(trits_per_code, code_bits, signed, monkeypatch):
+    """Also codes that the packer of bytes must not take: relative signs, more trits, less bits."""
+    plain = encodings["base3x5" if trits_per_code == 5 else "sign2"]
+    powers = 3 ** np.arange(trits_per_code)
+
+    def encode(trits):
+        numbers = (trits * powers).sum(-1)
+        if signed:
+            return (abs(numbers) | (numbers < 0) << 7).astype(np.uint32)
+        if trits_per_code == 5:
+            return plain.encode(trits)
+        return ((trits > 0) << np.arange(trits_per_code)).sum(-1).astype(np.uint32)
+
+    made = dataclasses.replace(
+        plain,
+        trits_per_code=trits_per_code,
+        code_bits=code_bits,
+        signed=signed,
+        encode=encode,
+        encode_numbers=None,
+    )
+    for module in (packing, config_module, select_facts):
+        monkeypatch.setattr(module, "encodings", {made.name: made})
+    config = config_of(
+        4 * trits_per_code, 3, encoding=made.name, alphabet=made.alphabet, max_in_features=320
+    )
+    trits = np.random.default_rng(8).choice(ALPHABETS[made.alphabet], (13, 77)).astype(np.int8)
+    image = pack_weights(config, trits)
+    monkeypatch.setattr(packing, "_MOST_DIGITS", 0)
+    assert image == pack_weights(config, trits)
+
+
+@pytest.mark.parametrize("digits", range(1, 6))
+def test_numbers_of_adjacent_trits(digits):
+    trits = all_groups(digits)
+    numbers = packing._adjacent_numbers(trits.reshape(-1), digits)
+    assert numbers.dtype == np.int8
+    assert np.array_equal(numbers, (trits * 3 ** np.arange(digits)).sum(-1))
 
 
 def test_extreme_weights():

@@ -1,0 +1,101 @@
+"""Measures the time that a product through `tritloom serve` takes on this computer.
+
+The server is another process, with the reference device. The client is the one in Python.
+"""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tritloom.host.serve.client import Client
+
+__all__ = ["measure_host_serve"]
+
+SHAPES = ((128, 256), (256, 256), (512, 256), (256, 512))
+"""Outputs and inputs of the layers: those of tinylm."""
+PRODUCTS = 200
+ROUNDS = 40
+"""How often everything is measured. The least time counts: other work on the computer only adds."""
+CRC_CALLS = 2000
+
+
+def measure_host_serve(rounds: int = ROUNDS, products: int = PRODUCTS) -> dict[str, Any]:
+    """Measure products of one token on a `golden` device behind `tritloom serve`, in microseconds.
+
+    Parameters
+    ----------
+    rounds : how often everything is measured; the least time of each counts
+    products : how many there are in a round, one after the other, each in a message of its own
+
+    Returns
+    -------
+    dict[str, Any]
+        `serve_us_per_product`, by the layer's outputs and inputs, such as `128 × 256`:
+        `server_cpu`, `client_cpu`, and `whole`, from the call to its result. `crc32_us_per_kb` is
+        a yardstick of the same computer: `zlib.crc32` of 1024 bytes.
+    """
+    random = np.random.default_rng(1)
+    times: dict[str, dict[str, float]] = {}
+    crc_us = float("inf")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "device"
+        command = [sys.executable, "-m", "tritloom", "serve", "--device", "golden"]
+        with subprocess.Popen([*command, "--socket", path], stdout=subprocess.PIPE) as server:
+            try:
+                assert server.stdout is not None
+                server.stdout.readline()
+                with Client(path) as client:
+                    layers = [
+                        client.load(random.integers(-1, 2, shape).astype(np.int8))
+                        for shape in SHAPES
+                    ]
+                    for _ in range(rounds):
+                        crc_us = min(crc_us, _crc_us())
+                        for layer, (out, features) in zip(layers, SHAPES, strict=True):
+                            codes = random.integers(-128, 128, (1, features)).astype(np.int8)
+                            before = _clocks(server.pid)
+                            for _ in range(products):
+                                client.products([layer], codes)
+                            after = _clocks(server.pid)
+                            least = times.setdefault(f"{out} × {features}", {})
+                            for name, end in after.items():
+                                one_us = 1e6 * (end - before[name]) / products
+                                least[name] = min(least.get(name, one_us), one_us)
+            finally:
+                server.terminate()
+    return {
+        "serve_us_per_product": {
+            shape: {name: round(value, 1) for name, value in each.items()}
+            for shape, each in times.items()
+        },
+        "crc32_us_per_kb": round(crc_us, 3),
+        "python": platform.python_version(),
+        "command": "tritloom measure host --serve --json",
+    }
+
+
+def _clocks(server: int) -> dict[str, float]:
+    """Seconds of CPU that each process has used, and of the wall's clock."""
+    return {
+        # Linux's clock of another process has the number that clock_getcpuclockid(3) gives.
+        "server_cpu": time.clock_gettime(~server << 3 | 2),
+        "client_cpu": time.process_time(),
+        "whole": time.perf_counter(),
+    }
+
+
+def _crc_us() -> float:
+    block = bytes(1024)
+    start_s = time.process_time()
+    for _ in range(CRC_CALLS):
+        zlib.crc32(block)
+    return 1e6 * (time.process_time() - start_s) / CRC_CALLS
