@@ -1,11 +1,14 @@
 """The measurement of products through `tritloom serve`: what is measured, not how long it takes."""
 
+import sys
 import time
 
 import pytest
 
 from tritloom.gen.measure import host_serve
 from tritloom.gen.measure.host_serve import CRC_CALLS, MESSAGES, measure_host_serve
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the clock of another process")
 
 
 @pytest.mark.sim
