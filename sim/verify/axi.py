@@ -13,6 +13,8 @@ __all__ = ["attach"]
 
 PAUSE = 0.2
 """Share of the cycles in which a channel of a port pauses."""
+WIDTHS = {3: {"len": 4, "lock": 2}, 4: {"len": 8, "lock": 1}}
+"""Bits of the signals of an address that differ between the versions of AXI."""
 CHANNELS = ("aw", "w", "b", "ar", "r")
 
 
@@ -30,9 +32,15 @@ def attach(
     seed : of the pauses
     """
     from cocotbext.axi import AxiBus, AxiRam
+    from cocotbext.axi.axi_channels import AxiARSink, AxiAWSink
 
     record = config.memory
     assert isinstance(record, Axi)
+    # AxiRam demands the widths of AXI4. In AXI3 a burst's length has fewer bits and means the same;
+    # AxiRam does not look at a lock.
+    for sink, letters in ((AxiAWSink, "aw"), (AxiARSink, "ar")):
+        for name, bits in WIDTHS[record.version].items():
+            sink._signal_widths[letters + name] = bits
     # Addresses count modulo the size. No two regions meet if all of them fit.
     bases = record.bases(config)
     span = max(bases) + record.region_bytes(config) - min(bases)

@@ -12,6 +12,7 @@ from tritloom.rtl.memories.axi_facts import Axi
 from tritloom.rtl.memories.sdram_facts import Sdram
 from tritloom.rtl.memories.sdram_parts import PARTS
 from tritloom.rtl.spec.config import TINY
+from tritloom.sim.verify import run
 from tritloom.sim.verify.run import VerifyError, verify_design
 from tritloom.sim.verify.sdram import SdramChip
 
@@ -28,6 +29,16 @@ def verify(config):
 def test_benches(config):
     """Packets in, results out: nothing between them and the memory differs from the reference."""
     assert verify(config).ok
+
+
+@pytest.mark.sim
+def test_two_ports(monkeypatch):
+    """Two benches alone, in less time: one of them loads a layer, and computes it."""
+    monkeypatch.setattr(run, "BENCHES", run.BENCHES[:1])
+    monkeypatch.setenv("COCOTB_TEST_FILTER", r"\b(power_up|order/idle=none)\b")
+    result = verify(TWO)
+    assert result.ok
+    assert [bench.name for bench in result.benches] == ["power_up", "order idle=none stall=none"]
 
 
 @pytest.mark.slow
