@@ -27,6 +27,11 @@ FULL = 0.85
 """Share of its budget from which a resource is what bounds a candidate."""
 SAME_RATE = 0.01
 """Rates that differ by less than this share are a tie: placement changes a clock by more."""
+MOST_PADDING = 0.016
+"""Greatest share of padding in groups of inputs that is little: 65 lanes for a group of 64."""
+PADDING_WORTH = 0.02
+"""Share of the MAC/s that little padding is worth: padding also takes memory, and bandwidth of a
+memory outside the chip."""
 LEAST_PIECE = 64
 """Fewest outputs of a layer's piece, where partial sums do not hold all outputs."""
 MAX_LAYERS = 256
@@ -108,6 +113,19 @@ class Search:
             )
             limits["max_group_sums"] = min(max(sums, most), GROUP_SUMS_LIMIT)
         return limits
+
+    def _steps(self, rate: float, lanes: int) -> int:
+        """A rate on a scale where rates that differ by less than about `SAME_RATE` are equal.
+
+        Where layers have groups of inputs, little padding counts as a faster rate.
+        """
+        padded = sum(
+            layer.weights // size * -(-size // lanes) * lanes
+            for layer in self.layers
+            for size in [layer.group or layer.in_features]
+        )
+        little = self.group and padded <= (1 + MOST_PADDING) * self.weights
+        return round(log(rate * (1 + PADDING_WORTH if little else 1)) / SAME_RATE)
 
     @cached_property
     def max_out(self) -> int:
@@ -294,9 +312,9 @@ class Search:
         return "the layers' shapes"
 
     def rate(self, candidate: Candidate) -> tuple[int, float, float]:
-        """Greater is better: MAC/s, then fewer LUTs, then fewer bits a weight."""
+        """Greater is better: MAC/s in `_steps`, then fewer LUTs, then fewer bits a weight."""
         encoding = encodings[candidate.config.encoding]
-        speed = _steps(candidate.speed)
+        speed = self._steps(candidate.speed, candidate.config.lanes)
         return speed, -candidate.cost.luts, -encoding.code_bits / encoding.trits_per_code
 
     def best(self, engine: str, encoding: str) -> Candidate | None:
@@ -336,7 +354,8 @@ class Search:
             for layer in self.layers
         )
         passes = ceil(self.tokens / tokens)
-        return _steps(self.weights * self.tokens / (cycles * passes) * (self.mhz(config) or 1.0))
+        rate = self.weights * self.tokens / (cycles * passes) * (self.mhz(config) or 1.0)
+        return self._steps(rate, lanes)
 
     def _placed(
         self, engine: str, encoding: str, lanes: int, rows: int, tokens: int, fill: int
@@ -372,7 +391,8 @@ class Search:
             lanes = codes * group
             rows = all_rows
             if self.word_limit is not None:
-                rows = [row for row in rows if row * codes * code_bits <= self.word_limit]
+                row_bits = codes * code_bits + (SCALE_BITS if self.scale else 0)
+                rows = [row for row in rows if row * row_bits <= self.word_limit]
             for tokens in useful_tokens(self.tokens):
 
                 def too_large(row: int, lanes: int = lanes, tokens: int = tokens) -> bool:
@@ -415,11 +435,6 @@ class Search:
             )
         _, name, cost = min(candidates, key=lambda each: each[0])
         return name, cost
-
-
-def _steps(rate: float) -> int:
-    """A rate on a scale where rates that differ by less than about `SAME_RATE` are equal."""
-    return round(log(rate) / SAME_RATE)
 
 
 def _thinned(most: int, special: set[int]) -> list[int]:

@@ -737,6 +737,49 @@ class TestGroups:
         for lanes in grouped:
             assert -(-64 // lanes) * lanes <= 66
 
+    @staticmethod
+    def large(group):
+        return [Layer("a", 2048, 2048, 2, group), Layer("b", 2048, 6144, 2, group)]
+
+    @pytest.mark.parametrize(
+        ("group", "weight_bits", "scale", "lanes"),
+        [
+            (64, 112, False, 65),
+            (64, 128, True, 65),
+            (64, 512, True, 65),
+            (128, 512, True, 65),
+            (256, 512, True, 65),
+            (32, 128, False, 32),
+            (32, 128, True, 32),
+        ],
+    )
+    def test_weights_outside_have_little_padding(
+        self, group, weight_bits, scale, lanes, monkeypatch
+    ):
+        """66 lanes take fewer LUTs than 65, but more of the memory's bandwidth."""
+        facts = {"part": "LFE5U-85F-6", "weight_bits": weight_bits, "scale": scale}
+        best = choose("ecp5", self.large(group), **facts).best
+        assert best.config.lanes == lanes
+        assert -(-group // lanes) * lanes <= 1.016 * group
+        monkeypatch.setattr(search_module, "PADDING_WORTH", 0)
+        fastest = choose("ecp5", self.large(group), **facts).best
+        assert best.speed >= 0.98 * fastest.speed
+
+    def test_padding_counts_less_than_speed(self):
+        """Codes of 3 trits have no lanes with less padding, and are faster by far."""
+        best = choose("ecp5", self.large(64), part="LFE5U-85F-6").best
+        assert (best.config.encoding, best.config.lanes) == ("sym3x5", 66)
+
+    def test_without_groups_padding_is_worth_nothing(self, monkeypatch):
+        plan = choose("ecp5", self.large(0), weight_bits=112)
+        monkeypatch.setattr(search_module, "PADDING_WORTH", 1)
+        assert choose("ecp5", self.large(0), weight_bits=112) == plan
+
+    @pytest.mark.parametrize("group", [32, 64, 256])
+    def test_scales_are_part_of_a_word_from_outside(self, group):
+        for candidate in choose("ecp5", self.large(group), weight_bits=128, scale=True).ranked:
+            assert candidate.config.word_bits <= 128
+
     @pytest.mark.sim
     def test_times_count_every_sum(self):
         """A link brings a sum for each group."""
