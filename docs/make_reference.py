@@ -707,8 +707,9 @@ The CRC-32 of 1,024 bytes took {load_crc} µs at the time.
 {loading}
 
 `tritloom measure host --serve`: a product of one token through `tritloom serve` with the golden
-device, whose time counts too. The layers have the sizes of tinylm's. The computer's CRC-32 of 1024
-bytes took {serve_crc} µs meanwhile.
+device, whose time counts too. The layers have the sizes of tinylm's; those of one line share a
+message, as q, k and v do. Other programs ran on the computer at the time. Its CRC-32 of 1024 bytes
+took {serve_crc} µs.
 
 {serve}
 """
@@ -918,7 +919,7 @@ def speed_page() -> str:
         load_crc=f"{load['crc32_us_per_kb']:.2f}",
         loading=table(["what", "MB of packed weights a second"], loading),
         serve_crc=f"{serve['crc32_us_per_kb']:.2f}",
-        serve=table(["layer", "server's CPU, µs", "client's CPU, µs", "whole, µs"], products),
+        serve=table(["layers", "server's CPU, µs", "client's CPU, µs", "whole, µs"], products),
     )
 
 

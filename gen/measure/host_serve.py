@@ -20,28 +20,37 @@ from tritloom.host.serve.client import Client
 
 __all__ = ["measure_host_serve"]
 
-SHAPES = ((128, 256), (256, 256), (512, 256), (256, 512))
-"""Outputs and inputs of the layers: those of tinylm."""
-PRODUCTS = 200
+MESSAGES = (
+    ((128, 256),),
+    ((256, 256),),
+    ((512, 256),),
+    ((256, 512),),
+    ((256, 256), (128, 256), (128, 256)),
+    ((512, 256), (512, 256)),
+)
+"""Outputs and inputs of the layers of each message. The layers are tinylm's; llama.cpp's back end
+asks in one message for q, k and v, and for gate and up."""
+MESSAGES_A_ROUND = 200
 ROUNDS = 40
 """How often everything is measured. The least time counts: other work on the computer only adds."""
 CRC_CALLS = 2000
 
 
-def measure_host_serve(rounds: int = ROUNDS, products: int = PRODUCTS) -> dict[str, Any]:
+def measure_host_serve(rounds: int = ROUNDS, messages: int = MESSAGES_A_ROUND) -> dict[str, Any]:
     """Measure products of one token on a `golden` device behind `tritloom serve`, in microseconds.
 
     Parameters
     ----------
     rounds : how often everything is measured; the least time of each counts
-    products : how many there are in a round, one after the other, each in a message of its own
+    messages : how many of each kind there are in a round, one after the other
 
     Returns
     -------
     dict[str, Any]
-        `serve_us_per_product`, by the layer's outputs and inputs, such as `128 × 256`:
-        `server_cpu`, `client_cpu`, and `whole`, from the call to its result. `crc32_us_per_kb` is
-        a yardstick of the same computer: `zlib.crc32` of 1024 bytes.
+        `serve_us_per_product`, by the outputs and inputs of a message's layers, such as `128 × 256`
+        or `512 × 256, 512 × 256`: of each product `server_cpu`, `client_cpu`, and `whole`, from the
+        call to its result. `crc32_us_per_kb` is a yardstick of the same computer: `zlib.crc32` of
+        1024 bytes.
     """
     random = np.random.default_rng(1)
     times: dict[str, dict[str, float]] = {}
@@ -55,27 +64,31 @@ def measure_host_serve(rounds: int = ROUNDS, products: int = PRODUCTS) -> dict[s
                 server.stdout.readline()
                 with Client(path) as client:
                     layers = [
-                        client.load(random.integers(-1, 2, shape).astype(np.int8))
-                        for shape in SHAPES
+                        [
+                            client.load(random.integers(-1, 2, shape).astype(np.int8))
+                            for shape in shapes
+                        ]
+                        for shapes in MESSAGES
                     ]
                     for _ in range(rounds):
                         crc_us = min(crc_us, _crc_us())
-                        for layer, (out, features) in zip(layers, SHAPES, strict=True):
-                            codes = random.integers(-128, 128, (1, features)).astype(np.int8)
+                        for numbers, shapes in zip(layers, MESSAGES, strict=True):
+                            codes = random.integers(-128, 128, (1, shapes[0][1])).astype(np.int8)
                             before = _clocks(server.pid)
-                            for _ in range(products):
-                                client.products([layer], codes)
+                            for _ in range(messages):
+                                client.products(numbers, codes)
                             after = _clocks(server.pid)
-                            least = times.setdefault(f"{out} × {features}", {})
-                            for name, end in after.items():
-                                one_us = 1e6 * (end - before[name]) / products
-                                least[name] = min(least.get(name, one_us), one_us)
+                            name = ", ".join(f"{out} × {features}" for out, features in shapes)
+                            least = times.setdefault(name, {})
+                            for clock, end in after.items():
+                                one_us = 1e6 * (end - before[clock]) / (messages * len(shapes))
+                                least[clock] = min(least.get(clock, one_us), one_us)
             finally:
                 server.terminate()
     return {
         "serve_us_per_product": {
-            shape: {name: round(value, 1) for name, value in each.items()}
-            for shape, each in times.items()
+            name: {clock: round(value, 1) for clock, value in each.items()}
+            for name, each in times.items()
         },
         "crc32_us_per_kb": round(crc_us, 3),
         "python": platform.python_version(),

@@ -38,7 +38,7 @@ ACCELERATOR = AcceleratorConfig(
 """A whole accelerator with all of a ULX3S's SDRAM. Tests share it: its simulation compiles once."""
 
 
-def small_part(part: SdramPart, row_bits: int = 4, init_us: float = 2) -> SdramPart:
+def small_part(part: SdramPart, row_bits: int = 4, init_us: float = 0.5) -> SdramPart:
     """A part with few rows that is ready soon, in `PARTS` under a name of its own.
 
     A refresh is due as often as in the real part, so all rows are refreshed in less time.

@@ -25,7 +25,8 @@ With --load it measures how fast a layer of 2560 × 2560 is packed and loaded, i
 
 With --serve it measures products through `tritloom serve` with a golden device, whose time counts
 too: the CPU time of the server, that of the client in Python, and the time from a call to its
-result. Each product has one token, and a message of its own. This needs Linux.
+result. Each product has one token; products of the same inputs also share a message, as those of
+llama.cpp do. This needs Linux.
 
 The least of many rounds counts, because other work on the computer only adds. The time of a CRC-32
 of 1024 bytes tells how fast the computer is. It takes about five seconds.
@@ -40,7 +41,7 @@ of 1024 bytes tells how fast the computer is. It takes about five seconds.
     prints="""
 The microseconds of a call, of a command by slots, and of the checksum. With --udp, those of a
 packet and its response by slots and by the bytes of both. With --load, megabytes of packed weights
-a second. With --serve, microseconds of a product by the layer's outputs and inputs.
+a second. With --serve, microseconds of a product by the outputs and inputs of a message's layers.
 
 --json prints an object, which --output also writes: cpu_us_per_call, cpu_us_per_command (by slots:
 8, 16, 32, 64; the window is one less), crc32_us_per_kb, transport_us_per_call and
@@ -48,7 +49,7 @@ transport_us_per_command (what was taken off), python, command. With --udp: host
 (by slots, then by bytes), crc32_us_per_kb, python, command. With --load: packed_mb_per_second
 (packing; packets: of a packed layer, checksums included; before_link: both; driver: all of a load
 but the transport), packet_bytes, packets, packed_bytes, transport_us_per_packet, crc32_us_per_kb,
-python, command. With --serve: serve_us_per_product (by layer, then server_cpu, client_cpu and
+python, command. With --serve: serve_us_per_product (by layers, then server_cpu, client_cpu and
 whole), crc32_us_per_kb, python, command.
 """,
 )

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from tritloom.gen.measure import host_serve
-from tritloom.gen.measure.host_serve import CRC_CALLS, SHAPES, measure_host_serve
+from tritloom.gen.measure.host_serve import CRC_CALLS, MESSAGES, measure_host_serve
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the clock of another process")
 
@@ -17,14 +17,15 @@ def test_figures(monkeypatch):
     wall, cpu = iter(range(1, 10**6)), iter(range(1, 10**6))
     monkeypatch.setattr(time, "perf_counter", lambda: float(next(wall) ** 2))
     monkeypatch.setattr(time, "process_time", lambda: float(next(cpu)))
-    monkeypatch.setattr(host_serve, "SHAPES", SHAPES[:2])
-    result = measure_host_serve(rounds=2, products=10)
+    monkeypatch.setattr(host_serve, "MESSAGES", MESSAGES[3:5])
+    result = measure_host_serve(rounds=2, messages=10)
     times = result.pop("serve_us_per_product")
-    assert list(times) == ["128 × 256", "256 × 256"]
+    assert list(times) == ["256 × 512", "256 × 256, 128 × 256, 128 × 256"]
     # Squares have greater and greater differences: the first round has the least.
-    for each, whole in zip(times.values(), (3, 7), strict=True):
+    for each, whole, count in zip(times.values(), (3, 7), (1, 3), strict=True):
         assert 1 < each.pop("server_cpu") < 1e6
-        assert each == {"client_cpu": 1e5, "whole": whole * 1e5}
+        whole_us, cpu_us = round(whole * 1e5 / count, 1), round(1e5 / count, 1)
+        assert each == {"client_cpu": cpu_us, "whole": whole_us}
     assert result.pop("python").startswith("3.")
     assert result == {
         "crc32_us_per_kb": round(1e6 / CRC_CALLS, 3),
