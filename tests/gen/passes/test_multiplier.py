@@ -149,8 +149,9 @@ def test_one_clock() -> None:
 
 @pytest.mark.sim
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [*ABSORBED, *LEFT])
+@pytest.mark.parametrize("kind", [kind for kind in (*ABSORBED, *LEFT) if kind != "falling"])
 def test_runs_as_before(kind: str) -> None:
+    """The simulation's clock has no falling edge that a register would see."""
     design = rtlil.convert(Products(kind), emit_src=False)
     netlist = synthesise(design, "ecp5")
     gates = Simulation(build(lambda: simulatable(netlist, load_family("ecp5").gate_models)))
