@@ -147,6 +147,8 @@ def _row(file: Path) -> Row:
         geometry = f"{config['lanes']}×{config['rows']}"
         if config["tokens"] > 1:
             geometry += f"×{config['tokens']} tokens"
+        if scale := config.get("scale"):
+            geometry += f" with scales for {scale['group']}"
         return Row(
             family=result["family"],
             name=f"**{result['engine']} {result['encoding']} {geometry}**",

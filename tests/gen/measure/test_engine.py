@@ -517,6 +517,18 @@ class TestReport:
             assert tuple(plot.count(f">{family}</text>") for plot in plots) == shown
         assert [">other engines, measured" in plot for plot in plots] == [True, True, False]
 
+    @pytest.mark.sim
+    def test_scales_are_named(self, page):
+        """A core with scaling units is not the core without them."""
+        folder = page.with_suffix("")
+        config = engine_config("ecp5", "table", 2048, 64, scale=64, **BYTES)
+        (folder / "a.json").write_text(json.dumps(measured(config=config.to_dict())))
+        (folder / "b.json").write_text(json.dumps(measured()))
+        write_report(folder)
+        text = page.read_text()
+        assert "**table base3x5 80×1 with scales for 64**" in text
+        assert "**table base3x5 80×1**" in text
+
     def test_errors(self, page):
         folder = page.with_suffix("")
         with pytest.raises(InputError, match="engines has no JSON files"):
