@@ -78,8 +78,19 @@ BLOCKS["sixths"] = replace(
 )
 
 
-@quick_first(("idle", "pause"), FLOWS[::-1])
-@quick_first("name", CONFIGS)
+def traffic_cases():
+    """Each configuration with each flow; two flows of each, in turn, outside the slow tests."""
+    cases = []
+    for number, name in enumerate(CONFIGS):
+        for place, flow in enumerate(FLOWS[::-1]):
+            usual = (place - 2 * number) % len(FLOWS) < 2
+            marks = [pytest.mark.sim] if number or place else []
+            marks += [] if usual else [pytest.mark.slow]
+            cases.append(pytest.param(name, *flow, marks=marks))
+    return cases
+
+
+@pytest.mark.parametrize(("name", "idle", "pause"), traffic_cases())
 def test_random_traffic(name, idle, pause):
     check_traffic(CONFIGS[name], idle, pause)
 

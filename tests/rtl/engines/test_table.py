@@ -279,7 +279,9 @@ def test_simulated_device(name):
 
 
 @pytest.mark.sim
-@pytest.mark.parametrize("name", COMPILED)
+@pytest.mark.parametrize(
+    "name", ["tiny", *(pytest.param(name, marks=pytest.mark.slow) for name in list(CONFIGS)[1:])]
+)
 def test_verilog(name, tmp_path):
     from tritloom.gen.emit.generate import generate
     from tritloom.sim.verify.run import verify
