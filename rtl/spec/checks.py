@@ -92,11 +92,6 @@ class Check:
             _bound(self.most, config, request, state),
         )
 
-    def holds(self, config: AcceleratorConfig, request: Request, state: State) -> bool:
-        """Whether a request in a state of the device passes this check."""
-        least, most = self.bounds(config, request, state)
-        return least <= _VALUES[self.quantity](config, request, state) <= most
-
     def __str__(self) -> str:
         if self.quantity == Quantity.LAYER_STATE:
             assert isinstance(self.least, int) and isinstance(self.most, int)
