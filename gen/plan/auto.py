@@ -273,8 +273,8 @@ def _notes(search: Search, best: Candidate, board: Board | None) -> Iterator[str
     words = search.words(config)[0]
     if not search.inside:
         yield (
-            f"weights come from outside the chip, {config.word_bits} bits a cycle; no such memory "
-            "ships yet: the configuration's `memory` must name a plug-in"
+            f"weights come from outside the chip, {config.word_bits} bits a cycle: the "
+            "configuration's `memory` must name one, such as axi or sdram"
         )
     elif words > config.memory_words:
         yield (

@@ -226,7 +226,7 @@ class TestBandwidth:
         assert plan.config.encoding == "base3x5" and plan.config.word_bits == 64
         assert plan.config.macs_per_cycle == 40
         assert plan.best.bound == "weight bandwidth, 64 of 64 bits a cycle"
-        assert "`memory` must name a plug-in" in plan.notes[0]
+        assert "`memory` must name one" in plan.notes[0]
 
     def test_weights_outside_take_no_block_ram(self):
         few = choose("ecp5", BIG, weight_bits=64)
