@@ -34,7 +34,7 @@ from tritloom.rtl.spec.commands import (
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.requests import response_bytes
 
-__all__ = ["InstantTransport", "measure_host"]
+__all__ = ["CRC_CALLS", "InstantTransport", "crc_us", "make_checksums", "measure_host"]
 
 SLOTS = (8, 16, 32, 64)
 """Packets that the device buffers; one less is the window."""
@@ -134,6 +134,20 @@ class _Work:
         self.least_us = min(self.least_us, 1e6 * (time.process_time() - start_s) / self.count)
 
 
+def make_checksums() -> None:
+    """The yardstick of a computer: `CRC_CALLS` times `zlib.crc32` of 1024 bytes."""
+    block = bytes(1024)
+    for _ in range(CRC_CALLS):
+        zlib.crc32(block)
+
+
+def crc_us() -> float:
+    """Microseconds of CPU time that one of these checksums takes."""
+    start_s = time.process_time()
+    make_checksums()
+    return 1e6 * (time.process_time() - start_s) / CRC_CALLS
+
+
 def measure_host(rounds: int = ROUNDS) -> dict[str, Any]:
     """Measure the driver on this computer, in microseconds of CPU time.
 
@@ -151,8 +165,7 @@ def measure_host(rounds: int = ROUNDS) -> dict[str, Any]:
     """
     call, call_transport = _calls()
     commands = {slots: _commands(slots) for slots in SLOTS}
-    block = bytes(1024)
-    crc = _Work(lambda: [zlib.crc32(block) for _ in range(CRC_CALLS)], CRC_CALLS)
+    crc = _Work(make_checksums, CRC_CALLS)
     for _ in range(rounds):
         for work in (call, call_transport, crc, *sum(commands.values(), ())):
             gc.collect()  # what earlier work has left behind is not this one's

@@ -12,12 +12,11 @@ import socket
 import subprocess
 import sys
 import time
-import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from tritloom.gen.measure.host import InstantTransport
+from tritloom.gen.measure.host import InstantTransport, crc_us
 from tritloom.host.links.datagrams import datagrams
 from tritloom.host.links.udp import UdpTransport
 from tritloom.host.session import Command, Session
@@ -44,7 +43,6 @@ CONFIG = AcceleratorConfig(
 COMMANDS = 4000
 ROUNDS = 8
 """How often everything is measured. The least time counts: other work on the computer only adds."""
-CRC_CALLS = 2000
 PEER_WAIT_S = 30.0
 
 
@@ -71,7 +69,7 @@ def measure_host_link(rounds: int = ROUNDS, commands: int = COMMANDS) -> dict[st
             }
             for slots in SLOTS
         },
-        "crc32_us_per_kb": _crc_us(rounds),
+        "crc32_us_per_kb": round(min(crc_us() for _ in range(rounds)), 3),
         "python": platform.python_version(),
         "command": "tritloom measure host --udp --json",
     }
@@ -108,17 +106,6 @@ def _least_us(slots: int, out: int, back: int, rounds: int, count: int) -> float
         finally:
             peer.kill()
     return round(min(times), 2)
-
-
-def _crc_us(rounds: int) -> float:
-    block = bytes(1024)
-    times = []
-    for _ in range(rounds):
-        start_s = time.process_time()
-        for _ in range(CRC_CALLS):
-            zlib.crc32(block)
-        times.append(1e6 * (time.process_time() - start_s) / CRC_CALLS)
-    return round(min(times), 3)
 
 
 def serve_peer(back: int, announce: Callable[[int], None]) -> None:

@@ -10,13 +10,12 @@ from __future__ import annotations
 import gc
 import platform
 import time
-import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from tritloom.gen.measure.host import CRC_CALLS, InstantTransport
+from tritloom.gen.measure.host import CRC_CALLS, InstantTransport, make_checksums
 from tritloom.host.device import Device
 from tritloom.host.layer import TernaryLayer
 from tritloom.host.requests import Requests
@@ -85,7 +84,6 @@ def measure_host_load(rounds: int = ROUNDS) -> dict[str, Any]:
     image = np.empty(LayerShape.of(CONFIG, *SHAPE).words * CONFIG.word_bytes, np.uint8)
     pack_into(CONFIG, layer.trits, image)
     packed = image.tobytes()
-    block = bytes(1024)
     transport = BlockTransport(CONFIG)
     device = Device(transport, url="instant", config=CONFIG)
     transport.records = True
@@ -111,7 +109,7 @@ def measure_host_load(rounds: int = ROUNDS) -> dict[str, Any]:
         "packets": make_packets,
         "driver": lambda: device.unload(device.load(layer)),
         "transport": replay,
-        "crc32": lambda: [zlib.crc32(block) for _ in range(CRC_CALLS)],
+        "crc32": make_checksums,
     }
     least_s = dict.fromkeys(works, float("inf"))
     for _ in range(rounds):

@@ -6,7 +6,8 @@ import time
 import pytest
 
 from tritloom.gen.measure import host_serve
-from tritloom.gen.measure.host_serve import CRC_CALLS, MESSAGES, measure_host_serve
+from tritloom.gen.measure.host import CRC_CALLS
+from tritloom.gen.measure.host_serve import MESSAGES, measure_host_serve
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the clock of another process")
 

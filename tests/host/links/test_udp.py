@@ -13,6 +13,7 @@ from tritloom.host import Device, DeviceError, DeviceTimeout, InputError, Ternar
 from tritloom.host.links import udp
 from tritloom.host.links.contract import DeviceUrl
 from tritloom.host.links.datagrams import PlainDatagrams, datagrams
+from tritloom.host.links.patience import HASTE_S
 from tritloom.host.links.udp import UdpTransport, open_device
 from tritloom.host.session import Command, Session
 from tritloom.rtl.links.udp_facts import PACKET_PORT
@@ -209,6 +210,18 @@ def test_a_silence_shortens_the_time_out_and_packets_lengthen_it_again():
             transport.send(Request(Opcode.RESET, session=5).pack())
             assert len(transport.receive_block(1.0)) == 1
         assert transport.timeout_s == udp.PATIENCE_S
+        transport.close()
+
+
+def test_a_packet_ends_what_silences_have_lengthened():
+    with UdpBoard(WIDE) as board:
+        transport = UdpTransport(*board.address)
+        for _ in range(10):
+            assert transport.receive_block(0.001) == []
+        assert transport._patience.haste_s > 2 * HASTE_S
+        transport.send(Request(Opcode.RESET, session=5).pack())
+        assert len(transport.receive_block(1.0)) == 1
+        assert transport._patience.haste_s == HASTE_S
         transport.close()
 
 
