@@ -1,7 +1,6 @@
 """Registers behind block RAM: which ones move into the blocks; the design runs as before."""
 
 import json
-import random
 from dataclasses import replace
 
 import pytest
@@ -10,17 +9,15 @@ from amaranth.hdl import Cat, Module, Signal, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from tests.support.netlists import assert_runs_as_before
 from tritloom.boards.families.ecp5 import ECP5
-from tritloom.boards.families.family import TOP, load_family
+from tritloom.boards.families.family import TOP
 from tritloom.gen.passes import synthesis
 from tritloom.gen.passes.netlist import Netlist
 from tritloom.gen.passes.synthesis import synthesise
 from tritloom.rtl.lib.block_ram import ReadPort, block_ram
 from tritloom.rtl.lib.streams import PACKET
-from tritloom.sim.device.cxxrtl import Simulation, build
-from tritloom.sim.gates.gates import simulatable
 
-LIMIT_CYCLES = 10_000
 ABSORBED = ("register", "enable", "half")
 LEFT = ("second user", "several enables", "reset", "init", "output")
 
@@ -133,25 +130,11 @@ class TestOutputRegisters:
         ],
     )
     def test_runs_as_before(self, kind: str, width: int, depth: int) -> None:
-        self.compare(kind, width, depth)
+        assert_runs_as_before(convert(kind, width, depth))
 
     @pytest.mark.sim
     @pytest.mark.slow
     def test_second_script(self, monkeypatch: pytest.MonkeyPatch) -> None:
         second = replace(ECP5, synthesis=ECP5.synthesis[1:])
         monkeypatch.setattr(synthesis, "load_family", lambda name: second)
-        self.compare("several enables", 36, 512)
-
-    def compare(self, kind: str, width: int, depth: int) -> None:
-        design = convert(kind, width, depth)
-        netlist = synthesise(design, "ecp5")
-        gates = Simulation(build(lambda: simulatable(netlist, load_family("ecp5").gate_models)))
-        expected = Simulation(build(lambda: design))
-        rng = random.Random(3)
-        for _ in range(4):
-            packet = rng.randbytes(3000)
-            gates.send(packet)
-            expected.send(packet)
-            response = gates.receive(LIMIT_CYCLES)
-            assert response == expected.receive(LIMIT_CYCLES)
-            assert response is not None and len(set(response)) > 100
+        assert_runs_as_before(convert("several enables", 36, 512))
