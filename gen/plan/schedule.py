@@ -35,7 +35,7 @@ from tritloom.rtl.spec.commands import (
 from tritloom.rtl.spec.config import PARTIAL_SUM_READ_CYCLES, AcceleratorConfig
 from tritloom.rtl.spec.errors import ConfigError
 from tritloom.rtl.spec.layer_shape import LayerShape
-from tritloom.rtl.spec.scale_facts import FLOAT_BYTES, FLOAT_CYCLES
+from tritloom.rtl.spec.scale_facts import FLOAT_BYTES
 from tritloom.rtl.spec.vector_facts import VECTOR_WORD_BYTES
 
 __all__ = [
@@ -113,7 +113,7 @@ def _copy(config: AcceleratorConfig, request: Request, words: int) -> Copy | Non
             return Copy(request.count, size, size, GET_FETCH_CYCLES, GET_CYCLES)
         case Opcode.RESULTS:
             if config.scale is not None:
-                first = FETCH_CYCLES + FLOAT_CYCLES
+                first = FETCH_CYCLES + config.scale.unit.float_cycles
                 return Copy(request.count, FLOAT_BYTES, FLOAT_BYTES, first)
             groups = -(-request.count // config.rows)
             size = config.rows * config.acc_bytes

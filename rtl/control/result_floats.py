@@ -10,7 +10,7 @@ from tritloom.rtl.engines.contract import sums_layout
 from tritloom.rtl.lib.adder_tree import delay
 from tritloom.rtl.lib.group_scale import FixedToFloat
 from tritloom.rtl.spec.config import AcceleratorConfig
-from tritloom.rtl.spec.scale_facts import FLOAT_BYTES, FLOAT_CYCLES
+from tritloom.rtl.spec.scale_facts import FLOAT_BYTES
 
 __all__ = ["ResultFloats"]
 
@@ -34,7 +34,7 @@ class ResultFloats(wiring.Component):
         `count` results are wanted, from the next cycle on. Not set while results are on their way.
     count : in, number
     o : out, stream of float32 patterns
-        A row's, `FLOAT_CYCLES` after its total could be taken.
+        A row's, `float_cycles` of `ScaleUnit` after its total could be taken.
     """
 
     i: stream.Interface
@@ -61,8 +61,10 @@ class ResultFloats(wiring.Component):
         m.submodules.convert = convert = FixedToFloat(config.result_bits)
         # Each number that enters the converter has a place in the queue behind it.
         latency = CHOICE_CYCLES + convert.latency
-        assert latency + QUEUE_CYCLES == FLOAT_CYCLES
-        depth = FLOAT_CYCLES + 1
+        assert config.scale is not None
+        cycles = config.scale.unit.float_cycles
+        assert latency + QUEUE_CYCLES == cycles
+        depth = cycles + 1
         m.submodules.queue = queue = SyncFIFOBuffered(width=8 * FLOAT_BYTES, depth=depth)
         free = Signal(range(depth + 1), init=depth)  # places
         left = Signal.like(self.count)  # totals that have not entered the converter

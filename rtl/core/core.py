@@ -11,7 +11,7 @@ from tritloom.rtl.core.scaled_sums import ScaledSums
 from tritloom.rtl.engines.contract import ACT_LATENCY, create_engine, sums_layout
 from tritloom.rtl.lib.adder_tree import delay
 from tritloom.rtl.lib.block_ram import ReadPort, block_ram
-from tritloom.rtl.spec.config import PARTIAL_SUM_CYCLES, PARTIAL_SUM_READ_CYCLES, AcceleratorConfig
+from tritloom.rtl.spec.config import PARTIAL_SUM_READ_CYCLES, AcceleratorConfig
 from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.rtl.spec.scale_facts import SCALE_BITS
 
@@ -230,18 +230,18 @@ class Core(wiring.Component):
             sums.i_negative.eq(delay(m, engine.o_negative, max(0, early), reset_less=True)),
         ]
 
-        # A tile may begin once loaded. With fewer row groups than PARTIAL_SUM_CYCLES it must also
+        # A tile may begin once loaded. With fewer row groups than `again_cycles` it must also
         # wait until the previous tile's sums are written back, or it would read stale ones: its
-        # first word comes PARTIAL_SUM_CYCLES after the previous tile's last. With more row groups
+        # first word comes `again_cycles` after the previous tile's last. With more row groups
         # nothing waits: `ready` falls with the swap, so `may_begin` describes the next tile before
         # the last word of this one is accepted.
         loaded = Signal()
         may_begin = Signal()
         few = Signal()
         ended = [word & last, final]  # the previous tile ended 0, 1, … cycles ago
-        while len(ended) < PARTIAL_SUM_CYCLES - OPEN_CYCLES:
+        while len(ended) < config.again_cycles - OPEN_CYCLES:
             ended.append(delay(m, ended[-1], 1))
-        most_of_few = PARTIAL_SUM_CYCLES - 2  # greatest `last_group` that has to wait
+        most_of_few = config.again_cycles - 2  # greatest `last_group` that has to wait
         m.d.sync += [
             few.eq(~shape.last_group[most_of_few.bit_length() :].any()),
             loaded.eq(more & engine.ready),

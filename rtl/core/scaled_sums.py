@@ -9,8 +9,8 @@ from tritloom.rtl.engines.contract import sums_layout
 from tritloom.rtl.lib.adder_tree import delay
 from tritloom.rtl.lib.block_ram import ReadPort, block_ram
 from tritloom.rtl.lib.group_scale import GroupFixed
-from tritloom.rtl.spec.config import PARTIAL_SUM_CYCLES, AcceleratorConfig
-from tritloom.rtl.spec.scale_facts import SCALE_BITS, SCALE_CYCLES, SLICE_BITS
+from tritloom.rtl.spec.config import AcceleratorConfig
+from tritloom.rtl.spec.scale_facts import SCALE_BITS, SLICE_BITS
 
 __all__ = ["ScaledSums"]
 
@@ -18,8 +18,7 @@ __all__ = ["ScaledSums"]
 class ScaledSums(wiring.Component):
     """A unit for each row and token, and the memory of the totals that are ready to be fetched.
 
-    A row group may come again only after `GroupFixed.again` cycles, which is not more than
-    `PARTIAL_SUM_CYCLES`.
+    A row group may come again only after `AcceleratorConfig.again_cycles`.
 
     Members
     -------
@@ -32,11 +31,11 @@ class ScaledSums(wiring.Component):
     i_first : in, 1 bit
         This is the layer's first group.
     i_bank : in, number
-        The result bank of the layer. Must not change until `SCALE_CYCLES` after its last sums.
+        The result bank of the layer. Must not change until `ScaleUnit.cycles` after its last sums.
     i_end : in, 1 bit
         With the last row group of the last group.
     done : out, 1 bit
-        `SCALE_CYCLES` after `i_end`: the last total is written, and a fetch that starts in this
+        `ScaleUnit.cycles` after `i_end`: the last total is written, and a fetch that starts in this
         cycle sees it.
     i_fetch : in, `fetch_layout`
     i_advance : in, 1 bit
@@ -79,12 +78,14 @@ class ScaledSums(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         config = self.config
+        assert config.scale is not None
+        cycles, again = config.scale.unit.cycles, config.scale.unit.again
         rows = max(2, config.max_row_groups)
         totals = []
         for n in range(config.tokens * config.rows):
             unit = GroupFixed(config.acc_bits, rows, config.max_tiles, checked=False)
             m.submodules[f"unit_{n}"] = unit
-            assert unit.latency == SCALE_CYCLES and unit.again <= PARTIAL_SUM_CYCLES
+            assert (unit.latency, unit.again) == (cycles, again)
             m.d.comb += [
                 unit.sum.eq(self.i_sums[n]),
                 unit.scale.eq(self.i_scales.word_select(n % config.rows, SCALE_BITS)),
@@ -96,13 +97,13 @@ class ScaledSums(wiring.Component):
         # The totals also go to a memory of their own: that of a unit is busy with the next layer
         # while the results are fetched. A bank begins at a power of two.
         low = (config.max_row_groups - 1).bit_length()
-        row_group = delay(m, self.i_row_group, SCALE_CYCLES, reset_less=True)[:low]
+        row_group = delay(m, self.i_row_group, cycles, reset_less=True)[:low]
         write_address = Cat(row_group, self.i_bank if config.banks > 1 else ())
         fetch = Signal(self.i_fetch.shape(), reset_less=True)
         with m.If(self.i_advance):
             m.d.sync += fetch.eq(self.i_fetch)
         address = Cat(fetch.row_group[:low], fetch.bank if config.banks > 1 else ())
-        written = delay(m, self.i_valid, SCALE_CYCLES)
+        written = delay(m, self.i_valid, cycles)
         depth = ((config.banks - 1) << low) + config.max_row_groups
         new = Cat(totals)
         words = []
@@ -123,6 +124,6 @@ class ScaledSums(wiring.Component):
         assert FETCH_CYCLES == 4  # number, address, memory, register
         m.d.comb += [
             self.o.eq(Cat(words)),
-            self.done.eq(delay(m, self.i_end, SCALE_CYCLES)),
+            self.done.eq(delay(m, self.i_end, cycles)),
         ]
         return m

@@ -34,7 +34,7 @@ from tritloom.rtl.spec.plugins import (
     require,
     require_integer,
 )
-from tritloom.rtl.spec.scale_facts import FLOAT_BYTES, SCALE_BITS, SCALE_CYCLES, ScaleConfig
+from tritloom.rtl.spec.scale_facts import FLOAT_BYTES, SCALE_BITS, ScaleConfig
 from tritloom.rtl.spec.vector_facts import VectorConfig
 
 __all__ = [
@@ -339,10 +339,16 @@ class AcceleratorConfig:
         fill = TILE_START_CYCLES + engines[self.engine].fill_cycles(self)
         return latency is None or latency - REQUEST_AHEAD_CYCLES > fill
 
+    @cached_property
+    def again_cycles(self) -> int:
+        """Cycles after which a row group may come again, because its sums are written by then."""
+        again = 0 if self.scale is None else self.scale.unit.again
+        return max(PARTIAL_SUM_CYCLES, again)
+
     def tile_cycles(self, row_groups: int) -> int:
         """Cycles from a tile's first word to the next one's, if no word is waited for."""
         engine = engines[self.engine]
-        wait = PARTIAL_SUM_CYCLES - 1 if row_groups < PARTIAL_SUM_CYCLES else 0
+        wait = self.again_cycles - 1 if row_groups < self.again_cycles else 0
         cycles = max(row_groups + wait, TILE_START_CYCLES + engine.tile_cycles(self))
         if reload := engine.reload_cycles(self):
             cycles = max(cycles, row_groups - 1 + reload + TILE_START_CYCLES)
@@ -399,7 +405,7 @@ class AcceleratorConfig:
     @property
     def _end_cycles(self) -> int:
         """Cycles from the last word that is taken to the end of the run."""
-        scales = 0 if self.scale is None else SCALE_CYCLES
+        scales = 0 if self.scale is None else self.scale.unit.cycles
         return max(self.engine_latency, PARTIAL_SUM_READ_CYCLES) + RESULT_CYCLES + scales
 
     def to_dict(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from itertools import product
 from typing import NamedTuple
 
-from tritloom.rtl.spec.checks import CHECKS, VECTOR_CHECKS, Quantity
+from tritloom.rtl.spec.checks import ALL_CHECKS, Quantity
 from tritloom.rtl.spec.commands import Opcode, Request
 from tritloom.rtl.spec.config import AcceleratorConfig
 
@@ -51,10 +51,9 @@ class Pair(NamedTuple):
 
 def banks_read(opcode: int) -> set[str]:
     """The fields of a request that name a bank and that a command reads; it ignores the others."""
-    checks = CHECKS | VECTOR_CHECKS
-    if opcode not in checks:
+    if opcode not in ALL_CHECKS:
         return set()
-    quantities = {check.quantity for check in checks[Opcode(opcode)]}
+    quantities = {check.quantity for check in ALL_CHECKS[Opcode(opcode)]}
     return {name for quantity, name in BANK_FIELDS.items() if quantity in quantities}
 
 

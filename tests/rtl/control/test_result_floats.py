@@ -9,7 +9,7 @@ from tritloom.rtl.control.result_floats import ResultFloats
 from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.groups import fixed_to_float
-from tritloom.rtl.spec.scale_facts import FLOAT_CYCLES, ScaleConfig
+from tritloom.rtl.spec.scale_facts import ScaleConfig
 from tritloom.sim.conformance.streams import simulate, sink, source
 
 CONFIG = AcceleratorConfig(
@@ -88,4 +88,4 @@ def test_floats_of_the_wanted_rows(config, idle, pause):
     simulate(dut, bench, feeder, clock, deadline_cycles=5000)
     if not (idle or pause):
         # The sink ends its last cycle, and the first total comes in the cycle after `start`.
-        assert {cycles - count for count, cycles in took} == {FLOAT_CYCLES}
+        assert {cycles - count for count, cycles in took} == {CONFIG.scale.unit.float_cycles}

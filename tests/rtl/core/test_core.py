@@ -15,7 +15,7 @@ from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.config import PARTIAL_SUM_READ_CYCLES, TINY, AcceleratorConfig
 from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.rtl.spec.plugins import Engine, engines
-from tritloom.rtl.spec.scale_facts import SCALE_CYCLES, ScaleConfig
+from tritloom.rtl.spec.scale_facts import ScaleConfig
 from tritloom.sim.conformance.streams import simulate, sink, source
 
 WIDE = AcceleratorConfig(
@@ -161,14 +161,14 @@ def scaled_shapes(config):
 @quick_first(("idle", "pause"), [(0.4, 0.4), (0.0, 0.0)])
 @quick_first("name", SCALED)
 def test_scales(name, idle, pause):
-    """Exact totals of scaled sums, `SCALE_CYCLES` later than the sums of a layer."""
+    """Exact totals of scaled sums, `ScaleUnit.cycles` later than the sums of a layer."""
     config = SCALED[name]
     shapes = scaled_shapes(config)
     took, stalls = run_core(config, shapes, idle=idle, pause=pause, seed=16)
     if not idle:
         plain = replace(config, scale=None)
         assert took == [config.run_cycles(shape) for shape in shapes]
-        assert took == [plain.run_cycles(shape) + SCALE_CYCLES for shape in shapes]
+        assert took == [plain.run_cycles(shape) + config.scale.unit.cycles for shape in shapes]
         assert not any(stalls)
 
 
