@@ -269,6 +269,11 @@ class AcceleratorConfig:
         return self.scale.result_bits(self.acc_bits, self.max_tiles)
 
     @property
+    def scales_activations(self) -> bool:
+        """Whether activations have scales on the device, of each token and group of inputs."""
+        return self.scale is not None and self.scale.scales_activations
+
+    @property
     def has_groups(self) -> bool:
         """Whether layers may have groups of inputs."""
         return bool(self.max_group_sums) or self.scale is not None
