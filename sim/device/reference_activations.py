@@ -46,6 +46,7 @@ class ActivationBanks:
     def codes(self, bank: int, features: int) -> npt.NDArray[np.int8]:
         """The first codes of each token, int8 `[tokens, features]`."""
         config = self._config
+        codes: npt.NDArray[np.int8]
         codes = self._codes[bank].reshape(config.tokens, -1).view(np.int8)[:, :features]
         if spare := 8 - config.act_bits:  # the device does not store these high bits
             codes = codes << spare >> spare
@@ -53,7 +54,7 @@ class ActivationBanks:
 
     def scales_of(self, bank: int, groups: int) -> npt.NDArray[np.uint32]:
         """The scales of each token's first groups, patterns of float32 `[tokens, groups]`."""
-        patterns = self.scales[bank].view("<u4")[:, :groups, 0]
+        patterns: npt.NDArray[np.uint32] = self.scales[bank].view("<u4")[:, :groups, 0]
         return patterns.astype(np.uint32)
 
 
