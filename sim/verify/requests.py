@@ -18,10 +18,12 @@ from tritloom.rtl.spec.requests import (
     commit_layer,
     define_layer,
     load_activations,
+    load_scales,
     write_words,
 )
+from tritloom.sim.conformance.operands import random_act_scales
 
-__all__ = ["Trits", "layer", "loads", "results", "writes"]
+__all__ = ["Trits", "layer", "loads", "results", "scales", "writes"]
 
 Trits = NDArray[np.int8]
 
@@ -63,6 +65,19 @@ def loads(config: AcceleratorConfig, codes: Trits, bank: int = 0) -> list[Reques
         request
         for token, row in enumerate(codes)
         for request in load_activations(config, token, row, config.max_payload, bank)
+    ]
+
+
+def scales(
+    config: AcceleratorConfig, tiles: int, rng: np.random.Generator, bank: int = 0
+) -> list[Request]:
+    """The SCALES of activations of some tiles, a group each, to a bank; none if there are none."""
+    if not config.scales_activations:
+        return []
+    return [
+        request
+        for token, row in enumerate(random_act_scales(rng, (config.tokens, tiles)))
+        for request in load_scales(token, row.view(np.float32), config.max_payload, bank)
     ]
 
 
