@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,6 +15,7 @@ __all__ = [
     "Trits",
     "random_act_scales",
     "random_codes",
+    "random_image",
     "random_scales",
     "random_trits",
     "weight_words",
@@ -59,6 +62,18 @@ def random_act_scales(rng: np.random.Generator, shape: tuple[int, int]) -> NDArr
     scales = np.where(rng.random(shape) < rng.choice([0.5, 0.9, 1.0]), usual, scales)
     broken = rng.random(shape) < rng.choice([0.0, 0.0, 0.1])
     return np.where(broken, rng.choice(NOT_FINITE, shape), scales).astype("u4")
+
+
+def random_image(config: AcceleratorConfig, rng: random.Random, words: int) -> bytes:
+    """Weight words of random trits, some rows of one extreme only; with scales any finite ones."""
+    generator = np.random.default_rng(rng.getrandbits(32))
+    alphabet = np.array(ALPHABETS[config.alphabet], np.int8)
+    trits = generator.choice(alphabet, (words * config.rows, config.lanes))
+    for row in trits:
+        if rng.random() < 0.3:
+            row[:] = rng.choice((-1, 1))
+    scales = None if config.scale is None else random_scales(generator, (len(trits), 1))
+    return pack_weights(config, trits, 0, scales)
 
 
 def weight_words(config: AcceleratorConfig, trits: Trits) -> list[int]:

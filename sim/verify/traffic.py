@@ -20,16 +20,14 @@ from tritloom.rtl.spec.commands import (
     identity,
 )
 from tritloom.rtl.spec.config import AcceleratorConfig
-from tritloom.rtl.spec.encodings import ALPHABETS
 from tritloom.rtl.spec.layer_shape import LayerShape
-from tritloom.rtl.spec.packing import pack_weights
 from tritloom.rtl.spec.requests import define_layer, run_layer
-from tritloom.rtl.spec.scale_facts import FLOAT_BYTES
-from tritloom.sim.conformance.operands import random_act_scales, random_scales
+from tritloom.sim.conformance.operands import random_image
 from tritloom.sim.verify import requests
 from tritloom.sim.verify.exchange import Exchange
 from tritloom.sim.verify.pairs import all_pairs, overlapping, pair_of
 from tritloom.sim.verify.program_traffic import ProgramTraffic
+from tritloom.sim.verify.scale_traffic import ScaleTraffic
 from tritloom.sim.verify.shapes import random_shape
 
 __all__ = ["Traffic"]
@@ -86,6 +84,7 @@ class Traffic(Exchange):
         self._layers: dict[int, _Layer] = {}
         self._result_groups: dict[int, int] = {}  # row groups of the results in each bank
         self._finite = True  # GET does not fail for the results of the last program
+        self._scales = ScaleTraffic(config, self._rng, self._number, self._max_tiles)
         self._programs = None
         if config.vector is not None:
             self._programs = ProgramTraffic(
@@ -120,15 +119,7 @@ class Traffic(Exchange):
 
     def image(self, words: int) -> bytes:
         """Words of random trits, some rows of one extreme only; with scales any finite ones."""
-        config = self.config
-        generator = self._generator()
-        alphabet = np.array(ALPHABETS[config.alphabet], np.int8)
-        trits = generator.choice(alphabet, (words * config.rows, config.lanes))
-        for row in trits:
-            if self._rng.random() < 0.3:
-                row[:] = self._rng.choice((-1, 1))
-        scales = None if config.scale is None else random_scales(generator, (len(trits), 1))
-        return pack_weights(config, trits, 0, scales)
+        return random_image(self.config, self._rng, words)
 
     def codes(self, count: int) -> bytes:
         """Activations; some of them the extremes alone."""
@@ -144,24 +135,11 @@ class Traffic(Exchange):
         self.load_all(tiles, bank)
 
     def load_all(self, tiles: int, bank: int) -> None:
-        """Load activations for some tiles, of all tokens, to an activation bank.
-
-        Scales of the activations too, if the device has any.
-        """
+        """Load activations for some tiles, of all tokens, and their scales, to a bank."""
         codes = [self.codes(tiles * self.config.lanes) for _ in range(self.config.tokens)]
         array = np.frombuffer(b"".join(codes), np.int8).reshape(self.config.tokens, -1)
-        for request in requests.loads(self.config, array, bank):
+        for request in requests.loads(self.config, array, self._rng, bank):
             self._execute(request)
-        if self.config.scales_activations:
-            for request in requests.scales(self.config, tiles, self._generator(), bank):
-                self._execute(request)
-
-    def _generator(self) -> np.random.Generator:
-        return np.random.default_rng(self._rng.getrandbits(32))
-
-    def act_scales(self, count: int) -> bytes:
-        """Scales of activations, of which some are extreme."""
-        return random_act_scales(self._generator(), (1, count)).astype("<u4").tobytes()
 
     def results(self, row_groups: int, bank: int = 0) -> int:
         """Read all results of a bank's last RUN; the cycles that it took."""
@@ -239,7 +217,7 @@ class Traffic(Exchange):
         if self._programs is not None:
             steps += self._programs.steps()
         if self.config.scales_activations:
-            steps.append((7, self._scales))
+            steps.append((7, lambda: self._execute(self._scales.any(self._bank()))))
         weights = [weight for weight, _ in steps]
         for _ in range(count):
             (step,) = self._rng.choices([step for _, step in steps], weights)
@@ -290,10 +268,7 @@ class Traffic(Exchange):
             payload = self.codes(words * config.fill)
             return replace(command, index=token, address=address, payload=payload)
         if command.opcode == Opcode.SCALES:
-            count = rng.randint(1, self._scales_room())
-            address = rng.randint(0, self._max_tiles - count)
-            payload = self.act_scales(count)
-            return replace(command, index=token, address=address, payload=payload)
+            return self._scales.right(command.activation_bank)
         row_groups = self._result_groups[command.result_bank]
         address = rng.randrange(row_groups)
         count = rng.randint(1, self._most_results(row_groups - address))
@@ -304,10 +279,6 @@ class Traffic(Exchange):
         config = self.config
         room = self._max_tiles * config.lanes // config.fill
         return min(config.max_payload // config.fill, room, 32)
-
-    def _scales_room(self) -> int:
-        """Most scales of a SCALES."""
-        return min(self.config.max_payload // FLOAT_BYTES, self._max_tiles)
 
     def _most_results(self, row_groups: int) -> int:
         """Most results of a RESULTS that ends with the last of some row groups."""
@@ -477,20 +448,6 @@ class Traffic(Exchange):
             Opcode.LOAD,
             index=self._number(0, config.tokens - 1, 8),
             address=self._number(0, config.activation_words - words, 32),
-            payload=payload,
-            activation_bank=self._bank(),
-        )
-
-    def _scales(self) -> None:
-        config = self.config
-        count = self._rng.randint(0, self._scales_room())
-        payload = self.act_scales(count)
-        if self._rng.random() < 0.1:
-            payload = payload[: self._rng.randrange(len(payload) + 1)]
-        self.command(
-            Opcode.SCALES,
-            index=self._number(0, config.tokens - 1, 8),
-            address=self._number(0, config.max_tiles - count, 32),
             payload=payload,
             activation_bank=self._bank(),
         )
