@@ -41,6 +41,7 @@ from tritloom.rtl.spec.config import TINY, AcceleratorConfig
 from tritloom.rtl.spec.encodings import encodings
 from tritloom.rtl.spec.errors import InputError, ToolError
 from tritloom.rtl.spec.packing import pack_activations, pack_results, pack_weights
+from tritloom.rtl.spec.scale_facts import ScaleConfig
 from tritloom.rtl.spec.vector_facts import VectorConfig
 from tritloom.rtl.spec.vector_program import Factor, Operation, Second, Step, encode_program
 from tritloom.sim.device.reference import ReferenceDevice
@@ -435,7 +436,18 @@ class TestManifest:
         opcodes = {c["name"]: c["value"] for c in content["opcodes"]}
         assert opcodes == {opcode.name: opcode for opcode in checks_of(TINY)}
         vector = describe(replace(TINY, vector=VectorConfig(words=64)))["commands"]
-        assert {c["name"]: c["value"] for c in vector["opcodes"]} == Opcode.__members__
+        scaled = describe(replace(TINY, scale=ScaleConfig(kind="float")))["commands"]
+        of_vector, of_scales = (
+            {c["name"]: c["value"] for c in each["opcodes"]} for each in (vector, scaled)
+        )
+        floats = describe(replace(TINY, scale=ScaleConfig(kind="float")))
+        results = {n: v for n, v in floats["results"].items() if n != "rules"}
+        assert floats["activations"]["scales"] == results
+        assert "scales" not in describe(replace(TINY, scale=ScaleConfig()))["activations"]
+        assert of_vector | of_scales == Opcode.__members__
+        assert (
+            of_scales.keys() - opcodes.keys() == {"SCALES"} == of_scales.keys() - of_vector.keys()
+        )
         assert vector["counters"]["order"][-1] == "vector_stall_cycles"
         assert vector["counters"]["meaning"].startswith(content["counters"]["meaning"])
         assert "cycles of EXECUTE" in vector["counters"]["meaning"]
