@@ -23,6 +23,7 @@ from tritloom.rtl.spec.vector_program import STEP_BYTES
 __all__ = [
     "commit_layer",
     "commit_program",
+    "count_scales",
     "define_layer",
     "execute_program",
     "get_words",
@@ -117,6 +118,13 @@ def load_scales(
     """SCALES: those of one token's activations, float32 `[groups]`, to an activation bank."""
     image = scales.astype("<f4", copy=False).tobytes()
     return _write(_SCALES, token, image, FLOAT_BYTES, payload_bytes, bank=bank)
+
+
+def count_scales(config: AcceleratorConfig, shape: LayerShape) -> int:
+    """Scales that the activations of a token have for a layer; 0 if the device takes none."""
+    if config.scale is None or not config.scale.scales_activations:
+        return 0
+    return shape.with_longest(config.most_group_tiles).groups
 
 
 def run_layer(index: int, tokens: int, activation_bank: int = 0, result_bank: int = 0) -> Request:
