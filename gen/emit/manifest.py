@@ -37,6 +37,7 @@ from tritloom.rtl.spec.checks import (
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.design import FORMAT
 from tritloom.rtl.spec.plugins import engines
+from tritloom.rtl.spec.scale_facts import FLOAT_BYTES
 from tritloom.rtl.spec.vector_facts import VECTOR_WORD_BYTES, VectorConfig
 from tritloom.rtl.top import Accelerator
 
@@ -352,8 +353,9 @@ def _flow_control(config: AcceleratorConfig) -> dict[str, Any]:
 
 
 def _activations(config: AcceleratorConfig) -> dict[str, Any]:
-    """The payload of LOAD."""
+    """The payload of LOAD, and with scales of activations that of SCALES."""
     least, most = packing.act_limits(config)
+    has_scales = config.scale is not None and config.scale.scales_activations
     return {
         "bytes": 1,
         "signed": "two's complement",
@@ -361,6 +363,24 @@ def _activations(config: AcceleratorConfig) -> dict[str, Any]:
         "most": most,
         "per_word": config.fill,
         "rules": ["Zeros follow a token's activations up to whole tiles of lanes inputs."],
+        **({"scales": _scales(config)} if has_scales else {}),
+    }
+
+
+def _scales(config: AcceleratorConfig) -> dict[str, Any]:
+    """The payload of SCALES."""
+    return {
+        "bytes": FLOAT_BYTES,
+        "byte_order": "little",
+        "float": "IEEE 754 single precision",
+        "per_token": config.max_tiles,
+        "rules": [
+            (
+                "One for each group of inputs of the layer that a RUN computes. A layer whose "
+                "DEFINE has count 0 has groups of most_group_tiles tiles; the last one may have "
+                "fewer. If its sums are wanted, all scales are 1."
+            )
+        ],
     }
 
 
