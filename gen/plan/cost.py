@@ -21,7 +21,7 @@ from tritloom.rtl.spec.commands import IDENTITY
 from tritloom.rtl.spec.config import PARTIAL_SUM_READ_CYCLES, AcceleratorConfig
 from tritloom.rtl.spec.errors import ConfigError
 from tritloom.rtl.spec.plugins import Memory, Storage, engines
-from tritloom.rtl.spec.scale_facts import SCALE_BITS, SLICE_BITS
+from tritloom.rtl.spec.scale_facts import FLOAT_BYTES, SCALE_BITS, SLICE_BITS
 
 __all__ = [
     "Cost",
@@ -53,8 +53,8 @@ REACH = 2
 """Predictions stop at this multiple of the largest measured core of an engine, because beyond it
 the clock is unknown. Measured means routed, or synthesised if no core was routed. The multiple
 holds for LUTs, bits of a word and fill."""
-UNIT_LUTS, UNIT_FFS = 185, 524
-"""Of a scaling unit, as `tritloom measure scale` measured it on ECP5."""
+UNITS = {"fixed": (185, 524), "float": (930, 1339)}
+"""LUTs and flip-flops of a scaling unit, as `tritloom measure scale` measured it on ECP5."""
 MUX_COST, BIT_COST = 0.5, 1.0
 
 
@@ -106,21 +106,27 @@ def _sum(family: str, memories: Iterable[Storage]) -> Mapped:
 
 
 def core_memories(config: AcceleratorConfig) -> list[Storage]:
-    """The memories of a core: activations, partial sums, and the engine's.
+    """The memories of a core: activations and their scales, partial sums, and the engine's.
 
     The activation banks share one memory; each begins at a power of two. Each result bank has a
     memory of its own.
     """
-    pitch = 1 << (config.activation_words - 1).bit_length()
+    stored = [(config.fill * config.act_bits, config.activation_words)]
+    if config.scales_activations:
+        stored.append((8 * FLOAT_BYTES, config.max_tiles))
     return [
-        Storage(
-            config.tokens * config.fill * config.act_bits,
-            (config.banks - 1) * pitch + config.activation_words,
-            fields=config.tokens,
+        *(
+            Storage(config.tokens * bits, _in_banks(config, words), fields=config.tokens)
+            for bits, words in stored
         ),
         *_sum_memories(config),
         *engines[config.engine].storage(config),
     ]
+
+
+def _in_banks(config: AcceleratorConfig, words: int) -> int:
+    """Depth of a memory of banks of that many words, each of which begins at a power of two."""
+    return ((config.banks - 1) << (words - 1).bit_length()) + words
 
 
 def _sum_memories(config: AcceleratorConfig) -> list[Storage]:
@@ -130,8 +136,7 @@ def _sum_memories(config: AcceleratorConfig) -> list[Storage]:
         return [Storage(sums * config.acc_bits, config.result_row_groups, number=config.banks)]
     of_groups = [Storage(sums * config.acc_bits, config.result_row_groups)]
     slices, rest = divmod(config.result_bits, SLICE_BITS)
-    pitch = 1 << (config.max_row_groups - 1).bit_length()
-    depth = (config.banks - 1) * pitch + config.max_row_groups
+    depth = _in_banks(config, config.max_row_groups)
     result_slices, result_rest = divmod(sums * config.result_bits, SLICE_BITS)
     return [
         *(of_groups if config.most_group_tiles > 1 else []),
@@ -213,9 +218,10 @@ def scale_units(config: AcceleratorConfig) -> tuple[int, int]:
     """
     if config.scale is None:
         return 0, 0
+    luts, ffs = UNITS[config.scale.kind]
     waits = max(config.engine_latency, PARTIAL_SUM_READ_CYCLES) + 2
-    ffs = config.rows * (config.tokens * UNIT_FFS + waits * SCALE_BITS)
-    return config.rows * config.tokens * UNIT_LUTS, ffs
+    ffs = config.rows * (config.tokens * ffs + waits * SCALE_BITS)
+    return config.rows * config.tokens * luts, ffs
 
 
 def around_features(config: AcceleratorConfig, family: str) -> dict[str, float]:

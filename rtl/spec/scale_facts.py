@@ -8,6 +8,7 @@ from tritloom.rtl.spec.groups import fixed_bits
 from tritloom.rtl.spec.nested import NestedConfig
 
 __all__ = [
+    "DEFAULT_KIND",
     "FLOAT_BYTES",
     "KINDS",
     "MOST_GROUP",
@@ -48,6 +49,7 @@ class ScaleUnit(NamedTuple):
 KINDS = {"fixed": ScaleUnit(6, 5, 8), "float": ScaleUnit(20, 12, 3)}
 """Units: `fixed` adds exactly, and rounds the total once (`GroupFixed`). `float` also multiplies by
 a scale of the activations for each token and group, and rounds every operation (`GroupFloat`)."""
+DEFAULT_KIND = "fixed"
 MOST_GROUP = (1, 4096)
 """Least and greatest value of `group`."""
 
@@ -70,7 +72,7 @@ class ScaleConfig(NestedConfig):
     key: ClassVar[str] = "scale"
     example: ClassVar[str] = '{"kind": "fixed", "group": 256}'
 
-    kind: str = "fixed"
+    kind: str = DEFAULT_KIND
     group: int = 256
 
     def __post_init__(self) -> None:

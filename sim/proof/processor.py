@@ -47,6 +47,7 @@ def processor_rules(component: Any) -> Bench:
         bench,
         config,
         load=component.o_load,
+        scale=component.o_scale if config.scales_activations else None,
         run=component.o_run,
         fetch=component.o_fetch,
         result=component.i_result,
