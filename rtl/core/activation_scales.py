@@ -30,8 +30,8 @@ class ActivationScales(wiring.Component):
     Members
     -------
     i : in, stream of `scale_layout`
-        A scale to write, one a cycle, always ready. A read `WRITE_CYCLES` later sees it; none may
-        come for a scale that is read before that.
+        A scale to write, one a cycle, always ready. Reads see it from `WRITE_CYCLES` later on;
+        until then none of its group and bank may come.
     i_bank, i_group : in, numbers
         What to read in this cycle.
     o : out, a float32 pattern of each token
