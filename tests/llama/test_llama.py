@@ -26,6 +26,7 @@ from tritloom.rtl.links.stream_facts import PacketStream
 from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.commands import Opcode, Request
 from tritloom.rtl.spec.config import AcceleratorConfig
+from tritloom.rtl.spec.groups import float_totals
 from tritloom.sim.device.simulated import SimulatedDevice
 from tritloom.sim.tools import find_cxx
 
@@ -137,6 +138,31 @@ def test_codes_and_sums_are_those_of_ggml(llama, tmp_path):
     ran = subprocess.run(command, capture_output=True, text=True, check=True)
     names = ("tq1_0", "tq2_0", "q2_0")
     assert ran.stdout.splitlines() == [f"{name} 0 codes 0 sums" for name in names]
+
+
+def test_floats_of_a_device_that_scales(llama, tmp_path):
+    """The back end compares a device's floats with those of the twin, also near 0 and infinity."""
+    program, random = compiled(llama, "floats", tmp_path), np.random.default_rng(15)
+    groups, size = 5, 1 << 18
+    sums = random.integers(-(1 << 16), 1 << 16, (size, groups), np.int32)
+    sums[random.random(sums.shape) < 0.1] = 0
+    acts = random.integers(0, 255 << 23, (size, groups), np.uint32)
+    near = random.random(size) < 0.5  # the products lie around 2^-126, or the totals around 2^128
+    small = random.random((size, 1)) < 0.5
+    powers = np.where(small, random.integers(1, 40, acts.shape), 220).astype(np.uint32)
+    acts[near] = (powers << 23 | acts & 0x7FFFFF)[near]
+    acts |= random.integers(0, 2, acts.shape, np.uint32) << 31
+    halves = random.integers(0, 31 << 10, (size, groups), np.uint16)
+    halves |= random.integers(0, 2, halves.shape, np.uint16) << 15
+    weights = halves.view(np.float16).astype(np.float32).view(np.uint32)
+    records = np.hstack([sums.view(np.uint32), acts, weights])
+    ran = subprocess.run([program, str(groups)], input=records.tobytes(), capture_output=True)
+    expected = float_totals(sums, halves, acts)[:, -1].view(np.float32)
+    got = np.frombuffer(ran.stdout, np.float32)
+    finite = np.isfinite(expected)
+    assert 0.5 < finite.mean() < 0.999 and (expected == 0).any()
+    assert np.array_equal(np.isfinite(got), finite)
+    assert np.array_equal(got[finite], expected[finite])
 
 
 def test_backend_ops(llama, backend):
