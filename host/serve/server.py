@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from tritloom.host.allocator import Allocator
 from tritloom.host.device import Device
 from tritloom.host.group_layer import GroupHandle, GroupJob, GroupLayer
-from tritloom.host.handle import Handle
+from tritloom.host.handle import Handle, require_one_piece
 from tritloom.host.job import Job
 from tritloom.host.layer import TernaryLayer
-from tritloom.host.serve.wire import Kind, Receiver, send
+from tritloom.host.serve.wire import Kind, Receiver, Room, send
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import (
     CapacityError,
@@ -203,6 +203,10 @@ class Server:
             return [self._fits(*_numbers(body, 3, "FITS"))]
         if kind == Kind.PRODUCTS:
             return self._products(body, layers)
+        if kind == Kind.LOAD_SCALED:
+            return [self._load_scaled(body, layers)]
+        if kind == Kind.SCALED:
+            return self._scaled(body, layers)
         raise InputError(f"kind must be {', '.join(map(str, list(Kind)[1:]))}, not {kind}")
 
     def _info(self) -> dict[str, object]:
@@ -221,13 +225,13 @@ class Server:
         try:
             if _in_core(config, columns, group):
                 empty.place(rows, columns, group)
-                return struct.pack("<I", 1)
+                return struct.pack("<I", Room.SUMS if config.scale is None else Room.FLOATS)
             for first, last in _groups(columns, group):
                 key = object()
                 empty.take(key, empty.place(rows, last - first))
         except CapacityError:
-            return struct.pack("<I", 0)
-        return struct.pack("<I", 1)
+            return struct.pack("<I", Room.NONE)
+        return struct.pack("<I", Room.SUMS)
 
     def _load(self, body: memoryview, layers: dict[int, _Layer]) -> bytes:
         rows, columns, group = _numbers(body, 3, "LOAD")
@@ -235,8 +239,9 @@ class Server:
         _require_size("LOAD", weights, rows * columns)
         trits = np.frombuffer(weights, np.int8).reshape(rows, columns)
         layer = _Layer([], columns)
+        config = self._device.info.config
         try:
-            if _in_core(self._device.info.config, columns, group):
+            if config.scale is None and _in_core(config, columns, group):
                 layer.whole = self._device.load(GroupLayer.from_weights(trits, group))
             else:
                 for first, last in _groups(columns, group):
@@ -245,9 +250,17 @@ class Server:
         except BaseException:
             self._unload(layer)
             raise
-        number = max(layers, default=0) + 1
-        layers[number] = layer
-        return struct.pack("<I", number)
+        return _numbered(layers, layer)
+
+    def _load_scaled(self, body: memoryview, layers: dict[int, _Layer]) -> bytes:
+        rows, columns, group = _numbers(body, 3, "LOAD_SCALED")
+        groups = len(_groups(columns, group))
+        start = 12 + 2 * rows * groups
+        _require_size("LOAD_SCALED", body, start + rows * columns)
+        scales = np.frombuffer(body[12:start], "<f2").reshape(rows, groups)
+        weights = np.frombuffer(body[start:], np.int8).reshape(rows, columns)
+        loaded = self._device.load(GroupLayer.from_weights(weights, group, scales))
+        return _numbered(layers, _Layer([], columns, loaded, groups))
 
     def _unload(self, layer: _Layer) -> None:
         for handle in (*layer.parts, layer.whole):
@@ -265,6 +278,21 @@ class Server:
         with self._lock:
             self.products += len(sums)
         return [np.ascontiguousarray(each, "<i4").data.cast("B") for each in sums]
+
+    def _scaled(self, body: memoryview, layers: dict[int, _Layer]) -> list[bytes | memoryview]:
+        tokens, features, count, groups = _numbers(body, 4, "SCALED")
+        middle = 16 + 4 * count
+        start = middle + 4 * tokens * groups
+        _require_size("SCALED", body, start + tokens * features)
+        numbers = struct.unpack_from(f"<{count}I", body, 16)
+        scales = np.frombuffer(body[middle:start], "<f4").reshape(tokens, groups)
+        codes = np.frombuffer(body[start:], np.int8).reshape(tokens, features)
+        handles = [_scaled_handle(layers, number, codes, scales) for number in numbers]
+        jobs = self._device.submit_all(handles, codes, scales)
+        floats = [job.result() for job in jobs]
+        with self._lock:
+            self.products += len(floats)
+        return [np.ascontiguousarray(each, "<f4").data.cast("B") for each in floats]
 
     def _submit(self, layers: list[_Layer], codes: NDArray[np.int8]) -> list[list[Job | GroupJob]]:
         """The jobs of each layer: one, or one for each group of inputs.
@@ -293,11 +321,15 @@ class Server:
 
 @dataclass(slots=True)
 class _Layer:
-    """A client's layer: `whole` on the device, or a layer of the device for each group."""
+    """A client's layer: `whole` on the device, or a layer of the device for each group.
+
+    `scaled_groups` are the groups of inputs of one that has scales on the device, else 0.
+    """
 
     parts: list[Handle]
     in_features: int
     whole: GroupHandle | None = None
+    scaled_groups: int = 0
 
     def handles(self) -> Iterator[tuple[tuple[int, int], Handle | GroupHandle]]:
         """First column, the column after the last, and the layer of the device for them."""
@@ -311,13 +343,39 @@ class _Layer:
 
 def _in_core(config: AcceleratorConfig, columns: int, group: int) -> bool:
     """Whether the device's own groups of inputs serve a layer."""
-    if not group or not config.max_group_sums:
+    floats = config.scale is not None and config.scale.scales_activations
+    if not group or not (config.max_group_sums or floats):
         return False
     try:
         check_group(config, columns, group)
+        if floats:
+            require_one_piece(config, columns, group)
     except InputError:
         return False
     return True
+
+
+def _numbered(layers: dict[int, _Layer], layer: _Layer) -> bytes:
+    """Give a client's layer a number."""
+    number = max(layers, default=0) + 1
+    layers[number] = layer
+    return struct.pack("<I", number)
+
+
+def _scaled_handle(
+    layers: dict[int, _Layer], number: int, codes: NDArray[np.int8], scales: NDArray[np.float32]
+) -> GroupHandle:
+    """The handle of a layer of `LOAD_SCALED`."""
+    layer = _layer(layers, number)
+    if layer.whole is None or not layer.scaled_groups:
+        raise InputError(f"layer {number} has no scales on the device; use PRODUCTS")
+    if scales.shape[1] != layer.scaled_groups:
+        raise InputError(
+            f"scales must have {layer.scaled_groups} groups a token, not {scales.shape[1]}"
+        )
+    if codes.shape[1] != layer.in_features:
+        raise InputError(f"codes must have {layer.in_features} features, not {codes.shape[1]}")
+    return layer.whole
 
 
 def _sums(jobs: list[Job | GroupJob]) -> NDArray[np.int32]:
