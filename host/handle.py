@@ -212,12 +212,12 @@ def load_layer(
 
 
 def require_one_piece(config: AcceleratorConfig, in_features: int, group: int) -> None:
-    """A total is rounded once, so all groups of a row must lie in one layer of the device."""
+    """A device makes a row's total in one run, so all its groups must lie in one layer of it."""
     tiles = LayerShape.of(config, 1, in_features, group).tiles
     if tiles > config.max_tiles:
         raise InputError(
             f"a layer with scales must have at most {config.max_tiles} tiles of {config.lanes} "
-            f"inputs on this device, not {tiles}, because a row's total is rounded once; use a "
+            f"inputs on this device, not {tiles}, because a row's total is made in one run; use a "
             f"device with max_in_features of at least {tiles * config.lanes}"
         )
 

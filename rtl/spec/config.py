@@ -251,8 +251,7 @@ class AcceleratorConfig:
 
     @cached_property
     def acc_bits(self) -> int:
-        """Signed bits of a row's sum, with scales of a group's: whole tiles of terms, each in
-        ±2^(act_bits-1)."""
+        """Signed bits of a row's sum, with scales of a group's: of the terms of whole tiles."""
         tiles = self.max_tiles if self.scale is None else self.most_group_tiles
         return (tiles * self.lanes << (self.act_bits - 1)).bit_length() + 1
 
@@ -342,8 +341,7 @@ class AcceleratorConfig:
     @cached_property
     def again_cycles(self) -> int:
         """Cycles after which a row group may come again, because its sums are written by then."""
-        again = 0 if self.scale is None else self.scale.unit.again
-        return max(PARTIAL_SUM_CYCLES, again)
+        return max(PARTIAL_SUM_CYCLES, 0 if self.scale is None else self.scale.unit.again)
 
     def tile_cycles(self, row_groups: int) -> int:
         """Cycles from a tile's first word to the next one's, if no word is waited for."""

@@ -18,7 +18,8 @@ def test_banks_read():
     assert banks_read(Opcode.RUN) == {"activation_bank", "result_bank"}
     assert banks_read(Opcode.RESULTS) == {"result_bank"}
     assert banks_read(Opcode.EXECUTE) == {"activation_bank", "result_bank"}
-    of_banks = {Opcode.LOAD, Opcode.RUN, Opcode.RESULTS, Opcode.EXECUTE}
+    assert banks_read(Opcode.SCALES) == {"activation_bank"}
+    of_banks = {Opcode.LOAD, Opcode.RUN, Opcode.RESULTS, Opcode.EXECUTE, Opcode.SCALES}
     for opcode in (0, 63, *(set(Opcode) - of_banks)):
         assert banks_read(opcode) == set()
 
