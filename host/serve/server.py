@@ -254,6 +254,11 @@ class Server:
 
     def _load_scaled(self, body: memoryview, layers: dict[int, _Layer]) -> bytes:
         rows, columns, group = _numbers(body, 3, "LOAD_SCALED")
+        if not _scales_activations(self._device.info.config):
+            raise InputError(
+                "LOAD_SCALED needs a device whose configuration has a scale of the kind float; "
+                "use LOAD"
+            )
         groups = len(_groups(columns, group))
         start = 12 + 2 * rows * groups
         _require_size("LOAD_SCALED", body, start + rows * columns)
@@ -341,9 +346,13 @@ class _Layer:
             first += part.in_features
 
 
+def _scales_activations(config: AcceleratorConfig) -> bool:
+    return config.scale is not None and config.scale.scales_activations
+
+
 def _in_core(config: AcceleratorConfig, columns: int, group: int) -> bool:
     """Whether the device's own groups of inputs serve a layer."""
-    floats = config.scale is not None and config.scale.scales_activations
+    floats = _scales_activations(config)
     if not group or not (config.max_group_sums or floats):
         return False
     try:
