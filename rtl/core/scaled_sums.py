@@ -1,6 +1,8 @@
 """Scaled sums: the sums of groups of inputs times their scales, added up to a row's total."""
 
-from amaranth.hdl import Cat, Module, Signal
+from typing import Any
+
+from amaranth.hdl import Cat, Module, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -8,9 +10,9 @@ from tritloom.rtl.core.partial_sums import FETCH_CYCLES, fetch_layout
 from tritloom.rtl.engines.contract import sums_layout
 from tritloom.rtl.lib.adder_tree import delay
 from tritloom.rtl.lib.block_ram import ReadPort, block_ram
-from tritloom.rtl.lib.group_scale import GroupFixed
+from tritloom.rtl.lib.group_scale import GroupFixed, GroupFloat
 from tritloom.rtl.spec.config import AcceleratorConfig
-from tritloom.rtl.spec.scale_facts import SCALE_BITS, SLICE_BITS
+from tritloom.rtl.spec.scale_facts import FLOAT_BYTES, SCALE_BITS, SLICE_BITS
 
 __all__ = ["ScaledSums"]
 
@@ -28,6 +30,8 @@ class ScaledSums(wiring.Component):
         Of which row group.
     i_sums : in, `sums_layout`, `acc_bits` signed
     i_scales : in, `SCALE_BITS` for each row
+    i_acts : in, a float32 pattern of each token; only if activations have scales on the device
+        The scales of the group's activations.
     i_first : in, 1 bit
         This is the layer's first group.
     i_bank : in, number
@@ -59,6 +63,9 @@ class ScaledSums(wiring.Component):
 
     def __init__(self, config: AcceleratorConfig) -> None:
         self.config = config
+        of_acts = {}
+        if config.scales_activations:
+            of_acts["i_acts"] = In(data.ArrayLayout(8 * FLOAT_BYTES, config.tokens))
         super().__init__(
             {
                 "i_valid": In(1),
@@ -72,18 +79,29 @@ class ScaledSums(wiring.Component):
                 "i_fetch": In(fetch_layout(config)),
                 "i_advance": In(1),
                 "o": Out(sums_layout(config, config.result_bits)),
+                **of_acts,
             }
         )
+
+    def _unit(self, m: Module, token: int) -> GroupFixed | GroupFloat:
+        """A unit for a row of a token, of the configured kind."""
+        config = self.config
+        rows = max(2, config.max_row_groups)
+        if not config.scales_activations:
+            return GroupFixed(config.acc_bits, rows, config.max_tiles, checked=False)
+        ports: Any = self
+        unit = GroupFloat(config.acc_bits, rows)
+        m.d.comb += unit.act.eq(ports.i_acts[token])
+        return unit
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
         config = self.config
         assert config.scale is not None
         cycles, again = config.scale.unit.cycles, config.scale.unit.again
-        rows = max(2, config.max_row_groups)
         totals = []
         for n in range(config.tokens * config.rows):
-            unit = GroupFixed(config.acc_bits, rows, config.max_tiles, checked=False)
+            unit = self._unit(m, n // config.rows)
             m.submodules[f"unit_{n}"] = unit
             assert (unit.latency, unit.again) == (cycles, again)
             m.d.comb += [
@@ -93,7 +111,7 @@ class ScaledSums(wiring.Component):
                 unit.first.eq(self.i_first),
                 unit.enable.eq(self.i_valid),
             ]
-            totals.append(unit.o)
+            totals.append(Value.cast(unit.o))
         # The totals also go to a memory of their own: that of a unit is busy with the next layer
         # while the results are fetched. A bank begins at a power of two.
         low = (config.max_row_groups - 1).bit_length()

@@ -343,8 +343,7 @@ def checks_of(config: AcceleratorConfig) -> Mapping[Opcode, tuple[Check, ...]]:
         *(() if config.memory.can_fail else (Quantity.VOID_WORDS,)),
     )
     has_unit = config.vector is not None
-    has_scales = config.scale is not None and config.scale.scales_activations
-    return _checks_without(has_unit, has_scales, left_out)
+    return _checks_without(has_unit, config.scales_activations, left_out)
 
 
 @cache

@@ -95,10 +95,6 @@ EXAMPLES = {"memory": NEW_FORM["memory_words"], "link": NEW_FORM["baud"]}
 """Each record as JSON writes it."""
 
 
-def _power_of_two(value: int) -> bool:
-    return value & (value - 1) == 0
-
-
 @dataclass(frozen=True, kw_only=True)
 class AcceleratorConfig:
     """Geometry and limits of one accelerator; immutable, with a JSON form and digests.
@@ -166,8 +162,7 @@ class AcceleratorConfig:
                 raise ConfigError(f"{name} must be a record such as {example}, not {value!r}")
         engine = check_engine(self)
         for name in ("packet_bytes", "slots"):
-            value = getattr(self, name)
-            if not _power_of_two(value):
+            if (value := getattr(self, name)) & (value - 1):
                 raise ConfigError(f"{name} must be a power of two, not {value}")
         self.memory.check(self)
         self.link.check(self)
@@ -266,6 +261,11 @@ class AcceleratorConfig:
         if self.scale is None:
             return self.acc_bits
         return self.scale.result_bits(self.acc_bits, self.max_tiles)
+
+    @property
+    def scales_activations(self) -> bool:
+        """Whether activations have scales on the device, of each token and group of inputs."""
+        return self.scale is not None and self.scale.scales_activations
 
     @property
     def has_groups(self) -> bool:

@@ -25,8 +25,7 @@ class ActivationBanks:
         self._config = config
         tokens = (config.banks, config.tokens)
         self._codes = np.zeros((*tokens, config.activation_words, config.fill), np.uint8)
-        has_scales = config.scale is not None and config.scale.scales_activations
-        groups = config.max_tiles if has_scales else 0
+        groups = config.max_tiles if config.scales_activations else 0
         self.scales = np.zeros((*tokens, groups, FLOAT_BYTES), np.uint8)
 
     def load(self, request: Request) -> None:

@@ -60,6 +60,10 @@ CONFIGS |= {"groups": GROUPS, "groups, one bank": replace(GROUPS, banks=1)}
 CONFIGS["scales"] = replace(WIDE, scale=ScaleConfig(group=20))
 CONFIGS["scales, one bank"] = replace(TINY, banks=1, scale=ScaleConfig(group=5))
 CONFIGS["scales, wide link"] = replace(CONFIGS["scales"], link=PacketStream(width=8))
+FLOAT = ScaleConfig(kind="float", group=20)
+CONFIGS["float scales"] = replace(WIDE, scale=FLOAT)
+CONFIGS["float scales, one bank"] = replace(TINY, banks=1, scale=replace(FLOAT, group=5))
+CONFIGS["float scales, fast"] = replace(WIDE, link=FastStream(), scale=replace(FLOAT, group=10))
 CONFIGS["vector"] = replace(program_host.CONFIG, slots=4)
 
 BLOCKS = {}
