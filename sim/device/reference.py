@@ -18,7 +18,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -44,33 +43,20 @@ from tritloom.rtl.spec.commands import (
     pack_response,
 )
 from tritloom.rtl.spec.config import AcceleratorConfig
-from tritloom.rtl.spec.errors import ConfigError, DeviceError, InputError
+from tritloom.rtl.spec.errors import DeviceError, InputError
 from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.rtl.spec.packing import pack_results
+from tritloom.sim.device.opening import DeviceUrl, require_config
 from tritloom.sim.device.reference_programs import ReferencePrograms
 from tritloom.sim.device.reference_sums import Trits, as_operand, layer_results, layer_trits
 
-__all__ = [
-    "DeviceUrl",
-    "ReferenceBlockTransport",
-    "ReferenceDevice",
-    "ReferenceTransport",
-    "open_device",
-    "require_config",
-]
+__all__ = ["ReferenceBlockTransport", "ReferenceDevice", "ReferenceTransport", "open_device"]
 
 SEQ_MODULUS = 1 << 16
 RESET, READ, COMMIT, RESULTS = Opcode.RESET, Opcode.READ, Opcode.COMMIT, Opcode.RESULTS
 COMMITTED = LayerState.COMMITTED
 OK = Status.OK
 """Python 3.11 looks up a member of an enumeration slowly."""
-
-
-class DeviceUrl(Protocol):
-    """What an opener reads of the URL of a device."""
-
-    @property
-    def scheme(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +106,7 @@ class ReferenceDevice:
         self._layers: dict[int, _Layer] = {}
         self._weights: dict[int, Trits] = {}
         self.void_words: set[int] = set()
-        self._responses: deque[bytes] = deque(maxlen=config.window)
+        self._responses: tuple[bytes, ...] = ()  # the latest ones, at most `window`
         self._session = 0
         self._expected = 1
         self._counters = dict.fromkeys(counters_of(config), 0)
@@ -152,14 +138,10 @@ class ReferenceDevice:
 
         An interrupt, such as Ctrl-C, leaves the device as if the packet had never arrived.
         """
+        # A packet replaces these members as a whole, but for the counters and the vector unit.
         # WRITE, LOAD, PUT and PROGRAM may be cut short: the packet comes again, and they write the
         # same again.
-        before = {
-            "_session": self._session,
-            "_expected": self._expected,
-            "_responses": self._responses.copy(),
-            "_layers": self._layers.copy(),
-            "_results": self._results.copy(),
+        before = self.__dict__ | {
             "_counters": self._counters.copy(),
             "_programs": self._programs and copy(self._programs),
         }
@@ -186,7 +168,7 @@ class ReferenceDevice:
             return self._respond(request, Status.NAK)
         self._expected = (self._expected + 1) % SEQ_MODULUS
         response = self._execute(request)
-        self._responses.append(response)
+        self._responses = (*self._responses, response)[-self.config.window :]
         return response
 
     @property
@@ -233,9 +215,9 @@ class ReferenceDevice:
         if request.session != self._session:
             self._session = request.session
             self._expected = 1
-            self._responses.clear()
-            self._layers.clear()
-            self._results.clear()
+            self._responses = ()
+            self._layers = {}
+            self._results = {}
             if self._programs is not None:
                 self._programs.forget()
         return self._respond(request, value=PROTOCOL_VERSION)
@@ -300,7 +282,8 @@ class ReferenceDevice:
         base, tiles, row_groups = LAYER.unpack(request.payload)
         group_tiles = request.count if self.config.has_groups else 0
         shape = LayerShape(tiles, row_groups, group_tiles)
-        self._layers[request.index] = _Layer(base, shape, self.config.run_cycles(shape) or 0)
+        layer = _Layer(base, shape, self.config.run_cycles(shape) or 0)
+        self._layers = self._layers | {request.index: layer}
         self._weights.pop(request.index, None)
         if self._programs is not None:
             self._programs.forget_layer(request.index)
@@ -318,7 +301,8 @@ class ReferenceDevice:
         return 0, image[request.address : request.address + request.count].tobytes()
 
     def _commit(self, request: Request) -> tuple[int, bytes]:
-        self._layers[request.index] = replace(self._layers[request.index], committed=True)
+        layer = replace(self._layers[request.index], committed=True)
+        self._layers = self._layers | {request.index: layer}
         return request.address, b""
 
     def _load(self, request: Request) -> tuple[int, bytes]:
@@ -335,7 +319,8 @@ class ReferenceDevice:
         image = b"" if config.scale is None else self._image(layer).tobytes()
         sums = layer_results(config, shape, self._decoded(request.index), image, codes)
         void = self._any_void(layer.base, shape.words)
-        self._results[request.result_bank] = _Results(sums, layer.cycles, void)
+        results = _Results(sums, layer.cycles, void)
+        self._results = self._results | {request.result_bank: results}
         self._counters["run_cycles"] += layer.cycles
         self._counters["cycles"] += layer.cycles
         return 0, b""
@@ -501,13 +486,6 @@ class ReferenceBlockTransport(ReferenceTransport):
         self._require_open()
         responses = self._responses
         return [responses.popleft() for _ in range(min(len(responses), self.block))]
-
-
-def require_config(url: DeviceUrl, config: AcceleratorConfig | None) -> AcceleratorConfig:
-    """The configuration to simulate; a simulated device has none of its own."""
-    if config is None:
-        raise ConfigError(f"{url.scheme} needs a configuration; name a board or pass config=")
-    return config
 
 
 def open_device(url: DeviceUrl, config: AcceleratorConfig | None) -> ReferenceBlockTransport:
