@@ -294,16 +294,15 @@ class Device:
             parts = handle.parts
         else:
             parts = (_require_handle(handle),)
-        for part in parts:
-            part.pieces_on(self._session)
+        pieces = [part.pieces_on(self._session) for part in parts]
         array = checked_codes(self._config, codes, handle.layer.in_features)
         # On a device with scales, two passes are side by side, and take the codes twice.
         twice = array.shape[1] != parts[0].in_features
         if twice:
             array, loaded = np.hstack([array, array]), None
         jobs = []
-        for part in parts:
-            job, loaded = submit_product(self._session, self._config, part, array, loaded)
+        for part, place in zip(parts, pieces, strict=True):
+            job, loaded = submit_product(self._session, self._config, part, place, array, loaded)
             jobs.append(job)
         made = GroupJob(handle, jobs) if isinstance(handle, GroupHandle) else jobs[0]
         return made, None if twice else loaded

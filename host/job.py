@@ -131,6 +131,7 @@ def submit_product(
     session: Session,
     config: AcceleratorConfig,
     handle: Handle,
+    pieces: tuple[Piece, ...],
     codes: NDArray[np.int8],
     loaded: Loaded | None = None,
 ) -> tuple[Job, Loaded | None]:
@@ -140,13 +141,13 @@ def submit_product(
 
     Parameters
     ----------
+    pieces : of the layer, as `Handle.pieces_on` gives them
     loaded : what the product before this one left, if it had the same codes
 
     Returns
     -------
     The job, and what it leaves; None if a further product must load its activations.
     """
-    pieces = handle.pieces_on(session)
     again = loaded is not None and loaded.group == handle.group
     plan = plan_product(
         config,
