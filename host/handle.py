@@ -75,6 +75,7 @@ class Handle:
     Members
     -------
     layer : what was loaded
+    out_features, in_features : of the layer
     group : inputs that have a sum of their own; 0: a row has one sum
     scaled : the device applies scales to the sums, and its results are float32
     """
@@ -88,21 +89,13 @@ class Handle:
         scaled: bool = False,
     ) -> None:
         self.layer = layer
+        self.out_features = layer.out_features
+        self.in_features = layer.in_features
         self.group = group
         self.scaled = scaled
         self._totals: Totals = (0, 0, 0, 0, 0)
         self._session = session
         self._allocator = allocator
-
-    @property
-    def out_features(self) -> int:
-        """Rows of the weight matrix."""
-        return self.layer.out_features
-
-    @property
-    def in_features(self) -> int:
-        """Columns of the weight matrix."""
-        return self.layer.in_features
 
     @property
     def stats(self) -> Stats:
