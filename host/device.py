@@ -303,19 +303,18 @@ class Device:
         """A job, and what it leaves loaded."""
         device = (self._session, self._config)
         if not isinstance(handle, GroupHandle):
-            _require_handle(handle).pieces_on(self._session)
+            pieces = _require_handle(handle).pieces_on(self._session)
             if scales is not None:
                 raise InputError("scales must be None for a TernaryLayer, which has no groups")
             array = checked_codes(self._config, codes, handle.in_features)
-            return submit_product(*device, handle, array, loaded)
-        for part in handle.parts:
-            part.pieces_on(self._session)
+            return submit_product(*device, handle, pieces, array, loaded)
+        places = [part.pieces_on(self._session) for part in handle.parts]
         array = checked_codes(self._config, codes, handle.layer.in_features)
         acts = scales_of(*device, handle, scales, len(array))
         array = handle.device_codes(self._config, array)
         jobs = []
-        for part in handle.parts:
-            job, loaded = submit_product(*device, part, array, loaded, acts)
+        for part, place in zip(handle.parts, places, strict=True):
+            job, loaded = submit_product(*device, part, place, array, loaded, acts)
             jobs.append(job)
         return GroupJob(handle, jobs, acts), loaded
 

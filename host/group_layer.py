@@ -141,7 +141,7 @@ class GroupLayer:
         """
         patterns, passes = self.patterns, ternary_passes(self.weights)
         joined = JoinedLayer(passes[0], self.group, patterns)
-        if _rounds_groups(config):
+        if config.scales_activations:
             _require_one_group(config, self, len(passes))
             if len(passes) > 1:
                 both = _join_groups(passes, self.groups)
@@ -164,11 +164,6 @@ class JoinedLayer(NamedTuple):
     trits: npt.NDArray[np.int8]
     group: int
     patterns: npt.NDArray[np.uint16]
-
-
-def _rounds_groups(config: AcceleratorConfig) -> bool:
-    """Whether a device multiplies groups by scales of the activations, and rounds their sums."""
-    return config.scale is not None and config.scale.scales_activations
 
 
 def _join_groups(several: Sequence[npt.NDArray[np.int8]], groups: int) -> npt.NDArray[np.int8]:
@@ -222,7 +217,7 @@ class GroupHandle:
         """
         if self.parts[0].in_features == codes.shape[1]:
             return codes
-        return _join_groups([codes, codes], self.layer.groups if _rounds_groups(config) else 1)
+        return _join_groups([codes, codes], self.layer.groups if config.scales_activations else 1)
 
 
 class GroupJob:
@@ -320,7 +315,7 @@ def scales_of(
     InputError : another dtype or shape, a scale that is not finite, a layer without scales, or a
         device that does not compute with them, or not without them
     """
-    rounds = _rounds_groups(config)
+    rounds = config.scales_activations
     if scales is None:
         if rounds:
             raise InputError(

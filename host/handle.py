@@ -19,7 +19,7 @@ from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.rtl.spec.numerics import MAX_FEATURES
 from tritloom.rtl.spec.packing import check_group, check_trits, pack_weights
 
-__all__ = ["COMMIT_TRIES", "Handle", "Image", "Stats", "Totals", "load_layer"]
+__all__ = ["COMMIT_TRIES", "Handle", "Image", "Stats", "Totals", "load_layer", "require_one_piece"]
 
 Totals = tuple[int, int, int, int, int]
 """The numbers of `Stats` that are counted, from `tokens` to `bytes_rx`."""
@@ -75,6 +75,7 @@ class Handle:
     Members
     -------
     layer : what was loaded
+    out_features, in_features : of the layer
     group : inputs that have a sum of their own; 0: a row has one sum
     scaled : the device applies scales to the sums, and its results are float32
     """
@@ -88,21 +89,13 @@ class Handle:
         scaled: bool = False,
     ) -> None:
         self.layer = layer
+        self.out_features = layer.out_features
+        self.in_features = layer.in_features
         self.group = group
         self.scaled = scaled
         self._totals: Totals = (0, 0, 0, 0, 0)
         self._session = session
         self._allocator = allocator
-
-    @property
-    def out_features(self) -> int:
-        """Rows of the weight matrix."""
-        return self.layer.out_features
-
-    @property
-    def in_features(self) -> int:
-        """Columns of the weight matrix."""
-        return self.layer.in_features
 
     @property
     def stats(self) -> Stats:
@@ -185,7 +178,7 @@ def load_layer(
     check_trits(config, layer.trits)
     check_group(config, layer.in_features, group)
     if scales is not None:
-        _require_one_piece(config, layer.in_features, group)
+        require_one_piece(config, layer.in_features, group)
     pieces = allocator.place(layer.out_features, layer.in_features, group)
     sizes = [piece.shape.words * config.word_bytes for piece in pieces]
     if images is not None and [len(image) for image in images] != sizes:
@@ -211,7 +204,7 @@ def load_layer(
     return handle
 
 
-def _require_one_piece(config: AcceleratorConfig, in_features: int, group: int) -> None:
+def require_one_piece(config: AcceleratorConfig, in_features: int, group: int) -> None:
     """A device makes a row's total in one run, so all its groups must lie in one layer of it."""
     tiles = LayerShape.of(config, 1, in_features, group).tiles
     if tiles > config.max_tiles:

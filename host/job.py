@@ -136,6 +136,7 @@ def submit_product(
     session: Session,
     config: AcceleratorConfig,
     handle: Handle,
+    pieces: tuple[Piece, ...],
     codes: NDArray[np.int8],
     loaded: Loaded | None = None,
     scales: NDArray[np.float32] | None = None,
@@ -146,6 +147,7 @@ def submit_product(
 
     Parameters
     ----------
+    pieces : of the layer, as `Handle.pieces_on` gives them
     loaded : what the product before this one left, if it had the same codes and scales
     scales : of the activations, float32 `[tokens, groups]`, for a device that takes them; None:
         they are 1
@@ -154,7 +156,6 @@ def submit_product(
     -------
     The job, and what it leaves; None if a further product must load its activations.
     """
-    pieces = handle.pieces_on(session)
     again = loaded is not None and loaded[:2] == (handle.in_features, handle.group)
     plan = plan_product(
         config,

@@ -273,7 +273,7 @@ def _check_layer(
     codes[0], codes[1] = least, most
     handle = load_layer(session, config, allocator, TernaryLayer.from_trits(trits, 1.0))
     try:
-        sums = submit_product(session, config, handle, codes)[0].result()
+        sums = submit_product(session, config, handle, handle.pieces_on(session), codes)[0].result()
     finally:
         allocator.release(handle)
     exact = np.array_equal(sums, numerics.matmul(trits, codes))

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 from tritloom.gen.cli.figures import rate, seconds
 from tritloom.gen.cli.options import Help, add_command
 from tritloom.gen.cli.text import Column, columns, fill, print_json, table
-from tritloom.rtl.spec.config import AcceleratorConfig
 
 if TYPE_CHECKING:
     from tritloom.boards.board import Board
     from tritloom.gen.plan.models import OnDevice
+    from tritloom.rtl.spec.config import AcceleratorConfig
 
 __all__ = ["add"]
 
@@ -109,11 +109,13 @@ def _models_table(models: "dict[str, dict[str, OnDevice]]") -> list[str]:
     return table(heads, rows)
 
 
-def _additions(board: "Board", preset: AcceleratorConfig) -> str:
+def _additions(board: "Board", preset: "AcceleratorConfig") -> str:
     """What a preset has and the board's own accelerator has not."""
     parts = []
     if preset.vector is not None and board.config.vector is None:
         parts.append(f"a vector unit of {preset.vector.words:,} words")
+    if preset.scale is not None and board.config.scale is None:
+        parts.append(f"{preset.scale.kind} scales of groups up to {preset.scale.group}")
     if preset.memory.name != board.config.memory.name:
         weights = preset.memory_words * preset.rows * preset.lanes
         parts.append(f"{weights:,} weights in {preset.memory.name}")

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tritloom.gen.cli.text import columns, fill
-from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
     from tritloom.boards.board import Board
+    from tritloom.rtl.spec.config import AcceleratorConfig
 
 __all__ = [
     "Help",
@@ -163,7 +163,7 @@ def board_of(options: argparse.Namespace) -> "Board":
     return load_board(options.board).with_preset(options.preset)
 
 
-def config_of(options: argparse.Namespace) -> AcceleratorConfig:
+def config_of(options: argparse.Namespace) -> "AcceleratorConfig":
     """The configuration that `--board` and `--preset`, or `--config`, name."""
     if options.board is not None:
         return board_of(options).config
@@ -172,8 +172,10 @@ def config_of(options: argparse.Namespace) -> AcceleratorConfig:
     return read_config(options.config)
 
 
-def read_config(file: Path) -> AcceleratorConfig:
+def read_config(file: Path) -> "AcceleratorConfig":
     """The configuration in a JSON file; an error begins with the file's name."""
+    from tritloom.rtl.spec.config import AcceleratorConfig
+
     try:
         return AcceleratorConfig.from_json(file.read_bytes())
     except ConfigError as error:

@@ -1,6 +1,7 @@
 """`tritloom serve`: a device behind a local socket, for programs that are not the driver."""
 
 import argparse
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,9 @@ Opens a device and serves programs through a Unix socket, until Ctrl-C: they loa
 and send activation codes for exact sums. Several programs may be connected; their products are
 computed one after the other. The layers of a program that ends, or dies, are unloaded.
 
+Products that this computer computes, with --device golden, run in one thread, because more threads
+would take the processors from the programs; OPENBLAS_NUM_THREADS says another number.
+
 Only your user can connect. The messages are described in host/serve/wire.py; a client in Python is
 tritloom.host.serve.client.
 """,
@@ -35,6 +39,14 @@ it is a terminal, how many clients there are and the products that were computed
 """,
 )
 
+BLAS_THREADS = (
+    "OPENBLAS_NUM_THREADS",
+    "OPENBLAS_DEFAULT_NUM_THREADS",
+    "GOTO_NUM_THREADS",
+    "OMP_NUM_THREADS",
+)
+"""Where OpenBLAS, which NumPy's packages have, looks for the number of its threads."""
+
 
 def add(commands: Any) -> None:
     """Declares the command."""
@@ -46,6 +58,7 @@ def add(commands: Any) -> None:
 
 
 def _serve(options: argparse.Namespace) -> int:
+    _take_one_blas_thread()
     from tritloom.host.device import connect
     from tritloom.host.serve.server import Server
 
@@ -65,6 +78,16 @@ def _serve(options: argparse.Namespace) -> int:
             if watched:
                 say("\n")
     return 0
+
+
+def _take_one_blas_thread() -> None:
+    """Let NumPy's products run in one thread, unless the user chose how many.
+
+    A product of one token is too short for more threads: while they wait for each other they use
+    the processors of the programs that are served. NumPy reads this when it is imported.
+    """
+    if not any(name in os.environ for name in BLAS_THREADS):
+        os.environ[BLAS_THREADS[0]] = "1"
 
 
 def _say_nothing(server: "Server") -> None:

@@ -4,12 +4,14 @@ import argparse
 import os
 import sys
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tritloom.gen.cli.options import Help, add_command, add_preset, board_of, config_of, path
 from tritloom.gen.cli.text import CLEAR_LINE, is_terminal, print_json, progress_line, say
-from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import DeviceError, InputError, ToolError
+
+if TYPE_CHECKING:
+    from tritloom.rtl.spec.config import AcceleratorConfig
 
 __all__ = ["add"]
 
@@ -99,7 +101,7 @@ def _sim(options: argparse.Namespace) -> int:
     return 0
 
 
-def _sim_tap(options: argparse.Namespace, config: AcceleratorConfig) -> int:
+def _sim_tap(options: argparse.Namespace, config: "AcceleratorConfig") -> int:
     from tritloom.sim.device.ethernet import EthernetBoard
     from tritloom.sim.device.tap import EthernetBridge, host_address, network_config, open_tap
 

@@ -363,7 +363,22 @@ def _activations(config: AcceleratorConfig) -> dict[str, Any]:
         "most": most,
         "per_word": config.fill,
         "rules": ["Zeros follow a token's activations up to whole tiles of lanes inputs."],
-        **({"scales": _FLOATS} if config.scales_activations else {}),
+        **({"scales": _scales(config)} if config.scales_activations else {}),
+    }
+
+
+def _scales(config: AcceleratorConfig) -> dict[str, Any]:
+    """The payload of SCALES."""
+    return {
+        **_FLOATS,
+        "per_token": config.max_tiles,
+        "rules": [
+            (
+                "One for each group of inputs of the layer that a RUN computes. A layer whose "
+                "DEFINE has count 0 has groups of most_group_tiles tiles; the last one may have "
+                "fewer. If its sums are wanted, all scales are 1."
+            )
+        ],
     }
 
 

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from tritloom.rtl.memories.axi_facts import PAGE_BYTES, Axi
-from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import ConfigError, InputError
+
+if TYPE_CHECKING:
+    from tritloom.rtl.spec.config import AcceleratorConfig
 
 __all__ = ["EQUAL", "ROTATION_BYTES", "SPREAD", "with_offsets"]
 

@@ -9,7 +9,8 @@ import select
 import socket
 import struct
 import threading
-from collections.abc import Callable, Iterator
+import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +22,10 @@ from numpy.typing import NDArray
 from tritloom.host.allocator import Allocator
 from tritloom.host.device import Device
 from tritloom.host.group_layer import GroupHandle, GroupJob, GroupLayer
-from tritloom.host.handle import Handle
+from tritloom.host.handle import Handle, require_one_piece
 from tritloom.host.job import Job
 from tritloom.host.layer import TernaryLayer
-from tritloom.host.serve.wire import Kind, Receiver, send
+from tritloom.host.serve.wire import Kind, Receiver, Room, send
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import (
     CapacityError,
@@ -39,6 +40,9 @@ __all__ = ["Server"]
 
 LONGEST_PATH = 107
 """Bytes of a socket's path: Linux has room for no more."""
+SUMS, FLOATS = np.dtype("<i4"), np.dtype("<f4")
+PRODUCTS, SCALED = Kind.PRODUCTS, Kind.SCALED
+"""Python 3.11 looks up a member of an enumeration slowly."""
 
 
 class Server:
@@ -141,8 +145,12 @@ class Server:
         finally:
             self._go(link)
             for layer in layers.values():
-                with suppress(TritloomError):
+                try:
                     self._unload(layer)
+                except TritloomError:
+                    pass  # the device is lost, and the layer with it
+                except Exception:  # noqa: BLE001 - a defect; the other layers are unloaded
+                    _print_traceback()
 
     def _come(self, link: socket.socket) -> None:
         with self._lock:
@@ -173,6 +181,9 @@ class Server:
             except TritloomError as error:
                 send(link, Kind.ERROR, str(error).encode())
                 self._judge(error)
+            except Exception as error:  # noqa: BLE001 - a defect, which ends nothing
+                _print_traceback()
+                send(link, Kind.ERROR, _defect(error).encode())
             else:
                 send(link, kind, *answer)
 
@@ -185,11 +196,17 @@ class Server:
         except DeviceError as lost:
             self._failed = lost
             self.stop()
+        except Exception:  # noqa: BLE001 - a defect; the client has its answer
+            _print_traceback()
 
     def _answer(
         self, kind: int, body: memoryview, layers: dict[int, _Layer]
     ) -> list[bytes | memoryview]:
         """The parts of an answer's body."""
+        if kind == PRODUCTS:
+            return self._products(body, layers)
+        if kind == SCALED:
+            return self._scaled(body, layers)
         if kind == Kind.INFO:
             return [json.dumps(self._info()).encode()]
         if kind == Kind.LOAD:
@@ -201,8 +218,8 @@ class Server:
             return []
         if kind == Kind.FITS:
             return [self._fits(*_numbers(body, 3, "FITS"))]
-        if kind == Kind.PRODUCTS:
-            return self._products(body, layers)
+        if kind == Kind.LOAD_SCALED:
+            return [self._load_scaled(body, layers)]
         raise InputError(f"kind must be {', '.join(map(str, list(Kind)[1:]))}, not {kind}")
 
     def _info(self) -> dict[str, object]:
@@ -221,103 +238,154 @@ class Server:
         try:
             if _in_core(config, columns, group):
                 empty.place(rows, columns, group)
-                return struct.pack("<I", 1)
+                return struct.pack("<I", Room.SUMS if config.scale is None else Room.FLOATS)
             for first, last in _groups(columns, group):
                 key = object()
                 empty.take(key, empty.place(rows, last - first))
         except CapacityError:
-            return struct.pack("<I", 0)
-        return struct.pack("<I", 1)
+            return struct.pack("<I", Room.NONE)
+        return struct.pack("<I", Room.SUMS)
 
     def _load(self, body: memoryview, layers: dict[int, _Layer]) -> bytes:
         rows, columns, group = _numbers(body, 3, "LOAD")
         weights = body[12:]
         _require_size("LOAD", weights, rows * columns)
         trits = np.frombuffer(weights, np.int8).reshape(rows, columns)
-        layer = _Layer([], columns)
+        config = self._device.info.config
+        layer = _Layer(columns, [])
         try:
-            if _in_core(self._device.info.config, columns, group):
-                layer.whole = self._device.load(GroupLayer.from_weights(trits, group))
+            if config.scale is None and _in_core(config, columns, group):
+                whole = self._device.load(GroupLayer.from_weights(trits, group))
+                layer.parts.append(((0, columns), whole))
             else:
                 for first, last in _groups(columns, group):
-                    part = TernaryLayer.from_trits(trits[:, first:last], 1.0)
-                    layer.parts.append(self._device.load(part))
+                    part = self._device.load(TernaryLayer.from_trits(trits[:, first:last], 1.0))
+                    layer.parts.append(((first, last), part))
         except BaseException:
             self._unload(layer)
             raise
-        number = max(layers, default=0) + 1
-        layers[number] = layer
-        return struct.pack("<I", number)
+        return _numbered(layers, layer)
+
+    def _load_scaled(self, body: memoryview, layers: dict[int, _Layer]) -> bytes:
+        rows, columns, group = _numbers(body, 3, "LOAD_SCALED")
+        if not _scales_activations(self._device.info.config):
+            raise InputError(
+                "LOAD_SCALED needs a device whose configuration has a scale of the kind float; "
+                "use LOAD"
+            )
+        groups = len(_groups(columns, group))
+        start = 12 + 2 * rows * groups
+        _require_size("LOAD_SCALED", body, start + rows * columns)
+        scales = np.frombuffer(body[12:start], "<f2").reshape(rows, groups)
+        weights = np.frombuffer(body[start:], np.int8).reshape(rows, columns)
+        whole = self._device.load(GroupLayer.from_weights(weights, group, scales))
+        return _numbered(layers, _Layer(columns, [((0, columns), whole)], groups))
 
     def _unload(self, layer: _Layer) -> None:
-        for handle in (*layer.parts, layer.whole):
-            if handle is not None:
-                self._device.unload(handle)
+        for _, handle in layer.parts:
+            self._device.unload(handle)
 
     def _products(self, body: memoryview, layers: dict[int, _Layer]) -> list[bytes | memoryview]:
         tokens, features, count = _numbers(body, 3, "PRODUCTS")
         start = 12 + 4 * count
         _require_size("PRODUCTS", body, start + tokens * features)
-        numbers = struct.unpack_from(f"<{count}I", body, 12)
-        codes = np.frombuffer(body[start:], np.int8).reshape(tokens, features)
-        jobs = self._submit([_layer(layers, number) for number in numbers], codes)
-        sums = [_sums(each) for each in jobs]
+        asked = [_layer(layers, number) for number in struct.unpack_from(f"<{count}I", body, 12)]
+        codes = np.frombuffer(body, np.int8, offset=start).reshape(tokens, features)
+        sums = [_sums(jobs) for jobs in self._submit(asked, codes)]
         with self._lock:
-            self.products += len(sums)
-        return [np.ascontiguousarray(each, "<i4").data.cast("B") for each in sums]
+            self.products += count
+        return [each.astype(SUMS, copy=False).tobytes() for each in sums]
+
+    def _scaled(self, body: memoryview, layers: dict[int, _Layer]) -> list[bytes | memoryview]:
+        tokens, features, count, groups = _numbers(body, 4, "SCALED")
+        middle = 16 + 4 * count
+        start = middle + 4 * tokens * groups
+        _require_size("SCALED", body, start + tokens * features)
+        numbers = struct.unpack_from(f"<{count}I", body, 16)
+        scales = np.frombuffer(body[middle:start], FLOATS).reshape(tokens, groups)
+        codes = np.frombuffer(body, np.int8, offset=start).reshape(tokens, features)
+        handles = [_scaled_handle(layers, number, codes, scales) for number in numbers]
+        floats = [job.result() for job in self._device.submit_all(handles, codes, scales)]
+        with self._lock:
+            self.products += count
+        return [each.astype(FLOATS, copy=False).tobytes() for each in floats]
 
     def _submit(self, layers: list[_Layer], codes: NDArray[np.int8]) -> list[list[Job | GroupJob]]:
-        """The jobs of each layer: one, or one for each group of inputs.
+        """The jobs of each layer: one for each of its parts.
 
         Jobs with the same inputs follow each other, so that these are loaded once.
         """
-        by_columns: dict[tuple[int, int], list[tuple[int, Handle | GroupHandle]]] = {}
-        for number, layer in enumerate(layers):
-            if codes.shape[1] != layer.in_features:
-                raise InputError(
-                    f"codes must have {layer.in_features} features, not {codes.shape[1]}"
-                )
-            for columns, handle in layer.handles():
-                by_columns.setdefault(columns, []).append((number, handle))
-        jobs: dict[tuple[int, int], Job | GroupJob] = {}
-        for (first, last), users in by_columns.items():
-            handles = [handle for _, handle in users]
-            started = self._device.submit_all(handles, codes[:, first:last])
-            for (number, _), job in zip(users, started, strict=True):
-                jobs[number, first] = job
-        return [
-            [jobs[number, first] for (first, _), _ in layer.handles()]
-            for number, layer in enumerate(layers)
-        ]
+        features = codes.shape[1]
+        handles: dict[_Columns, list[Handle | GroupHandle]] = {}
+        for layer in layers:
+            if features != layer.in_features:
+                raise InputError(f"codes must have {layer.in_features} features, not {features}")
+            for columns, handle in layer.parts:
+                handles.setdefault(columns, []).append(handle)
+        jobs = {
+            (first, last): iter(self._device.submit_all(several, codes[:, first:last]))
+            for (first, last), several in handles.items()
+        }
+        return [[next(jobs[columns]) for columns, _ in layer.parts] for layer in layers]
+
+
+_Columns = tuple[int, int]
+"""The first column of some inputs, and the column after the last."""
 
 
 @dataclass(slots=True)
 class _Layer:
-    """A client's layer: `whole` on the device, or a layer of the device for each group."""
+    """A client's layer: its parts on the device, one for each group of inputs, or one for all.
 
-    parts: list[Handle]
+    `scaled_groups` are the groups of one that has scales on the device, which is one part; else 0.
+    """
+
     in_features: int
-    whole: GroupHandle | None = None
+    parts: list[tuple[_Columns, Handle | GroupHandle]]
+    scaled_groups: int = 0
 
-    def handles(self) -> Iterator[tuple[tuple[int, int], Handle | GroupHandle]]:
-        """First column, the column after the last, and the layer of the device for them."""
-        if self.whole is not None:
-            yield (0, self.in_features), self.whole
-        first = 0
-        for part in self.parts:
-            yield (first, first + part.in_features), part
-            first += part.in_features
+
+def _scales_activations(config: AcceleratorConfig) -> bool:
+    return config.scale is not None and config.scale.scales_activations
 
 
 def _in_core(config: AcceleratorConfig, columns: int, group: int) -> bool:
     """Whether the device's own groups of inputs serve a layer."""
-    if not group or not config.max_group_sums:
+    floats = _scales_activations(config)
+    if not group or not (config.max_group_sums or floats):
         return False
     try:
         check_group(config, columns, group)
+        if floats:
+            require_one_piece(config, columns, group)
     except InputError:
         return False
     return True
+
+
+def _numbered(layers: dict[int, _Layer], layer: _Layer) -> bytes:
+    """Give a client's layer a number."""
+    number = max(layers, default=0) + 1
+    layers[number] = layer
+    return struct.pack("<I", number)
+
+
+def _scaled_handle(
+    layers: dict[int, _Layer], number: int, codes: NDArray[np.int8], scales: NDArray[np.float32]
+) -> GroupHandle:
+    """The handle of a layer of `LOAD_SCALED`."""
+    layer = _layer(layers, number)
+    if not layer.scaled_groups:
+        raise InputError(f"layer {number} has no scales on the device; use PRODUCTS")
+    if scales.shape[1] != layer.scaled_groups:
+        raise InputError(
+            f"scales must have {layer.scaled_groups} groups a token, not {scales.shape[1]}"
+        )
+    if codes.shape[1] != layer.in_features:
+        raise InputError(f"codes must have {layer.in_features} features, not {codes.shape[1]}")
+    ((_, handle),) = layer.parts
+    assert isinstance(handle, GroupHandle)
+    return handle
 
 
 def _sums(jobs: list[Job | GroupJob]) -> NDArray[np.int32]:
@@ -326,7 +394,7 @@ def _sums(jobs: list[Job | GroupJob]) -> NDArray[np.int32]:
     return sums[0] if len(sums) == 1 else np.stack(sums, axis=-1)
 
 
-def _groups(columns: int, group: int) -> list[tuple[int, int]]:
+def _groups(columns: int, group: int) -> list[_Columns]:
     """First and end of each group of inputs."""
     size = group or columns
     if group and columns % group:
@@ -350,6 +418,18 @@ def _numbers(body: memoryview, count: int, name: str) -> tuple[int, ...]:
 def _require_size(name: str, body: memoryview, size: int) -> None:
     if len(body) != size:
         raise InputError(f"{name} must have {size} bytes for its shape, not {len(body)}")
+
+
+def _defect(error: Exception) -> str:
+    """The line that a client gets of an error that nobody expected."""
+    text = " ".join(str(error).split())
+    return f"the server failed with {type(error).__name__}: {text}; its own output says where"
+
+
+def _print_traceback() -> None:
+    """Print where the error that is handled now came from."""
+    with suppress(OSError):  # nobody reads it
+        traceback.print_exc()
 
 
 def _listen(path: Path) -> socket.socket:

@@ -97,6 +97,7 @@ __all__ = [
     "counters_of",
     "identity",
     "pack_counters",
+    "pack_response",
     "seal",
     "sound",
     "unpack_counters",
@@ -219,14 +220,17 @@ class Request:
     acknowledged: int = 0
 
     def pack(self) -> bytes:
-        return _pack(self, self.index, self.count, self.address)
+        return _pack(self, self.payload, self.index, self.count, self.address)
 
     @classmethod
     def parse(cls, packet: bytes) -> Request | None:
         """The request in a packet, or `None` if its checksum or length is wrong."""
-        if not sound(packet):
+        # As `sound`, without its call: the golden device does this for every packet.
+        if len(packet) < OVERHEAD_BYTES or crc32(packet) != CRC_RESIDUE:
             return None
-        _, seq, session, opcode, index, count, address = HEADER.unpack_from(packet)
+        length, seq, session, opcode, index, count, address = unpack(packet)
+        if length != len(packet):
+            return None
         return cls(
             opcode & _OPCODE_MASK,
             seq,
@@ -257,7 +261,7 @@ class Response:
     acknowledged: int = 0
 
     def pack(self) -> bytes:
-        return _pack(self, self.status, self.expected, self.value)
+        return _pack(self, self.payload, self.status, self.expected, self.value)
 
     @classmethod
     def parse(cls, packet: bytes) -> Response | None:
@@ -286,13 +290,20 @@ _OPCODE_MASK = (1 << OPCODE_BITS) - 1
 _SESSION_MASK = (1 << SESSION_BITS) - 1
 
 
-def _pack(packet: Request | Response, byte: int, half: int, word: int) -> bytes:
-    """A packet with the last three fields of its header."""
-    length = OVERHEAD_BYTES + len(packet.payload)
+def pack_response(
+    request: Request, status: int, expected: int, value: int = 0, payload: bytes = b""
+) -> bytes:
+    """The packet of the response to a request, whose fields it repeats."""
+    return _pack(request, payload, status, expected, value)
+
+
+def _pack(packet: Request | Response, payload: bytes, byte: int, half: int, word: int) -> bytes:
+    """A packet with a payload and the last three fields of its header."""
+    length = OVERHEAD_BYTES + len(payload)
     session = packet.session | packet.acknowledged << SESSION_BITS
     banks = packet.activation_bank | packet.result_bank << 1
     opcode = packet.opcode | banks << OPCODE_BITS
-    body = HEADER.pack(length, packet.seq, session, opcode, byte, half, word) + packet.payload
+    body = HEADER.pack(length, packet.seq, session, opcode, byte, half, word) + payload
     return body + crc32(body).to_bytes(CRC_BYTES, "little")  # as `seal`, without its call
 
 

@@ -55,6 +55,8 @@ __all__ = [
 _INT32 = np.dtype("<i4")
 _SHIFTS = tuple(np.array(8 * spare, np.int32) for spare in range(4))
 """By how far the bytes of a result are moved; NumPy is slower with a number of Python."""
+_FIRST_BYTES = tuple(np.dtype((np.void, size)) for size in range(5))
+"""Elements that are the first bytes of a number."""
 
 
 _PIECE_TRITS = 1 << 18
@@ -466,7 +468,7 @@ def pack_activations(config: AcceleratorConfig, codes: NDArray[np.int8], group: 
     codes = pad_groups(config, np.asarray(codes, np.int8), group)
     tiles = -(-codes.shape[0] // config.lanes)
     padding = bytes(tiles * config.lanes - codes.shape[0])
-    return np.asarray(codes, np.int8).tobytes() + padding
+    return codes.tobytes() + padding
 
 
 def act_limits(config: AcceleratorConfig) -> tuple[int, int]:
@@ -491,5 +493,6 @@ def unpack_floats(payload: bytes) -> NDArray[np.float32]:
 
 def pack_results(config: AcceleratorConfig, sums: NDArray[np.int32]) -> bytes:
     """Inverse of `unpack_results`."""
-    raw = np.ascontiguousarray(sums, "<i4").view(np.uint8).reshape(-1, 4)
-    return raw[:, : config.acc_bytes].tobytes()
+    words = np.ascontiguousarray(sums, _INT32)
+    # One copy takes the first bytes of each number.
+    return np.ndarray((words.size,), _FIRST_BYTES[config.acc_bytes], words, 0, (4,)).tobytes()

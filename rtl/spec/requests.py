@@ -122,7 +122,7 @@ def load_scales(
 
 def count_scales(config: AcceleratorConfig, shape: LayerShape) -> int:
     """Scales that the activations of a token have for a layer; 0 if the device takes none."""
-    if config.scale is None or not config.scale.scales_activations:
+    if not config.scales_activations:
         return 0
     return shape.with_longest(config.most_group_tiles).groups
 

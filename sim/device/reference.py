@@ -15,10 +15,9 @@ from __future__ import annotations
 
 import zlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -38,41 +37,37 @@ from tritloom.rtl.spec.commands import (
     PROTOCOL_VERSION,
     Opcode,
     Request,
-    Response,
     Status,
     counters_of,
     identity,
     pack_counters,
+    pack_response,
 )
 from tritloom.rtl.spec.config import AcceleratorConfig
-from tritloom.rtl.spec.errors import ConfigError, DeviceError, InputError
+from tritloom.rtl.spec.errors import DeviceError, InputError
 from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.rtl.spec.packing import pack_results
+from tritloom.sim.device.opening import DeviceUrl, require_config
 from tritloom.sim.device.reference_activations import ActivationBanks, store_words
 from tritloom.sim.device.reference_programs import ReferencePrograms
 from tritloom.sim.device.reference_sums import Trits, as_operand, layer_results, layer_trits
 
-__all__ = ["DeviceUrl", "ReferenceDevice", "ReferenceTransport", "open_device", "require_config"]
+__all__ = ["ReferenceBlockTransport", "ReferenceDevice", "ReferenceTransport", "open_device"]
 
 SEQ_MODULUS = 1 << 16
 RESET, READ, COMMIT, RESULTS = Opcode.RESET, Opcode.READ, Opcode.COMMIT, Opcode.RESULTS
 COMMITTED = LayerState.COMMITTED
+OK = Status.OK
 """Python 3.11 looks up a member of an enumeration slowly."""
-
-
-class DeviceUrl(Protocol):
-    """What an opener reads of the URL of a device."""
-
-    @property
-    def scheme(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
-    """Place and shape of a defined layer."""
+    """Place and shape of a defined layer, and the cycles of its RUN."""
 
     base: int
     shape: LayerShape
+    cycles: int
     committed: bool = False
 
 
@@ -111,7 +106,7 @@ class ReferenceDevice:
         self._layers: dict[int, _Layer] = {}
         self._weights: dict[int, Trits] = {}
         self.void_words: set[int] = set()
-        self._responses: deque[bytes] = deque(maxlen=config.window)
+        self._responses: tuple[bytes, ...] = ()  # the latest ones, at most `window`
         self._session = 0
         self._expected = 1
         self._counters = dict.fromkeys(counters_of(config), 0)
@@ -145,14 +140,10 @@ class ReferenceDevice:
 
         An interrupt, such as Ctrl-C, leaves the device as if the packet had never arrived.
         """
+        # A packet replaces these members as a whole, but for the counters and the vector unit.
         # WRITE, LOAD, PUT, PROGRAM and SCALES may be cut short: the packet comes again, and they
         # write the same again.
-        before = {
-            "_session": self._session,
-            "_expected": self._expected,
-            "_responses": self._responses.copy(),
-            "_layers": self._layers.copy(),
-            "_results": self._results.copy(),
+        before = self.__dict__ | {
             "_counters": self._counters.copy(),
             "_programs": self._programs and copy(self._programs),
         }
@@ -179,7 +170,7 @@ class ReferenceDevice:
             return self._respond(request, Status.NAK)
         self._expected = (self._expected + 1) % SEQ_MODULUS
         response = self._execute(request)
-        self._responses.append(response)
+        self._responses = (*self._responses, response)[-self.config.window :]
         return response
 
     @property
@@ -218,28 +209,17 @@ class ReferenceDevice:
         return True
 
     def _respond(
-        self, request: Request, status: Status = Status.OK, value: int = 0, payload: bytes = b""
+        self, request: Request, status: Status = OK, value: int = 0, payload: bytes = b""
     ) -> bytes:
-        return Response(
-            opcode=request.opcode,
-            seq=request.seq,
-            session=request.session,
-            status=status,
-            expected=self._expected,
-            value=value,
-            payload=payload,
-            activation_bank=request.activation_bank,
-            result_bank=request.result_bank,
-            acknowledged=request.acknowledged,
-        ).pack()
+        return pack_response(request, status, self._expected, value, payload)
 
     def _reset(self, request: Request) -> bytes:
         if request.session != self._session:
             self._session = request.session
             self._expected = 1
-            self._responses.clear()
-            self._layers.clear()
-            self._results.clear()
+            self._responses = ()
+            self._layers = {}
+            self._results = {}
             if self._programs is not None:
                 self._programs.forget()
         return self._respond(request, value=PROTOCOL_VERSION)
@@ -252,7 +232,7 @@ class ReferenceDevice:
         failed = self._checker.first_failure(request, state)
         if failed is None:
             value, payload = handler(request)
-            return self._respond(request, value=value, payload=payload)
+            return self._respond(request, OK, value, payload)
         if failed.stage >= Stage.WORD and request.opcode in UNITS:
             handler(request)  # the whole words before the failing one stay
         if failed.stage == Stage.END and request.opcode == Opcode.COMMIT_PROGRAM:
@@ -267,30 +247,29 @@ class ReferenceDevice:
         if self._programs is not None and request.opcode in VECTOR_CHECKS:
             committed = {index for index, layer in self._layers.items() if layer.committed}
             return self._programs.state(request, committed)
-        results = self._results.get(request.result_bank)
-        row_groups = 0 if results is None else results.sums.shape[1] // self.config.rows
-        of_results = request.opcode == RESULTS
-        failed = of_results and results is not None and results.void
+        opcode = request.opcode
+        if opcode == RESULTS:
+            results = self._results.get(request.result_bank)
+            if results is None:
+                return State()
+            row_groups = results.sums.shape[1] // self.config.rows
+            return State(result_row_groups=row_groups, void_words=results.void)
         layer = self._layers.get(request.index)
         if layer is None:
-            return State(result_row_groups=row_groups, void_words=failed)
-        commits = request.opcode == COMMIT
+            return State()
+        words = layer.shape.words
+        checksum, void = 0, False
+        if opcode == READ:
+            void = self._any_void(layer.base + request.address, request.count)
+        elif opcode == COMMIT:
+            void = self._any_void(layer.base, words)
+            checksum = zlib.crc32(self._image(layer).tobytes())
         return State(
             layer=COMMITTED if layer.committed else LayerState.OPEN,
-            layer_words=layer.shape.words,
-            layer_checksum=zlib.crc32(self._image(layer).tobytes()) if commits else 0,
-            result_row_groups=row_groups,
-            void_words=failed or self._reads_void(request, layer),
+            layer_words=words,
+            layer_checksum=checksum,
+            void_words=void,
         )
-
-    def _reads_void(self, request: Request, layer: _Layer) -> bool:
-        """Whether a READ or COMMIT reads a word that the memory cannot read."""
-        first, count = 0, layer.shape.words
-        if request.opcode == READ:
-            first, count = request.address, request.count
-        elif request.opcode != COMMIT:
-            return False
-        return self._any_void(layer.base + first, count)
 
     def _any_void(self, address: int, count: int) -> bool:
         """Whether the memory cannot read one of `count` words from `address` on."""
@@ -304,7 +283,9 @@ class ReferenceDevice:
     def _define(self, request: Request) -> tuple[int, bytes]:
         base, tiles, row_groups = LAYER.unpack(request.payload)
         group_tiles = request.count if self.config.has_groups else 0
-        self._layers[request.index] = _Layer(base, LayerShape(tiles, row_groups, group_tiles))
+        shape = LayerShape(tiles, row_groups, group_tiles)
+        layer = _Layer(base, shape, self.config.run_cycles(shape) or 0)
+        self._layers = self._layers | {request.index: layer}
         self._weights.pop(request.index, None)
         if self._programs is not None:
             self._programs.forget_layer(request.index)
@@ -322,7 +303,8 @@ class ReferenceDevice:
         return 0, image[request.address : request.address + request.count].tobytes()
 
     def _commit(self, request: Request) -> tuple[int, bytes]:
-        self._layers[request.index] = replace(self._layers[request.index], committed=True)
+        layer = replace(self._layers[request.index], committed=True)
+        self._layers = self._layers | {request.index: layer}
         return request.address, b""
 
     def _load(self, request: Request) -> tuple[int, bytes]:
@@ -341,11 +323,11 @@ class ReferenceDevice:
         acts = self._activations.scales_of(bank, shape.with_longest(config.most_group_tiles).groups)
         image = b"" if config.scale is None else self._image(layer).tobytes()
         sums = layer_results(config, shape, self._decoded(request.index), image, codes, acts)
-        cycles = config.run_cycles(shape) or 0
         void = self._any_void(layer.base, shape.words)
-        self._results[request.result_bank] = _Results(sums, cycles, void)
-        self._counters["run_cycles"] += cycles
-        self._counters["cycles"] += cycles
+        results = _Results(sums, layer.cycles, void)
+        self._results = self._results | {request.result_bank: results}
+        self._counters["run_cycles"] += layer.cycles
+        self._counters["cycles"] += layer.cycles
         return 0, b""
 
     def _read_results(self, request: Request) -> tuple[int, bytes]:
@@ -477,13 +459,25 @@ class ReferenceTransport:
             raise DeviceError("the golden device is closed; connect again")
 
 
-def require_config(url: DeviceUrl, config: AcceleratorConfig | None) -> AcceleratorConfig:
-    """The configuration to simulate; a simulated device has none of its own."""
-    if config is None:
-        raise ConfigError(f"{url.scheme} needs a configuration; name a board or pass config=")
-    return config
+class ReferenceBlockTransport(ReferenceTransport):
+    """As `ReferenceTransport`, with several packets in a call."""
+
+    def __init__(self, config: AcceleratorConfig) -> None:
+        super().__init__(config)
+        self.block = config.window
+
+    def send_block(self, packets: Sequence[bytes]) -> None:
+        """Hand the device packets, one after the other."""
+        for packet in packets:
+            self.send(packet)
+
+    def receive_block(self, timeout_s: float) -> list[bytes]:
+        """The next responses; none at once if there are none."""
+        self._require_open()
+        responses = self._responses
+        return [responses.popleft() for _ in range(min(len(responses), self.block))]
 
 
-def open_device(url: DeviceUrl, config: AcceleratorConfig | None) -> ReferenceTransport:
+def open_device(url: DeviceUrl, config: AcceleratorConfig | None) -> ReferenceBlockTransport:
     """Opens `golden`: the reference device of a configuration."""
-    return ReferenceTransport(require_config(url, config))
+    return ReferenceBlockTransport(require_config(url, config))

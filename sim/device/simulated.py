@@ -23,7 +23,7 @@ from tritloom.rtl.spec.registry import load_component
 from tritloom.rtl.top import Accelerator
 from tritloom.sim.device.cxxrtl import Simulation, build
 from tritloom.sim.device.dram import HEADER
-from tritloom.sim.device.reference import DeviceUrl, require_config
+from tritloom.sim.device.opening import DeviceUrl, require_config
 from tritloom.sim.models.contract import MemoryModel
 from tritloom.sim.models.surrounded import SurroundedAccelerator, surrounded
 

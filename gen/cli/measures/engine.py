@@ -2,15 +2,17 @@
 
 import argparse
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tritloom.boards.families.family import family_names
 from tritloom.gen.cli.options import Help, add_command, existing_folder, path, whole
 from tritloom.gen.cli.text import print_json, progress_line
-from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import InputError
 from tritloom.rtl.spec.files import write_whole
 from tritloom.rtl.spec.scale_facts import DEFAULT_KIND, KINDS
+
+if TYPE_CHECKING:
+    from tritloom.rtl.spec.config import AcceleratorConfig
 
 __all__ = ["add"]
 
@@ -117,7 +119,7 @@ def _engine(options: argparse.Namespace) -> int:
     return 0
 
 
-def _auto_config(options: argparse.Namespace) -> AcceleratorConfig:
+def _auto_config(options: argparse.Namespace) -> "AcceleratorConfig":
     """What `tritloom auto` chooses for the layer, or the mix, that is to be measured."""
     from tritloom.boards.families.family import load_family
     from tritloom.gen.plan.auto import choose

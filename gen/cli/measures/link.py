@@ -4,7 +4,7 @@ import argparse
 import json
 import re
 import shlex
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tritloom.gen.cli.options import (
     Help,
@@ -16,9 +16,11 @@ from tritloom.gen.cli.options import (
     whole,
 )
 from tritloom.gen.cli.text import pairs, print_json, progress_line
-from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import InputError
 from tritloom.rtl.spec.files import write_whole
+
+if TYPE_CHECKING:
+    from tritloom.rtl.spec.config import AcceleratorConfig
 
 __all__ = ["add"]
 
@@ -110,7 +112,7 @@ def _link(options: argparse.Namespace) -> int:
     return 0
 
 
-def _config(options: argparse.Namespace) -> AcceleratorConfig | None:
+def _config(options: argparse.Namespace) -> "AcceleratorConfig | None":
     """The device behind the link; None for the link alone."""
     if options.config is not None:
         config = read_config(options.config)

@@ -61,7 +61,19 @@ DEVICES = {
     "tables, one bank, 2 bytes": replace(TABLES, banks=1, link=PacketStream(width=2)),
 }
 DEVICES["scales"] = replace(ADDERS, scale=ScaleConfig(group=40))
-SLOW = ("scales", "adders, one bank", "tables, one bank, 2 bytes")
+DEVICES["scales of activations"] = replace(ADDERS, scale=ScaleConfig(kind="float", group=40))
+DEVICES["scales of activations, tables, 8 bytes"] = replace(
+    TABLES, link=PacketStream(width=8), scale=ScaleConfig(kind="float", group=10)
+)
+DEVICES["scales of activations, one bank"] = replace(
+    DEVICES["scales of activations"], banks=1, link=PacketStream(width=2)
+)
+SLOW = (
+    "scales",
+    *(name for name in DEVICES if "of activations" in name),
+    "adders, one bank",
+    "tables, one bank, 2 bytes",
+)
 """One bank is for the smallest boards."""
 
 

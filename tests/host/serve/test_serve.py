@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from tests.support.processes import interruptible
+from tritloom.gen.cli.serve import BLAS_THREADS
 from tritloom.host import DeviceError, connect
 from tritloom.host.serve.client import Client
 from tritloom.host.serve.server import LONGEST_PATH, Server
@@ -330,6 +331,77 @@ def test_a_device_error_that_passes_does_not_end_the_server(server, device, monk
     assert server.errors == []
 
 
+def test_a_defect_reaches_the_client_and_ends_nothing(server, device, monkeypatch, capfd):
+    """One line for the client that met it, its traceback on standard error; all go on."""
+    trits, codes = made(6)
+    with Client(server.path) as client, Client(server.path) as other:
+        layer, others = client.load(trits), other.load(-trits)
+        for method, ask in (
+            ("submit_all", lambda: client.products([layer], codes)),
+            ("unload", lambda: client.unload(layer)),
+            ("load", lambda: client.load(trits)),
+        ):
+            with monkeypatch.context() as patch:
+
+                def fail(*arguments):
+                    raise RuntimeError("two\nlines")
+
+                patch.setattr(device, method, fail)
+                with pytest.raises(DeviceError) as failed:
+                    ask()
+            assert str(failed.value) == (
+                "the server failed with RuntimeError: two lines; its own output says where"
+            )
+            _, err = capfd.readouterr()
+            assert err.startswith("Traceback") and err.endswith("RuntimeError: two\nlines\n")
+            assert is_exact(client.products([layer], codes), trits, codes)
+            assert is_exact(other.products([others], codes), -trits, codes)
+    wait_until(lambda: device.info.layers_used == 0)
+    assert server.errors == []
+
+
+def test_a_defect_while_a_client_goes(server, device, monkeypatch, capfd):
+    """The layers that the device can unload are unloaded."""
+    trits, _ = made(6)
+    unload, calls = device.unload, []
+
+    def fail_once(handle):
+        calls.append(handle)
+        if len(calls) == 1:
+            raise RuntimeError("no unload")
+        unload(handle)
+
+    monkeypatch.setattr(device, "unload", fail_once)
+    with Client(server.path) as client:
+        for _ in range(3):
+            client.load(trits)
+    wait_until(lambda: device.info.layers_used == 1 and len(calls) == 3)
+    assert capfd.readouterr().err.endswith("RuntimeError: no unload\n")
+    with Client(server.path) as client:
+        assert client.info()["url"] == "golden"
+
+
+def test_a_defect_while_an_error_is_judged(server, device, monkeypatch, capfd):
+    """The device is asked whether it is lost, and that fails in a way that nobody expects."""
+    trits, codes = made(6)
+
+    def fail(*arguments):
+        raise DeviceError("the weight memory failed")
+
+    def fail_otherwise():
+        raise RuntimeError("no counters")
+
+    with Client(server.path) as client:
+        layer = client.load(trits)
+        with monkeypatch.context() as patch:
+            patch.setattr(device, "submit_all", fail)
+            patch.setattr(device, "counters", fail_otherwise)
+            with pytest.raises(DeviceError, match="the weight memory failed"):
+                client.products([layer], codes)
+            wait_until(lambda: "no counters" in capfd.readouterr().err)
+        assert is_exact(client.products([layer], codes), trits, codes)
+
+
 def test_where_the_socket_may_be(device, tmp_path):
     path = tmp_path / "s"
     with Server(device, path):
@@ -386,19 +458,30 @@ def test_messages_in_pieces(piece):
     assert receiver.receive() is None
 
 
-@pytest.mark.sim
-@pytest.mark.parametrize(("sign", "status"), [(signal.SIGINT, 0), (signal.SIGTERM, 143)])
-def test_the_command(tmp_path, sign, status):
-    path = tmp_path / "s"
-    command = [sys.executable, "-m", "tritloom", "serve", "--device", "golden", "--json"]
+@contextmanager
+def command(path, **environment):
+    """`tritloom serve` as a process, and what it printed."""
+    words = [sys.executable, "-m", "tritloom", "serve", "--device", "golden", "--json"]
+    env = {name: text for name, text in os.environ.items() if name not in BLAS_THREADS}
     with subprocess.Popen(
-        [*command, "--socket", str(path)],
+        [*words, "--socket", str(path)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         preexec_fn=interruptible,
+        env=env | environment,
     ) as served:
-        printed = json.loads(served.stdout.readline())
+        try:
+            yield served, json.loads(served.stdout.readline())
+        finally:
+            served.terminate()
+
+
+@pytest.mark.sim
+@pytest.mark.parametrize(("sign", "status"), [(signal.SIGINT, 0), (signal.SIGTERM, 143)])
+def test_the_command(tmp_path, sign, status):
+    path = tmp_path / "s"
+    with command(path) as (served, printed):
         assert (printed["socket"], printed["device"]) == (str(path), "golden")
         trits, codes = made(7, 40, 60)
         with Client(path) as client:
@@ -415,7 +498,23 @@ def test_the_command(tmp_path, sign, status):
     assert not os.path.lexists(path)
 
 
-def test_the_command_says_what_is_wrong(run, tmp_path):
+@pytest.mark.sim
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux") or len(os.sched_getaffinity(0)) < 2,
+    reason="the threads of a process, of which BLAS has one for each processor",
+)
+@pytest.mark.parametrize(
+    ("environment", "threads"),
+    [({}, 1), *(({name: "2"}, 2) for name in BLAS_THREADS)],
+)
+def test_the_command_has_one_thread_for_products(tmp_path, environment, threads):
+    """Without a client its threads are the main one and those of BLAS."""
+    with command(tmp_path / "s", **environment) as (served, _):
+        assert len(os.listdir(f"/proc/{served.pid}/task")) == threads
+
+
+def test_the_command_says_what_is_wrong(run, tmp_path, monkeypatch):
+    monkeypatch.setenv(BLAS_THREADS[0], "1")  # so that the command changes no variable
     (tmp_path / "file").write_text("")
     status, out, err = run("serve", "--device", "golden", "--socket", tmp_path / "file")
     assert (status, out) == (1, "")

@@ -806,6 +806,37 @@ def test_transport_queues_answers() -> None:
         transport.send(b"")
 
 
+def test_transport_moves_blocks() -> None:
+    """As one packet after the other; a block has at most as many packets as the window."""
+    config = make_config(slots=4)
+    transport = open_device(GOLDEN, config)
+    assert transport.block == config.window == 3
+    requests = [
+        Request(Opcode.RESET, 0, 3),
+        *(Request(Opcode.IDENTIFY, seq, 3, count=seq) for seq in (1, 2, 3, 4)),
+    ]
+    transport.send_block([])
+    assert transport.receive_block(1.0) == []
+    transport.send_block([requests[0].pack(), b"noise", requests[1].pack()])
+    transport.send_block([request.pack() for request in requests[2:]])
+    responses = [
+        Response(Opcode.RESET, 0, 3, 0, 1, PROTOCOL_VERSION).pack(),
+        *(
+            Response(Opcode.IDENTIFY, seq, 3, 0, seq + 1, 0, b"TRIT"[:seq]).pack()
+            for seq in (1, 2, 3, 4)
+        ),
+    ]
+    assert transport.receive_block(0.0) == responses[:3]
+    assert transport.receive(0.0) == responses[3]
+    assert transport.receive_block(0.0) == responses[4:]
+    assert transport.receive_block(0.0) == []
+    transport.close()
+    with pytest.raises(DeviceError, match=r"^the golden device is closed; connect again$"):
+        transport.receive_block(0.0)
+    with pytest.raises(DeviceError, match=r"^the golden device is closed; connect again$"):
+        transport.send_block([b""])
+
+
 def test_it_needs_a_configuration() -> None:
     with pytest.raises(
         ConfigError, match=r"^golden needs a configuration; name a board or pass config=$"
