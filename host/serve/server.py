@@ -422,8 +422,8 @@ def _require_size(name: str, body: memoryview, size: int) -> None:
 
 def _defect(error: Exception) -> str:
     """The line that a client gets of an error that nobody expected."""
-    text = " ".join(str(error).split())
-    return f"the server failed with {type(error).__name__}: {text}; its own output says where"
+    text = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(":")
+    return f"the server failed with {text}; its own output says where"
 
 
 def _print_traceback() -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 
@@ -138,6 +139,9 @@ def test_groups(server, device):
             assert np.array_equal(groups[..., group], expected)
         assert np.array_equal(groups.sum(axis=-1), whole[..., 0])
         assert device.info.layers_used == 3 + 2  # 24 inputs are two pieces
+        for wrong in (codes[:, 1:], np.pad(codes, ((0, 0), (0, 1)))):
+            with pytest.raises(DeviceError, match=f"24 features, not {wrong.shape[1]}"):
+                client.products(layers[:1], wrong)
         client.unload(layers[0])
         assert device.info.layers_used == 2
 
@@ -358,6 +362,26 @@ def test_a_defect_reaches_the_client_and_ends_nothing(server, device, monkeypatc
             assert is_exact(other.products([others], codes), -trits, codes)
     wait_until(lambda: device.info.layers_used == 0)
     assert server.errors == []
+
+
+def test_a_defect_that_cannot_be_printed(server, device, monkeypatch):
+    """Nobody reads what the server prints; the client has its line all the same."""
+    trits, codes = made(6)
+
+    def fail(*arguments):
+        raise RuntimeError
+
+    def print_to_nobody():
+        raise BrokenPipeError
+
+    with Client(server.path) as client:
+        layer = client.load(trits)
+        with monkeypatch.context() as patch:
+            patch.setattr(device, "submit_all", fail)
+            patch.setattr(traceback, "print_exc", print_to_nobody)
+            with pytest.raises(DeviceError, match="failed with RuntimeError; its own output"):
+                client.products([layer], codes)
+        assert is_exact(client.products([layer], codes), trits, codes)
 
 
 def test_a_defect_while_a_client_goes(server, device, monkeypatch, capfd):

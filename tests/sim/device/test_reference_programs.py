@@ -18,6 +18,7 @@ from tritloom.rtl.spec.vector_program import (
     encode_program,
     kept_mask,
 )
+from tritloom.sim.device import reference
 
 
 @pytest.mark.parametrize("divides", [False, True])
@@ -51,6 +52,51 @@ def test_a_bitlinear_layer(config, divides):
         ] == exact.tolist()
     counters = unpack_counters(config, host.done(requests.read_counters())[0].payload)
     assert counters["vector_cycles"] > counters["run_cycles"] > 0
+
+
+def test_an_interrupt_leaves_no_trace(monkeypatch):
+    """Each packet comes to one device again after an interrupt behind all that it changes."""
+    plain, disturbed = Host(), Host()
+    process = disturbed.device.process
+
+    def fail(*arguments):
+        raise KeyboardInterrupt
+
+    def interrupt(packet):
+        with monkeypatch.context() as patch:
+            patch.setattr(reference, "pack_response", fail)
+            with pytest.raises(KeyboardInterrupt):
+                process(packet)
+
+    def twice(packet):
+        interrupt(packet)
+        return process(packet)
+
+    disturbed.device.process = twice
+    one = Step(operation=Operation.PRODUCT, factor=Factor.SAME, a=0, d=0, count=3)
+    trits, codes = layer(3), np.arange(20).astype(np.int8)
+    for host in (plain, disturbed):
+        host.load(1, trits)
+        host.done(*requests.load_activations(CONFIG, 0, codes, 1000, 0))
+        host.done(requests.run_layer(1, 1, 0, 1))
+        host.done(*requests.read_results(CONFIG, 0, 16, 1000, bank=1))
+        host.put(0, [1, 2, 3])
+        assert host.program([one, END]).status == Status.OK
+        host.done(requests.execute_program(0))
+        assert host.get(0, 3).tolist() == [1, 4, 9]
+        assert host.send(Request(Opcode.LOAD, count=1, index=9)).status != Status.OK
+        host.done(requests.read_counters())
+    assert disturbed.packets == plain.packets
+    # A RESET that was interrupted has forgotten nothing, and one that was not has.
+    interrupt(Request(Opcode.RESET, session=9).pack())
+    for host in (plain, disturbed):
+        host.done(requests.execute_program(0), requests.run_layer(1, 1, 0, 0))
+        host.done(*requests.read_results(CONFIG, 0, 16, 1000, bank=1))
+        assert host.get(0, 3).tolist() == [1, 16, 81]
+        host.reset()
+        assert host.send(requests.run_layer(1, 1, 0, 0)).status == Status.BAD_STATE
+        assert host.send(requests.execute_program(0)).status == Status.BAD_STATE
+    assert disturbed.packets == plain.packets
 
 
 def test_a_program_is_committed_as_a_whole_and_may_begin_anywhere():
