@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 from tritloom.rtl.spec.errors import ConfigError
-from tritloom.rtl.spec.groups import fixed_bits
 from tritloom.rtl.spec.nested import NestedConfig
 
 __all__ = [
@@ -17,6 +16,7 @@ __all__ = [
     "SLICE_BITS",
     "ScaleConfig",
     "ScaleUnit",
+    "fixed_bits",
 ]
 
 SCALE_BITS = 16
@@ -25,6 +25,9 @@ FLOAT_BYTES = 4
 """Bytes of a result, and of a scale of activations: float32."""
 SCALE_SUM_BITS = 17
 """Greatest width of a group's sum: what the multiplier of a unit takes."""
+HALF_PRECISION = 11
+MOST_POWER = 29
+"""The largest half-precision number is less than 2^11 · 2^29 · 2^-24."""
 SLICE_BITS = 16
 """Bits of a total in one memory. Of a wider one synthesis may make rows of blocks with a choice
 between them, to save a block in 17, and data leaves a block late in a cycle."""
@@ -108,3 +111,11 @@ class ScaleConfig(NestedConfig):
     def result_bits(self, sum_bits: int, groups: int) -> int:
         """Bits of a row's total of that many groups: a signed integer, or a float32."""
         return fixed_bits(sum_bits, groups) if self.kind == "fixed" else 8 * FLOAT_BYTES
+
+
+def fixed_bits(sum_bits: int, groups: int) -> int:
+    """Signed bits of a total of `GroupFixed` that never overflow.
+
+    A product of a sum and a scale is less than 2^(sum_bits − 1) · 2^11 · 2^29 units of 2^-24.
+    """
+    return sum_bits + HALF_PRECISION + MOST_POWER + (groups - 1).bit_length()
