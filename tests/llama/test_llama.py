@@ -28,6 +28,7 @@ from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.commands import Opcode, Request
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.groups import float_totals
+from tritloom.rtl.spec.llama import DEVICE
 from tritloom.rtl.spec.scale_facts import ScaleConfig
 from tritloom.sim.device.simulated import SimulatedDevice
 from tritloom.sim.tools import find_cxx
@@ -268,6 +269,17 @@ def test_scales_on_the_device(llama, backend, models, name):
     alone = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert is_same_text(ran.stdout, alone)
     assert re.search(r"tritloom: [1-9]\d+ products on sim, 0 on this computer", ran.stderr)
+
+
+@pytest.mark.parametrize("name", ["TQ1_0", "Q2_0", "tinygroup"])
+def test_the_preset_has_room_for_the_small_models(llama, backend, models, name):
+    """The device of `tritloom llama run` computes every product; each is compared."""
+    model = models.get(name, ROOT / "models" / f"{name}.gguf")
+    command = completion(llama, model, "Emma was", 8)
+    out, err = run_with(backend, *command, device=DEVICE, verify="always")
+    alone = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert is_same_text(out, alone)
+    assert re.search(rf"tritloom: [1-9]\d+ products on {re.escape(DEVICE)}, 0 on this comp", err)
 
 
 class Cable:
