@@ -159,6 +159,20 @@ def test_a_loss_is_for_good(asks, tmp_path, answer, line):
     assert len(bodies) == 1
 
 
+def test_a_server_that_ends_in_the_middle_of_a_question(asks, tmp_path):
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "s"))
+        server.listen()
+        process = subprocess.Popen(
+            [asks, tmp_path / "s", "0", "4000000"], stdout=subprocess.PIPE, text=True
+        )
+        link, _ = server.accept()
+        with link:
+            assert link.recv(1)
+        out, _ = process.communicate(timeout=30)
+    assert (process.returncode, out.splitlines()) == (0, [GONE])
+
+
 def test_no_server(asks, tmp_path):
     path = tmp_path / "none"
     message = f"tritloom: {path}: No such file or directory; start tritloom serve there\n"
