@@ -1,10 +1,14 @@
 // Products of random ternary tensors on a CPU back end and on ours, and how many floats differ.
 //
-// products CPU_LIBRARY BACKEND OUT IN TOKENS: a line for each type, `name differing total`.
+// products CPU_LIBRARY BACKEND OUT IN TOKENS [WRONG]: a line for each type, `name differing total`.
+// With WRONG there is a `code` 3 among the weights, or among the activations a `nan`, or a `large`
+// number, which Q2_0's codes do not reach. Exits with 2 when a back end computes nothing.
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <random>
+#include <string>
 #include <vector>
 
 #include "ggml-alloc.h"
@@ -46,7 +50,8 @@ std::vector<float> computed(ggml_backend_t backend, const Product & p) {
 }  // namespace
 
 int main(int count, char ** words) {
-    if (count != 6) return 1;
+    if (count != 6 && count != 7) return 1;
+    const std::string wrong = count == 7 ? words[6] : "";
     ggml_backend_reg_t cpu_reg = ggml_backend_load(words[1]), reg = ggml_backend_load(words[2]);
     if (cpu_reg == nullptr || reg == nullptr) return 1;
     ggml_backend_t cpu = ggml_backend_dev_init(ggml_backend_reg_dev_get(cpu_reg, 0), nullptr);
@@ -65,6 +70,10 @@ int main(int count, char ** words) {
         }
         p.weights.resize(ggml_row_size(type, p.in) * p.out);
         ggml_quantize_chunk(type, floats.data(), p.weights.data(), 0, p.out, p.in, nullptr);
+        // The last weight that TQ2_0 has, in the last byte of its codes.
+        if (wrong == "code" && type == GGML_TYPE_TQ2_0) p.weights[p.weights.size() - 3] |= 3 << 6;
+        if (wrong == "nan") p.input.back() = NAN;
+        if (wrong == "large") p.input.back() = 1e7f;
         const std::vector<float> expected = computed(cpu, p), got = computed(device, p);
         size_t differing = 0;
         for (size_t n = 0; n < got.size(); n++) {

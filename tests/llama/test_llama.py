@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -199,6 +200,73 @@ def test_group_scales_on_a_device_with_groups(llama, backend, models, name):
     alone = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert is_same_text(ran.stdout, alone)
     assert re.search(r"tritloom: [1-9]\d+ products on sim, 0 on this computer", ran.stderr)
+
+
+class Liar:
+    """A device whose product `number` has a wrong sum, the last one of its first token."""
+
+    def __init__(self, device, number):
+        self._device, self._number = device, number
+
+    def __getattr__(self, name):
+        return getattr(self._device, name)
+
+    def submit_all(self, handles, codes):
+        jobs = self._device.submit_all(handles, codes)
+        if 0 <= self._number < len(jobs):
+            right = jobs[self._number].result()
+            wrong = right.copy()
+            wrong[0, -1] += 1
+            self.sums = right[0, -1], wrong[0, -1]
+            jobs[self._number] = SimpleNamespace(result=lambda: wrong)
+        self._number -= len(jobs)
+        return jobs
+
+
+@pytest.mark.parametrize(
+    ("verify", "number", "caught"),
+    [
+        *(("first", 0, True), ("first", 13, True), ("first", 14 + 3, False)),
+        *(("always", 4, True), ("always", 14 + 3, True), ("off", 4, False), (None, 13, True)),
+    ],
+)
+def test_a_wrong_sum(llama, backend, models, verify, number, caught):
+    """Each of the 14 layers computes the prompt first, then one token after the other."""
+    command = completion(llama, models["TQ2_0"], "Emma was", 4)
+    more = {} if verify is None else {"TRITLOOM_VERIFY": verify}
+    with connect("golden") as device:
+        liar = Liar(device, number)
+        with serving(liar) as server:
+            env = environment(backend, server.path, TRITLOOM_CODES="token", **more)
+            ran = subprocess.run(command, env=env, capture_output=True, text=True)
+    right, wrong = liar.sums
+    lines = [line for line in ran.stderr.splitlines() if "the device gave" in line]
+    assert len(lines) == caught
+    assert ran.returncode != -signal.SIGABRT
+    if caught:
+        assert re.fullmatch(
+            rf"tritloom: blk\.\d\.\w+\.weight: the device gave {wrong}, not {right}, "
+            r"for sum \d+; run tritloom info --selftest",
+            lines[0],
+        )
+    else:
+        assert ran.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("wrong", "computed", "message"),
+    [
+        ("code", ["tq1_0"], "a code 3, which has no meaning in its type; the tensor is not "),
+        ("nan", [], "an activation is NaN or too large for its codes"),
+        ("large", ["tq1_0", "tq2_0"], "an activation is NaN or too large for its codes"),
+    ],
+)
+def test_what_has_no_product(llama, backend, products, wrong, computed, message):
+    """A code 3 of TQ2_0, a NaN, and a number whose scale no half-precision number holds."""
+    arguments = [llama.cpu, backend, "8", "512", "2", wrong]
+    out, err = run_with(backend, products, *arguments, status=2)
+    assert out.splitlines() == [f"{name} 0 32" for name in computed]
+    assert message in err
 
 
 class Cable:
