@@ -7,6 +7,7 @@ from tritloom.rtl.links.uart_facts import Uart
 from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.memories.sdram_facts import Sdram
 from tritloom.rtl.spec.config import AcceleratorConfig
+from tritloom.rtl.spec.scale_facts import ScaleConfig
 from tritloom.rtl.spec.vector_facts import VectorConfig
 
 __all__ = ["ULX3S_12F", "ULX3S_25F", "ULX3S_45F", "ULX3S_85F"]
@@ -73,6 +74,21 @@ ULX3S_85F = replace(
             max_in_features=6920,
             max_out_features=6912,
             max_layers=256,
+            packet_bytes=1024,
+            slots=4,
+            clock_hz=80_000_000,
+        ),
+        # For llama.cpp: 35 lanes suit groups of 32 inputs (Q2_0) and of 256 (TQ1_0, TQ2_0). The
+        # memory holds tinylm in either form.
+        "llama": AcceleratorConfig(
+            lanes=35,
+            rows=4,
+            fill=5,
+            memory=BlockRam(words=9216),
+            max_in_features=2240,
+            max_out_features=2048,
+            max_layers=64,
+            scale=ScaleConfig(kind="float", group=256),
             packet_bytes=1024,
             slots=4,
             clock_hz=80_000_000,

@@ -114,7 +114,7 @@ class Layer:
         return self.in_features * self.out_features * self.count
 
 
-def model_layers(model: str, group: int | None = 0, *, joined: bool = False) -> list[Layer]:
+def model_layers(model: str, group: int | None = 0, *, scale: str | None = None) -> list[Layer]:
     """The ternary layers of a model, counted by shape and group.
 
     Parameters
@@ -125,8 +125,8 @@ def model_layers(model: str, group: int | None = 0, *, joined: bool = False) -> 
     group : inputs that have a sum of their own; 0: the whole row, which a GGUF file must allow;
         None: as many as share a scale in a tensor of a GGUF file that has several, else the whole
         row
-    joined : whether the two passes of a layer with weights of 2 are one layer of twice as many
-        inputs, as on a device with scales
+    scale : kind of scales of the device. With scales the two passes of a layer with weights of 2
+        are one layer of twice as many inputs; of the kind `float`, in groups of twice as many
 
     Raises
     ------
@@ -152,10 +152,13 @@ def model_layers(model: str, group: int | None = 0, *, joined: bool = False) -> 
     names: dict[tuple[int, int, int], str] = {}
     counts = Counter[tuple[int, int, int]]()
     for name, (out_features, in_features, own, passes) in shapes.items():
-        wide = in_features * passes if joined else in_features
-        shape = (wide, out_features, own if group is None else group)
+        size = own if group is None else group
+        if scale is not None:
+            in_features *= passes
+            size *= passes if scale == "float" else 1
+        shape = (in_features, out_features, size)
         names.setdefault(shape, name.rpartition(".")[2])
-        counts[shape] += 1 if joined else passes
+        counts[shape] += passes if scale is None else 1
     return [
         Layer(names[shape], shape[0], shape[1], count, shape[2]) for shape, count in counts.items()
     ]

@@ -21,10 +21,21 @@ from numpy.typing import ArrayLike, NDArray
 
 from tritloom.host.allocator import Allocator
 from tritloom.host.execution import Execution, ProgramStats
-from tritloom.host.group_layer import GroupHandle, GroupJob, GroupLayer
+from tritloom.host.group_layer import (
+    GroupHandle,
+    GroupJob,
+    GroupLayer,
+    load_groups,
+    scales_of,
+)
 from tritloom.host.handle import Handle, Image, Stats, load_layer
 from tritloom.host.identity import config_of, read_identity
-from tritloom.host.inputs import checked_codes, checked_floats, checked_norm, require_linear
+from tritloom.host.inputs import (
+    checked_codes,
+    checked_floats,
+    checked_norm,
+    require_linear,
+)
 from tritloom.host.job import Job, Loaded, submit_product
 from tritloom.host.layer import TernaryLayer
 from tritloom.host.linear_program import LINEAR, linear_program, unit_is_sooner
@@ -214,19 +225,7 @@ class Device:
                 return load_layer(*device, allocator, layer, images)
             if images is not None:
                 raise InputError("images must be None for a GroupLayer, which is packed here")
-            if self._config.scale is not None:
-                joined, scales = layer.joined
-                part = load_layer(*device, allocator, joined, group=layer.group, scales=scales)
-                return GroupHandle(layer, (part,))
-            parts: list[Handle] = []
-            try:
-                for trits in layer.passes:
-                    parts.append(load_layer(*device, allocator, trits, group=layer.group))
-            except BaseException:
-                for part in parts:
-                    self._allocator.release(part)
-                raise
-            return GroupHandle(layer, tuple(parts))
+            return load_groups(*device, allocator, layer)
 
     def unload(self, handle: Handle | GroupHandle) -> None:
         """Free a layer's memory. Jobs that were submitted before still get their results."""
@@ -245,30 +244,38 @@ class Device:
             self._allocator.release(handle)
 
     @overload
-    def submit(self, handle: Handle, codes: ArrayLike) -> Job: ...
+    def submit(self, handle: Handle, codes: ArrayLike, scales: None = None) -> Job: ...
     @overload
-    def submit(self, handle: GroupHandle, codes: ArrayLike) -> GroupJob: ...
-    def submit(self, handle: Handle | GroupHandle, codes: ArrayLike) -> Job | GroupJob:
+    def submit(
+        self, handle: GroupHandle, codes: ArrayLike, scales: ArrayLike | None = None
+    ) -> GroupJob: ...
+    def submit(
+        self, handle: Handle | GroupHandle, codes: ArrayLike, scales: ArrayLike | None = None
+    ) -> Job | GroupJob:
         """Start a product; `Job.result` waits for the sums. Any number of jobs may be enqueued.
 
         Parameters
         ----------
         handle : of `load`
         codes : int8 `[tokens, in_features]`; they are copied
+        scales : of the codes, float32 `[tokens, groups]`, see `matmul_scaled`; they are copied
 
         Raises
         ------
-        InputError : an unloaded layer, another dtype or shape, or a code that does not fit in the
-            device's `act_bits`
+        InputError : an unloaded layer, another dtype or shape, a code that does not fit in the
+            device's `act_bits`, or scales as `matmul_scaled` refuses them
         """
         with self._session.lock:
             self._session.check()
-            return self._submit(handle, codes, None)[0]
+            return self._submit(handle, codes, scales, None)[0]
 
     def submit_all(
-        self, handles: Sequence[Handle | GroupHandle], codes: ArrayLike
+        self,
+        handles: Sequence[Handle | GroupHandle],
+        codes: ArrayLike,
+        scales: ArrayLike | None = None,
     ) -> list[Job | GroupJob]:
-        """Start the products of several layers with the same codes.
+        """Start the products of several layers with the same codes, and the same scales of these.
 
         As `submit` for each of them in turn. But a layer that takes the codes as the one before it
         does uses what is loaded on the device, if all of it has room there at once.
@@ -282,30 +289,34 @@ class Device:
             jobs: list[Job | GroupJob] = []
             loaded = None
             for handle in handles:
-                job, loaded = self._submit(handle, codes, loaded)
+                job, loaded = self._submit(handle, codes, scales, loaded)
                 jobs.append(job)
             return jobs
 
     def _submit(
-        self, handle: Handle | GroupHandle, codes: ArrayLike, loaded: Loaded | None
+        self,
+        handle: Handle | GroupHandle,
+        codes: ArrayLike,
+        scales: ArrayLike | None,
+        loaded: Loaded | None,
     ) -> tuple[Job | GroupJob, Loaded | None]:
         """A job, and what it leaves loaded."""
-        if isinstance(handle, GroupHandle):
-            parts = handle.parts
-        else:
-            parts = (_require_handle(handle),)
-        pieces = [part.pieces_on(self._session) for part in parts]
+        device = (self._session, self._config)
+        if not isinstance(handle, GroupHandle):
+            pieces = _require_handle(handle).pieces_on(self._session)
+            if scales is not None:
+                raise InputError("scales must be None for a TernaryLayer, which has no groups")
+            array = checked_codes(self._config, codes, handle.in_features)
+            return submit_product(*device, handle, pieces, array, loaded)
+        places = [part.pieces_on(self._session) for part in handle.parts]
         array = checked_codes(self._config, codes, handle.layer.in_features)
-        # On a device with scales, two passes are side by side, and take the codes twice.
-        twice = array.shape[1] != parts[0].in_features
-        if twice:
-            array, loaded = np.hstack([array, array]), None
+        acts = scales_of(*device, handle, scales, len(array))
+        array = handle.device_codes(self._config, array)
         jobs = []
-        for part, place in zip(parts, pieces, strict=True):
-            job, loaded = submit_product(self._session, self._config, part, place, array, loaded)
+        for part, place in zip(handle.parts, places, strict=True):
+            job, loaded = submit_product(*device, part, place, array, loaded, acts)
             jobs.append(job)
-        made = GroupJob(handle, jobs) if isinstance(handle, GroupHandle) else jobs[0]
-        return made, None if twice else loaded
+        return GroupJob(handle, jobs, acts), loaded
 
     def matmul(self, handle: Handle, codes: ArrayLike) -> NDArray[np.int32]:
         """Exact sums: int8 `[tokens, in_features]` → int32 `[tokens, out_features]`."""
@@ -324,19 +335,35 @@ class Device:
             )
         return self.submit(handle, codes).result()
 
-    def matmul_scaled(self, handle: GroupHandle, codes: ArrayLike) -> NDArray[np.float32]:
+    def matmul_scaled(
+        self, handle: GroupHandle, codes: ArrayLike, scales: ArrayLike | None = None
+    ) -> NDArray[np.float32]:
         """Sums of all groups of inputs, each times its scale.
 
-        int8 `[tokens, in_features]` → float32 `[tokens, out_features]`: Σ sum · scale, exactly, and
-        rounded once. A device with scales computes it; of another one the host scales the sums, and
-        gets the same bits. The golden model is `tritloom.rtl.spec.groups.fixed_totals`.
+        int8 `[tokens, in_features]` → float32 `[tokens, out_features]`.
+
+        * Without `scales`: Σ sum · scale, exactly, and rounded once. A device whose scales are of
+          the kind `fixed` computes it. The golden model is `fixed_totals` in
+          `tritloom.rtl.spec.groups`.
+        * With `scales`: total = RN(total + RN(sum · RN(act · scale))), group after group, where act
+          is the scale of the codes, and RN rounds to float32. A device of the kind `float` computes
+          it. The golden model is `float_totals`. A row whose numbers reach 2^128 is not finite.
+
+        Of a device that sends the sums, the host scales them, and gets the same bits.
+
+        Parameters
+        ----------
+        handle : of `load`, of a `GroupLayer` with scales
+        codes : int8 `[tokens, in_features]`
+        scales : of the codes, float32 `[tokens, groups]`
 
         Raises
         ------
-        InputError : not the handle of a `GroupLayer` with scales; or as `submit`
+        InputError : not the handle of such a layer; scales of another dtype or shape, or one that
+            is not finite; a device of the other kind; or as `submit`
         """
         _require_groups("matmul_scaled", handle)
-        return self.submit(handle, codes).scaled()
+        return self.submit(handle, codes, scales).scaled()
 
     def linear(
         self,

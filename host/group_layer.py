@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from numpy.typing import NDArray
 
-from tritloom.host.handle import Handle
+from tritloom.host.allocator import Allocator
+from tritloom.host.handle import Handle, load_layer
+from tritloom.host.inputs import checked_scales
 from tritloom.host.job import Job
 from tritloom.host.layer import TernaryLayer
+from tritloom.host.session import Session
+from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import InputError
-from tritloom.rtl.spec.groups import MOST_WEIGHT, fixed_to_float, fixed_totals, ternary_passes
+from tritloom.rtl.spec.groups import (
+    MOST_WEIGHT,
+    fixed_to_float,
+    fixed_totals,
+    float_totals,
+    ternary_passes,
+)
 from tritloom.rtl.spec.numerics import to_array
 from tritloom.rtl.spec.packing import half_scales
 
-__all__ = ["GroupHandle", "GroupJob", "GroupLayer"]
+__all__ = ["GroupHandle", "GroupJob", "GroupLayer", "JoinedLayer", "load_groups", "scales_of"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,8 +110,13 @@ class GroupLayer:
         return tuple(TernaryLayer.from_trits(trits, 1.0) for trits in ternary_passes(self.weights))
 
     @property
-    def joined(self) -> tuple[TernaryLayer, npt.NDArray[np.uint16]]:
-        """The passes side by side as one layer, and the patterns of its scales.
+    def groups(self) -> int:
+        """Groups of inputs of a row."""
+        return self.in_features // (self.group or self.in_features)
+
+    @property
+    def patterns(self) -> npt.NDArray[np.uint16]:
+        """The patterns of the scales, uint16 `[out_features, groups]`.
 
         Raises
         ------
@@ -111,9 +127,66 @@ class GroupLayer:
                 "the layer has no scales; give them to GroupLayer.from_weights, or use a device "
                 "whose configuration has max_group_sums"
             )
-        trits = ternary_passes(self.weights)
-        patterns = np.hstack([self.scales] * len(trits))
-        return TernaryLayer.from_trits(np.hstack(trits), 1.0), patterns.view(np.uint16)
+        return self.scales.view(np.uint16)
+
+    def joined(self, config: AcceleratorConfig) -> JoinedLayer:
+        """The passes as one layer of a device with scales.
+
+        If it adds exactly, all groups of the second pass follow those of the first one. If it
+        rounds every operation, the two passes of a group are one group, whose sum is rounded once.
+
+        Raises
+        ------
+        InputError : the layer has no scales, or its groups are too long for the device
+        """
+        patterns, passes = self.patterns, ternary_passes(self.weights)
+        joined = JoinedLayer(passes[0], self.group, patterns)
+        if config.scales_activations:
+            _require_one_group(config, self, len(passes))
+            if len(passes) > 1:
+                both = _join_groups(passes, self.groups)
+                joined = JoinedLayer(both, self.group * len(passes), patterns)
+        elif len(passes) > 1:
+            joined = JoinedLayer(np.hstack(passes), self.group, np.hstack([patterns] * len(passes)))
+        return joined
+
+
+class JoinedLayer(NamedTuple):
+    """A layer with scales as a device has it.
+
+    Members
+    -------
+    trits : int8 `[out_features, in_features]`
+    group : inputs that have a sum of their own; 0: the whole row
+    patterns : of the scales, uint16 `[out_features, groups]`
+    """
+
+    trits: npt.NDArray[np.int8]
+    group: int
+    patterns: npt.NDArray[np.uint16]
+
+
+def _join_groups(several: Sequence[npt.NDArray[np.int8]], groups: int) -> npt.NDArray[np.int8]:
+    """Arrays int8 `[n, inputs]` side by side within each of their groups of inputs.
+
+    The first group of each array, then the second group of each, and so on.
+    """
+    rows = len(several[0])
+    parts = [each.reshape(rows, groups, -1) for each in several]
+    return np.concatenate(parts, axis=2).reshape(rows, -1)
+
+
+def _require_one_group(config: AcceleratorConfig, layer: GroupLayer, passes: int) -> None:
+    """`InputError` if the device would cut a group in two, because it rounds after each."""
+    group = layer.group or layer.in_features
+    most = config.most_group_tiles * config.lanes // passes
+    if group > most:
+        what = "groups of the layer" if passes == 1 else "groups of a layer with weights of 2"
+        raise InputError(
+            f"{what} must have at most {most} inputs on this device, not {group}, because a "
+            "group's sum is rounded once; use a device whose scale group and max_in_features are "
+            f"at least {group * passes}"
+        )
 
 
 class GroupHandle:
@@ -123,7 +196,7 @@ class GroupHandle:
     -------
     layer : what was loaded
     parts : the ternary layers on the device, whose sums are added; one on a device with scales,
-        of two passes side by side if a weight is 2
+        of two passes side by side if a weight is 2, see `GroupLayer.joined`
     """
 
     def __init__(self, layer: GroupLayer, parts: tuple[Handle, ...]) -> None:
@@ -135,19 +208,37 @@ class GroupHandle:
         """Words of weight memory that it takes; 0 after `unload`."""
         return sum(part.words for part in self.parts)
 
+    def device_codes(
+        self, config: AcceleratorConfig, codes: npt.NDArray[np.int8]
+    ) -> npt.NDArray[np.int8]:
+        """The codes, int8 `[tokens, in_features]`, as the parts take them.
+
+        That is twice if two passes are side by side.
+        """
+        if self.parts[0].in_features == codes.shape[1]:
+            return codes
+        return _join_groups([codes, codes], self.layer.groups if config.scales_activations else 1)
+
 
 class GroupJob:
     """A product that the device computes; `result` waits for it."""
 
-    def __init__(self, handle: GroupHandle, jobs: list[Job]) -> None:
+    def __init__(
+        self,
+        handle: GroupHandle,
+        jobs: list[Job],
+        scales: npt.NDArray[np.float32] | None = None,
+    ) -> None:
         self._handle = handle
         self._jobs = jobs
+        self._scales = scales
         self._sums: NDArray[Any] | None = None
 
     def result(self) -> NDArray[Any]:
         """Wait for the sums, int32 `[tokens, out_features, groups]`.
 
-        Of a device with scales: the scaled sums of each row, float32 `[tokens, out_features]`.
+        Of a device with scales: the scaled sums of each row, float32 `[tokens, out_features]`, as
+        `scaled`.
 
         Raises
         ------
@@ -164,6 +255,9 @@ class GroupJob:
     def scaled(self) -> NDArray[np.float32]:
         """Wait for the scaled sums, float32 `[tokens, out_features]`; from every device the same.
 
+        With scales of activations they are `float_totals`, else `fixed_totals`, both in
+        `tritloom.rtl.spec.groups`.
+
         Raises
         ------
         DeviceError : as `result`
@@ -172,6 +266,66 @@ class GroupJob:
         sums = self.result()
         if sums.dtype == np.float32:
             return sums
-        patterns = self._handle.layer.joined[1][:, : sums.shape[2]]
+        patterns = self._handle.layer.patterns
+        if self._scales is not None:
+            acts = self._scales.view(np.uint32)[:, np.newaxis]
+            return float_totals(sums, patterns, acts)[..., -1].view(np.float32)
         high, low = fixed_totals(sums, np.broadcast_to(patterns, sums.shape))
         return fixed_to_float(high[..., -1], low[..., -1]).view(np.float32)
+
+
+def load_groups(
+    session: Session, config: AcceleratorConfig, allocator: Allocator, layer: GroupLayer
+) -> GroupHandle:
+    """Write a layer with groups of inputs to a device's weight memory.
+
+    Raises
+    ------
+    CapacityError : there is no room; the device is as before
+    InputError : a layer without scales for a device with scales, or groups that it cannot have
+    DeviceError : the memory does not keep it, or the session ended
+    """
+    device = (session, config, allocator)
+    if config.scale is not None:
+        trits, group, scales = layer.joined(config)
+        joined = TernaryLayer.from_trits(trits, 1.0)
+        return GroupHandle(layer, (load_layer(*device, joined, group=group, scales=scales),))
+    parts: list[Handle] = []
+    try:
+        for each in layer.passes:
+            parts.append(load_layer(*device, each, group=layer.group))
+    except BaseException:
+        for part in parts:
+            allocator.release(part)
+        raise
+    return GroupHandle(layer, tuple(parts))
+
+
+def scales_of(
+    session: Session,
+    config: AcceleratorConfig,
+    handle: GroupHandle,
+    scales: npt.ArrayLike | None,
+    tokens: int,
+) -> npt.NDArray[np.float32] | None:
+    """Scales of codes, float32 `[tokens, groups]`, as a product on a device takes them; or none.
+
+    Raises
+    ------
+    InputError : another dtype or shape, a scale that is not finite, a layer without scales, or a
+        device that does not compute with them, or not without them
+    """
+    rounds = config.scales_activations
+    if scales is None:
+        if rounds:
+            raise InputError(
+                f"{session.name} scales the activations of each group; pass their scales, float32 "
+                "[tokens, groups]"
+            )
+        return None
+    if config.scale is not None and not rounds:
+        raise InputError(
+            f"{session.name} takes no scales of activations; pass none, or use a device whose "
+            "scale has kind float, or one with max_group_sums"
+        )
+    return checked_scales(scales, (tokens, handle.layer.patterns.shape[1]))

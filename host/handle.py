@@ -19,7 +19,7 @@ from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.rtl.spec.numerics import MAX_FEATURES
 from tritloom.rtl.spec.packing import check_group, check_trits, pack_weights
 
-__all__ = ["COMMIT_TRIES", "Handle", "Image", "Stats", "Totals", "load_layer"]
+__all__ = ["COMMIT_TRIES", "Handle", "Image", "Stats", "Totals", "load_layer", "require_one_piece"]
 
 Totals = tuple[int, int, int, int, int]
 """The numbers of `Stats` that are counted, from `tokens` to `bytes_rx`."""
@@ -178,7 +178,7 @@ def load_layer(
     check_trits(config, layer.trits)
     check_group(config, layer.in_features, group)
     if scales is not None:
-        _require_one_piece(config, layer.in_features, group)
+        require_one_piece(config, layer.in_features, group)
     pieces = allocator.place(layer.out_features, layer.in_features, group)
     sizes = [piece.shape.words * config.word_bytes for piece in pieces]
     if images is not None and [len(image) for image in images] != sizes:
@@ -204,13 +204,13 @@ def load_layer(
     return handle
 
 
-def _require_one_piece(config: AcceleratorConfig, in_features: int, group: int) -> None:
-    """A total is rounded once, so all groups of a row must lie in one layer of the device."""
+def require_one_piece(config: AcceleratorConfig, in_features: int, group: int) -> None:
+    """A device makes a row's total in one run, so all its groups must lie in one layer of it."""
     tiles = LayerShape.of(config, 1, in_features, group).tiles
     if tiles > config.max_tiles:
         raise InputError(
             f"a layer with scales must have at most {config.max_tiles} tiles of {config.lanes} "
-            f"inputs on this device, not {tiles}, because a row's total is rounded once; use a "
+            f"inputs on this device, not {tiles}, because a row's total is made in one run; use a "
             f"device with max_in_features of at least {tiles * config.lanes}"
         )
 

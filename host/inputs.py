@@ -10,7 +10,14 @@ from tritloom.rtl.spec.errors import InputError
 from tritloom.rtl.spec.numerics import to_array
 from tritloom.rtl.spec.packing import act_limits
 
-__all__ = ["LEAST_EPS", "checked_codes", "checked_floats", "checked_norm", "require_linear"]
+__all__ = [
+    "LEAST_EPS",
+    "checked_codes",
+    "checked_floats",
+    "checked_norm",
+    "checked_scales",
+    "require_linear",
+]
 
 INT8 = np.dtype(np.int8)
 LEAST_EPS = 2.0**-100
@@ -49,6 +56,29 @@ def checked_codes(
             f"quantize to {config.act_bits} bits"
         )
     return array
+
+
+def checked_scales(scales: ArrayLike, shape: tuple[int, int]) -> NDArray[np.float32]:
+    """A copy of scales of codes as float32 of a shape, `[tokens, groups]`.
+
+    Raises
+    ------
+    InputError : another dtype or shape, or a scale that is not finite
+    """
+    array = to_array(scales, "scales")
+    if array.dtype != np.float32:
+        raise InputError(f"scales must be float32, not {array.dtype}; use .astype(np.float32)")
+    if array.shape != shape:
+        raise InputError(
+            f"scales must have shape {shape}, not {array.shape}; one for each token and group"
+        )
+    if not np.isfinite(array).all():
+        token, group = np.argwhere(~np.isfinite(array))[0]
+        raise InputError(
+            f"scales must be finite, not {array[token, group]} at [{token}, {group}]; "
+            "check their source"
+        )
+    return np.array(array, np.float32, order="C")
 
 
 def checked_norm(

@@ -92,7 +92,10 @@ class Job:
                 numbers = unpack_floats(response.payload).astype(kind, copy=False)
             target = of_pieces[piece] if of_pieces else sums
             part = target[token, row : row + len(numbers)]
-            part += numbers
+            if self._handle.scaled:  # in one piece; to add it would turn -0.0 into 0.0
+                part[:] = numbers
+            else:
+                part += numbers
         if of_pieces:
             sums = self._by_groups(of_pieces)
         self._took = (self._tokens, runs, cycles, bytes_tx, bytes_rx)
@@ -119,10 +122,12 @@ class Loaded(NamedTuple):
 
     Members
     -------
+    in_features : of the layer; more than there are codes if the device takes them twice
     group : inputs that have a sum of their own, or 0
-    commands : that load them
+    commands : that load them, and their scales
     """
 
+    in_features: int
     group: int
     commands: list[Command]
 
@@ -134,21 +139,24 @@ def submit_product(
     pieces: tuple[Piece, ...],
     codes: NDArray[np.int8],
     loaded: Loaded | None = None,
+    scales: NDArray[np.float32] | None = None,
 ) -> tuple[Job, Loaded | None]:
     """Enqueue the commands of a product, in the order of `tritloom.host.plan`.
 
-    The codes, int8 `[tokens, in_features]`, must have been checked; they are copied.
+    The codes, int8 `[tokens, in_features]`, and the scales must have been checked; they are copied.
 
     Parameters
     ----------
     pieces : of the layer, as `Handle.pieces_on` gives them
-    loaded : what the product before this one left, if it had the same codes
+    loaded : what the product before this one left, if it had the same codes and scales
+    scales : of the activations, float32 `[tokens, groups]`, for a device that takes them; None:
+        they are 1
 
     Returns
     -------
     The job, and what it leaves; None if a further product must load its activations.
     """
-    again = loaded is not None and loaded.group == handle.group
+    again = loaded is not None and loaded[:2] == (handle.in_features, handle.group)
     plan = plan_product(
         config,
         handle.out_features,
@@ -160,7 +168,7 @@ def submit_product(
         handle.group,
         again,
     )
-    commands = plan.commands(pieces, codes)
+    commands = plan.commands(pieces, codes, scales)
     session.activation_bank, session.result_bank = plan.activation_bank, plan.result_bank
     loads = loaded.commands if loaded is not None and again else []
     job = Job(session, config, handle, len(codes), commands, plan.steps, pieces, loads)
@@ -171,4 +179,4 @@ def submit_product(
         loads = [
             command for command, step in zip(commands, plan.steps, strict=True) if step.load_bytes
         ]
-    return job, Loaded(handle.group, loads)
+    return job, Loaded(handle.in_features, handle.group, loads)

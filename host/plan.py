@@ -1,7 +1,8 @@
 """The steps of a product: which commands there are, in their order, and where their sums belong.
 
 All of this follows from sizes and banks alone. So it is planned once for all products of the same
-sizes, and a product adds what differs: the payloads of LOAD and the numbers of the layer's pieces.
+sizes, and a product adds what differs: the payloads of LOAD and SCALES, and the numbers of the
+layer's pieces.
 """
 
 from __future__ import annotations
@@ -53,8 +54,8 @@ class Step:
 
     Members
     -------
-    request : of the command; RUN without the layer's number, LOAD without its payload
-    load_bytes : payload of LOAD; 0 for another command
+    request : of the command; RUN without the layer's number, LOAD and SCALES without their payload
+    load_bytes : payload of LOAD or SCALES; 0 for another command
     piece : which of the layer's pieces RUN computes; None for another command
     place : where the numbers of RESULTS belong; None for another command
     response_bytes, cycles : as in `Command`
@@ -77,6 +78,7 @@ class Plan:
     config : of the device
     steps : in the order in which they are sent
     columns : first column, and the column after the last, of each vector that is loaded for a token
+    groups : scales that are loaded with each of these vectors; 0 on a device that takes none
     activation_bank, result_bank : the banks that are used last
     group : inputs that have a sum of their own, or 0
     loaded : no step loads activations
@@ -85,6 +87,7 @@ class Plan:
     config: AcceleratorConfig
     steps: tuple[Step, ...]
     columns: tuple[tuple[int, int], ...]
+    groups: tuple[int, ...]
     activation_bank: int
     result_bank: int
     group: int
@@ -93,13 +96,22 @@ class Plan:
     def leaves_all(self, tokens: int) -> bool:
         """Whether all activations of the product are in its last bank when it has run.
 
-        A product with the same codes and groups can then use them.
+        A product with the same codes, groups and scales can then use them.
         """
         return len(self.columns) == 1 and tokens <= self.config.tokens
 
-    def commands(self, pieces: tuple[Piece, ...], codes: NDArray[np.int8]) -> list[Command]:
-        """The commands of a product of a layer with codes, int8 `[tokens, in_features]`."""
-        image = b"" if self.loaded else self._image(codes)
+    def commands(
+        self,
+        pieces: tuple[Piece, ...],
+        codes: NDArray[np.int8],
+        scales: NDArray[np.float32] | None = None,
+    ) -> list[Command]:
+        """The commands of a product of a layer with codes, int8 `[tokens, in_features]`.
+
+        Only a device that takes scales of activations gets `scales`, float32 `[tokens, groups]`;
+        None: they are 1.
+        """
+        image = b"" if self.loaded else self._image(codes, scales)
         start = 0
         commands = []
         for step in self.steps:
@@ -121,15 +133,19 @@ class Plan:
             start = end
         return commands
 
-    def _image(self, codes: NDArray[np.int8]) -> bytes:
-        """The payloads of all LOADs, one after the other."""
+    def _image(self, codes: NDArray[np.int8], scales: NDArray[np.float32] | None) -> bytes:
+        """The payloads of all LOADs and SCALES, one after the other."""
         config = self.config
-        return b"".join(
-            pack_activations(config, row[first:last], self.group)
-            for start in range(0, len(codes), config.tokens)
-            for first, last in self.columns
-            for row in codes[start : start + config.tokens]
-        )
+        parts = []
+        for start in range(0, len(codes), config.tokens):
+            for (first, last), groups in zip(self.columns, self.groups, strict=True):
+                ones = np.ones(groups, "<f4").tobytes()
+                for token, row in enumerate(codes[start : start + config.tokens], start):
+                    parts.append(pack_activations(config, row[first:last], self.group))
+                    if groups:
+                        of_token = ones if scales is None else scales[token].astype("<f4").tobytes()
+                        parts.append(of_token)
+        return b"".join(parts)
 
 
 def plan_product(
@@ -194,7 +210,9 @@ def _plan(
             if column != loaded_column:
                 loaded_column = column
                 activation_bank = (activation_bank + 1) % config.banks
-                steps += _loads(config, len(batch), columns, payload_bytes, activation_bank, group)
+                groups = requests.count_scales(config, shapes[number])
+                vector = (columns, group, groups)
+                steps += _loads(config, len(batch), *vector, payload_bytes, activation_bank)
             result_bank = (result_bank + 1) % config.banks
             run = Step(
                 request=requests.run_layer(0, len(batch), activation_bank, result_bank),
@@ -214,12 +232,15 @@ def _plan(
             if config.banks == 1:
                 steps += delayed
                 delayed, delayed_cycles = [], 0
+    vectors = {
+        (column, column + columns): requests.count_scales(config, shape)
+        for (_, _, column, columns), shape in zip(rectangles, shapes, strict=True)
+    }
     return Plan(
         config=config,
         steps=(*steps, *delayed),
-        columns=tuple(
-            dict.fromkeys((column, column + columns) for _, _, column, columns in rectangles)
-        ),
+        columns=tuple(vectors),
+        groups=tuple(vectors.values()),
         activation_bank=activation_bank,
         result_bank=result_bank,
         group=group,
@@ -231,13 +252,22 @@ _kept_plan = lru_cache(maxsize=PLANS)(_plan)
 
 
 def _loads(
-    config: AcceleratorConfig, tokens: int, columns: int, payload_bytes: int, bank: int, group: int
+    config: AcceleratorConfig,
+    tokens: int,
+    columns: int,
+    group: int,
+    groups: int,
+    payload_bytes: int,
+    bank: int,
 ) -> list[Step]:
-    """The LOADs of some activations of each token."""
-    codes = np.zeros(columns, np.int8)
+    """The LOADs of some activations of each token, and the SCALES of their groups."""
+    codes, scales = np.zeros(columns, np.int8), np.zeros(groups, np.float32)
     steps = []
     for token in range(tokens):
-        for request in requests.load_activations(config, token, codes, payload_bytes, bank, group):
+        for request in (
+            *requests.load_activations(config, token, codes, payload_bytes, bank, group),
+            *requests.load_scales(token, scales, payload_bytes, bank),
+        ):
             steps.append(Step(request=request, load_bytes=len(request.payload)))
             request.payload = b""
     return steps

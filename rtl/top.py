@@ -112,6 +112,9 @@ class Accelerator(wiring.Component):
         connect(m, weights.o_first, processor.i_word)
         connect(m, weights.o_second, core.i_word)
         connect(m, processor.o_run, core.i_run)
+        if self.config.scales_activations:
+            ports: Any = (processor, core)
+            connect(m, ports[0].o_scale, ports[1].i_scale)
         if self.config.vector is None:
             connect(m, processor.o_load, core.i_load)
             connect(m, processor.o_fetch, core.i_fetch)

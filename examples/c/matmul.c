@@ -191,6 +191,31 @@ static void load_activations(const uint8_t *activations, uint32_t bank)
     }
 }
 
+#ifdef TRITLOOM_OP_SCALES
+/* Scales of 1 for the token's activations in a bank, one for each group of the device: the packed
+ * layer has scales of 1, too, so the results are its sums. */
+static void load_scales(uint32_t bank)
+{
+    enum {
+        GROUP_TILES = LAYER_GROUP_TILES ? LAYER_GROUP_TILES : TRITLOOM_MOST_GROUP_TILES,
+        SCALES = (LAYER_TILES + GROUP_TILES - 1) / GROUP_TILES,
+        MOST = TRITLOOM_MAX_PAYLOAD / TRITLOOM_SCALE_BYTES /* in a packet */
+    };
+    static uint8_t payload[SCALES * TRITLOOM_SCALE_BYTES];
+    size_t at, count;
+    for (at = 0; at < SCALES; at++)
+        tritloom_put_scale(payload, at, 1);
+    for (at = 0; at < SCALES; at += count) {
+        struct tritloom_command command = plain(TRITLOOM_OP_SCALES, TOKEN, 0, (uint32_t)at);
+        count = SCALES - at < MOST ? SCALES - at : MOST;
+        command.activation_bank = bank;
+        command.payload = payload + at * TRITLOOM_SCALE_BYTES;
+        command.bytes = count * TRITLOOM_SCALE_BYTES;
+        execute(command);
+    }
+}
+#endif
+
 /* Compute the layer. The device accepts it at once; its results tell when it is done. */
 static void run(uint32_t activation_bank, uint32_t result_bank)
 {
@@ -219,11 +244,14 @@ static void print_group(uint32_t bank, uint32_t row_group)
 }
 
 /* Print the sums in a bank, those of the first group of inputs first. A RESULTS command begins at a
-   whole group of rows. */
+   whole group of rows. A device with scales adds up the groups of a row. */
 static void print_results(uint32_t bank)
 {
-    size_t group;
-    for (group = 0; group < LAYER_GROUPS; group++)
+    size_t group, groups = LAYER_GROUPS;
+#ifdef TRITLOOM_SCALE
+    groups = 1;
+#endif
+    for (group = 0; group < groups; group++)
         print_group(bank, (uint32_t)(group * LAYER_ROW_GROUPS));
 }
 
@@ -242,6 +270,11 @@ int main(int argc, char **argv)
     port_open(argv[1]);
     start_session();
     load_layer(image);
+#ifdef TRITLOOM_OP_SCALES
+    load_scales(0);
+    if (TRITLOOM_BANKS != 1)
+        load_scales(1);
+#endif
     for (token = 0; token < tokens; token++) {
         uint32_t bank = (uint32_t)(token % TRITLOOM_BANKS);
         load_activations(activations + token * LAYER_IN_FEATURES, bank);

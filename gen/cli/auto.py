@@ -9,6 +9,7 @@ from tritloom.gen.cli.options import Help, add_command, existing_folder, path, w
 from tritloom.gen.cli.text import Column, columns, fill, paint, print_json, table
 from tritloom.rtl.spec.errors import InputError
 from tritloom.rtl.spec.files import write_whole
+from tritloom.rtl.spec.scale_facts import DEFAULT_KIND, KINDS
 
 __all__ = ["add"]
 
@@ -31,6 +32,7 @@ docs/howto/choose.md explains how it decides and what is counted.
   tritloom auto --family ecp5 --model tinylm --tokens 8 --json
   tritloom auto --family xc7 --part XC7A100T --model bitnet-2b-4t \\
       --weight-bits 128
+  tritloom auto --board ulx3s-85f --model models/tinygroup.gguf --scale float
 """,
     prints="""
 The choice; its time for a token, end to end, with the limit that binds; this computer's CPU. Then a
@@ -66,7 +68,12 @@ def add(commands: Any) -> None:
         "file's scales need, else 0)",
     )
     parser.add_argument(
-        "--scale", action="store_true", help="scale the sums of groups on the device"
+        *("--scale",),
+        nargs="?",
+        const=DEFAULT_KIND,
+        choices=tuple(KINDS),
+        help="scale the sums of groups on the device: exactly (fixed, also without a kind), or as "
+        "llama.cpp does, with scales of the activations (float)",
     )
     parser.add_argument(
         *("--weight-bits",),
@@ -101,7 +108,7 @@ def _auto(options: argparse.Namespace) -> int:
         raise InputError("--part goes with --family; a board has its own part")
     if options.output is not None:
         existing_folder(options.output, "--output")
-    layers = model_layers(options.model, options.group, joined=options.scale)
+    layers = model_layers(options.model, options.group, scale=options.scale)
     plan = choose(
         options.family or "",
         layers,

@@ -114,6 +114,8 @@ def _additions(board: "Board", preset: "AcceleratorConfig") -> str:
     parts = []
     if preset.vector is not None and board.config.vector is None:
         parts.append(f"a vector unit of {preset.vector.words:,} words")
+    if preset.scale is not None and board.config.scale is None:
+        parts.append(f"{preset.scale.kind} scales of groups up to {preset.scale.group}")
     if preset.memory.name != board.config.memory.name:
         weights = preset.memory_words * preset.rows * preset.lanes
         parts.append(f"{weights:,} weights in {preset.memory.name}")

@@ -10,7 +10,7 @@ from typing import Any
 from tritloom.gen.cli.options import Help, add_command, add_group, existing_folder, path
 from tritloom.gen.cli.text import pairs, print_json, say
 from tritloom.rtl.spec.errors import InputError, ToolError
-from tritloom.rtl.spec.llama import CODES, VERIFY
+from tritloom.rtl.spec.llama import CODES, DEVICE, VERIFY
 
 __all__ = ["add"]
 
@@ -75,7 +75,7 @@ def add(commands: Any) -> None:
         help="sources of ggml or llama.cpp (llama.cpp)",
     )
     run = add_command(group, "run", RUN, _run, extra="sim")
-    run.add_argument("--device", metavar="URL", default="sim", help="the device (sim)")
+    run.add_argument("--device", metavar="URL", default=DEVICE, help=f"the device ({DEVICE})")
     run.add_argument(
         *("--codes",),
         choices=CODES,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from tritloom.rtl.spec.checks import checks_of
 from tritloom.rtl.spec.commands import identity
-from tritloom.rtl.spec.config import PARTIAL_SUM_CYCLES, AcceleratorConfig
+from tritloom.rtl.spec.config import AcceleratorConfig
 
 __all__ = ["block_diagram"]
 
@@ -196,7 +196,7 @@ def _every_block(config: AcceleratorConfig) -> list[_Block]:
             *(790, 440, 230, 100, "arithmetic", "Partial sums"),
             (
                 f"{config.result_row_groups:,} × {totals:,} bits",
-                f"round {_count(PARTIAL_SUM_CYCLES, 'cycle')}",
+                f"round {_count(config.again_cycles, 'cycle')}",
             ),
         ),
     ]

@@ -242,8 +242,21 @@ static inline float name_result(const uint8_t *payload, size_t n)
 }
 """
 
+SCALES = r"""
+/* Write scale `n` of a payload of SCALES: float32, little end first. */
+static inline void name_put_scale(uint8_t *payload, size_t n, float scale)
+{
+    uint32_t bits;
+    memcpy(&bits, &scale, sizeof bits);
+    name_put(payload + n * NAME_SCALE_BYTES, bits, NAME_SCALE_BYTES);
+}
+"""
 
-def driver_code(name: str, floats: bool = False) -> str:
-    """The functions for a design of this name, whose results are sums, or else `floats`."""
-    code = CODE + (FLOATS if floats else SUMS)
+
+def driver_code(name: str, floats: bool = False, scales: bool = False) -> str:
+    """The functions for a design of this name, whose results are sums, or else `floats`.
+
+    With `scales` it has those of activations, too.
+    """
+    code = CODE + (FLOATS if floats else SUMS) + (SCALES if scales else "")
     return code.replace("NAME", name.upper()).replace("name_", f"{name}_")

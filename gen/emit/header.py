@@ -53,7 +53,8 @@ def c_header(manifest: dict[str, Any]) -> str:
         *(_line(part, prefix) for part in _flow_control(manifest["flow_control"])),
         *(_line(part, prefix) for part in _vector(manifest.get("vector"))),
         *(_line(part, prefix) for part in _configuration(manifest)),
-        driver_code(name, "scale" in manifest["config"]),
+        *(_line(part, prefix) for part in _scales(manifest["activations"].get("scales"))),
+        driver_code(name, "scale" in manifest["config"], "scales" in manifest["activations"]),
         "#endif",
     ]
     return "\n".join(lines) + "\n"
@@ -121,6 +122,14 @@ def _vector(vector: dict[str, Any] | None) -> Iterator[_Part]:
         yield _Section(f"Values of the field {prefix} of a step")
         for member in vector[key]:
             yield _Macro(f"{prefix}_{member['name']}", member["value"], member["meaning"])
+
+
+def _scales(scales: dict[str, Any] | None) -> Iterator[_Part]:
+    """Scales of activations, if the device takes them."""
+    if scales is None:
+        return
+    yield _Section("Scales of activations: payload of SCALES")
+    yield _Macro("scale_bytes", scales["bytes"], "of each scale")
 
 
 def _configuration(manifest: dict[str, Any]) -> Iterator[_Part]:

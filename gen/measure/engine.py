@@ -44,7 +44,7 @@ from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.rtl.spec.packing import act_limits
 from tritloom.rtl.spec.plugins import engines
 from tritloom.rtl.spec.registry import load_component
-from tritloom.rtl.spec.scale_facts import ScaleConfig
+from tritloom.rtl.spec.scale_facts import DEFAULT_KIND, ScaleConfig
 from tritloom.sim.device.core import CoreSimulation
 from tritloom.sim.tools import cache_folder, locked
 
@@ -75,10 +75,10 @@ def engine_config(
 ) -> AcceleratorConfig:
     """The configuration to measure: the family's best known geometry, changed by what is given.
 
-    A number for `scale` adds the units that scale sums of so many inputs.
+    A number for `scale` adds the units that scale sums of so many inputs, of the kind `scale_kind`.
     """
     options = {name: value for name, value in given.items() if value is not None}
-    group = options.pop("scale", None)
+    group, kind = options.pop("scale", None), options.pop("scale_kind", DEFAULT_KIND)
     engines[engine]  # its one line, if there is none of that name
     measure = load_family(family).measure
     known = [encoding for name, encoding in measure.geometries if name == engine]
@@ -103,7 +103,7 @@ def engine_config(
         max_out_features=out_features or measure.features[1],
         banks=1,  # the figures are those of the engine: a second bank serves the front end
         packet_bytes=4096,  # no part of the core; only the widest words need so much
-        scale=ScaleConfig(group=group) if isinstance(group, int) else None,
+        scale=ScaleConfig(kind=str(kind), group=group) if isinstance(group, int) else None,
         **values,
     )
 
@@ -225,7 +225,10 @@ def _command(family: str, config: AcceleratorConfig, part: str, seeds: int, mix:
     values |= {"in_features": config.max_in_features, "out_features": config.max_out_features}
     values |= {"part": part} | ({"seeds": seeds} if load_family(family).measure.place else {})
     values |= {} if mix is None else {"mix": mix}
-    values |= {} if config.scale is None else {"scale": config.scale.group}
+    if config.scale is not None:
+        values["scale"] = config.scale.group
+        if config.scale.kind != DEFAULT_KIND:
+            values["scale_kind"] = config.scale.kind
     options = [(f"--{name.replace('_', '-')}", str(value)) for name, value in values.items()]
     return shlex.join(["tritloom", "measure", "engine", *sum(options, ()), "--json"])
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from tritloom.rtl.spec.errors import InputError
 from tritloom.rtl.spec.files import write_whole
+from tritloom.rtl.spec.scale_facts import DEFAULT_KIND
 
 __all__ = ["PUBLIC", "summary", "write_report"]
 
@@ -148,7 +149,8 @@ def _row(file: Path) -> Row:
         if config["tokens"] > 1:
             geometry += f"×{config['tokens']} tokens"
         if scale := config.get("scale"):
-            geometry += f" with scales for {scale['group']}"
+            kind = "" if scale["kind"] == DEFAULT_KIND else f"{scale['kind']} "
+            geometry += f" with {kind}scales for {scale['group']}"
         return Row(
             family=result["family"],
             name=f"**{result['engine']} {result['encoding']} {geometry}**",

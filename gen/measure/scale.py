@@ -15,7 +15,7 @@ from tritloom.gen.measure.engine import median_mhz, place_and_route
 from tritloom.gen.measure.harness import Harness
 from tritloom.rtl.lib.group_scale import FixedToFloat, GroupFixed, GroupFloat
 from tritloom.rtl.spec.errors import InputError
-from tritloom.rtl.spec.groups import fixed_bits
+from tritloom.rtl.spec.scale_facts import fixed_bits
 
 __all__ = ["UNITS", "measure_scale"]
 

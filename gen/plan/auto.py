@@ -28,6 +28,7 @@ from tritloom.rtl.spec.config import FEATURES_LIMIT, OUT_FEATURES_LIMIT, Acceler
 from tritloom.rtl.spec.encodings import ALPHABETS, encodings
 from tritloom.rtl.spec.errors import ConfigError
 from tritloom.rtl.spec.plugins import Link, engines
+from tritloom.rtl.spec.scale_facts import KINDS
 
 __all__ = [
     "board_part",
@@ -82,7 +83,7 @@ def choose(
     alphabet: str = "ternary",
     share: int | None = None,
     core_only: bool = False,
-    scale: bool = False,
+    scale: str | None = None,
     table: Path | None = None,
 ) -> Plan:
     """The accelerator whose RUN does the most useful MAC/s on the layers, of all that fit the part.
@@ -104,7 +105,8 @@ def choose(
     act_bits, alphabet : as in the configuration
     share : percent of the LUTs and flip-flops that the accelerator may take
     core_only : whether the core has the part to itself, as in `tritloom measure engine`
-    scale : whether the device scales the sums of groups of inputs
+    scale : kind of the scales with which the device multiplies the sums of groups of inputs; None:
+        it sends the sums
     table : the measured table; without it the one that ships
 
     Raises
@@ -117,7 +119,9 @@ def choose(
     else:
         name, facts = load_family(family).part(part)
     _check(layers, tokens, weight_bits, share)
-    if scale and not all(layer.group for layer in layers):
+    if scale is not None and scale not in KINDS:
+        raise ConfigError(f"scale must be one of {', '.join(KINDS)}, not {scale!r}")
+    if scale is not None and not all(layer.group for layer in layers):
         raise ConfigError("scale needs layers with groups of inputs; give their group")
     if alphabet not in ALPHABETS:
         raise ConfigError(f"alphabet must be one of {', '.join(ALPHABETS)}, not {alphabet!r}")
@@ -129,8 +133,8 @@ def choose(
     base = {key: getattr(like, key) for key in names} if like is not None else {}
     base = {"packet_bytes": 1024, **base} if not core_only else {"packet_bytes": 4096}
     percent = share or load_family(family).usable_percent
-    luts, ffs, block_rams, _ = facts.available
-    budget = Cost(luts * percent // 100, ffs * percent // 100, block_rams)
+    luts, ffs, block_rams, multipliers = facts.available
+    budget = Cost(luts * percent // 100, ffs * percent // 100, block_rams, multipliers)
     inside = weight_bits is None and not core_only
 
     def search_with(whole: bool, banks: int) -> Search:
@@ -248,11 +252,12 @@ def _short(search: Search) -> str:
         "LUTs": (cost.luts, search.budget.luts),
         "flip-flops": (cost.ffs, search.budget.ffs),
         "block RAM": (cost.block_rams, search.budget.block_rams),
+        "multipliers": (cost.multipliers, search.budget.multipliers),
     }[scarcest]
     remedy = "take a larger part"
     if scarcest == "block RAM":
         remedy += ", fewer memory words or features"
-    else:
+    elif scarcest != "multipliers":
         remedy += " or a larger share of it"
     return (
         f"nothing fits the {search.part}: even {name} takes {ceil(used):,} of {there:,.0f} "

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from math import ceil, log2
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +22,7 @@ from tritloom.rtl.spec.commands import IDENTITY
 from tritloom.rtl.spec.config import PARTIAL_SUM_READ_CYCLES, AcceleratorConfig
 from tritloom.rtl.spec.errors import ConfigError
 from tritloom.rtl.spec.plugins import Memory, Storage, engines
-from tritloom.rtl.spec.scale_facts import SCALE_BITS, SLICE_BITS
+from tritloom.rtl.spec.scale_facts import FLOAT_BYTES, SCALE_BITS, SLICE_BITS
 
 __all__ = [
     "Cost",
@@ -37,24 +38,37 @@ F64 = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Of LUTs, flip-flops and block RAMs, as `Part.available` counts them."""
+    """Of LUTs, flip-flops, block RAMs and multipliers, as `Part.available` counts them."""
 
     luts: float
     ffs: float
     block_rams: int
+    multipliers: int = 0
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(
-            self.luts + other.luts, self.ffs + other.ffs, self.block_rams + other.block_rams
+            self.luts + other.luts,
+            self.ffs + other.ffs,
+            self.block_rams + other.block_rams,
+            self.multipliers + other.multipliers,
         )
+
+
+class Unit(NamedTuple):
+    """A scaling unit, as `tritloom measure scale` measured it on ECP5, and its median clock."""
+
+    luts: int
+    ffs: int
+    multipliers: int
+    mhz: float
 
 
 REACH = 2
 """Predictions stop at this multiple of the largest measured core of an engine, because beyond it
 the clock is unknown. Measured means routed, or synthesised if no core was routed. The multiple
 holds for LUTs, bits of a word and fill."""
-UNIT_LUTS, UNIT_FFS = 185, 524
-"""Of a scaling unit, as `tritloom measure scale` measured it on ECP5."""
+UNITS = {"fixed": Unit(185, 524, 1, 186.51), "float": Unit(930, 1339, 4, 129.38)}
+"""By the kind of scales."""
 MUX_COST, BIT_COST = 0.5, 1.0
 
 
@@ -106,21 +120,27 @@ def _sum(family: str, memories: Iterable[Storage]) -> Mapped:
 
 
 def core_memories(config: AcceleratorConfig) -> list[Storage]:
-    """The memories of a core: activations, partial sums, and the engine's.
+    """The memories of a core: activations and their scales, partial sums, and the engine's.
 
     The activation banks share one memory; each begins at a power of two. Each result bank has a
     memory of its own.
     """
-    pitch = 1 << (config.activation_words - 1).bit_length()
+    stored = [(config.fill * config.act_bits, config.activation_words)]
+    if config.scales_activations:
+        stored.append((8 * FLOAT_BYTES, config.max_tiles))
     return [
-        Storage(
-            config.tokens * config.fill * config.act_bits,
-            (config.banks - 1) * pitch + config.activation_words,
-            fields=config.tokens,
+        *(
+            Storage(config.tokens * bits, _in_banks(config, words), fields=config.tokens)
+            for bits, words in stored
         ),
         *_sum_memories(config),
         *engines[config.engine].storage(config),
     ]
+
+
+def _in_banks(config: AcceleratorConfig, words: int) -> int:
+    """Depth of a memory of banks of that many words, each of which begins at a power of two."""
+    return ((config.banks - 1) << (words - 1).bit_length()) + words
 
 
 def _sum_memories(config: AcceleratorConfig) -> list[Storage]:
@@ -130,8 +150,7 @@ def _sum_memories(config: AcceleratorConfig) -> list[Storage]:
         return [Storage(sums * config.acc_bits, config.result_row_groups, number=config.banks)]
     of_groups = [Storage(sums * config.acc_bits, config.result_row_groups)]
     slices, rest = divmod(config.result_bits, SLICE_BITS)
-    pitch = 1 << (config.max_row_groups - 1).bit_length()
-    depth = (config.banks - 1) * pitch + config.max_row_groups
+    depth = _in_banks(config, config.max_row_groups)
     result_slices, result_rest = divmod(sums * config.result_bits, SLICE_BITS)
     return [
         *(of_groups if config.most_group_tiles > 1 else []),
@@ -206,16 +225,18 @@ def second_bank(config: AcceleratorConfig) -> tuple[int, int]:
     return more * 2 * (sums + address), more * sums
 
 
-def scale_units(config: AcceleratorConfig) -> tuple[int, int]:
-    """LUTs and flip-flops of a core's scaling units, beside their memories.
+def scale_units(config: AcceleratorConfig) -> Cost:
+    """A core's scaling units, beside their memories.
 
     A unit takes what `tritloom measure scale` says; the scales of a row wait for its sum.
     """
     if config.scale is None:
-        return 0, 0
+        return Cost(0, 0, 0)
+    unit = UNITS[config.scale.kind]
+    number = config.rows * config.tokens
     waits = max(config.engine_latency, PARTIAL_SUM_READ_CYCLES) + 2
-    ffs = config.rows * (config.tokens * UNIT_FFS + waits * SCALE_BITS)
-    return config.rows * config.tokens * UNIT_LUTS, ffs
+    ffs = number * unit.ffs + config.rows * waits * SCALE_BITS
+    return Cost(number * unit.luts, ffs, 0, number * unit.multipliers)
 
 
 def around_features(config: AcceleratorConfig, family: str) -> dict[str, float]:
@@ -335,7 +356,7 @@ class CostModel:
         """The clock of the nearest point that was routed; `None` if none was.
 
         Of the same engine and the same encoding if there are any; nearest in doublings of the size,
-        then of the lanes.
+        then of the lanes. Scaling units may be slower than the engine.
         """
         routed = [point for point in self.points if point.mhz is not None]
         routed = [p for p in routed if p.engine == config.engine] or routed
@@ -345,7 +366,10 @@ class CostModel:
             size = log2(point.lanes * point.rows * point.tokens / config.macs_per_cycle)
             return abs(size) + abs(log2(point.lanes / config.lanes)) / 4
 
-        return min(routed, key=distance).mhz if routed else None
+        reached = min(routed, key=distance).mhz if routed else None
+        if reached is None or config.scale is None:
+            return reached
+        return min(reached, UNITS[config.scale.kind].mhz)
 
     def _both(self, rows: Sequence[Mapping[str, float]], points: Sequence[Point]) -> Fit:
         return _fit(rows, [p.luts for p in points]), _fit(rows, [p.ffs for p in points])
@@ -356,12 +380,8 @@ class CostModel:
         luts, ffs = self._cores[config.engine]
         blocks = _sum(self.family, core_memories(config)).blocks
         more_luts, more_ffs = second_bank(config)
-        unit_luts, unit_ffs = scale_units(config)
-        return Cost(
-            _apply(luts, features) + more_luts + unit_luts,
-            _apply(ffs, features) + more_ffs + unit_ffs,
-            blocks,
-        )
+        engine = Cost(_apply(luts, features) + more_luts, _apply(ffs, features) + more_ffs, blocks)
+        return engine + scale_units(config)
 
     def around(self, config: AcceleratorConfig, *, weights: bool = True) -> Cost:
         """All but the core; without `weights` there is no memory for them."""

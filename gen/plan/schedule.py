@@ -35,7 +35,7 @@ from tritloom.rtl.spec.commands import (
 from tritloom.rtl.spec.config import PARTIAL_SUM_READ_CYCLES, AcceleratorConfig
 from tritloom.rtl.spec.errors import ConfigError
 from tritloom.rtl.spec.layer_shape import LayerShape
-from tritloom.rtl.spec.scale_facts import FLOAT_BYTES, FLOAT_CYCLES
+from tritloom.rtl.spec.scale_facts import FLOAT_BYTES
 from tritloom.rtl.spec.vector_facts import VECTOR_WORD_BYTES
 
 __all__ = [
@@ -85,7 +85,7 @@ def _store_cycles(config: AcceleratorConfig, request: Request) -> int:
     """Cycles of the acceptor from the choice of a command to that of its response."""
     size = len(request.payload)
     match request.opcode:
-        case Opcode.LOAD | Opcode.PUT:
+        case Opcode.LOAD | Opcode.PUT | Opcode.SCALES:
             return size + STORE_CYCLES + END_CYCLES
         case Opcode.WRITE:
             # The address needs a cycle after a word, in which a word of one byte waits.
@@ -113,7 +113,7 @@ def _copy(config: AcceleratorConfig, request: Request, words: int) -> Copy | Non
             return Copy(request.count, size, size, GET_FETCH_CYCLES, GET_CYCLES)
         case Opcode.RESULTS:
             if config.scale is not None:
-                first = FETCH_CYCLES + FLOAT_CYCLES
+                first = FETCH_CYCLES + config.scale.unit.float_cycles
                 return Copy(request.count, FLOAT_BYTES, FLOAT_BYTES, first)
             groups = -(-request.count // config.rows)
             size = config.rows * config.acc_bytes
@@ -145,8 +145,13 @@ def _product(
             if column != loaded_column:
                 loaded_column = column
                 activations = (activations + 1) % config.banks
-                codes = np.zeros(columns, np.int8)
-                load = requests.load_activations(config, 0, codes, size, activations, group)
+                scales = requests.count_scales(config, LayerShape.of(config, rows, columns, group))
+                load = [
+                    *requests.load_activations(
+                        config, 0, np.zeros(columns, np.int8), size, activations, group
+                    ),
+                    *requests.load_scales(0, np.zeros(scales, np.float32), size, activations),
+                ]
                 yield from [exchange_of(config, request) for request in load] * len(batch)
             results = (results + 1) % config.banks
             run = requests.run_layer(0, len(batch), activations, results)
@@ -155,7 +160,8 @@ def _product(
             yield from delayed[:1]
             yield exchange_of(config, run, engine=cycles)
             yield from delayed[1:]
-            sums = (shape.groups - 1) * shape.row_groups * config.rows + rows
+            before = (shape.groups - 1) * shape.row_groups * config.rows
+            sums = rows if config.scale is not None else before + rows
             read = requests.read_results(config, 0, sums, size, results)
             delayed = [exchange_of(config, request) for request in read] * len(batch)
             if config.banks == 1:

@@ -6,7 +6,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from math import ceil, log
+from math import ceil, inf, log
 from typing import Any
 
 from tritloom.gen.plan.cost import Cost, CostModel, weight_blocks
@@ -62,7 +62,7 @@ class Search:
     whole : whether the weights of all layers must lie in the part
     clock_hz : the board's clock; `None` without a board
     base : other keys of the configuration
-    scale : whether the device scales the sums of groups
+    scale : kind of the scales with which the device multiplies the sums of groups; `None`: without
     """
 
     model: CostModel
@@ -81,7 +81,7 @@ class Search:
     whole: bool
     clock_hz: int | None
     base: dict[str, Any]
-    scale: bool = False
+    scale: str | None = None
 
     @cached_property
     def max_in(self) -> int:
@@ -104,9 +104,9 @@ class Search:
                 number * -(-(layer.group or layer.in_features) // lanes) * lanes
                 for number, layer in zip(groups, self.layers, strict=True)
             )
-            if self.scale:
+            if self.scale is not None:
                 longest = max(layer.group for layer in self.layers)
-                return limits | {"scale": ScaleConfig(group=longest)}
+                return limits | {"scale": ScaleConfig(kind=self.scale, group=longest)}
             sums = max(
                 number * -(-min(most, layer.out_features) // rows) * rows
                 for number, layer in zip(groups, self.layers, strict=True)
@@ -144,7 +144,7 @@ class Search:
     ) -> AcceleratorConfig | None:
         """A geometry with a weight memory of one word; `None` if no engine can have it."""
         word = rows * lanes // encodings[encoding].trits_per_code * encodings[encoding].code_bits
-        word += SCALE_BITS * rows if self.scale else 0
+        word += SCALE_BITS * rows if self.scale is not None else 0
         # A packet must hold a weight word, a fill of activations, and the results of a row group.
         needed = max(word // 8 + 1, fill, RESULT_BYTES * rows) + OVERHEAD_BYTES
         packet_bytes = max(self.base["packet_bytes"], 1 << (needed - 1).bit_length())
@@ -245,6 +245,7 @@ class Search:
             "LUTs": cost.luts / self.budget.luts,
             "flip-flops": cost.ffs / self.budget.ffs,
             "block RAM": cost.block_rams / self.budget.block_rams,
+            "multipliers": _share(cost.multipliers, self.budget.multipliers),
         }
 
     def fills_block_ram(self, candidate: Candidate) -> bool:
@@ -391,7 +392,7 @@ class Search:
             lanes = codes * group
             rows = all_rows
             if self.word_limit is not None:
-                row_bits = codes * code_bits + (SCALE_BITS if self.scale else 0)
+                row_bits = codes * code_bits + (0 if self.scale is None else SCALE_BITS)
                 rows = [row for row in rows if row * row_bits <= self.word_limit]
             for tokens in useful_tokens(self.tokens):
 
@@ -403,6 +404,7 @@ class Search:
                         return True
                     cost = self.model.core(config)
                     fits = cost.luts <= self.budget.luts and cost.ffs <= self.budget.ffs
+                    fits = fits and cost.multipliers <= self.budget.multipliers
                     return not (fits and self.model.within(config, cost.luts))
 
                 fitting_rows = bisect_left(rows, True, key=too_large)
@@ -435,6 +437,13 @@ class Search:
             )
         _, name, cost = min(candidates, key=lambda each: each[0])
         return name, cost
+
+
+def _share(used: int, available: int) -> float:
+    """The share that is used; a part may have none."""
+    if not available:
+        return inf if used else 0.0
+    return used / available
 
 
 def _thinned(most: int, special: set[int]) -> list[int]:

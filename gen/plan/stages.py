@@ -256,7 +256,7 @@ class _Stages:
         if opcode in (Opcode.PUT, Opcode.EXECUTE):
             # All tasks of the responder must be over.
             chosen = max(chosen, self._responder_free)
-        if opcode == Opcode.LOAD:
+        if opcode in (Opcode.LOAD, Opcode.SCALES):
             if self._reads_bank == exchange.activation_bank:
                 chosen = max(chosen, self._core_free)
         elif opcode == Opcode.RESULTS:

@@ -2,18 +2,19 @@
 //
 // ggml loads this shared object (GGML_BACKEND_PATH, or ggml_backend_load). It claims MUL_MAT whose
 // weights are TQ1_0, TQ2_0 or Q2_0 and nothing else. It reaches the device through the socket of
-// `tritloom serve` (TRITLOOM_SOCKET); the messages are those of host/serve/wire.py. The device gives
-// exact integer sums; codes and floats are made here.
+// `tritloom serve` (TRITLOOM_SOCKET); the messages are those of host/serve/wire.py. Codes are made
+// here. The device gives exact integer sums, and floats are made here; a device with float units
+// scales the sums itself and gives floats.
 //
 // Codes, as TRITLOOM_CODES says:
 //   block  ggml's own, q8_K or q8_0: one scale a block of 256 or 32 inputs. The floats are those of
-//          ggml's plain C code, every operation rounded once. This is the default.
+//          ggml's plain C code, every operation rounded once; a device with float units adds Q2_0
+//          in an order of its own (`output_of_device`). This is the default.
 //   token  BitLinear's, one scale a token, for tensors that have one scale themselves.
 // TRITLOOM_VERIFY: which products are computed here as well and compared: first (of each tensor, the
 // default), always, off.
 //
 // Compile it with -ffp-contract=off: a product that is fused with the sum after it is not rounded.
-#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -21,12 +22,9 @@
 #include <map>
 #include <mutex>
 #include <string>
-#include <tuple>
-#include <utility>
 #include <vector>
 
-#include "server.h"
-#include "ternary.h"
+#include "products.h"
 
 #include "ggml-backend-impl.h"
 
@@ -34,112 +32,11 @@ namespace {
 
 constexpr size_t OBJECT_BYTES = 32;  // of ggml's object beside a tensor in a context
 
-// ---------------------------------------------------------------- products
+// ---------------------------------------------------------------- graphs
 
-enum class Verify { FIRST, ALWAYS, OFF };
-
-// All that the back ends of a process share.
-struct State {
-    std::mutex mutex;  // for all below
-    Server server;
-    std::string device;  // what the server says it is
-    bool per_token = false;
-    Verify verify = Verify::FIRST;
-    std::map<std::tuple<int64_t, int64_t, int64_t>, bool> fits;  // by out, in and group
-    long on_device = 0, here = 0;
-};
-State state;
-
-uint32_t load_part(const Layer & layer, const std::vector<int8_t> & weights) {
-    const int64_t group = layer.per_token ? 0 : layer.codes();
-    std::vector<char> answer;
-    const std::vector<uint32_t> shape = {uint32_t(layer.out), uint32_t(layer.in), uint32_t(group)};
-    if (!state.server.ask(LOAD, shape, weights, answer) || answer.size() != 4) return 0;
-    uint32_t number;
-    std::memcpy(&number, answer.data(), 4);
-    return number;
-}
-
-void unload(Layer & layer) {
-    std::vector<char> answer;
-    for (uint32_t * part : {&layer.low, &layer.high}) {
-        if (*part != 0) state.server.ask(UNLOAD, {*part}, {}, answer);
-        *part = 0;
-    }
-    layer.on_device = false;
-}
-
-// Write a tensor to the device. One that it has no room for is computed here, and this is said.
-void load(Layer & layer) {
-    if (layer.bad) {
-        say("%s: a code 3, which has no meaning in its type; the tensor is not computed", layer.name.c_str());
-        return;
-    }
-    layer.per_token = state.per_token && layer.uniform;
-    std::vector<int8_t> low = layer.weights, high;
-    if (std::count(low.begin(), low.end(), 2) > 0) {
-        high.resize(low.size());
-        for (size_t k = 0; k < low.size(); k++) high[k] = low[k] == 2, low[k] -= high[k];
-    }
-    layer.low = load_part(layer, low);
-    if (layer.low != 0 && !high.empty()) layer.high = load_part(layer, high);
-    layer.on_device = layer.low != 0 && (high.empty() || layer.high != 0);
-    if (!layer.on_device) {
-        const std::string why = state.server.error;
-        unload(layer);
-        say("%s: on this computer, not on the device: %s", layer.name.c_str(), why.c_str());
-    }
-}
-
-// Sums of some layers with one input, in one message. False if the device cannot.
-bool sums_of_device(const std::vector<Layer *> & layers, const Codes & codes, int64_t tokens, std::vector<Sums> & all) {
-    std::vector<uint32_t> head = {uint32_t(tokens), uint32_t(layers[0]->in), 0};
-    for (const Layer * layer : layers) {
-        head.push_back(layer->low);
-        if (layer->high != 0) head.push_back(layer->high);
-    }
-    head[2] = uint32_t(head.size() - 3);
-    std::vector<char> answer;
-    if (!state.server.ask(PRODUCTS, head, codes.codes, answer)) return false;
-    const char * at = answer.data();
-    for (const Layer * layer : layers) {
-        Sums sums(tokens * layer->out * layer->groups()), high(layer->high != 0 ? sums.size() : 0);
-        if (at + 4 * (sums.size() + high.size()) > answer.data() + answer.size()) {
-            state.server.error = "the server's answer is too short";
-            return false;
-        }
-        std::memcpy(sums.data(), at, 4 * sums.size());
-        std::memcpy(high.data(), at + 4 * sums.size(), 4 * high.size());
-        for (size_t n = 0; n < high.size(); n++) sums[n] += high[n];
-        at += 4 * (sums.size() + high.size());
-        all.push_back(std::move(sums));
-    }
-    return true;
-}
-
-// Whether the device's sums are right, where they are compared.
-bool verified(Layer & layer, const Codes & codes, int64_t tokens, const Sums & sums) {
-    if (state.verify == Verify::OFF || (state.verify == Verify::FIRST && layer.checked)) return true;
-    const Sums expected = sums_here(layer, codes, tokens);
-    for (size_t n = 0; n < sums.size(); n++) {
-        if (sums[n] == expected[n]) continue;
-        say("%s: the device gave %d, not %d, for sum %zu; run tritloom info --selftest", layer.name.c_str(), sums[n],
-            expected[n], n);
-        return false;
-    }
-    layer.checked = true;
-    if (state.verify != Verify::ALWAYS) std::vector<int8_t>().swap(layer.weights);
-    return true;
-}
-
-void write_outputs(ggml_tensor * y, const Layer & layer, const Codes & codes, const Sums & sums) {
-    const int64_t groups = layer.groups(), blocks = layer.in / layer.block;
+void write_outputs(ggml_tensor * y, const std::vector<float> & floats) {
     for (int64_t t = 0; t < y->ne[1]; t++) {
-        auto * row = reinterpret_cast<float *>(static_cast<char *>(y->data) + t * y->nb[1]);
-        for (int64_t n = 0; n < layer.out; n++) {
-            row[n] = output(layer, &sums[(t * layer.out + n) * groups], &codes.scales[t * groups],
-                            &layer.scales[n * blocks]);
-        }
+        std::memcpy(static_cast<char *>(y->data) + t * y->nb[1], &floats[t * y->ne[0]], sizeof(float) * y->ne[0]);
     }
 }
 
@@ -172,8 +69,8 @@ bool compute_together(const std::vector<ggml_tensor *> & nodes) {
         Layer & layer = layer_of(node->src[0]);
         if (layer.on_device) device.push_back(&layer);
     }
-    std::vector<Sums> all;
-    if (!device.empty() && !sums_of_device(device, codes, tokens, all)) {
+    std::vector<Results> all;
+    if (!device.empty() && !products_of_device(device, codes, tokens, all)) {
         say("%s: %s", device[0]->name.c_str(), state.server.error.c_str());
         return false;
     }
@@ -181,11 +78,12 @@ bool compute_together(const std::vector<ggml_tensor *> & nodes) {
     for (ggml_tensor * node : nodes) {
         Layer & layer = layer_of(node->src[0]);
         if (layer.on_device) {
-            if (!verified(layer, codes, tokens, all[next])) return false;
-            write_outputs(node, layer, codes, all[next++]);
+            const Results & results = all[next++];
+            if (!verified(layer, codes, tokens, results)) return false;
+            write_outputs(node, layer.floats_there ? results.floats : floats_of(layer, codes, results.sums));
             state.on_device++;
         } else {
-            write_outputs(node, layer, codes, sums_here(layer, codes, tokens));
+            write_outputs(node, floats_of(layer, codes, sums_here(layer, codes, tokens)));
             state.here++;
         }
     }
@@ -200,7 +98,8 @@ bool is_product(const ggml_tensor * node) {
 bool joins(const ggml_tensor * node, const ggml_tensor * first) {
     const Layer & layer = layer_of(node->src[0]);
     const Layer & other = layer_of(first->src[0]);
-    return node->src[1] == first->src[1] && layer.block == other.block && layer.per_token == other.per_token;
+    return node->src[1] == first->src[1] && layer.block == other.block && layer.per_token == other.per_token &&
+           layer.floats_there == other.floats_there;
 }
 
 ggml_status compute(ggml_backend_t, ggml_cgraph * graph) {
@@ -344,14 +243,7 @@ bool fits(const ggml_tensor * weights) {
     const int64_t out = weights->ne[1], in = weights->ne[0];
     const int64_t codes = weights->type == GGML_TYPE_Q2_0 ? Q_CODES : K_BLOCK;
     const int64_t group = state.per_token ? 0 : codes;
-    auto found = state.fits.find({out, in, group});
-    if (found == state.fits.end()) {
-        std::vector<char> answer;
-        const std::vector<uint32_t> shape = {uint32_t(out), uint32_t(in), uint32_t(group)};
-        const bool asked = state.server.ask(FITS, shape, {}, answer);
-        found = state.fits.insert({{out, in, group}, asked && answer.size() == 4 && answer[0] == 1}).first;
-    }
-    return found->second;
+    return room_for(out, in, group) != Room::NONE;
 }
 
 bool device_supports(ggml_backend_dev_t, const ggml_tensor * op) {

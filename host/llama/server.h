@@ -28,7 +28,7 @@ void say(const char * format, ...) {
     std::fwrite(line, 1, std::strlen(line), stderr);
 }
 
-enum Kind : uint32_t { ERROR, INFO, LOAD, UNLOAD, PRODUCTS, FITS };
+enum Kind : uint32_t { ERROR, INFO, LOAD, UNLOAD, PRODUCTS, FITS, LOAD_SCALED, SCALED };
 constexpr uint32_t MAGIC = 0x31574c54;
 
 struct Header {

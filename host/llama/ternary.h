@@ -4,6 +4,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cfloat>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -31,10 +32,12 @@ struct Layer {
     bool on_device = false;
     bool checked = false;
     bool per_token = false;              // how its codes are made
+    bool floats_there = false;           // the device scales the sums, in an order of its own
     uint32_t low = 0, high = 0;
 
     int64_t codes() const { return per_token ? in : block == Q_BLOCK ? Q_CODES : K_BLOCK; }
     int64_t groups() const { return in / codes(); }
+    float scale_of(int64_t n, int64_t group) const { return scales[n * (in / block) + group * codes() / block]; }
 };
 
 // Digit 0 to 4 in base 3 of a byte, the most significant first, as a weight.
@@ -167,9 +170,34 @@ Sums sums_here(const Layer & layer, const Codes & codes, int64_t tokens) {
     return sums;
 }
 
-// The floats of one output, from its group sums; the order and the roundings are ggml's plain C.
-float output(const Layer & layer, const int32_t * sums, const float * x, const float * w) {
+// A device with float units takes and gives zero where a number is below the smallest normal one.
+float flushed(float x) { return std::fabs(x) < FLT_MIN ? 0.0f : x; }
+
+// The product that such a device gives: rounded to 24 bits before it is compared.
+float device_product(float a, float b) {
+    const double exact = double(flushed(a)) * double(flushed(b));
+    const double least = double(FLT_MIN) * (1 - 1.0 / (1 << 25));  // it rounds to the smallest normal number
+    return std::fabs(exact) < least ? 0.0f : float(exact);
+}
+
+// One output as a device computes it that scales the sums: `GroupFloat`.
+float output_of_device(const Layer & layer, const int32_t * sums, const float * x, int64_t n) {
+    float total = 0;
+    for (int64_t g = 0; g < layer.groups(); g++) {
+        const float scale = device_product(x[g], layer.scale_of(n, g));
+        const float term = device_product(float(sums[g]), scale);
+        const float sum = total + term;
+        total = flushed(sum);
+    }
+    return total;
+}
+
+// Output n, from its group sums. Without units on the device, the order and the roundings are those
+// of ggml's plain C.
+float output(const Layer & layer, const int32_t * sums, const float * x, int64_t n) {
     if (layer.per_token) return float(sums[0]) / x[0] * layer.scale;
+    if (layer.floats_there) return output_of_device(layer, sums, x, n);
+    const float * w = &layer.scales[n * (layer.in / layer.block)];
     float total = 0;
     if (layer.block == Q_BLOCK) {
         for (int64_t b = 0; b < layer.in / Q_BLOCK; b++) {

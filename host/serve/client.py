@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tritloom.host.serve.wire import Kind, Receiver, send
+from tritloom.host.serve.wire import Kind, Receiver, Room, send
 from tritloom.rtl.spec.errors import DeviceError
 
 __all__ = ["Client"]
@@ -67,18 +67,21 @@ class Client:
         info: dict[str, Any] = json.loads(self._ask(Kind.INFO))
         return info
 
-    def fits(self, out_features: int, in_features: int, group: int = 0) -> bool:
-        """Whether an empty device has room for such a layer."""
+    def fits(self, out_features: int, in_features: int, group: int = 0) -> Room:
+        """Whether an empty device has room for such a layer, and whether it scales its sums."""
         shape = struct.pack("<3I", out_features, in_features, group)
-        return bool(int.from_bytes(self._ask(Kind.FITS, shape), "little"))
+        return Room(int.from_bytes(self._ask(Kind.FITS, shape), "little"))
 
-    def load(self, trits: NDArray[np.int8], group: int = 0) -> int:
+    def load(
+        self, trits: NDArray[np.int8], group: int = 0, scales: NDArray[np.float16] | None = None
+    ) -> int:
         """Write a layer to the device.
 
         Parameters
         ----------
         trits : weights `[out, in]`
         group : inputs that are summed for themselves, a divisor of `in`; 0 means all
+        scales : float16 `[out, groups]` for a device that scales the sums: `Room.FLOATS`
 
         Raises
         ------
@@ -86,7 +89,12 @@ class Client:
         """
         rows, columns = trits.shape
         weights = np.ascontiguousarray(trits, np.int8).tobytes()
-        answer = self._ask(Kind.LOAD, struct.pack("<3I", rows, columns, group), weights)
+        shape = struct.pack("<3I", rows, columns, group)
+        if scales is None:
+            answer = self._ask(Kind.LOAD, shape, weights)
+        else:
+            halves = np.ascontiguousarray(scales, "<f2").tobytes()
+            answer = self._ask(Kind.LOAD_SCALED, shape, halves, weights)
         layer = int.from_bytes(answer, "little")
         self._shapes[layer] = rows, columns // (group or columns)
         return layer
@@ -122,6 +130,36 @@ class Client:
             sums.append(np.frombuffer(body, "<i4", size, at).reshape(shape))
             at += 4 * size
         return sums
+
+    def scaled_products(
+        self, layers: Sequence[int], codes: NDArray[np.int8], scales: NDArray[np.float32]
+    ) -> list[NDArray[np.float32]]:
+        """Scaled sums of several layers with the same activations.
+
+        Parameters
+        ----------
+        layers : of `load` with scales
+        codes : int8 `[tokens, in_features]`
+        scales : of the activations, float32 `[tokens, groups]`
+
+        Returns
+        -------
+        float32 `[tokens, out_features]` for each layer
+
+        Raises
+        ------
+        DeviceError : the server refused it, or has gone; the text says why
+        """
+        tokens, features = codes.shape
+        count = len(layers)
+        head = struct.pack(f"<{4 + count}I", tokens, features, count, scales.shape[1], *layers)
+        parts = np.ascontiguousarray(scales, "<f4").tobytes(), codes.astype(np.int8).tobytes()
+        body = self._ask(Kind.SCALED, head, *parts)
+        rows = [self._shapes[layer][0] for layer in layers]
+        floats = np.frombuffer(body, "<f4")
+        ends = np.cumsum([tokens * each for each in rows])[:-1]
+        of_layers = np.split(floats, ends) if rows else []
+        return [each.reshape(tokens, -1) for each in of_layers]
 
     def _ask(self, kind: Kind, *parts: bytes) -> bytes:
         try:

@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from tritloom.host.allocator import Allocator
 from tritloom.host.device import Device
 from tritloom.host.group_layer import GroupHandle, GroupJob, GroupLayer
-from tritloom.host.handle import Handle
+from tritloom.host.handle import Handle, require_one_piece
 from tritloom.host.job import Job
 from tritloom.host.layer import TernaryLayer
-from tritloom.host.serve.wire import Kind, Receiver, send
+from tritloom.host.serve.wire import Kind, Receiver, Room, send
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import (
     CapacityError,
@@ -40,8 +40,8 @@ __all__ = ["Server"]
 
 LONGEST_PATH = 107
 """Bytes of a socket's path: Linux has room for no more."""
-SUMS = np.dtype("<i4")
-PRODUCTS = Kind.PRODUCTS
+SUMS, FLOATS = np.dtype("<i4"), np.dtype("<f4")
+PRODUCTS, SCALED = Kind.PRODUCTS, Kind.SCALED
 """Python 3.11 looks up a member of an enumeration slowly."""
 
 
@@ -205,6 +205,8 @@ class Server:
         """The parts of an answer's body."""
         if kind == PRODUCTS:
             return self._products(body, layers)
+        if kind == SCALED:
+            return self._scaled(body, layers)
         if kind == Kind.INFO:
             return [json.dumps(self._info()).encode()]
         if kind == Kind.LOAD:
@@ -216,6 +218,8 @@ class Server:
             return []
         if kind == Kind.FITS:
             return [self._fits(*_numbers(body, 3, "FITS"))]
+        if kind == Kind.LOAD_SCALED:
+            return [self._load_scaled(body, layers)]
         raise InputError(f"kind must be {', '.join(map(str, list(Kind)[1:]))}, not {kind}")
 
     def _info(self) -> dict[str, object]:
@@ -234,22 +238,23 @@ class Server:
         try:
             if _in_core(config, columns, group):
                 empty.place(rows, columns, group)
-                return struct.pack("<I", 1)
+                return struct.pack("<I", Room.SUMS if config.scale is None else Room.FLOATS)
             for first, last in _groups(columns, group):
                 key = object()
                 empty.take(key, empty.place(rows, last - first))
         except CapacityError:
-            return struct.pack("<I", 0)
-        return struct.pack("<I", 1)
+            return struct.pack("<I", Room.NONE)
+        return struct.pack("<I", Room.SUMS)
 
     def _load(self, body: memoryview, layers: dict[int, _Layer]) -> bytes:
         rows, columns, group = _numbers(body, 3, "LOAD")
         weights = body[12:]
         _require_size("LOAD", weights, rows * columns)
         trits = np.frombuffer(weights, np.int8).reshape(rows, columns)
+        config = self._device.info.config
         layer = _Layer(columns, [])
         try:
-            if _in_core(self._device.info.config, columns, group):
+            if config.scale is None and _in_core(config, columns, group):
                 whole = self._device.load(GroupLayer.from_weights(trits, group))
                 layer.parts.append(((0, columns), whole))
             else:
@@ -259,9 +264,22 @@ class Server:
         except BaseException:
             self._unload(layer)
             raise
-        number = max(layers, default=0) + 1
-        layers[number] = layer
-        return struct.pack("<I", number)
+        return _numbered(layers, layer)
+
+    def _load_scaled(self, body: memoryview, layers: dict[int, _Layer]) -> bytes:
+        rows, columns, group = _numbers(body, 3, "LOAD_SCALED")
+        if not _scales_activations(self._device.info.config):
+            raise InputError(
+                "LOAD_SCALED needs a device whose configuration has a scale of the kind float; "
+                "use LOAD"
+            )
+        groups = len(_groups(columns, group))
+        start = 12 + 2 * rows * groups
+        _require_size("LOAD_SCALED", body, start + rows * columns)
+        scales = np.frombuffer(body[12:start], "<f2").reshape(rows, groups)
+        weights = np.frombuffer(body[start:], np.int8).reshape(rows, columns)
+        whole = self._device.load(GroupLayer.from_weights(weights, group, scales))
+        return _numbered(layers, _Layer(columns, [((0, columns), whole)], groups))
 
     def _unload(self, layer: _Layer) -> None:
         for _, handle in layer.parts:
@@ -277,6 +295,20 @@ class Server:
         with self._lock:
             self.products += count
         return [each.astype(SUMS, copy=False).tobytes() for each in sums]
+
+    def _scaled(self, body: memoryview, layers: dict[int, _Layer]) -> list[bytes | memoryview]:
+        tokens, features, count, groups = _numbers(body, 4, "SCALED")
+        middle = 16 + 4 * count
+        start = middle + 4 * tokens * groups
+        _require_size("SCALED", body, start + tokens * features)
+        numbers = struct.unpack_from(f"<{count}I", body, 16)
+        scales = np.frombuffer(body[middle:start], FLOATS).reshape(tokens, groups)
+        codes = np.frombuffer(body, np.int8, offset=start).reshape(tokens, features)
+        handles = [_scaled_handle(layers, number, codes, scales) for number in numbers]
+        floats = [job.result() for job in self._device.submit_all(handles, codes, scales)]
+        with self._lock:
+            self.products += count
+        return [each.astype(FLOATS, copy=False).tobytes() for each in floats]
 
     def _submit(self, layers: list[_Layer], codes: NDArray[np.int8]) -> list[list[Job | GroupJob]]:
         """The jobs of each layer: one for each of its parts.
@@ -303,21 +335,57 @@ _Columns = tuple[int, int]
 
 @dataclass(slots=True)
 class _Layer:
-    """A client's layer: its parts on the device, one for each group of inputs, or one for all."""
+    """A client's layer: its parts on the device, one for each group of inputs, or one for all.
+
+    `scaled_groups` are the groups of one that has scales on the device, which is one part; else 0.
+    """
 
     in_features: int
     parts: list[tuple[_Columns, Handle | GroupHandle]]
+    scaled_groups: int = 0
+
+
+def _scales_activations(config: AcceleratorConfig) -> bool:
+    return config.scale is not None and config.scale.scales_activations
 
 
 def _in_core(config: AcceleratorConfig, columns: int, group: int) -> bool:
     """Whether the device's own groups of inputs serve a layer."""
-    if not group or not config.max_group_sums:
+    floats = _scales_activations(config)
+    if not group or not (config.max_group_sums or floats):
         return False
     try:
         check_group(config, columns, group)
+        if floats:
+            require_one_piece(config, columns, group)
     except InputError:
         return False
     return True
+
+
+def _numbered(layers: dict[int, _Layer], layer: _Layer) -> bytes:
+    """Give a client's layer a number."""
+    number = max(layers, default=0) + 1
+    layers[number] = layer
+    return struct.pack("<I", number)
+
+
+def _scaled_handle(
+    layers: dict[int, _Layer], number: int, codes: NDArray[np.int8], scales: NDArray[np.float32]
+) -> GroupHandle:
+    """The handle of a layer of `LOAD_SCALED`."""
+    layer = _layer(layers, number)
+    if not layer.scaled_groups:
+        raise InputError(f"layer {number} has no scales on the device; use PRODUCTS")
+    if scales.shape[1] != layer.scaled_groups:
+        raise InputError(
+            f"scales must have {layer.scaled_groups} groups a token, not {scales.shape[1]}"
+        )
+    if codes.shape[1] != layer.in_features:
+        raise InputError(f"codes must have {layer.in_features} features, not {codes.shape[1]}")
+    ((_, handle),) = layer.parts
+    assert isinstance(handle, GroupHandle)
+    return handle
 
 
 def _sums(jobs: list[Job | GroupJob]) -> NDArray[np.int32]:

@@ -6,16 +6,20 @@ text. Numbers in bodies are little-endian. A client sends a message, then takes 
 
 * `INFO`: empty. The answer is JSON: `url`, `free_words`, `max_out_features`, `max_in_features`,
   `act_bits`.
-* `FITS`: uint32 out, in, group. The answer is uint32: 1 if an empty device has room for such a
-  layer, else 0.
+* `FITS`: uint32 out, in, group. The answer is uint32, a `Room`.
 * `LOAD`: uint32 out, in, group; int8 weights `[out, in]`. The answer is uint32, the layer's number.
   A group is a run of inputs that are summed for themselves; 0 means all inputs.
 * `UNLOAD`: uint32 layer. The answer is empty.
 * `PRODUCTS`: uint32 tokens, in, n; uint32 layers `[n]`; int8 codes `[tokens, in]`. The answer is
   the int32 sums `[tokens, out, groups]` of each layer, one after the other.
+* `LOAD_SCALED`: uint32 out, in, group; scales in half precision `[out, groups]`; int8 weights
+  `[out, in]` of -1, 0, 1 and 2. The answer is as that of `LOAD`.
+* `SCALED`: uint32 tokens, in, n, groups; uint32 layers `[n]`, of `LOAD_SCALED`; float32 scales of
+  the activations `[tokens, groups]`; int8 codes `[tokens, in]`. The answer is the float32 results
+  `[tokens, out]` of each layer, in the order of `tritloom.rtl.spec.groups.float_totals`.
 
-One `PRODUCTS` computes all layers that take the same activations, so these cross the socket once. A
-layer belongs to the client that loaded it, and is unloaded when that client goes.
+One `PRODUCTS` or `SCALED` computes all layers that take the same activations, so these cross the
+socket once. A layer belongs to the client that loaded it, and is unloaded when that client goes.
 """
 
 from __future__ import annotations
@@ -26,7 +30,7 @@ from enum import IntEnum
 
 from tritloom.rtl.spec.errors import DeviceError
 
-__all__ = ["HEADER", "MAGIC", "MOST_BYTES", "Kind", "Receiver", "send"]
+__all__ = ["HEADER", "MAGIC", "MOST_BYTES", "Kind", "Receiver", "Room", "send"]
 
 MAGIC = 0x31574C54
 """`TLW1` in ASCII. Another number says that the other side speaks something else."""
@@ -46,6 +50,19 @@ class Kind(IntEnum):
     UNLOAD = 3
     PRODUCTS = 4
     FITS = 5
+    LOAD_SCALED = 6
+    SCALED = 7
+
+
+class Room(IntEnum):
+    """What an empty device does with a layer."""
+
+    NONE = 0
+    """It has no room for it."""
+    SUMS = 1
+    """It gives sums of its groups: `LOAD` and `PRODUCTS`."""
+    FLOATS = 2
+    """It scales these sums, and gives floats: `LOAD_SCALED` and `SCALED`."""
 
 
 def send(link: socket.socket, kind: int, *parts: bytes | memoryview) -> None:

@@ -1,9 +1,9 @@
 """The command acceptor: takes commands in order, executes each once, and writes response headers.
 
-It stores what comes in (DEFINE, WRITE, LOAD) and starts layers (RUN). What a response holds beside
-its header is left to the responder, so a command can be accepted while the ones before it are still
-answered. The states come in the order in which a command passes through them: header, order,
-checks, words in, weight words, response header.
+It stores what comes in (DEFINE, WRITE, LOAD, SCALES) and starts layers (RUN). What a response holds
+beside its header is left to the responder, so a command can be accepted while the ones before it
+are still answered. The states come in the order in which a command passes through them: header,
+order, checks, words in, weight words, response header.
 """
 
 from amaranth.hdl import Module, Signal
@@ -13,6 +13,7 @@ from amaranth.lib.wiring import In, Out
 from tritloom.rtl.control.states import OF_OWNER, CommandStates
 from tritloom.rtl.control.tasks import position_shape, task_layout
 from tritloom.rtl.control.vector_port import vector_port
+from tritloom.rtl.core.activation_scales import scale_layout
 from tritloom.rtl.core.core import load_layout, run_layout
 from tritloom.rtl.lib.streams import bits_for
 from tritloom.rtl.memories.contract import range_layout, write_layout
@@ -68,6 +69,8 @@ class CommandAcceptor(wiring.Component):
         Ranges that the weight memory reads.
     o_load : out, stream of `load_layout`
         Activations for the core.
+    o_scale : out, stream of `scale_layout`
+        Scales of activations for the core. Only if activations have scales on the device.
     o_run : out, stream of `run_layout`
         The transfer starts a layer in the core.
     starting : out, 1 bit
@@ -120,6 +123,8 @@ class CommandAcceptor(wiring.Component):
             }
             if config.memory.can_fail:
                 of_unit["program_void"] = In(1)
+        if config.scales_activations:
+            of_unit["o_scale"] = Out(stream.Signature(scale_layout(config)))
         super().__init__(
             {
                 "i": In(stream.Signature(8 * config.link.command_bytes)),

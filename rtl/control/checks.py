@@ -1,4 +1,4 @@
-"""The checks of `Stage.HEADER` in hardware: their order, bounds and status come from `CHECKS`."""
+"""The checks of `Stage.HEADER` in hardware: order, bounds and status come from `ALL_CHECKS`."""
 
 from typing import Any
 
@@ -6,10 +6,9 @@ from amaranth.hdl import Const, Module, Signal, Value
 from amaranth.lib import data
 
 from tritloom.rtl.spec.checks import (
-    CHECKS,
+    ALL_CHECKS,
     IDENTITY_BYTES,
     UNLIMITED,
-    VECTOR_CHECKS,
     VECTOR_WORDS,
     Bound,
     Check,
@@ -154,5 +153,5 @@ def rest_of_block(config: AcceleratorConfig, words: Value) -> Value:
 
 def status_of(opcode: Opcode, quantity: Quantity) -> Status:
     """The status of a command that fails its check of `quantity`, at any stage."""
-    checks = (CHECKS | VECTOR_CHECKS)[opcode]
+    checks = ALL_CHECKS[opcode]
     return next(check.status for check in checks if check.quantity == quantity)

@@ -19,6 +19,7 @@ from tritloom.rtl.control.responder import Responder
 from tritloom.rtl.control.states import OF_OWNER
 from tritloom.rtl.control.tasks import Kind, first_slot, has_response, task_layout
 from tritloom.rtl.control.vector_port import vector_port
+from tritloom.rtl.core.activation_scales import scale_layout
 from tritloom.rtl.core.core import load_layout, run_layout
 from tritloom.rtl.core.partial_sums import fetch_layout
 from tritloom.rtl.engines.contract import sums_layout
@@ -66,6 +67,9 @@ class CommandProcessor(wiring.Component):
         The core runs a layer; its RESULTS respond with the number of these cycles.
     o_load : out, stream of `load_layout`
         Activations for the core; never for the activation bank of the layer that runs.
+    o_scale : out, stream of `scale_layout`
+        Scales of activations for the core, as `o_load`. Only if activations have scales on the
+        device.
     o_run : out, stream of `run_layout`
         The transfer starts a layer in the core.
     done : in, 1 bit
@@ -106,6 +110,9 @@ class CommandProcessor(wiring.Component):
         self.config = config
         beat_bytes = config.link.beat_bytes
         of_unit = {} if config.vector is None else {"vector": Out(vector_port(config))}
+        of_scales = {}
+        if config.scales_activations:
+            of_scales["o_scale"] = Out(stream.Signature(scale_layout(config)))
         of_owner = {**dict.fromkeys(OF_OWNER, In(1)), "new_session": Out(1)}
         super().__init__(
             {
@@ -130,6 +137,7 @@ class CommandProcessor(wiring.Component):
                 "i_result": In(stream.Signature(sums_layout(config, config.result_bits))),
                 "counters": In(data.ArrayLayout(COUNTER_BITS, len(counters_of(config)))),
                 **of_unit,
+                **of_scales,
                 **(of_owner if config.link.host_bits(config) else {}),
                 **({"void": In(1)} if config.memory.can_fail else {}),
             }
@@ -140,7 +148,8 @@ class CommandProcessor(wiring.Component):
         m.submodules.acceptor = acceptor = CommandAcceptor(self.config)
         m.submodules.responder = responder = Responder(self.config)
         m.submodules.banks = banks = Banks(self.config)
-        for name in ("i", "o_write", "o_read", "o_load", "o_run"):
+        of_scales = ("o_scale",) if self.config.scales_activations else ()
+        for name in ("i", "o_write", "o_read", "o_load", "o_run", *of_scales):
             connect(m, flipped(getattr(self, name)), getattr(acceptor, name))
         for name in ("i_word", "o_fetch", "i_result"):
             connect(m, flipped(getattr(self, name)), getattr(responder, name))

@@ -94,16 +94,27 @@ class CommandStates(CommandRegisters):
             ports.o_run.payload.activation_bank.eq(request.activation_bank),
             ports.o_run.payload.result_bank.eq(request.result_bank),
         ]
+        if config.scales_activations:
+            scale = ports.o_scale.payload
+            self.m.d.comb += [
+                scale.scale.eq(word[-8 * UNITS[Opcode.SCALES].of(config) :]),
+                scale.group.eq(position),
+                scale.token.eq(self.token),
+                scale.bank.eq(request.activation_bank),
+            ]
         if config.has_groups:
             self.m.d.comb += self.table.group_tiles.eq(request.count)
         # `no_room` must be right in the cycle after a word is taken: activations may come so fast.
         last = config.activation_words - 1
         loads_beyond = position >= Mux(self.words.take, last, last + 1)
         no_room = Mux(request.opcode == Opcode.WRITE, position >= entry.words, loads_beyond)
+        ends = {}
         if config.vector is not None:
-            unit = config.vector
-            for opcode, end in ((Opcode.PUT, unit.words), (Opcode.PROGRAM, unit.steps)):
-                no_room = Mux(request.opcode == opcode, position >= end, no_room)
+            ends = {Opcode.PUT: config.vector.words, Opcode.PROGRAM: config.vector.steps}
+        if config.scales_activations:
+            ends = {Opcode.SCALES: config.max_tiles}
+        for opcode, end in ends.items():  # their words are longer than what comes in a cycle
+            no_room = Mux(request.opcode == opcode, position >= end, no_room)
         self.m.d.sync += [self.write_address.eq(address), self.no_room.eq(no_room)]
         with self.m.If(ports.no_task):
             self.m.d.sync += self.reading.eq(0)
@@ -244,6 +255,9 @@ class CommandStates(CommandRegisters):
                 self._start(Opcode.COUNTERS, ~ports.busy, "RESPOND", *counters)
                 if config.vector is not None:
                     self._start_with_unit()
+                if config.scales_activations:
+                    size = self.size.eq(UNITS[Opcode.SCALES].of(config))
+                    self._start(Opcode.SCALES, ports.may_load, "COLLECT", size)
                 with m.Default():
                     self._fail(Status.BAD_OPCODE)
 
@@ -272,7 +286,7 @@ class CommandStates(CommandRegisters):
                     self._fail(status)
 
     def store_words(self) -> None:
-        """States that collect words from the payload and store them: DEFINE, WRITE, LOAD."""
+        """States that collect words from the payload and store them, as WRITE and LOAD."""
         m, config, ports, request, words = self.m, self.config, self.ports, self.request, self.words
         is_write = request.opcode == Opcode.WRITE
         is_load = request.opcode == Opcode.LOAD
@@ -282,6 +296,10 @@ class CommandStates(CommandRegisters):
             taken = stores & ((is_write & ports.o_write.ready) | (is_load & ports.o_load.ready))
             if self.programs is not None:
                 taken |= self.programs.store(words.word, stores)
+            if config.scales_activations:
+                stores_scale = stores & (request.opcode == Opcode.SCALES)
+                m.d.comb += ports.o_scale.valid.eq(stores_scale)
+                taken |= stores_scale & ports.o_scale.ready
             m.d.comb += [
                 stores.eq(words.complete & ~self.no_room),
                 ports.o_write.valid.eq(stores & is_write),

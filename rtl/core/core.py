@@ -4,14 +4,15 @@ from typing import Any
 
 from amaranth.hdl import Cat, Module, Mux, Shape, Signal, Value
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import In, Out, connect, flipped
 
+from tritloom.rtl.core.activation_scales import ActivationScales, scale_layout
 from tritloom.rtl.core.partial_sums import ADD_CYCLES, FETCH_CYCLES, PartialSums, fetch_layout
 from tritloom.rtl.core.scaled_sums import ScaledSums
 from tritloom.rtl.engines.contract import ACT_LATENCY, create_engine, sums_layout
 from tritloom.rtl.lib.adder_tree import delay
 from tritloom.rtl.lib.block_ram import ReadPort, block_ram
-from tritloom.rtl.spec.config import PARTIAL_SUM_CYCLES, PARTIAL_SUM_READ_CYCLES, AcceleratorConfig
+from tritloom.rtl.spec.config import PARTIAL_SUM_READ_CYCLES, AcceleratorConfig
 from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.rtl.spec.scale_facts import SCALE_BITS
 
@@ -91,6 +92,8 @@ class Core(wiring.Component):
     i_load : in, stream of `load_layout`
         Activations to write, one word a cycle, always ready. None may come for the activation bank
         of a layer from its transfer at `i_run` until `done`.
+    i_scale : in, stream of `scale_layout`; only if activations have scales on the device
+        Scales of the activations, under the rules of `i_load`.
     i_run : in, stream of `run_layout`
         The transfer starts a layer. Ready while no layer runs. None may come while a row group of
         its result bank is fetched or waits at `o`; with one bank, while any does.
@@ -106,7 +109,7 @@ class Core(wiring.Component):
         layer runs, until one is accepted, then not before that row group's totals are taken.
     o : out, stream of `sums_layout`, `result_bits` signed
         The totals of the fetched row groups in order, one for each token and row; with scales the
-        sums of all groups times their scales, in units of 2^-24.
+        sums of all groups times their scales, in units of 2^-24 or as float32 (`ScaleConfig.kind`).
     """
 
     i_load: stream.Interface
@@ -119,6 +122,9 @@ class Core(wiring.Component):
 
     def __init__(self, config: AcceleratorConfig) -> None:
         self.config = config
+        of_scales = {}
+        if config.scales_activations:
+            of_scales["i_scale"] = In(stream.Signature(scale_layout(config)))
         super().__init__(
             {
                 "i_load": In(stream.Signature(load_layout(config))),
@@ -128,6 +134,7 @@ class Core(wiring.Component):
                 "stall": Out(1),
                 "i_fetch": In(stream.Signature(fetch_layout(config))),
                 "o": Out(stream.Signature(sums_layout(config, config.result_bits))),
+                **of_scales,
             }
         )
 
@@ -230,20 +237,23 @@ class Core(wiring.Component):
             sums.i_negative.eq(delay(m, engine.o_negative, max(0, early), reset_less=True)),
         ]
 
-        # A tile may begin once loaded. With fewer row groups than PARTIAL_SUM_CYCLES it must also
+        # A tile may begin once loaded. With fewer row groups than `again_cycles` it must also
         # wait until the previous tile's sums are written back, or it would read stale ones: its
-        # first word comes PARTIAL_SUM_CYCLES after the previous tile's last. With more row groups
+        # first word comes `again_cycles` after the previous tile's last. With more row groups
         # nothing waits: `ready` falls with the swap, so `may_begin` describes the next tile before
         # the last word of this one is accepted.
         loaded = Signal()
         may_begin = Signal()
         few = Signal()
         ended = [word & last, final]  # the previous tile ended 0, 1, … cycles ago
-        while len(ended) < PARTIAL_SUM_CYCLES - OPEN_CYCLES:
+        while len(ended) < config.again_cycles - OPEN_CYCLES:
             ended.append(delay(m, ended[-1], 1))
-        most_of_few = PARTIAL_SUM_CYCLES - 2  # greatest `last_group` that has to wait
+        most_of_few = config.again_cycles - 2  # greatest `last_group` that has to wait
+        is_few = shape.last_group <= most_of_few
+        if not most_of_few & (most_of_few + 1):  # all ones: the bits above tell
+            is_few = ~shape.last_group[most_of_few.bit_length() :].any()
         m.d.sync += [
-            few.eq(~shape.last_group[most_of_few.bit_length() :].any()),
+            few.eq(is_few),
             loaded.eq(more & engine.ready),
             may_begin.eq(loaded & ~(few & Cat(may_begin, open_, ended).any())),
             open_.eq(may_begin | (open_ & ~(self.i_word.valid & last))),
@@ -336,7 +346,28 @@ class Core(wiring.Component):
             scaled.i_end.eq(sums.done),
             self.done.eq(scaled.done),
         ]
+        if config.scales_activations:
+            closed = delay(m, final & closes, wait - ActivationScales.READ_CYCLES)
+            acts = self._activation_scales(m, started, closed, shape.activation_bank)
+            m.d.comb += scaled.i_acts.eq(acts)
         return scaled
+
+    def _activation_scales(self, m: Module, started: Value, closed: Value, bank: Value) -> Any:
+        """Add the scales of the activations; gives those of the group whose number is counted.
+
+        `closed` counts a group, and `ActivationScales.READ_CYCLES` + 1 later its scales leave for
+        those of the next one.
+        """
+        ports: Any = self
+        m.submodules.activation_scales = scales = ActivationScales(self.config)
+        connect(m, flipped(ports.i_scale), scales.i)
+        group = Signal(range(self.config.max_tiles), reset_less=True)
+        with m.If(closed):
+            m.d.sync += group.eq(group + 1)
+        with m.If(started):
+            m.d.sync += group.eq(0)
+        m.d.comb += [scales.i_group.eq(group), scales.i_bank.eq(bank)]
+        return scales.o
 
     def _follow_groups(
         self,

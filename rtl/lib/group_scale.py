@@ -19,8 +19,8 @@ from tritloom.rtl.lib.float_multiply import FloatMultiply
 from tritloom.rtl.lib.floats import float_layout, normalize, register, shift_steps
 from tritloom.rtl.spec.errors import ConfigError
 from tritloom.rtl.spec.float_units import FLOAT32
-from tritloom.rtl.spec.groups import HALF_PLACES, fixed_bits
-from tritloom.rtl.spec.scale_facts import SLICE_BITS
+from tritloom.rtl.spec.groups import HALF_PLACES
+from tritloom.rtl.spec.scale_facts import SLICE_BITS, fixed_bits
 
 __all__ = ["FixedToFloat", "GroupFixed", "GroupFloat"]
 

@@ -1,7 +1,8 @@
 """The checks of every command, and the order in which a device makes them.
 
 The command processor, the reference device, the benches, the manifest and the documentation read
-`CHECKS`, and for a device with a vector unit `VECTOR_CHECKS`. A check compares one `Quantity` with
+`ALL_CHECKS`; of those, a device with a vector unit has `VECTOR_CHECKS`, and one with scales of
+activations `SCALE_CHECKS`. A check compares one `Quantity` with
 two bounds; the first check that fails gives the response its status.
 """
 
@@ -16,11 +17,13 @@ from tritloom.rtl.spec.commands import LAYER, Opcode, Request, Status, identity
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.rtl.spec.quantities import LayerState, Quantity, Stage
+from tritloom.rtl.spec.scale_facts import FLOAT_BYTES
 from tritloom.rtl.spec.vector_facts import VECTOR_WORD_BYTES
 from tritloom.rtl.spec.vector_program import STEP_BYTES
 
 __all__ = [
     "ACTIVATION_WORDS",
+    "ALL_CHECKS",
     "BANKS_END",
     "CHECKS",
     "IDENTITY_BYTES",
@@ -35,6 +38,7 @@ __all__ = [
     "PAYLOAD_RESULTS",
     "PAYLOAD_VECTOR_WORDS",
     "PAYLOAD_WORDS",
+    "SCALE_CHECKS",
     "STEPS",
     "TOKENS",
     "TOKENS_END",
@@ -159,6 +163,7 @@ UNITS: dict[int, Limit] = {
     Opcode.LOAD: Limit("fill", lambda config: config.fill),
     Opcode.PUT: Limit(f"{VECTOR_WORD_BYTES}", lambda config: VECTOR_WORD_BYTES),
     Opcode.PROGRAM: Limit(f"{STEP_BYTES}", lambda config: STEP_BYTES),
+    Opcode.SCALES: Limit(f"{FLOAT_BYTES}", lambda config: FLOAT_BYTES),
 }
 """Bytes of a word in the payload of the commands that store words."""
 
@@ -315,6 +320,19 @@ VECTOR_CHECKS: dict[Opcode, tuple[Check, ...]] = {
 }
 """The checks of the opcodes of a vector unit."""
 
+SCALE_CHECKS: dict[Opcode, tuple[Check, ...]] = {
+    Opcode.SCALES: (
+        _index(TOKENS_END),
+        _bank(Quantity.ACTIVATION_BANK),
+        _within(Stage.WORD, Quantity.WORDS_END, MAX_TILES),  # a group has a tile or more
+        _WHOLE_WORDS,
+    ),
+}
+"""The checks of the opcodes of a device with scales of activations."""
+
+ALL_CHECKS = CHECKS | VECTOR_CHECKS | SCALE_CHECKS
+"""The checks of all opcodes."""
+
 
 def checks_of(config: AcceleratorConfig) -> Mapping[Opcode, tuple[Check, ...]]:
     """The checks of each opcode of a device; it refuses every other opcode."""
@@ -324,17 +342,19 @@ def checks_of(config: AcceleratorConfig) -> Mapping[Opcode, tuple[Check, ...]]:
         *(() if config.max_group_sums else (Quantity.RESULTS_END,)),
         *(() if config.memory.can_fail else (Quantity.VOID_WORDS,)),
     )
-    return _checks_without(config.vector is not None, left_out)
+    has_unit = config.vector is not None
+    return _checks_without(has_unit, config.scales_activations, left_out)
 
 
 @cache
 def _checks_without(
-    has_unit: bool, left_out: tuple[Quantity, ...]
+    has_unit: bool, has_scales: bool, left_out: tuple[Quantity, ...]
 ) -> Mapping[Opcode, tuple[Check, ...]]:
+    all_checks = CHECKS | (VECTOR_CHECKS if has_unit else {}) | (SCALE_CHECKS if has_scales else {})
     return MappingProxyType(
         {
             opcode: tuple(check for check in checks if check.quantity not in left_out)
-            for opcode, checks in (CHECKS | VECTOR_CHECKS if has_unit else CHECKS).items()
+            for opcode, checks in all_checks.items()
         }
     )
 
@@ -462,7 +482,7 @@ _checker = lru_cache(maxsize=16)(Checker)
 def check_table() -> str:
     """All checks as a Markdown table, one line a check."""
     lines = ["| opcode | must hold | else |", "|---|---|---|"]
-    for opcode, checks in (CHECKS | VECTOR_CHECKS).items():
+    for opcode, checks in ALL_CHECKS.items():
         lines += [f"| {opcode.name} | {check} | {check.status.name} |" for check in checks]
     return "\n".join(lines) + "\n"
 

@@ -40,8 +40,12 @@ first word on, and zeros follow up to the end of the layer's tiles. The cycles o
 program, NOT_FINITE, and `MEMORY_ERROR` come with each GET until the next EXECUTE.
 
 A device whose configuration has `scale` multiplies each group's sum by the scale that its weight
-words hold, adds the products of a row exactly, and rounds the total once, to float32. A scale that
-is not finite leaves the row's result unspecified, as does a code that stands for no trits.
+words hold, and adds the products of a row. The kind `fixed` adds exactly, and rounds the total
+once, to float32. The kind `float` multiplies by a scale of the activations too, and rounds each
+operation. It has the command SCALES, which stores these scales in an activation bank, beside what
+LOAD stores there; other devices refuse it with `BAD_OPCODE`. A scale of weights that is not finite
+leaves the row's result unspecified, as does a code that stands for no trits. A scale of activations
+that is not finite makes the row's result not finite.
 
 Where weight words share lines of the memory, `align` words are a block, which fills whole lines. A
 layer begins with a block. So does a WRITE, and it holds whole blocks or ends its layer. Else it
@@ -50,15 +54,16 @@ stores what it has, and fails. The rest of the last line behind its words become
 RESET sets the session number, of 24 bits. A request with another session number gets
 `NO_SESSION`, so a command that was sent before a RESET cannot be executed after it. RESET with a
 new number forgets the layers, the results of all banks, the program and the stored responses, but
-not the weights, activations, vectors and steps in memory. RESET with the current number changes
-nothing. RESET ignores its payload.
+not the weights, activations, their scales, vectors and steps in memory. RESET with the current
+number changes nothing. RESET ignores its payload.
 
-`CHECKS` lists the checks of each opcode in their order, `VECTOR_CHECKS` those of a vector unit. The
-status of the first failing check is the status of the response. An opcode without an entry gets
-`BAD_OPCODE`. WRITE, LOAD, PUT and PROGRAM store each whole word before they look at the next one,
-so the words before the failing one stay. A response that is not OK has no payload, and its `value`
-is 0, except that `BAD_CHECKSUM` puts the checksum of the layer or of the steps there. A
-COMMIT_PROGRAM that gets to read the steps leaves none committed if it fails.
+`CHECKS` lists the checks of each opcode in their order, `VECTOR_CHECKS` those of a vector unit,
+`SCALE_CHECKS` those of the activations' scales. The status of the first failing check is the status
+of the response. An opcode without an entry gets `BAD_OPCODE`. WRITE, LOAD, PUT, PROGRAM and SCALES
+store each whole word before they look at the next one, so the words before the failing one stay. A
+response that is not OK has no payload, and its `value` is 0, except that `BAD_CHECKSUM` puts the
+checksum of the layer or of the steps there. A COMMIT_PROGRAM that gets
+to read the steps leaves none committed if it fails.
 """
 
 from __future__ import annotations
@@ -156,6 +161,9 @@ class Opcode(IntEnum):
     EXECUTE = 15
     """Execute the committed program from its step `address` for tokens 0 to `index`, with one bank
     of each kind."""
+    SCALES = 16
+    """Write scales of the activations of token `index` to a bank from its group of inputs
+    `address`: float32 → nothing."""
 
 
 class Status(IntEnum):

@@ -34,7 +34,7 @@ from tritloom.rtl.spec.plugins import (
     require,
     require_integer,
 )
-from tritloom.rtl.spec.scale_facts import FLOAT_BYTES, SCALE_BITS, SCALE_CYCLES, ScaleConfig
+from tritloom.rtl.spec.scale_facts import FLOAT_BYTES, SCALE_BITS, ScaleConfig
 from tritloom.rtl.spec.vector_facts import VectorConfig
 
 __all__ = [
@@ -93,10 +93,6 @@ PARTS: dict[str, type[Part]] = {"vector": VectorConfig, "scale": ScaleConfig}
 """Records of what an accelerator may have or not."""
 EXAMPLES = {"memory": NEW_FORM["memory_words"], "link": NEW_FORM["baud"]}
 """Each record as JSON writes it."""
-
-
-def _power_of_two(value: int) -> bool:
-    return value & (value - 1) == 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,8 +162,7 @@ class AcceleratorConfig:
                 raise ConfigError(f"{name} must be a record such as {example}, not {value!r}")
         engine = check_engine(self)
         for name in ("packet_bytes", "slots"):
-            value = getattr(self, name)
-            if not _power_of_two(value):
+            if (value := getattr(self, name)) & (value - 1):
                 raise ConfigError(f"{name} must be a power of two, not {value}")
         self.memory.check(self)
         self.link.check(self)
@@ -251,8 +246,7 @@ class AcceleratorConfig:
 
     @cached_property
     def acc_bits(self) -> int:
-        """Signed bits of a row's sum, with scales of a group's: whole tiles of terms, each in
-        ±2^(act_bits-1)."""
+        """Signed bits of a row's sum, with scales of a group's: of the terms of whole tiles."""
         tiles = self.max_tiles if self.scale is None else self.most_group_tiles
         return (tiles * self.lanes << (self.act_bits - 1)).bit_length() + 1
 
@@ -267,6 +261,11 @@ class AcceleratorConfig:
         if self.scale is None:
             return self.acc_bits
         return self.scale.result_bits(self.acc_bits, self.max_tiles)
+
+    @property
+    def scales_activations(self) -> bool:
+        """Whether activations have scales on the device, of each token and group of inputs."""
+        return self.scale is not None and self.scale.scales_activations
 
     @property
     def has_groups(self) -> bool:
@@ -339,10 +338,15 @@ class AcceleratorConfig:
         fill = TILE_START_CYCLES + engines[self.engine].fill_cycles(self)
         return latency is None or latency - REQUEST_AHEAD_CYCLES > fill
 
+    @cached_property
+    def again_cycles(self) -> int:
+        """Cycles after which a row group may come again, because its sums are written by then."""
+        return max(PARTIAL_SUM_CYCLES, 0 if self.scale is None else self.scale.unit.again)
+
     def tile_cycles(self, row_groups: int) -> int:
         """Cycles from a tile's first word to the next one's, if no word is waited for."""
         engine = engines[self.engine]
-        wait = PARTIAL_SUM_CYCLES - 1 if row_groups < PARTIAL_SUM_CYCLES else 0
+        wait = self.again_cycles - 1 if row_groups < self.again_cycles else 0
         cycles = max(row_groups + wait, TILE_START_CYCLES + engine.tile_cycles(self))
         if reload := engine.reload_cycles(self):
             cycles = max(cycles, row_groups - 1 + reload + TILE_START_CYCLES)
@@ -399,7 +403,7 @@ class AcceleratorConfig:
     @property
     def _end_cycles(self) -> int:
         """Cycles from the last word that is taken to the end of the run."""
-        scales = 0 if self.scale is None else SCALE_CYCLES
+        scales = 0 if self.scale is None else self.scale.unit.cycles
         return max(self.engine_latency, PARTIAL_SUM_READ_CYCLES) + RESULT_CYCLES + scales
 
     def to_dict(self) -> dict[str, Any]:

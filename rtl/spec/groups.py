@@ -21,7 +21,6 @@ from tritloom.rtl.spec.numerics import matmul
 __all__ = [
     "HALF_PLACES",
     "MOST_WEIGHT",
-    "fixed_bits",
     "fixed_to_float",
     "fixed_totals",
     "float_totals",
@@ -38,9 +37,6 @@ U32 = npt.NDArray[np.uint32]
 
 HALF_PLACES = 24
 """Binary places of the smallest number of half precision: 2^-24."""
-HALF_PRECISION = 11
-MOST_POWER = 29
-"""The largest half-precision number is less than 2^11 · 2^29 · 2^-24."""
 MOST_WEIGHT = 2
 """Greatest weight of the formats with groups; the least one is -1."""
 
@@ -89,14 +85,6 @@ def matmul_groups(weights: I8, codes: I8, group: int) -> I32:
         ],
         axis=-1,
     )
-
-
-def fixed_bits(sum_bits: int, groups: int) -> int:
-    """Signed bits of a total of `GroupFixed` that never overflow.
-
-    A product of a sum and a scale is less than 2^(sum_bits − 1) · 2^11 · 2^29 units of 2^-24.
-    """
-    return sum_bits + HALF_PRECISION + MOST_POWER + (groups - 1).bit_length()
 
 
 def fixed_totals(sums: npt.NDArray[np.integer], scales: U16) -> tuple[I64, U32]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 __all__ = ["LayerShape"]
@@ -42,6 +42,10 @@ class LayerShape:
     def result_row_groups(self) -> int:
         """Row groups of sums: those of the first group of inputs, then those of the second, …"""
         return self.groups * self.row_groups
+
+    def with_longest(self, most_group_tiles: int) -> LayerShape:
+        """As a device with scales computes it: without groups it has the longest ones."""
+        return replace(self, group_tiles=self.group_tiles or most_group_tiles)
 
     @classmethod
     def of(

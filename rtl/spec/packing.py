@@ -458,7 +458,7 @@ def unpack_scales(config: AcceleratorConfig, image: bytes, shape: LayerShape) ->
     raw = np.frombuffer(image, np.uint8).reshape(shape.tiles, shape.row_groups, config.word_bytes)
     start = config.without_scale.word_bytes
     patterns = np.ascontiguousarray(raw[:, :, start:]).view("<u2")
-    group_tiles = shape.group_tiles or config.most_group_tiles
+    group_tiles = shape.with_longest(config.most_group_tiles).group_tiles
     chosen = patterns[scale_tiles(config, shape.tiles, group_tiles)]
     return chosen.reshape(len(chosen), -1).T.astype(np.uint16)
 

@@ -44,8 +44,8 @@ class Quantity(StrEnum):
     ITEMS_END = "address + count"
     """The end of what IDENTIFY (bytes), READ and GET (words) read."""
     WORDS_END = "address + words"
-    """The end of the whole words that WRITE, LOAD, PUT and PROGRAM (steps) store; 0 if the payload
-    has none."""
+    """The end of the whole words that WRITE, LOAD, PUT, PROGRAM (steps) and SCALES (float32) store;
+    0 if the payload has none."""
     ROW_GROUPS_END = "address + row groups of count"
     """The end of the row groups that RESULTS reads, the last of them perhaps in part."""
     REST_BYTES = "payload bytes beyond whole words"

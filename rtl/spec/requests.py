@@ -16,16 +16,19 @@ from tritloom.rtl.spec.commands import COUNTER_BYTES, LAYER, Opcode, Request, co
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.rtl.spec.packing import pack_activations
+from tritloom.rtl.spec.scale_facts import FLOAT_BYTES
 from tritloom.rtl.spec.vector_facts import VECTOR_WORD_BYTES
 from tritloom.rtl.spec.vector_program import STEP_BYTES
 
 __all__ = [
     "commit_layer",
     "commit_program",
+    "count_scales",
     "define_layer",
     "execute_program",
     "get_words",
     "load_activations",
+    "load_scales",
     "put_words",
     "read_counters",
     "read_identity",
@@ -42,6 +45,7 @@ __all__ = [
 _IDENTIFY, _READ, _LOAD, _RUN = Opcode.IDENTIFY, Opcode.READ, Opcode.LOAD, Opcode.RUN
 _RESULTS, _COUNTERS = Opcode.RESULTS, Opcode.COUNTERS
 _PUT, _GET, _EXECUTE = Opcode.PUT, Opcode.GET, Opcode.EXECUTE
+_SCALES = Opcode.SCALES
 
 
 def define_layer(index: int, base: int, shape: LayerShape) -> Request:
@@ -106,6 +110,21 @@ def load_activations(
     """
     image = pack_activations(config, codes, group)
     return _write(_LOAD, token, image, config.fill, payload_bytes, bank=bank)
+
+
+def load_scales(
+    token: int, scales: NDArray[np.float32], payload_bytes: int, bank: int = 0
+) -> Iterator[Request]:
+    """SCALES: those of one token's activations, float32 `[groups]`, to an activation bank."""
+    image = scales.astype("<f4", copy=False).tobytes()
+    return _write(_SCALES, token, image, FLOAT_BYTES, payload_bytes, bank=bank)
+
+
+def count_scales(config: AcceleratorConfig, shape: LayerShape) -> int:
+    """Scales that the activations of a token have for a layer; 0 if the device takes none."""
+    if not config.scales_activations:
+        return 0
+    return shape.with_longest(config.most_group_tiles).groups
 
 
 def run_layer(index: int, tokens: int, activation_bank: int = 0, result_bank: int = 0) -> Request:

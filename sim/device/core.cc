@@ -57,15 +57,13 @@ public:
 
     // Loads all records. Returns whether the design took them within `limit` cycles.
     bool load(Source loads, uint64_t limit) {
-        for (; loads.left != 0 && limit != 0; limit--) {
-            loads.offer(top.p_i__load____valid, top.p_i__load____payload);
-            edge([&] {
-                if (words(top.p_i__load____ready)[0])
-                    loads.advance();
-            });
-        }
-        top.p_i__load____valid.data[0] = 0;
-        return loads.left == 0;
+        return store(loads, limit, top.p_i__load____valid, top.p_i__load____payload,
+                     top.p_i__load____ready);
+    }
+
+    // The same with scales of activations. A design without them takes no record.
+    bool load_scales(Source scales, uint64_t limit) {
+        return store_scales(scales, limit, top, 0);
     }
 
     // Runs a layer. Returns its cycles, from the one after the run was taken to the one in which
@@ -110,6 +108,32 @@ public:
     }
 
 private:
+    template <class Valid, class Payload, class Ready>
+    bool store(Source records, uint64_t limit, Valid &valid, Payload &payload, const Ready &ready) {
+        for (; records.left != 0 && limit != 0; limit--) {
+            records.offer(valid, payload);
+            edge([&] {
+                if (words(ready)[0])
+                    records.advance();
+            });
+        }
+        valid.data[0] = 0;
+        return records.left == 0;
+    }
+
+    // Chosen if the design has the port.
+    template <class Top>
+    auto store_scales(Source scales, uint64_t limit, Top &design, int)
+        -> decltype(design.p_i__scale____valid, true) {
+        return store(scales, limit, design.p_i__scale____valid, design.p_i__scale____payload,
+                     design.p_i__scale____ready);
+    }
+
+    template <class Top>
+    bool store_scales(Source scales, uint64_t, Top &, long) {
+        return scales.left == 0;
+    }
+
     void settle() {
         while (!top.eval() && top.commit()) {
         }
@@ -138,6 +162,11 @@ void tritloom_close(Device *device) { delete device; }
 
 bool tritloom_load(Device *device, const uint8_t *loads, size_t record, size_t count, uint64_t limit) {
     return device->load({loads, record, count}, limit);
+}
+
+bool tritloom_load_scales(Device *device, const uint8_t *scales, size_t record, size_t count,
+                          uint64_t limit) {
+    return device->load_scales({scales, record, count}, limit);
 }
 
 uint64_t tritloom_run(Device *device, const uint8_t *shape, size_t bytes, const uint8_t *image,

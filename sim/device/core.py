@@ -12,6 +12,7 @@ import numpy.typing as npt
 from amaranth.back import rtlil
 from amaranth.hdl import Const
 
+from tritloom.rtl.core.activation_scales import scale_layout
 from tritloom.rtl.core.core import Core, load_layout, shape_layout, shape_numbers
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import DeviceError
@@ -32,7 +33,7 @@ I64 = npt.NDArray[np.int64]
 class CoreSimulation:
     """Runs layers on the core of a configuration. A weight word is offered in every cycle.
 
-    With scales, all scales are 1.
+    With scales, all scales are 1, those of the activations too.
 
     Parameters
     ----------
@@ -56,6 +57,7 @@ class CoreSimulation:
             ("open", handle, []),
             ("close", None, [handle]),
             ("load", ctypes.c_bool, [handle, data, size, size, number]),
+            ("load_scales", ctypes.c_bool, [handle, data, size, size, number]),
             ("run", number, [handle, data, size, data, size, size, number]),
             ("fetch", ctypes.c_bool, [handle, ctypes.c_uint32, data, size, number]),
         ):
@@ -89,7 +91,11 @@ class CoreSimulation:
         bits = config.tokens * config.rows * config.result_bits
         record = -(-bits // 8)
         limit = 4 * (config.run_cycles(shape) or words) + 1000
+        ones, one_size = self._ones(shape)
         with self._device() as device:
+            scaled = self._calls.tritloom_load_scales(
+                device, ones, one_size, len(ones) // one_size, len(ones) + 1000
+            )
             for start in range(0, len(tokens), config.tokens):
                 batch = tokens[start : start + config.tokens]
                 loads, size = self._loads(batch, shape)
@@ -103,7 +109,7 @@ class CoreSimulation:
                 fetched = self._calls.tritloom_fetch(
                     device, shape.row_groups, raw, record, 100 * shape.row_groups
                 )
-                if not (loaded and cycles and fetched):
+                if not (scaled and loaded and cycles and fetched):
                     raise DeviceError("the simulated core does not end a layer in time")
                 yield self._results(raw.raw, shape)[: len(batch), : len(trits)], cycles
 
@@ -135,12 +141,31 @@ class CoreSimulation:
         ]
         return b"".join(loads), len(loads[0])
 
+    def _ones(self, shape: LayerShape) -> tuple[bytes, int]:
+        """The payloads of `i_scale`, and the bytes of one; none if activations have no scales."""
+        config = self.config
+        if not config.scales_activations:
+            return b"", 1
+        groups = shape.with_longest(config.most_group_tiles).groups
+        one = int(np.float32(1).view(np.uint32))
+        layout = scale_layout(config)
+        ones = [
+            _pack(layout, token=token, group=group, scale=one)
+            for token in range(config.tokens)
+            for group in range(groups)
+        ]
+        return b"".join(ones), len(ones[0])
+
     def _results(self, raw: bytes, shape: LayerShape) -> I64:
         config = self.config
         count, width = config.tokens * config.rows, config.result_bits
         records = np.frombuffer(raw, np.uint8).reshape(shape.row_groups, -1)
         bits = np.unpackbits(records, axis=1, count=count * width, bitorder="little")
         numbers = bits.reshape(shape.row_groups, config.tokens, config.rows, width)
+        if config.scales_activations:  # whole numbers as float32
+            packed = np.packbits(numbers, axis=-1, bitorder="little")
+            floats = packed.view("<f4")[..., 0].astype(np.int64)
+            return np.ascontiguousarray(floats.transpose(1, 0, 2)).reshape(config.tokens, -1)
         if config.scale is not None:  # whole numbers in units of 2^-24, with sign bits to spare
             numbers = numbers[..., HALF_PLACES : HALF_PLACES + SUM_BITS]
         places = np.int64(1) << np.arange(numbers.shape[-1], dtype=np.int64)

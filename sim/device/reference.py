@@ -5,7 +5,7 @@ The rules are those of `tritloom.rtl.spec.commands`. This device evaluates the t
 
 * `expected` in NO_SESSION and NAK is the number that the device waits for.
 * At power-up the session is 0 and the next seq is 1.
-* RESET to a new session empties the result banks. Weights and activations stay.
+* RESET to a new session empties the result banks. Weights, activations and their scales stay.
 * Every command is done when its response comes, so a duplicate always gets the stored response.
 * A command ignores the header fields that it does not use.
 * The words of two layers may overlap in memory. Each then reads what was written last.
@@ -30,6 +30,7 @@ from tritloom.rtl.spec.checks import (
     LayerState,
     Stage,
     State,
+    checks_of,
 )
 from tritloom.rtl.spec.commands import (
     LAYER,
@@ -47,6 +48,7 @@ from tritloom.rtl.spec.errors import DeviceError, InputError
 from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.rtl.spec.packing import pack_results
 from tritloom.sim.device.opening import DeviceUrl, require_config
+from tritloom.sim.device.reference_activations import ActivationBanks, store_words
 from tritloom.sim.device.reference_programs import ReferencePrograms
 from tritloom.sim.device.reference_sums import Trits, as_operand, layer_results, layer_trits
 
@@ -99,9 +101,7 @@ class ReferenceDevice:
         self._identity = identity(config)
         self._checker = Checker(config)
         self.memory = np.zeros((config.memory_words, config.word_bytes), np.uint8)
-        self._activations = np.zeros(
-            (config.banks, config.tokens, config.activation_words, config.fill), np.uint8
-        )
+        self._activations = ActivationBanks(config)
         self._results: dict[int, _Results] = {}  # by bank
         self._layers: dict[int, _Layer] = {}
         self._weights: dict[int, Trits] = {}
@@ -124,6 +124,8 @@ class ReferenceDevice:
             Opcode.RESULTS: self._read_results,
             Opcode.COUNTERS: self._read_counters,
         }
+        if Opcode.SCALES in checks_of(config):
+            self._handlers[Opcode.SCALES] = self._load_scales
         if self._programs is not None:
             self._handlers |= {
                 Opcode.PUT: self._put,
@@ -139,8 +141,8 @@ class ReferenceDevice:
         An interrupt, such as Ctrl-C, leaves the device as if the packet had never arrived.
         """
         # A packet replaces these members as a whole, but for the counters and the vector unit.
-        # WRITE, LOAD, PUT and PROGRAM may be cut short: the packet comes again, and they write the
-        # same again.
+        # WRITE, LOAD, PUT, PROGRAM and SCALES may be cut short: the packet comes again, and they
+        # write the same again.
         before = self.__dict__ | {
             "_counters": self._counters.copy(),
             "_programs": self._programs and copy(self._programs),
@@ -292,7 +294,7 @@ class ReferenceDevice:
     def _write(self, request: Request) -> tuple[int, bytes]:
         self._weights.clear()
         layer = self._layers[request.index]
-        if count := self._store(self._words(layer), request):
+        if count := store_words(self._words(layer), request):
             self._fill_line(layer.base + request.address + count)
         return 0, b""
 
@@ -306,18 +308,21 @@ class ReferenceDevice:
         return request.address, b""
 
     def _load(self, request: Request) -> tuple[int, bytes]:
-        self._store(self._activations[request.activation_bank, request.index], request)
+        self._activations.load(request)
+        return 0, b""
+
+    def _load_scales(self, request: Request) -> tuple[int, bytes]:
+        self._activations.load_scales(request)
         return 0, b""
 
     def _run(self, request: Request) -> tuple[int, bytes]:
         layer = self._layers[request.index]
         config, shape = self.config, layer.shape
-        bank = self._activations[request.activation_bank].reshape(config.tokens, -1).view(np.int8)
-        codes = bank[:, : shape.tiles * config.lanes]
-        if spare := 8 - config.act_bits:  # the device does not store these high bits
-            codes = codes << spare >> spare
+        bank = request.activation_bank
+        codes = self._activations.codes(bank, shape.tiles * config.lanes)
+        acts = self._activations.scales_of(bank, shape.with_longest(config.most_group_tiles).groups)
         image = b"" if config.scale is None else self._image(layer).tobytes()
-        sums = layer_results(config, shape, self._decoded(request.index), image, codes)
+        sums = layer_results(config, shape, self._decoded(request.index), image, codes, acts)
         void = self._any_void(layer.base, shape.words)
         results = _Results(sums, layer.cycles, void)
         self._results = self._results | {request.result_bank: results}
@@ -336,7 +341,7 @@ class ReferenceDevice:
 
     def _put(self, request: Request) -> tuple[int, bytes]:
         assert self._programs is not None
-        self._store(self._programs.words(request.index), request)
+        store_words(self._programs.words(request.index), request)
         return 0, b""
 
     def _get(self, request: Request) -> tuple[int, bytes]:
@@ -347,7 +352,7 @@ class ReferenceDevice:
     def _write_steps(self, request: Request) -> tuple[int, bytes]:
         assert self._programs is not None
         self._programs.committed_steps = 0
-        self._store(self._programs.steps, request)
+        store_words(self._programs.steps, request)
         self._programs.steps &= self._programs.kept
         return 0, b""
 
@@ -362,7 +367,7 @@ class ReferenceDevice:
         before = self._counters["run_cycles"]
 
         def store(token: int, image: npt.NDArray[np.uint8]) -> None:
-            _store_codes(self._activations[request.activation_bank, token].reshape(-1), image)
+            self._activations.store(request.activation_bank, token, image)
 
         def compute(index: int, several: list[npt.NDArray[np.int8]]) -> list[npt.NDArray[np.int32]]:
             features = self._layers[index].shape.tiles * config.lanes
@@ -394,15 +399,6 @@ class ReferenceDevice:
         image[:, -1] &= 0xFF >> (8 * self.config.word_bytes - self.config.word_bits)
         return image
 
-    def _store(self, words: npt.NDArray[np.uint8], request: Request) -> int:
-        """Write the whole words of a payload, as far as `words` has room for them; how many."""
-        size = words.shape[1]
-        room = max(0, len(words) - request.address)
-        count: int = min(len(request.payload) // size, room)
-        source = np.frombuffer(request.payload, np.uint8, count * size).reshape(count, size)
-        words[request.address : request.address + count] = source
-        return count
-
     def _fill_line(self, end: int) -> None:
         """Clear the rest of the line that the word before address `end` shares with others."""
         bits = self.config.memory.padding_bits(self.config, end)
@@ -430,12 +426,6 @@ class ReferenceDevice:
         """As int8; raises `InputError` if a code stands for no trits."""
         layer = self._layers[index]
         return layer_trits(self.config, layer.shape, self._image(layer).tobytes())
-
-
-def _store_codes(token: npt.NDArray[np.uint8], image: npt.NDArray[np.uint8]) -> None:
-    """Write the activations of a token from the first on, as many as there is room for."""
-    count = min(len(token), len(image))
-    token[:count] = image[:count]
 
 
 class ReferenceTransport:

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import InputError
-from tritloom.rtl.spec.groups import fixed_to_float, fixed_totals
+from tritloom.rtl.spec.groups import fixed_to_float, fixed_totals, float_totals
 from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.rtl.spec.numerics import exact_product
 from tritloom.rtl.spec.packing import unpack_scales, unpack_weights
@@ -43,16 +43,18 @@ def layer_results(
     trits: Trits,
     image: bytes,
     codes: npt.NDArray[np.int8],
+    acts: npt.NDArray[np.uint32],
 ) -> npt.NDArray[np.int32]:
     """The results of a layer with the trits of `as_operand`.
 
     int8 [tokens, tiles × lanes] → int32 [tokens, results].
     Without scales there are groups × row groups × rows of them; with scales row groups × rows
-    patterns of float32.
+    patterns of float32. `acts` has the scales of the activations, patterns of float32
+    [tokens, groups]; only a device of the kind `float` reads them.
     """
-    group_tiles = shape.group_tiles
     if config.scale is not None:
-        group_tiles = group_tiles or config.most_group_tiles
+        shape = shape.with_longest(config.most_group_tiles)
+    group_tiles = shape.group_tiles
     if not group_tiles:
         return exact_product(trits, codes)
     group = group_tiles * config.lanes
@@ -62,7 +64,10 @@ def layer_results(
         return np.hstack(sums)
     scales = _scales(config, shape, image)
     scales = np.where(np.isfinite(scales), scales, np.float16(0))  # else results are unspecified
-    high, low = fixed_totals(np.stack(sums, axis=-1), scales.view(np.uint16))
+    of_groups, patterns = np.stack(sums, axis=-1), scales.view(np.uint16)
+    if config.scale.scales_activations:
+        return float_totals(of_groups, patterns, acts[:, np.newaxis])[..., -1].view(np.int32)
+    high, low = fixed_totals(of_groups, patterns)
     return fixed_to_float(high[..., -1], low[..., -1]).view(np.int32)
 
 

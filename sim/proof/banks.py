@@ -25,6 +25,7 @@ class BankUse:
     bench : bench that the model is added to
     config : the accelerator's configuration
     load, run, fetch, result : the streams of activations, layers, row groups and totals
+    scale : the stream of scales of activations, if there is one
     done : the core has completed the layer
 
     Members
@@ -48,6 +49,7 @@ class BankUse:
         fetch: Any,
         result: Any,
         done: Any,
+        scale: Any = None,
     ) -> None:
         m, layer = bench.m, run.payload
         most = FETCH_CYCLES if config.banks > 1 else 1
@@ -81,14 +83,18 @@ class BankUse:
         asked = Cat(self.length > n for n in range(FETCH_CYCLES))
         of_bank = asked & Mux(layer.result_bank, self.waiting, ~self.waiting)[:FETCH_CYCLES]
         same_result = fetch.payload.bank == layer.result_bank
-        same_activations = load.payload.bank == layer.activation_bank
         self.rules = {
             "fetch": ~(fetch.valid & self.runs & (fetch.payload.bank == self.banks[1])),
-            "load": ~(load.valid & self.runs & (load.payload.bank == self.banks[0])),
-            "load_at_start": ~(load.valid & run.valid & same_activations),
             "run_before_results": ~(run.valid & of_bank.any()),
             "run_at_fetch": ~(run.valid & fetch.valid & same_result),
         }
+        for name, store in (("load", load), ("scale", scale)):
+            if store is None:
+                continue
+            bank = store.payload.bank
+            self.rules[name] = ~(store.valid & self.runs & (bank == self.banks[0]))
+            at_start = ~(store.valid & run.valid & (bank == layer.activation_bank))
+            self.rules[f"{name}_at_start"] = at_start
         self.results = {
             "none_invented": ~result.valid | (self.length != 0),
             "none_lost": self.length <= most,

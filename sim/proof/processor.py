@@ -12,6 +12,7 @@ from amaranth.lib.memory import Memory
 
 from tritloom.rtl.control.tasks import Kind, task_layout
 from tritloom.rtl.spec.commands import LAYER, Opcode
+from tritloom.rtl.spec.scale_facts import FLOAT_BYTES
 from tritloom.sim.proof.banks import BankUse
 from tritloom.sim.proof.formal import Bench, Inside
 from tritloom.sim.proof.streams import implies, stream_rules
@@ -47,6 +48,7 @@ def processor_rules(component: Any) -> Bench:
         bench,
         config,
         load=component.o_load,
+        scale=component.o_scale if config.scales_activations else None,
         run=component.o_run,
         fetch=component.o_fetch,
         result=component.i_result,
@@ -81,15 +83,12 @@ class _Parts:
     """
 
     def __init__(self, component: Any) -> None:
-        memories: list[Any] = []
-
         class Watched(Memory):
             """A memory whose words can all be read at once."""
 
             def __init__(self, **options: Any) -> None:
                 super().__init__(**options)
                 self.ports = [self.read_port(domain="comb") for _ in range(self.depth)]
-                memories.append(self)
 
         with patch.object(fifo, "Memory", Watched):
             self.inside = inside = Inside(component)
@@ -99,7 +98,7 @@ class _Parts:
         self.queued: list[tuple[Any, Any]] = []
         if self.queue is not None:
             self.queue_state = inside.within(self.queue)
-            self.memory = memories[-1]  # `Inside` elaborates twice, and takes the second one
+            self.memory = self.queue_state["storage"]
             layout = task_layout(component.config)
             level, first = self.queue_state["inner_level"], self.queue_state["consume"]
             words = [self.queue.r_data, *(port.data for port in self.memory.ports)]
@@ -159,6 +158,10 @@ def _cases(bench: Bench, parts: _Parts, component: Any, use: BankUse) -> None:
     executes = inside.state("acceptor", "EXECUTE")
     is_results = parts.task.kind == Kind.RESULTS
     bench.cover("load_waits", executes & (opcode == Opcode.LOAD) & ~banks.may_load)
+    if config.scales_activations:
+        bench.cover("scale_waits", executes & (opcode == Opcode.SCALES) & ~banks.may_load)
+        if config.banks > 1:
+            bench.cover("scale", component.o_scale.valid & use.runs)
     if config.banks > 1:
         waits_to_run = executes & (opcode == Opcode.RUN)
         if config.asks_ahead:
@@ -212,6 +215,8 @@ def _acceptor(bench: Bench, parts: _Parts, config: Any) -> None:
     words, collects = states.words, state("COLLECT")
     count = inside.within(words)["count"]
     sizes = {Opcode.WRITE: config.word_bytes, Opcode.LOAD: config.fill, Opcode.DEFINE: LAYER.size}
+    if config.scales_activations:
+        sizes[Opcode.SCALES] = FLOAT_BYTES
     for opcode, size in sizes.items():
         is_opcode = states.request.opcode == opcode
         bench.check(f"size_{opcode.name}", implies(collects & is_opcode, states.size == size))
@@ -226,8 +231,27 @@ def _acceptor(bench: Bench, parts: _Parts, config: Any) -> None:
     bench.check("starts", implies(starts, ~banks.busy & free))
     own = of_run.activation_bank == acceptor.o_load.payload.bank
     of_layer = banks.busy & own
-    loads = collects & (states.request.opcode == Opcode.LOAD)
+    opcode = states.request.opcode
+    loads = collects & ((opcode == Opcode.LOAD) | (opcode == Opcode.SCALES))
     bench.check("loads", ~(loads & of_layer))
+
+
+def _floats(bench: Bench, parts: _Parts, moving: Any) -> Value:
+    """Invariants of `ResultFloats` where its totals need no converter; the totals to be taken.
+
+    Those are counted from the first row of the row group that is taken next.
+    """
+    responder = parts.inside.within(parts.inside["responder"])
+    floats = parts.inside.within(responder["m"].submodules.floats)
+    queue, left, row = floats["queue"], floats["left"], floats["row"]
+    inner = parts.inside.within(queue)["inner_level"]
+    chosen = queue.level + queue.w_en
+    bench.check("floats_free", floats["free"] + chosen == floats["depth"])
+    bench.check("floats_queue", queue.r_rdy | (inner <= 1))
+    bench.check("floats_left", Mux(moving, parts.task.items == left + chosen, chosen == 0))
+    rows = Mux(left == 0, 1, floats["config"].rows)
+    bench.check("floats_row", implies(moving, row < rows))
+    return left + row
 
 
 def _responder(bench: Bench, parts: _Parts, config: Any, use: BankUse) -> None:
@@ -250,7 +274,10 @@ def _responder(bench: Bench, parts: _Parts, config: Any, use: BankUse) -> None:
         return (results + (rows - 1)) // rows
 
     fetching = moves & is_results
-    all_groups = groups(task.items) == groups(unfetched) + use.length
+    untaken = task.items
+    if config.scales_activations:
+        untaken = _floats(bench, parts, fetching)
+    all_groups = groups(untaken) == groups(unfetched) + use.length
     bench.check("fetching", Mux(fetching, all_groups, use.length == 0))
     own = (moves | patches) & is_results
     bench.check("own_bank", ~(own & banks.busy & (of_run.result_bank == task.bank)))

@@ -93,6 +93,7 @@ def core_rules(component: Any) -> Bench:
         bench,
         config,
         load=component.i_load,
+        scale=component.i_scale if config.scales_activations else None,
         run=component.i_run,
         fetch=component.i_fetch,
         result=o,

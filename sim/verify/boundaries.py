@@ -290,12 +290,12 @@ def _right(config: AcceleratorConfig, scene: Scene, opcode: Opcode) -> list[Requ
                 Request(opcode, index=open_, payload=bytes(count * config.word_bytes))
                 for count in sorted({min(config.align, words), words})
             ]
-        case Opcode.LOAD:
+        case Opcode.LOAD | Opcode.SCALES:
             return [
                 Request(
                     opcode,
                     index=token,
-                    payload=bytes(config.fill),
+                    payload=bytes(UNITS[opcode].of(config)),
                     activation_bank=scene.activation_bank,
                 )
                 for token in tokens

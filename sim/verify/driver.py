@@ -441,8 +441,8 @@ class Driver:
         return self.random.randrange(self.config.banks)
 
     def loads(self, codes: Trits, bank: int = 0) -> list[bytes]:
-        """LOAD packets for the activations of all tokens, int8 [tokens, in], to a bank."""
-        return [self.pack(request) for request in requests.loads(self.config, codes, bank)]
+        """The packets of `requests.loads`: activations of all tokens, int8 [tokens, in]."""
+        return [self.pack(each) for each in requests.loads(self.config, codes, self.random, bank)]
 
     def results(self, out_features: int, bank: int = 0) -> list[bytes]:
         """RESULTS packets for all tokens of a bank, of several sizes."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from itertools import product
 from typing import NamedTuple
 
-from tritloom.rtl.spec.checks import CHECKS, VECTOR_CHECKS, Quantity
+from tritloom.rtl.spec.checks import ALL_CHECKS, Quantity
 from tritloom.rtl.spec.commands import Opcode, Request
 from tritloom.rtl.spec.config import AcceleratorConfig
 
@@ -17,6 +17,8 @@ __all__ = ["OVERLAPPING", "Pair", "all_pairs", "banks_read", "overlapping", "pai
 
 OVERLAPPING = (Opcode.LOAD, Opcode.RUN, Opcode.RESULTS)
 """The commands that every device may execute at the same time."""
+OF_SCALES = (Opcode.SCALES,)
+"""What a device with scales of activations may execute at the same time as these."""
 OF_UNIT = (Opcode.PUT, Opcode.GET, Opcode.EXECUTE)
 """The commands that a device with a vector unit may execute at the same time as these."""
 BANK_FIELDS = {
@@ -25,7 +27,7 @@ BANK_FIELDS = {
 }
 
 
-_OVERLAPPING = {*OVERLAPPING, *OF_UNIT}
+_OVERLAPPING = {*OVERLAPPING, *OF_SCALES, *OF_UNIT}
 
 
 class Pair(NamedTuple):
@@ -51,16 +53,16 @@ class Pair(NamedTuple):
 
 def banks_read(opcode: int) -> set[str]:
     """The fields of a request that name a bank and that a command reads; it ignores the others."""
-    checks = CHECKS | VECTOR_CHECKS
-    if opcode not in checks:
+    if opcode not in ALL_CHECKS:
         return set()
-    quantities = {check.quantity for check in checks[Opcode(opcode)]}
+    quantities = {check.quantity for check in ALL_CHECKS[Opcode(opcode)]}
     return {name for quantity, name in BANK_FIELDS.items() if quantity in quantities}
 
 
 def overlapping(config: AcceleratorConfig) -> tuple[Opcode, ...]:
     """The commands that a device may execute at the same time."""
-    return OVERLAPPING if config.vector is None else OVERLAPPING + OF_UNIT
+    of_scales = OF_SCALES if config.scales_activations else ()
+    return OVERLAPPING + of_scales + (OF_UNIT if config.vector is not None else ())
 
 
 def pair_of(first: Request, second: Request) -> Pair | None:

@@ -6,7 +6,7 @@ import itertools
 import random
 from collections.abc import Mapping
 
-from tritloom.rtl.spec.config import PARTIAL_SUM_CYCLES, AcceleratorConfig
+from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.layer_shape import LayerShape
 
 __all__ = ["Pair", "Shape", "layer_cycles", "plan"]
@@ -91,8 +91,9 @@ def edge_shapes(config: AcceleratorConfig) -> list[Shape]:
     lanes, rows = config.lanes, config.rows
     most = (config.max_out_features, config.max_in_features)
     inputs = [1, lanes - 1, lanes, lanes + 1, 2 * lanes, 3 * lanes - 1, most[1]]
-    outputs = [1, rows - 1, rows, rows + 1, rows * PARTIAL_SUM_CYCLES]
-    outputs += [rows * (PARTIAL_SUM_CYCLES - 1) + 1, rows * (PARTIAL_SUM_CYCLES + 1), most[0]]
+    again = config.again_cycles
+    outputs = [1, rows - 1, rows, rows + 1, rows * again]
+    outputs += [rows * (again - 1) + 1, rows * (again + 1), most[0]]
     shapes = [(1, 1), (1, most[1]), (most[0], 1)]
     return shapes + [
         (outputs[(3 * n) % len(outputs)], inputs[n % len(inputs)])

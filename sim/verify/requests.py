@@ -18,8 +18,10 @@ from tritloom.rtl.spec.requests import (
     commit_layer,
     define_layer,
     load_activations,
+    load_scales,
     write_words,
 )
+from tritloom.sim.conformance.operands import random_act_scales
 
 __all__ = ["Trits", "layer", "loads", "results", "writes"]
 
@@ -57,13 +59,24 @@ def layer(
     ]
 
 
-def loads(config: AcceleratorConfig, codes: Trits, bank: int = 0) -> list[Request]:
-    """The LOADs of activations, int8 [tokens, in], to an activation bank."""
-    return [
+def loads(
+    config: AcceleratorConfig, codes: Trits, rng: random.Random, bank: int = 0
+) -> list[Request]:
+    """The LOADs of activations, int8 [tokens, in], to an activation bank.
+
+    On a device with scales of activations SCALES follow: random ones, as if each tile were a group.
+    """
+    commands = [
         request
         for token, row in enumerate(codes)
         for request in load_activations(config, token, row, config.max_payload, bank)
     ]
+    if config.scales_activations:
+        shape = (len(codes), -(-codes.shape[1] // config.lanes))
+        scales = random_act_scales(np.random.default_rng(rng.getrandbits(32)), shape)
+        for token, row in enumerate(scales):
+            commands += load_scales(token, row.view(np.float32), config.max_payload, bank)
+    return commands
 
 
 def results(

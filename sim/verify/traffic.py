@@ -20,15 +20,14 @@ from tritloom.rtl.spec.commands import (
     identity,
 )
 from tritloom.rtl.spec.config import AcceleratorConfig
-from tritloom.rtl.spec.encodings import ALPHABETS
 from tritloom.rtl.spec.layer_shape import LayerShape
-from tritloom.rtl.spec.packing import pack_weights
 from tritloom.rtl.spec.requests import define_layer, run_layer
-from tritloom.sim.conformance.operands import random_scales
+from tritloom.sim.conformance.operands import random_image
 from tritloom.sim.verify import requests
 from tritloom.sim.verify.exchange import Exchange
 from tritloom.sim.verify.pairs import all_pairs, overlapping, pair_of
 from tritloom.sim.verify.program_traffic import ProgramTraffic
+from tritloom.sim.verify.scale_traffic import ScaleTraffic
 from tritloom.sim.verify.shapes import random_shape
 
 __all__ = ["Traffic"]
@@ -85,6 +84,7 @@ class Traffic(Exchange):
         self._layers: dict[int, _Layer] = {}
         self._result_groups: dict[int, int] = {}  # row groups of the results in each bank
         self._finite = True  # GET does not fail for the results of the last program
+        self._scales = ScaleTraffic(config, self._rng, self._number, self._max_tiles)
         self._programs = None
         if config.vector is not None:
             self._programs = ProgramTraffic(
@@ -119,15 +119,7 @@ class Traffic(Exchange):
 
     def image(self, words: int) -> bytes:
         """Words of random trits, some rows of one extreme only; with scales any finite ones."""
-        config = self.config
-        generator = np.random.default_rng(self._rng.getrandbits(32))
-        alphabet = np.array(ALPHABETS[config.alphabet], np.int8)
-        trits = generator.choice(alphabet, (words * config.rows, config.lanes))
-        for row in trits:
-            if self._rng.random() < 0.3:
-                row[:] = self._rng.choice((-1, 1))
-        scales = None if config.scale is None else random_scales(generator, (len(trits), 1))
-        return pack_weights(config, trits, 0, scales)
+        return random_image(self.config, self._rng, words)
 
     def codes(self, count: int) -> bytes:
         """Activations; some of them the extremes alone."""
@@ -143,10 +135,10 @@ class Traffic(Exchange):
         self.load_all(tiles, bank)
 
     def load_all(self, tiles: int, bank: int) -> None:
-        """Load activations for some tiles, of all tokens, to an activation bank."""
+        """Load activations for some tiles, of all tokens, and their scales, to a bank."""
         codes = [self.codes(tiles * self.config.lanes) for _ in range(self.config.tokens)]
         array = np.frombuffer(b"".join(codes), np.int8).reshape(self.config.tokens, -1)
-        for request in requests.loads(self.config, array, bank):
+        for request in requests.loads(self.config, array, self._rng, bank):
             self._execute(request)
 
     def results(self, row_groups: int, bank: int = 0) -> int:
@@ -224,6 +216,8 @@ class Traffic(Exchange):
         ]
         if self._programs is not None:
             steps += self._programs.steps()
+        if self.config.scales_activations:
+            steps.append((7, lambda: self._execute(self._scales.any(self._bank()))))
         weights = [weight for weight, _ in steps]
         for _ in range(count):
             (step,) = self._rng.choices([step for _, step in steps], weights)
@@ -273,6 +267,8 @@ class Traffic(Exchange):
             address = rng.randint(0, self._max_tiles * config.lanes // config.fill - words)
             payload = self.codes(words * config.fill)
             return replace(command, index=token, address=address, payload=payload)
+        if command.opcode == Opcode.SCALES:
+            return self._scales.right(command.activation_bank)
         row_groups = self._result_groups[command.result_bank]
         address = rng.randrange(row_groups)
         count = rng.randint(1, self._most_results(row_groups - address))

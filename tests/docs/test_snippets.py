@@ -41,6 +41,7 @@ NOT_RUN = {
         "make demo",
         "tritloom verify design --junit results.xml",
         "from tritloom.host.torch import offload",
+        "tritloom llama build --ggml llama.cpp",
     ],
     "docs/tutorial/first-hour.md": [
         "make demo",

@@ -188,7 +188,7 @@ def test_wrong_configurations(change, message):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"kind": "float"}, "scale kind must be fixed, not 'float'"),
+        ({"kind": "half"}, "scale kind must be fixed or float, not 'half'"),
         ({"group": 0}, "scale group must be 1 to 4096, not 0"),
         ({"group": "64"}, "scale group must be 1 to 4096, not '64'"),
         ({"units": 4}, "unknown key 'units' of scale; it has kind, group"),

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -27,6 +28,8 @@ from tritloom.rtl.links.stream_facts import PacketStream
 from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.commands import Opcode, Request
 from tritloom.rtl.spec.config import AcceleratorConfig
+from tritloom.rtl.spec.groups import float_totals
+from tritloom.rtl.spec.scale_facts import ScaleConfig
 from tritloom.sim.device.simulated import SimulatedDevice
 from tritloom.sim.tools import find_cxx
 
@@ -52,6 +55,7 @@ GROUPS = AcceleratorConfig(
     link=PacketStream(width=4),
 )
 """A tile for each group of 32 inputs, and room for all of tinylm."""
+FLOATS = replace(GROUPS, max_group_sums=0, scale=ScaleConfig(kind="float", group=256))
 
 
 @pytest.fixture(scope="session")
@@ -138,6 +142,31 @@ def test_codes_and_sums_are_those_of_ggml(llama, tmp_path):
     ran = subprocess.run(command, capture_output=True, text=True, check=True)
     names = ("tq1_0", "tq2_0", "q2_0")
     assert ran.stdout.splitlines() == [f"{name} 0 codes 0 sums" for name in names]
+
+
+def test_floats_of_a_device_that_scales(llama, tmp_path):
+    """The back end compares a device's floats with those of the twin, also near 0 and infinity."""
+    program, random = compiled(llama, "floats", tmp_path), np.random.default_rng(15)
+    groups, size = 5, 1 << 18
+    sums = random.integers(-(1 << 16), 1 << 16, (size, groups), np.int32)
+    sums[random.random(sums.shape) < 0.1] = 0
+    acts = random.integers(0, 255 << 23, (size, groups), np.uint32)
+    near = random.random(size) < 0.5  # the products lie around 2^-126, or the totals around 2^128
+    small = random.random((size, 1)) < 0.5
+    powers = np.where(small, random.integers(1, 40, acts.shape), 220).astype(np.uint32)
+    acts[near] = (powers << 23 | acts & 0x7FFFFF)[near]
+    acts |= random.integers(0, 2, acts.shape, np.uint32) << 31
+    halves = random.integers(0, 31 << 10, (size, groups), np.uint16)
+    halves |= random.integers(0, 2, halves.shape, np.uint16) << 15
+    weights = halves.view(np.float16).astype(np.float32).view(np.uint32)
+    records = np.hstack([sums.view(np.uint32), acts, weights])
+    ran = subprocess.run([program, str(groups)], input=records.tobytes(), capture_output=True)
+    expected = float_totals(sums, halves, acts)[:, -1].view(np.float32)
+    got = np.frombuffer(ran.stdout, np.float32)
+    finite = np.isfinite(expected)
+    assert 0.5 < finite.mean() < 0.999 and (expected == 0).any()
+    assert np.array_equal(np.isfinite(got), finite)
+    assert np.array_equal(got[finite], expected[finite])
 
 
 def test_backend_ops(llama, backend):
@@ -308,6 +337,49 @@ def test_what_has_no_product(llama, backend, products, wrong, computed, message)
     out, err = run_with(backend, products, *arguments, status=2)
     assert out.splitlines() == [f"{name} 0 64" for name in computed]
     assert message in err
+
+
+@pytest.mark.parametrize("shape", [(64, 512, 16), (1, 256, 1), (300, 768, 3)])
+def test_floats_of_a_device_are_those_of_plain_c(llama, backend, products, shape):
+    """Of TQ1_0 and TQ2_0, whose blocks have one scale of activations; Q2_0 has another order."""
+    config = replace(FLOATS, max_in_features=770)
+    with connect("golden", config=config) as device, serving(device) as server:
+        ran = run_on(server, backend, [products, llama.cpu, backend, *map(str, shape)])
+    assert ran.returncode == 0, ran.stderr
+    size = 4 * shape[0] * shape[2]
+    first, second, third = ran.stdout.splitlines()
+    assert first == f"tq1_0 0 {size}"
+    # The last of four products is one of Q2_0 here, and so are the first three of Q2_0.
+    differing = re.fullmatch(rf"tq2_0 (\d+) {size}", second)
+    assert int(differing[1]) <= size // 4
+    assert re.fullmatch(rf"q2_0 \d+ {size}", third)
+    assert "12 products on golden, 0 on this computer" in ran.stderr
+
+
+@pytest.mark.parametrize("name", ["TQ1_0", "TQ2_0", "groups"])
+def test_texts_of_a_device_that_scales(llama, backend, models, name):
+    """Greedy texts of all prompts are the CPU's."""
+    with connect("golden", config=FLOATS) as device, serving(device) as server:
+        for prompt in PROMPTS:
+            command = completion(llama, models[name], prompt)
+            ran = run_on(server, backend, command)
+            assert ran.returncode == 0, ran.stderr
+            alone = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+            assert len(ran.stdout) > len(prompt) + TOKENS
+            assert is_same_text(ran.stdout, alone)
+
+
+@pytest.mark.parametrize("name", ["TQ1_0", "TQ2_0", "groups", "tinygroup"])
+def test_scales_on_the_device(llama, backend, models, name):
+    """The simulated FPGA scales the sums; every float is compared, and the text is the CPU's."""
+    model = models.get(name, ROOT / "models" / f"{name}.gguf")
+    command = completion(llama, model, "Emma was", 8)
+    with connect("sim", config=FLOATS) as device, serving(device) as server:
+        ran = run_on(server, backend, command)
+    assert ran.returncode == 0, ran.stderr
+    alone = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert is_same_text(ran.stdout, alone)
+    assert re.search(r"tritloom: [1-9]\d+ products on sim, 0 on this computer", ran.stderr)
 
 
 class Cable:

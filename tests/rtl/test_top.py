@@ -4,6 +4,7 @@ import random
 import struct
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from amaranth.back import rtlil
 
@@ -32,7 +33,7 @@ from tritloom.rtl.lib.streams import PACKET, StreamRegister
 from tritloom.rtl.links.stream_facts import PacketStream
 from tritloom.rtl.memories.bram import BlockRamMemory
 from tritloom.rtl.memories.bram_facts import BlockRam
-from tritloom.rtl.spec.commands import COUNTERS, Opcode, Request, Response
+from tritloom.rtl.spec.commands import COUNTERS, Opcode, Request, Response, Status
 from tritloom.rtl.spec.config import TINY, AcceleratorConfig
 from tritloom.rtl.spec.encodings import BASE3X5
 from tritloom.rtl.spec.layer_shape import LayerShape
@@ -60,6 +61,10 @@ CONFIGS |= {"groups": GROUPS, "groups, one bank": replace(GROUPS, banks=1)}
 CONFIGS["scales"] = replace(WIDE, scale=ScaleConfig(group=20))
 CONFIGS["scales, one bank"] = replace(TINY, banks=1, scale=ScaleConfig(group=5))
 CONFIGS["scales, wide link"] = replace(CONFIGS["scales"], link=PacketStream(width=8))
+FLOAT = ScaleConfig(kind="float", group=20)
+CONFIGS["float scales"] = replace(WIDE, scale=FLOAT)
+CONFIGS["float scales, one bank"] = replace(TINY, banks=1, scale=replace(FLOAT, group=5))
+CONFIGS["float scales, fast"] = replace(WIDE, link=FastStream(), scale=replace(FLOAT, group=10))
 CONFIGS["vector"] = replace(program_host.CONFIG, slots=4)
 
 BLOCKS = {}
@@ -334,6 +339,54 @@ def test_extreme_products():
     assert Response.parse(sums[0]).payload[:2] == (128 * 40).to_bytes(2, "little")
     responses = run_packets(Accelerator(WIDE), WIDE, traffic.packets)
     assert_responses(WIDE, traffic.packets, responses)
+
+
+FLOATS = ["float scales", "float scales, fast"]
+
+
+def scales_of(traffic, rng, bank, token, address, count):
+    """A SCALES of usual numbers; its status."""
+    scales = np.array([rng.gauss(0, 1) for _ in range(count)], "<f4").tobytes()
+    fields = {"index": token, "address": address, "activation_bank": bank}
+    return traffic.command(Opcode.SCALES, payload=scales, **fields).status
+
+
+@quick_first("name", FLOATS)
+def test_scales_wait_for_the_layer_that_reads_them(name):
+    """SCALES directly behind a RUN of its bank, and of the other one."""
+    config = CONFIGS[name]
+    traffic, rng = Traffic(config, 41), random.Random(43)
+    traffic.reset(16)
+    shape = LayerShape(config.max_tiles, config.max_row_groups)
+    traffic.layer(0, 0, shape.tiles, shape.row_groups)
+    traffic.load_all(shape.tiles, 1)
+    for bank in (0, 0, 1, 1, 0):
+        for other in (bank, 1 - bank):
+            traffic.command(Opcode.RUN, count=config.tokens, activation_bank=bank)
+            for group in reversed(range(shape.tiles)):
+                assert scales_of(traffic, rng, other, group % config.tokens, group, 1) == Status.OK
+            traffic.results(shape.row_groups)
+    responses = run_packets(Accelerator(config), config, traffic.packets)
+    assert_responses(config, traffic.packets, responses)
+
+
+@quick_first("name", FLOATS)
+def test_scales_beyond_the_last_group(name):
+    """Those that have room are stored; the first one beyond fails, and changes none."""
+    config = CONFIGS[name]
+    assert config.max_tiles.bit_count() == 1  # the low bits of the group beyond are those of 0
+    traffic, rng = Traffic(config, 42), random.Random(44)
+    traffic.reset(17)
+    shape = LayerShape(config.max_tiles, config.max_row_groups)
+    for bank in range(config.banks):
+        traffic.layer(0, 0, shape.tiles, shape.row_groups, bank)
+        for count in (1, 2, config.max_tiles + 1):
+            first = config.max_tiles + 1 - count
+            assert scales_of(traffic, rng, bank, 1, first, count) == Status.OUT_OF_RANGE
+            traffic.command(Opcode.RUN, count=config.tokens, activation_bank=bank)
+            traffic.results(shape.row_groups)
+    responses = run_packets(Accelerator(config), config, traffic.packets)
+    assert_responses(config, traffic.packets, responses)
 
 
 @pytest.mark.sim

@@ -10,9 +10,11 @@ import numpy as np
 from tritloom.rtl.core.core import Core, shape_numbers
 from tritloom.rtl.spec import numerics
 from tritloom.rtl.spec.config import AcceleratorConfig
+from tritloom.rtl.spec.groups import float_totals
 from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.rtl.spec.packing import act_limits, pack_scaled
 from tritloom.sim.conformance.operands import (
+    random_act_scales,
     random_codes,
     random_scales,
     random_trits,
@@ -88,8 +90,12 @@ def scaled_layer(
     shape: LayerShape,
     trits: np.ndarray,
     codes: np.ndarray,
-) -> tuple[list[int], np.ndarray]:
-    """Weight words with random scales, and the totals [tokens, out] in units of 2^-24."""
+    bank: int,
+) -> tuple[list[int], np.ndarray, list[dict[str, int]]]:
+    """Weight words with random scales, and the totals [tokens, out] in units of 2^-24.
+
+    Or float32 patterns, as signed integers; then the loads of the activations' scales come too.
+    """
     tiles = min(shape.group_tiles or config.most_group_tiles, shape.tiles)
     sums = group_sums(trits, codes, tiles * config.lanes)
     sums = sums.reshape(len(codes), -1, len(trits)).astype(object)
@@ -97,8 +103,18 @@ def scaled_layer(
     image, size = pack_scaled(config, trits, tiles, scales), config.word_bytes
     starts = range(0, len(image), size)
     words = [int.from_bytes(image[start : start + size], "little") for start in starts]
+    if config.scales_activations:
+        acts = random_act_scales(rng, (config.tokens, sums.shape[1]))
+        loads = [
+            {"token": token, "group": group, "bank": bank, "scale": act}
+            for token, of_token in enumerate(acts.tolist())
+            for group, act in enumerate(of_token)
+        ]
+        sums = sums.astype(np.int64).transpose(0, 2, 1)  # [tokens, out, groups]
+        totals = float_totals(sums, *np.broadcast_arrays(scales, acts[:, None]))
+        return words, totals[..., -1].view(np.int32), loads
     units = (scales.view(np.float16).astype(float) * 2.0**24).astype(np.int64)
-    return words, (sums * units.T.astype(object)).sum(1)
+    return words, (sums * units.T.astype(object)).sum(1), []
 
 
 class Beside:
@@ -106,7 +122,7 @@ class Beside:
 
     Members
     -------
-    loads : activations to load; at random while `running`
+    loads : activations to load, and scales of activations; at random while `running`
     fetches : row groups to fetch and the totals that must come; at random while `running`
     running : a layer runs that uses neither the activation bank nor the result bank of these
     ended : no layer comes any more
@@ -136,9 +152,10 @@ class Beside:
             load = self.loads[0] if self.running and self.loads and chance.random() < 0.5 else None
             fetch = self.fetches[0] if self.running and self.fetches else None
             ready = chance.random() >= self._pause / 2
-            ctx.set(dut.i_load.valid, load is not None)
+            port = dut.i_scale if load is not None and "scale" in load else dut.i_load
+            ctx.set(port.valid, load is not None)
             if load is not None:
-                ctx.set(dut.i_load.payload, load)
+                ctx.set(port.payload, load)
             ctx.set(dut.i_fetch.valid, fetch is not None)
             if fetch is not None:
                 ctx.set(dut.i_fetch.payload, fetch[0])
@@ -153,7 +170,7 @@ class Beside:
             if fetch is not None and accepted:
                 self._awaited.append(self.fetches.popleft()[1])
                 self.overlapped += 1
-            ctx.set(dut.i_load.valid, 0)
+            ctx.set(port.valid, 0)
             ctx.set(dut.i_fetch.valid, 0)
             ctx.set(dut.o.ready, 0)
 
@@ -168,6 +185,7 @@ def run_core(
 ) -> tuple[list[int], list[int]]:
     """Random layers on a `Core`, every third extreme: exact; each one's cycles and stalls.
 
+    Activations have scales if the device has; some of them are extreme.
     Each layer uses any banks. While it runs, the next activations are loaded if they go to the
     other bank, and the results that lie in the other bank are fetched once more.
     """
@@ -188,11 +206,12 @@ def run_core(
             trits[:], codes[:] = -1, act_limits(config)[0]
         bank = chance.choice(banks)
         loads = loads_of(config, codes, bank)
-        chance.shuffle(loads)
         expected = group_sums(trits, codes, shape.group_tiles * config.lanes)
         words = weight_words(config, trits)
         if config.scale is not None:
-            words, expected = scaled_layer(config, rng, shape, trits, codes)
+            words, expected, scales = scaled_layer(config, rng, shape, trits, codes, bank)
+            loads += scales
+        chance.shuffle(loads)
         operands.append((shape, expected, words, bank, loads))
 
     async def bench(ctx):
@@ -202,7 +221,10 @@ def run_core(
             if number and operands[number - 1][3] != bank and not beside.loads:
                 remaining = []  # all of them were loaded while the last layer ran
             beside.loads.clear()
-            await source(dut.i_load, remaining, idle, number)(ctx)
+            for name in ("i_load", "i_scale"):
+                of_port = [load for load in remaining if ("scale" in load) == (name == "i_scale")]
+                if of_port:
+                    await source(getattr(dut, name), of_port, idle, number)(ctx)
             while beside.busy:
                 await ctx.tick()
             beside.fetches.clear()

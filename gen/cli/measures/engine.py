@@ -9,6 +9,7 @@ from tritloom.gen.cli.options import Help, add_command, existing_folder, path, w
 from tritloom.gen.cli.text import print_json, progress_line
 from tritloom.rtl.spec.errors import InputError
 from tritloom.rtl.spec.files import write_whole
+from tritloom.rtl.spec.scale_facts import DEFAULT_KIND, KINDS
 
 if TYPE_CHECKING:
     from tritloom.rtl.spec.config import AcceleratorConfig
@@ -73,6 +74,9 @@ def add(commands: Any) -> None:
         type=whole(1),
         help="with units that scale the sums of groups of at most so many inputs (none)",
     )
+    parser.add_argument(
+        *("--scale-kind",), choices=tuple(KINDS), help=f"of these units ({DEFAULT_KIND})"
+    )
     parser.add_argument("--mix", choices=("bitnet-2b-4t",), help="run a model's layers as well")
     parser.add_argument("--output", metavar="FILE", type=path, help="write the JSON object there")
 
@@ -80,6 +84,8 @@ def add(commands: Any) -> None:
 def _engine(options: argparse.Namespace) -> int:
     from tritloom.gen.measure.engine import engine_config, measure_engine
 
+    if options.scale_kind is not None and options.scale is None:
+        raise InputError("--scale-kind needs --scale, the inputs of a group")
     if options.engine == "auto":
         config = _auto_config(options)
     else:
@@ -89,6 +95,7 @@ def _engine(options: argparse.Namespace) -> int:
             options.in_features,
             options.out_features,
             scale=options.scale,
+            scale_kind=options.scale_kind,
             **{name: getattr(options, name) for name in GEOMETRY},
         )
     if options.output is not None:

@@ -29,7 +29,7 @@ from tritloom.sim.verify.settings import config
 
 ERRORS_PER_CHECK = 2
 """Requests for each check of an opcode that the bench `errors` sends."""
-MAY_CHANGE = (Opcode.LOAD, Opcode.PUT, Opcode.PROGRAM, Opcode.COMMIT_PROGRAM)
+MAY_CHANGE = (Opcode.LOAD, Opcode.SCALES, Opcode.PUT, Opcode.PROGRAM, Opcode.COMMIT_PROGRAM)
 """Commands that change something that the bench `errors` needs, although they fail late."""
 HUGE = np.array([2.0**100], np.float32)
 """The square of this number is not finite."""

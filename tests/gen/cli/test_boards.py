@@ -65,6 +65,8 @@ class TestBoards:
         assert "ulx3s-85f, preset bitlinear: a vector unit of 4,096 words." in text
         sdram = "167,772,160 weights in sdram, 40 MAC/cycle."
         assert f"ulx3s-85f, preset sdram: {sdram}" in text
+        llama = "float scales of groups up to 256, 140 MAC/cycle."
+        assert f"ulx3s-85f, preset llama: {llama}" in text
 
     def test_without_figures(self, run, monkeypatch):
         """A device that has no formula, or cannot run the models."""

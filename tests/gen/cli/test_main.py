@@ -39,6 +39,13 @@ COMMANDS = [
 ]
 
 
+def test_the_commands_are_there_without_numpy():
+    """`serve` sets the threads of NumPy's products, so NumPy comes after its options are read."""
+    script = "import sys, tritloom.gen.cli.main as m; m._parser(); print('numpy' in sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert ran.stdout == "False\n"
+
+
 class TestHelp:
     def test_all(self, run, monkeypatch):
         monkeypatch.setenv("COLUMNS", "80")

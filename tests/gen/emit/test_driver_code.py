@@ -19,6 +19,7 @@ from tritloom.rtl.spec.config import TINY
 from tritloom.rtl.spec.frames import cobs_encode, decode_frame, encode_frame
 from tritloom.rtl.spec.groups import matmul_groups
 from tritloom.rtl.spec.packing import act_limits, pack_results
+from tritloom.rtl.spec.requests import load_scales
 from tritloom.rtl.spec.scale_facts import ScaleConfig
 
 pytestmark = pytest.mark.sim
@@ -235,6 +236,37 @@ def test_results_with_scales(tmp_path):
     assert [float(number) for number in ran.stdout.split()] == [-1.5, 2.0**23 + 1]
 
 
+SCALES = r"""
+#include <stdio.h>
+#include "core.h"
+
+int main(void)
+{
+    static const float scales[] = {-1.5f, 0.0f, 8388609.0f, 1.17549435e-38f};
+    static uint8_t payload[4 * CORE_SCALE_BYTES];
+    size_t n;
+    for (n = 0; n < 4; n++)
+        core_put_scale(payload, n, scales[n]);
+    for (n = 0; n < sizeof payload; n++)
+        printf("%02x", payload[n]);
+    return 0;
+}
+"""
+
+
+@pytest.mark.parametrize("language", ["c", "c++"])
+def test_scales_of_activations(tmp_path, language):
+    """The payload of SCALES that the driver sends."""
+    config = replace(TINY, scale=ScaleConfig(kind="float", group=10))
+    (tmp_path / "core.h").write_text(c_header(describe(config, "core")))
+    (tmp_path / "scales.c").write_text(SCALES)
+    program = compiled(tmp_path, tmp_path / "scales.c", "scales", language)
+    ran = subprocess.run([program], capture_output=True, text=True, check=True)
+    scales = np.array([-1.5, 0, 2.0**23 + 1, 2.0**-126], np.float32)
+    (request,) = load_scales(0, scales, 108)
+    assert ran.stdout == request.payload.hex()
+
+
 def run_example(folder, config, out_features, in_features, tokens=1, group=0):
     """`examples/c/matmul.c` on the simulated board: its sums, and those of the golden model."""
     from tritloom.sim.device.pty import PtyBridge
@@ -273,6 +305,15 @@ def test_example_with_groups(tmp_path):
     config = replace(TINY, max_in_features=30, max_group_sums=32)
     sums, right = run_example(tmp_path, config, 15, 18, 2, group=9)
     assert sums == right
+
+
+@pytest.mark.parametrize(("kind", "group"), [("fixed", 9), ("float", 9), ("float", 0)])
+def test_example_with_scales(tmp_path, kind, group):
+    """The image has scales of 1, so the results are sums: with two banks and several groups."""
+    config = replace(TINY, max_in_features=30, scale=ScaleConfig(kind=kind, group=10))
+    sums, right = run_example(tmp_path, config, 15, 27, 3, group=group)
+    rows = np.array(right).reshape(3, -1, 15).sum(axis=1)
+    assert sums == rows.ravel().tolist()
 
 
 @pytest.mark.slow

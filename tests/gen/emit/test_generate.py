@@ -3,6 +3,7 @@ import json
 import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -26,7 +27,7 @@ from tritloom.rtl.links.port_names import AXI, PLAIN, PortNames
 from tritloom.rtl.links.stream_facts import PacketStream
 from tritloom.rtl.links.uart_facts import Uart
 from tritloom.rtl.memories.bram_facts import BlockRam
-from tritloom.rtl.spec import commands
+from tritloom.rtl.spec import commands, requests
 from tritloom.rtl.spec.checks import checks_of
 from tritloom.rtl.spec.commands import (
     COUNTERS,
@@ -41,6 +42,7 @@ from tritloom.rtl.spec.config import TINY, AcceleratorConfig
 from tritloom.rtl.spec.encodings import encodings
 from tritloom.rtl.spec.errors import InputError, ToolError
 from tritloom.rtl.spec.packing import pack_activations, pack_results, pack_weights
+from tritloom.rtl.spec.scale_facts import ScaleConfig
 from tritloom.rtl.spec.vector_facts import VectorConfig
 from tritloom.rtl.spec.vector_program import Factor, Operation, Second, Step, encode_program
 from tritloom.sim.device.reference import ReferenceDevice
@@ -62,6 +64,7 @@ LARGEST = AcceleratorConfig(
     slots=64,
     clock_hz=1_000_000_000,
 )
+FLOAT = replace(TINY, scale=ScaleConfig(kind="float", group=10))
 CONFIGS = {
     "tiny": TINY,
     "uart": UART,
@@ -69,6 +72,7 @@ CONFIGS = {
     "ulx3s": ULX3S_85F.config,
     "icebreaker": ICEBREAKER.config,
     "vector": VECTOR,
+    "float": FLOAT,
 }
 every_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 
@@ -435,7 +439,14 @@ class TestManifest:
         opcodes = {c["name"]: c["value"] for c in content["opcodes"]}
         assert opcodes == {opcode.name: opcode for opcode in checks_of(TINY)}
         vector = describe(replace(TINY, vector=VectorConfig(words=64)))["commands"]
-        assert {c["name"]: c["value"] for c in vector["opcodes"]} == Opcode.__members__
+        scaled = describe(replace(TINY, scale=ScaleConfig(kind="float")))["commands"]
+        of_vector, of_scales = (
+            {c["name"]: c["value"] for c in each["opcodes"]} for each in (vector, scaled)
+        )
+        assert of_vector | of_scales == Opcode.__members__
+        assert (
+            of_scales.keys() - opcodes.keys() == {"SCALES"} == of_scales.keys() - of_vector.keys()
+        )
         assert vector["counters"]["order"][-1] == "vector_stall_cycles"
         assert vector["counters"]["meaning"].startswith(content["counters"]["meaning"])
         assert "cycles of EXECUTE" in vector["counters"]["meaning"]
@@ -556,6 +567,22 @@ class TestManifest:
         numbers = [sent[n * size : (n + 1) * size] for n in range(3)]
         assert content["signed"] == "two's complement"
         assert [int.from_bytes(n, content["byte_order"], signed=True) for n in numbers] == sums
+
+    def test_scales_of_activations(self):
+        """With the manifest alone: float32, at most one for each tile of a token."""
+        content = describe(FLOAT)["activations"]["scales"]
+        (request,) = requests.load_scales(0, np.array([-1.5, 2], np.float32), 108)
+        assert content["float"] == "IEEE 754 single precision"
+        assert len(request.payload) == 2 * content["bytes"]
+        order = {"little": "<"}[content["byte_order"]]
+        assert struct.unpack(f"{order}2f", request.payload) == (-1.5, 2)
+        assert content["per_token"] == 4
+        names = {each["name"] for each in describe(FLOAT)["commands"]["opcodes"]}
+        assert "SCALES" in names and "TRITLOOM_OP_SCALES 16 " in c_header(describe(FLOAT))
+        for scale in (None, ScaleConfig(group=10)):
+            other = describe(replace(TINY, scale=scale))
+            assert "scales" not in other["activations"]
+            assert "SCALE_BYTES" not in c_header(other) and "OP_SCALES" not in c_header(other)
 
     def test_flow_control(self):
         """The first seq and the window are those of the reference device."""

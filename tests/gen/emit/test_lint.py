@@ -30,6 +30,7 @@ SMALL = {
     "wide": replace(TINY, link=PacketStream(width=8)),
     "groups": replace(TINY, max_group_sums=40),
     "scales": replace(TINY, scale=ScaleConfig(group=10)),
+    "float-scales": replace(TINY, tokens=2, scale=ScaleConfig(kind="float", group=10)),
     "axi": replace(TINY, lanes=15, memory=Axi(words=64, width=64, ports=2, latency_cycles=20)),
     "axi3": replace(TINY, lanes=20, memory=Axi(words=64, width=128, version=3, address_bits=40)),
     "sdram": replace(TINY, lanes=20, memory=Sdram(words=64, clock_hz=60_000_000)),

@@ -28,6 +28,7 @@ from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import ConfigError, InputError, ToolError
 from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.rtl.spec.plugins import engines
+from tritloom.rtl.spec.scale_facts import KINDS, ScaleConfig
 from tritloom.sim.device.core import CoreSimulation
 
 BYTES = {"encoding": "base3x5", "lanes": 80, "rows": 1, "fill": 4}
@@ -251,8 +252,9 @@ class TestExactness:
 
 
 @pytest.mark.sim
+@pytest.mark.parametrize("scale", [None, *(ScaleConfig(kind=kind, group=20) for kind in KINDS)])
 @pytest.mark.parametrize("engine", ["select", "table"])
-def test_simulated_core(engine):
+def test_simulated_core(engine, scale):
     config = AcceleratorConfig(
         lanes=10,
         rows=3,
@@ -262,6 +264,7 @@ def test_simulated_core(engine):
         memory=BlockRam(words=1),
         max_in_features=47,
         max_out_features=50,
+        scale=scale,
     )
     rng = np.random.default_rng(1)
     trits = rng.integers(-1, 2, (47, 44)).astype(np.int8)
@@ -362,6 +365,10 @@ class TestCommand:
                 ["--engine", "table", "--output", "no/such/file.json"],
                 "--output: there is no folder no/such",
             ),
+            (
+                ["--engine", "table", "--scale-kind", "float"],
+                "--scale-kind needs --scale, the inputs of a group",
+            ),
         ],
     )
     def test_errors(self, command, arguments, message):
@@ -370,15 +377,20 @@ class TestCommand:
         known = message.format(engines=", ".join(engines), parts=", ".join(ECP5.parts))
         assert measured == (1, "", f"tritloom: error: {known}\n")
 
-    def test_command_gives_the_same(self):
+    @pytest.mark.parametrize(
+        "scale", [{}, {"scale": 80}, {"scale": 80, "scale_kind": "float"}], ids=len
+    )
+    def test_command_gives_the_same(self, scale):
         config = engine_config(
-            "ecp5", "table", 100, 200, encoding="base3x5", lanes=40, rows=2, fill=4
+            "ecp5", "table", 100, 200, encoding="base3x5", lanes=40, rows=2, fill=4, **scale
         )
+        assert (config.scale is None) == (not scale)
         text = engine_module._command("ecp5", config, "LFE5U-25F-6", 2, "bitnet-2b-4t")
         words = text.split()
         assert words[:3] == ["tritloom", "measure", "engine"] and words[-1] == "--json"
         options = cli._parser().parse_args(words[1:])
         names = ("encoding", "alphabet", "lanes", "rows", "tokens", "fill", "act_bits")
+        names += ("scale", "scale_kind")
         again = engine_config(
             *(options.family, options.engine, options.in_features, options.out_features),
             **{name: getattr(options, name) for name in names},
@@ -524,9 +536,12 @@ class TestReport:
         config = engine_config("ecp5", "table", 2048, 64, scale=64, **BYTES)
         (folder / "a.json").write_text(json.dumps(measured(config=config.to_dict())))
         (folder / "b.json").write_text(json.dumps(measured()))
+        config = replace(config, scale=ScaleConfig(kind="float", group=64))
+        (folder / "c.json").write_text(json.dumps(measured(config=config.to_dict())))
         write_report(folder)
         text = page.read_text()
         assert "**table base3x5 80×1 with scales for 64**" in text
+        assert "**table base3x5 80×1 with float scales for 64**" in text
         assert "**table base3x5 80×1**" in text
 
     def test_errors(self, page):

@@ -10,14 +10,14 @@ import pytest
 
 from tests.support import ROOT, quick_first
 from tritloom.boards.board import Board, board_names, load_board
-from tritloom.boards.families.family import load_family
+from tritloom.boards.families.family import Family, load_family
 from tritloom.gen.cli.options import read_config
 from tritloom.gen.measure import engine as engine_module
 from tritloom.gen.measure.table import read_table
 from tritloom.gen.plan import auto
 from tritloom.gen.plan import search as search_module
 from tritloom.gen.plan.auto import LINK, board_part, choose
-from tritloom.gen.plan.cost import Cost, CostModel, weight_memories
+from tritloom.gen.plan.cost import UNITS, Cost, CostModel, weight_memories
 from tritloom.gen.plan.cpu import cpu_name
 from tritloom.gen.plan.timing import token_times
 from tritloom.gen.workloads import MIXES, Layer, model_layers, utilization
@@ -744,13 +744,15 @@ class TestGroups:
     @pytest.mark.parametrize(
         ("group", "weight_bits", "scale", "lanes"),
         [
-            (64, 112, False, 65),
-            (64, 128, True, 65),
-            (64, 512, True, 65),
-            (128, 512, True, 65),
-            (256, 512, True, 65),
-            (32, 128, False, 32),
-            (32, 128, True, 32),
+            (64, 112, None, 65),
+            (64, 128, "fixed", 65),
+            (64, 512, "fixed", 65),
+            (128, 512, "fixed", 65),
+            (256, 512, "fixed", 260),  # a unit for each row, and they set the clock
+            (64, 512, "float", 65),
+            (256, 512, "float", 130),
+            (32, 128, None, 32),
+            (32, 128, "fixed", 32),
         ],
     )
     def test_weights_outside_have_little_padding(
@@ -777,7 +779,7 @@ class TestGroups:
 
     @pytest.mark.parametrize("group", [32, 64, 256])
     def test_scales_are_part_of_a_word_from_outside(self, group):
-        for candidate in choose("ecp5", self.large(group), weight_bits=128, scale=True).ranked:
+        for candidate in choose("ecp5", self.large(group), weight_bits=128, scale="fixed").ranked:
             assert candidate.config.word_bits <= 128
 
     @pytest.mark.sim
@@ -790,7 +792,7 @@ class TestGroups:
     @pytest.mark.sim
     def test_scales(self):
         """A word has scales, and a bank a total for each row, which is one number on the link."""
-        plan = choose("ecp5", self.layers(64), scale=True)
+        plan = choose("ecp5", self.layers(64), scale="fixed")
         for config in (each.config for each in plan.ranked):
             assert config.scale == ScaleConfig(group=64) and config.max_group_sums == 0
             assert config.word_bits >= config.codes_bits + 16 * config.rows
@@ -798,8 +800,60 @@ class TestGroups:
             assert config.result_row_groups == config.max_row_groups
             assert config.acc_bytes == 4
         with pytest.raises(ConfigError) as error:
-            choose("ecp5", self.layers(0), scale=True)
+            choose("ecp5", self.layers(0), scale="fixed")
         assert str(error.value) == "scale needs layers with groups of inputs; give their group"
+
+    @pytest.mark.sim
+    def test_scales_of_activations(self):
+        """Their units set the clock, and take multipliers."""
+        plan = choose("ecp5", self.layers(64), part="LFE5U-25F-6", scale="float")
+        exact = choose("ecp5", self.layers(64), part="LFE5U-25F-6", scale="fixed")
+        for each in plan.ranked:
+            assert each.config.scale == ScaleConfig(kind="float", group=64)
+            units = each.config.rows * each.config.tokens
+            assert each.cost.multipliers == 4 * units <= 28
+            assert each.mhz <= UNITS["float"].mhz == 129.38
+        assert all(each.mhz <= UNITS["fixed"].mhz == 186.51 for each in exact.ranked)
+        assert {each.cost.multipliers for each in choose("ecp5", self.layers(64)).ranked} == {0}
+
+    def test_few_multipliers(self):
+        """They are what bounds it, and no geometry has more units."""
+        budget = Cost(*load_family("ecp5").part("LFE5U-85F-6")[1].available[:3], 11)
+        space = search("ecp5", self.large(64), scale="float", budget=budget)
+        best = space.best("table", "base3x5")
+        assert best.config.rows * best.config.tokens == 2 and best.cost.multipliers == 8
+        budget = replace(budget, multipliers=8)
+        space = search("ecp5", self.large(64), scale="float", budget=budget)
+        assert space.best("table", "base3x5") == best
+        assert space.bound(best) == "multipliers, 100% of what it may take"
+
+    def test_a_part_without_multipliers(self, monkeypatch):
+        name, part = load_family("ecp5").part()
+        none = replace(part, available=(*part.available[:3], 0))
+        monkeypatch.setattr(Family, "part", lambda family, wanted: (name, none))
+        assert choose("ecp5", self.layers(64)).best
+        with pytest.raises(ConfigError) as error:
+            choose("ecp5", self.layers(64), scale="float")
+        assert str(error.value).startswith("nothing fits the LFE5U-25F-6: even ")
+        assert str(error.value).endswith(" takes 4 of 0 multipliers; take a larger part")
+
+    def test_an_unknown_kind(self):
+        with pytest.raises(ConfigError) as error:
+            choose("ecp5", self.layers(64), scale="half")
+        assert str(error.value) == "scale must be one of fixed, float, not 'half'"
+
+    def test_kinds_on_the_command_line(self, run):
+        """Without a kind it is `fixed`, also before another option."""
+        file = ROOT / "models" / "tinygroup.gguf"
+        for words, kind in (
+            (["--scale"], "fixed"),
+            (["--scale", "fixed"], "fixed"),
+            (["--scale", "float"], "float"),
+        ):
+            _, out, _ = run("auto", *words, "--board", "ulx3s-85f", "--model", file, "--json")
+            assert json.loads(out)["config"]["scale"] == {"kind": kind, "group": 64}
+        status, _, err = run("auto", "--board", "ulx3s-85f", "--model", file, "--scale", "half")
+        assert status == 2 and "invalid choice: 'half' (choose from" in err
 
     def test_group_that_does_not_divide(self):
         with pytest.raises(ConfigError) as error:

@@ -8,6 +8,7 @@ from amaranth.back import rtlil
 from amaranth.hdl import Shape
 
 from tests.support import quick_first
+from tritloom.gen.measure.engine import engine_config
 from tritloom.gen.measure.table import Point, read_table
 from tritloom.gen.plan import cost as cost_module
 from tritloom.gen.plan.cost import (
@@ -21,11 +22,12 @@ from tritloom.gen.plan.cost import (
 )
 from tritloom.rtl.control import layer_table, responder
 from tritloom.rtl.control import packets as framing
-from tritloom.rtl.core import core, partial_sums
+from tritloom.rtl.core import activation_scales, core, partial_sums, scaled_sums
 from tritloom.rtl.core.core import Core
 from tritloom.rtl.engines import table
 from tritloom.rtl.engines.select_facts import SELECT
 from tritloom.rtl.engines.table_facts import TABLE
+from tritloom.rtl.lib import group_scale
 from tritloom.rtl.links import cobs
 from tritloom.rtl.links.stream_facts import PacketStream
 from tritloom.rtl.links.uart_facts import Uart
@@ -34,6 +36,7 @@ from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.errors import ConfigError
 from tritloom.rtl.spec.plugins import Storage, adder_tree_bits
+from tritloom.rtl.spec.scale_facts import ScaleConfig
 from tritloom.rtl.top import Accelerator
 
 POINTS = read_table()
@@ -114,6 +117,27 @@ def test_second_bank(models, family, engine, encoding, lanes, rows, fill, one, t
     assert abs(with_two.luts / two[0] - 1) <= BOUND and abs(with_two.ffs / two[1] - 1) <= BOUND
 
 
+SCALED = [
+    (65, 4, 64, "fixed", (1621, 7198, 87)),
+    (65, 4, 64, "float", (4695, 9963, 72)),
+    (130, 2, 128, "fixed", (1303, 6146, 72)),
+]
+"""Cores of `table` `base3x5` with scales, for a layer of 2048 × 2048, as they were packed."""
+OF_UNITS = 0.15
+"""Relative error of a core with scales: its units share the delays that are counted for each."""
+
+
+@pytest.mark.parametrize(("lanes", "rows", "group", "kind", "measured"), SCALED)
+def test_scales(models, lanes, rows, group, kind, measured):
+    geometry = {"encoding": "base3x5", "lanes": lanes, "rows": rows, "fill": 13}
+    scale = {"scale": group, "scale_kind": kind}
+    config = engine_config("ecp5", "table", 2048, 2048, **geometry, **scale)
+    predicted = models["ecp5"].core(config)
+    assert abs(predicted.luts / measured[0] - 1) <= OF_UNITS
+    assert abs(predicted.ffs / measured[1] - 1) <= OF_UNITS
+    assert predicted.block_rams == measured[2]
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_point_left_out(family):
     """The model foretells each point from the others of its family."""
@@ -134,6 +158,8 @@ GEOMETRIES = [
     {"lanes": 36, "rows": 1, "fill": 3, "encoding": "sym6x10", "engine": "table", "tokens": 2},
     {"lanes": 12, "rows": 2, "fill": 2, "encoding": "sym3x5", "engine": "table"},
     {"lanes": 18, "rows": 1, "encoding": "sign9", "engine": "table", "alphabet": "binary"},
+    {"lanes": 20, "rows": 3, "fill": 4, "scale": ScaleConfig(group=60)},
+    {"lanes": 20, "rows": 2, "tokens": 2, "scale": ScaleConfig(kind="float", group=20)},
 ]
 
 
@@ -151,6 +177,7 @@ def built(monkeypatch):
         real = core.block_ram
         with monkeypatch.context() as patch:
             for module in (
+                activation_scales,
                 cobs,
                 core,
                 framing,
@@ -158,6 +185,8 @@ def built(monkeypatch):
                 memory,
                 partial_sums,
                 responder,
+                group_scale,
+                scaled_sums,
                 table,
             ):
                 patch.setattr(module, "block_ram", block_ram)

@@ -12,7 +12,7 @@ from tests.support.plugins import Stalling
 from tritloom.gen.plan import schedule
 from tritloom.gen.plan.schedule import exchange_of, loading_cycles, product_cycles
 from tritloom.gen.plan.stages import Copy, schedule_cycles
-from tritloom.host import connect
+from tritloom.host import GroupLayer, connect
 from tritloom.host.allocator import cut_layer
 from tritloom.host.device import Device
 from tritloom.host.layer import TernaryLayer
@@ -61,7 +61,19 @@ DEVICES = {
     "tables, one bank, 2 bytes": replace(TABLES, banks=1, link=PacketStream(width=2)),
 }
 DEVICES["scales"] = replace(ADDERS, scale=ScaleConfig(group=40))
-SLOW = ("scales", "adders, one bank", "tables, one bank, 2 bytes")
+DEVICES["scales of activations"] = replace(ADDERS, scale=ScaleConfig(kind="float", group=40))
+DEVICES["scales of activations, tables, 8 bytes"] = replace(
+    TABLES, link=PacketStream(width=8), scale=ScaleConfig(kind="float", group=10)
+)
+DEVICES["scales of activations, one bank"] = replace(
+    DEVICES["scales of activations"], banks=1, link=PacketStream(width=2)
+)
+SLOW = (
+    "scales",
+    *(name for name in DEVICES if "of activations" in name),
+    "adders, one bank",
+    "tables, one bank, 2 bytes",
+)
 """One bank is for the smallest boards."""
 
 
@@ -127,12 +139,16 @@ class TestExchange:
         codes = np.zeros(15, np.int8)
         (load,) = requests.load_activations(SMALL, 0, codes, 108, 1)
         (results,) = requests.read_results(SMALL, 0, 3, 108, 1)
+        (scales,) = requests.load_scales(0, np.zeros(7, np.float32), 108, 1)
         (write,) = requests.write_words(SMALL, 0, bytes(4 * SMALL.word_bytes), 108)
         define = requests.define_layer(0, 0, LayerShape(2, 2))
         assert (SMALL.engine_latency, SMALL.word_bytes, SMALL.acc_bytes) == (8, 4, 2)
         each = exchange_of(SMALL, load)
         assert (each.bytes_in, each.bytes_out, each.store) == (40, 20, 20 + 2)
         assert (each.opcode, each.activation_bank, each.copy) == (Opcode.LOAD, 1, None)
+        each = exchange_of(SMALL, scales)
+        assert (each.bytes_in, each.bytes_out, each.store) == (48, 20, 28 + 2)
+        assert (each.opcode, each.activation_bank, each.copy) == (Opcode.SCALES, 1, None)
         each = exchange_of(SMALL, requests.run_layer(0, 1, 0, 1), engine=77)
         assert (each.bytes_in, each.bytes_out, each.store, each.engine) == (20, 20, 2, 77)
         assert (each.activation_bank, each.result_bank) == (0, 1)
@@ -226,6 +242,41 @@ def test_the_driver_sends_the_same(banks, shape):
     assert sent == [
         (each.opcode, each.bytes_in, each.activation_bank, each.result_bank) for each in exchanges
     ]
+
+
+@pytest.mark.parametrize("banks", [1, 2])
+@pytest.mark.parametrize("kind", ["fixed", "float", None])
+def test_the_driver_sends_the_same_for_groups(banks, kind):
+    """With scales a row has one result, and `float` has scales of each token's groups."""
+    config = replace(TABLES, banks=banks, max_in_features=100, max_group_sums=500)
+    if kind is not None:
+        config = replace(config, max_group_sums=0, scale=ScaleConfig(kind=kind, group=30))
+    rng = np.random.default_rng(4)
+    weights = rng.integers(-1, 2, (70, 60)).astype(np.int8)
+    layer = GroupLayer.from_weights(weights, 12, np.ones((70, 5), np.float16))
+    plain = TernaryLayer.from_trits(weights, 1.0)
+    codes = np.zeros((5, 60), np.int8)
+    scales = np.ones((5, 5), np.float32) if kind == "float" else None
+    for group, of_scales in ((12, 5), (0, 2)):
+        with connect("golden", config=config) as device:
+            if group:
+                job = device.submit(device.load(layer), codes, scales)._jobs[0]
+            else:
+                job = device.submit(device.load(plain), codes)
+            sent = [
+                (each.opcode, len(each.pack()), each.activation_bank, each.result_bank)
+                for each in job._commands
+            ]
+            pieces = tuple(cut_layer(config, 70, 60, group))
+            assert sent == [
+                (each.opcode, each.bytes_in, each.activation_bank, each.result_bank)
+                for each in schedule._product(config, pieces, 5, group)
+            ]
+            sizes = {size for opcode, size, *_ in sent if opcode == Opcode.SCALES}
+            assert sizes == ({20 + 4 * of_scales} if kind == "float" else set())
+            product = product_cycles(config, pieces, 5, group)
+            job.result()
+            assert (product.bytes_in, product.bytes_out) == (job.stats.bytes_tx, job.stats.bytes_rx)
 
 
 def test_no_figures():

@@ -120,6 +120,16 @@ class TestOne:
         assert schedule_cycles(config, [run(9)]) == 500 * 28 + between + 500 * 28
 
 
+def test_scales_wait_as_activations_do():
+    """For a layer that reads the same bank, and for none that reads another one."""
+    for banks in ((0, 0), (0, 1), (1, 0)):
+        commands = [run(500, banks[0]), load(15, banks[1]), run(9), results(2, 4)]
+        scales = replace(commands[1], opcode=Opcode.SCALES)
+        expected = schedule_cycles(SMALL, commands)
+        assert schedule_cycles(SMALL, [commands[0], scales, *commands[2:]]) == expected
+        assert (schedule_cycles(SMALL, commands[:2]) > 500) == (banks[0] == banks[1])
+
+
 class TestMany:
     """The stage that binds takes all of the time, and the others the ends of it."""
 

@@ -52,6 +52,9 @@ def test_a_weight_of_2_is_a_second_pass(tmp_path):
         Layer("ffn_up", 768, 6, 2, 64),
     ]
     assert model_layers(str(file), 128)[0] == Layer("attn_qkv", 768, 18, 2, 128)
+    # With scales both passes are one layer; if sums are rounded, each group has both.
+    assert model_layers(str(file), None, scale="fixed")[0] == Layer("attn_qkv", 1536, 18, 1, 64)
+    assert model_layers(str(file), None, scale="float")[0] == Layer("attn_qkv", 1536, 18, 1, 128)
 
 
 def test_refusals(tmp_path):

@@ -9,7 +9,7 @@ from tritloom.rtl.control.result_floats import ResultFloats
 from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.groups import fixed_to_float
-from tritloom.rtl.spec.scale_facts import FLOAT_CYCLES, ScaleConfig
+from tritloom.rtl.spec.scale_facts import ScaleConfig
 from tritloom.sim.conformance.streams import simulate, sink, source
 
 CONFIG = AcceleratorConfig(
@@ -21,6 +21,7 @@ CONFIG = AcceleratorConfig(
     max_out_features=30,
     scale=ScaleConfig(group=20),
 )
+FLOAT = replace(CONFIG, scale=ScaleConfig(kind="float", group=20))
 
 
 def patterns(totals: np.ndarray) -> list[int]:
@@ -31,7 +32,7 @@ def patterns(totals: np.ndarray) -> list[int]:
 
 
 @pytest.mark.parametrize(("idle", "pause"), [(0.0, 0.0), (0.5, 0.0), (0.0, 0.7), (0.3, 0.3)])
-@pytest.mark.parametrize("config", [CONFIG, replace(CONFIG, rows=1, tokens=1)])
+@pytest.mark.parametrize("config", [CONFIG, replace(CONFIG, rows=1, tokens=1), FLOAT])
 def test_floats_of_the_wanted_rows(config, idle, pause):
     """Tasks of any number of results; the rest of the last row group is dropped."""
     rng = np.random.default_rng(5)
@@ -48,6 +49,8 @@ def test_floats_of_the_wanted_rows(config, idle, pause):
             totals = np.array([each >> n for each, n in zip(wide, shifts, strict=True)], object)
             totals[rng.random(len(totals)) < 0.2] = rng.choice([0, -1, 1])
             totals[0], totals[-1] = -(1 << bits - 1), (1 << bits - 1) - 1
+            if config.scales_activations:  # the totals are patterns already
+                totals = rng.integers(-(1 << 31), 1 << 31, len(totals)).astype(object)
             totals = totals.reshape(size)
             token = task % config.tokens
             ctx.set(dut.token, token)
@@ -55,7 +58,10 @@ def test_floats_of_the_wanted_rows(config, idle, pause):
             ctx.set(dut.start, 1)
             await ctx.tick()
             ctx.set(dut.start, 0)
-            wanted = patterns(totals[:, token].reshape(-1)[:count])
+            chosen = totals[:, token].reshape(-1)[:count]
+            wanted = [total % (1 << 32) for total in chosen]
+            if not config.scales_activations:
+                wanted = patterns(chosen)
             items = [group.reshape(-1).tolist() for group in totals]
             received: list[int] = []
             ctx.set(dut.i.valid, 0)
@@ -88,4 +94,4 @@ def test_floats_of_the_wanted_rows(config, idle, pause):
     simulate(dut, bench, feeder, clock, deadline_cycles=5000)
     if not (idle or pause):
         # The sink ends its last cycle, and the first total comes in the cycle after `start`.
-        assert {cycles - count for count, cycles in took} == {FLOAT_CYCLES}
+        assert {cycles - count for count, cycles in took} == {config.scale.unit.float_cycles}

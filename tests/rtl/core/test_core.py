@@ -15,7 +15,7 @@ from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.config import PARTIAL_SUM_READ_CYCLES, TINY, AcceleratorConfig
 from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.rtl.spec.plugins import Engine, engines
-from tritloom.rtl.spec.scale_facts import SCALE_CYCLES, ScaleConfig
+from tritloom.rtl.spec.scale_facts import ScaleConfig
 from tritloom.sim.conformance.streams import simulate, sink, source
 
 WIDE = AcceleratorConfig(
@@ -71,6 +71,15 @@ SCALED = {
     "quick, one bank": replace(QUICK, banks=1, scale=ScaleConfig(group=4)),
     "least": replace(LEAST, scale=ScaleConfig()),
 }
+SCALED |= {
+    f"{name}, float": replace(config, scale=replace(config.scale, kind="float"))
+    for name, config in SCALED.items()
+}
+# More row groups than a row of a float unit must wait, as many, and one fewer.
+SCALED["many, float"] = replace(
+    QUICK, max_out_features=26, scale=ScaleConfig(kind="float", group=4)
+)
+SCALED["two tokens, float"] = replace(WIDE, scale=ScaleConfig(kind="float", group=20))
 
 
 class ReadyEngine(DotEngine):
@@ -150,7 +159,7 @@ def scaled_shapes(config):
         LayerShape(tiles, row_groups, group_tiles)
         for tiles in sorted({1, config.max_tiles})
         for group_tiles in sorted({0, 1, 2})
-        for row_groups in sorted({1, 2, 5, min(7, config.max_row_groups)})
+        for row_groups in sorted({1, 2, 5, 11, 12, 13, min(7, config.max_row_groups)})
         if row_groups <= config.max_row_groups
         and tiles <= config.max_tiles
         and group_tiles <= config.most_group_tiles
@@ -161,14 +170,21 @@ def scaled_shapes(config):
 @quick_first(("idle", "pause"), [(0.4, 0.4), (0.0, 0.0)])
 @quick_first("name", SCALED)
 def test_scales(name, idle, pause):
-    """Exact totals of scaled sums, `SCALE_CYCLES` later than the sums of a layer."""
+    """Exact totals of scaled sums, `ScaleUnit.cycles` later than the sums of a layer."""
     config = SCALED[name]
     shapes = scaled_shapes(config)
     took, stalls = run_core(config, shapes, idle=idle, pause=pause, seed=16)
     if not idle:
         plain = replace(config, scale=None)
         assert took == [config.run_cycles(shape) for shape in shapes]
-        assert took == [plain.run_cycles(shape) + SCALE_CYCLES for shape in shapes]
+        for shape, cycles in zip(shapes, took, strict=True):
+            later = cycles - plain.run_cycles(shape) - config.scale.unit.cycles
+            if shape.row_groups >= config.again_cycles or config.scale.kind == "fixed":
+                assert later == 0
+            else:  # tiles of few row groups wait for the totals
+                rows = shape.row_groups
+                waits = config.tile_cycles(rows) - plain.tile_cycles(rows)
+                assert later == (shape.tiles - 1) * waits
         assert not any(stalls)
 
 

@@ -6,8 +6,7 @@ import pytest
 
 from tests.support import plugins
 from tritloom.rtl.spec.checks import (
-    CHECKS,
-    VECTOR_CHECKS,
+    ALL_CHECKS,
     LayerState,
     Quantity,
     State,
@@ -17,14 +16,22 @@ from tritloom.rtl.spec.checks import (
 )
 from tritloom.rtl.spec.commands import LAYER, Opcode, Request, Status
 from tritloom.rtl.spec.config import TINY
+from tritloom.rtl.spec.scale_facts import ScaleConfig
 from tritloom.rtl.spec.vector_facts import VectorConfig
 
 
 def test_every_opcode_has_its_checks_in_the_order_of_their_stages():
-    every = checks_of(replace(TINY, vector=VectorConfig(words=64)))
-    assert list(every) == list(Opcode)
-    assert list(checks_of(TINY)) == [opcode for opcode in Opcode if opcode < Opcode.PUT]
-    for checks in every.values():
+    plain = [opcode for opcode in Opcode if opcode < Opcode.PUT]
+    of_unit = [opcode for opcode in Opcode if Opcode.PUT <= opcode <= Opcode.EXECUTE]
+    assert list(ALL_CHECKS) == list(Opcode) == [*plain, *of_unit, Opcode.SCALES]
+    for change, opcodes in (
+        ({}, plain),
+        ({"vector": VectorConfig(words=64)}, plain + of_unit),
+        ({"scale": ScaleConfig(kind="fixed")}, plain),
+        ({"scale": ScaleConfig(kind="float")}, [*plain, Opcode.SCALES]),
+    ):
+        assert list(checks_of(replace(TINY, **change))) == opcodes
+    for checks in ALL_CHECKS.values():
         stages = [check.stage for check in checks]
         assert stages == sorted(stages)
         assert len(set(checks)) == len(checks)
@@ -37,7 +44,7 @@ def test_check_table():
         "|---|---|---|",
         "| IDENTIFY | payload bytes = 0 | BAD_LENGTH |",
     ]
-    assert len(lines) == 2 + sum(map(len, (CHECKS | VECTOR_CHECKS).values()))
+    assert len(lines) == 2 + sum(map(len, ALL_CHECKS.values()))
     for line in (
         "| IDENTIFY | 1 ≤ count ≤ max_payload | BAD_LENGTH |",
         "| DEFINE | index ≤ max_layers - 1 | OUT_OF_RANGE |",
@@ -47,6 +54,8 @@ def test_check_table():
         "| LOAD | activation bank ≤ banks - 1 | OUT_OF_RANGE |",
         "| RUN | activation bank ≤ banks - 1 | OUT_OF_RANGE |",
         "| RUN | result bank ≤ banks - 1 | OUT_OF_RANGE |",
+        "| SCALES | activation bank ≤ banks - 1 | OUT_OF_RANGE |",
+        "| SCALES | address + words ≤ max_tiles | OUT_OF_RANGE |",
         "| RESULTS | result bank ≤ banks - 1 | OUT_OF_RANGE |",
         "| RESULTS | row groups of the bank's last RUN ≥ 1 | BAD_STATE |",
     ):
@@ -89,6 +98,27 @@ FAILURES = [
     (Request(Opcode.RESULTS, count=3), OPEN, Status.BAD_STATE),
     (Request(Opcode.COUNTERS, payload=b"x"), State(), Status.BAD_LENGTH),
 ]
+
+
+SCALES = [
+    (Request(Opcode.SCALES, payload=bytes(16)), None),
+    (Request(Opcode.SCALES), None),
+    (Request(Opcode.SCALES, address=9), None),
+    (Request(Opcode.SCALES, address=3, payload=bytes(4)), None),
+    (Request(Opcode.SCALES, index=1), Status.OUT_OF_RANGE),
+    (Request(Opcode.SCALES, activation_bank=1), Status.OUT_OF_RANGE),
+    (Request(Opcode.SCALES, result_bank=1, count=7), None),
+    (Request(Opcode.SCALES, address=4, payload=bytes(5)), Status.OUT_OF_RANGE),
+    (Request(Opcode.SCALES, address=3, payload=bytes(5)), Status.BAD_LENGTH),
+]
+
+
+@pytest.mark.parametrize(("request_", "status"), SCALES)
+def test_scales_of_activations(request_, status):
+    """With 4 tiles of 5 inputs, so of 4 groups at most, and one bank."""
+    config = replace(TINY, banks=1, scale=ScaleConfig(kind="float"))
+    failed = first_failure(config, request_, DONE)
+    assert (failed and failed.status) == status
 
 
 ONE_BANK = replace(TINY, banks=1)

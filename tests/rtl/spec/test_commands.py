@@ -145,6 +145,7 @@ def test_numbers_are_the_protocol():
         ("PROGRAM", 13),
         ("COMMIT_PROGRAM", 14),
         ("EXECUTE", 15),
+        ("SCALES", 16),
     ]
     assert [status.name for status in sorted(Status)] == [
         "OK",

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -17,6 +18,7 @@ from tritloom.rtl.core.core import Core
 from tritloom.rtl.engines.table_facts import in_lut_ram
 from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.encodings import encodings
+from tritloom.rtl.spec.scale_facts import ScaleConfig
 from tritloom.sim.conformance.operands import random_codes, random_trits
 from tritloom.sim.device.core import CoreSimulation
 from tritloom.sim.gates.gates import simulatable
@@ -91,3 +93,21 @@ def test_row_groups_and_extreme_vectors(
 def test_random_vectors(family: str, engine: str, encoding: str, act_bits: int) -> None:
     core = gates(family, engine, encoding, act_bits)
     check_core(core, *random_vectors(core.config, seed=act_bits))
+
+
+@pytest.mark.sim
+@pytest.mark.parametrize("kind", [pytest.param("fixed", marks=pytest.mark.slow), "float"])
+def test_scales(kind: str) -> None:
+    """Scaling units and the memories of their totals and scales, around few and many row groups."""
+    config = two_codes("select", "diff2", 8, tokens=2, fill=4, tiles=3)
+    scale = ScaleConfig(kind=kind, group=config.lanes)
+    config = replace(config, rows=1, max_out_features=13, scale=scale)
+    netlist = synthesise(rtlil.convert(Core(config), name=TOP, emit_src=False), "ecp5")
+    models = load_family("ecp5").gate_models
+    core = CoreSimulation(config, design=lambda: simulatable(netlist, models))
+    rng = np.random.default_rng(5)
+    for row_groups in (1, 2, 5, 11, 12, 13):
+        for tiles in range(1, config.max_tiles + 1):
+            shape = row_groups * config.rows, tiles * config.lanes
+            codes = random_codes(config, rng, (config.tokens + 1, shape[1]))
+            check_core(core, random_trits(config, rng, shape), codes)

@@ -8,11 +8,12 @@ import pytest
 
 from tests.support.broken import broken
 from tests.support.plugins import Failing
-from tritloom.rtl.control import acceptor, banks, processor, responder, states
+from tritloom.rtl.control import acceptor, banks, processor, responder, result_floats, states
 from tritloom.rtl.control.processor import CommandProcessor
 from tritloom.rtl.links.stream_facts import PacketStream
 from tritloom.rtl.spec.commands import CRC_BYTES, LAYER, Opcode, Request
 from tritloom.rtl.spec.config import TINY
+from tritloom.rtl.spec.scale_facts import FLOAT_BYTES, ScaleConfig
 from tritloom.sim.proof.formal import PropertyError, verify
 from tritloom.sim.proof.processor import processor_rules
 
@@ -32,14 +33,20 @@ def commands(config):
             Request(Opcode.RUN, count=1),
             Request(Opcode.LOAD, payload=load, activation_bank=bank),
         ]
+        if config.scales_activations:
+            scale = bytes(FLOAT_BYTES)
+            requests.append(Request(Opcode.SCALES, payload=scale, activation_bank=bank))
     for _ in range(80):
-        kind = rng.choice([Opcode.RUN, Opcode.LOAD, Opcode.RESULTS, Opcode.RESULTS])
+        kinds = [Opcode.RUN, Opcode.LOAD, Opcode.RESULTS, Opcode.RESULTS]
+        kind = rng.choice(kinds + [Opcode.SCALES] * config.scales_activations)
         banks = {
             "activation_bank": rng.randrange(config.banks),
             "result_bank": rng.randrange(config.banks),
         }
-        payload = load if kind == Opcode.LOAD else b""
-        requests.append(Request(kind, count=1, payload=payload, **banks))
+        payload = {Opcode.LOAD: load, Opcode.SCALES: bytes(FLOAT_BYTES)}.get(kind, b"")
+        # A part of the layer's row group, or all of it.
+        count = rng.choice([1, 1, 2]) if config.scale and kind == Opcode.RESULTS else 1
+        requests.append(Request(kind, count=count, payload=payload, **banks))
     packets = []
     for number, request in enumerate(requests, 1):
         packet = replace(request, seq=number).pack()
@@ -55,6 +62,7 @@ def surroundings(component):
     """What drives a `CommandProcessor`: the commands, and a core that takes its time."""
     rng = random.Random(3)
     data, place, waiting, left = commands(component.config), 0, 0, 0
+    scaled = component.config.scales_activations
     durations = iter([150, 150])
     while True:
         done = left == 1
@@ -66,6 +74,7 @@ def surroundings(component):
             "o_write__ready": rng.random() < 0.5,
             "o_run__ready": left == 0 and rng.random() < 0.5,
             "o_load__ready": rng.random() < 0.5,
+            **({"o_scale__ready": rng.random() < 0.5} if scaled else {}),
             "o_fetch__ready": waiting < 1 and rng.random() < 0.03,
             "i_result__valid": waiting > 0 and rng.random() < 0.1,
             "o_send__ready": rng.random() < 0.2,
@@ -79,17 +88,20 @@ def surroundings(component):
             left = next(durations, rng.choice([3, 30, 150]))
 
 
+FLOAT = replace(TINY, scale=ScaleConfig(kind="float", group=10))
 CONFIGS = {
     "2 banks, 2 slots": TINY,
     "2 banks, 4 slots, beats of 8 bytes": replace(TINY, slots=4, link=PacketStream(width=8)),
     "1 bank": replace(TINY, banks=1),
+    "float scales": FLOAT,
     "a memory that may stall and fail": replace(TINY, memory=Failing(words=64)),
 }
 
 
 def simulate(component):
     bench = processor_rules(component)
-    return bench.simulate(6000, surroundings(component)), bench.covers
+    cycles = 6000 if component.config.scale is None else 18_000
+    return bench.simulate(cycles, surroundings(component)), bench.covers
 
 
 @pytest.mark.slow
@@ -165,30 +177,52 @@ BUGS = {
 }
 
 
-def component_with(monkeypatch, module, change):
+OF_FLOATS = {
+    "SCALES does not wait for the layer": (
+        states,
+        ("self._start(Opcode.SCALES, ports.may_load, ", "self._start(Opcode.SCALES, 1, "),
+        "check_loads",
+    ),
+    "a total takes no place": (
+        result_floats,
+        ("m.d.sync += free.eq(free - 1)", "pass"),
+        "check_floats_free",
+    ),
+    "a row group is left before its last row": (
+        result_floats,
+        ("self.i.ready.eq(enters & last)", "self.i.ready.eq(enters)"),
+        "check_fetching",
+    ),
+}
+"""Bugs of a device with scales of activations."""
+BUGS |= OF_FLOATS
+
+
+def component_with(monkeypatch, name):
     """A `CommandProcessor` with a bug."""
+    module, change, _ = BUGS[name]
+    config = FLOAT if name in OF_FLOATS else TINY
     copy = broken(module, *change)
     if module is processor:
-        return copy.CommandProcessor(TINY)
-    for name in module.__all__:
-        for user in (processor, acceptor):
-            if hasattr(user, name):
-                monkeypatch.setattr(user, name, getattr(copy, name))
-    return CommandProcessor(TINY)
+        return copy.CommandProcessor(config)
+    for part in module.__all__:
+        for user in (processor, acceptor, responder):
+            if hasattr(user, part):
+                monkeypatch.setattr(user, part, getattr(copy, part))
+    return CommandProcessor(config)
 
 
 @pytest.mark.formal
 @pytest.mark.parametrize("name", BUGS)
 def test_bug_found(monkeypatch, name):
-    module, change, _ = BUGS[name]
     with pytest.raises(PropertyError, match=r"^check_\w+.*: is not inductive\n"):
-        verify(processor_rules(component_with(monkeypatch, module, change)), depth=4, cover=None)
+        verify(processor_rules(component_with(monkeypatch, name)), depth=4, cover=None)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BUGS)
 def test_bug_shows(monkeypatch, name):
-    module, change, expected = BUGS[name]
+    *_, expected = BUGS[name]
     with pytest.raises(PropertyError) as error:
-        simulate(component_with(monkeypatch, module, change))
+        simulate(component_with(monkeypatch, name))
     assert expected in error.value.names

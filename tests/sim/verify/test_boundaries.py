@@ -10,6 +10,7 @@ from tests.support.line_store import TestLines
 from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.checks import (
     CHECKS,
+    SCALE_CHECKS,
     UNITS,
     VECTOR_CHECKS,
     Check,
@@ -23,6 +24,7 @@ from tritloom.rtl.spec.checks import (
 from tritloom.rtl.spec.commands import OPCODE_BITS, Opcode, Request, Status
 from tritloom.rtl.spec.config import TINY, AcceleratorConfig
 from tritloom.rtl.spec.layer_shape import LayerShape
+from tritloom.rtl.spec.scale_facts import ScaleConfig
 from tritloom.rtl.spec.vector_facts import VectorConfig
 from tritloom.sim.verify.boundaries import (
     boundary_requests,
@@ -64,7 +66,9 @@ BLOCKS = replace(TINY, lanes=15, memory=TestLines(words=64, line_bits=64, beat_b
 """4 weight words of 48 bits are a block of 3 lines."""
 CONFIGS["blocks"] = BLOCKS
 CONFIGS["groups"] = GROUPS
+CONFIGS["float scales"] = replace(WIDE, scale=ScaleConfig(kind="float", group=20))
 CONFIGS |= {"vector": VECTOR, "vector least": VECTOR_LEAST}
+OF_OPTIONS = {"vector": VECTOR_CHECKS, "float scales": SCALE_CHECKS}
 
 
 def scenes_of(config):
@@ -180,8 +184,8 @@ def is_masked(config, opcode, check, wrong):
     ("name", "opcode"),
     [
         (name, opcode)
-        for name in ("one bank", "tiny", "wide", "large", "blocks", "groups", "vector")
-        for opcode, checks in (VECTOR_CHECKS if name == "vector" else CHECKS).items()
+        for name in ("one bank", "tiny", "wide", "large", "blocks", "groups", *OF_OPTIONS)
+        for opcode, checks in OF_OPTIONS.get(name, CHECKS).items()
         if checks
     ],
 )
@@ -217,7 +221,7 @@ def test_every_wrong_check_is_noticed(name, opcode):
             assert noticed or is_masked(config, opcode, check, wrong), (str(check), wrong)
 
 
-@pytest.mark.parametrize("config", [TINY, VECTOR], ids=["tiny", "vector"])
+@pytest.mark.parametrize("config", [TINY, VECTOR, CONFIGS["float scales"]])
 def test_opcodes_that_do_not_exist(config):
     opcodes = {request.opcode for request in opcode_requests(config)}
     assert not opcodes & set(checks_of(config))

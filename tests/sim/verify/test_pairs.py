@@ -6,11 +6,13 @@ import pytest
 
 from tritloom.rtl.spec.commands import Opcode, Request
 from tritloom.rtl.spec.config import TINY
+from tritloom.rtl.spec.scale_facts import ScaleConfig
 from tritloom.rtl.spec.vector_facts import VectorConfig
 from tritloom.sim.verify.pairs import Pair, all_pairs, banks_read, overlapping, pair_of
 
 VECTOR = replace(TINY, vector=VectorConfig(words=64))
 OVERLAPPING = overlapping(VECTOR)
+FLOAT = replace(TINY, scale=ScaleConfig(kind="float"))
 
 
 def test_banks_read():
@@ -18,7 +20,8 @@ def test_banks_read():
     assert banks_read(Opcode.RUN) == {"activation_bank", "result_bank"}
     assert banks_read(Opcode.RESULTS) == {"result_bank"}
     assert banks_read(Opcode.EXECUTE) == {"activation_bank", "result_bank"}
-    of_banks = {Opcode.LOAD, Opcode.RUN, Opcode.RESULTS, Opcode.EXECUTE}
+    assert banks_read(Opcode.SCALES) == {"activation_bank"}
+    of_banks = {Opcode.LOAD, Opcode.RUN, Opcode.RESULTS, Opcode.EXECUTE, Opcode.SCALES}
     for opcode in (0, 63, *(set(Opcode) - of_banks)):
         assert banks_read(opcode) == set()
 
@@ -35,6 +38,9 @@ def test_banks_read():
         (Request(Opcode.RESULTS), Request(Opcode.LOAD), None, None),
         (Request(Opcode.EXECUTE), Request(Opcode.LOAD, result_bank=1), True, None),
         (Request(Opcode.GET), Request(Opcode.EXECUTE), None, None),
+        (Request(Opcode.SCALES), Request(Opcode.RUN, activation_bank=1), False, None),
+        (Request(Opcode.SCALES), Request(Opcode.LOAD, result_bank=1), True, None),
+        (Request(Opcode.RESULTS), Request(Opcode.SCALES), None, None),
     ],
 )
 def test_pair_of(first, second, activations, results):
@@ -43,7 +49,7 @@ def test_pair_of(first, second, activations, results):
 
 
 def test_others_do_not_overlap():
-    for opcode in set(Opcode) - set(OVERLAPPING):
+    for opcode in set(Opcode) - {*OVERLAPPING, *overlapping(FLOAT)}:
         assert pair_of(Request(opcode), Request(Opcode.RUN)) is None
         assert pair_of(Request(Opcode.RUN), Request(opcode)) is None
 
@@ -67,6 +73,19 @@ def test_all_pairs_of_a_vector_unit():
         (first, second) for first in OVERLAPPING for second in OVERLAPPING
     }
     assert not {pair for pair in all_pairs(TINY) if Opcode.EXECUTE in pair}
+
+
+def test_all_pairs_of_scales():
+    """SCALES makes the pairs that LOAD makes; scales of the kind `fixed` make none."""
+    pairs = all_pairs(FLOAT)
+    assert pairs > all_pairs(TINY) == all_pairs(replace(TINY, scale=ScaleConfig()))
+    swap = {Opcode.LOAD: Opcode.SCALES, Opcode.SCALES: Opcode.LOAD}
+    swapped = {
+        Pair(swap.get(first, first), swap.get(second, second), *same)
+        for first, second, *same in pairs
+    }
+    assert swapped == pairs
+    assert {pair for pair in pairs if Opcode.SCALES not in pair} == all_pairs(TINY)
 
 
 def test_text():

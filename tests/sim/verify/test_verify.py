@@ -19,6 +19,7 @@ from tritloom.rtl.spec.config import TINY, AcceleratorConfig
 from tritloom.rtl.spec.design import FORMAT
 from tritloom.rtl.spec.errors import ToolError, TritloomError
 from tritloom.rtl.spec.remedies import package_remedy
+from tritloom.rtl.spec.scale_facts import ScaleConfig
 from tritloom.rtl.spec.vector_facts import VectorConfig
 from tritloom.sim import tools
 from tritloom.sim.verify import run as module
@@ -196,6 +197,45 @@ def test_vector_unit(config):
     result = verify_design(emit(config), config)
     assert failures(result) == []
     assert result.passed == BENCHES + OF_UNIT_BENCHES
+
+
+FLOAT = replace(TINY, tokens=2, scale=ScaleConfig(kind="float", group=10))
+OF_SCALES = "bounds.*SCALES|layers.*idle=none.*stall=none|mix.*idle=light.*stall=light"
+FLOAT_MUTATIONS = {
+    # As `VECTOR_MUTATIONS`.
+    "bank": ("core.activation_scales", r"i_bank(, i_group \}\];)", r"1'h0\1", "layers"),
+    "token": ("core.activation_scales", r"<< i__payload\[0\];", "<< 1'h0;", "layers"),
+    "end of the groups": ("processor.acceptor", r"= position >= 10'h004;", "= 1'h0;", "bounds"),
+}
+
+
+@pytest.mark.sim
+def test_few_benches_of_float_scales(monkeypatch):
+    monkeypatch.setenv("COCOTB_TEST_FILTER", OF_SCALES)
+    result = verify_design(design(FLOAT), FLOAT)
+    assert failures(result) == []
+    assert result.passed == 3
+
+
+@pytest.mark.sim
+@pytest.mark.parametrize("name", FLOAT_MUTATIONS)
+def test_bug_of_float_scales_is_found(name, monkeypatch):
+    monkeypatch.setenv("COCOTB_TEST_FILTER", OF_SCALES)
+    *mutation, bench = FLOAT_MUTATIONS[name]
+    broken = mutated(design(FLOAT), f"tritloom.{mutation[0]}", *mutation[1:])
+    result = verify_design(broken, FLOAT, fail_fast=True)
+    assert result.failed == 1
+    ((failed, _),) = failures(result)
+    assert failed.startswith(bench)
+
+
+@pytest.mark.sim
+@pytest.mark.slow
+@pytest.mark.parametrize("config", [FLOAT, replace(WIDE, scale=ScaleConfig(kind="float"))])
+def test_float_scales(config):
+    result = verify_design(emit(config), config)
+    assert failures(result) == []
+    assert result.passed == BENCHES + 1  # the bounds of SCALES
 
 
 WIDE_MUTATIONS = {
