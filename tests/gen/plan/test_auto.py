@@ -320,7 +320,7 @@ class TestBest:
     @pytest.mark.sim
     def test_share(self):
         small, large = (choose("ecp5", WIDE, core_only=True, share=n) for n in (10, 80))
-        assert small.budget == Cost(2428, 2428, 56)
+        assert small.budget == Cost(2428, 2428, 56, 28)
         for each in small.ranked:
             assert each.cost.luts <= 2428 and each.cost.ffs <= 2428
         assert small.best.gmac_per_s < large.best.gmac_per_s
