@@ -342,7 +342,8 @@ def test_what_has_no_product(llama, backend, products, wrong, computed, message)
 @pytest.mark.parametrize("shape", [(64, 512, 16), (1, 256, 1), (300, 768, 3)])
 def test_floats_of_a_device_are_those_of_plain_c(llama, backend, products, shape):
     """Of TQ1_0 and TQ2_0, whose blocks have one scale of activations; Q2_0 has another order."""
-    config = replace(FLOATS, max_in_features=770)
+    # The weight 2 of Q2_0 makes its tensor two layers side by side.
+    config = replace(FLOATS, max_in_features=1680)
     with connect("golden", config=config) as device, serving(device) as server:
         ran = run_on(server, backend, [products, llama.cpu, backend, *map(str, shape)])
     assert ran.returncode == 0, ran.stderr
