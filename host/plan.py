@@ -139,12 +139,11 @@ class Plan:
         parts = []
         for start in range(0, len(codes), config.tokens):
             for (first, last), groups in zip(self.columns, self.groups, strict=True):
-                ones = np.ones(groups, "<f4").tobytes()
                 for token, row in enumerate(codes[start : start + config.tokens], start):
                     parts.append(pack_activations(config, row[first:last], self.group))
                     if groups:
-                        of_token = ones if scales is None else scales[token].astype("<f4").tobytes()
-                        parts.append(of_token)
+                        of_token = np.ones(groups) if scales is None else scales[token]
+                        parts.append(of_token.astype("<f4").tobytes())
         return b"".join(parts)
 
 

@@ -100,10 +100,6 @@ class Server {
     // Send all parts.
     bool put(iovec * parts, int count) {
         while (count > 0) {
-            if (parts->iov_len == 0) {
-                parts++, count--;
-                continue;
-            }
             msghdr message{};
             message.msg_iov = parts, message.msg_iovlen = size_t(count);
             ssize_t sent = sendmsg(link_, &message, MSG_NOSIGNAL);

@@ -320,8 +320,11 @@ class ReferenceDevice:
         config, shape = self.config, layer.shape
         bank = request.activation_bank
         codes = self._activations.codes(bank, shape.tiles * config.lanes)
-        acts = self._activations.scales_of(bank, shape.with_longest(config.most_group_tiles).groups)
-        image = b"" if config.scale is None else self._image(layer).tobytes()
+        image, acts = b"", None
+        if config.scale is not None:
+            image = self._image(layer).tobytes()
+            groups = shape.with_longest(config.most_group_tiles).groups
+            acts = self._activations.scales_of(bank, groups)
         sums = layer_results(config, shape, self._decoded(request.index), image, codes, acts)
         void = self._any_void(layer.base, shape.words)
         results = _Results(sums, layer.cycles, void)

@@ -43,14 +43,14 @@ def layer_results(
     trits: Trits,
     image: bytes,
     codes: npt.NDArray[np.int8],
-    acts: npt.NDArray[np.uint32],
+    acts: npt.NDArray[np.uint32] | None,
 ) -> npt.NDArray[np.int32]:
     """The results of a layer with the trits of `as_operand`.
 
     int8 [tokens, tiles × lanes] → int32 [tokens, results].
     Without scales there are groups × row groups × rows of them; with scales row groups × rows
     patterns of float32. `acts` has the scales of the activations, patterns of float32
-    [tokens, groups]; only a device of the kind `float` reads them.
+    [tokens, groups]; only a device of the kind `float` needs them.
     """
     if config.scale is not None:
         shape = shape.with_longest(config.most_group_tiles)
@@ -66,6 +66,7 @@ def layer_results(
     scales = np.where(np.isfinite(scales), scales, np.float16(0))  # else results are unspecified
     of_groups, patterns = np.stack(sums, axis=-1), scales.view(np.uint16)
     if config.scale.scales_activations:
+        assert acts is not None
         return float_totals(of_groups, patterns, acts[:, np.newaxis])[..., -1].view(np.int32)
     high, low = fixed_totals(of_groups, patterns)
     return fixed_to_float(high[..., -1], low[..., -1]).view(np.int32)

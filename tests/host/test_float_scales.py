@@ -356,6 +356,19 @@ def test_simulated_fpga():
             )
             assert part.stats.cycles == expected
             device.unload(handle)
+        rng = np.random.default_rng(8)
+        layers = [
+            random_layer(rng, (rows, 96), 32, most) for rows, most in ((7, 1), (26, 1), (5, 2))
+        ]
+        handles = [device.load(layer) for layer in layers]
+        for tokens in (1, 2, 3):
+            codes, scales = random_operands(rng, layers[0], tokens)
+            jobs = device.submit_all(handles, codes, scales)
+            for job, layer in reversed(list(zip(jobs, layers, strict=True))):
+                floats = golden(layer, codes, scales)
+                assert np.array_equal(job.scaled().view(np.uint32), floats)
+        for handle in handles:
+            device.unload(handle)
         trits = np.random.default_rng(1).integers(-1, 2, (24, 560)).astype(np.int8)
         handle = device.load(TernaryLayer.from_trits(trits, 1.0))
         codes = np.full((1, 560), -128, np.int8)

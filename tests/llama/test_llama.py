@@ -12,6 +12,7 @@ import sys
 import time
 from contextlib import contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -131,8 +132,8 @@ def is_same_text(text, other):
 def test_floats_are_those_of_plain_c(llama, backend, products, shape):
     out, err = run_with(backend, products, llama.cpu, backend, *map(str, shape), verify="always")
     for line, name in zip(out.splitlines(), ("tq1_0", "tq2_0", "q2_0"), strict=True):
-        assert line == f"{name} 0 {2 * shape[0] * shape[2]}"
-    assert "tritloom: 6 products on golden, 0 on this computer" in err
+        assert line == f"{name} 0 {4 * shape[0] * shape[2]}"
+    assert "tritloom: 12 products on golden, 0 on this computer" in err
 
 
 def test_codes_and_sums_are_those_of_ggml(llama, tmp_path):
@@ -231,18 +232,130 @@ def test_group_scales_on_a_device_with_groups(llama, backend, models, name):
     assert re.search(r"tritloom: [1-9]\d+ products on sim, 0 on this computer", ran.stderr)
 
 
+class Liar:
+    """A device whose product `number` has a wrong sum, the last one of its first token."""
+
+    def __init__(self, device, number):
+        self._device, self._number = device, number
+
+    def __getattr__(self, name):
+        return getattr(self._device, name)
+
+    def submit_all(self, handles, codes):
+        jobs = self._device.submit_all(handles, codes)
+        if 0 <= self._number < len(jobs):
+            right = jobs[self._number].result()
+            wrong = right.copy()
+            wrong[0, -1] += 1
+            self.sums = right[0, -1], wrong[0, -1]
+            jobs[self._number] = SimpleNamespace(result=lambda: wrong)
+        self._number -= len(jobs)
+        return jobs
+
+
+@pytest.mark.parametrize(
+    ("verify", "number", "caught"),
+    [
+        *(("first", 0, True), ("first", 13, True), ("first", 14 + 3, False)),
+        *(("always", 4, True), ("always", 14 + 3, True), ("off", 4, False), (None, 13, True)),
+    ],
+)
+def test_a_wrong_sum(llama, backend, models, verify, number, caught):
+    """Each of the 14 layers computes the prompt first, then one token after the other."""
+    command = completion(llama, models["TQ2_0"], "Emma was", 4)
+    more = {} if verify is None else {"TRITLOOM_VERIFY": verify}
+    with connect("golden") as device:
+        liar = Liar(device, number)
+        with serving(liar) as server:
+            env = environment(backend, server.path, TRITLOOM_CODES="token", **more)
+            ran = subprocess.run(command, env=env, capture_output=True, text=True)
+    right, wrong = liar.sums
+    lines = [line for line in ran.stderr.splitlines() if "the device gave" in line]
+    assert (len(lines), ran.returncode) == (caught, caught)
+    if caught:
+        assert re.fullmatch(
+            rf"tritloom: blk\.\d\.\w+\.weight: the device gave {wrong}, not {right}, "
+            r"for sum \d+; run tritloom info --selftest",
+            lines[0],
+        )
+
+
+class Recorder:
+    """A device that keeps the codes of each call, by the layer's number of inputs."""
+
+    def __init__(self, device):
+        self._device, self.codes = device, []
+
+    def __getattr__(self, name):
+        return getattr(self._device, name)
+
+    def submit_all(self, handles, codes):
+        self.codes.append(codes.copy())
+        return self._device.submit_all(handles, codes)
+
+
+def test_codes_of_a_token_need_one_scale(llama, backend, models, tmp_path):
+    """Layers with several scales have codes of blocks, also beside one with one scale.
+
+    Here k and v, of 128 outputs, have several; q, of the same inputs, has one.
+    """
+    command = completion(llama, models["groups"], "Emma was", 8)
+    text, _ = run_with(backend, *command, codes="token", verify="always")
+    assert is_same_text(text, run_with(backend, *command)[0])
+
+    def varied(trits, scale):
+        each = np.full((len(trits), trits.shape[1] // 64), scale)
+        return each * (1 + np.arange(each.shape[1]) % 2) if len(trits) == 128 else each
+
+    model = write_tinylm(tmp_path / "mixed.gguf", "Q2_0", varied)
+    with connect("golden") as device:
+        recorder = Recorder(device)
+        with serving(recorder) as server:
+            env = environment(backend, server.path, TRITLOOM_CODES="token")
+            command = completion(llama, model, "Emma was", 2)
+            subprocess.run(command, env=env, capture_output=True, check=True)
+    assert {codes.shape[1] for codes in recorder.codes} == {32, 256, 512}
+    for codes in recorder.codes:
+        largest = np.abs(codes.astype(int)).reshape(len(codes), -1, 32).max(axis=2)
+        if codes.shape[1] == 32:
+            assert set(largest.flat) <= {0, 127}
+        else:  # one block of a token has the largest code, and the others seldom have
+            assert (largest.max(axis=1) == 127).all()
+            assert largest.min() < 127
+
+
+@pytest.mark.parametrize(
+    ("wrong", "computed", "message"),
+    [
+        ("code", ["tq1_0"], "a code 3, which has no meaning in its type; the tensor is not "),
+        ("nan", [], "an activation is NaN or too large for its codes"),
+        ("large", ["tq1_0", "tq2_0"], "an activation is NaN or too large for its codes"),
+    ],
+)
+def test_what_has_no_product(llama, backend, products, wrong, computed, message):
+    """A code 3 of TQ2_0, a NaN, and a number whose scale no half-precision number holds."""
+    arguments = [llama.cpu, backend, "8", "512", "2", wrong]
+    out, err = run_with(backend, products, *arguments, status=2)
+    assert out.splitlines() == [f"{name} 0 64" for name in computed]
+    assert message in err
+
+
 @pytest.mark.parametrize("shape", [(64, 512, 16), (1, 256, 1), (300, 768, 3)])
 def test_floats_of_a_device_are_those_of_plain_c(llama, backend, products, shape):
     """Of TQ1_0 and TQ2_0, whose blocks have one scale of activations; Q2_0 has another order."""
-    config = replace(FLOATS, max_in_features=770)
+    # The weight 2 of Q2_0 makes its tensor two layers side by side.
+    config = replace(FLOATS, max_in_features=1680)
     with connect("golden", config=config) as device, serving(device) as server:
         ran = run_on(server, backend, [products, llama.cpu, backend, *map(str, shape)])
     assert ran.returncode == 0, ran.stderr
-    size = 2 * shape[0] * shape[2]
+    size = 4 * shape[0] * shape[2]
     first, second, third = ran.stdout.splitlines()
-    assert (first, second) == (f"tq1_0 0 {size}", f"tq2_0 0 {size}")
+    assert first == f"tq1_0 0 {size}"
+    # The last of four products is one of Q2_0 here, and so are the first three of Q2_0.
+    differing = re.fullmatch(rf"tq2_0 (\d+) {size}", second)
+    assert int(differing[1]) <= size // 4
     assert re.fullmatch(rf"q2_0 \d+ {size}", third)
-    assert "6 products on golden, 0 on this computer" in ran.stderr
+    assert "12 products on golden, 0 on this computer" in ran.stderr
 
 
 @pytest.mark.parametrize("name", ["TQ1_0", "TQ2_0", "groups"])

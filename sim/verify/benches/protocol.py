@@ -6,9 +6,11 @@ leaves the memories as they are.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import cocotb
+import numpy as np
 
 from tritloom.rtl.spec.commands import (
     HEADER_BYTES,
@@ -19,6 +21,7 @@ from tritloom.rtl.spec.commands import (
     identity,
     seal,
 )
+from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.rtl.spec.requests import run_layer
 from tritloom.sim.verify.boundaries import order_requests
 from tritloom.sim.verify.driver import PATTERNS, Driver, bench
@@ -122,7 +125,7 @@ async def order(dut: Any, idle: str, stall: str) -> None:
 async def replays(dut: Any) -> None:
     """A duplicate of a RUN that may still run, and of RESULTS whose bank was overwritten.
 
-    Then a RESET comes in the middle of a RUN.
+    Then what a RUN reads is overwritten directly behind it, and a RESET comes in its middle.
     """
     t = Driver(dut, "replays")
     await t.begin()
@@ -146,6 +149,10 @@ async def replays(dut: Any) -> None:
         run, results = done[-2:]
         await t.send(run, run, results, run, results)
         await t.send(*done[-t.config.window :])  # they are stored now: all must come again
+    for bank in (0, last):
+        for store in overwriting(t, LayerShape(tiles, row_groups), bank):
+            run = t.pack(run_layer(0, t.config.tokens, bank, last))
+            await t.send(run, t.pack(store), *t.results(shape[0], last))
     for cycles in (1, 2 * OVERHEAD_BYTES, 2 * OVERHEAD_BYTES + row_groups):
         run = t.pack(run_layer(0, t.config.tokens, 0, last))
         await t.begin_to_send(run, len(run) + cycles)
@@ -156,6 +163,18 @@ async def replays(dut: Any) -> None:
         await t.send(*t.layer(0, 0, t.trits(shape, "extreme")), *product(last))
         assert t.last().status == Status.OK
     await t.do(Opcode.COUNTERS, Status.OK)
+
+
+def overwriting(t: Driver, shape: LayerShape, bank: int) -> Iterator[Request]:
+    """Overwrite what a layer reads last: activations of its last tile, and their scale."""
+    config, token = t.config, t.config.tokens - 1
+    address = (shape.tiles - 1) * config.lanes // config.fill
+    codes = t.random.randbytes(config.lanes)
+    yield Request(Opcode.LOAD, index=token, address=address, payload=codes, activation_bank=bank)
+    if config.scales_activations:
+        last = shape.with_longest(config.most_group_tiles).groups - 1
+        scale = np.array([t.random.gauss(0, 1)], "<f4").tobytes()
+        yield Request(Opcode.SCALES, index=token, address=last, payload=scale, activation_bank=bank)
 
 
 @cocotb.test()

@@ -1,5 +1,7 @@
 """Which groups of inputs the layers of a GGUF file need, and what `auto` counts of them."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -71,3 +73,14 @@ def test_refusals(tmp_path):
     file = write(tmp_path, "TQ2_0", [TRITS] * 4, scales, more=second)
     with pytest.raises(CheckpointError, match=r"^blk\.0\.attn_k\.weight"):
         GgufFile(file).grouped_shapes()
+
+
+def test_both_passes_on_the_command_line(run, tmp_path):
+    """The kind of scales says how long the units' groups must be."""
+    file = write(tmp_path, "Q2_0", [TWOS] * 4, [scales_of("Q2_0")] * 4)
+    for kind, group in (("fixed", 64), ("float", 128)):
+        part = ("--family", "ecp5", "--model", file, "--scale", kind, "--json")
+        status, out, _ = run("auto", *part)
+        config = json.loads(out)["config"]
+        assert status == 0 and config["scale"] == {"kind": kind, "group": group}
+        assert config["max_in_features"] >= 2 * 768

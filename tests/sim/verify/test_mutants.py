@@ -1,6 +1,7 @@
 """Each rule of the hardware, broken in turn in the emitted Verilog: a bench must fail."""
 
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -9,6 +10,7 @@ from tritloom.gen.emit.verilog import emit
 from tritloom.rtl.control import states
 from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.config import AcceleratorConfig
+from tritloom.rtl.spec.scale_facts import ScaleConfig
 from tritloom.sim.verify import run as module
 from tritloom.sim.verify.run import verify_design
 
@@ -100,3 +102,17 @@ def test_the_next_command_waits_for_a_response_that_is_not_stored(monkeypatch):
     result = verify_design(emit(CONFIG), CONFIG)
     failed = [bench.name for bench in result.benches if not bench.ok]
     assert failed == ["unread"]
+
+
+@pytest.mark.sim
+@pytest.mark.parametrize("opcode", ["LOAD", "SCALES"])
+def test_what_a_layer_reads_is_not_overwritten(opcode, monkeypatch):
+    """Without the wait, the command stores in the bank of the layer that runs."""
+    start = f"self._start(Opcode.{opcode}, "
+    copy = broken(states, f"{start}ports.may_load, ", f"{start}1, ")
+    monkeypatch.setattr("tritloom.rtl.control.acceptor.CommandStates", copy.CommandStates)
+    monkeypatch.setattr(module, "BENCHES", ("tritloom.sim.verify.benches.protocol",))
+    monkeypatch.setenv("COCOTB_TEST_FILTER", "replays")
+    config = replace(CONFIG, scale=ScaleConfig(kind="float", group=10))
+    result = verify_design(emit(config), config)
+    assert [bench.name for bench in result.benches if not bench.ok] == ["replays"]
