@@ -98,8 +98,7 @@ bool is_product(const ggml_tensor * node) {
 bool joins(const ggml_tensor * node, const ggml_tensor * first) {
     const Layer & layer = layer_of(node->src[0]);
     const Layer & other = layer_of(first->src[0]);
-    return node->src[1] == first->src[1] && layer.block == other.block && layer.per_token == other.per_token &&
-           layer.floats_there == other.floats_there;
+    return node->src[1] == first->src[1] && layer.block == other.block && layer.per_token == other.per_token;
 }
 
 ggml_status compute(ggml_backend_t, ggml_cgraph * graph) {

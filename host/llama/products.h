@@ -118,7 +118,8 @@ template <typename Number> bool take(const char *& at, const char * end, size_t 
     return true;
 }
 
-// Products of some layers with one input, in one message. False if the device cannot.
+// Products of some layers with one input, in one message. False if the device cannot. Whether the
+// device scales the sums follows from the inputs and their groups, so it does for all or for none.
 bool products_of_device(const std::vector<Layer *> & layers, const Codes & codes, int64_t tokens,
                         std::vector<Results> & all) {
     const bool floats = layers[0]->floats_there;

@@ -145,27 +145,48 @@ def test_codes_and_sums_are_those_of_ggml(llama, tmp_path):
     assert ran.stdout.splitlines() == [f"{name} 0 codes 0 sums" for name in names]
 
 
-def test_floats_of_a_device_that_scales(llama, tmp_path):
-    """The back end compares a device's floats with those of the twin, also near 0 and infinity."""
-    program, random = compiled(llama, "floats", tmp_path), np.random.default_rng(15)
-    groups, size = 5, 1 << 18
+def any_records(random, groups, size):
+    """Sums and patterns of scales; products lie around 2^-126, or the totals around 2^128."""
     sums = random.integers(-(1 << 16), 1 << 16, (size, groups), np.int32)
     sums[random.random(sums.shape) < 0.1] = 0
     acts = random.integers(0, 255 << 23, (size, groups), np.uint32)
-    near = random.random(size) < 0.5  # the products lie around 2^-126, or the totals around 2^128
+    near = random.random(size) < 0.5
     small = random.random((size, 1)) < 0.5
     powers = np.where(small, random.integers(1, 40, acts.shape), 220).astype(np.uint32)
     acts[near] = (powers << 23 | acts & 0x7FFFFF)[near]
     acts |= random.integers(0, 2, acts.shape, np.uint32) << 31
     halves = random.integers(0, 31 << 10, (size, groups), np.uint16)
-    halves |= random.integers(0, 2, halves.shape, np.uint16) << 15
+    return sums, acts, halves | random.integers(0, 2, halves.shape, np.uint16) << 15
+
+
+def small_records(random, groups, size):
+    """The product of two scales is within some units in the last place of 2^-126, or a total is."""
+    sums = np.zeros((size, groups), np.int32)
+    sums[:, 0] = 1
+    fractions = random.integers(512, 1025, (size, 1)) / 1024  # of half precision, exactly
+    halves = np.repeat(fractions.astype(np.float16).view(np.uint16), groups, axis=1)
+    units = random.integers(-8, 9, (size, groups)).astype(np.int64)
+    acts = (np.float32(2.0**-126) / fractions.astype(np.float32)).view(np.uint32) + units
+    odd = np.arange(size) % 2 == 1
+    sums[odd], halves[odd] = random.integers(-1, 2, (odd.sum(), groups)), 0x3C00
+    acts[odd] = random.integers(1 << 23, 2 << 23, (odd.sum(), groups))
+    return sums, acts.astype(np.uint32), halves
+
+
+@pytest.mark.parametrize("make", [any_records, small_records])
+def test_floats_of_a_device_that_scales(llama, tmp_path, make):
+    """The back end compares a device's floats with those of the twin, also near 0 and infinity."""
+    program, random = compiled(llama, "floats", tmp_path), np.random.default_rng(15)
+    groups = 5
+    sums, acts, halves = make(random, groups, 1 << 18)
     weights = halves.view(np.float16).astype(np.float32).view(np.uint32)
     records = np.hstack([sums.view(np.uint32), acts, weights])
     ran = subprocess.run([program, str(groups)], input=records.tobytes(), capture_output=True)
     expected = float_totals(sums, halves, acts)[:, -1].view(np.float32)
     got = np.frombuffer(ran.stdout, np.float32)
     finite = np.isfinite(expected)
-    assert 0.5 < finite.mean() < 0.999 and (expected == 0).any()
+    assert (expected == 0).any() and (expected != 0).any()
+    assert finite.all() == (make is small_records)
     assert np.array_equal(np.isfinite(got), finite)
     assert np.array_equal(got[finite], expected[finite])
 
