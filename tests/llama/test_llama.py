@@ -10,122 +10,33 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
-from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from tests.llama.build import build_llama
+from tests.llama.running import (
+    GROUPS,
+    PROMPTS,
+    TOKENS,
+    Liar,
+    compiled,
+    completion,
+    environment,
+    is_same_text,
+    run_on,
+    run_with,
+    served,
+)
 from tests.support import ROOT
 from tests.support.tinylm_gguf import write_tinylm
-from tritloom.gen.flow.llama import build_backend, ggml_folder
+from tritloom.gen.flow.llama import build_backend
 from tritloom.host import DeviceError, connect
 from tritloom.host.device import Device
 from tritloom.host.serve.thread import serving
-from tritloom.rtl.links.stream_facts import PacketStream
-from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.commands import Opcode, Request
-from tritloom.rtl.spec.config import AcceleratorConfig
-from tritloom.rtl.spec.groups import float_totals
-from tritloom.rtl.spec.llama import DEVICE
-from tritloom.rtl.spec.scale_facts import ScaleConfig
 from tritloom.sim.device.simulated import SimulatedDevice
-from tritloom.sim.tools import find_cxx
 
 pytestmark = pytest.mark.llama
-
-TRITLOOM = [sys.executable, "-m", "tritloom"]
-PROMPTS = (
-    *("Emma was", "Mr. Darcy", "It was a", "The door"),
-    *("She had", "There was no", "Elizabeth", "In the morning"),
-)
-TOKENS = 40
-GROUPS = AcceleratorConfig(
-    lanes=35,
-    rows=4,
-    fill=5,
-    memory=BlockRam(words=20480),
-    max_in_features=560,
-    max_out_features=512,
-    max_group_sums=4096,
-    max_layers=32,
-    packet_bytes=1024,
-    slots=8,
-    link=PacketStream(width=4),
-)
-"""A tile for each group of 32 inputs, and room for all of tinylm."""
-FLOATS = replace(GROUPS, max_group_sums=0, scale=ScaleConfig(kind="float", group=256))
-
-
-@pytest.fixture(scope="session")
-def llama():
-    return build_llama()
-
-
-@pytest.fixture(scope="session")
-def backend(llama, tmp_path_factory):
-    library = tmp_path_factory.mktemp("backend") / "libggml-tritloom.so"
-    assert build_backend(llama.sources, library) == "0.25.3"
-    return library
-
-
-def compiled(llama, name, folder):
-    """The program of a source file beside this one."""
-    source, program = ROOT / "tests" / "llama" / f"{name}.cc", folder / name
-    libraries = [f"-L{llama.programs}", "-lggml", "-lggml-base", f"-Wl,-rpath,{llama.programs}"]
-    ggml = ggml_folder(llama.sources)
-    folders = (ggml / "include", ggml / "src", ROOT / "host" / "llama")
-    flags = ["-std=c++17", "-O2", "-ffp-contract=off", *(f"-I{each}" for each in folders)]
-    subprocess.run([*find_cxx(), *flags, source, "-o", program, *libraries, "-ldl"], check=True)
-    return program
-
-
-@pytest.fixture(scope="session")
-def products(llama, tmp_path_factory):
-    return compiled(llama, "products", tmp_path_factory.mktemp("products"))
-
-
-@pytest.fixture(scope="session")
-def models(tmp_path_factory):
-    """tinylm in each type, and with a scale of its own for each group."""
-    folder = tmp_path_factory.mktemp("models")
-
-    def varied(trits, scale):
-        random = np.random.default_rng(7)
-        return scale * random.uniform(0.5, 1.5, (len(trits), trits.shape[1] // 64))
-
-    files = {
-        name: write_tinylm(folder / f"{name}.gguf", name) for name in ("TQ1_0", "TQ2_0", "Q2_0")
-    }
-    files["groups"] = write_tinylm(folder / "groups.gguf", "Q2_0", varied)
-    return files
-
-
-def run_with(backend, *command, device="golden", codes="block", verify="first", status=0):
-    """What a program prints, run by `tritloom llama run`, and what is said beside it."""
-    options = ["--device", device, "--codes", codes, "--verify", verify, "--backend", backend]
-    ran = subprocess.run(
-        [*TRITLOOM, "llama", "run", *options, "--", *command],
-        capture_output=True,
-        text=True,
-        timeout=1200,
-        cwd=ROOT,
-    )
-    assert ran.returncode == status, ran.stderr
-    return ran.stdout, ran.stderr
-
-
-def completion(llama, model, prompt, tokens=TOKENS):
-    options = ["-m", model, "-p", prompt, "-n", str(tokens), "--temp", "0", "--no-warmup"]
-    return [llama.programs / "llama-completion", *options, "-no-cnv", "-t", "1", "-c", "256"]
-
-
-def is_same_text(text, other):
-    """The program sometimes loses the end of its text, also on the CPU alone."""
-    least = min(len(text), len(other))
-    return least > 10 and text[:least] == other[:least]
 
 
 @pytest.mark.parametrize("shape", [(64, 512, 16), (1, 256, 1), (300, 768, 3)])
@@ -143,52 +54,6 @@ def test_codes_and_sums_are_those_of_ggml(llama, tmp_path):
     ran = subprocess.run(command, capture_output=True, text=True, check=True)
     names = ("tq1_0", "tq2_0", "q2_0")
     assert ran.stdout.splitlines() == [f"{name} 0 codes 0 sums" for name in names]
-
-
-def any_records(random, groups, size):
-    """Sums and patterns of scales; products lie around 2^-126, or the totals around 2^128."""
-    sums = random.integers(-(1 << 16), 1 << 16, (size, groups), np.int32)
-    sums[random.random(sums.shape) < 0.1] = 0
-    acts = random.integers(0, 255 << 23, (size, groups), np.uint32)
-    near = random.random(size) < 0.5
-    small = random.random((size, 1)) < 0.5
-    powers = np.where(small, random.integers(1, 40, acts.shape), 220).astype(np.uint32)
-    acts[near] = (powers << 23 | acts & 0x7FFFFF)[near]
-    acts |= random.integers(0, 2, acts.shape, np.uint32) << 31
-    halves = random.integers(0, 31 << 10, (size, groups), np.uint16)
-    return sums, acts, halves | random.integers(0, 2, halves.shape, np.uint16) << 15
-
-
-def small_records(random, groups, size):
-    """The product of two scales is within some units in the last place of 2^-126, or a total is."""
-    sums = np.zeros((size, groups), np.int32)
-    sums[:, 0] = 1
-    fractions = random.integers(512, 1025, (size, 1)) / 1024  # of half precision, exactly
-    halves = np.repeat(fractions.astype(np.float16).view(np.uint16), groups, axis=1)
-    units = random.integers(-8, 9, (size, groups)).astype(np.int64)
-    acts = (np.float32(2.0**-126) / fractions.astype(np.float32)).view(np.uint32) + units
-    odd = np.arange(size) % 2 == 1
-    sums[odd], halves[odd] = random.integers(-1, 2, (odd.sum(), groups)), 0x3C00
-    acts[odd] = random.integers(1 << 23, 2 << 23, (odd.sum(), groups))
-    return sums, acts.astype(np.uint32), halves
-
-
-@pytest.mark.parametrize("make", [any_records, small_records])
-def test_floats_of_a_device_that_scales(llama, tmp_path, make):
-    """The back end compares a device's floats with those of the twin, also near 0 and infinity."""
-    program, random = compiled(llama, "floats", tmp_path), np.random.default_rng(15)
-    groups = 5
-    sums, acts, halves = make(random, groups, 1 << 18)
-    weights = halves.view(np.float16).astype(np.float32).view(np.uint32)
-    records = np.hstack([sums.view(np.uint32), acts, weights])
-    ran = subprocess.run([program, str(groups)], input=records.tobytes(), capture_output=True)
-    expected = float_totals(sums, halves, acts)[:, -1].view(np.float32)
-    got = np.frombuffer(ran.stdout, np.float32)
-    finite = np.isfinite(expected)
-    assert (expected == 0).any() and (expected != 0).any()
-    assert finite.all() == (make is small_records)
-    assert np.array_equal(np.isfinite(got), finite)
-    assert np.array_equal(got[finite], expected[finite])
 
 
 def test_backend_ops(llama, backend):
@@ -234,46 +99,6 @@ def test_forty_tokens_on_the_simulated_fpga(llama, backend, models):
     assert "tritloom: 560 products on sim, 0 on this computer" in err
 
 
-def run_on(server, backend, command):
-    """What a program gives with a server of this process; each product is compared."""
-    env = environment(backend, server.path, TRITLOOM_VERIFY="always")
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=1200)
-
-
-@pytest.mark.parametrize("name", ["groups", "tinygroup"])
-def test_group_scales_on_a_device_with_groups(llama, backend, models, name):
-    """One RUN of the simulated FPGA gives the sums of all groups; every product is compared."""
-    model = models.get(name, ROOT / "models" / f"{name}.gguf")
-    command = completion(llama, model, "Emma was", 8)
-    with connect("sim", config=GROUPS) as device, serving(device) as server:
-        ran = run_on(server, backend, command)
-    assert ran.returncode == 0, ran.stderr
-    alone = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert is_same_text(ran.stdout, alone)
-    assert re.search(r"tritloom: [1-9]\d+ products on sim, 0 on this computer", ran.stderr)
-
-
-class Liar:
-    """A device whose product `number` has a wrong sum, the last one of its first token."""
-
-    def __init__(self, device, number):
-        self._device, self._number = device, number
-
-    def __getattr__(self, name):
-        return getattr(self._device, name)
-
-    def submit_all(self, handles, codes):
-        jobs = self._device.submit_all(handles, codes)
-        if 0 <= self._number < len(jobs):
-            right = jobs[self._number].result()
-            wrong = right.copy()
-            wrong[0, -1] += 1
-            self.sums = right[0, -1], wrong[0, -1]
-            jobs[self._number] = SimpleNamespace(result=lambda: wrong)
-        self._number -= len(jobs)
-        return jobs
-
-
 @pytest.mark.parametrize(
     ("verify", "number", "caught"),
     [
@@ -290,7 +115,7 @@ def test_a_wrong_sum(llama, backend, models, verify, number, caught):
         with serving(liar) as server:
             env = environment(backend, server.path, TRITLOOM_CODES="token", **more)
             ran = subprocess.run(command, env=env, capture_output=True, text=True)
-    right, wrong = liar.sums
+    right, wrong = liar.results
     lines = [line for line in ran.stderr.splitlines() if "the device gave" in line]
     assert (len(lines), ran.returncode) == (caught, caught)
     if caught:
@@ -359,61 +184,6 @@ def test_what_has_no_product(llama, backend, products, wrong, computed, message)
     out, err = run_with(backend, products, *arguments, status=2)
     assert out.splitlines() == [f"{name} 0 64" for name in computed]
     assert message in err
-
-
-@pytest.mark.parametrize("shape", [(64, 512, 16), (1, 256, 1), (300, 768, 3)])
-def test_floats_of_a_device_are_those_of_plain_c(llama, backend, products, shape):
-    """Of TQ1_0 and TQ2_0, whose blocks have one scale of activations; Q2_0 has another order."""
-    # The weight 2 of Q2_0 makes its tensor two layers side by side.
-    config = replace(FLOATS, max_in_features=1680)
-    with connect("golden", config=config) as device, serving(device) as server:
-        ran = run_on(server, backend, [products, llama.cpu, backend, *map(str, shape)])
-    assert ran.returncode == 0, ran.stderr
-    size = 4 * shape[0] * shape[2]
-    first, second, third = ran.stdout.splitlines()
-    assert first == f"tq1_0 0 {size}"
-    # The last of four products is one of Q2_0 here, and so are the first three of Q2_0.
-    differing = re.fullmatch(rf"tq2_0 (\d+) {size}", second)
-    assert int(differing[1]) <= size // 4
-    assert re.fullmatch(rf"q2_0 \d+ {size}", third)
-    assert "12 products on golden, 0 on this computer" in ran.stderr
-
-
-@pytest.mark.parametrize("name", ["TQ1_0", "TQ2_0", "groups"])
-def test_texts_of_a_device_that_scales(llama, backend, models, name):
-    """Greedy texts of all prompts are the CPU's."""
-    with connect("golden", config=FLOATS) as device, serving(device) as server:
-        for prompt in PROMPTS:
-            command = completion(llama, models[name], prompt)
-            ran = run_on(server, backend, command)
-            assert ran.returncode == 0, ran.stderr
-            alone = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-            assert len(ran.stdout) > len(prompt) + TOKENS
-            assert is_same_text(ran.stdout, alone)
-
-
-@pytest.mark.parametrize("name", ["TQ1_0", "TQ2_0", "groups", "tinygroup"])
-def test_scales_on_the_device(llama, backend, models, name):
-    """The simulated FPGA scales the sums; every float is compared, and the text is the CPU's."""
-    model = models.get(name, ROOT / "models" / f"{name}.gguf")
-    command = completion(llama, model, "Emma was", 8)
-    with connect("sim", config=FLOATS) as device, serving(device) as server:
-        ran = run_on(server, backend, command)
-    assert ran.returncode == 0, ran.stderr
-    alone = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert is_same_text(ran.stdout, alone)
-    assert re.search(r"tritloom: [1-9]\d+ products on sim, 0 on this computer", ran.stderr)
-
-
-@pytest.mark.parametrize("name", ["TQ1_0", "Q2_0", "tinygroup"])
-def test_the_preset_has_room_for_the_small_models(llama, backend, models, name):
-    """The device of `tritloom llama run` computes every product; each is compared."""
-    model = models.get(name, ROOT / "models" / f"{name}.gguf")
-    command = completion(llama, model, "Emma was", 8)
-    out, err = run_with(backend, *command, device=DEVICE, verify="always")
-    alone = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert is_same_text(out, alone)
-    assert re.search(rf"tritloom: [1-9]\d+ products on {re.escape(DEVICE)}, 0 on this comp", err)
 
 
 class Cable:
@@ -486,21 +256,6 @@ def test_llama_cpp_python_in_one_process(llama, backend, models, device):
         completion(llama, model, "Emma was", 8), capture_output=True, text=True, check=True
     )
     assert is_same_text(text, alone.stdout)
-
-
-@contextmanager
-def served(path, device="golden"):
-    command = [*TRITLOOM, "serve", "--device", device, "--socket", path]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) as server:
-        assert server.stdout.readline().strip() == os.fsencode(path)
-        try:
-            yield server
-        finally:
-            server.terminate()
-
-
-def environment(backend, path, **more):
-    return {"GGML_BACKEND_PATH": str(backend), "TRITLOOM_SOCKET": str(path), **os.environ, **more}
 
 
 def test_two_clients_and_a_killed_one(llama, backend, models, tmp_path):
