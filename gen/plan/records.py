@@ -19,7 +19,7 @@ class Candidate:
 
     Members
     -------
-    cost : LUTs, flip-flops and block RAMs that count against the budget
+    cost : LUTs, flip-flops, block RAMs and multipliers that count against the budget
     cycles : cycles of RUN of all layers, for all tokens
     mac_per_cycle : useful MACs in a cycle of RUN, on average over the layers
     utilization : `mac_per_cycle` ÷ the geometry's peak
@@ -64,6 +64,7 @@ class Candidate:
             "luts": round(self.cost.luts),
             "ffs": round(self.cost.ffs),
             "block_rams": self.cost.block_rams,
+            "multipliers": self.cost.multipliers,
             "run_cycles": self.cycles,
             "mac_per_cycle_peak": self.config.macs_per_cycle,
             "mac_per_cycle_run": round(self.mac_per_cycle, 2),
@@ -80,7 +81,7 @@ class Plan:
 
     Members
     -------
-    budget : LUTs, flip-flops and block RAMs that the whole accelerator may take
+    budget : LUTs, flip-flops, block RAMs and multipliers that the whole accelerator may take
     ranked : the best candidate of each engine and encoding, the fastest first
     notes : what the reader must know, a line each
     link : the link that `Candidate.times` counts
@@ -109,6 +110,7 @@ class Plan:
                 "luts": int(self.budget.luts),
                 "ffs": int(self.budget.ffs),
                 "block_rams": self.budget.block_rams,
+                "multipliers": self.budget.multipliers,
             },
             "notes": list(self.notes),
             "link": self.link.to_dict(),

@@ -851,7 +851,11 @@ class TestGroups:
             (["--scale", "float"], "float"),
         ):
             _, out, _ = run("auto", *words, "--board", "ulx3s-85f", "--model", file, "--json")
-            assert json.loads(out)["config"]["scale"] == {"kind": kind, "group": 64}
+            plan = json.loads(out)
+            assert plan["config"]["scale"] == {"kind": kind, "group": 64}
+            units = plan["config"]["rows"] * plan["config"]["tokens"]
+            assert plan["candidates"][0]["multipliers"] == units * UNITS[kind].multipliers
+            assert plan["budget"]["multipliers"] == 156
         status, _, err = run("auto", "--board", "ulx3s-85f", "--model", file, "--scale", "half")
         assert status == 2 and "invalid choice: 'half' (choose from" in err
 
