@@ -306,17 +306,30 @@ def test_an_answer_that_is_too_short(llama, backend, models, config):
 
 
 class Recorder:
-    """A device that keeps the codes of each call, by the layer's number of inputs."""
+    """A device that keeps the codes of each call; `seen` gets the layers."""
 
-    def __init__(self, device):
-        self._device, self.codes = device, []
+    def __init__(self, device, seen=lambda handles: None):
+        self._device, self._seen, self.codes = device, seen, []
 
     def __getattr__(self, name):
         return getattr(self._device, name)
 
     def submit_all(self, handles, codes):
+        self._seen(handles)
         self.codes.append(codes.copy())
         return self._device.submit_all(handles, codes)
+
+
+def test_products_that_share_a_message(llama, backend, models):
+    """In each of two blocks q; v and k; o; gate and up; down. A rotation follows q."""
+    calls = []
+    with connect("golden") as device:
+        recorder = Recorder(device, lambda handles: calls.append(len(handles)))
+        with serving(recorder) as server:
+            env = environment(backend, server.path, TRITLOOM_CODES="token")
+            command = completion(llama, models["TQ2_0"], "Emma was", 1)
+            subprocess.run(command, env=env, capture_output=True, check=True)
+    assert calls == [1, 2, 1, 2, 1] * 2
 
 
 def test_codes_of_a_token_need_one_scale(llama, backend, models, tmp_path):
