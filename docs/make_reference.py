@@ -708,7 +708,7 @@ The CRC-32 of 1,024 bytes took {load_crc} µs at the time.
 
 `tritloom measure host --serve`: a product of one token through `tritloom serve` with the golden
 device, whose time counts too. The layers have the sizes of tinylm's; those of one line share a
-message, as q, k and v do. The CRC-32 of 1024 bytes
+message, as gate and up do. The CRC-32 of 1024 bytes
 took {serve_crc} µs.
 
 {serve}

@@ -29,7 +29,7 @@ MESSAGES = (
     ((512, 256), (512, 256)),
 )
 """Outputs and inputs of the layers of each message. The layers are tinylm's; llama.cpp's back end
-asks in one message for q, k and v, and for gate and up."""
+asks in one message for gate and up; a program may also ask so for q, k and v."""
 MESSAGES_A_ROUND = 200
 ROUNDS = 40
 """How often everything is measured. The least time counts: other work on the computer only adds."""

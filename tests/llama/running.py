@@ -4,23 +4,22 @@ import os
 import subprocess
 import sys
 from contextlib import contextmanager
-from types import SimpleNamespace
-
-import numpy as np
+from dataclasses import replace
 
 from tests.support import ROOT
 from tritloom.gen.flow.llama import ggml_folder
 from tritloom.rtl.links.stream_facts import PacketStream
 from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.config import AcceleratorConfig
+from tritloom.rtl.spec.scale_facts import ScaleConfig
 from tritloom.sim.tools import find_cxx
 
 __all__ = [
+    "FLOATS",
     "GROUPS",
     "PROMPTS",
     "TOKENS",
     "TRITLOOM",
-    "Liar",
     "compiled",
     "completion",
     "environment",
@@ -50,6 +49,8 @@ GROUPS = AcceleratorConfig(
     link=PacketStream(width=4),
 )
 """A tile for each group of 32 inputs, and room for all of tinylm."""
+FLOATS = replace(GROUPS, max_group_sums=0, scale=ScaleConfig(kind="float", group=256))
+"""The same, but the device scales the sums, as llama.cpp's activations need it."""
 
 
 def compiled(llama, name, folder):
@@ -107,25 +108,3 @@ def served(path, device="golden"):
 
 def environment(backend, path, **more):
     return {"GGML_BACKEND_PATH": str(backend), "TRITLOOM_SOCKET": str(path), **os.environ, **more}
-
-
-class Liar:
-    """A device whose product `number` is wrong by the least, in its first token's last result."""
-
-    def __init__(self, device, number):
-        self._device, self._number = device, number
-
-    def __getattr__(self, name):
-        return getattr(self._device, name)
-
-    def submit_all(self, handles, codes, *scales):
-        jobs = self._device.submit_all(handles, codes, *scales)
-        if 0 <= self._number < len(jobs):
-            right = jobs[self._number].result()
-            wrong = right.copy()
-            floats = right.dtype == np.float32
-            wrong[0, -1] = np.nextafter(right[0, -1], np.inf) if floats else right[0, -1] + 1
-            self.results = right[0, -1], wrong[0, -1]
-            jobs[self._number] = SimpleNamespace(result=lambda: wrong)
-        self._number -= len(jobs)
-        return jobs

@@ -10,15 +10,17 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import count
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from tests.llama.running import (
+    FLOATS,
     GROUPS,
     PROMPTS,
     TOKENS,
-    Liar,
     compiled,
     completion,
     environment,
@@ -99,6 +101,39 @@ def test_forty_tokens_on_the_simulated_fpga(llama, backend, models):
     assert "tritloom: 560 products on sim, 0 on this computer" in err
 
 
+def one_more(right):
+    """The results of a product, the last one of its first token wrong."""
+    wrong = right.copy()
+    wrong[0, -1] += 1
+    return wrong
+
+
+class Liar:
+    """A device that changes the results of product `number`."""
+
+    def __init__(self, device, number, change=one_more):
+        self._device, self._number, self._change = device, number, change
+
+    def __getattr__(self, name):
+        return getattr(self._device, name)
+
+    def submit_all(self, handles, codes, *scales):
+        jobs = self._device.submit_all(handles, codes, *scales)
+        if 0 <= self._number < len(jobs):
+            right = jobs[self._number].result()
+            wrong = self._change(right)
+            self.last = right[0, -1], wrong[0, -1]
+            jobs[self._number] = SimpleNamespace(result=lambda: wrong)
+        self._number -= len(jobs)
+        return jobs
+
+
+def run_on_liar(backend, command, liar, **more):
+    with serving(liar) as server:
+        env = environment(backend, server.path, **more)
+        return subprocess.run(command, env=env, capture_output=True, text=True)
+
+
 @pytest.mark.parametrize(
     ("verify", "number", "caught"),
     [
@@ -106,52 +141,81 @@ def test_forty_tokens_on_the_simulated_fpga(llama, backend, models):
         *(("always", 4, True), ("always", 14 + 3, True), ("off", 4, False), (None, 13, True)),
     ],
 )
-def test_a_wrong_sum(llama, backend, models, verify, number, caught):
+@pytest.mark.parametrize("kind", ["sum", "float"])
+def test_a_wrong_result(llama, backend, models, verify, number, caught, kind):
     """Each of the 14 layers computes the prompt first, then one token after the other."""
     command = completion(llama, models["TQ2_0"], "Emma was", 4)
     more = {} if verify is None else {"TRITLOOM_VERIFY": verify}
-    with connect("golden") as device:
+    if kind == "sum":
+        more["TRITLOOM_CODES"] = "token"
+    with connect("golden", config=None if kind == "sum" else FLOATS) as device:
         liar = Liar(device, number)
-        with serving(liar) as server:
-            env = environment(backend, server.path, TRITLOOM_CODES="token", **more)
-            ran = subprocess.run(command, env=env, capture_output=True, text=True)
-    right, wrong = liar.results
+        ran = run_on_liar(backend, command, liar, **more)
+    right, wrong = liar.last
     lines = [line for line in ran.stderr.splitlines() if "the device gave" in line]
     assert (len(lines), ran.returncode) == (caught, caught)
     if caught:
-        assert re.fullmatch(
-            rf"tritloom: blk\.\d\.\w+\.weight: the device gave {wrong}, not {right}, "
-            r"for sum \d+; run tritloom info --selftest",
+        found = re.fullmatch(
+            r"tritloom: blk\.\d\.\w+\.weight: the device gave (\S+), not (\S+), "
+            rf"for {kind} \d+; run tritloom info --selftest",
             lines[0],
         )
+        said, expected = (np.float32(text) for text in found.groups())
+        assert said == wrong
+        assert abs(expected - right) <= abs(right) / 1e6  # a float's order of roundings is ggml's
+
+
+@pytest.mark.parametrize("config", [None, FLOATS], ids=["sums", "floats"])
+def test_an_answer_that_is_too_short(llama, backend, models, config):
+    command = completion(llama, models["TQ2_0"], "Emma was", 4)
+    with connect("golden", config=config) as device:
+        ran = run_on_liar(backend, command, Liar(device, 16, lambda right: right[:, 1:]))
+    assert ran.returncode == 1
+    assert "weight: the server's answer is too short" in ran.stderr
 
 
 class Recorder:
-    """A device that keeps the codes of each call, by the layer's number of inputs."""
+    """A device that keeps the codes of each call; `seen` gets the layers."""
 
-    def __init__(self, device):
-        self._device, self.codes = device, []
+    def __init__(self, device, seen=lambda handles: None):
+        self._device, self._seen, self.codes = device, seen, []
 
     def __getattr__(self, name):
         return getattr(self._device, name)
 
     def submit_all(self, handles, codes):
+        self._seen(handles)
         self.codes.append(codes.copy())
         return self._device.submit_all(handles, codes)
+
+
+def test_products_that_share_a_message(llama, backend, models):
+    """In each of two blocks q; v and k; o; gate and up; down. A rotation follows q."""
+    calls = []
+    with connect("golden") as device:
+        recorder = Recorder(device, lambda handles: calls.append(len(handles)))
+        with serving(recorder) as server:
+            env = environment(backend, server.path, TRITLOOM_CODES="token")
+            command = completion(llama, models["TQ2_0"], "Emma was", 1)
+            subprocess.run(command, env=env, capture_output=True, check=True)
+    assert calls == [1, 2, 1, 2, 1] * 2
 
 
 def test_codes_of_a_token_need_one_scale(llama, backend, models, tmp_path):
     """Layers with several scales have codes of blocks, also beside one with one scale.
 
-    Here k and v, of 128 outputs, have several; q, of the same inputs, has one.
+    Here k has several, and v, whose product follows it, has one. Both have 128 outputs.
     """
     command = completion(llama, models["groups"], "Emma was", 8)
     text, _ = run_with(backend, *command, codes="token", verify="always")
     assert is_same_text(text, run_with(backend, *command)[0])
 
+    layers = count()
+
     def varied(trits, scale):
         each = np.full((len(trits), trits.shape[1] // 64), scale)
-        return each * (1 + np.arange(each.shape[1]) % 2) if len(trits) == 128 else each
+        is_k = len(trits) == 128 and next(layers) % 2 == 0
+        return each * (1 + np.arange(each.shape[1]) % 2) if is_k else each
 
     model = write_tinylm(tmp_path / "mixed.gguf", "Q2_0", varied)
     with connect("golden") as device:
