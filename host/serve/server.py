@@ -40,6 +40,9 @@ __all__ = ["Server"]
 
 LONGEST_PATH = 107
 """Bytes of a socket's path: Linux has room for no more."""
+AWAKE_S = 30e-6
+"""A client that asks again so soon finds the server awake. More would take the processor from the
+programs."""
 SUMS, FLOATS = np.dtype("<i4"), np.dtype("<f4")
 PRODUCTS, SCALED = Kind.PRODUCTS, Kind.SCALED
 """Python 3.11 looks up a member of an enumeration slowly."""
@@ -166,7 +169,7 @@ class Server:
 
     def _answer_all(self, link: socket.socket, layers: dict[int, _Layer]) -> None:
         """Answer a client's messages until it goes, or sends what is no message."""
-        receiver = Receiver(link)
+        receiver = Receiver(link, AWAKE_S)
         while True:
             try:
                 message = receiver.receive()

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import time
 from enum import IntEnum
 
 from tritloom.rtl.spec.errors import DeviceError
@@ -77,10 +78,13 @@ class Receiver:
     Parameters
     ----------
     link : nobody else may read it
+    awake_s : for how long it asks for more again and again before it sleeps until more comes. Who
+        sends wakes it up, and on another processor that takes as long as a good part of a product
     """
 
-    def __init__(self, link: socket.socket) -> None:
+    def __init__(self, link: socket.socket, awake_s: float = 0.0) -> None:
         self._link = link
+        self._awake_s = awake_s
         self._buffer = memoryview(bytearray(READ_BYTES))
         self._begin = self._end = 0  # of what has come and was not taken
 
@@ -126,8 +130,19 @@ class Receiver:
             self._buffer[: len(rest)] = rest
             self._begin, self._end = 0, len(rest)
         while self._end - self._begin < size:
-            count = self._link.recv_into(self._buffer[self._end :])
+            count = self._receive_into(self._buffer[self._end :])
             if not count:
                 return False
             self._end += count
         return True
+
+    def _receive_into(self, room: memoryview) -> int:
+        """Wait for bytes; how many came, or 0 if the other side has gone."""
+        if self._awake_s:
+            end = time.perf_counter() + self._awake_s
+            while time.perf_counter() < end:
+                try:
+                    return self._link.recv_into(room, 0, socket.MSG_DONTWAIT)
+                except BlockingIOError:
+                    pass
+        return self._link.recv_into(room)

@@ -482,6 +482,32 @@ def test_messages_in_pieces(piece):
     assert receiver.receive() is None
 
 
+@pytest.mark.parametrize("ready_s", [0.0, 2e-3, 4e-3, 9.0])
+def test_it_is_awake_for_a_while(monkeypatch, ready_s):
+    """Bytes that come soon are taken without sleep, others after it. Each look takes 1 ms."""
+    now, asked = [0.0], []
+
+    def clock():
+        now[0] += 1e-3
+        return now[0]
+
+    class Link:
+        def recv_into(self, room, size=0, flags=0):
+            asked.append(flags)
+            if flags and now[0] < ready_s:
+                raise BlockingIOError
+            message = HEADER.pack(MAGIC, Kind.INFO, 0)
+            room[: len(message)] = message
+            return len(message)
+
+    monkeypatch.setattr(time, "perf_counter", clock)
+    assert Receiver(Link(), 5e-3).receive() == (Kind.INFO, b"")
+    wait, sleep = socket.MSG_DONTWAIT, 0
+    assert (
+        asked == {0.0: [wait], 2e-3: [wait], 4e-3: [wait] * 3, 9.0: [wait] * 4 + [sleep]}[ready_s]
+    )
+
+
 @contextmanager
 def command(path, **environment):
     """`tritloom serve` as a process, and what it printed."""
