@@ -131,11 +131,15 @@ def test_scales_on_the_device(llama, backend, models, name):
 
 
 @pytest.mark.parametrize("name", ["TQ1_0", "Q2_0", "tinygroup"])
-def test_the_preset_has_room_for_the_small_models(llama, backend, models, name):
+@pytest.mark.parametrize("codes", ["block", "token"])
+def test_the_preset_has_room_for_the_small_models(llama, backend, models, name, codes):
     """The device of `tritloom llama run` computes every product; each is compared."""
     model = models.get(name, ROOT / "models" / f"{name}.gguf")
     command = completion(llama, model, "Emma was", 8)
-    out, err = run_with(backend, *command, device=DEVICE, verify="always")
-    alone = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    out, err = run_with(backend, *command, device=DEVICE, codes=codes, verify="always")
+    if codes == "token":
+        alone = run_with(backend, *command, codes=codes)[0]
+    else:
+        alone = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert is_same_text(out, alone)
     assert re.search(rf"tritloom: [1-9]\d+ products on {re.escape(DEVICE)}, 0 on this comp", err)
