@@ -67,7 +67,7 @@ REACH = 2
 """Predictions stop at this multiple of the largest measured core of an engine, because beyond it
 the clock is unknown. Measured means routed, or synthesised if no core was routed. The multiple
 holds for LUTs, bits of a word and fill."""
-UNITS = {"fixed": Unit(185, 524, 1, 186.51), "float": Unit(930, 1339, 4, 129.38)}
+UNITS = {"fixed": Unit(185, 524, 1, 186.5), "float": Unit(930, 1339, 4, 129.38)}
 """By the kind of scales."""
 MUX_COST, BIT_COST = 0.5, 1.0
 

@@ -271,7 +271,7 @@ class Server:
 
     def _load_scaled(self, body: memoryview, layers: dict[int, _Layer]) -> bytes:
         rows, columns, group = _numbers(body, 3, "LOAD_SCALED")
-        if not _scales_activations(self._device.info.config):
+        if not self._device.info.config.scales_activations:
             raise InputError(
                 "LOAD_SCALED needs a device whose configuration has a scale of the kind float; "
                 "use LOAD"
@@ -348,13 +348,9 @@ class _Layer:
     scaled_groups: int = 0
 
 
-def _scales_activations(config: AcceleratorConfig) -> bool:
-    return config.scale is not None and config.scale.scales_activations
-
-
 def _in_core(config: AcceleratorConfig, columns: int, group: int) -> bool:
     """Whether the device's own groups of inputs serve a layer."""
-    floats = _scales_activations(config)
+    floats = config.scales_activations
     if not group or not (config.max_group_sums or floats):
         return False
     try:

@@ -7,30 +7,19 @@ import numpy as np
 import pytest
 
 from tests.support import ROOT
+from tests.support.scales import SCALED, random_layer
 from tritloom.host import DeviceError, GgufFile, GroupLayer, InputError, TernaryLayer, connect
 from tritloom.host.device import Device
 from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.commands import Opcode, Request, Response, Status
-from tritloom.rtl.spec.config import AcceleratorConfig
 from tritloom.rtl.spec.groups import float_totals, matmul_groups
 from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.rtl.spec.scale_facts import ScaleConfig
-from tritloom.sim.conformance.operands import random_scales
 from tritloom.sim.device.reference import ReferenceTransport
 
-SCALED = AcceleratorConfig(
-    lanes=10,
-    rows=3,
-    tokens=2,
-    fill=5,
-    memory=BlockRam(words=3000),
-    max_in_features=640,
-    max_out_features=24,
-    max_layers=64,
-    scale=ScaleConfig(kind="float", group=256),
-)
-ONE_BANK = replace(SCALED, banks=1, tokens=1, packet_bytes=128)
-SUMS = replace(SCALED, scale=None, max_group_sums=600)
+FLOAT = replace(SCALED, scale=ScaleConfig(kind="float", group=256))
+ONE_BANK = replace(FLOAT, banks=1, tokens=1, packet_bytes=128)
+SUMS = replace(FLOAT, scale=None, max_group_sums=600)
 CASES = [
     ((24, 256), 32),
     ((25, 192), 64),  # two pieces of rows
@@ -42,12 +31,6 @@ CASES = [
 ]
 EXTREME = [0.0, -0.0, 2.0**-149, -(2.0**-127), 2.0**-126, 3.4e38, -3.4e38, 2.0**-100, 1.0, -1.0]
 """Scales of activations: zeros, subnormal ones, the smallest normal one, and huge ones."""
-
-
-def random_layer(rng, shape, group, most=1):
-    weights = rng.integers(-1, most + 1, shape).astype(np.int8)
-    scales = random_scales(rng, (shape[0], shape[1] // (group or shape[1])))
-    return GroupLayer.from_weights(weights, group, scales.view(np.float16))
 
 
 def random_operands(rng, layer, tokens=5):
@@ -78,7 +61,7 @@ def check(device, shape, group, most, seed):
 
 
 @pytest.mark.parametrize(("shape", "group"), CASES)
-@pytest.mark.parametrize("config", [SCALED, ONE_BANK, SUMS], ids=["two", "one", "sums"])
+@pytest.mark.parametrize("config", [FLOAT, ONE_BANK, SUMS], ids=["two", "one", "sums"])
 def test_bits_of_the_golden_model(config, shape, group):
     """From a device with scales and from one with sums of groups; 5 tokens are three runs."""
     with connect("golden", config=config) as device:
@@ -105,7 +88,7 @@ def test_the_order_of_operations():
         factors = acts[:, group, None] * scales[:, group].astype(np.float32)
         expected = expected + sums.astype(np.float32) * factors
     assert expected.dtype == np.float32
-    for config in (SCALED, SUMS):
+    for config in (FLOAT, SUMS):
         with connect("golden", config=config) as device:
             handle = device.load(GroupLayer.from_weights(weights, 24, scales))
             assert np.array_equal(device.matmul_scaled(handle, codes, acts), expected)
@@ -117,7 +100,7 @@ def test_a_zero_keeps_its_sign():
     codes = np.zeros((1, 20), np.int8)
     codes[0, [0, 10]] = 2, -2
     scales = np.array([[1.5 * 2.0**-126, 1.75 * 2.0**-126]], np.float32)
-    for config in (SCALED, SUMS):
+    for config in (FLOAT, SUMS):
         with connect("golden", config=config) as device:
             result = device.matmul_scaled(device.load(layer), codes, scales)
         assert result.view(np.uint32).tolist() == [[1 << 31]]
@@ -127,15 +110,15 @@ def test_where_the_passes_lie():
     """Both passes of a group are one group of the device, before the next group."""
     weights = np.array([[2, 1, 0, -1, 0, 2, 2, 1]], np.int8)
     layer = GroupLayer.from_weights(weights, 4, np.array([[1, 2]], np.float16))
-    joined = layer.joined(SCALED)
+    joined = layer.joined(FLOAT)
     assert joined.trits.tolist() == [[1, 1, 0, -1, 1, 0, 0, 0, 0, 1, 1, 1, 0, 1, 1, 0]]
     assert (joined.group, joined.patterns.view(np.float16).tolist()) == (8, [[1, 2]])
-    exact = layer.joined(replace(SCALED, scale=ScaleConfig(group=256)))
+    exact = layer.joined(replace(FLOAT, scale=ScaleConfig(group=256)))
     assert exact.trits.tolist() == [[1, 1, 0, -1, 0, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 0]]
     assert (exact.group, exact.patterns.view(np.float16).tolist()) == (4, [[1, 2, 1, 2]])
 
 
-@pytest.mark.parametrize("config", [SCALED, ONE_BANK])
+@pytest.mark.parametrize("config", [FLOAT, ONE_BANK])
 def test_a_layer_without_scales(config):
     """Its sums are exact, also after a product with other scales, and in pieces of inputs."""
     rng = np.random.default_rng(11)
@@ -176,7 +159,7 @@ class Watched(ReferenceTransport):
 def test_several_layers_load_codes_and_scales_once():
     """Those whose groups lie in the same way; a weight of 2 takes the codes twice."""
     rng = np.random.default_rng(21)
-    transport = Watched(SCALED)
+    transport = Watched(FLOAT)
     with Device(transport, url="test") as device:
         layers = [random_layer(rng, (rows, 192), 32, 1) for rows in (24, 50, 7)]
         layers += [random_layer(rng, (5, 192), 32, 2), random_layer(rng, (9, 192), 32, 2)]
@@ -205,7 +188,7 @@ def test_several_layers_load_codes_and_scales_once():
 def test_codes_and_scales_are_copied():
     """The caller may change both after `submit`."""
     rng = np.random.default_rng(2)
-    for config in (SCALED, SUMS):
+    for config in (FLOAT, SUMS):
         with connect("golden", config=config) as device:
             layer = random_layer(rng, (4, 64), 32)
             handle = device.load(layer)
@@ -219,7 +202,7 @@ def test_codes_and_scales_are_copied():
 
 def test_refused_scales_fail_each_job_that_needs_them():
     rng = np.random.default_rng(3)
-    transport = Watched(SCALED)
+    transport = Watched(FLOAT)
     with Device(transport, url="test") as device:
         layer = random_layer(rng, (4, 64), 32)
         handles = [device.load(layer) for _ in range(2)]
@@ -253,7 +236,7 @@ CODES = np.zeros((1, 64), np.int8)
 def test_wrong_scales(scales, message):
     """Nothing is sent for them; the device works afterwards."""
     layer = random_layer(np.random.default_rng(1), (3, 64), 32)
-    with connect("golden", config=SCALED) as device:
+    with connect("golden", config=FLOAT) as device:
         handle = device.load(layer)
         packets = device.counters().packets
         for method in (device.matmul_scaled, device.submit):
@@ -271,7 +254,7 @@ def test_what_a_device_refuses():
     """Each in one line."""
     rng = np.random.default_rng(3)
     layer = random_layer(rng, (2, 64), 32)
-    with connect("golden", config=SCALED) as device:
+    with connect("golden", config=FLOAT) as device:
         for wrong, message in (
             (
                 GroupLayer.from_weights(np.ones((2, 64), np.int8), 32),
@@ -297,7 +280,7 @@ def test_what_a_device_refuses():
             with pytest.raises(InputError) as error:
                 device.load(wrong)
             assert str(error.value).startswith(message)
-        assert device.info.free_words == SCALED.memory_words
+        assert device.info.free_words == FLOAT.memory_words
         handle = device.load(layer)
         with pytest.raises(InputError, match=r"scales its sums and does not send them; use mat"):
             device.matmul_groups(handle, CODES)
@@ -308,7 +291,7 @@ def test_what_a_device_refuses():
         device.unload(handle)
         with pytest.raises(InputError, match=r"unloaded"):
             device.matmul_scaled(handle, CODES, ONES)
-    with connect("golden", config=replace(SCALED, scale=ScaleConfig(group=256))) as device:
+    with connect("golden", config=replace(FLOAT, scale=ScaleConfig(group=256))) as device:
         handle = device.load(layer)
         with pytest.raises(InputError, match=r"^golden takes no scales of activations; pass none"):
             device.matmul_scaled(handle, CODES, ONES)
@@ -322,7 +305,7 @@ def test_what_a_device_refuses():
 def test_longest_groups():
     """Just as long as the units take, in one group or in two passes of half of that."""
     for in_features, group, most in ((260, 260, 1), (260, 0, 1), (130, 130, 2), (130, 0, 2)):
-        with connect("golden", config=SCALED) as device:
+        with connect("golden", config=FLOAT) as device:
             check(device, (2, in_features), group, most, in_features + group)
 
 
@@ -330,7 +313,7 @@ def test_a_tensor_of_a_model():
     """The scales of a GGUF file go to the device as they are."""
     tensor = GgufFile(ROOT / "models" / "tinygroup.gguf").tensor("blk.0.attn_k.weight")
     (out_features, in_features), groups = tensor.weights.shape, tensor.scales.shape[1]
-    config = replace(SCALED, lanes=65, max_in_features=130 * groups, max_out_features=out_features)
+    config = replace(FLOAT, lanes=65, max_in_features=130 * groups, max_out_features=out_features)
     layer = GroupLayer.from_weights(tensor.weights, tensor.group, tensor.scales)
     rng = np.random.default_rng(7)
     codes = rng.integers(-128, 128, (3, in_features)).astype(np.int8)
@@ -343,7 +326,7 @@ def test_a_tensor_of_a_model():
 @pytest.mark.sim
 def test_simulated_fpga():
     """The same bits, in the cycles of the layer's tiles."""
-    config = replace(SCALED, scale=ScaleConfig(kind="float", group=64), memory=BlockRam(words=512))
+    config = replace(FLOAT, scale=ScaleConfig(kind="float", group=64), memory=BlockRam(words=512))
     with connect("sim", config=config) as device:
         for number, (shape, group) in enumerate(CASES):
             if not 0 < group <= 32:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests.support import ROOT
+from tests.support.scales import SCALED, random_layer
 from tritloom.host import GgufFile, GroupLayer, InputError, TernaryLayer, connect
 from tritloom.rtl.memories.bram_facts import BlockRam
 from tritloom.rtl.spec.config import AcceleratorConfig
@@ -13,19 +14,7 @@ from tritloom.rtl.spec.errors import ConfigError
 from tritloom.rtl.spec.groups import fixed_to_float, fixed_totals, matmul_groups
 from tritloom.rtl.spec.layer_shape import LayerShape
 from tritloom.rtl.spec.scale_facts import ScaleConfig
-from tritloom.sim.conformance.operands import random_scales
 
-SCALED = AcceleratorConfig(
-    lanes=10,
-    rows=3,
-    tokens=2,
-    fill=5,
-    memory=BlockRam(words=3000),
-    max_in_features=640,
-    max_out_features=24,
-    max_layers=64,
-    scale=ScaleConfig(group=256),
-)
 SUMS = replace(SCALED, scale=None, max_group_sums=600)
 ONE_BANK = replace(SCALED, banks=1, tokens=1, scale=ScaleConfig(group=64))
 CASES = [
@@ -36,12 +25,6 @@ CASES = [
     ((1, 320), 10),  # no padding
     ((4, 60), 6),  # a tile has more lanes than a group has inputs
 ]
-
-
-def random_layer(rng, shape, group, most=1):
-    weights = rng.integers(-1, most + 1, shape).astype(np.int8)
-    scales = random_scales(rng, (shape[0], shape[1] // (group or shape[1])))
-    return GroupLayer.from_weights(weights, group, scales.view(np.float16))
 
 
 def golden(layer, codes):

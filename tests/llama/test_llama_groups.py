@@ -73,19 +73,6 @@ def test_floats_of_a_device_that_scales(llama, tmp_path, make):
     assert np.array_equal(got[finite], expected[finite])
 
 
-@pytest.mark.parametrize("name", ["groups", "tinygroup"])
-def test_group_scales_on_a_device_with_groups(llama, backend, models, name):
-    """One RUN of the simulated FPGA gives the sums of all groups; every product is compared."""
-    model = models.get(name, ROOT / "models" / f"{name}.gguf")
-    command = completion(llama, model, "Emma was", 8)
-    with connect("sim", config=GROUPS) as device, serving(device) as server:
-        ran = run_on(server, backend, command)
-    assert ran.returncode == 0, ran.stderr
-    alone = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert is_same_text(ran.stdout, alone)
-    assert re.search(r"tritloom: [1-9]\d+ products on sim, 0 on this computer", ran.stderr)
-
-
 @pytest.mark.parametrize("shape", [(64, 512, 16), (1, 256, 1), (300, 768, 3)])
 def test_floats_of_a_device_are_those_of_plain_c(llama, backend, products, shape):
     """Of TQ1_0 and TQ2_0, whose blocks have one scale of activations; Q2_0 has another order."""
@@ -117,12 +104,18 @@ def test_texts_of_a_device_that_scales(llama, backend, models, name):
             assert is_same_text(ran.stdout, alone)
 
 
-@pytest.mark.parametrize("name", ["TQ1_0", "TQ2_0", "groups", "tinygroup"])
-def test_scales_on_the_device(llama, backend, models, name):
-    """The simulated FPGA scales the sums; every float is compared, and the text is the CPU's."""
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        *(("groups", GROUPS), ("tinygroup", GROUPS)),
+        *((name, FLOATS) for name in ("TQ1_0", "TQ2_0", "groups", "tinygroup")),
+    ],
+)
+def test_on_the_simulated_fpga(llama, backend, models, name, config):
+    """One RUN gives the sums of all groups, or their floats; every product is compared."""
     model = models.get(name, ROOT / "models" / f"{name}.gguf")
     command = completion(llama, model, "Emma was", 8)
-    with connect("sim", config=FLOATS) as device, serving(device) as server:
+    with connect("sim", config=config) as device, serving(device) as server:
         ran = run_on(server, backend, command)
     assert ran.returncode == 0, ran.stderr
     alone = subprocess.run(command, capture_output=True, text=True, check=True).stdout

@@ -1,5 +1,6 @@
 """The cost model against the measured table, and its memories against the hardware's."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from amaranth.back import rtlil
 from amaranth.hdl import Shape
 
-from tests.support import quick_first
+from tests.support import ROOT, quick_first
 from tritloom.gen.measure.engine import engine_config
 from tritloom.gen.measure.table import Point, read_table
 from tritloom.gen.plan import cost as cost_module
@@ -374,3 +375,11 @@ def test_names_of_features_do_not_depend_on_the_geometry():
     for engine in (TABLE, SELECT):
         configs = [point.config for point in CORES if point.engine == engine.name]
         assert len({tuple(engine.cost_features(config)) for config in configs}) == 1
+
+
+@pytest.mark.parametrize("kind", cost_module.UNITS)
+def test_scaling_units_are_as_measured(kind):
+    file = ROOT / "docs" / "reference" / "speed" / f"scale-{kind}-ecp5.json"
+    measured = json.loads(file.read_text(encoding="utf-8"))
+    keys = ("luts", "ffs", "dsps", "fmax_mhz_median")
+    assert cost_module.UNITS[kind] == tuple(measured[key] for key in keys)

@@ -168,6 +168,16 @@ VECTOR_MUTATIONS = {
 }
 
 
+def assert_found(config, *mutation_and_bench):
+    """The bench finds the bug that a mutation makes."""
+    *mutation, bench = mutation_and_bench
+    broken = mutated(design(config), f"tritloom.{mutation[0]}", *mutation[1:])
+    result = verify_design(broken, config, fail_fast=True)
+    assert result.failed == 1
+    ((failed, _),) = failures(result)
+    assert failed.startswith(bench)
+
+
 @pytest.mark.sim
 def test_few_benches_of_a_vector_unit(monkeypatch):
     monkeypatch.setenv("COCOTB_TEST_FILTER", OF_UNIT)
@@ -182,12 +192,7 @@ def test_few_benches_of_a_vector_unit(monkeypatch):
 @pytest.mark.parametrize("name", VECTOR_MUTATIONS)
 def test_bug_of_a_vector_unit_is_found(name, monkeypatch):
     monkeypatch.setenv("COCOTB_TEST_FILTER", OF_UNIT)
-    *mutation, bench = VECTOR_MUTATIONS[name]
-    broken = mutated(design(VECTOR), f"tritloom.{mutation[0]}", *mutation[1:])
-    result = verify_design(broken, VECTOR, fail_fast=True)
-    assert result.failed == 1
-    ((failed, _),) = failures(result)
-    assert failed.startswith(bench)
+    assert_found(VECTOR, *VECTOR_MUTATIONS[name])
 
 
 @pytest.mark.sim
@@ -221,12 +226,7 @@ def test_few_benches_of_float_scales(monkeypatch):
 @pytest.mark.parametrize("name", FLOAT_MUTATIONS)
 def test_bug_of_float_scales_is_found(name, monkeypatch):
     monkeypatch.setenv("COCOTB_TEST_FILTER", OF_SCALES)
-    *mutation, bench = FLOAT_MUTATIONS[name]
-    broken = mutated(design(FLOAT), f"tritloom.{mutation[0]}", *mutation[1:])
-    result = verify_design(broken, FLOAT, fail_fast=True)
-    assert result.failed == 1
-    ((failed, _),) = failures(result)
-    assert failed.startswith(bench)
+    assert_found(FLOAT, *FLOAT_MUTATIONS[name])
 
 
 @pytest.mark.sim
